@@ -1,0 +1,83 @@
+#include "net.h"
+
+#include <pybind11/stl.h>
+
+#include <utility>
+
+#include "register.h"
+#include "status.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using Names = std::vector<std::pair<const char*, int32_t>>;
+
+// A new cell is one line here.
+const Names cells = {
+    {"rnn", GC_RNN},
+    {"lstm", GC_LSTM},
+    {"gru", GC_GRU},
+};
+const Names nonlinearities = {{"tanh", GC_TANH}, {"relu", GC_RELU}, {"identity", GC_IDENTITY}};
+const Names skips = {{"none", GC_SKIP_NONE}, {"add", GC_SKIP_ADD}, {"mix", GC_SKIP_MIX}};
+const Names dtypes = {{"float32", GC_FLOAT32}, {"float64", GC_FLOAT64}};
+
+int32_t lookup(const Names& names, const std::string& name, const char* what) {
+  std::string known;
+  for (const auto& [candidate, value] : names) {
+    if (name == candidate) return value;
+    known += (known.empty() ? "" : ", ") + std::string(candidate);
+  }
+  raise_error("ArgumentError", std::string(what) + " must be one of " + known + "; got '" + name + "'.");
+}
+
+gc_layer to_layer(const LayerTuple& layer) {
+  const auto& [cell, nonlinearity, inputs, hidden, bias, residual, skip, learned, lag, value] = layer;
+  gc_layer out{};
+  out.cell = lookup(cells, cell, "cell");
+  out.nonlinearity = lookup(nonlinearities, nonlinearity, "nonlinearity");
+  out.input_size = inputs;
+  out.hidden_size = hidden;
+  out.bias = bias;
+  out.residual = residual;
+  out.skip_kind = lookup(skips, skip, "skip kind");
+  out.skip_learned = learned;
+  out.skip_lag = lag;
+  out.skip_value = value;
+  return out;
+}
+
+}  // namespace
+
+Net::Net(const std::string& dtype, int64_t embedding_rows, int64_t embedding_dim, const std::vector<LayerTuple>& layers,
+         int64_t head_outputs, bool head_bias) {
+  for (const LayerTuple& layer : layers) layers_.push_back(to_layer(layer));
+  net_.dtype = lookup(dtypes, dtype, "dtype");
+  net_.embedding_rows = embedding_rows;
+  net_.embedding_dim = embedding_dim;
+  net_.n_layers = static_cast<int32_t>(layers_.size());
+  net_.layers = layers_.data();
+  net_.head_outputs = head_outputs;
+  net_.head_bias = head_bias;
+  parameters_ = gc_net_parameters(&net_);
+  if (parameters_ < 0) raise_error("ArgumentError", gc_last_error());
+}
+
+int64_t Net::state_size(int64_t batch) const {
+  const int64_t size = gc_net_state_size(&net_, batch);
+  if (size < 0) raise_error("ArgumentError", gc_last_error());
+  return size;
+}
+
+int64_t Net::outputs() const noexcept { return net_.head_outputs > 0 ? net_.head_outputs : layers_.back().hidden_size; }
+
+void register_net(py::module_& module) {
+  py::class_<Net>(module, "Net", "A stack as the core sees it; made by gradcore from a Stack and a dtype.")
+      .def(py::init<const std::string&, int64_t, int64_t, const std::vector<LayerTuple>&, int64_t, bool>(), py::kw_only(),
+           py::arg("dtype"), py::arg("embedding_rows"), py::arg("embedding_dim"), py::arg("layers"), py::arg("head_outputs"),
+           py::arg("head_bias"))
+      .def_property_readonly("n_parameters", &Net::parameters)
+      .def_property_readonly("n_outputs", &Net::outputs)
+      .def("state_size", &Net::state_size, py::arg("batch"));
+}

@@ -1,0 +1,30 @@
+// A net as the core describes it, with the memory its description points into.
+#pragma once
+#include <gradcore/gradcore.h>
+
+#include <string>
+#include <tuple>
+#include <vector>
+
+// cell, nonlinearity, input_size, hidden_size, bias, residual, skip_kind, skip_learned, skip_lag, skip_value
+using LayerTuple = std::tuple<std::string, std::string, int64_t, int64_t, bool, bool, std::string, bool, int64_t, double>;
+
+class Net {
+ public:
+  Net(const std::string& dtype, int64_t embedding_rows, int64_t embedding_dim, const std::vector<LayerTuple>& layers,
+      int64_t head_outputs, bool head_bias);
+  Net(const Net&) = delete;
+  Net& operator=(const Net&) = delete;
+
+  const gc_net& get() const noexcept { return net_; }
+  int64_t parameters() const noexcept { return parameters_; }
+  int64_t state_size(int64_t batch) const;
+  // Width of what the net puts out per step: the head's outputs or the last layer's units.
+  int64_t outputs() const noexcept;
+  int64_t inputs() const noexcept { return layers_.front().input_size; }
+
+ private:
+  std::vector<gc_layer> layers_;
+  gc_net net_{};
+  int64_t parameters_ = 0;
+};

@@ -1,0 +1,8 @@
+// What module.cpp registers: one function per topic, each in the file of its name.
+#pragma once
+#include <pybind11/pybind11.h>
+
+void register_info(pybind11::module_& module);
+void register_net(pybind11::module_& module);
+void register_run(pybind11::module_& module);
+void register_optim(pybind11::module_& module);
