@@ -29,11 +29,13 @@ int32_t lookup(const Names& names, const std::string& name, const char* what) {
     if (name == candidate) return value;
     known += (known.empty() ? "" : ", ") + std::string(candidate);
   }
-  raise_error("ArgumentError", std::string(what) + " must be one of " + known + "; got '" + name + "'.");
+  raise_error("ArgumentError",
+              std::string(what) + " must be one of " + known + "; got '" + name + "'.");
 }
 
 gc_layer to_layer(const LayerTuple& layer) {
-  const auto& [cell, nonlinearity, inputs, hidden, bias, residual, skip, learned, lag, value] = layer;
+  const auto& [cell, nonlinearity, inputs, hidden, bias, residual, skip, learned, lag, value] =
+      layer;
   gc_layer out{};
   out.cell = lookup(cells, cell, "cell");
   out.nonlinearity = lookup(nonlinearities, nonlinearity, "nonlinearity");
@@ -50,8 +52,8 @@ gc_layer to_layer(const LayerTuple& layer) {
 
 }  // namespace
 
-Net::Net(const std::string& dtype, int64_t embedding_rows, int64_t embedding_dim, const std::vector<LayerTuple>& layers,
-         int64_t head_outputs, bool head_bias) {
+Net::Net(const std::string& dtype, int64_t embedding_rows, int64_t embedding_dim,
+         const std::vector<LayerTuple>& layers, int64_t head_outputs, bool head_bias) {
   for (const LayerTuple& layer : layers) layers_.push_back(to_layer(layer));
   net_.dtype = lookup(dtypes, dtype, "dtype");
   net_.embedding_rows = embedding_rows;
@@ -70,13 +72,17 @@ int64_t Net::state_size(int64_t batch) const {
   return size;
 }
 
-int64_t Net::outputs() const noexcept { return net_.head_outputs > 0 ? net_.head_outputs : layers_.back().hidden_size; }
+int64_t Net::outputs() const noexcept {
+  return net_.head_outputs > 0 ? net_.head_outputs : layers_.back().hidden_size;
+}
 
 void register_net(py::module_& module) {
-  py::class_<Net>(module, "Net", "A stack as the core sees it; made by gradcore from a Stack and a dtype.")
-      .def(py::init<const std::string&, int64_t, int64_t, const std::vector<LayerTuple>&, int64_t, bool>(), py::kw_only(),
-           py::arg("dtype"), py::arg("embedding_rows"), py::arg("embedding_dim"), py::arg("layers"), py::arg("head_outputs"),
-           py::arg("head_bias"))
+  py::class_<Net>(module, "Net",
+                  "A stack as the core sees it; made by gradcore from a Stack and a dtype.")
+      .def(py::init<const std::string&, int64_t, int64_t, const std::vector<LayerTuple>&, int64_t,
+                    bool>(),
+           py::kw_only(), py::arg("dtype"), py::arg("embedding_rows"), py::arg("embedding_dim"),
+           py::arg("layers"), py::arg("head_outputs"), py::arg("head_bias"))
       .def_property_readonly("n_parameters", &Net::parameters)
       .def_property_readonly("n_outputs", &Net::outputs)
       .def("state_size", &Net::state_size, py::arg("batch"));

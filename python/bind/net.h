@@ -6,13 +6,15 @@
 #include <tuple>
 #include <vector>
 
-// cell, nonlinearity, input_size, hidden_size, bias, residual, skip_kind, skip_learned, skip_lag, skip_value
-using LayerTuple = std::tuple<std::string, std::string, int64_t, int64_t, bool, bool, std::string, bool, int64_t, double>;
+// cell, nonlinearity, input_size, hidden_size, bias, residual, skip_kind, skip_learned, skip_lag,
+// skip_value
+using LayerTuple = std::tuple<std::string, std::string, int64_t, int64_t, bool, bool, std::string,
+                              bool, int64_t, double>;
 
 class Net {
  public:
-  Net(const std::string& dtype, int64_t embedding_rows, int64_t embedding_dim, const std::vector<LayerTuple>& layers,
-      int64_t head_outputs, bool head_bias);
+  Net(const std::string& dtype, int64_t embedding_rows, int64_t embedding_dim,
+      const std::vector<LayerTuple>& layers, int64_t head_outputs, bool head_bias);
   Net(const Net&) = delete;
   Net& operator=(const Net&) = delete;
 

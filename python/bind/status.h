@@ -3,7 +3,8 @@
 #include <gradcore/gradcore.h>
 #include <pybind11/pybind11.h>
 
-// Raises errors.<name>(arguments...). Looked up at the time of the error: gradcore.errors imports nothing of this module.
+// Raises errors.<name>(arguments...). Looked up at the time of the error: gradcore.errors imports
+// nothing of this module.
 template <class... Arguments>
 [[noreturn]] void raise_error(const char* name, const Arguments&... arguments) {
   namespace py = pybind11;

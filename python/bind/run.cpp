@@ -1,0 +1,309 @@
+#include <pybind11/native_enum.h>
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstring>
+#include <exception>
+#include <map>
+
+#include "net.h"
+#include "register.h"
+#include "status.h"
+
+namespace py = pybind11;
+
+namespace {
+
+enum class Element { real, flag, int32, int64, token, target };
+
+int64_t positions(const gc_call& call) {
+  return call.loss_last ? call.batch : call.steps * call.batch;
+}
+int64_t state_elements(const Net& net, const gc_call& call) { return net.state_size(call.batch); }
+int64_t output_elements(const Net& net, const gc_call& call) {
+  return call.steps * call.batch * net.outputs();
+}
+int64_t input_elements(const Net& net, const gc_call& call) {
+  return call.steps * call.batch * net.inputs();
+}
+int64_t step_elements(const Net&, const gc_call& call) { return call.steps * call.batch; }
+int64_t parameter_elements(const Net& net, const gc_call&) { return net.parameters(); }
+int64_t target_elements(const Net& net, const gc_call& call) {
+  return positions(call) * (call.loss == GC_LOSS_CROSS_ENTROPY ? 1 : net.outputs());
+}
+
+// An array of gc_call: what it holds, whether the core writes it, how many elements it must have.
+struct Field {
+  const char* name;
+  Element element;
+  bool writes;
+  int64_t (*elements)(const Net&, const gc_call&);
+  void (*set)(gc_call&, void*);
+};
+
+const Field fields[] = {
+    {"params", Element::real, false, parameter_elements, [](gc_call& c, void* p) { c.params = p; }},
+    {"x", Element::real, false, input_elements, [](gc_call& c, void* p) { c.x = p; }},
+    {"tokens", Element::token, false, step_elements, [](gc_call& c, void* p) { c.tokens = p; }},
+    {"lengths", Element::int64, false, [](const Net&, const gc_call& c) { return c.batch; },
+     [](gc_call& c, void* p) { c.lengths = static_cast<const int64_t*>(p); }},
+    {"reset", Element::flag, false, step_elements,
+     [](gc_call& c, void* p) { c.reset = static_cast<const uint8_t*>(p); }},
+    {"state", Element::real, false, state_elements, [](gc_call& c, void* p) { c.state = p; }},
+    {"target", Element::target, false, target_elements, [](gc_call& c, void* p) { c.target = p; }},
+    {"weight", Element::real, false, [](const Net&, const gc_call& c) { return positions(c); },
+     [](gc_call& c, void* p) { c.weight = p; }},
+    {"class_weight", Element::real, false, [](const Net& n, const gc_call&) { return n.outputs(); },
+     [](gc_call& c, void* p) { c.class_weight = p; }},
+    {"outputs", Element::real, true, output_elements, [](gc_call& c, void* p) { c.outputs = p; }},
+    {"grads", Element::real, true, parameter_elements, [](gc_call& c, void* p) { c.grads = p; }},
+    {"dx", Element::real, true, input_elements, [](gc_call& c, void* p) { c.dx = p; }},
+    {"dx_exponent", Element::int32, true, [](const Net&, const gc_call& c) { return c.steps; },
+     [](gc_call& c, void* p) { c.dx_exponent = static_cast<int32_t*>(p); }},
+    {"state_out", Element::real, true, state_elements,
+     [](gc_call& c, void* p) { c.state_out = p; }},
+    {"dstate", Element::real, true, state_elements, [](gc_call& c, void* p) { c.dstate = p; }},
+    {"dstate_exponent", Element::int32, true,
+     [](const Net& n, const gc_call&) { return int64_t{n.get().n_layers}; },
+     [](gc_call& c, void* p) { c.dstate_exponent = static_cast<int32_t*>(p); }},
+};
+
+const std::map<std::string, gc_loss_kind> losses = {{"none", GC_LOSS_NONE},
+                                                    {"cross_entropy", GC_LOSS_CROSS_ENTROPY},
+                                                    {"binary_cross_entropy", GC_LOSS_BCE},
+                                                    {"mse", GC_LOSS_MSE},
+                                                    {"callback", GC_LOSS_CALLBACK}};
+
+const Field& find_field(const std::string& name) {
+  for (const Field& field : fields) {
+    if (name == field.name) return field;
+  }
+  raise_error("InternalError", "a call has no array '" + name + "'.");
+}
+
+py::dtype real_dtype(const Net& net) {
+  return net.get().dtype == GC_FLOAT32 ? py::dtype::of<float>() : py::dtype::of<double>();
+}
+
+bool has_element(const py::dtype& dtype, Element element, const Net& net, const gc_call& call) {
+  switch (element) {
+    case Element::real:
+      return dtype.is(real_dtype(net)) || dtype.equal(real_dtype(net));
+    case Element::flag:
+      return dtype.kind() == 'b';
+    case Element::int32:
+      return dtype.equal(py::dtype::of<int32_t>());
+    case Element::int64:
+      return dtype.equal(py::dtype::of<int64_t>());
+    case Element::token:
+      return dtype.equal(py::dtype::of<uint8_t>()) || dtype.equal(py::dtype::of<int32_t>()) ||
+             dtype.equal(py::dtype::of<int64_t>());
+    case Element::target:
+      return has_element(dtype, call.loss == GC_LOSS_CROSS_ENTROPY ? Element::int64 : Element::real,
+                         net, call);
+  }
+  return false;
+}
+
+struct Report {
+  double loss, loss_weight;
+  int64_t grads_exponent, arena_bytes;
+  int32_t threads;
+};
+
+// One gc_call being put together, with the arrays and functions it points to.
+class Call {
+ public:
+  Call(const Net& net, int64_t steps, int64_t batch) : net_(net) {
+    call_.steps = steps;
+    call_.batch = batch;
+  }
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+  void loss(const std::string& kind, bool last, bool sum, int64_t ignore_index,
+            const py::object& function) {
+    const auto found = losses.find(kind);
+    if (found == losses.end()) raise_error("InternalError", "there is no loss '" + kind + "'.");
+    call_.loss = found->second;
+    call_.loss_last = last;
+    call_.loss_sum = sum;
+    call_.ignore_index = ignore_index;
+    loss_function_ = function;
+    call_.loss_fn = function.is_none() ? nullptr : &Call::on_loss;
+    call_.loss_context = this;
+  }
+
+  // The core trusts its pointers, so this is where an array of the wrong kind or size ends,
+  // whatever Python checked before.
+  void bind(const py::kwargs& arrays) {
+    for (const auto& [key, value] : arrays) {
+      if (value.is_none()) continue;
+      const Field& field = find_field(py::cast<std::string>(key));
+      const auto array = py::cast<py::array>(value);
+      check_array(field, array);
+      if (field.element == Element::token)
+        call_.token_bytes = static_cast<int32_t>(array.itemsize());
+      field.set(call_, const_cast<void*>(array.data()));
+      kept_[field.name] = array;
+    }
+  }
+
+  // Stands in for arrays that do not exist yet, so that bytes() can be asked; run() then refuses.
+  void expect(const std::vector<std::string>& names, int32_t token_bytes) {
+    for (const std::string& name : names) find_field(name).set(call_, this);
+    call_.token_bytes = token_bytes;
+    complete_ = false;
+  }
+
+  void execution(int32_t threads, bool exact_threads, bool scaling, const py::object& progress) {
+    call_.threads = threads;
+    call_.exact_threads = exact_threads;
+    call_.no_scaling = !scaling;
+    call_.poll = &Call::on_poll;
+    call_.poll_context = this;
+    progress_ = progress;
+  }
+
+  void plan(const std::vector<std::array<int64_t, 5>>& ops, int64_t segment_steps, int64_t slots) {
+    ops_.clear();
+    for (const auto& [kind, from, to, t0, t1] : ops) {
+      ops_.push_back({static_cast<int32_t>(kind), static_cast<int32_t>(from),
+                      static_cast<int32_t>(to), 0, t0, t1});
+    }
+    call_.ops = ops_.data();
+    call_.n_ops = static_cast<int64_t>(ops_.size());
+    call_.segment_steps = segment_steps;
+    call_.n_slots = slots;
+  }
+
+  int64_t bytes() const {
+    const int64_t bytes = gc_run_bytes(&net_.get(), &call_);
+    if (bytes < 0) raise_error("ArgumentError", gc_last_error());
+    return bytes;
+  }
+
+  Report run() {
+    if (!complete_) raise_error("InternalError", "the call has placeholders instead of arrays.");
+    if (running_)
+      raise_error("ArgumentError",
+                  "this object is already running in another thread; give each thread its own.");
+    running_ = true;
+    raised_ = nullptr;
+    gc_status status;
+    {
+      py::gil_scoped_release unlocked;
+      status = gc_run(&net_.get(), &call_);
+    }
+    running_ = false;
+    if (raised_) std::rethrow_exception(std::exchange(raised_, nullptr));
+    if (status == GC_NONFINITE) {
+      raise_error("NonFiniteError", gc_last_error(), call_.where_layer, call_.where_step,
+                  call_.where_sequence);
+    }
+    check_status(status);
+    return {call_.loss_value, call_.loss_weight, call_.grads_exponent, call_.arena_bytes,
+            call_.threads_used};
+  }
+
+ private:
+  void check_array(const Field& field, const py::array& array) const {
+    const auto wrong = [&](const char* what) {
+      raise_error("InternalError", std::string("array '") + field.name + "' " + what);
+    };
+    if (!has_element(array.dtype(), field.element, net_, call_)) wrong("has the wrong dtype.");
+    if (!(array.flags() & py::array::c_style)) wrong("is not C-contiguous.");
+    if (field.writes && !array.writeable()) wrong("is read-only.");
+    if (array.size() != field.elements(net_, call_)) wrong("has the wrong size.");
+  }
+
+  // Runs a callback's body with the GIL; what it raises waits here until gc_run has returned.
+  template <class Body>
+  static int32_t call_python(Call& self, Body&& body) noexcept {
+    const py::gil_scoped_acquire locked;
+    try {
+      body();
+      return 0;
+    } catch (...) {
+      self.raised_ = std::current_exception();
+      return 1;
+    }
+  }
+
+  static int32_t on_poll(void* context, int64_t done, int64_t total) noexcept {
+    Call& self = *static_cast<Call*>(context);
+    return call_python(self, [&] {
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      if (!self.progress_.is_none()) self.progress_(done, total);
+    });
+  }
+
+  // The function gets a copy of the outputs: a view would dangle if it were kept.
+  static int32_t on_loss(void* context, const void* outputs, void* d_outputs, int64_t t0,
+                         int64_t t1, double* loss) noexcept {
+    Call& self = *static_cast<Call*>(context);
+    return call_python(self, [&] {
+      const std::array<py::ssize_t, 3> shape{t1 - t0, self.call_.batch, self.net_.outputs()};
+      const py::dtype dtype = real_dtype(self.net_);
+      const py::tuple result = self.loss_function_(py::array(dtype, shape, outputs), t0, t1);
+      const auto gradient = py::cast<py::array>(result[1]);
+      const bool fits =
+          gradient.dtype().equal(dtype) && gradient.size() == shape[0] * shape[1] * shape[2];
+      if (!fits || !(gradient.flags() & py::array::c_style))
+        raise_error("InternalError", "d_outputs was not checked.");
+      std::memcpy(d_outputs, gradient.data(), static_cast<size_t>(gradient.nbytes()));
+      *loss = py::cast<double>(result[0]);
+    });
+  }
+
+  const Net& net_;
+  gc_call call_{};
+  std::vector<gc_op> ops_;
+  std::map<std::string, py::array> kept_;
+  py::object loss_function_ = py::none(), progress_ = py::none();
+  std::exception_ptr raised_;
+  bool complete_ = true, running_ = false;
+};
+
+void register_constants(py::module_& module) {
+  py::native_enum<gc_op_kind>(module, "OpKind", "enum.IntEnum")
+      .value("FORWARD", GC_OP_FORWARD)
+      .value("TAPE", GC_OP_TAPE)
+      .value("BACKWARD", GC_OP_BACKWARD)
+      .value("EMIT", GC_OP_EMIT)
+      .finalize();
+  module.attr("FROM_START") = py::int_(static_cast<int>(GC_FROM_START));
+  module.attr("FROM_PREVIOUS") = py::int_(static_cast<int>(GC_FROM_PREVIOUS));
+  module.attr("TO_NOWHERE") = py::int_(static_cast<int>(GC_TO_NOWHERE));
+  module.def("block_steps", &gc_block_steps);
+  module.def("release_memory", &gc_release_memory);
+}
+
+}  // namespace
+
+void register_run(py::module_& module) {
+  register_constants(module);
+  py::class_<Report>(module, "Report", "What a run says about itself.")
+      .def_readonly("loss", &Report::loss)
+      .def_readonly("loss_weight", &Report::loss_weight)
+      .def_readonly("grads_exponent", &Report::grads_exponent)
+      .def_readonly("arena_bytes", &Report::arena_bytes)
+      .def_readonly("threads", &Report::threads);
+  py::class_<Call>(
+      module, "Call",
+      "One call of the engine: describe the loss, then bind arrays, then plan and run.")
+      .def(py::init<const Net&, int64_t, int64_t>(), py::keep_alive<1, 2>(),
+           py::arg("net").noconvert(), py::kw_only(), py::arg("steps"), py::arg("batch"))
+      .def("loss", &Call::loss, py::arg("kind"), py::kw_only(), py::arg("last") = false,
+           py::arg("sum") = false, py::arg("ignore_index") = 0, py::arg("function") = py::none())
+      .def("bind", &Call::bind)
+      .def("expect", &Call::expect, py::arg("names"), py::arg("token_bytes") = 0)
+      .def("execution", &Call::execution, py::kw_only(), py::arg("threads") = 0,
+           py::arg("exact_threads") = false, py::arg("scaling") = true,
+           py::arg("progress") = py::none())
+      .def("plan", &Call::plan, py::arg("ops"), py::kw_only(), py::arg("segment_steps"),
+           py::arg("slots"))
+      .def("bytes", &Call::bytes)
+      .def("run", &Call::run);
+}
