@@ -88,6 +88,7 @@ void register_optim(py::module_& module) {
       .def_readwrite("weight_decay", &Update::weight_decay)
       .def_readwrite("max_norm", &Update::max_norm)
       .def_readonly("grad_norm_log10", &Update::grad_norm_log10)
+      .def_property_readonly("clipped", [](const Update& u) { return u.clipped != 0; })
       .def_readonly("clip_scale", &Update::clip_scale)
       .def_readonly("update_norm", &Update::update_norm)
       .def_readonly("param_norm", &Update::param_norm)

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <exception>
 #include <map>
@@ -186,10 +187,9 @@ class Call {
 
   Report run() {
     if (!complete_) raise_error("InternalError", "the call has placeholders instead of arrays.");
-    if (running_)
+    if (running_.exchange(true))
       raise_error("ArgumentError",
                   "this object is already running in another thread; give each thread its own.");
-    running_ = true;
     raised_ = nullptr;
     gc_status status;
     {
@@ -263,7 +263,8 @@ class Call {
   std::map<std::string, py::array> kept_;
   py::object loss_function_ = py::none(), progress_ = py::none();
   std::exception_ptr raised_;
-  bool complete_ = true, running_ = false;
+  bool complete_ = true;
+  std::atomic<bool> running_ = false;
 };
 
 void register_constants(py::module_& module) {

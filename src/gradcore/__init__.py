@@ -1,0 +1,55 @@
+"""Exact gradients through very long recurrences: train, diagnose and cure them on a CPU.
+
+import gradcore as gd
+
+net = gd.Stack(gd.Embedding(128, 16), gd.LSTM(16, 128), gd.Linear(128, 5))
+params = net.init(seed=0)
+optimizer = gd.optim.Adam(params, lr=2e-3, clip=gd.clip.GlobalNorm(1.0))
+result = gd.value_and_grad(net, params, x, y, loss="cross_entropy", memory="256MB")
+optimizer.step(result.grads)
+"""
+
+from . import clip as clip
+from . import errors as errors
+from . import info as info
+from . import init as init
+from . import loss as loss
+from . import optim as optim
+from .api import GradientResult as GradientResult
+from .api import apply as apply
+from .api import release_memory as release_memory
+from .api import value as value
+from .api import value_and_grad as value_and_grad
+from .bptt import Plan as Plan
+from .bptt import plan as plan
+from .cells import GRU as GRU
+from .cells import LSTM as LSTM
+from .cells import RNN as RNN
+from .errors import ArgumentError as ArgumentError
+from .errors import CheckpointError as CheckpointError
+from .errors import DTypeError as DTypeError
+from .errors import GradcoreError as GradcoreError
+from .errors import InternalError as InternalError
+from .errors import MemoryBudgetError as MemoryBudgetError
+from .errors import NonFiniteError as NonFiniteError
+from .errors import OutOfMemoryError as OutOfMemoryError
+from .errors import ShapeError as ShapeError
+from .info import BuildInfo as BuildInfo
+from .info import build_info as build_info
+from .io import Checkpoint as Checkpoint
+from .io import load as load
+from .io import save as save
+from .layers import Embedding as Embedding
+from .layers import Linear as Linear
+from .layers import Skip as Skip
+from .layers import Stack as Stack
+from .params import Grads as Grads
+from .params import Params as Params
+from .state import LayerState as LayerState
+from .state import zero_state as zero_state
+from .stepper import Stepper as Stepper
+from .trainer import Batch as Batch
+from .trainer import FitReport as FitReport
+from .trainer import Trainer as Trainer
+
+__version__ = info.VERSION

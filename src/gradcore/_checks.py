@@ -1,0 +1,85 @@
+"""Checks of single values: each returns the value in its plain Python type or raises."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Collection
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from .errors import ArgumentError, DTypeError
+
+FloatDType = np.dtype[np.float32] | np.dtype[np.float64]
+
+
+def store(instance: object, name: str, value: object) -> None:
+    """Sets a field of a frozen dataclass while it is being made."""
+    object.__setattr__(instance, name, value)
+
+
+def integer(name: str, value: Any) -> int:
+    """An integer, NumPy's included; bool is refused."""
+    if isinstance(value, (bool, np.bool_)):
+        raise DTypeError(f"{name} must be an integer; got {value!r}.")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise DTypeError(f"{name} must be an integer; got {value!r}.") from None
+
+
+def positive_int(name: str, value: Any) -> int:
+    number = integer(name, value)
+    if number < 1:
+        raise ArgumentError(f"{name} must be at least 1; got {number}.")
+    if number >= 2**31:
+        raise ArgumentError(f"{name} must be below 2**31; got {number}.")
+    return number
+
+
+def flag(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise DTypeError(f"{name} must be True or False; got {value!r}.")
+    return bool(value)
+
+
+def choice(name: str, value: Any, allowed: Collection[str]) -> str:
+    if not isinstance(value, str) or value not in allowed:
+        names = ", ".join(repr(item) for item in allowed)
+        raise ArgumentError(f"{name} must be one of {names}; got {value!r}.")
+    return value
+
+
+def finite_float(name: str, value: Any) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise DTypeError(f"{name} must be a number; got {value!r}.")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ArgumentError(f"{name} must be finite; got {number}.")
+    return number
+
+
+def float_in(
+    name: str, value: Any, low: float, high: float = math.inf, *, open_low: bool = False
+) -> float:
+    """A number in [low, high), or in (low, high) with open_low."""
+    number = finite_float(name, value)
+    if number < low or number >= high or (open_low and number == low):
+        sign = ">" if open_low else ">="
+        upper = "" if high == math.inf else f" and < {high:g}"
+        raise ArgumentError(f"{name} must be {sign} {low:g}{upper}; got {number:g}.")
+    return number
+
+
+def float_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
+    """float32 or float64 in the machine's byte order."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        raise DTypeError(f"{name} must be 'float32' or 'float64'; got {value!r}.") from None
+    if value is None or dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise DTypeError(f"{name} must be 'float32' or 'float64'; got {value!r}.")
+    return dtype

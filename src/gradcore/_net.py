@@ -1,0 +1,40 @@
+"""The core's description of a Stack."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from .layers import Recurrent, Stack
+
+
+@lru_cache(maxsize=64)
+def core_net(net: Stack, dtype: np.dtype[Any]) -> _core.Net:
+    """The net for the core, made once per Stack and dtype."""
+    return _core.Net(
+        dtype=dtype.name,
+        embedding_rows=net.embedding.num_embeddings if net.embedding else 0,
+        embedding_dim=net.embedding.embedding_dim if net.embedding else 0,
+        layers=[_layer(layer) for layer in net.recurrent],
+        head_outputs=net.head.out_features if net.head else 0,
+        head_bias=net.head.bias if net.head else False,
+    )
+
+
+def _layer(layer: Recurrent) -> tuple[str, str, int, int, bool, bool, str, bool, int, float]:
+    skip = layer.skip
+    return (
+        layer.cell.name,
+        layer.core_nonlinearity,
+        layer.input_size,
+        layer.hidden_size,
+        layer.bias,
+        layer.residual,
+        skip.kind if skip else "none",
+        skip.learned if skip else False,
+        skip.lag if skip else 0,
+        skip.value if skip and skip.value is not None else 0.0,
+    )

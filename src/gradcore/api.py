@@ -1,0 +1,246 @@
+"""The calls: value_and_grad, value and apply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core, _validate
+from ._execution import current
+from ._memory import budget_bytes
+from ._net import core_net
+from .bptt import Plan, Workload, copied_bytes, make_plan
+from .layers import Stack
+from .loss import Loss, LossFunction, Objective, objective
+from .params import Grads, Params
+from .state import LayerState, state_size, unflatten
+
+__all__ = ["GradientResult", "apply", "release_memory", "value", "value_and_grad"]
+
+Progress = Callable[[int, int], object]
+Arrays = dict[str, NDArray[Any] | None]
+
+
+@dataclass(frozen=True, eq=False)
+class GradientResult:
+    """What value_and_grad found.
+
+    loss: the loss over all terms that count. grads: gradients of the parameters, or None.
+    state: the state after step T-1, or after lengths[b]-1. dx [T, B, I]: the true gradient of x[t]
+    is dx[t] * 2**dx_exponent[t]. dstate: gradient with respect to the initial state; that of layer
+    i is to be multiplied by 2**dstate_exponent[i]. plan: what was done; arena_bytes: what the core
+    held; threads: those used at the end.
+    """
+
+    loss: float
+    grads: Grads | None
+    state: tuple[LayerState, ...]
+    dx: NDArray[Any] | None
+    dx_exponent: NDArray[np.int32] | None
+    dstate: tuple[LayerState, ...] | None
+    dstate_exponent: NDArray[np.int32] | None
+    plan: Plan
+    threads: int
+    arena_bytes: int
+
+
+def value_and_grad(
+    net: Stack,
+    params: Params,
+    x: Any,
+    y: Any = None,
+    *,
+    loss: str | Loss | LossFunction,
+    weight: Any = None,
+    lengths: Any = None,
+    reset: Any = None,
+    state: Sequence[LayerState] | None = None,
+    wrt: Sequence[str] = ("params",),
+    memory: int | str | None = None,
+    threads: int | None = None,
+    out: Grads | None = None,
+    progress: Progress | None = None,
+) -> GradientResult:
+    """Loss and its exact gradient by backpropagation through all T steps, within a memory budget.
+
+    x: (T, B, I) in the dtype of params, or (T, B) integer tokens. y: see gradcore.loss.
+    loss: "cross_entropy", "binary_cross_entropy", "mse", an object of gradcore.loss, or a function
+    (outputs [t1-t0, B, O], t0, t1) -> (loss, d_outputs), called per segment, perhaps not in order.
+    weight: (T, B), or (B,) for losses of the last step. lengths: (B,) integers in 0..T; later
+    steps hold the state and count for nothing. reset: (T, B) bool; True zeroes the state of the
+    sequence before the step. state: where to start, as an earlier call returned it.
+    wrt: "params", "x", "state". memory: None, "full", bytes or "64MB". out: Grads to write to.
+    progress: called as progress(done, total) now and then.
+
+    The gradient is the same to the bit for every memory, threads and run. An exception, one of a
+    callback or Ctrl-C included, leaves params as they were and the contents of out undefined.
+    Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
+    Reference: Werbos 1990; Griewank and Walther 2000 for the recomputation.
+    """
+    _validate.model(net, params)
+    inputs = _validate.inputs(net, params.dtype, x, lengths, reset, state)
+    goal = objective(loss, net, params.dtype, inputs.steps, inputs.batch, y, weight)
+    wanted = _validate.wrt(wrt, inputs.token_bytes > 0)
+    given = _validate.out(out, params)
+    results = _results(params, inputs, wanted, given)
+    report, made = _execute(
+        params, inputs, goal, results, (x, y, weight, lengths, reset), memory, threads, progress
+    )
+    return _collect(params, inputs, results, report, made, "params" in wanted)
+
+
+def value(
+    net: Stack,
+    params: Params,
+    x: Any,
+    y: Any = None,
+    *,
+    loss: str | Loss | LossFunction,
+    weight: Any = None,
+    lengths: Any = None,
+    reset: Any = None,
+    state: Sequence[LayerState] | None = None,
+    memory: int | str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> float:
+    """The loss alone, equal to the bit to that of value_and_grad; arguments and errors as there."""
+    _validate.model(net, params)
+    inputs = _validate.inputs(net, params.dtype, x, lengths, reset, state)
+    goal = objective(loss, net, params.dtype, inputs.steps, inputs.batch, y, weight)
+    given = (x, y, weight, lengths, reset)
+    report, _ = _execute(params, inputs, goal, {}, given, memory, threads, progress)
+    return report.loss
+
+
+def apply(
+    net: Stack,
+    params: Params,
+    x: Any,
+    *,
+    lengths: Any = None,
+    reset: Any = None,
+    state: Sequence[LayerState] | None = None,
+    memory: int | str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[NDArray[Any], tuple[LayerState, ...]]:
+    """Outputs (T, B, O) of a net and its state after the last step.
+
+    Outputs are zero where t >= lengths[b]. Arguments and errors as for value_and_grad.
+    """
+    _validate.model(net, params)
+    inputs = _validate.inputs(net, params.dtype, x, lengths, reset, state)
+    results: Arrays = {
+        "outputs": np.empty((inputs.steps, inputs.batch, net.output_size), params.dtype),
+        "state_out": np.empty(state_size(net, inputs.batch), params.dtype),
+    }
+    given = (x, lengths, reset)
+    _execute(params, inputs, Objective("none"), results, given, memory, threads, progress)
+    outputs, flat = results["outputs"], results["state_out"]
+    assert outputs is not None
+    assert flat is not None
+    return outputs, unflatten(net, inputs.batch, flat)
+
+
+def release_memory() -> None:
+    """Gives the memory that the core keeps for later calls back to the system."""
+    _core.release_memory()
+
+
+def _results(
+    params: Params, inputs: _validate.Inputs, wanted: frozenset[str], out: Grads | None
+) -> Arrays:
+    """Fresh arrays for what is wanted; they take no memory until the core writes them."""
+    net, dtype, x = params.net, params.dtype, inputs.arrays["x"]
+    size = state_size(net, inputs.batch)
+    results: Arrays = {"state_out": np.empty(size, dtype)}
+    # The core sums the parameters' gradients in any case.
+    results["grads"] = np.empty(net.n_parameters, dtype) if out is None else out.flat
+    if "x" in wanted and x is not None:
+        results["dx"] = np.empty(x.shape, dtype)
+        results["dx_exponent"] = np.empty(inputs.steps, np.int32)
+    if "state" in wanted:
+        results["dstate"] = np.empty(size, dtype)
+        results["dstate_exponent"] = np.empty(len(net.recurrent), np.int32)
+    return results
+
+
+def _execute(
+    params: Params,
+    inputs: _validate.Inputs,
+    goal: Objective,
+    results: Arrays,
+    given: Sequence[object],
+    memory: int | str | None,
+    threads: int | None,
+    progress: Progress | None,
+) -> tuple[_core.Report, Plan]:
+    """Plans the call and makes it."""
+    arrays: Arrays = {**inputs.arrays, **goal.arrays}
+    work = Workload(
+        params.net,
+        params.dtype,
+        inputs.steps,
+        inputs.batch,
+        frozenset(
+            name
+            for name, array in {"params": params.flat, **arrays, **results}.items()
+            if array is not None
+        ),
+        inputs.token_bytes,
+        goal.kind,
+        goal.last,
+        _validate.threads(threads),
+        copied_bytes(arrays, given),
+    )
+    made = make_plan(work, budget_bytes(memory))
+    settings = current()
+    call = _core.Call(core_net(work.net, work.dtype), steps=work.steps, batch=work.batch)
+    call.loss(
+        goal.kind,
+        last=goal.last,
+        sum=goal.total,
+        ignore_index=goal.ignore_index,
+        function=goal.function,
+    )
+    call.bind(params=params.flat, **arrays, **results)
+    call.execution(
+        threads=work.threads,
+        exact_threads=settings.exact_threads,
+        scaling=settings.scaling,
+        progress=progress,
+    )
+    call.plan(made.ops, segment_steps=made.segment_steps, slots=made.slots)
+    return call.run(), made
+
+
+def _collect(
+    params: Params,
+    inputs: _validate.Inputs,
+    results: Arrays,
+    report: _core.Report,
+    made: Plan,
+    with_grads: bool,
+) -> GradientResult:
+    net, batch = params.net, inputs.batch
+    flat, dstate, grads = (results.get(name) for name in ("state_out", "dstate", "grads"))
+    assert flat is not None
+    return GradientResult(
+        loss=report.loss,
+        grads=Grads(net, grads, report.grads_exponent)
+        if with_grads and grads is not None
+        else None,
+        state=unflatten(net, batch, flat),
+        dx=results.get("dx"),
+        dx_exponent=results.get("dx_exponent"),
+        dstate=None if dstate is None else unflatten(net, batch, dstate),
+        dstate_exponent=results.get("dstate_exponent"),
+        plan=made,
+        threads=report.threads,
+        arena_bytes=report.arena_bytes,
+    )

@@ -1,0 +1,65 @@
+"""The recurrent layers: one class per cell, with its descriptor. A new cell is a class here."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar, Literal, get_args
+
+from ._checks import choice
+from .layers import Cell, Recurrent
+
+__all__ = ["CELLS", "GRU", "LSTM", "RNN"]
+
+Nonlinearity = Literal["tanh", "relu", "identity"]
+
+
+@dataclass(frozen=True)
+class RNN(Recurrent):
+    """Elman cell: h' = f(W_ih x + b_ih + W_hh h + b_hh), f = tanh, relu or identity.
+
+    Reference: Elman 1990; names and shapes as torch.nn.RNN, which has no identity.
+    """
+
+    _: KW_ONLY
+    nonlinearity: Nonlinearity = "tanh"
+
+    cell: ClassVar[Cell] = Cell("rnn", gates=("h",), states=("h",))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choice("RNN.nonlinearity", self.nonlinearity, get_args(Nonlinearity))
+
+    @property
+    def core_nonlinearity(self) -> str:
+        return self.nonlinearity
+
+
+@dataclass(frozen=True)
+class LSTM(Recurrent):
+    """Long short-term memory: c' = f*c + i*g, h' = o*tanh(c'), gates in the order i, f, g, o.
+
+    Reference: Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000; equations,
+    names and shapes as torch.nn.LSTM.
+    """
+
+    cell: ClassVar[Cell] = Cell(
+        "lstm",
+        gates=("i", "f", "g", "o"),
+        states=("h", "c"),
+        memory_gate="f",
+        input_gate="i",
+    )
+
+
+@dataclass(frozen=True)
+class GRU(Recurrent):
+    """Gated recurrent unit: h' = (1-z)*n + z*h, gates in the order r, z, n.
+
+    The reset gate acts on the recurrent product of n, its bias included.
+    Reference: Cho et al. 2014; equations, names and shapes as torch.nn.GRU.
+    """
+
+    cell: ClassVar[Cell] = Cell("gru", gates=("r", "z", "n"), states=("h",), memory_gate="z")
+
+
+CELLS: tuple[type[Recurrent], ...] = (RNN, LSTM, GRU)

@@ -1,0 +1,43 @@
+"""Facts about this build of gradcore and the machine it runs on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import _core
+
+__all__ = ["VERSION", "BuildInfo", "build_info"]
+
+VERSION = _core.version()
+
+
+@dataclass(frozen=True)
+class BuildInfo:
+    """How gradcore was built and what it uses here.
+
+    flags: those of the kernels, without the -march of an instruction-set level. isa_available:
+    levels that are compiled in and that this CPU has; isa_in_use: the one calls take, the highest
+    unless the environment variable GRADCORE_MAX_ISA caps it. openmp_runtime: path of the loaded
+    library, "" if unknown. threads: what a call gets that does not say.
+    """
+
+    version: str
+    compiler: str
+    flags: str
+    isa_available: tuple[str, ...]
+    isa_in_use: str
+    openmp_runtime: str
+    threads: int
+
+
+def build_info() -> BuildInfo:
+    """The facts, as they are now."""
+    return BuildInfo(
+        version=VERSION,
+        compiler=_core.compiler(),
+        flags=_core.compile_flags(),
+        isa_available=tuple(_core.isa_available()),
+        isa_in_use=_core.isa_in_use(),
+        openmp_runtime=_core.openmp_runtime(),
+        threads=_core.default_threads(),
+    )

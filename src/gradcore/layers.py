@@ -1,0 +1,318 @@
+"""Layers and stacks of them: frozen descriptions that hold sizes and options, never arrays."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
+from math import prod
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+
+from ._checks import choice, finite_float, flag, positive_int, store
+from .errors import ArgumentError, DTypeError, ShapeError
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+    from .params import Params
+
+__all__ = ["Cell", "Embedding", "Linear", "ParameterSpec", "Recurrent", "Skip", "Stack"]
+
+SkipKind = Literal["add", "mix"]
+RecurrentInit = Literal["orthogonal", "uniform", "identity"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the library must know of a recurrent cell; its mathematics is in csrc/cells.
+
+    name: the core's name. gates: names in the order of the rows of weight_ih and weight_hh.
+    states: what is carried from step to step, h first. memory_gate and input_gate: the gates
+    that keep the state and let the new value in, where the cell has them.
+    """
+
+    name: str
+    gates: tuple[str, ...]
+    states: tuple[str, ...]
+    memory_gate: str | None = None
+    input_gate: str | None = None
+
+    def rows(self, gate: str, hidden_size: int) -> slice:
+        """Rows of weight_ih, weight_hh and the biases that belong to a gate."""
+        index = self.gates.index(gate)
+        return slice(index * hidden_size, (index + 1) * hidden_size)
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """Name, shape and place of one parameter in the flat buffer."""
+
+    name: str
+    shape: tuple[int, ...]
+    start: int
+    meaning: str
+
+    @property
+    def stop(self) -> int:
+        return self.start + prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Table look-up: integer inputs (T, B) in [0, num_embeddings) become rows of weight [V, E]."""
+
+    num_embeddings: int
+    embedding_dim: int
+
+    def __post_init__(self) -> None:
+        store(self, "num_embeddings", positive_int("Embedding.num_embeddings", self.num_embeddings))
+        store(self, "embedding_dim", positive_int("Embedding.embedding_dim", self.embedding_dim))
+
+    @property
+    def parameter_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        shape = (self.num_embeddings, self.embedding_dim)
+        return {"weight": (shape, "(num_embeddings, embedding_dim)")}
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Skip connection through time from the output `lag` steps ago, on h only.
+
+    kind "add": h_t = cell_t + s*h_(t-lag), s = value, by default 1;
+    kind "mix": h_t = (1-a)*cell_t + a*h_(t-lag), a = value in [0, 1], by default 0.5.
+    learned: s becomes the parameter skip_scale [H], a becomes sigmoid(skip_logit [H]); value is
+    then where they start. Outputs before the first step and before a reset are zero.
+    """
+
+    lag: int
+    _: KW_ONLY
+    kind: SkipKind = "add"
+    value: float | None = None
+    learned: bool = False
+
+    def __post_init__(self) -> None:
+        store(self, "lag", positive_int("Skip.lag", self.lag))
+        choice("Skip.kind", self.kind, get_args(SkipKind))
+        flag("Skip.learned", self.learned)
+        default = 1.0 if self.kind == "add" else 0.5
+        value = default if self.value is None else finite_float("Skip.value", self.value)
+        if self.kind == "mix":
+            inside = 0.0 < value < 1.0 if self.learned else 0.0 <= value <= 1.0
+            if not inside:
+                border = "strictly between 0 and 1" if self.learned else "in [0, 1]"
+                raise ArgumentError(f"Skip.value of kind 'mix' must be {border}; got {value}.")
+        store(self, "value", value)
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    """Common part of the recurrent layers; gradcore.cells has the layers themselves.
+
+    weight_ih [G*H, I], weight_hh [G*H, H], bias_ih and bias_hh [G*H] as in PyTorch.
+    skip: a connection through time. residual: the layer's output is h plus its input
+    (input_size == hidden_size); recurrence and state see h only.
+    """
+
+    input_size: int
+    hidden_size: int
+    _: KW_ONLY
+    bias: bool = True
+    skip: Skip | None = None
+    residual: bool = False
+
+    cell: ClassVar[Cell]
+
+    def __post_init__(self) -> None:
+        if type(self) is Recurrent:
+            raise DTypeError("Recurrent is not a layer; use RNN, LSTM or GRU.")
+        name = type(self).__name__
+        store(self, "input_size", positive_int(f"{name}.input_size", self.input_size))
+        store(self, "hidden_size", positive_int(f"{name}.hidden_size", self.hidden_size))
+        flag(f"{name}.bias", self.bias)
+        flag(f"{name}.residual", self.residual)
+        if self.skip is not None and not isinstance(self.skip, Skip):
+            raise DTypeError(f"{name}.skip must be a Skip or None; got {self.skip!r}.")
+        if self.residual and self.input_size != self.hidden_size:
+            raise ShapeError(
+                f"{name} with residual=True must have input_size == hidden_size; got "
+                f"{self.input_size} and {self.hidden_size}. Put a layer that changes the size "
+                "before it, or leave residual out."
+            )
+
+    @property
+    def core_nonlinearity(self) -> str:
+        """The nonlinearity the core is told; only some cells have a choice."""
+        return "tanh"
+
+    @property
+    def lag(self) -> int:
+        """Number of past outputs that the state holds, at least 1."""
+        return self.skip.lag if self.skip is not None else 1
+
+    @property
+    def parameter_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        gates, hidden = len(self.cell.gates), self.hidden_size
+        rows, formula = gates * hidden, "H" if gates == 1 else f"{gates}*H"
+        order = f" with gates in the order {','.join(self.cell.gates)}" if gates > 1 else ""
+        shapes = {
+            "weight_ih": ((rows, self.input_size), f"({formula}, I){order}"),
+            "weight_hh": ((rows, hidden), f"({formula}, H){order}"),
+        }
+        specs: dict[str, tuple[tuple[int, ...], str]] = dict(shapes)
+        if self.bias:
+            specs["bias_ih"] = specs["bias_hh"] = ((rows,), f"({formula},){order}")
+        if self.skip is not None and self.skip.learned:
+            name = "skip_scale" if self.skip.kind == "add" else "skip_logit"
+            specs[name] = ((hidden,), "(H,)")
+        return specs
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Head: outputs = inputs @ weight.T + bias, with weight [O, H] and bias [O]."""
+
+    in_features: int
+    out_features: int
+    _: KW_ONLY
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        store(self, "in_features", positive_int("Linear.in_features", self.in_features))
+        store(self, "out_features", positive_int("Linear.out_features", self.out_features))
+        flag("Linear.bias", self.bias)
+
+    @property
+    def parameter_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        shape = (self.out_features, self.in_features)
+        specs: dict[str, tuple[tuple[int, ...], str]] = {
+            "weight": (shape, "(out_features, in_features)")
+        }
+        if self.bias:
+            specs["bias"] = ((self.out_features,), "(out_features,)")
+        return specs
+
+
+Layer = Embedding | Recurrent | Linear
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Stack:
+    """A net: [Embedding], one or more recurrent layers, [Linear], each fitting the next.
+
+    Raises ShapeError where sizes do not fit and ArgumentError where the order is another.
+    """
+
+    layers: tuple[Layer, ...]
+
+    def __init__(self, *layers: Layer) -> None:
+        store(self, "layers", layers)
+        _check_order(layers)
+        _check_sizes(layers)
+
+    def __repr__(self) -> str:
+        return f"Stack({', '.join(map(repr, self.layers))})"
+
+    @cached_property
+    def embedding(self) -> Embedding | None:
+        """The embedding, if the net has one."""
+        first = self.layers[0]
+        return first if isinstance(first, Embedding) else None
+
+    @cached_property
+    def recurrent(self) -> tuple[Recurrent, ...]:
+        """The recurrent layers, in order."""
+        return tuple(layer for layer in self.layers if isinstance(layer, Recurrent))
+
+    @cached_property
+    def head(self) -> Linear | None:
+        """The linear head, if the net has one."""
+        last = self.layers[-1]
+        return last if isinstance(last, Linear) else None
+
+    @property
+    def input_size(self) -> int:
+        """Size of the input of the first recurrent layer."""
+        return self.recurrent[0].input_size
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens that integer inputs may name."""
+        return self.embedding.num_embeddings if self.embedding else self.input_size
+
+    @property
+    def output_size(self) -> int:
+        """Size O of the outputs: the head's, or that of the last recurrent layer."""
+        return self.head.out_features if self.head else self.recurrent[-1].hidden_size
+
+    @cached_property
+    def parameter_specs(self) -> tuple[ParameterSpec, ...]:
+        """Every parameter in the order of the flat buffer."""
+        specs, start = [], 0
+        for index, layer in enumerate(self.layers):
+            for name, (shape, meaning) in layer.parameter_shapes.items():
+                specs.append(ParameterSpec(f"{index}.{name}", shape, start, meaning))
+                start += prod(shape)
+        return tuple(specs)
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of values in the flat buffer."""
+        return self.parameter_specs[-1].stop
+
+    def init(
+        self,
+        seed: int = 0,
+        dtype: DTypeLike = "float32",
+        *,
+        recurrent: RecurrentInit = "orthogonal",
+        gain: float = 1.0,
+        forget_bias: float | None = 1.0,
+        chrono: float | None = None,
+    ) -> Params:
+        """Fresh parameters; see gradcore.init.initialise."""
+        from .init import initialise
+
+        return initialise(
+            self,
+            seed,
+            dtype,
+            recurrent=recurrent,
+            gain=gain,
+            forget_bias=forget_bias,
+            chrono=chrono,
+        )
+
+
+def _check_order(layers: tuple[object, ...]) -> None:
+    shape = "[Embedding], one or more of RNN, LSTM and GRU, [Linear]"
+    for index, layer in enumerate(layers):
+        if isinstance(layer, (list, tuple)):
+            raise DTypeError("Stack takes the layers as arguments; write Stack(*layers).")
+        if not isinstance(layer, (Embedding, Recurrent, Linear)):
+            raise DTypeError(f"Stack must be made of {shape}; argument {index} is {layer!r}.")
+        inner = isinstance(layer, Recurrent)
+        first = isinstance(layer, Embedding) and index == 0
+        last = isinstance(layer, Linear) and index == len(layers) - 1
+        if not (inner or first or last):
+            raise ArgumentError(
+                f"Stack must be {shape} in this order; got {type(layer).__name__} at place {index} "
+                f"of {len(layers)}."
+            )
+    if not any(isinstance(layer, Recurrent) for layer in layers):
+        raise ArgumentError(f"Stack must be {shape}; got no recurrent layer.")
+
+
+def _check_sizes(layers: tuple[Layer, ...]) -> None:
+    width: int | None = None
+    for index, layer in enumerate(layers):
+        if isinstance(layer, Embedding):
+            width = layer.embedding_dim
+            continue
+        inputs = layer.input_size if isinstance(layer, Recurrent) else layer.in_features
+        if width is not None and inputs != width:
+            field = "input_size" if isinstance(layer, Recurrent) else "in_features"
+            raise ShapeError(
+                f"layer {index} ({type(layer).__name__}) must have {field} {width}, the size of "
+                f"what layer {index - 1} ({type(layers[index - 1]).__name__}) puts out; "
+                f"got {inputs}."
+            )
+        width = layer.hidden_size if isinstance(layer, Recurrent) else layer.out_features

@@ -1,0 +1,120 @@
+"""The state that a net carries from step to step, and its flat form in the core."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ._checks import float_dtype, positive_int
+from .errors import ArgumentError, DTypeError, ShapeError
+from .layers import Recurrent, Stack
+
+__all__ = ["LayerState", "zero_state"]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerState:
+    """State of one recurrent layer after a step, or the gradient with respect to it.
+
+    h [B, H]: the output. c [B, H]: the LSTM's cell state, otherwise None. skip [k, B, H]: the last
+    k outputs, oldest first, for a layer with Skip(lag=k), otherwise None; skip[-1] is h.
+    """
+
+    h: NDArray[Any]
+    c: NDArray[Any] | None = None
+    skip: NDArray[Any] | None = None
+
+
+def zero_state(net: Stack, batch: int, dtype: DTypeLike = "float32") -> tuple[LayerState, ...]:
+    """The state before the first step, all zeros: one LayerState per recurrent layer."""
+    batch = positive_int("batch", batch)
+    return unflatten(net, batch, np.zeros(state_size(net, batch), float_dtype("dtype", dtype)))
+
+
+def state_size(net: Stack, batch: int) -> int:
+    """Values in the flat state: per layer the last outputs [k, B, H], then c [B, H] if any."""
+    return sum((layer.lag + _extra(layer)) * batch * layer.hidden_size for layer in net.recurrent)
+
+
+def unflatten(net: Stack, batch: int, flat: NDArray[Any]) -> tuple[LayerState, ...]:
+    """Views of the flat state."""
+    layers, start = [], 0
+    for layer in net.recurrent:
+        rows = layer.lag + _extra(layer)
+        stop = start + rows * batch * layer.hidden_size
+        block = flat[start:stop].reshape(rows, batch, layer.hidden_size)
+        past = block[: layer.lag]
+        layers.append(
+            LayerState(
+                h=past[-1],
+                c=block[layer.lag] if _extra(layer) else None,
+                skip=past if layer.skip is not None else None,
+            )
+        )
+        start = stop
+    return tuple(layers)
+
+
+def flatten(
+    net: Stack, batch: int, dtype: np.dtype[Any], state: Sequence[LayerState]
+) -> NDArray[Any]:
+    """A flat copy of a state, checked.
+
+    Raises ShapeError, DTypeError or ArgumentError naming the layer and the array.
+    """
+    if not isinstance(state, Sequence) or not all(isinstance(s, LayerState) for s in state):
+        raise DTypeError(
+            "state must be a tuple with one gradcore.LayerState per recurrent layer, as calls "
+            f"return it; got {type(state).__name__}."
+        )
+    if len(state) != len(net.recurrent):
+        raise ShapeError(
+            f"state must have one LayerState per recurrent layer, {len(net.recurrent)} of them; "
+            f"got {len(state)}."
+        )
+    flat = np.empty(state_size(net, batch), dtype)
+    for index, (layer, source, target) in enumerate(
+        zip(net.recurrent, state, unflatten(net, batch, flat), strict=True)
+    ):
+        _copy_layer(f"state[{index}]", layer, source, target)
+    return flat
+
+
+def _extra(layer: Recurrent) -> int:
+    return len(layer.cell.states) - 1
+
+
+def _copy_layer(where: str, layer: Recurrent, source: LayerState, target: LayerState) -> None:
+    _copy(f"{where}.h", source.h, target.h)
+    kind = type(layer).__name__
+    if (source.c is None) != (target.c is None):
+        need = "must be None" if target.c is None else "must be an array (B, H)"
+        raise ArgumentError(f"{where}.c {need} for this {kind} layer.")
+    if (source.skip is None) != (target.skip is None):
+        need = "must be None" if target.skip is None else f"must be an array ({layer.lag}, B, H)"
+        raise ArgumentError(f"{where}.skip {need} for this {kind} layer.")
+    if source.c is not None and target.c is not None:
+        _copy(f"{where}.c", source.c, target.c)
+    if source.skip is not None and target.skip is not None:
+        _copy(f"{where}.skip", source.skip, target.skip)
+        if not np.array_equal(source.skip[-1], source.h, equal_nan=True):
+            raise ArgumentError(
+                f"{where}.skip[-1] and {where}.h must be equal: both are the last output. "
+                "Change both when editing a state."
+            )
+
+
+def _copy(name: str, source: object, target: NDArray[Any]) -> None:
+    if not isinstance(source, np.ndarray):
+        raise DTypeError(f"{name} must be a NumPy array; got {type(source).__name__}.")
+    if source.shape != target.shape:
+        raise ShapeError(f"{name} must have shape {target.shape}; got {source.shape}.")
+    if source.dtype != target.dtype:
+        raise DTypeError(
+            f"{name} must have dtype {target.dtype}, that of the parameters; got {source.dtype}."
+        )
+    np.copyto(target, source)
