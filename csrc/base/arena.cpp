@@ -1,0 +1,137 @@
+#include "base/arena.h"
+
+#include <pthread.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <mutex>
+
+#include "base/errors.h"
+
+namespace gradcore {
+namespace {
+
+constexpr size_t huge_page = size_t{2} << 20;
+// A training loop alternates between a training and an evaluation shape, each with a region for the
+// pass and one for the optimizer.
+constexpr int max_kept = 4;
+
+struct Region {
+  void* data = nullptr;
+  size_t capacity = 0;
+};
+
+size_t round_up(size_t bytes, size_t unit) noexcept { return (bytes + unit - 1) / unit * unit; }
+
+void unmap(Region region) noexcept {
+  if (region.data) munmap(region.data, region.capacity);
+}
+
+Region map(size_t bytes) {
+  static const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  if (bytes > SIZE_MAX / 2)
+    fail(GC_NO_MEMORY, "The call needs %zu bytes, more than an address space holds.", bytes);
+  const size_t capacity = round_up(std::max<size_t>(bytes, 1), page);
+  // A huge page must begin at a multiple of its size: map more and give the ends back.
+  const size_t slack = capacity >= huge_page ? huge_page : 0;
+  void* mapped =
+      mmap(nullptr, capacity + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED)
+    fail(GC_NO_MEMORY,
+         "The system refused %zu bytes of memory. Give a smaller memory budget (memory=), a "
+         "smaller batch or shorter sequences.",
+         capacity);
+  if (!slack) return {mapped, capacity};
+  char* const start = static_cast<char*>(mapped);
+  char* const data =
+      reinterpret_cast<char*>(round_up(reinterpret_cast<uintptr_t>(start), huge_page));
+  const size_t before = static_cast<size_t>(data - start);
+  if (before) munmap(start, before);
+  if (slack > before) munmap(data + capacity, slack - before);
+#ifdef MADV_HUGEPAGE
+  madvise(data, capacity, MADV_HUGEPAGE);  // a wish: refusing it is no error
+#endif
+  return {data, capacity};
+}
+
+// Regions given back, most recent first. Never destroyed: threads may still end their calls while
+// the process exits.
+class FreeList {
+ public:
+  static FreeList& get() noexcept {
+    static FreeList& list = *new FreeList;
+    return list;
+  }
+
+  // The smallest region that fits without being far larger than asked for; an empty one if there is
+  // none.
+  Region take(size_t bytes) noexcept {
+    const std::lock_guard lock(mutex_);
+    int best = -1;
+    for (int i = 0; i < count_; i++) {
+      const size_t capacity = regions_[i].capacity;
+      if (capacity < bytes || capacity - bytes > bytes + (size_t{1} << 20)) continue;
+      if (best < 0 || capacity < regions_[best].capacity) best = i;
+    }
+    return best < 0 ? Region{} : remove(best);
+  }
+
+  void give(Region region) noexcept {
+    Region oldest;
+    {
+      const std::lock_guard lock(mutex_);
+      if (count_ == max_kept) oldest = remove(count_ - 1);
+      for (int i = count_; i > 0; i--) regions_[i] = regions_[i - 1];
+      regions_[0] = region;
+      count_++;
+    }
+    unmap(oldest);
+  }
+
+  void clear() noexcept {
+    std::array<Region, max_kept> regions;
+    {
+      const std::lock_guard lock(mutex_);
+      regions = regions_;
+      regions_ = {};
+      count_ = 0;
+    }
+    for (const Region& region : regions) unmap(region);
+  }
+
+ private:
+  // A child forked while another thread holds the lock would wait for ever.
+  FreeList() noexcept {
+    pthread_atfork([] { get().mutex_.lock(); }, [] { get().mutex_.unlock(); },
+                   [] { get().mutex_.unlock(); });
+  }
+
+  Region remove(int index) noexcept {
+    const Region region = regions_[index];
+    count_--;
+    for (int i = index; i < count_; i++) regions_[i] = regions_[i + 1];
+    regions_[count_] = {};
+    return region;
+  }
+
+  std::mutex mutex_;
+  std::array<Region, max_kept> regions_{};
+  int count_ = 0;
+};
+
+}  // namespace
+
+Arena::Arena(size_t bytes) {
+  Region region = FreeList::get().take(bytes);
+  if (!region.data) region = map(bytes);
+  data_ = region.data;
+  capacity_ = region.capacity;
+}
+
+Arena::~Arena() { FreeList::get().give({data_, capacity_}); }
+
+void release_arenas() noexcept { FreeList::get().clear(); }
+
+}  // namespace gradcore

@@ -1,0 +1,19 @@
+// How many CPUs this process may use.
+#pragma once
+#include <string>
+
+namespace gradcore {
+
+constexpr int no_limit = 1 << 30;
+
+// CPUs in this process's affinity mask.
+int affinity_cpus() noexcept;
+// Whole CPUs that the control groups (v2 or v1) allow, at least 1; no_limit without a quota.
+// `membership` is the text of /proc/self/cgroup, `root` is where the hierarchies are mounted. A
+// quota of 1.5 CPUs counts as 1: a spinning team that is throttled in the middle of a step is
+// slower than one thread.
+int cgroup_cpus(const std::string& membership, const std::string& root);
+// The first number of a value of OMP_NUM_THREADS ("4" or "4,2"); no_limit if there is none.
+int omp_num_threads(const char* value) noexcept;
+
+}  // namespace gradcore
