@@ -1,8 +1,10 @@
 /* C ABI of libgradcore.
  *
- * Dimensions: T steps, B sequences, I inputs, H hidden units, O outputs, V tokens. All arrays are C-contiguous; floating-point arrays hold the
- * net's dtype. Nothing passed in is kept after a call returns. Calls are safe from several threads at once unless they share output arrays.
- * Every function that can fail returns a gc_status; gc_last_error() then has the message for the calling thread.
+ * Dimensions: T steps, B sequences, I inputs, H hidden units, O outputs, V tokens. All arrays are
+ * C-contiguous; floating-point arrays hold the net's dtype. Nothing passed in is kept after a call
+ * returns. Calls are safe from several threads at once unless they share output arrays. Every
+ * function that can fail returns a gc_status; gc_last_error() then has the message for the calling
+ * thread.
  */
 #pragma once
 #include <stdint.h>
@@ -34,7 +36,9 @@ typedef enum gc_skip { GC_SKIP_NONE = 0, GC_SKIP_ADD = 1, GC_SKIP_MIX = 2 } gc_s
 
 GC_API const char* gc_last_error(void);
 
-/* ---- The library and the machine ---------------------------------------------------------------------------------------------------- */
+/* ---- The library and the machine
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 GC_API const char* gc_version(void);
 GC_API int32_t gc_abi_version(void);
@@ -43,14 +47,19 @@ GC_API const char* gc_compile_flags(void); /* flags of the kernels, without the 
 GC_API const char* gc_openmp_runtime(void); /* path of the loaded OpenMP runtime, "" if unknown */
 /* Bit n is set if level n (a gc_isa) is compiled in and this CPU has it. */
 GC_API uint32_t gc_isa_available(void);
-/* The level in use: the highest available, capped by the environment variable GRADCORE_MAX_ISA (v2, v3, v4), unless forced. */
+/* The level in use: the highest available, capped by the environment variable GRADCORE_MAX_ISA (v2,
+ * v3, v4), unless forced. */
 GC_API gc_isa gc_isa_in_use(void);
-/* Test hook: use exactly this level from now on; -1 undoes it. GC_INVALID if the level is not available. */
+/* Test hook: use exactly this level from now on; -1 undoes it. GC_INVALID if the level is not
+ * available. */
 GC_API gc_status gc_force_isa(int32_t level);
-/* Threads a call gets when it does not say: min(affinity, cgroup cpu.max, OMP_NUM_THREADS); 1 in a forked child. */
+/* Threads a call gets when it does not say: min(affinity, cgroup cpu.max, OMP_NUM_THREADS); 1 in a
+ * forked child. */
 GC_API int32_t gc_default_threads(void);
 
-/* ---- Nets ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- Nets
+ * ------------------------------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct gc_layer {
   int32_t cell;         /* gc_cell */
@@ -66,23 +75,27 @@ typedef struct gc_layer {
 
 /* A stack: an optional embedding, recurrent layers, an optional linear head.
  * Parameters live in one flat buffer in this order, each C-contiguous:
- *   embedding [V, E]; per layer weight_ih [G*H, I], weight_hh [G*H, H], bias_ih [G*H], bias_hh [G*H], skip [H]; head weight [O, H], head bias [O]. */
+ *   embedding [V, E]; per layer weight_ih [G*H, I], weight_hh [G*H, H], bias_ih [G*H], bias_hh
+ * [G*H], skip [H]; head weight [O, H], head bias [O]. */
 typedef struct gc_net {
-  int32_t dtype;            /* gc_dtype */
-  int64_t embedding_rows;   /* V, 0: no embedding */
-  int64_t embedding_dim;    /* E */
+  int32_t dtype;          /* gc_dtype */
+  int64_t embedding_rows; /* V, 0: no embedding */
+  int64_t embedding_dim;  /* E */
   int32_t n_layers;
   const gc_layer* layers;
-  int64_t head_outputs;     /* O, 0: no head; the outputs are those of the last layer */
+  int64_t head_outputs; /* O, 0: no head; the outputs are those of the last layer */
   int32_t head_bias;
 } gc_net;
 
 /* Number of parameters; -1 with a message if the description is not valid. */
 GC_API int64_t gc_net_parameters(const gc_net* net);
-/* Elements of a state: per layer, outputs [max(1,k), B, H] oldest first (the last is h), then for LSTM c [B, H]. */
+/* Elements of a state: per layer, outputs [max(1,k), B, H] oldest first (the last is h), then for
+ * LSTM c [B, H]. */
 GC_API int64_t gc_net_state_size(const gc_net* net, int64_t batch);
 
-/* ---- Running a plan ----------------------------------------------------------------------------------------------------------------- */
+/* ---- Running a plan
+ * -----------------------------------------------------------------------------------------------------------------
+ */
 
 typedef enum gc_op_kind {
   GC_OP_FORWARD = 0,  /* steps [t0,t1), nothing kept but the state at t1 */
@@ -95,18 +108,27 @@ enum { GC_FROM_START = -1, GC_FROM_PREVIOUS = -2, GC_TO_NOWHERE = -1 };
 
 typedef struct gc_op {
   int32_t kind;      /* gc_op_kind */
-  int32_t from_slot; /* where the state at t0 comes from: a slot, GC_FROM_START, or GC_FROM_PREVIOUS (the op before ended at t0) */
+  int32_t from_slot; /* where the state at t0 comes from: a slot, GC_FROM_START, or GC_FROM_PREVIOUS
+                        (the op before ended at t0) */
   int32_t to_slot;   /* where the state at t1 is kept, or GC_TO_NOWHERE */
   int32_t reserved;
-  int64_t t0, t1;    /* t0 a multiple of gc_block_steps() */
+  int64_t t0, t1; /* t0 a multiple of gc_block_steps() */
 } gc_op;
 
-typedef enum gc_loss_kind { GC_LOSS_NONE = 0, GC_LOSS_CROSS_ENTROPY = 1, GC_LOSS_BCE = 2, GC_LOSS_MSE = 3, GC_LOSS_CALLBACK = 4 } gc_loss_kind;
+typedef enum gc_loss_kind {
+  GC_LOSS_NONE = 0,
+  GC_LOSS_CROSS_ENTROPY = 1,
+  GC_LOSS_BCE = 2,
+  GC_LOSS_MSE = 3,
+  GC_LOSS_CALLBACK = 4
+} gc_loss_kind;
 
-/* outputs [t1-t0, B, O] in; d_outputs [t1-t0, B, O] out (zeroed before the call); *loss: this range's share. Nonzero return: stop (GC_INTERRUPTED).
- * Called on the thread that called gc_run. */
-typedef int32_t (*gc_loss_fn)(void* context, const void* outputs, void* d_outputs, int64_t t0, int64_t t1, double* loss);
-/* done and total count step x layer executions of the plan. Nonzero return: stop (GC_INTERRUPTED). On the thread that called gc_run. */
+/* outputs [t1-t0, B, O] in; d_outputs [t1-t0, B, O] out (zeroed before the call); *loss: this
+ * range's share. Nonzero return: stop (GC_INTERRUPTED). Called on the thread that called gc_run. */
+typedef int32_t (*gc_loss_fn)(void* context, const void* outputs, void* d_outputs, int64_t t0,
+                              int64_t t1, double* loss);
+/* done and total count step x layer executions of the plan. Nonzero return: stop (GC_INTERRUPTED).
+ * On the thread that called gc_run. */
 typedef int32_t (*gc_poll_fn)(void* context, int64_t done, int64_t total);
 
 typedef struct gc_call {
@@ -119,20 +141,22 @@ typedef struct gc_call {
   int64_t n_slots;
 
   /* inputs; NULL where optional and absent */
-  const void* params;     /* the flat buffer */
-  const void* x;          /* [T,B,I] net dtype; or NULL with tokens */
-  const void* tokens;     /* [T,B] integers in [0,V) (V: embedding rows, else the first layer's input size); required with an embedding */
-  int32_t token_bytes;    /* 1 (unsigned), 4 or 8 (signed) */
+  const void* params;  /* the flat buffer */
+  const void* x;       /* [T,B,I] net dtype; or NULL with tokens */
+  const void* tokens;  /* [T,B] integers in [0,V) (V: embedding rows, else the first layer's input
+                          size); required with an embedding */
+  int32_t token_bytes; /* 1 (unsigned), 4 or 8 (signed) */
   const int64_t* lengths; /* [B] 0..T; steps t >= lengths[b] hold the state and count for nothing */
   const uint8_t* reset;   /* [T,B] nonzero: the state of sequence b is zeroed before step t */
   const void* state;      /* gc_net_state_size elements; NULL: zeros */
 
   /* the loss; a mean divides by the sum of the weights (times O for BCE and MSE) */
-  int32_t loss;             /* gc_loss_kind */
-  int32_t loss_last;        /* 1: only the step lengths[b]-1 of each sequence counts; targets and weight lack the T axis */
-  int32_t loss_sum;         /* 1: a sum instead of a mean */
-  const void* target;       /* cross-entropy: int64 [T,B]; BCE, MSE: [T,B,O] net dtype */
-  const void* weight;       /* [T,B] net dtype, or NULL: 1 */
+  int32_t loss;       /* gc_loss_kind */
+  int32_t loss_last;  /* 1: only the step lengths[b]-1 of each sequence counts; targets and weight
+                         lack the T axis */
+  int32_t loss_sum;   /* 1: a sum instead of a mean */
+  const void* target; /* cross-entropy: int64 [T,B]; BCE, MSE: [T,B,O] net dtype */
+  const void* weight; /* [T,B] net dtype, or NULL: 1 */
   const void* class_weight; /* [O] net dtype, cross-entropy only, or NULL: 1 */
   int64_t ignore_index;     /* cross-entropy only: targets of this value count for nothing */
   gc_loss_fn loss_fn;       /* for GC_LOSS_CALLBACK */
@@ -147,34 +171,39 @@ typedef struct gc_call {
   void* dstate;             /* gradient with respect to state, same layout */
   int32_t* dstate_exponent; /* [n_layers], as dx_exponent */
   double loss_value;
-  double loss_weight;       /* what a mean divided by */
-  int64_t grads_exponent;   /* the true gradient is grads * 2^grads_exponent */
+  double loss_weight;     /* what a mean divided by */
+  int64_t grads_exponent; /* the true gradient is grads * 2^grads_exponent */
 
   /* execution */
-  int32_t threads;        /* at most this many; 0: gc_default_threads() */
-  int32_t exact_threads;  /* 1: as many as asked, whatever the cost model says (tests, benchmarks) */
-  int32_t no_scaling;     /* 1: adjoints are kept as they are (tests) */
-  gc_poll_fn poll;        /* called every few milliseconds or more */
+  int32_t threads;       /* at most this many; 0: gc_default_threads() */
+  int32_t exact_threads; /* 1: as many as asked, whatever the cost model says (tests, benchmarks) */
+  int32_t no_scaling;    /* 1: adjoints are kept as they are (tests) */
+  gc_poll_fn poll;       /* called every few milliseconds or more */
   void* poll_context;
 
   /* what happened */
   int32_t threads_used;   /* at the end of the call */
   int64_t arena_bytes;    /* what the call allocated or reused */
-  int32_t where_layer;    /* GC_NONFINITE: the layer (0-based among recurrent layers, n_layers: head and loss), */
+  int32_t where_layer;    /* GC_NONFINITE: the layer (0-based among recurrent layers, n_layers: head
+                             and loss), */
   int64_t where_step;     /* the step, */
   int64_t where_sequence; /* and the sequence of the first offender */
 } gc_call;
 
 /* Steps in a block; segments are whole blocks. */
 GC_API int64_t gc_block_steps(void);
-/* Bytes that gc_run will hold for this call: reads everything but the contents of arrays. -1 with a message if the call is not valid. */
+/* Bytes that gc_run will hold for this call: reads everything but the contents of arrays. -1 with a
+ * message if the call is not valid. */
 GC_API int64_t gc_run_bytes(const gc_net* net, const gc_call* call);
-/* Executes the plan. On any failure the output arrays hold nothing meaningful and nothing else has changed. */
+/* Executes the plan. On any failure the output arrays hold nothing meaningful and nothing else has
+ * changed. */
 GC_API gc_status gc_run(const gc_net* net, gc_call* call);
 /* Gives the memory kept for later calls back to the system. */
 GC_API void gc_release_memory(void);
 
-/* ---- Optimizers ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Optimizers
+ * -------------------------------------------------------------------------------------------------------------------------
+ */
 
 typedef enum gc_optimizer { GC_SGD = 0, GC_ADAM = 1, GC_ADAMW = 2 } gc_optimizer;
 
@@ -182,27 +211,28 @@ typedef struct gc_update {
   int32_t kind; /* gc_optimizer */
   int32_t dtype;
   int64_t n;
-  void* params;          /* [n] in/out */
-  const void* grads;     /* [n] */
+  void* params;      /* [n] in/out */
+  const void* grads; /* [n] */
   int64_t grads_exponent;
-  void* first_moment;    /* [n] in/out: momentum buffer (SGD with momentum > 0) or m (Adam) */
-  void* second_moment;   /* [n] in/out: v (Adam) */
+  void* first_moment;  /* [n] in/out: momentum buffer (SGD with momentum > 0) or m (Adam) */
+  void* second_moment; /* [n] in/out: v (Adam) */
   double lr, momentum, dampening, beta1, beta2, eps, weight_decay;
   int32_t nesterov;
-  int64_t step;          /* 1 for the first update */
-  double max_norm;       /* global-norm clipping; infinity: none */
-  int32_t threads;       /* 0: gc_default_threads() */
+  int64_t step;    /* 1 for the first update */
+  double max_norm; /* global-norm clipping; infinity: none */
+  int32_t threads; /* 0: gc_default_threads() */
   /* what happened */
   double grad_norm_log10; /* before clipping; -infinity for a zero gradient */
-  double clip_scale;      /* max_norm / |grads|: what multiplied the array grads (the true gradient: times 2^-grads_exponent); 1 if not clipped */
+  double clip_scale;      /* max_norm / |grads|: what multiplied the array grads (the true gradient:
+                             times 2^-grads_exponent); 1 if not clipped */
   double update_norm;
-  double param_norm;      /* before the update */
-  int32_t clipped;        /* 1 if the true norm was above max_norm */
-  int64_t where;          /* GC_NONFINITE: index of the first non-finite gradient */
+  double param_norm; /* before the update */
+  int32_t clipped;   /* 1 if the true norm was above max_norm */
+  int64_t where;     /* GC_NONFINITE: index of the first non-finite gradient */
 } gc_update;
 
-/* One optimizer step over a flat buffer: norm, clip and update. GC_NONFINITE (nothing changed) if a gradient is not finite;
- * GC_INVALID if grads_exponent is not 0 and max_norm is infinite. */
+/* One optimizer step over a flat buffer: norm, clip and update. GC_NONFINITE (nothing changed) if a
+ * gradient is not finite; GC_INVALID if grads_exponent is not 0 and max_norm is infinite. */
 GC_API gc_status gc_optimizer_step(gc_update* update);
 
 #ifdef __cplusplus

@@ -1,0 +1,34 @@
+// Plain recurrent cell (Elman 1990): h' = f(x + h), f = tanh, relu or identity by `nonlinearity` (a
+// gc_nonlinearity).
+#pragma once
+#include <gradcore/gradcore.h>
+
+#include "simd/math.h"
+
+namespace gradcore::GRADCORE_ISA {
+
+struct Rnn {
+  // The cell's own output is kept: with a skip connection the state is not enough to differentiate
+  // f.
+  static constexpr int gates = 1, states = 1, saved = 1, planes = 1;
+  static constexpr int input_plane[] = {0};
+
+  template <class V>
+  static GC_INLINE void forward(int nonlinearity, const V* x, const V* h, const V*, V* s1, V* k) {
+    const V a = x[0] + h[0];
+    // relu keeps a NaN: max returns its second operand then.
+    k[0] = nonlinearity == GC_TANH ? tanh(a) : nonlinearity == GC_RELU ? max(constant<V>(0), a) : a;
+    s1[0] = k[0];
+  }
+
+  template <class V>
+  static GC_INLINE void backward(int nonlinearity, const V* k, const V*, const V*, const V* d1,
+                                 V* dz, V* d) {
+    dz[0] = nonlinearity == GC_TANH   ? d1[0] * one_minus_square(k[0])
+            : nonlinearity == GC_RELU ? where_positive(k[0], d1[0])
+                                      : d1[0];
+    d[0] = constant<V>(0);
+  }
+};
+
+}  // namespace gradcore::GRADCORE_ISA

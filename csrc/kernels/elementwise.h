@@ -1,0 +1,83 @@
+// Sums, scalings and look-ups over flat arrays of whole vectors.
+#pragma once
+#include "kernels/kernel_table.h"
+#include "simd/lanes.h"
+
+namespace gradcore::GRADCORE_ISA {
+
+template <class T>
+struct Elementwise {
+  using V = Lanes<T>;
+  static constexpr int L = lane_count<T>;
+
+  static void column_sum(T* acc, const T* z, int64_t z_stride, int64_t rows, int64_t i0,
+                         int64_t i1) noexcept {
+    constexpr int wide = 8;  // columns side by side: one chain alone waits for its own additions
+    int64_t i = i0;
+    for (; i + wide * L <= i1; i += wide * L) {
+      V sum[wide];
+      GC_UNROLL
+      for (int e = 0; e < wide; e++) sum[e] = load<V>(acc + i + e * L);
+      for (int64_t r = rows - 1; r >= 0; r--) GC_UNROLL
+      for (int e = 0; e < wide; e++) sum[e] = sum[e] + load<V>(z + r * z_stride + i + e * L);
+      GC_UNROLL
+      for (int e = 0; e < wide; e++) store<V>(acc + i + e * L, sum[e]);
+    }
+    for (; i < i1; i += L) {
+      V sum = load<V>(acc + i);
+      for (int64_t r = rows - 1; r >= 0; r--) sum = sum + load<V>(z + r * z_stride + i);
+      store<V>(acc + i, sum);
+    }
+  }
+
+  static void add_block(T* total, T* part, int64_t n, T keep, T add) noexcept {
+    const V k = broadcast<V>(keep), a = broadcast<V>(add);
+    for (int64_t i = 0; i < n; i += L) {
+      store<V>(total + i, fma(load<V>(total + i), k, load<V>(part + i) * a));
+      store<V>(part + i, V{});
+    }
+  }
+
+  static void add_scaled(T* out, const T* a, const T* b, int64_t n, T factor) noexcept {
+    const V f = broadcast<V>(factor);
+    for (int64_t i = 0; i < n; i += L) store<V>(out + i, fma(load<V>(b + i), f, load<V>(a + i)));
+  }
+
+  static void scale(T* p, int64_t n, T factor) noexcept {
+    const V f = broadcast<V>(factor);
+    for (int64_t i = 0; i < n; i += L) store<V>(p + i, load<V>(p + i) * f);
+  }
+
+  static double max_abs(const T* p, int64_t n) noexcept {
+    // x * 0 is NaN for infinities and NaN; sums of it tell them apart from large numbers, which a
+    // maximum of NaN would not.
+    V largest = V{}, poison = V{};
+    for (int64_t i = 0; i < n; i += L) {
+      const V x = load<V>(p + i);
+      largest = max(largest, abs(x));
+      poison = fma(x, V{}, poison);
+    }
+    double m = 0;
+    bool bad = false;
+    for (int l = 0; l < L; l++) {
+      m = largest[l] > m ? static_cast<double>(largest[l]) : m;
+      bad = bad || poison[l] != poison[l];
+    }
+    return bad ? __builtin_inf() : m;
+  }
+
+  static void scatter_add(T* table, int64_t table_stride, const int64_t* tokens,
+                          const int32_t* heads, int64_t n_distinct, const int32_t* next, const T* z,
+                          int64_t z_stride, T factor, int64_t i0, int64_t i1) noexcept {
+    const V f = broadcast<V>(factor);
+    for (int64_t n = 0; n < n_distinct; n++)
+      for (int64_t i = i0; i < i1; i += L) {
+        V sum = V{};
+        for (int32_t r = heads[n]; r >= 0; r = next[r]) sum = sum + load<V>(z + r * z_stride + i);
+        T* to = table + tokens[n] * table_stride + i;
+        store<V>(to, fma(sum, f, load<V>(to)));
+      }
+  }
+};
+
+}  // namespace gradcore::GRADCORE_ISA

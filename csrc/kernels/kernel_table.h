@@ -1,0 +1,135 @@
+// The table of kernels that every instruction-set level fills in, and the plain structures that its
+// functions take.
+//
+// Layouts. UB = 64 / sizeof(T) units make a block; nb = blocks of a layer, Hp = nb * UB; all rows
+// are padded to whole blocks and pads are 0. Kernels are noexcept, check nothing, and split work by
+// output, never by partial sums: one output element is one fma chain in a fixed order.
+#pragma once
+#include <cstdint>
+
+#include "base/team.h"
+
+namespace gradcore {
+
+template <class T>
+constexpr int unit_block = 64 / static_cast<int>(sizeof(T));
+
+// A stretch of a dense product's inner dimension that lies contiguous in an input row.
+struct Run {
+  int32_t offset;  // elements from the start of the row
+  int32_t length;  // 1..UB
+};
+
+// Which part of a layer one thread computes: unit blocks [j0,j1) of rows [b0,b1).
+struct Share {
+  int32_t j0, j1, b0, b1;
+  bool by_units;  // other threads own other units of the same rows: a barrier after every step
+};
+
+// What the recurrent kernels of one layer see: pointers are those of the chunk's first step
+// `first`, steps are counted from it.
+template <class T>
+struct LayerView {
+  int64_t first;         // absolute step
+  int64_t B;             // sequences
+  int32_t H, nb;         // units, unit blocks
+  int32_t nonlinearity;  // RNN only
+  int32_t skip_kind;     // gc_skip
+  int64_t skip_lag;
+
+  const T* w_forward;   // [nb][H][gates][UB]: weight_hh by unit block of the output
+  const T* w_backward;  // [nb][gates][Hp][UB], or [nb][Hp][gates][UB] if interleaved: weight_hh^T
+                        // by unit block of its output
+  const T* bias_h;      // [nb][gates][UB]
+  const T* skip_coef;   // [Hp] s or a
+  bool interleaved;     // B == 1: a row reads the gates of a unit side by side
+
+  const int64_t* lengths;     // [B] or null
+  const uint8_t* reset;       // [T, B] of the whole call, or null
+  const int32_t* last_reset;  // [T, B] of the whole call: the latest reset step <= t, or INT32_MIN;
+                              // null without resets or skip
+  int64_t min_length;         // min over lengths; all rows are active before it
+
+  T* h;            // [.][B][Hp] in/out: row 0 is the state before `first`; rows -lag+1.. precede it
+  T* c;            // [.][B][Hp] in/out: the second state (LSTM)
+  const T* zeros;  // [Hp] zeros
+  T* saved;        // [.][B][nb][cell saved][UB] out, null without a tape
+  const T* x_pre;  // [.][B][nb][gates][UB] in: input product and its bias
+
+  // backward only
+  T* d;         // [states][B][Hp] in/out: adjoint of the state, scaled
+  T* ring;      // [lag][B][Hp] in/out: adjoints on their way to step t - lag, in slot t mod lag
+  T* dz;        // [.][B][nb][planes][UB] out: adjoints of the pre-activations
+  T* dskip;     // [.][B][Hp] out: terms of the gradient of the learned skip parameter; null if none
+  const T* dy;  // [.][B][Hp] in: gradient arriving at the layer's outputs; null: none
+  const T* dy_factor;  // [.] power of two that brings dy to the adjoint's scale
+};
+
+template <class T>
+struct CellKernels {
+  int32_t gates, states, saved, planes;
+  int32_t input_plane[4];
+  // Steps [i0,i1) of the chunk. Ends with a barrier if share.by_units.
+  void (*forward)(const LayerView<T>&, int64_t i0, int64_t i1, const Share&, Team&,
+                  int me) noexcept;
+  // Steps i1-1 down to i0; d then belongs to the state before step i0. Threads may leave at
+  // different times.
+  void (*backward)(const LayerView<T>&, int64_t i0, int64_t i1, const Share&, Team&,
+                   int me) noexcept;
+  // acc[j][k][g][UB] += sum over rows r = rows-1..0 of a[r][k] * dz[r][j][plane(g)][UB], blocks
+  // [j0,j1), inputs [k0,k1) of K. Planes: 0..gates-1 (recurrent) or input_plane[] (input).
+  void (*outer_recurrent)(T* acc, const T* a, int64_t a_stride, int64_t K, const T* dz,
+                          int64_t dz_stride, int64_t rows, int32_t j0, int32_t j1, int64_t k0,
+                          int64_t k1) noexcept;
+  void (*outer_input)(T* acc, const T* a, int64_t a_stride, int64_t K, const T* dz,
+                      int64_t dz_stride, int64_t rows, int32_t j0, int32_t j1, int64_t k0,
+                      int64_t k1) noexcept;
+};
+
+template <class T>
+struct Kernels {
+  CellKernels<T> cells[3];  // by gc_cell
+
+  // out[r][j][UB] = bias[j][UB] + sum over runs q, elements e of in[r][runs[q].offset + e] *
+  // w[j][q][e][UB]; rows [r0,r1), output blocks [j0,j1). bias may be null.
+  void (*dense)(T* out, int64_t out_stride, const T* w, const T* bias, const T* in,
+                int64_t in_stride, const Run* runs, int64_t n_runs, int64_t r0, int64_t r1,
+                int32_t j0, int32_t j1) noexcept;
+  // As CellKernels::outer_* with one gate and one plane.
+  void (*outer_dense)(T* acc, const T* a, int64_t a_stride, int64_t K, const T* dz,
+                      int64_t dz_stride, int64_t rows, int32_t j0, int32_t j1, int64_t k0,
+                      int64_t k1) noexcept;
+  // acc[i] += sum over rows r = rows-1..0 of z[r][i], i in [i0,i1), whole vectors.
+  void (*column_sum)(T* acc, const T* z, int64_t z_stride, int64_t rows, int64_t i0,
+                     int64_t i1) noexcept;
+  // total = total * keep + part * add; part = 0. n is a multiple of UB.
+  void (*add_block)(T* total, T* part, int64_t n, T keep, T add) noexcept;
+  // out[i] = a[i] + b[i] * factor
+  void (*add_scaled)(T* out, const T* a, const T* b, int64_t n, T factor) noexcept;
+  void (*scale)(T* p, int64_t n, T factor) noexcept;
+  // Largest |p[i]|; infinity if any element is infinite or NaN.
+  double (*max_abs)(const T* p, int64_t n) noexcept;
+  // table[token][i] += factor * (sum of z[r][i] over the token's rows r in list order), i in
+  // [i0,i1). next[r]: the row after r in its token's list, -1 at the end; heads[n_distinct]: first
+  // rows; tokens[n_distinct].
+  void (*scatter_add)(T* table, int64_t table_stride, const int64_t* tokens, const int32_t* heads,
+                      int64_t n_distinct, const int32_t* next, const T* z, int64_t z_stride,
+                      T factor, int64_t i0, int64_t i1) noexcept;
+  // Rows [r0,r1) of logits [.][stride] are replaced by the gradient of weight[r] *
+  // cross_entropy(logits, target[r]) * factor; loss[r] gets the weighted loss. A row of weight 0
+  // gets zeros, whatever it holds. Pads stay 0.
+  void (*cross_entropy)(T* logits, int64_t stride, int64_t classes, const int64_t* target,
+                        const T* weight, double factor, double* loss, int64_t r0,
+                        int64_t r1) noexcept;
+};
+
+struct KernelTable {
+  Kernels<float> f32;
+  Kernels<double> f64;
+};
+
+// The table of the level in use.
+template <class T>
+const Kernels<T>& kernels() noexcept;
+
+}  // namespace gradcore

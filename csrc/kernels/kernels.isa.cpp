@@ -1,0 +1,49 @@
+// Compiled once per instruction-set level with GRADCORE_ISA naming the level: fills the level's
+// kernel table.
+#include "cells/gru.h"
+#include "cells/lstm.h"
+#include "cells/rnn.h"
+#include "kernels/dense.h"
+#include "kernels/elementwise.h"
+#include "kernels/loss.h"
+#include "kernels/recurrent.h"
+
+namespace gradcore::GRADCORE_ISA {
+
+template <class Cell, class T>
+static constexpr CellKernels<T> cell_kernels() {
+  CellKernels<T> k{};
+  k.gates = Cell::gates;
+  k.states = Cell::states;
+  k.saved = Cell::saved;
+  k.planes = Cell::planes;
+  for (int g = 0; g < Cell::gates; g++) k.input_plane[g] = Cell::input_plane[g];
+  k.forward = &Recurrent<Cell, T>::forward;
+  k.backward = &Recurrent<Cell, T>::backward;
+  k.outer_recurrent = &Dense<T>::template outer_recurrent<Cell>;
+  k.outer_input = &Dense<T>::template outer_input<Cell>;
+  return k;
+}
+
+template <class T>
+static constexpr Kernels<T> all_kernels() {
+  Kernels<T> k{};
+#define GRADCORE_CELL(id, Cell) k.cells[id] = cell_kernels<Cell, T>();
+#include "cells/cells.def"
+#undef GRADCORE_CELL
+  k.dense = &Dense<T>::dense;
+  k.outer_dense = &Dense<T>::outer_dense;
+  k.column_sum = &Elementwise<T>::column_sum;
+  k.add_block = &Elementwise<T>::add_block;
+  k.add_scaled = &Elementwise<T>::add_scaled;
+  k.scale = &Elementwise<T>::scale;
+  k.max_abs = &Elementwise<T>::max_abs;
+  k.scatter_add = &Elementwise<T>::scatter_add;
+  k.cross_entropy = &Loss<T>::cross_entropy;
+  return k;
+}
+
+extern const KernelTable kernel_table;
+const KernelTable kernel_table = {all_kernels<float>(), all_kernels<double>()};
+
+}  // namespace gradcore::GRADCORE_ISA

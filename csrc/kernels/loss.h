@@ -1,0 +1,47 @@
+// Softmax cross-entropy and its gradient, row by row.
+#pragma once
+#include "kernels/kernel_table.h"
+#include "simd/math.h"
+
+namespace gradcore::GRADCORE_ISA {
+
+template <class T>
+struct Loss {
+  using V = Lanes<T>;
+  static constexpr int L = lane_count<T>;
+
+  static void cross_entropy(T* logits, int64_t stride, int64_t classes, const int64_t* target,
+                            const T* weight, double factor, double* loss, int64_t r0,
+                            int64_t r1) noexcept {
+    for (int64_t r = r0; r < r1; r++) {
+      T* row = logits + r * stride;
+      loss[r] = 0;
+      if (weight[r] == 0) {
+        __builtin_memset(row, 0, static_cast<size_t>(stride) * sizeof(T));
+        continue;
+      }
+      // Shifted by the largest logit, every exponential is at most 1 and their sum at least 1.
+      T largest = row[0];
+      for (int64_t o = 1; o < classes; o++) largest = row[o] > largest ? row[o] : largest;
+      const double picked = static_cast<double>(row[target[r]]) - static_cast<double>(largest);
+      double sum = 0;
+      for (int64_t o = 0; o < stride; o += L) {
+        const V e = exp(load<V>(row + o) - broadcast<V>(largest));
+        store<V>(row + o, e);
+        for (int64_t l = 0; l < L && o + l < classes; l++) sum += static_cast<double>(e[l]);
+      }
+      loss[r] = static_cast<double>(weight[r]) * (__builtin_log(sum) - picked);
+      const double scale = static_cast<double>(weight[r]) * factor;
+      const V s = broadcast<V>(static_cast<T>(scale / sum));
+      for (int64_t o = 0; o < stride; o += L) store<V>(row + o, load<V>(row + o) * s);
+      // p - 1 by the other classes' sum: no cancellation when p is near 1.
+      double others = 0;
+      for (int64_t o = 0; o < classes; o++)
+        others += o == target[r] ? 0.0 : static_cast<double>(row[o]);
+      row[target[r]] = static_cast<T>(-others);
+      for (int64_t o = classes; o < stride; o++) row[o] = 0;
+    }
+  }
+};
+
+}  // namespace gradcore::GRADCORE_ISA

@@ -1,0 +1,365 @@
+// The backward stages of a chunk: the adjoint recurrence with its scale, weight-gradient sums, the
+// input's gradient.
+#include <algorithm>
+#include <limits>
+
+#include "sequence/job.h"
+
+namespace gradcore {
+
+// The adjoint is brought back when its largest element leaves 2^-20 .. 2^20.
+static constexpr int band = 20;
+
+static int exponent_of(double x) {
+  int e = 0;
+  std::frexp(x, &e);
+  return e;
+}
+
+// 2^n, 0 where that underflows.
+template <class T>
+static T power(int64_t n) {
+  return static_cast<T>(std::ldexp(T(1), static_cast<int>(std::clamp<int64_t>(n, -5000, 5000))));
+}
+
+template <class T>
+void Job<T>::start_backward(Me& m) {
+  for (int l = 0; l < L_; l++) {
+    m.exponent[l] = 0;
+    m.part_exponent[l] = no_exponent;
+    m.sum_exponent[l] = no_exponent;
+    m.look[l] = 0;
+  }
+  m.sum_exponent[L_] = no_exponent;
+  if (m.me == 0) {
+    auto clear = [](T* p, int64_t n) {
+      if (p) std::memset(p, 0, static_cast<size_t>(n) * sizeof(T));
+    };
+    for (int64_t i = 0; i < L_; i++) {
+      const Layer& layer = net_.layers[static_cast<size_t>(i)];
+      const LayerWork<T>& w = work_[static_cast<size_t>(i)];
+      clear(w.d, layer.states * B_ * layer.Hp);
+      clear(w.ring, layer.lead * B_ * layer.Hp);
+      clear(w.part, w.sums);
+      clear(w.sum, w.sums);
+      clear(w.table_sum, layer.I * layer.gates * layer.Hp);
+    }
+    clear(head_part_, head_sums_);
+    clear(head_sum_, head_sums_);
+    clear(embedding_sum_, embedding_sum_ ? net_.embedding_rows * net_.layers[0].Ip : 0);
+    if (token_head_) std::fill(token_head_, token_head_ + net_.vocabulary(), -1);
+  }
+  barrier(m);
+}
+
+// ---- the adjoint's scale
+
+template <class T>
+void Job<T>::scale_adjoint(int l, const Share& s, T factor) {
+  const Layer& layer = net_.layers[static_cast<size_t>(l)];
+  const LayerWork<T>& w = work_[static_cast<size_t>(l)];
+  auto scale = [&](T* rows, int64_t planes) {
+    for (int64_t p = 0; p < planes; p++)
+      for (int64_t b = s.b0; b < s.b1; b++)
+        k_.scale(rows + (p * B_ + b) * layer.Hp + s.j0 * UB, (s.j1 - s.j0) * UB, factor);
+  };
+  scale(w.d, layer.states);
+  if (w.ring) scale(w.ring, layer.lead);
+}
+
+template <class T>
+double Job<T>::largest_adjoint(int l, const Share& s) const {
+  const Layer& layer = net_.layers[static_cast<size_t>(l)];
+  double largest = 0;
+  for (int64_t p = 0; p < layer.states; p++)
+    for (int64_t b = s.b0; b < s.b1; b++)
+      largest = std::max(
+          largest, k_.max_abs(work_[static_cast<size_t>(l)].d + (p * B_ + b) * layer.Hp + s.j0 * UB,
+                              (s.j1 - s.j0) * UB));
+  return largest;
+}
+
+template <class T>
+double Job<T>::largest_ring(int l, const Share& s) const {
+  const Layer& layer = net_.layers[static_cast<size_t>(l)];
+  const LayerWork<T>& w = work_[static_cast<size_t>(l)];
+  double largest = 0;
+  for (int64_t p = 0; w.ring && p < layer.lead; p++)
+    for (int64_t b = s.b0; b < s.b1; b++)
+      largest = std::max(
+          largest, k_.max_abs(w.ring + (p * B_ + b) * layer.Hp + s.j0 * UB, (s.j1 - s.j0) * UB));
+  return largest;
+}
+
+// The adjoint and the ring slots that steps [t0,t1) will change, to the copy or back from it.
+template <class T>
+void Job<T>::copy_adjoint(int l, const Share& s, int64_t t0, int64_t t1, bool back) {
+  const Layer& layer = net_.layers[static_cast<size_t>(l)];
+  const LayerWork<T>& w = work_[static_cast<size_t>(l)];
+  const size_t bytes = static_cast<size_t>((s.j1 - s.j0) * UB) * sizeof(T);
+  auto move = [&](T* live, T* kept) {
+    for (int64_t b = s.b0; b < s.b1; b++) {
+      const int64_t at = b * layer.Hp + s.j0 * UB;
+      std::memcpy((back ? live : kept) + at, (back ? kept : live) + at, bytes);
+    }
+  };
+  const int64_t row = B_ * layer.Hp;
+  for (int64_t p = 0; p < layer.states; p++) move(w.d + p * row, w.d_copy + p * row);
+  if (w.ring)
+    for (int64_t n = 0; n < std::min(layer.lead, t1 - t0); n++)
+      move(w.ring + (t0 + n) % layer.lead * row, w.ring_copy + n * row);
+}
+
+// Before steps at which gradients with exponents up to `needed` arrive: the adjoint's exponent is
+// at least that, and its size in the band.
+template <class T>
+void Job<T>::adjust(Me& m, int l, const Share& s, int32_t needed) {
+  if (call_.no_scaling) return;
+  const int32_t now = m.exponent[l];
+  const double look = m.look[l];
+  int32_t next = now;
+  if (look > 0 && exponent_of(look) > band) next = now + exponent_of(look);
+  if (look > 0 && exponent_of(look) < -band && needed < now) {
+    const double ring = reduce_max(m, largest_ring(l, s));  // what waits in the ring may be larger
+    if (exponent_of(std::max(look, ring)) < -band) next = now + exponent_of(std::max(look, ring));
+  }
+  if (needed != no_exponent) next = std::max(next, needed);
+  if (next == now) return;
+  scale_adjoint(l, s, power<T>(static_cast<int64_t>(now) - next));
+  m.exponent[l] = next;
+  m.look[l] = look * std::ldexp(1.0, std::clamp(now - next, -5000, 5000));
+}
+
+// All steps of the chunk, eight at a time. Where eight steps overflow they are done again one by
+// one.
+template <class T>
+void Job<T>::walk_adjoint(Me& m, LayerView<T>& v, int l, int64_t n, const Share& s) {
+  const auto& cell = k_.cells[net_.layers[static_cast<size_t>(l)].spec.cell];
+  auto walk = [&](int64_t i0, int64_t i1) {
+    int32_t needed = no_exponent;
+    for (int64_t i = i0; i < i1; i++) needed = std::max(needed, v.dy ? m.trace_in[i] : no_exponent);
+    adjust(m, l, s, needed);
+    for (int64_t i = i0; i < i1; i++) {
+      const bool arrives = v.dy && m.trace_in[i] != no_exponent;
+      m.dy_factor[i] =
+          arrives ? power<T>(static_cast<int64_t>(m.trace_in[i]) - m.exponent[l]) : T(0);
+      m.trace_out[i] = m.exponent[l];
+    }
+    if (i1 - i0 > 1 && !call_.no_scaling) copy_adjoint(l, s, v.first + i0, v.first + i1, false);
+    LayerView<T> group = v;
+    group.dy_factor = m.dy_factor;
+    if (needed == no_exponent) group.dy = nullptr;
+    cell.backward(group, i0, i1, s, *m.team, m.me);
+    return call_.no_scaling ? 0.0 : reduce_max(m, largest_adjoint(l, s));
+  };
+  for (int64_t i1 = n; i1 > 0;) {
+    const int64_t i0 = (i1 - 1) / look_steps * look_steps;
+    double look = walk(i0, i1);
+    if (!std::isfinite(look)) {
+      copy_adjoint(l, s, v.first + i0, v.first + i1, true);
+      for (int64_t i = i1 - 1; i >= i0; i--) {
+        look = walk(i, i + 1);
+        m.look[l] = look;
+        if (!std::isfinite(look)) {
+          if (offenders_[m.me].layer == INT64_MAX) offenders_[m.me] = {l, v.first + i, 0, true};
+          std::fill(m.trace_out, m.trace_out + i1, 0);
+          return;
+        }
+      }
+    }
+    m.look[l] = look;
+    i1 = i0;
+  }
+}
+
+// ---- sums
+
+// The current block's sums join the finished ones, whose exponent only grows.
+template <class T>
+void Job<T>::flush(Me& m, int l) {
+  if (m.part_exponent[l] == no_exponent) return;
+  const LayerWork<T>& w = work_[static_cast<size_t>(l)];
+  const int32_t part = m.part_exponent[l], sum = m.sum_exponent[l], next = std::max(part, sum);
+  const int64_t blocks = w.sums / UB, i0 = blocks * m.me / m.team_size * UB,
+                i1 = blocks * (m.me + 1) / m.team_size * UB;
+  barrier(m);
+  k_.add_block(w.sum + i0, w.part + i0, i1 - i0,
+               sum == no_exponent ? T(1) : power<T>(static_cast<int64_t>(sum) - next),
+               power<T>(static_cast<int64_t>(part) - next));
+  barrier(m);
+  m.sum_exponent[l] = next;
+  m.part_exponent[l] = no_exponent;
+}
+
+// Steps [i0,i1) of the chunk, all at one exponent, into the current block.
+template <class T>
+void Job<T>::accumulate(Me& m, int l, int64_t first, int64_t i0, int64_t i1) {
+  const Layer& layer = net_.layers[static_cast<size_t>(l)];
+  const LayerWork<T>& w = work_[static_cast<size_t>(l)];
+  const auto& cell = k_.cells[layer.spec.cell];
+  const int64_t zs = layer.nb * layer.planes * UB, Hp = layer.Hp;
+  const T *h = w.h + (layer.lead - 1 + first - op_t0_) * B_ * Hp, *dz = dz_ + i0 * B_ * zs;
+  // Threads own unit blocks where these divide evenly, else inputs.
+  const auto nb = static_cast<int32_t>(layer.nb);
+  const bool by_blocks = nb % m.team_size == 0 || nb >= 4 * m.team_size;
+  const int32_t j0 = by_blocks ? nb * m.me / m.team_size : 0,
+                j1 = by_blocks ? nb * (m.me + 1) / m.team_size : nb;
+  auto part_of = [&](int64_t K, int64_t i) {
+    return by_blocks ? (i == m.me ? 0 : K) : K * i / m.team_size;
+  };
+
+  // Rows whose state was zeroed before the step have no part in weight_hh: they split the range.
+  const int64_t k0 = part_of(layer.H, m.me), k1 = part_of(layer.H, m.me + 1);
+  int64_t end = i1 * B_;
+  for (int64_t r = i1 * B_ - 1; call_.reset && r >= i0 * B_; r--)
+    if (call_.reset[first * B_ + r]) {
+      cell.outer_recurrent(w.part, h + (r + 1) * Hp, Hp, layer.H, dz_ + (r + 1) * zs, zs,
+                           end - r - 1, j0, j1, k0, k1);
+      end = r;
+    }
+  cell.outer_recurrent(w.part, h + i0 * B_ * Hp, Hp, layer.H, dz, zs, end - i0 * B_, j0, j1, k0,
+                       k1);
+  const int64_t rows = (i1 - i0) * B_;
+  if (!w.table_sum)
+    cell.outer_input(w.part + w.at_ih, input_rows(l, first) + i0 * B_ * layer.Ip, layer.Ip, layer.I,
+                     dz, zs, rows, j0, j1, part_of(layer.I, m.me), part_of(layer.I, m.me + 1));
+  const int64_t c0 = layer.nb * m.me / m.team_size, c1 = layer.nb * (m.me + 1) / m.team_size;
+  k_.column_sum(w.part + w.at_bias, dz, zs, rows, c0 * layer.planes * UB, c1 * layer.planes * UB);
+  if (w.dskip)
+    k_.column_sum(w.part + w.at_skip, w.dskip + i0 * B_ * Hp, Hp, rows, c0 * UB, c1 * UB);
+}
+
+template <class T>
+void Job<T>::weight_gradients(Me& m, int l, int64_t first, int64_t n) {
+  for (int64_t i1 = n; i1 > 0;) {
+    int64_t i0 = i1 - 1;
+    while (i0 > 0 && m.trace_out[i0 - 1] == m.trace_out[i1 - 1]) i0--;
+    if (m.part_exponent[l] != no_exponent && m.part_exponent[l] != m.trace_out[i0]) flush(m, l);
+    m.part_exponent[l] = m.trace_out[i0];
+    accumulate(m, l, first, i0, i1);
+    i1 = i0;
+  }
+  if (first % block_steps == 0) flush(m, l);
+}
+
+// The chunk's rows by token, each list from the last row to the first.
+template <class T>
+void Job<T>::link_tokens(int64_t first, int64_t n) {
+  for (int64_t i = 0; i < n_distinct_; i++) token_head_[distinct_[i]] = -1;
+  n_distinct_ = 0;
+  for (int64_t r = 0; r < n * B_; r++) {
+    if (call_.lengths && first + r / B_ >= call_.lengths[r % B_]) continue;
+    const int64_t v = token(first * B_ + r);
+    if (token_head_[v] < 0) distinct_[n_distinct_++] = v;
+    token_next_[r] = token_head_[v];
+    token_head_[v] = static_cast<int32_t>(r);
+  }
+  for (int64_t i = 0; i < n_distinct_; i++) heads_[i] = token_head_[distinct_[i]];
+}
+
+// Rows z of the chunk's steps, brought to one exponent, join table[token]. Columns: pieces of UB
+// from z + from[p] to table + p * UB.
+template <class T>
+void Job<T>::scatter_tokens(Me& m, T* table, int64_t width, T* z, int64_t z_stride, const Run* from,
+                            int64_t n) {
+  int32_t& sum = m.sum_exponent[L_];
+  const int32_t common = *std::max_element(m.trace_out, m.trace_out + n),
+                next = std::max(common, sum);
+  for (int64_t i = 0; i < n; i++)
+    if (m.trace_out[i] != common && i % m.team_size == m.me)
+      k_.scale(z + i * B_ * z_stride, B_ * z_stride,
+               power<T>(static_cast<int64_t>(m.trace_out[i]) - common));
+  const int64_t pieces = width / UB, p0 = pieces * m.me / m.team_size,
+                p1 = pieces * (m.me + 1) / m.team_size;
+  if (sum != no_exponent && sum != next)
+    for (int64_t v = 0; v < net_.vocabulary(); v++)
+      k_.scale(table + v * width + p0 * UB, (p1 - p0) * UB,
+               power<T>(static_cast<int64_t>(sum) - next));
+  sum = next;
+  barrier(m);
+  for (int64_t p = p0; p < p1; p++)
+    k_.scatter_add(table + p * UB, width, distinct_, heads_, n_distinct_, token_next_,
+                   z + from[p].offset, z_stride, power<T>(static_cast<int64_t>(common) - next), 0,
+                   UB);
+}
+
+// ---- the input's gradient
+
+// dx [n][B][Ip], at the exponents of trace_out.
+template <class T>
+void Job<T>::input_gradient(Me& m, int l, int64_t n, const T* dy, T* dx) {
+  const Layer& layer = net_.layers[static_cast<size_t>(l)];
+  const LayerWork<T>& w = work_[static_cast<size_t>(l)];
+  int64_t r0, r1;
+  rows_of(m, n, r0, r1);
+  k_.dense(dx, layer.Ip, w.w_input_t, nullptr, dz_, layer.nb * layer.planes * UB, w.dz_runs,
+           layer.nb * layer.gates, r0, r1, 0, static_cast<int32_t>(layer.ib));
+  if (!layer.spec.residual || !dy) return;
+  for (int64_t r = r0; r < r1; r++) {
+    const int64_t i = r / B_;
+    if (m.trace_in[i] == no_exponent) continue;
+    k_.add_scaled(dx + r * layer.Ip, dx + r * layer.Ip, dy + r * layer.Ip, layer.Ip,
+                  power<T>(static_cast<int64_t>(m.trace_in[i]) - m.trace_out[i]));
+  }
+}
+
+// The gradient of the net's float input to the caller's array; exponents that fit the dtype are
+// folded in.
+template <class T>
+void Job<T>::write_dx(const Me& m, int64_t first, int64_t n, const T* dx) {
+  const Layer& layer = net_.layers[0];
+  for (int64_t i = n * m.me / m.team_size; i < n * (m.me + 1) / m.team_size; i++) {
+    const int32_t exponent = m.trace_out[i];
+    const T* from = dx + i * B_ * layer.Ip;
+    T* to = static_cast<T*>(call_.dx) + (first + i) * B_ * layer.I;
+    const bool folds = std::abs(static_cast<int64_t>(exponent_of(k_.max_abs(from, B_ * layer.Ip))) +
+                                exponent) < std::numeric_limits<T>::max_exponent - 28;
+    call_.dx_exponent[first + i] = folds ? 0 : exponent;
+    for (int64_t b = 0; b < B_; b++)
+      for (int64_t u = 0; u < layer.I; u++)
+        to[b * layer.I + u] = folds && exponent
+                                  ? static_cast<T>(std::ldexp(from[b * layer.Ip + u], exponent))
+                                  : from[b * layer.Ip + u];
+  }
+}
+
+// ---- a layer, a chunk
+
+template <class T>
+void Job<T>::backward_layer(Me& m, int l, int64_t first, int64_t n, const T* dy, T* dx) {
+  const Layer& layer = net_.layers[static_cast<size_t>(l)];
+  const LayerWork<T>& w = work_[static_cast<size_t>(l)];
+  LayerView<T> v = view(l, first);
+  v.dy = dy;
+  walk_adjoint(m, v, l, n, share(m, l));
+  barrier(m);
+  weight_gradients(m, l, first, n);
+  if (dx) input_gradient(m, l, n, dy, dx);
+  barrier(m);
+  if (l == 0 && w.table_sum)
+    scatter_tokens(m, w.table_sum, layer.nb * layer.gates * UB, dz_, layer.nb * layer.planes * UB,
+                   w.dz_runs, n);
+  if (l == 0 && dx && call_.dx) write_dx(m, first, n, dx);
+  if (l == 0 && dx && embedding_sum_)
+    scatter_tokens(m, embedding_sum_, layer.Ip, dx, layer.Ip, w.input_runs, n);
+  barrier(m);
+}
+
+// Everything backward over steps [first, first+n).
+template <class T>
+void Job<T>::backward_chunk(Me& m, int64_t first, int64_t n) {
+  stage_input(m, first, n);
+  if (token_head_ && m.me == 0) link_tokens(first, n);
+  const T* dy = backward_head(m, first, n);
+  for (int l = static_cast<int>(L_ - 1), turn = 1; l >= 0; l--, turn ^= 1) {
+    T* dx = l > 0 || wants_input_gradient_ ? dy_[turn] : nullptr;
+    backward_layer(m, l, first, n, dy, dx);
+    dy = dx;
+    std::swap(m.trace_in, m.trace_out);
+  }
+}
+
+template class Job<float>;
+template class Job<double>;
+
+}  // namespace gradcore

@@ -1,0 +1,209 @@
+// One call of gc_run: what it works on, and the stages that a team of threads executes together.
+//
+// A segment (the range of an op) is walked in chunks of `chunk` steps; within a chunk every layer
+// runs in turn, so arrays between layers are as long as a chunk. Chunks divide blocks of 128
+// absolute steps, the unit of weight-gradient sums; looks at the adjoint's size come every 8.
+#pragma once
+#include <gradcore/gradcore.h>
+
+#include <climits>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "base/arena.h"
+#include "base/team.h"
+#include "kernels/kernel_table.h"
+#include "sequence/network.h"
+
+namespace gradcore {
+
+constexpr int64_t block_steps = 128;
+constexpr int64_t look_steps = 8;
+constexpr int32_t no_exponent =
+    INT_MIN;  // of a step at which nothing arrives, of a sum that is still empty
+
+// The arrays of one layer. Rows are padded; see kernel_table.h for the packed layouts.
+template <class T>
+struct LayerWork {
+  // packed parameters
+  T *w_forward, *w_backward, *bias_h;
+  T* w_input;  // [nb*G][ib runs][UB][UB], bias_x [nb*G][UB]; float input
+  T* bias_x;
+  T* table;      // [I][nb*G*UB] columns of weight_ih with the bias added; token input without an
+                 // embedding
+  T* w_input_t;  // [ib][nb*G runs][UB][UB]; null if nobody wants the input's gradient
+  T* skip_coef;  // [Hp]
+  Run *input_runs, *dz_runs;
+  // the segment: rows 0..lead-1 of h (row 0 of c) are the state before it
+  T *h, *c, *saved;
+  T* out;  // [S][B][Hp] h + input, residual layers only
+  // adjoints
+  T *d, *d_copy, *ring, *ring_copy, *dskip;
+  // sums of the weight gradients: `part` of the current block, `sum` of all blocks before
+  T *part, *sum;
+  int64_t sums;  // elements of part and of sum: weight_hh, weight_ih (unless a table), biases
+                 // [nb*planes*UB], skip [Hp]
+  int64_t at_ih, at_bias, at_skip;
+  T* table_sum;  // [I][nb*G*UB]
+  // boundaries: n_slots of [lead + states - 1][B][Hp]
+  T* slots;
+};
+
+// What a thread keeps for itself; every thread of a team comes to the same values.
+template <class T>
+struct Member {
+  int me, team_size;
+  Team* team;
+  int parity;
+  int32_t* exponent;       // [layers] of the adjoint: the true one is d * 2^exponent
+  int32_t* part_exponent;  // [layers] of the current block's sums
+  int32_t* sum_exponent;  // [layers] of the finished blocks' sums, then of the token sums: table or
+                          // embedding
+  double* look;           // [layers] largest |d| at the last look
+  int32_t *trace_in, *trace_out;  // [chunk] exponents of dy and of dz, dx by step
+  T* dy_factor;                   // [chunk]
+};
+
+enum class Verdict : int { go_on = 0, one_thread = 1, stop = 2 };
+
+template <class T>
+class Job {
+ public:
+  // Checks the plan and which arrays are there; throws Error(GC_INVALID).
+  Job(const Network& net, gc_call& call);
+  // Bytes of the arena.
+  int64_t bytes();
+  // Executes the plan; throws Error.
+  void run();
+
+ private:
+  static constexpr int UB = unit_block<T>;
+  using Me = Member<T>;
+
+  // validate.cpp
+  void check_plan();
+  void check_presence();
+  void check_contents();
+  int64_t token(int64_t row) const;
+  // layout.cpp
+  void lay_out(Carver& carver);
+  void choose_team();
+  // packing.cpp
+  void pack(const Me& m);
+  void pack_recurrent(const Me& m, int l);
+  void pack_input(const Me& m, int l);
+  void pack_head(const Me& m);
+  void unpack_gradients();
+  void unpack_layer(int l, int64_t exponent);
+  void unpack_head(int64_t exponent);
+  void unpack_embedding(int64_t exponent);
+  // boundary.cpp: states between segments and at both ends
+  void load_start(int l);
+  void load_slot(int l, int slot);
+  void save_slot(int l, int slot, int64_t n);
+  void carry_over(int l, int64_t n);
+  void capture_state(int l, int64_t t0, int64_t t1);
+  void write_dstate(const Me& m, int l);
+  void find_resets();
+  // team.cpp
+  Share share(const Me& m, int l) const;
+  void barrier(const Me& m) const { m.team->wait(m.me); }
+  double reduce_max(Me& m, double value);
+  void rows_of(const Me& m, int64_t n, int64_t& r0, int64_t& r1) const;
+  Verdict verdict(Me& m);
+  // plan.cpp
+  void execute(Me& m);
+  bool forward_op(Me& m, const gc_op& op);
+  bool backward_op(Me& m, const gc_op& op);
+  void start_segment(const Me& m, const gc_op& op);
+  void poll();
+  struct Offender;
+  [[noreturn]] void report(const Offender& o);
+  // forward.cpp
+  LayerView<T> view(int l, int64_t first) const;
+  const T* input_rows(int l, int64_t first) const;  // what layer l reads in this chunk, stride Ip
+  const T* output_rows(int l, int64_t first) const;
+  void stage_input(const Me& m, int64_t first, int64_t n);
+  void input_product(const Me& m, int l, int64_t first, int64_t n);
+  void forward_layer(const Me& m, int l, int64_t first, int64_t n, bool tape);
+  void check_finite(const Me& m, int l, int64_t first, int64_t n);
+  // head.cpp
+  double total_weight() const;
+  T row_weight(int64_t t, int64_t b) const;
+  bool loss_at_all(int64_t first, int64_t n) const;
+  void logits(int64_t first, int64_t r0, int64_t r1);
+  void copy_outputs(T* base, int64_t origin, int64_t first, int64_t r0, int64_t r1);
+  void loss_rows(int64_t first, int64_t r0, int64_t r1);
+  void loss_rows_of_range(int64_t first, int64_t r0, int64_t r1);
+  void sum_loss(int64_t first, int64_t n);
+  void emit(const Me& m, int64_t first, int64_t n);
+  bool call_loss(Me& m, int64_t t0, int64_t t1);
+  const T* backward_head(Me& m, int64_t first, int64_t n);
+  // backward.cpp
+  void start_backward(Me& m);
+  void backward_layer(Me& m, int l, int64_t first, int64_t n, const T* dy, T* dx);
+  void walk_adjoint(Me& m, LayerView<T>& v, int l, int64_t n, const Share& s);
+  void adjust(Me& m, int l, const Share& s, int32_t needed);
+  void scale_adjoint(int l, const Share& s, T factor);
+  double largest_adjoint(int l, const Share& s) const;
+  double largest_ring(int l, const Share& s) const;
+  void copy_adjoint(int l, const Share& s, int64_t t0, int64_t t1, bool back);
+  void weight_gradients(Me& m, int l, int64_t first, int64_t n);
+  void accumulate(Me& m, int l, int64_t first, int64_t i0, int64_t i1);
+  void flush(Me& m, int l);
+  void input_gradient(Me& m, int l, int64_t n, const T* dy, T* dx);
+  void write_dx(const Me& m, int64_t first, int64_t n, const T* dx);
+  void backward_chunk(Me& m, int64_t first, int64_t n);
+  void link_tokens(int64_t first, int64_t n);
+  void scatter_tokens(Me& m, T* table, int64_t width, T* z, int64_t z_stride, const Run* from,
+                      int64_t n);
+
+  const Network& net_;
+  gc_call& call_;
+  const Kernels<T>& k_;
+  int64_t T_, B_, L_;     // steps, sequences, layers
+  int64_t chunk_, rows_;  // steps of a chunk, its rows chunk * B
+  int64_t segment_;       // longest range of an op
+  bool trains_ = false, tape_ = false, emits_ = false;
+  bool wants_input_gradient_ = false;
+  bool direct_input_ = false;  // x is read where it lies
+  int threads_ = 1;
+  bool by_units_[64];  // per layer: threads own units, else sequences
+  int64_t min_length_ = INT64_MAX;
+
+  std::vector<LayerWork<T>> work_;
+  std::vector<Member<T>> members_;
+  int64_t zeros_count_ = 0;
+  T *zeros_ = nullptr, *x_rows_ = nullptr, *x_pre_ = nullptr, *dz_ = nullptr, *dy_[2] = {},
+    *logits_ = nullptr;
+  T *w_head_ = nullptr, *w_head_t_ = nullptr, *bias_head_ = nullptr, *head_part_ = nullptr,
+    *head_sum_ = nullptr;
+  Run *head_runs_ = nullptr, *logit_runs_ = nullptr;
+  int64_t head_at_bias_ = 0, head_sums_ = 0;
+  T* embedding_sum_ = nullptr;
+  int64_t *row_target_ = nullptr, *distinct_ = nullptr;
+  int32_t *token_head_ = nullptr, *token_next_ = nullptr, *heads_ = nullptr, *last_reset_ = nullptr;
+  T* row_weight_ = nullptr;
+  double *row_loss_ = nullptr, *chunk_loss_ = nullptr;
+  T *range_outputs_ = nullptr,
+    *range_d_outputs_ = nullptr;  // for a callback: the whole segment, [.][B][O]
+  int64_t n_distinct_ = 0;
+
+  struct alignas(64) Slot {
+    double value[2];
+  };
+  Slot slots_[max_team];
+  struct Offender {
+    int64_t layer = INT64_MAX, step = 0, sequence = 0;
+    bool adjoint = false;
+  };
+  Offender offenders_[max_team];
+  bool interrupted_ = false, callback_stopped_ = false;
+  int64_t op_t0_ = 0, op_steps_ = 0, done_ = 0, total_ = 0;
+  bool seen_backward_ = false;
+  int64_t last_poll_ns_ = 0;
+  double loss_factor_ = 1;  // 1/N of a mean
+};
+
+}  // namespace gradcore

@@ -1,0 +1,174 @@
+// Executes the plan: one parallel region, operations one after the other, chunks within them.
+#include <ctime>
+
+#include <algorithm>
+
+#include "base/errors.h"
+#include "sequence/job.h"
+
+namespace gradcore {
+
+// Every 20 ms at most: cheap against a chunk, quick against a person.
+static constexpr int64_t poll_interval_ns = 20'000'000;
+
+template <class T>
+void Job<T>::poll() {
+  if (!call_.poll) return;
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  const int64_t ns = now.tv_sec * 1'000'000'000LL + now.tv_nsec;
+  if (ns - last_poll_ns_ < poll_interval_ns) return;
+  last_poll_ns_ = ns;
+  if (call_.poll(call_.poll_context, done_, total_)) interrupted_ = true;
+}
+
+template <class T>
+void Job<T>::start_segment(const Me& m, const gc_op& op) {
+  if (m.me == 0) {
+    for (int l = 0; l < L_; l++) {
+      if (op.from_slot == GC_FROM_START)
+        load_start(l);
+      else if (op.from_slot == GC_FROM_PREVIOUS)
+        carry_over(l, op_steps_);
+      else
+        load_slot(l, op.from_slot);
+    }
+    op_t0_ = op.t0;
+    op_steps_ = op.t1 - op.t0;
+  }
+  barrier(m);
+}
+
+template <class T>
+bool Job<T>::forward_op(Me& m, const gc_op& op) {
+  start_segment(m, op);
+  for (int64_t first = op.t0; first < op.t1; first += chunk_) {
+    const int64_t n = std::min(chunk_, op.t1 - first);
+    for (int l = 0; l < L_; l++) forward_layer(m, l, first, n, op.kind == GC_OP_TAPE);
+    if (op.kind == GC_OP_EMIT) emit(m, first, n);
+    if (m.me == 0) done_ += n;
+    if (verdict(m) != Verdict::go_on) return false;
+  }
+  if (op.kind == GC_OP_EMIT && call_.loss == GC_LOSS_CALLBACK && !call_loss(m, op.t0, op.t1))
+    return false;
+  if (m.me == 0)
+    for (int l = 0; l < L_; l++) {
+      if (op.to_slot != GC_TO_NOWHERE) save_slot(l, op.to_slot, op.t1 - op.t0);
+      if (call_.state_out && !seen_backward_) capture_state(l, op.t0, op.t1);
+    }
+  return true;
+}
+
+template <class T>
+bool Job<T>::backward_op(Me& m, const gc_op& op) {
+  if (m.me == 0) seen_backward_ = true;
+  if (call_.loss == GC_LOSS_CALLBACK && !call_loss(m, op.t0, op.t1)) return false;
+  for (int64_t end = op.t1; end > op.t0;) {
+    const int64_t first = std::max((end - 1) / chunk_ * chunk_, op.t0);
+    backward_chunk(m, first, end - first);
+    if (m.me == 0) done_ += end - first;
+    if (verdict(m) != Verdict::go_on) return false;
+    end = first;
+  }
+  if (op.t0 == 0 && call_.dstate && m.me == 0)
+    for (int l = 0; l < L_; l++) write_dstate(m, l);
+  return true;
+}
+
+template <class T>
+void Job<T>::execute(Me& m) {
+  pack(m);
+  if (m.me == 0 && last_reset_) find_resets();
+  if (trains_) start_backward(m);
+  barrier(m);
+  for (int64_t i = 0; i < call_.n_ops; i++) {
+    const gc_op& op = call_.ops[i];
+    if (op.kind == GC_OP_BACKWARD ? !backward_op(m, op) : !forward_op(m, op)) return;
+  }
+}
+
+template <class T>
+void Job<T>::run() {
+  check_contents();
+  Carver count;
+  lay_out(count);
+  const Arena arena(count.used());
+  Carver carver(arena.data());
+  lay_out(carver);
+  call_.arena_bytes = static_cast<int64_t>(count.used());
+  call_.grads_exponent = 0;
+  call_.loss_value = 0;
+  call_.loss_weight = 0;
+  call_.where_layer = -1;
+  call_.where_step = call_.where_sequence = -1;
+  if (chunk_loss_) {
+    std::fill(chunk_loss_, chunk_loss_ + (T_ + chunk_ - 1) / chunk_, 0.0);
+    if (call_.loss != GC_LOSS_CALLBACK) {
+      call_.loss_weight = total_weight();
+      const bool per_output = call_.loss == GC_LOSS_BCE || call_.loss == GC_LOSS_MSE;
+      if (per_output) call_.loss_weight *= static_cast<double>(net_.outputs);
+      if (!std::isfinite(call_.loss_weight))
+        fail(GC_INVALID, "the weights of the loss must be finite; their sum is %g.",
+             call_.loss_weight);
+      loss_factor_ = call_.loss_sum || call_.loss_weight == 0 ? 1 : 1 / call_.loss_weight;
+    }
+  }
+  std::memset(zeros_, 0, static_cast<size_t>(zeros_count_) * sizeof(T));
+
+  auto body = [&](Team& team, int me) {
+    Me& m = members_[static_cast<size_t>(me)];
+    m.me = me;
+    m.team = &team;
+    m.team_size = team.size();
+    m.parity = 0;
+    execute(m);
+    if (me == 0) call_.threads_used = m.team_size;
+  };
+  run_team(threads_, body);
+  if (interrupted_ || callback_stopped_) fail(GC_INTERRUPTED, "a callback asked to stop.");
+  const Offender first = *std::min_element(offenders_, offenders_ + max_team,
+                                           [](const Offender& a, const Offender& b) {
+                                             return a.layer != b.layer ? a.layer < b.layer
+                                                    : a.step != b.step ? a.step < b.step
+                                                                       : a.sequence < b.sequence;
+                                           });
+  if (first.layer != INT64_MAX) report(first);
+  if (chunk_loss_) {
+    double sum = 0;
+    for (int64_t c = 0; c < (T_ + chunk_ - 1) / chunk_; c++) sum += chunk_loss_[c];
+    call_.loss_value = sum * loss_factor_;
+  }
+  if (trains_) unpack_gradients();
+}
+
+template <class T>
+void Job<T>::report(const Offender& o) {
+  call_.where_layer = static_cast<int32_t>(o.layer);
+  call_.where_step = o.step;
+  call_.where_sequence = o.sequence;
+  const auto step = static_cast<long long>(o.step), sequence = static_cast<long long>(o.sequence);
+  const int layer = static_cast<int>(o.layer);
+  if (o.adjoint)
+    fail(GC_NONFINITE,
+         "the gradient overflowed within one step: recurrent layer %d, step %lld. The cell's "
+         "Jacobian there is beyond the "
+         "range of the dtype; look at the weights, or use float64.",
+         layer, step);
+  if (o.layer == L_)
+    fail(GC_NONFINITE,
+         "the loss is not finite at step %lld, sequence %lld, though the states are: outputs too "
+         "large, or targets or weights "
+         "not finite.",
+         step, sequence);
+  fail(GC_NONFINITE,
+       "the forward pass gave a value that is not finite: recurrent layer %d, step %lld, sequence "
+       "%lld. Either the input or a "
+       "parameter is not finite, or the layer overflowed there (an unbounded recurrence with a "
+       "spectral radius above 1).",
+       layer, step, sequence);
+}
+
+template class Job<float>;
+template class Job<double>;
+
+}  // namespace gradcore

@@ -1,0 +1,158 @@
+// What a call must satisfy before anything runs.
+#include <cinttypes>
+
+#include "base/errors.h"
+#include "sequence/job.h"
+
+namespace gradcore {
+
+template <class T>
+Job<T>::Job(const Network& net, gc_call& call)
+    : net_(net),
+      call_(call),
+      k_(kernels<T>()),
+      T_(call.steps),
+      B_(call.batch),
+      L_(static_cast<int64_t>(net.layers.size())) {
+  if (T_ < 1 || B_ < 1)
+    fail(GC_INVALID, "steps and batch must be at least 1; got %" PRId64 " and %" PRId64 ".", T_,
+         B_);
+  if (T_ > INT32_MAX / 4 || B_ > INT32_MAX / 4)
+    fail(GC_INVALID, "steps and batch must be below 2^29; got %" PRId64 " and %" PRId64 ".", T_,
+         B_);
+  if (L_ > static_cast<int64_t>(sizeof by_units_))
+    fail(GC_INVALID, "a net may have at most %zu recurrent layers; got %" PRId64 ".",
+         sizeof by_units_, L_);
+  check_plan();
+  check_presence();
+  wants_input_gradient_ = trains_ && (call_.dx || net_.embedding_rows);
+  direct_input_ = !call_.tokens && !call_.lengths && net_.layers[0].I == net_.layers[0].Ip;
+  choose_team();
+  // Chunks: the widest rows of a chunk in 256 KB, a power of two of steps between one look and one
+  // block.
+  int64_t row = 1;
+  for (const Layer& l : net_.layers) {
+    const int64_t widest = l.planes > l.gates ? l.planes : l.gates;
+    row = row > B_ * l.Hp * widest ? row : B_ * l.Hp * widest;
+  }
+  chunk_ = block_steps;
+  while (chunk_ > look_steps && chunk_ * row * static_cast<int64_t>(sizeof(T)) > 256 * 1024)
+    chunk_ /= 2;
+  rows_ = chunk_ * B_;
+}
+
+template <class T>
+void Job<T>::check_plan() {
+  if (call_.n_ops < 1 || !call_.ops) fail(GC_INVALID, "a plan needs at least one operation.");
+  segment_ = call_.segment_steps;
+  const gc_op* before = nullptr;
+  for (int64_t i = 0; i < call_.n_ops; i++) {
+    const gc_op& op = call_.ops[i];
+    if (op.t0 < 0 || op.t1 <= op.t0 || op.t1 > T_ || op.t0 % block_steps ||
+        op.t1 - op.t0 > segment_ || (op.t1 % block_steps && op.t1 != T_))
+      fail(GC_INVALID,
+           "operation %" PRId64 ": a range must begin at a multiple of %" PRId64
+           ", end at one or at %" PRId64 ", and be at most segment_steps = %" PRId64
+           " long; got [%" PRId64 ", %" PRId64 ").",
+           i, block_steps, T_, segment_, op.t0, op.t1);
+    if (op.kind < GC_OP_FORWARD || op.kind > GC_OP_EMIT)
+      fail(GC_INVALID, "operation %" PRId64 ": unknown kind %d.", i, op.kind);
+    if (op.kind == GC_OP_BACKWARD) {
+      if (!before || before->kind != GC_OP_TAPE || before->t0 != op.t0 || before->t1 != op.t1)
+        fail(GC_INVALID, "operation %" PRId64 ": BACKWARD must follow the TAPE of the same range.",
+             i);
+      trains_ = true;
+    } else {
+      const bool previous = op.from_slot == GC_FROM_PREVIOUS;
+      if (previous && (!before || before->kind == GC_OP_BACKWARD || before->t1 != op.t0))
+        fail(GC_INVALID,
+             "operation %" PRId64 ": no operation just before it ends at step %" PRId64 ".", i,
+             op.t0);
+      if (op.from_slot == GC_FROM_START && op.t0 != 0)
+        fail(GC_INVALID,
+             "operation %" PRId64 ": the start is the state at step 0, not at %" PRId64 ".", i,
+             op.t0);
+      if (!previous && op.from_slot != GC_FROM_START &&
+          (op.from_slot < 0 || op.from_slot >= call_.n_slots))
+        fail(GC_INVALID, "operation %" PRId64 ": no slot %d.", i, op.from_slot);
+      if (op.to_slot != GC_TO_NOWHERE && (op.to_slot < 0 || op.to_slot >= call_.n_slots))
+        fail(GC_INVALID, "operation %" PRId64 ": no slot %d.", i, op.to_slot);
+      tape_ = tape_ || op.kind == GC_OP_TAPE;
+      emits_ = emits_ || op.kind == GC_OP_EMIT;
+    }
+    total_ += op.t1 - op.t0;
+    before = &op;
+  }
+  if (trains_ && call_.loss == GC_LOSS_NONE) fail(GC_INVALID, "BACKWARD needs a loss.");
+  if (trains_ && !call_.grads) fail(GC_INVALID, "BACKWARD needs an array for the gradients.");
+}
+
+template <class T>
+int64_t Job<T>::token(int64_t row) const {
+  switch (call_.token_bytes) {
+    case 1:
+      return static_cast<const uint8_t*>(call_.tokens)[row];
+    case 4:
+      return static_cast<const int32_t*>(call_.tokens)[row];
+    default:
+      return static_cast<const int64_t*>(call_.tokens)[row];
+  }
+}
+
+// Which arrays are there; not what they hold, so that bytes can be asked for before there is data.
+template <class T>
+void Job<T>::check_presence() {
+  if (!call_.x == !call_.tokens) fail(GC_INVALID, "exactly one of x and tokens must be given.");
+  if (net_.embedding_rows && !call_.tokens)
+    fail(GC_INVALID, "a net that begins with an embedding takes tokens, not x.");
+  if (call_.tokens && call_.token_bytes != 1 && call_.token_bytes != 4 && call_.token_bytes != 8)
+    fail(GC_INVALID, "tokens must have 1, 4 or 8 bytes; got %d.", call_.token_bytes);
+  if (call_.dx && call_.tokens) fail(GC_INVALID, "tokens have no gradient: dx needs float input.");
+  if (call_.dx && !call_.dx_exponent) fail(GC_INVALID, "dx needs dx_exponent.");
+  if (call_.dstate && !call_.dstate_exponent) fail(GC_INVALID, "dstate needs dstate_exponent.");
+  if (!call_.params) fail(GC_INVALID, "params is missing.");
+  if (call_.loss < GC_LOSS_NONE || call_.loss > GC_LOSS_CALLBACK)
+    fail(GC_INVALID, "unknown loss %d.", call_.loss);
+  if (call_.loss == GC_LOSS_CALLBACK && !call_.loss_fn)
+    fail(GC_INVALID, "the loss callback is missing.");
+  if (call_.loss != GC_LOSS_NONE && call_.loss != GC_LOSS_CALLBACK && !call_.target)
+    fail(GC_INVALID, "the loss needs targets.");
+}
+
+template <class T>
+void Job<T>::check_contents() {
+  for (int64_t b = 0; call_.lengths && b < B_; b++) {
+    const int64_t n = call_.lengths[b];
+    if (n < 0 || n > T_)
+      fail(GC_INVALID, "lengths must be in 0..%" PRId64 "; lengths[%" PRId64 "] = %" PRId64 ".", T_,
+           b, n);
+    min_length_ = n < min_length_ ? n : min_length_;
+  }
+  const int64_t vocabulary = net_.vocabulary();
+  for (int64_t r = 0; call_.tokens && r < T_ * B_; r++) {
+    const int64_t t = r / B_, b = r % B_;
+    if (call_.lengths && t >= call_.lengths[b]) continue;
+    const int64_t v = token(r);
+    if (v < 0 || v >= vocabulary)
+      fail(GC_INVALID,
+           "tokens must be in 0..%" PRId64 "; x[%" PRId64 ", %" PRId64 "] = %" PRId64 ".",
+           vocabulary - 1, t, b, v);
+  }
+  if (call_.loss != GC_LOSS_CROSS_ENTROPY) return;
+  const auto* target = static_cast<const int64_t*>(call_.target);
+  for (int64_t r = 0; r < (call_.loss_last ? B_ : T_ * B_); r++) {
+    const int64_t b = r % B_, t = r / B_;
+    if (call_.lengths && (call_.loss_last ? call_.lengths[b] == 0 : t >= call_.lengths[b]))
+      continue;
+    if (target[r] != call_.ignore_index && (target[r] < 0 || target[r] >= net_.outputs))
+      fail(GC_INVALID,
+           "targets must be classes in 0..%" PRId64 " or ignore_index = %" PRId64
+           "; sequence %" PRId64 ", step %" PRId64 " has %" PRId64 ".",
+           net_.outputs - 1, call_.ignore_index, b, call_.loss_last ? T_ - 1 : t, target[r]);
+  }
+}
+
+template class Job<float>;
+template class Job<double>;
+
+}  // namespace gradcore
