@@ -1,0 +1,1 @@
+"""Complete jobs on real data, each with a command of its own."""

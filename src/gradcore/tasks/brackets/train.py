@@ -1,0 +1,182 @@
+"""The job: a recurrent net learns which bracket must be closed, on windows that grow by stages."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import gradcore as gd
+from gradcore.tasks.brackets.dataset import CLASSES, VOCABULARY, Corpus, Sampler
+
+CELLS = {"lstm": gd.LSTM, "gru": gd.GRU, "rnn": gd.RNN}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Windows of `steps` characters, `batch` side by side, for a share of the training time."""
+
+    steps: int
+    batch: int
+    share: float
+
+
+# Many small steps first: at 256 characters the number of updates decides, not their precision.
+# The last windows are longer than 10,000 steps, so that gradients pass over whole files.
+STAGES = (
+    Stage(256, 8, 0.50),
+    Stage(1_024, 8, 0.20),
+    Stage(4_096, 8, 0.15),
+    Stage(12_288, 8, 0.15),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of the net and its training.
+
+    skip: lag of a learned connection through time, None for none. lr: largest learning rate; it
+    rises over `warmup` updates and falls to `last_lr` of itself from the share `steady` of the
+    time on. corrupted: share of training pieces with a fault in them.
+    """
+
+    cell: str = "lstm"
+    hidden: int = 128
+    embedding: int = 16
+    skip: int | None = None
+    seed: int = 0
+    lr: float = 4e-3
+    last_lr: float = 0.02
+    warmup: int = 100
+    steady: float = 0.4
+    clip: float = 1.0
+    corrupted: float = 0.15
+    stages: Sequence[Stage] = STAGES
+    threads: int | None = None
+    memory: int | str | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained net and what it took.
+
+    longest_sequence: steps of the longest window that a gradient passed over. characters: how many
+    were read in all, repeats included. interrupted: whether Ctrl-C ended it.
+    """
+
+    net: gd.Stack
+    params: gd.Params
+    steps: int
+    seconds: float
+    characters: int
+    longest_sequence: int
+    stages: tuple[tuple[int, int, int], ...]
+    loss: float | None
+    interrupted: bool
+
+
+def build(options: Options) -> gd.Stack:
+    """The net that options describe. Raises ArgumentError for sizes that cannot be."""
+    if options.cell not in CELLS:
+        raise gd.ArgumentError(f"cell must be one of {', '.join(CELLS)}; got {options.cell!r}.")
+    # A little of the past at first, as much as training wants later.
+    skip = options.skip and gd.Skip(options.skip, kind="mix", value=0.1, learned=True)
+    return gd.Stack(
+        gd.Embedding(VOCABULARY, options.embedding),
+        CELLS[options.cell](options.embedding, options.hidden, skip=skip or None),
+        gd.Linear(options.hidden, len(CLASSES)),
+    )
+
+
+def train(
+    corpus: Corpus,
+    options: Options,
+    *,
+    seconds: float,
+    checkpoint: str | None = None,
+    quiet: bool = False,
+    on_stage: Callable[[Stage], None] | None = None,
+) -> Trained:
+    """Trains a net for about `seconds`; every stage gets its share, the last at least one update.
+
+    checkpoint: where the parameters are saved now and then and when Ctrl-C ends the training, which
+    then returns what there is. quiet: no progress.
+    """
+    net = build(options)
+    params = net.init(seed=options.seed)
+    optimizer = gd.optim.Adam(params, lr=options.lr, clip=gd.clip.GlobalNorm(options.clip))
+    schedule = _Schedule(corpus, options, optimizer, seconds, on_stage)
+    trainer = gd.Trainer(
+        net,
+        params,
+        optimizer,
+        loss="cross_entropy",
+        memory=options.memory,
+        threads=options.threads,
+        quiet=quiet,
+    )
+    report = trainer.fit(schedule.batches(), every=1_000, checkpoint=checkpoint)
+    recent = report.losses[-20:]
+    done = [(stage.steps, stage.batch, n) for stage, n in schedule.updates.items() if n]
+    return Trained(
+        net=net,
+        params=params,
+        steps=report.steps,
+        seconds=report.seconds,
+        characters=sum(steps * batch * n for steps, batch, n in done),
+        longest_sequence=max((steps for steps, _, _ in done), default=0),
+        stages=tuple(done),
+        loss=sum(recent) / len(recent) if recent else None,
+        interrupted=report.interrupted,
+    )
+
+
+class _Schedule:
+    """Batches until the time is over, and the learning rate that goes with each."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        options: Options,
+        optimizer: gd.optim.Adam,
+        seconds: float,
+        on_stage: Callable[[Stage], None] | None,
+    ) -> None:
+        self.sampler = Sampler(corpus.train, seed=options.seed, corrupted=options.corrupted)
+        self.options, self.optimizer, self.seconds = options, optimizer, seconds
+        self.on_stage = on_stage
+        self.updates = dict.fromkeys(options.stages, 0)
+
+    def batches(self) -> Iterator[gd.Batch]:
+        start = time.monotonic()
+        last = self.options.stages[-1]
+        now: Stage | None = None
+        while True:
+            part = (time.monotonic() - start) / self.seconds
+            if part >= 1 and self.updates[last]:
+                return
+            stage = self.stage_at(part)
+            if stage is not now and self.on_stage is not None:
+                self.on_stage(stage)
+            now = stage
+            self.optimizer.lr = self.lr_at(part)
+            batch = self.sampler.batch(stage.steps, stage.batch)
+            yield gd.Batch(batch.x, batch.y, weight=batch.weight, reset=batch.reset)
+            # Reached when the next batch is asked for, so when this one's update is done.
+            self.updates[stage] += 1
+
+    def stage_at(self, part: float) -> Stage:
+        total = sum(stage.share for stage in self.options.stages)
+        for stage in self.options.stages:
+            part -= stage.share / total
+            if part < 0:
+                return stage
+        return self.options.stages[-1]
+
+    def lr_at(self, part: float) -> float:
+        options = self.options
+        rising = min(1.0, (self.optimizer.steps + 1) / options.warmup)
+        falling = min(1.0, max(0.0, part - options.steady) / (1 - options.steady))
+        cosine = 0.5 * (1 + math.cos(math.pi * falling))
+        return options.lr * rising * (options.last_lr + (1 - options.last_lr) * cosine)
