@@ -16,8 +16,7 @@ struct Rnn {
   template <class V>
   static GC_INLINE void forward(int nonlinearity, const V* x, const V* h, const V*, V* s1, V* k) {
     const V a = x[0] + h[0];
-    // relu keeps a NaN: max returns its second operand then.
-    k[0] = nonlinearity == GC_TANH ? tanh(a) : nonlinearity == GC_RELU ? max(constant<V>(0), a) : a;
+    k[0] = nonlinearity == GC_TANH ? tanh(a) : nonlinearity == GC_RELU ? relu(a) : a;
     s1[0] = k[0];
   }
 

@@ -165,8 +165,11 @@ bool Job<T>::call_loss(Me& m, int64_t t0, int64_t t1) {
     std::memset(range_d_outputs_, 0,
                 static_cast<size_t>((t1 - t0) * B_ * net_.outputs) * sizeof(T));
     double loss = 0;
-    if (call_.loss_fn(call_.loss_context, range_outputs_, range_d_outputs_, t0, t1, &loss))
-      callback_stopped_ = true;
+    {
+      const Callback outside(*m.team);
+      if (call_.loss_fn(call_.loss_context, range_outputs_, range_d_outputs_, t0, t1, &loss))
+        callback_stopped_ = true;
+    }
     chunk_loss_[t0 / chunk_] = loss;
     if (!std::isfinite(loss) && !callback_stopped_) offenders_[0] = {L_, t0, 0, false};
   }

@@ -117,7 +117,7 @@ class Job {
   bool forward_op(Me& m, const gc_op& op);
   bool backward_op(Me& m, const gc_op& op);
   void start_segment(const Me& m, const gc_op& op);
-  void poll();
+  void poll(Team& team);
   struct Offender;
   [[noreturn]] void report(const Offender& o);
   // forward.cpp

@@ -12,13 +12,14 @@ namespace gradcore {
 static constexpr int64_t poll_interval_ns = 20'000'000;
 
 template <class T>
-void Job<T>::poll() {
+void Job<T>::poll(Team& team) {
   if (!call_.poll) return;
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
   const int64_t ns = now.tv_sec * 1'000'000'000LL + now.tv_nsec;
   if (ns - last_poll_ns_ < poll_interval_ns) return;
   last_poll_ns_ = ns;
+  const Callback outside(team);
   if (call_.poll(call_.poll_context, done_, total_)) interrupted_ = true;
 }
 

@@ -41,7 +41,7 @@ Verdict Job<T>::verdict(Me& m) {
   Verdict mine = Verdict::go_on;
   if (offenders_[m.me].layer != INT64_MAX) mine = Verdict::stop;
   if (m.me == 0) {
-    poll();
+    poll(*m.team);
     if (interrupted_ || callback_stopped_)
       mine = Verdict::stop;
     else if (mine == Verdict::go_on && m.team_size > 1 && m.team->starved())

@@ -32,21 +32,26 @@ constexpr int lane_count = vector_bytes / static_cast<int>(sizeof(T));
 template <class T>
 using Lanes = typename LanesOf<T, vector_bytes / sizeof(T)>::type;
 
-// Scalar: element type; Integer: lanes of integers of the same width.
+// Scalar: element type; Real: the same for real number types only (not for duals, whose functions
+// are their own); Integer: lanes of integers of the same width.
 template <class V>
 struct LaneTraits;
 template <>
 struct LaneTraits<Lanes<float>> {
   using Scalar = float;
+  using Real = float;
   using Integer = Lanes<int32_t>;
 };
 template <>
 struct LaneTraits<Lanes<double>> {
   using Scalar = double;
+  using Real = double;
   using Integer = Lanes<int64_t>;
 };
 template <class V>
 using ScalarOf = typename LaneTraits<V>::Scalar;
+template <class V>
+using RealOf = typename LaneTraits<V>::Real;
 template <class V>
 using IfLanes = decltype(sizeof(typename LaneTraits<V>::Integer), V{});
 

@@ -66,7 +66,7 @@ GC_INLINE Pack<W, N> power_of_two(Pack<W, N> y) {
 }
 
 // exp(x) for |x| <= exp_limit; beyond, the value at the limit. NaN gives NaN.
-template <class V, class S = ScalarOf<V>>
+template <class V, class S = RealOf<V>>
 GC_INLINE V exp(V x) {
   using C = ExpConstants<S>;
   const V one = constant<V>(1);
@@ -81,7 +81,7 @@ GC_INLINE V exp(V x) {
 }
 
 // 1 / (1 + exp(-x)).
-template <class V, class S = ScalarOf<V>>
+template <class V, class S = RealOf<V>>
 GC_INLINE V sigmoid(V x) {
   using C = ExpConstants<S>;
   const V one = constant<V>(1);
@@ -96,7 +96,7 @@ GC_INLINE V sigmoid(V x) {
 }
 
 // (e^2x - 1) / (e^2x + 1).
-template <class V, class S = ScalarOf<V>>
+template <class V, class S = RealOf<V>>
 GC_INLINE V tanh(V x) {
   using C = ExpConstants<S>;
   const V one = constant<V>(1);
@@ -112,14 +112,20 @@ GC_INLINE V tanh(V x) {
   return e / (e + constant<V>(2));
 }
 
-template <class V, class S = ScalarOf<V>>
+template <class V, class S = RealOf<V>>
 GC_INLINE V one_minus(V x) {
   return constant<V>(1) - x;
 }
 // 1 - x^2, rounded once.
-template <class V, class S = ScalarOf<V>>
+template <class V, class S = RealOf<V>>
 GC_INLINE V one_minus_square(V x) {
   return fma(-x, x, constant<V>(1));
+}
+
+// max(0, x); NaN stays NaN, since max returns its second operand then.
+template <class V, class S = RealOf<V>>
+GC_INLINE V relu(V x) {
+  return max(constant<V>(0), x);
 }
 
 }  // namespace gradcore::GRADCORE_ISA

@@ -11,6 +11,7 @@ struct Pack {
 template <class W, int N>
 struct LaneTraits<Pack<W, N>> {
   using Scalar = ScalarOf<W>;
+  using Real = ScalarOf<W>;
 };
 template <class W, int N>
 struct Constant<Pack<W, N>> {
