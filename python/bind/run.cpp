@@ -1,4 +1,3 @@
-#include <pybind11/native_enum.h>
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
@@ -138,7 +137,7 @@ class Call {
 
   // The core trusts its pointers, so this is where an array of the wrong kind or size ends,
   // whatever Python checked before.
-  void bind(const py::kwargs& arrays) {
+  void bind(const py::KWArgs<py::object>& arrays) {
     for (const auto& [key, value] : arrays) {
       if (value.is_none()) continue;
       const Field& field = find_field(py::cast<std::string>(key));
@@ -268,12 +267,10 @@ class Call {
 };
 
 void register_constants(py::module_& module) {
-  py::native_enum<gc_op_kind>(module, "OpKind", "enum.IntEnum")
-      .value("FORWARD", GC_OP_FORWARD)
-      .value("TAPE", GC_OP_TAPE)
-      .value("BACKWARD", GC_OP_BACKWARD)
-      .value("EMIT", GC_OP_EMIT)
-      .finalize();
+  module.attr("OP_FORWARD") = py::int_(static_cast<int>(GC_OP_FORWARD));
+  module.attr("OP_TAPE") = py::int_(static_cast<int>(GC_OP_TAPE));
+  module.attr("OP_BACKWARD") = py::int_(static_cast<int>(GC_OP_BACKWARD));
+  module.attr("OP_EMIT") = py::int_(static_cast<int>(GC_OP_EMIT));
   module.attr("FROM_START") = py::int_(static_cast<int>(GC_FROM_START));
   module.attr("FROM_PREVIOUS") = py::int_(static_cast<int>(GC_FROM_PREVIOUS));
   module.attr("TO_NOWHERE") = py::int_(static_cast<int>(GC_TO_NOWHERE));

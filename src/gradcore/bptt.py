@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
@@ -18,14 +19,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from . import _core, _validate
 from ._checks import flag, float_dtype, positive_int
-from ._core import FROM_PREVIOUS, FROM_START, TO_NOWHERE, OpKind
+from ._core import FROM_PREVIOUS, FROM_START, TO_NOWHERE
 from ._memory import budget_bytes, format_bytes
 from ._net import core_net
 from .errors import ArgumentError, DTypeError, MemoryBudgetError
 from .layers import Stack
 from .loss import CrossEntropy, Loss, LossFunction, resolve
 
-__all__ = ["Op", "Plan", "Workload", "make_plan", "plan"]
+__all__ = ["Op", "OpKind", "Plan", "Workload", "make_plan", "plan"]
 
 # The core sums the parameters' gradients whatever is wanted.
 GRADIENTS = {
@@ -35,6 +36,15 @@ GRADIENTS = {
 }
 # Longer forward segments than this bring nothing: their buffers leave the cache.
 FORWARD_BLOCKS = 8
+
+
+class OpKind(IntEnum):
+    """What an operation does, as in gradcore.h."""
+
+    FORWARD = _core.OP_FORWARD
+    TAPE = _core.OP_TAPE
+    BACKWARD = _core.OP_BACKWARD
+    EMIT = _core.OP_EMIT
 
 
 class Op(NamedTuple):

@@ -27,7 +27,8 @@ __all__ = ["FORMAT_VERSION", "Checkpoint", "load", "save"]
 
 FORMAT = "gradcore"
 FORMAT_VERSION = 1
-LAYERS: dict[str, type[Layer]] = {layer.__name__: layer for layer in (Embedding, *CELLS, Linear)}
+_KINDS: tuple[type[Layer], ...] = (Embedding, *CELLS, Linear)
+LAYERS: dict[str, type[Layer]] = {kind.__name__: kind for kind in _KINDS}
 
 
 class Checkpoint(NamedTuple):

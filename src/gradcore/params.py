@@ -145,7 +145,7 @@ class Grads(_FlatArrays):
             return self._exponent == other._exponent
         return same
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Grads, (self._net, self._flat, self._exponent)

@@ -74,7 +74,8 @@ class Stepper:
         call.run()
         self._turn = 1 - self._turn
         self._done += 1
-        return self._outputs[0].copy()
+        outputs: NDArray[Any] = self._outputs[0].copy()
+        return outputs
 
     def reset(self, sequences: Any = None) -> None:
         """Zeroes the state of all sequences, or of those where a (B,) bool array is True."""

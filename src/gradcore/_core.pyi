@@ -1,0 +1,234 @@
+"""
+Bindings of libgradcore. Private: import gradcore instead.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import typing
+
+import numpy
+
+__all__: list[str] = [
+    "FROM_PREVIOUS",
+    "FROM_START",
+    "OP_BACKWARD",
+    "OP_EMIT",
+    "OP_FORWARD",
+    "OP_TAPE",
+    "TO_NOWHERE",
+    "Call",
+    "Net",
+    "Report",
+    "Update",
+    "block_steps",
+    "compile_flags",
+    "compiler",
+    "default_threads",
+    "force_isa",
+    "isa_available",
+    "isa_in_use",
+    "openmp_runtime",
+    "release_memory",
+    "version",
+]
+
+class Net:
+    """
+    A stack as the core sees it; made by gradcore from a Stack and a dtype.
+    """
+    def __init__(
+        self,
+        *,
+        dtype: str,
+        embedding_rows: typing.SupportsInt | typing.SupportsIndex,
+        embedding_dim: typing.SupportsInt | typing.SupportsIndex,
+        layers: collections.abc.Sequence[
+            tuple[
+                str,
+                str,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                bool,
+                bool,
+                str,
+                bool,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+            ]
+        ],
+        head_outputs: typing.SupportsInt | typing.SupportsIndex,
+        head_bias: bool,
+    ) -> None: ...
+    def state_size(self, batch: typing.SupportsInt | typing.SupportsIndex) -> int: ...
+    @property
+    def n_outputs(self) -> int: ...
+    @property
+    def n_parameters(self) -> int: ...
+
+class Report:
+    """
+    What a run says about itself.
+    """
+    @property
+    def arena_bytes(self) -> int: ...
+    @property
+    def grads_exponent(self) -> int: ...
+    @property
+    def loss(self) -> float: ...
+    @property
+    def loss_weight(self) -> float: ...
+    @property
+    def threads(self) -> int: ...
+
+class Call:
+    """
+    One call of the engine: describe the loss, then bind arrays, then plan and run.
+    """
+    def __init__(
+        self,
+        net: Net,
+        *,
+        steps: typing.SupportsInt | typing.SupportsIndex,
+        batch: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+    def bind(self, **kwargs: typing.Any) -> None: ...
+    def bytes(self) -> int: ...
+    def execution(
+        self,
+        *,
+        threads: typing.SupportsInt | typing.SupportsIndex = 0,
+        exact_threads: bool = False,
+        scaling: bool = True,
+        progress: typing.Any = None,
+    ) -> None: ...
+    def expect(
+        self,
+        names: collections.abc.Sequence[str],
+        token_bytes: typing.SupportsInt | typing.SupportsIndex = 0,
+    ) -> None: ...
+    def loss(
+        self,
+        kind: str,
+        *,
+        last: bool = False,
+        sum: bool = False,
+        ignore_index: typing.SupportsInt | typing.SupportsIndex = 0,
+        function: typing.Any = None,
+    ) -> None: ...
+    def plan(
+        self,
+        ops: collections.abc.Sequence[
+            typing.Annotated[
+                collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(5)"
+            ]
+        ],
+        *,
+        segment_steps: typing.SupportsInt | typing.SupportsIndex,
+        slots: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+    def run(self) -> Report: ...
+
+class Update:
+    """
+    An optimizer's update of one flat buffer, with its options and what the last one did.
+    """
+    def __init__(
+        self,
+        optimizer: str,
+        params: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
+        *,
+        first_moment: typing.Any = None,
+        second_moment: typing.Any = None,
+    ) -> None: ...
+    def run(
+        self,
+        grads: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
+        *,
+        exponent: typing.SupportsInt | typing.SupportsIndex,
+        step: typing.SupportsInt | typing.SupportsIndex,
+        threads: typing.SupportsInt | typing.SupportsIndex = 0,
+    ) -> bool: ...
+    @property
+    def beta1(self) -> float: ...
+    @beta1.setter
+    def beta1(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def beta2(self) -> float: ...
+    @beta2.setter
+    def beta2(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def clip_scale(self) -> float: ...
+    @property
+    def clipped(self) -> bool: ...
+    @property
+    def dampening(self) -> float: ...
+    @dampening.setter
+    def dampening(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def eps(self) -> float: ...
+    @eps.setter
+    def eps(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def grad_norm_log10(self) -> float: ...
+    @property
+    def lr(self) -> float: ...
+    @lr.setter
+    def lr(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def max_norm(self) -> float: ...
+    @max_norm.setter
+    def max_norm(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def momentum(self) -> float: ...
+    @momentum.setter
+    def momentum(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def nesterov(self) -> int: ...
+    @nesterov.setter
+    def nesterov(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    @property
+    def param_norm(self) -> float: ...
+    @property
+    def update_norm(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @weight_decay.setter
+    def weight_decay(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def where(self) -> int: ...
+
+def block_steps() -> int: ...
+def compile_flags() -> str:
+    """
+    Flags of the kernels, without the -march of a level.
+    """
+
+def compiler() -> str: ...
+def default_threads() -> int: ...
+def force_isa(level: str | None) -> None:
+    """
+    Test hook: use exactly this level from now on; None undoes it.
+    """
+
+def isa_available() -> list[str]:
+    """
+    Instruction-set levels that are compiled in and that this CPU has.
+    """
+
+def isa_in_use() -> str: ...
+def openmp_runtime() -> str:
+    """
+    Path of the loaded OpenMP runtime, '' if unknown.
+    """
+
+def release_memory() -> None: ...
+def version() -> str: ...
+
+FROM_PREVIOUS: int = -2
+FROM_START: int = -1
+OP_BACKWARD: int = 2
+OP_EMIT: int = 3
+OP_FORWARD: int = 0
+OP_TAPE: int = 1
+TO_NOWHERE: int = -1
