@@ -1,0 +1,120 @@
+"""Initial values: their distributions, that seeds decide them, and their errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gradcore as gd
+
+NET = gd.Stack(gd.Embedding(31, 16), gd.LSTM(16, 33), gd.GRU(33, 16), gd.Linear(16, 5))
+
+
+def blocks(params, name, gates):
+    return np.split(params[name], gates)
+
+
+def test_a_seed_decides_everything():
+    assert NET.init(seed=5) == NET.init(seed=5)
+    assert NET.init(seed=5) != NET.init(seed=6)
+    double = NET.init(seed=5, dtype="float64")
+    assert double.astype("float32") == NET.init(seed=5)
+
+
+def test_orthogonal_is_the_default():
+    params = NET.init(dtype="float64")
+    for block in blocks(params, "1.weight_hh", 4) + blocks(params, "2.weight_hh", 3):
+        np.testing.assert_allclose(block @ block.T, np.eye(len(block)), atol=1e-13)
+    first, second = blocks(params, "1.weight_hh", 4)[:2]
+    assert np.abs(first - second).max() > 0.1
+
+
+def test_orthogonal_is_not_biased_to_one_orientation():
+    rng = np.random.default_rng(0)
+    traces = [np.trace(gd.init.orthogonal(rng, 3)) for _ in range(2000)]
+    # The trace of a uniformly drawn orthogonal matrix has mean 0 and variance 1.
+    assert abs(np.mean(traces)) < 5 / np.sqrt(2000)
+    assert np.var(traces) == pytest.approx(1.0, abs=0.2)
+
+
+def test_identity_and_gain():
+    params = NET.init(recurrent="identity", gain=0.5)
+    for block in blocks(params, "1.weight_hh", 4):
+        np.testing.assert_array_equal(block, 0.5 * np.eye(33, dtype=np.float32))
+    gained = NET.init(dtype="float64", gain=2.0)
+    np.testing.assert_array_equal(
+        gained["1.weight_hh"], 2.0 * NET.init(dtype="float64")["1.weight_hh"]
+    )
+
+
+def test_uniform_is_as_pytorch():
+    params = NET.init(recurrent="uniform", forget_bias=None)
+    for name, bound in (("1.weight_ih", 33), ("1.bias_hh", 33), ("2.weight_hh", 16)):
+        values = params[name]
+        assert np.abs(values).max() < bound**-0.5
+        assert np.abs(values).max() > 0.9 * bound**-0.5
+        assert abs(values.mean()) < 0.2 * bound**-0.5
+    assert np.abs(params["3.weight"]).max() < 0.25
+    assert params["0.weight"].std() == pytest.approx(1.0, abs=0.15)
+
+
+def test_forget_bias_opens_the_memory_gates_only():
+    params = NET.init(forget_bias=2.0)
+    lstm = [b[0] for b in blocks(params, "1.bias_ih", 4)]
+    gru = [b[0] for b in blocks(params, "2.bias_ih", 3)]
+    assert lstm == [0, 2, 0, 0]
+    assert gru == [0, 2, 0]
+    assert not params["1.bias_hh"].any()
+    assert not NET.init(forget_bias=None)["1.bias_ih"].any()
+
+
+def test_forget_bias_replaces_the_drawn_one():
+    params = NET.init(recurrent="uniform", forget_bias=3.0)
+    assert (blocks(params, "1.bias_ih", 4)[1] + blocks(params, "1.bias_hh", 4)[1] == 3).all()
+
+
+def test_chrono_spreads_time_constants():
+    params = NET.init(dtype="float64", chrono=1000.0)
+    gate_i, gate_f, gate_g, gate_o = blocks(params, "1.bias_ih", 4)
+    assert (gate_f >= 0).all()
+    assert (gate_f <= np.log(999)).all()
+    assert np.ptp(gate_f) > 1
+    np.testing.assert_array_equal(gate_i, -gate_f)
+    assert not gate_g.any()
+    assert not gate_o.any()
+    assert (blocks(params, "2.bias_ih", 3)[1] > 0).any()
+
+
+def test_learned_skips_start_at_their_value():
+    net = gd.Stack(
+        gd.RNN(3, 4, skip=gd.Skip(2, value=0.75, learned=True)),
+        gd.RNN(4, 4, skip=gd.Skip(2, kind="mix", value=0.25, learned=True)),
+    )
+    params = net.init(dtype="float64")
+    np.testing.assert_array_equal(params["0.skip_scale"], 0.75)
+    np.testing.assert_allclose(1 / (1 + np.exp(-params["1.skip_logit"])), 0.25, rtol=1e-15)
+
+
+def test_nets_without_bias():
+    net = gd.Stack(gd.LSTM(3, 4, bias=False))
+    assert set(net.init(forget_bias=2.0)) == {"0.weight_ih", "0.weight_hh"}
+    assert net.init(chrono=100.0) == net.init()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"seed": -1}, gd.ArgumentError, "seed must not be negative; got -1"),
+        ({"seed": 1.0}, gd.DTypeError, r"seed must be an integer; got 1\.0"),
+        ({"dtype": "float16"}, gd.DTypeError, "dtype must be 'float32' or 'float64'"),
+        ({"dtype": "nonsense"}, gd.DTypeError, "got 'nonsense'"),
+        ({"dtype": None}, gd.DTypeError, "got None"),
+        ({"recurrent": "zeros"}, gd.ArgumentError, "one of 'orthogonal', 'uniform', 'identity'"),
+        ({"gain": np.inf}, gd.ArgumentError, "gain must be finite"),
+        ({"forget_bias": "1"}, gd.DTypeError, "forget_bias must be a number"),
+        ({"chrono": 2.0}, gd.ArgumentError, "chrono must be > 2; got 2"),
+    ],
+)
+def test_wrong_options(options, error, message):
+    with pytest.raises(error, match=message):
+        NET.init(**options)
