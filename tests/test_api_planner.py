@@ -1,0 +1,217 @@
+"""Plans: their operations, the bytes they predict, the budgets they meet."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+import gradcore as gd
+from gradcore import _core
+from gradcore.bptt import (
+    FROM_PREVIOUS,
+    FROM_START,
+    TO_NOWHERE,
+    OpKind,
+    forward_ops,
+    gradient_ops,
+)
+
+BLOCK = _core.block_steps()
+NET = gd.Stack(gd.Embedding(11, 4), gd.LSTM(4, 9, skip=gd.Skip(3)), gd.GRU(9, 8), gd.Linear(8, 5))
+
+
+def walk(ops, steps):
+    """Executes a plan on the positions of states; returns the ranges that went backward."""
+    slots, position, backward, tape = {}, None, [], None
+    for op in ops:
+        if op.kind is OpKind.BACKWARD:
+            assert tape == (op.t0, op.t1)
+            backward.append(tape)
+            tape = position = None
+            continue
+        start = {FROM_START: 0, FROM_PREVIOUS: position}.get(op.from_slot, slots.get(op.from_slot))
+        assert start == op.t0
+        assert op.t0 < op.t1 <= steps
+        position = op.t1
+        tape = (op.t0, op.t1) if op.kind is OpKind.TAPE else None
+        if op.to_slot != TO_NOWHERE:
+            slots[op.to_slot] = op.t1
+    return backward, len(slots)
+
+
+@pytest.mark.parametrize("steps", [1, 127, 128, 129, 256, 257, 640, 1000])
+@pytest.mark.parametrize("blocks", [1, 2, 3, 8])
+def test_gradient_ops_cover_every_step_once_backward(steps, blocks):
+    segment = min(blocks * BLOCK, steps)
+    ops = gradient_ops(steps, segment)
+    backward, slots = walk(ops, steps)
+    assert backward == [(t0, min(t0 + segment, steps)) for t0 in range(0, steps, segment)][::-1]
+    assert slots == max(0, -(-steps // segment) - 2)
+    recomputed = sum(op.t1 - op.t0 for op in ops if op.kind is OpKind.FORWARD)
+    assert recomputed == (len(backward) - 1) * segment
+
+
+@pytest.mark.parametrize("steps", [1, 128, 129, 1000])
+def test_forward_ops_emit_every_step_once(steps):
+    ops = forward_ops(steps, 128)
+    assert [op.kind for op in ops] == [OpKind.EMIT] * -(-steps // 128)
+    assert walk(ops, steps) == ([], 0)
+    assert [t for op in ops for t in range(op.t0, op.t1)] == list(range(steps))
+
+
+def test_what_fits_is_not_recomputed():
+    plan = gd.plan(NET, 1000, 3)
+    assert (plan.segments, plan.recomputed_steps, plan.slots) == (1, 0, 0)
+    assert plan.segment_steps == 1000
+    assert plan.budget is not None
+    assert gd.plan(NET, 1000, 3, memory="full").budget is None
+
+
+def test_full_ignores_what_is_left(monkeypatch):
+    from gradcore import _memory
+
+    monkeypatch.setattr(_memory, "_last_look", None)
+    monkeypatch.setattr(_memory, "available_bytes", lambda: 4)
+    with pytest.raises(gd.MemoryBudgetError):
+        gd.plan(NET, 1000, 3)
+    assert gd.plan(NET, 1000, 3, memory="full").segments == 1
+
+
+@pytest.mark.parametrize("steps", [129, 1000, 5000, 100_000])
+@pytest.mark.parametrize("batch", [1, 7])
+def test_the_smallest_budget_is_named_and_met(steps, batch):
+    with pytest.raises(gd.MemoryBudgetError, match="memory must be at least") as caught:
+        gd.plan(NET, steps, batch, memory=1000)
+    smallest = caught.value.smallest
+    assert f"{smallest} bytes" in str(caught.value)
+    assert gd.plan(NET, steps, batch, memory=smallest).bytes == smallest
+    with pytest.raises(gd.MemoryBudgetError):
+        gd.plan(NET, steps, batch, memory=smallest - 1)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        NET,
+        gd.Stack(gd.LSTM(3, 64)),
+        gd.Stack(gd.GRU(5, 16, skip=gd.Skip(700))),
+        gd.Stack(gd.RNN(1, 1)),
+    ],
+)
+@pytest.mark.parametrize("steps", [300, 4000])
+def test_no_segment_length_is_smaller(net, steps):
+    """The search looks at a few segment lengths; here all of them are tried."""
+    from gradcore.bptt import Workload, _predictor
+
+    with pytest.raises(gd.MemoryBudgetError) as caught:
+        gd.plan(net, steps, 2, memory=10, loss="mse")
+    names = {"params", "target", "state_out", "grads", "tokens" if net.embedding else "x"}
+    work = Workload(
+        net,
+        np.dtype(np.float32),
+        steps,
+        2,
+        frozenset(names),
+        token_bytes=4 if net.embedding else 0,
+        loss="mse",
+    )
+    predict = _predictor(work)
+    every = [predict(min(n * BLOCK, steps)) for n in range(1, -(-steps // BLOCK) + 1)]
+    assert caught.value.smallest == min(every)
+
+
+def test_a_tighter_budget_never_takes_more():
+    full = gd.plan(NET, 20_000, 4, memory="full")
+    small = gd.plan(NET, 20_000, 4, memory=full.bytes - 1)
+    assert small.bytes < full.bytes / 10
+    assert small.segment_steps % BLOCK == 0
+    assert small.recomputed_steps < 20_000
+
+
+CASES = list(itertools.product([1, 130, 700], [("params",), ("state",)], [False, True]))
+
+
+@pytest.mark.parametrize(("steps", "wrt", "masks"), CASES)
+@pytest.mark.parametrize("memory", ["full", None])
+def test_the_plan_is_what_the_call_does(steps, wrt, masks, memory):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 11, (steps, 3)), rng.integers(0, 5, (steps, 3))
+    params = NET.init()
+    given = {}
+    if masks:
+        given = {
+            "lengths": np.array([1, steps, steps]),
+            "reset": np.zeros((steps, 3), bool),
+            "weight": np.ones((steps, 3), np.float32),
+        }
+    result = gd.value_and_grad(
+        NET, params, x, y, loss="cross_entropy", wrt=wrt, memory=memory, **given
+    )
+    plan = gd.plan(NET, steps, 3, wrt=wrt, memory=memory, **dict.fromkeys(given, True))
+    assert result.plan == plan
+    assert result.arena_bytes == plan.bytes
+
+
+def test_copies_count():
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 11, (300, 3), dtype=np.int32)
+    y = rng.integers(0, 5, (300, 3))
+    params = NET.init()
+    plain = gd.value_and_grad(NET, params, x, y, loss="cross_entropy")
+    copied = gd.value_and_grad(
+        NET, params, np.asfortranarray(x), y.astype(np.uint8), loss="cross_entropy"
+    )
+    assert copied.plan.bytes == plain.plan.bytes + x.nbytes + y.nbytes
+    assert copied.grads == plain.grads
+
+
+def test_a_loss_function_counts_its_outputs():
+    net = gd.Stack(gd.RNN(2, 3))
+    plans = [gd.plan(net, 128, 2, loss=loss) for loss in (lambda outputs, t0, t1: None, "mse")]
+    assert plans[0].bytes >= plans[1].bytes + 128 * 2 * 3 * 4
+
+
+def test_forward_only_plans():
+    plan = gd.plan(NET, 100_000, 2, wrt=())
+    assert plan.recomputed_steps == 0
+    assert plan.segment_steps <= 8 * BLOCK
+    with pytest.raises(gd.MemoryBudgetError) as caught:
+        gd.plan(NET, 100_000, 2, wrt=(), memory=1)
+    smallest = gd.plan(NET, 100_000, 2, wrt=(), memory=caught.value.smallest)
+    assert smallest.bytes == caught.value.smallest < plan.bytes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((NET, 0, 1), gd.ArgumentError, "steps must be at least 1; got 0"),
+        ((NET, 10, 1.5), gd.DTypeError, r"batch must be an integer; got 1\.5"),
+        (("net", 10, 1), gd.DTypeError, r"net must be a gradcore\.Stack; got str"),
+    ],
+)
+def test_wrong_sizes(arguments, error, message):
+    with pytest.raises(error, match=message):
+        gd.plan(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"dtype": "int8"}, gd.DTypeError, "dtype must be 'float32' or 'float64'"),
+        ({"loss": "hinge"}, gd.ArgumentError, "loss must be one of 'cross_entropy'"),
+        ({"loss": 3}, gd.DTypeError, "loss must be 'cross_entropy'"),
+        ({"loss": gd.loss.CrossEntropy}, gd.DTypeError, "an object of gradcore.loss"),
+        ({"wrt": ("y",)}, gd.ArgumentError, "wrt must name one or more of"),
+        ({"wrt": "params"}, gd.DTypeError, "wrt must be a tuple of names"),
+        ({"wrt": ("x",)}, gd.ArgumentError, "x holds integer tokens and has no gradient"),
+        ({"memory": "much"}, gd.ArgumentError, "memory must be None, 'full'"),
+        ({"threads": 0}, gd.ArgumentError, "threads must be at least 1"),
+        ({"tokens": False}, gd.ArgumentError, "tokens must not be False"),
+        ({"lengths": np.ones(3)}, gd.DTypeError, "lengths must be True or False"),
+    ],
+)
+def test_wrong_options(options, error, message):
+    with pytest.raises(error, match=message):
+        gd.plan(NET, 10, 3, **options)
