@@ -9,8 +9,9 @@
 
 namespace gradcore {
 
-// Carves arrays out of a region. With base == nullptr it only counts: the same code sizes a layout and
-// builds it. Under AddressSanitizer the arrays lie apart and what is between them may not be touched.
+// Carves arrays out of a region. With base == nullptr it only counts: the same code sizes a layout
+// and builds it. Under AddressSanitizer the arrays lie apart and what is between them may not be
+// touched.
 class Carver {
  public:
   explicit Carver(void* base = nullptr) noexcept : base_(static_cast<char*>(base)) {}

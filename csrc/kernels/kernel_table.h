@@ -121,6 +121,8 @@ struct Kernels {
   void (*cross_entropy)(T* logits, int64_t stride, int64_t classes, const int64_t* target,
                         const T* weight, double factor, double* loss, int64_t r0,
                         int64_t r1) noexcept;
+  // z [n] becomes the gradient of weight * sum (z - y)^2 * factor; returns weight * the sum.
+  double (*squared_error)(T* z, const T* y, int64_t n, double weight, double factor) noexcept;
 };
 
 struct KernelTable {

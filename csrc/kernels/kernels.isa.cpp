@@ -40,6 +40,7 @@ static constexpr Kernels<T> all_kernels() {
   k.max_abs = &Elementwise<T>::max_abs;
   k.scatter_add = &Elementwise<T>::scatter_add;
   k.cross_entropy = &Loss<T>::cross_entropy;
+  k.squared_error = &Loss<T>::squared_error;
   return k;
 }
 

@@ -1,4 +1,4 @@
-// Softmax cross-entropy and its gradient, row by row.
+// Losses and their gradients, row by row.
 #pragma once
 #include "kernels/kernel_table.h"
 #include "simd/math.h"
@@ -41,6 +41,19 @@ struct Loss {
       row[target[r]] = static_cast<T>(-others);
       for (int64_t o = classes; o < stride; o++) row[o] = 0;
     }
+  }
+
+  // z [n] becomes the gradient of weight * sum (z - y)^2 * factor; returns weight * the sum.
+  static double squared_error(T* z, const T* y, int64_t n, double weight, double factor) noexcept {
+    double sum = 0;
+    const double slope = 2 * weight * factor;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t o = 0; o < n; o++) {
+      const double difference = static_cast<double>(z[o]) - static_cast<double>(y[o]);
+      sum += difference * difference;
+      z[o] = static_cast<T>(slope * difference);
+    }
+    return weight * sum;
   }
 };
 

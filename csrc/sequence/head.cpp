@@ -72,19 +72,17 @@ void Job<T>::loss_rows(int64_t first, int64_t r0, int64_t r1) {
     const T* y =
         static_cast<const T*>(call_.target) + (call_.loss_last ? r % B_ : first * B_ + r) * O;
     const double weight = static_cast<double>(row_weight_[r]);
+    if (call_.loss == GC_LOSS_MSE) {
+      row_loss_[r] = k_.squared_error(z, y, O, weight, loss_factor_);
+      continue;
+    }
     for (int64_t o = 0; o < O; o++) {
+      // log(1 + e^x) - x y, arranged so that no exponential overflows.
       const double x = static_cast<double>(z[o]), target = static_cast<double>(y[o]);
-      double term, gradient;
-      if (call_.loss == GC_LOSS_MSE) {
-        term = (x - target) * (x - target);
-        gradient = 2 * (x - target);
-      } else {
-        const double e = std::exp(-std::fabs(x));
-        term = std::max(x, 0.0) - x * target + std::log1p(e);
-        gradient = (x >= 0 ? 1 / (1 + e) : e / (1 + e)) - target;
-      }
-      row_loss_[r] += weight * term;
-      z[o] = static_cast<T>(weight * loss_factor_ * gradient);
+      const double e = std::exp(-std::fabs(x));
+      row_loss_[r] += weight * (std::max(x, 0.0) - x * target + std::log1p(e));
+      z[o] =
+          static_cast<T>(weight * loss_factor_ * ((x >= 0 ? 1 / (1 + e) : e / (1 + e)) - target));
     }
   }
 }
