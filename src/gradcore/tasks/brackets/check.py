@@ -16,13 +16,12 @@ from gradcore.errors import CheckpointError
 from gradcore.tasks.brackets import evaluate, lexing
 from gradcore.tasks.brackets.corrupt import corrupt
 from gradcore.tasks.brackets.dataset import BROKEN, CLASSES, VOCABULARY
+from gradcore.tasks.brackets.evaluate import locate
 from gradcore.tasks.brackets.lexing import Document
 
 NEAR = 3
 """A finding within this many lines of the first provable fault counts as right."""
 
-# An output that is sure and wrong may not outweigh any number of others.
-_SUREST = 1e-3
 _EXPECTED = {
     "none": "nothing is open",
     "(": "expected ')'",
@@ -46,14 +45,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class FaultShare:
-    """Of `files` with one fault put in, the share found within NEAR lines; and false alarms.
-
-    false_alarms: the share of the same files, intact, in which something was found.
-    """
+    """Of `files` with one fault put in, the share found within NEAR lines."""
 
     files: int
     found: float
-    false_alarms: float
 
 
 def default_checkpoint() -> Path:
@@ -85,24 +80,6 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[gd.Stack, gd.Params]:
     return net, params
 
 
-def locate(outputs: NDArray[np.float32]) -> int:
-    """Position of the first fault that outputs [n, 5] tell; n for a bracket left open; -1 for none.
-
-    The most likely moment at which "broken" becomes true for good: outputs that waver for a few
-    characters do not count. Where it never does, the last output says whether a bracket is open.
-    """
-    if not outputs.shape[0]:
-        return -1
-    logits = outputs.astype(np.float64)
-    others = np.logaddexp.reduce(np.delete(logits, BROKEN, axis=1), axis=1)
-    surest = np.log((1 - _SUREST) / _SUREST)
-    gain = np.clip(others - logits[:, BROKEN], -surest, surest)
-    moment = int(np.argmax(np.concatenate(([0.0], np.cumsum(gain)))))
-    if moment < outputs.shape[0]:
-        return moment
-    return outputs.shape[0] if CLASSES[int(logits[-1].argmax())] != "none" else -1
-
-
 def check_texts(
     net: gd.Stack,
     params: gd.Params,
@@ -128,12 +105,12 @@ def fault_share(
     *,
     seed: int = 0,
     threads: int | None = None,
+    memory: int | str | None = None,
     progress: evaluate.Progress | None = None,
 ) -> FaultShare:
     """How often the line of one fault, put into each balanced document, is found.
 
-    Right is a finding within NEAR lines of the first provable fault. The intact documents are
-    checked too.
+    Right is a finding within NEAR lines of the first provable fault.
     """
     rng = np.random.default_rng(seed)
     texts: list[NDArray[np.uint8]] = []
@@ -141,17 +118,16 @@ def fault_share(
     for document in documents:
         changed = corrupt(document.characters, document.kinds, rng)
         if changed is not None:
-            texts += [changed.characters, document.characters]
-            faults += [changed.fault, -1]
-    found = false_alarms = 0
-    for i, outputs in evaluate.outputs_of(net, params, texts, threads=threads, progress=progress):
+            texts.append(changed.characters)
+            faults.append(changed.fault)
+    found = 0
+    for i, outputs in evaluate.outputs_of(
+        net, params, texts, threads=threads, memory=memory, progress=progress
+    ):
         position = locate(outputs)
-        if faults[i] < 0:
-            false_alarms += position >= 0
-        elif position >= 0:
+        if position >= 0:
             found += abs(_line(texts[i], position) - _line(texts[i], faults[i])) <= NEAR
-    files = max(1, len(texts) // 2)
-    return FaultShare(len(texts) // 2, found / files, false_alarms / files)
+    return FaultShare(len(texts), found / max(1, len(texts)))
 
 
 def _line(characters: NDArray[np.uint8], position: int) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradcore import _index
-from gradcore.tasks.brackets.lexing import BRACKET, HIDDEN
+from gradcore.tasks.brackets.lexing import BRACKET, HIDDEN, real_of
 
 FAULTS = ("deleted", "swapped", "inserted")
 _OPENING = b"([{"
@@ -64,7 +64,7 @@ def corrupt(
             same_side = _OPENING if old in _OPENING else _CLOSING
             characters = characters.copy()
             characters[position] = rng.choice([new for new in same_side if new != old])
-    _, _, fault = _index.bracket_labels(characters, (kinds == BRACKET).view(np.uint8))
+    _, _, fault = _index.bracket_labels(characters, real_of(kinds))
     return Corruption(characters, kinds, change, position, fault)
 
 

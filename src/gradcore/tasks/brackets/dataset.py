@@ -54,12 +54,12 @@ class Weights:
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows side by side: x, reset [T,B] uint8, y [T,B] int64 classes, weight [T,B] float32."""
+    """Windows side by side, all [T,B]: x uint8, y int64 classes, weight float32, reset bool."""
 
     x: NDArray[np.uint8]
     y: NDArray[np.int64]
     weight: NDArray[np.float32]
-    reset: NDArray[np.uint8]
+    reset: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Sampler:
         x = np.zeros((batch, steps), dtype=np.uint8)
         y = np.zeros((batch, steps), dtype=np.int64)
         weight = np.zeros((batch, steps), dtype=np.float32)
-        reset = np.zeros((batch, steps), dtype=np.uint8)
+        reset = np.zeros((batch, steps), dtype=np.bool_)
         # By length, but no document fills more than its share; long windows come from long files.
         odds = np.minimum(self._lengths, _LARGEST_SHARE) * np.minimum(self._lengths, steps)
         borders = np.cumsum(odds / odds.sum())
@@ -191,13 +191,18 @@ class Sampler:
                 piece = self._piece(self._pick(borders), steps - t)
                 stop = t + piece.x.shape[0]
                 x[b, t:stop], y[b, t:stop], weight[b, t:stop] = piece.x, piece.y, piece.weight
-                reset[b, t] = 1
+                reset[b, t] = True
                 t = stop
-        return Batch(*(np.ascontiguousarray(array.T) for array in (x, y, weight, reset)))
+        return Batch(
+            np.ascontiguousarray(x.T),
+            np.ascontiguousarray(y.T),
+            np.ascontiguousarray(weight.T),
+            np.ascontiguousarray(reset.T),
+        )
 
     def _pick(self, borders: NDArray[np.float64]) -> int:
         index = int(np.searchsorted(borders, self._rng.random(), side="right"))
-        return min(index, borders.shape[0] - 1)
+        return min(index, len(borders) - 1)
 
     def _piece(self, index: int, most: int) -> _Piece:
         document, starts = self._documents[index], self._starts[index]
@@ -211,8 +216,7 @@ class Sampler:
             changed = corrupt(characters, kinds, self._rng)
             if changed is not None:
                 characters, kinds = changed.characters[:most], changed.kinds[:most]
-        real = (kinds == lexing.BRACKET).view(np.uint8)
-        labels, distances, fault = _index.bracket_labels(characters, real)
+        labels, distances, fault = _index.bracket_labels(characters, lexing.real_of(kinds))
         return _Piece(characters, labels, self._weights.of(labels, distances, fault))
 
 

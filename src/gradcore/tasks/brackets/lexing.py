@@ -52,12 +52,18 @@ class Document:
     digest: str
 
     def __len__(self) -> int:
-        return self.characters.shape[0]
+        return len(self.characters)
 
     @property
     def real(self) -> NDArray[np.uint8]:
         """Nonzero [n] uint8 where a bracket counts."""
-        return (self.kinds == BRACKET).view(np.uint8)
+        return real_of(self.kinds)
+
+
+def real_of(kinds: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Nonzero [n] uint8 where kinds [n] are BRACKET."""
+    real: NDArray[np.uint8] = (kinds == BRACKET).view(np.uint8)
+    return real
 
 
 def tokens_of(text: str) -> NDArray[np.uint8]:
@@ -183,7 +189,7 @@ class _Pending:
 
 def _begin(file: SourceFile, lex_cache: LexCache) -> _Pending | None:
     try:
-        text = sources.read(file)
+        text = sources.read_text(file.path)
     except OSError:
         return None
     return _Pending(file, text, lex_cache.get(text, file.language))

@@ -49,7 +49,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "faults": {
             "files": result.faults.files,
             "found_within_3_lines": result.faults.found,
-            "false_alarms": result.faults.false_alarms,
+            "false_alarms": evaluation.false_alarms,
         },
     }
 
@@ -142,5 +142,5 @@ def _facts(result: Result) -> list[str]:
         f"characters in {trained.seconds:.0f} s; exact gradients over up to "
         f"{trained.longest_sequence:,} steps. The whole job took {result.seconds:.0f} s.",
         f"One fault put into each of {faults.files:,} files: {faults.found:.1%} found within "
-        f"{NEAR} lines; false alarms in {faults.false_alarms:.1%} of the intact files.",
+        f"{NEAR} lines; false alarms in {evaluation.false_alarms:.1%} of the intact files.",
     ]

@@ -129,9 +129,9 @@ def held_out_groups(
     return frozenset(chosen[: len(groups) - 1] or groups[:1])
 
 
-def read(file: SourceFile) -> str:
-    """Text of a file, its line ends made "\\n". Raises OSError."""
-    raw = file.path.read_bytes()
+def read_text(path: Path) -> str:
+    """Text of a file, its line ends made "\\n"; UTF-8, else Latin-1. Raises OSError."""
+    raw = path.read_bytes()
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:

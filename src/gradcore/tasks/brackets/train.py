@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -93,20 +94,25 @@ def train(
     corpus: Corpus,
     options: Options,
     *,
-    seconds: float,
-    checkpoint: str | None = None,
+    seconds: float = math.inf,
+    characters: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     quiet: bool = False,
     on_stage: Callable[[Stage], None] | None = None,
 ) -> Trained:
-    """Trains a net for about `seconds`; every stage gets its share, the last at least one update.
+    """Trains a net for about `seconds` or on about `characters`, whichever comes first.
 
-    checkpoint: where the parameters are saved now and then and when Ctrl-C ends the training, which
-    then returns what there is. quiet: no progress.
+    Every stage gets its share of that, the last at least one update. Without a limit in seconds the
+    result is the same to the bit every time. checkpoint: where the parameters are saved now and
+    then and when Ctrl-C ends the training, which then returns what there is. quiet: no progress.
+    Raises ArgumentError without any limit.
     """
+    if math.isinf(seconds) and characters is None:
+        raise gd.ArgumentError("a limit is needed: give seconds or characters.")
     net = build(options)
     params = net.init(seed=options.seed)
     optimizer = gd.optim.Adam(params, lr=options.lr, clip=gd.clip.GlobalNorm(options.clip))
-    schedule = _Schedule(corpus, options, optimizer, seconds, on_stage)
+    schedule = _Schedule(corpus, options, optimizer, seconds, characters or math.inf, on_stage)
     trainer = gd.Trainer(
         net,
         params,
@@ -141,19 +147,21 @@ class _Schedule:
         options: Options,
         optimizer: gd.optim.Adam,
         seconds: float,
+        characters: float,
         on_stage: Callable[[Stage], None] | None,
     ) -> None:
         self.sampler = Sampler(corpus.train, seed=options.seed, corrupted=options.corrupted)
-        self.options, self.optimizer, self.seconds = options, optimizer, seconds
+        self.options, self.optimizer = options, optimizer
+        self.seconds, self.characters = seconds, characters
         self.on_stage = on_stage
         self.updates = dict.fromkeys(options.stages, 0)
 
     def batches(self) -> Iterator[gd.Batch]:
-        start = time.monotonic()
+        start, read = time.monotonic(), 0
         last = self.options.stages[-1]
         now: Stage | None = None
         while True:
-            part = (time.monotonic() - start) / self.seconds
+            part = max((time.monotonic() - start) / self.seconds, read / self.characters)
             if part >= 1 and self.updates[last]:
                 return
             stage = self.stage_at(part)
@@ -165,6 +173,7 @@ class _Schedule:
             yield gd.Batch(batch.x, batch.y, weight=batch.weight, reset=batch.reset)
             # Reached when the next batch is asked for, so when this one's update is done.
             self.updates[stage] += 1
+            read += batch.x.size
 
     def stage_at(self, part: float) -> Stage:
         total = sum(stage.share for stage in self.options.stages)
