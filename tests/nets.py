@@ -1,0 +1,45 @@
+"""Nets that tests go through: every cell, every kind of skip."""
+
+import gradcore as gd
+
+# name -> function of (inputs, hidden, **options)
+CELLS = {
+    "rnn": gd.RNN,
+    "relu": lambda i, h, **options: gd.RNN(i, h, nonlinearity="relu", **options),
+    "identity": lambda i, h, **options: gd.RNN(i, h, nonlinearity="identity", **options),
+    "lstm": gd.LSTM,
+    "gru": gd.GRU,
+}
+
+# A skip that adds with s = 1 doubles an unbounded cell's output at every lag: the tests that run
+# long keep s below that.
+SKIPS = {
+    "none": None,
+    "add": gd.Skip(1, kind="add", value=0.4),
+    "add learned": gd.Skip(2, kind="add", value=0.4, learned=True),
+    "mix": gd.Skip(5, kind="mix", value=0.3),
+    "mix learned": gd.Skip(3, kind="mix", learned=True),
+}
+
+
+def stack(
+    cell,
+    inputs,
+    hidden,
+    *,
+    layers=1,
+    skip=None,
+    residual=False,
+    bias=True,
+    vocabulary=None,
+    classes=None,
+):
+    """A net of equal layers; residual from the second on, or from the first if sizes allow."""
+    made = [] if vocabulary is None else [gd.Embedding(vocabulary, inputs)]
+    for i in range(layers):
+        width = hidden if i else inputs
+        through = residual and width == hidden
+        made.append(CELLS[cell](width, hidden, bias=bias, skip=skip, residual=through))
+    if classes is not None:
+        made.append(gd.Linear(hidden, classes, bias=bias))
+    return gd.Stack(*made)

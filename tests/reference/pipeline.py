@@ -1,0 +1,292 @@
+"""Whole nets, step by step: input or tokens -> layers -> head, forward, backward and tangent.
+
+Of sequence b, steps t >= lengths[b] hold the state and count for nothing: outputs there are zero
+and whatever lies in x is not looked at. reset[t, b] zeroes the state of sequence b before step t.
+"""
+
+from dataclasses import dataclass, field
+from importlib import import_module
+
+import numpy as np
+
+from . import skip
+
+
+@dataclass
+class State:
+    """past [k, B, H]: the last k outputs h, oldest first, k = 1 without a skip; c: [B, H] or None."""
+
+    past: np.ndarray
+    c: np.ndarray | None = None
+
+    def arrays(self):
+        return [self.past] if self.c is None else [self.past, self.c]
+
+
+@dataclass
+class LayerStep:
+    """What one layer did in one step. old: past[0], what the skip saw; h: what the products saw."""
+
+    zeroed: np.ndarray
+    input: np.ndarray
+    h: np.ndarray
+    old: np.ndarray
+    cell_h: np.ndarray
+    saved: object
+
+
+@dataclass
+class Step:
+    active: np.ndarray  # [B]
+    x: np.ndarray  # [B, I], or tokens [B]; zeros where not active
+    layers: list[LayerStep] = field(default_factory=list)
+    top: np.ndarray | None = None  # [B, H], what the head saw
+
+
+@dataclass
+class Trace:
+    outputs: np.ndarray  # [T, B, O]
+    state: list[State]  # after the last step of every sequence
+    steps: list[Step]
+
+
+@dataclass
+class Gradients:
+    params: dict
+    x: np.ndarray | None  # [T, B, I], None for tokens
+    state: list[State]
+
+
+# ---- reading the description
+
+
+def cell_of(layer):
+    return import_module(f".{type(layer).__name__.lower()}", __package__)
+
+
+def recurrent(net):
+    """(place in the Stack, layer) of the recurrent layers."""
+    return [(i, a) for i, a in enumerate(net.layers) if hasattr(a, "hidden_size")]
+
+
+def has_embedding(net):
+    return hasattr(net.layers[0], "num_embeddings")
+
+
+def has_head(net):
+    return hasattr(net.layers[-1], "out_features")
+
+
+def own(params, place):
+    """The parameters of one layer under their short names."""
+    prefix = f"{place}."
+    return {name[len(prefix) :]: a for name, a in params.items() if name.startswith(prefix)}
+
+
+def lag(layer):
+    return layer.skip.lag if layer.skip else 1
+
+
+def one_hot(tokens, size):
+    return (tokens[:, None] == np.arange(size)).astype(float)
+
+
+def zero_state(net, batch, dtype=float):
+    return [
+        State(
+            np.zeros((lag(layer), batch, layer.hidden_size), dtype),
+            np.zeros((batch, layer.hidden_size), dtype) if type(layer).__name__ == "LSTM" else None,
+        )
+        for _, layer in recurrent(net)
+    ]
+
+
+def map_states(function, *states):
+    """function on the corresponding arrays of several states."""
+    return [
+        State(*(function(*arrays) for arrays in zip(*(s.arrays() for s in layer), strict=True)))
+        for layer in zip(*states, strict=True)
+    ]
+
+
+def where(mask, a, b):
+    """a for the sequences of mask, else b; arrays [..., B, H] or [B]."""
+    return np.where(mask if a.ndim == 1 else mask[:, None], a, b)
+
+
+def chosen(mask, a, b):
+    """State a of one layer for the sequences of mask, else b."""
+    return map_states(lambda p, q: where(mask, p, q), [a], [b])[0]
+
+
+def cleared(mask, a):
+    """State a of one layer, zero for the sequences of mask."""
+    return map_states(lambda p: where(mask, np.zeros_like(p), p), [a])[0]
+
+
+# ---- forward
+
+
+def forward(net, params, x, *, lengths=None, reset=None, state=None):
+    """Runs all steps from `state`, by default zeros."""
+    n_steps, batch = x.shape[:2]
+    dtype = np.result_type(*params.values(), *([] if state is None else [state[0].past]))
+    if x.dtype.kind not in "iu":
+        dtype = np.result_type(dtype, x)
+    now = zero_state(net, batch, dtype) if state is None else state
+    outputs, steps = [], []
+    for t in range(n_steps):
+        active = np.full(batch, True) if lengths is None else t < np.asarray(lengths)
+        zeroed = np.full(batch, False) if reset is None else reset[t] & active
+        step = Step(active, where(active, x[t], np.zeros_like(x[t])))
+        if has_embedding(net):
+            signal = params["0.weight"][step.x]
+        elif x.dtype.kind in "iu":
+            signal = one_hot(step.x, recurrent(net)[0][1].input_size)
+        else:
+            signal = step.x
+        after = []
+        for (place, layer), before in zip(recurrent(net), now, strict=True):
+            new, record = layer_forward(layer, own(params, place), signal, before, zeroed)
+            after.append(chosen(active, new, before))
+            signal = new.past[-1] + signal if layer.residual else new.past[-1]
+            step.layers.append(record)
+        now, step.top = after, signal
+        output = affine(own(params, len(net.layers) - 1), signal) if has_head(net) else signal
+        outputs.append(where(active, output, np.zeros_like(output)))
+        steps.append(step)
+    return Trace(np.array(outputs), now, steps)
+
+
+def affine(params, signal):
+    return signal @ params["weight"].T + params.get("bias", 0.0)
+
+
+def layer_forward(layer, params, signal, before, zeroed):
+    before = cleared(zeroed, before)
+    h, old = before.past[-1], before.past[0]
+    x_pre = signal @ params["weight_ih"].T + params.get("bias_ih", 0.0)
+    h_pre = h @ params["weight_hh"].T + params.get("bias_hh", 0.0)
+    cell_state = (h,) if before.c is None else (h, before.c)
+    (cell_h, *rest), saved = cell_of(layer).forward(layer, x_pre, h_pre, cell_state)
+    new_h = skip.forward(layer, params, cell_h, old) if layer.skip else cell_h
+    new = State(np.concatenate([before.past[1:], new_h[None]]), *rest)
+    return new, LayerStep(zeroed, signal, h, old, cell_h, saved)
+
+
+# ---- backward
+
+
+def backward(net, params, trace, d_outputs, d_state=None):
+    """Gradients of sum(d_outputs * outputs), plus sum(d_state * state after the last step)."""
+    batch = d_outputs.shape[1]
+    adjoint = zero_state(net, batch) if d_state is None else d_state
+    total = {name: np.zeros_like(a) for name, a in params.items()}
+    d_x = []
+    for step, d_output in zip(trace.steps[::-1], d_outputs[::-1], strict=True):
+        adjoint, d_params, d_x_t = step_backward(net, params, step, d_output, adjoint)
+        for name, d in d_params.items():
+            total[name] += d
+        d_x.append(d_x_t)
+    return Gradients(total, None if d_x[0] is None else np.array(d_x[::-1]), adjoint)
+
+
+def step_backward(net, params, step, d_output, adjoint):
+    """The adjoint of the state before the step, and the step's share of the gradients."""
+    d_params = {}
+    d_signal = where(step.active, d_output, np.zeros_like(d_output))
+    if has_head(net):
+        place = len(net.layers) - 1
+        d_params[f"{place}.weight"] = d_signal.T @ step.top
+        d_params[f"{place}.bias"] = d_signal.sum(axis=0)
+        d_signal = d_signal @ params[f"{place}.weight"]
+    before = []
+    for (place, layer), record, after in reversed(
+        list(zip(recurrent(net), step.layers, adjoint, strict=True))
+    ):
+        inside = own(params, place)
+        d_before, d_signal, shares = layer_backward(
+            layer, inside, record, step.active, d_signal, after
+        )
+        before.insert(0, d_before)
+        d_params.update({f"{place}.{name}": d for name, d in shares.items()})
+    d_x = d_signal
+    if step.x.ndim == 1:
+        d_x = None
+        if has_embedding(net):
+            d_params["0.weight"] = one_hot(step.x, net.layers[0].num_embeddings).T @ d_signal
+    return before, {name: d for name, d in d_params.items() if name in params}, d_x
+
+
+def layer_backward(layer, params, record, active, d_signal, after):
+    """after: adjoint of the state after the step. Sequences that are not active pass it on."""
+    d_new = cleared(~active, after)
+    d_h = d_new.past[-1] + d_signal  # d_signal is zero where not active
+    d_cell_h, d_old, shares = d_h, np.zeros_like(d_h), {}
+    if layer.skip:
+        d_cell_h, d_old, shares = skip.backward(layer, params, record.cell_h, record.old, d_h)
+    d_cell = (d_cell_h,) if d_new.c is None else (d_cell_h, d_new.c)
+    d_x_pre, d_h_pre, (d_h_before, *rest) = cell_of(layer).backward(layer, record.saved, d_cell)
+    shares |= {
+        "weight_ih": d_x_pre.T @ record.input,
+        "weight_hh": d_h_pre.T @ record.h,
+        "bias_ih": d_x_pre.sum(axis=0),
+        "bias_hh": d_h_pre.sum(axis=0),
+    }
+    d_past = np.concatenate([np.zeros_like(d_h)[None], d_new.past[:-1]])
+    d_past[0] += d_old
+    d_past[-1] += d_h_before + d_h_pre @ params["weight_hh"]
+    d_before = chosen(active, cleared(record.zeroed, State(d_past, *rest)), after)
+    d_input = d_x_pre @ params["weight_ih"]
+    return d_before, d_input + d_signal if layer.residual else d_input, shares
+
+
+# ---- tangent
+
+
+def tangent(net, params, trace, t_params, t_x=None, t_state=None):
+    """Tangents of outputs and of the state after the last step, at a trace made by forward."""
+    batch = trace.outputs.shape[1]
+    now = zero_state(net, batch) if t_state is None else t_state
+    t_outputs = []
+    for t, step in enumerate(trace.steps):
+        if has_embedding(net):
+            t_signal = t_params["0.weight"][step.x]
+        elif step.x.ndim == 1 or t_x is None:
+            t_signal = np.zeros_like(step.layers[0].input)
+        else:
+            t_signal = where(step.active, t_x[t], np.zeros_like(t_x[t]))
+        after = []
+        for (place, layer), record, before in zip(recurrent(net), step.layers, now, strict=True):
+            new = layer_tangent(
+                layer, own(params, place), own(t_params, place), record, t_signal, before
+            )
+            after.append(chosen(step.active, new, before))
+            t_signal = new.past[-1] + t_signal if layer.residual else new.past[-1]
+        now, t_output = after, t_signal
+        if has_head(net):
+            place = len(net.layers) - 1
+            head, t_head = own(params, place), own(t_params, place)
+            t_output = t_signal @ head["weight"].T + affine(t_head, step.top)
+        t_outputs.append(where(step.active, t_output, np.zeros_like(t_output)))
+    return np.array(t_outputs), now
+
+
+def layer_tangent(layer, params, t_params, record, t_signal, before):
+    before = cleared(record.zeroed, before)
+    t_h, t_old = before.past[-1], before.past[0]
+    t_x_pre = (
+        t_signal @ params["weight_ih"].T
+        + record.input @ t_params["weight_ih"].T
+        + t_params.get("bias_ih", 0.0)
+    )
+    t_h_pre = (
+        t_h @ params["weight_hh"].T
+        + record.h @ t_params["weight_hh"].T
+        + t_params.get("bias_hh", 0.0)
+    )
+    t_cell_state = (t_h,) if before.c is None else (t_h, before.c)
+    t_cell_h, *rest = cell_of(layer).tangent(layer, record.saved, t_x_pre, t_h_pre, t_cell_state)
+    if layer.skip:
+        t_cell_h = skip.tangent(layer, params, t_params, record.cell_h, record.old, t_cell_h, t_old)
+    return State(np.concatenate([before.past[1:], t_cell_h[None]]), *rest)

@@ -1,0 +1,31 @@
+"""Every tolerance of the numerical tests, with its reason.
+
+Errors are norm-wise: |got - expected| / |expected| of a whole array, or of all gradients together
+where a single array may be small only because of cancellation.
+"""
+
+# Complex-step derivative against an analytic one: no difference is taken, so only the roundings of
+# two double computations of some thousand operations are left.
+COMPLEX_STEP = 1e-12
+
+# <J v, w> = <v, J^T w> in doubles; the two sums cancel by a factor of ten now and then.
+DOT_PRODUCT = 1e-11
+
+# Two double implementations of one formula that sum in other orders: some hundred units of
+# 1.1e-16, carried through a few hundred steps.
+DOUBLE = 1e-12
+
+# The core in float32 against doubles: 6e-8 per operation, carried through a few hundred steps of
+# recurrences that neither grow nor shrink errors much.
+SINGLE = 2e-5
+
+# float32 gradients at T = 10,000 for stable weights: the promise of docs/performance.md.
+SINGLE_LONG = 1e-5
+
+# Direction of a gradient after 16,000 steps of a linear recurrence: every step rounds once, so
+# relative errors add up to at most T * 1.1e-16 (T * 6e-8 in float32; they partly cancel).
+DOUBLE_SCALED = 5e-12
+SINGLE_SCALED = 2e-4
+
+# log10 of a norm whose direction is right to SINGLE_SCALED.
+LOG10_NORM = 1e-3
