@@ -1,0 +1,3 @@
+#include "check.h"
+
+GRADCORE_TEST_MAIN

@@ -1,0 +1,247 @@
+// The engine through its C ABI: mainly so that the sanitizers see every path. The exact comparisons
+// with references are in Python.
+#include <gradcore/gradcore.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <random>
+
+#include "check.h"
+
+namespace {
+
+constexpr int64_t T = 300, B = 3;  // three blocks, the last one short
+
+struct Case {
+  const char* name;
+  gc_cell cell;
+  gc_nonlinearity nonlinearity;
+  gc_skip skip;
+  bool learned, tokens, ragged, weighted, two_layers;
+  int64_t lag, hidden;
+  gc_loss_kind loss;
+};
+
+// An added skip may make a GRU grow without bound; a mixed one cannot.
+const std::vector<Case> cases = {
+    {"rnn tanh add", GC_RNN, GC_TANH, GC_SKIP_ADD, false, false, false, false, false, 1, 17,
+     GC_LOSS_MSE},
+    {"rnn relu tokens", GC_RNN, GC_RELU, GC_SKIP_NONE, false, true, false, false, false, 1, 3,
+     GC_LOSS_CROSS_ENTROPY},
+    {"lstm", GC_LSTM, GC_TANH, GC_SKIP_NONE, false, false, false, true, true, 1, 9, GC_LOSS_BCE},
+    {"lstm skip ragged", GC_LSTM, GC_TANH, GC_SKIP_ADD, true, true, true, true, true, 130, 5,
+     GC_LOSS_CROSS_ENTROPY},
+    {"gru mix ragged", GC_GRU, GC_TANH, GC_SKIP_MIX, true, false, true, false, true, 3, 7,
+     GC_LOSS_MSE},
+    {"gru mix tokens", GC_GRU, GC_TANH, GC_SKIP_MIX, false, true, false, false, false, 2, 33,
+     GC_LOSS_CROSS_ENTROPY},
+};
+
+// A net with random parameters and a batch; run() executes plans over it.
+class Problem {
+ public:
+  explicit Problem(const Case& one) : one_(one) {
+    const int64_t inputs = 4, width = one.tokens ? embedding : inputs;
+    for (int l = 0; l < (one.two_layers ? 2 : 1); l++) {
+      gc_layer layer{};
+      layer.cell = one.cell;
+      layer.nonlinearity = one.nonlinearity;
+      layer.input_size = l == 0 ? width : one.hidden;
+      layer.hidden_size = one.hidden;
+      layer.bias = 1;
+      layer.residual = l == 1;
+      layer.skip_kind = one.skip;
+      layer.skip_learned = one.learned;
+      layer.skip_lag = one.lag;
+      layer.skip_value = 0.2;
+      layers_.push_back(layer);
+    }
+    net_.dtype = GC_FLOAT64;
+    net_.embedding_rows = one.tokens ? vocabulary : 0;
+    net_.embedding_dim = one.tokens ? embedding : 0;
+    net_.n_layers = static_cast<int32_t>(layers_.size());
+    net_.layers = layers_.data();
+    net_.head_outputs = outputs;
+    net_.head_bias = 1;
+    const int64_t n = gc_net_parameters(&net_);
+    CHECK(n > 0);
+    params = normal(n, 0.15);
+    x_ = normal(T * B * inputs, 1);
+    target_ = normal(T * B * outputs, 1);
+    for (double& value : target_)
+      if (one.loss == GC_LOSS_BCE) value = value > 0;
+    for (int64_t i = 0; i < T * B; i++) {
+      tokens_.push_back(static_cast<int64_t>(engine_() % vocabulary));
+      classes_.push_back(i % 11 == 5 ? -100 : static_cast<int64_t>(engine_() % outputs));
+      reset_.push_back(one.ragged && engine_() % 50 == 0);
+    }
+    lengths_ = {T, 0, 200};
+    weight_ = normal(T * B, 1);
+    for (double& value : weight_) value = std::abs(value);
+    state_ = normal(gc_net_state_size(&net_, B), 0.5);
+  }
+
+  std::vector<double> normal(int64_t n, double scale) {
+    std::normal_distribution<double> distribution(0, scale);
+    std::vector<double> out;
+    for (int64_t i = 0; i < n; i++) out.push_back(distribution(engine_));
+    return out;
+  }
+
+  gc_call call() {
+    gc_call c{};
+    c.steps = T;
+    c.batch = B;
+    c.params = params.data();
+    c.x = one_.tokens ? nullptr : x_.data();
+    c.tokens = one_.tokens ? tokens_.data() : nullptr;
+    c.token_bytes = 8;
+    c.lengths = one_.ragged ? lengths_.data() : nullptr;
+    c.reset = one_.ragged ? reset_.data() : nullptr;
+    c.state = state_.data();
+    c.loss = one_.loss;
+    c.target = one_.loss == GC_LOSS_CROSS_ENTROPY ? static_cast<const void*>(classes_.data())
+                                                  : target_.data();
+    c.weight = one_.weighted ? weight_.data() : nullptr;
+    c.ignore_index = -100;
+    c.exact_threads = 1;
+    c.threads = 1;
+    return c;
+  }
+
+  double loss() {
+    gc_call c = call();
+    gc_op op{};
+    op.kind = GC_OP_EMIT;
+    op.from_slot = GC_FROM_START;
+    op.to_slot = GC_TO_NOWHERE;
+    op.t1 = T;
+    std::vector<double> out(static_cast<size_t>(T * B * outputs));
+    c.ops = &op;
+    c.n_ops = 1;
+    c.segment_steps = T;
+    c.outputs = out.data();
+    CHECK_EQUAL(gc_run(&net_, &c), GC_OK);
+    return c.loss_value;
+  }
+
+  // All gradients one after the other, with `segment` steps (a multiple of a block) between
+  // boundary states.
+  std::vector<double> gradient(int64_t segment, int threads, gc_call c) {
+    std::vector<gc_op> ops;
+    const int64_t n = (T + segment - 1) / segment;
+    auto add = [&](gc_op_kind kind, int64_t i, int64_t from, int64_t to) {
+      gc_op op{};
+      op.kind = kind;
+      op.from_slot = static_cast<int32_t>(from);
+      op.to_slot = static_cast<int32_t>(to);
+      op.t0 = i * segment;
+      op.t1 = std::min(T, op.t0 + segment);
+      ops.push_back(op);
+    };
+    for (int64_t i = 0; i < n - 1; i++)
+      add(GC_OP_FORWARD, i, i == 0 ? GC_FROM_START : GC_FROM_PREVIOUS, i);
+    add(GC_OP_TAPE, n - 1, n == 1 ? GC_FROM_START : GC_FROM_PREVIOUS, GC_TO_NOWHERE);
+    add(GC_OP_BACKWARD, n - 1, 0, GC_TO_NOWHERE);
+    for (int64_t i = n - 2; i >= 0; i--) {
+      add(GC_OP_TAPE, i, i == 0 ? int64_t{GC_FROM_START} : i - 1, GC_TO_NOWHERE);
+      add(GC_OP_BACKWARD, i, 0, GC_TO_NOWHERE);
+    }
+    std::vector<double> grads(params.size()), dx(one_.tokens ? 0 : x_.size()),
+        dstate(state_.size());
+    std::vector<int32_t> dx_exponent(T), dstate_exponent(layers_.size());
+    c.ops = ops.data();
+    c.n_ops = static_cast<int64_t>(ops.size());
+    c.segment_steps = std::min(T, segment);
+    c.n_slots = n;
+    c.threads = threads;
+    c.grads = grads.data();
+    c.dx = dx.empty() ? nullptr : dx.data();
+    c.dx_exponent = dx.empty() ? nullptr : dx_exponent.data();
+    c.dstate = dstate.data();
+    c.dstate_exponent = dstate_exponent.data();
+    status = gc_run(&net_, &c);
+    where_step = c.where_step;
+    CHECK_EQUAL(c.grads_exponent, int64_t{0});
+    for (const std::vector<double>& part : {dx, dstate})
+      grads.insert(grads.end(), part.begin(), part.end());
+    grads.push_back(c.loss_value);
+    return grads;
+  }
+
+  static constexpr int64_t vocabulary = 6, embedding = 4, outputs = 3;
+  std::vector<double> params;
+  gc_status status = GC_OK;
+  int64_t where_step = -1;
+
+ private:
+  const Case& one_;
+  std::mt19937_64 engine_{7};
+  std::vector<gc_layer> layers_;
+  gc_net net_{};
+  std::vector<double> x_, target_, weight_, state_;
+  std::vector<int64_t> tokens_, classes_, lengths_;
+  std::vector<uint8_t> reset_;
+};
+
+}  // namespace
+
+TEST(gradient_is_the_derivative_of_the_loss) {
+  for (const Case& one : cases) {
+    Problem problem(one);
+    const std::vector<double> gradient = problem.gradient(T, 1, problem.call());
+    CHECK_EQUAL(problem.status, GC_OK);
+    const std::vector<double> before = problem.params;
+    const std::vector<double> direction = problem.normal(static_cast<int64_t>(before.size()), 1);
+    double along = 0;
+    for (size_t i = 0; i < before.size(); i++) along += gradient[i] * direction[i];
+    // Fourth-order central difference: its error is near 1e-11 at this step, that of the losses'
+    // rounding below.
+    const double step = 1e-4;
+    auto at = [&](double t) {
+      for (size_t i = 0; i < before.size(); i++) problem.params[i] = before[i] + t * direction[i];
+      return problem.loss();
+    };
+    const double difference =
+        (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12 * step);
+    if (one.nonlinearity != GC_RELU)  // its kinks spoil differences
+      CHECK_NEAR(along, difference, 1e-6 * std::abs(difference) + 1e-9);
+    problem.params = before;
+    CHECK_NEAR(gradient.back(), problem.loss(), 1e-12 * std::abs(gradient.back()));
+  }
+}
+
+TEST(segments_and_threads_give_the_same_bits) {
+  for (const Case& one : cases) {
+    Problem problem(one);
+    const std::vector<double> whole = problem.gradient(384, 1, problem.call());
+    for (const int threads : {1, 2, 3})
+      for (const int64_t segment : {int64_t{128}, int64_t{256}}) {
+        const std::vector<double> again = problem.gradient(segment, threads, problem.call());
+        CHECK_EQUAL(problem.status, GC_OK);
+        CHECK(again == whole);
+      }
+  }
+}
+
+TEST(non_finite_forward_is_located) {
+  Problem problem(cases[0]);
+  for (double& value : problem.params) value = std::nan("");
+  problem.gradient(128, 2, problem.call());
+  CHECK_EQUAL(problem.status, GC_NONFINITE);
+  CHECK_EQUAL(problem.where_step, int64_t{0});
+}
+
+TEST(poll_that_refuses_stops_the_call) {
+  Problem problem(cases[2]);
+  gc_call call = problem.call();
+  call.poll = [](void*, int64_t, int64_t) -> int32_t { return 1; };
+  problem.gradient(128, 2, call);
+  CHECK_EQUAL(problem.status, GC_INTERRUPTED);
+}
+
+TEST(invalid_net_is_refused_with_a_message) {
+  gc_net net{};
+  CHECK_EQUAL(gc_net_parameters(&net), int64_t{-1});
+  CHECK(std::strlen(gc_last_error()) > 0);
+}
