@@ -120,6 +120,8 @@ def _make(kind: type[Any], options: dict[str, Any]) -> Any:
         )
     try:
         return kind(**options)
+    except GradcoreError:
+        raise
     except TypeError as error:
         raise CheckpointError(f"{kind.__name__} is not described in full: {error}") from error
 

@@ -1,0 +1,191 @@
+"""Optimizers against torch.optim in float64, clipping, reports and errors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import gradcore as gd
+
+NET = gd.Stack(gd.LSTM(3, 17), gd.Linear(17, 2))
+OPTIMIZERS = {
+    "sgd": (gd.optim.SGD, "SGD", {"lr": 0.1}),
+    "sgd-decay": (gd.optim.SGD, "SGD", {"lr": 0.1, "weight_decay": 0.05}),
+    "momentum": (gd.optim.SGD, "SGD", {"lr": 0.1, "momentum": 0.9}),
+    "dampening": (
+        gd.optim.SGD,
+        "SGD",
+        {"lr": 0.1, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.01},
+    ),
+    "nesterov": (gd.optim.SGD, "SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+    "adam": (gd.optim.Adam, "Adam", {}),
+    "adam-options": (
+        gd.optim.Adam,
+        "Adam",
+        {"lr": 0.02, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1},
+    ),
+    "adamw": (gd.optim.AdamW, "AdamW", {"lr": 0.02}),
+    "adamw-decay": (gd.optim.AdamW, "AdamW", {"lr": 0.02, "weight_decay": 0.2}),
+}
+
+
+def gradients(count, scale=1.0):
+    rng = np.random.default_rng(5)
+    return [scale * rng.standard_normal(NET.n_parameters) for _ in range(count)]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("max_norm", [None, 2.0])
+def test_trajectories_are_those_of_torch(name, max_norm):
+    torch = pytest.importorskip("torch")
+    kind, torch_name, options = OPTIMIZERS[name]
+    params = NET.init(seed=2, dtype="float64")
+    theirs = torch.nn.Parameter(torch.from_numpy(params.flat.copy()))
+    torch_optimizer = getattr(torch.optim, torch_name)([theirs], **options)
+    clip = None if max_norm is None else gd.clip.GlobalNorm(max_norm)
+    optimizer = kind(params, **{"lr": 1e-3, **options}, clip=clip)
+    for i, flat in enumerate(gradients(12)):
+        if i == 6:
+            optimizer.lr = torch_optimizer.param_groups[0]["lr"] = 0.03
+        before = params.flat.copy()
+        report = optimizer.step(gd.Grads(NET, flat))
+        norm = np.linalg.norm(flat)
+        factor = 1.0 if max_norm is None else min(1.0, max_norm / norm)
+        theirs.grad = torch.from_numpy(factor * flat)
+        torch_optimizer.step()
+        np.testing.assert_allclose(params.flat, theirs.detach().numpy(), rtol=1e-11, atol=1e-14)
+        assert report.grad_norm_log10 == pytest.approx(math.log10(norm), abs=1e-12)
+        assert report.clipped == (factor < 1.0)
+        assert report.clip_scale == pytest.approx(factor, rel=1e-12)
+        assert report.param_norm == pytest.approx(np.linalg.norm(before), rel=1e-12)
+        assert report.update_norm == pytest.approx(np.linalg.norm(params.flat - before), rel=1e-9)
+    assert optimizer.steps == 12
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_float32_follows_float64(name):
+    kind, _, options = OPTIMIZERS[name]
+    double = NET.init(seed=2, dtype="float64")
+    single = double.astype("float32")
+    optimizers = [kind(p, **{"lr": 1e-3, **options}) for p in (double, single)]
+    for flat in gradients(5):
+        optimizers[0].step(gd.Grads(NET, flat))
+        optimizers[1].step(gd.Grads(NET, flat.astype(np.float32)))
+    # Rounding of 5 updates of size about lr, and of the parameters themselves.
+    np.testing.assert_allclose(single.flat, double.flat, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_give_the_same_bits(threads):
+    net = gd.Stack(gd.LSTM(3, 97))
+    results = []
+    for count in (1, threads):
+        params = net.init()
+        optimizer = gd.optim.Adam(params, clip=gd.clip.GlobalNorm(0.5))
+        flat = np.random.default_rng(0).standard_normal(net.n_parameters).astype(np.float32)
+        reports = [optimizer.step(gd.Grads(net, flat), threads=count) for _ in range(3)]
+        results.append((params, reports))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("exponent", [-3000, -40, 40, 3000])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_scaled_gradient_is_clipped_to_the_right_step(exponent, dtype):
+    flat = gradients(1)[0].astype(dtype)
+    params, same = NET.init(dtype=dtype), NET.init(dtype=dtype)
+    clip = gd.clip.GlobalNorm(1e-3)
+    report = gd.optim.SGD(params, 0.5, clip=clip).step(gd.Grads(NET, flat, exponent))
+    norm = np.linalg.norm(flat.astype(np.float64))
+    expected = math.log10(norm) + exponent * math.log10(2)
+    assert report.grad_norm_log10 == pytest.approx(expected, rel=1e-12)
+    assert report.clipped == (expected > -3)
+    if report.clipped:
+        gd.optim.SGD(same, 0.5, clip=clip).step(gd.Grads(NET, flat))
+        tolerance = 1e-6 if dtype == "float32" else 1e-14
+        np.testing.assert_allclose(params.flat, same.flat, rtol=tolerance, atol=tolerance * 1e-3)
+    else:
+        assert report.clip_scale == 1.0
+        assert report.update_norm <= 0.5 * 10 ** max(expected, -300) * (1 + 1e-5)
+
+
+def test_an_exponent_needs_a_clip():
+    params = NET.init()
+    before = params.copy()
+    optimizer = gd.optim.SGD(params, 0.1)
+    with pytest.raises(gd.ArgumentError, match=r"2\*\*500.*clip=gradcore\.clip\.GlobalNorm"):
+        optimizer.step(gd.Grads(NET, before.flat, 500))
+    assert params == before
+    assert optimizer.steps == 0
+
+
+def test_zero_gradient():
+    params = NET.init(dtype="float64")
+    before = params.copy()
+    optimizer = gd.optim.SGD(params, 0.1, clip=gd.clip.GlobalNorm(1.0))
+    report = optimizer.step(gd.Grads(NET, np.zeros(NET.n_parameters)))
+    assert report.grad_norm_log10 == -math.inf
+    assert not report.clipped
+    assert report.update_norm == 0.0
+    assert params == before
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_non_finite_gradient_is_located_and_changes_nothing(bad):
+    params = NET.init(dtype="float64")
+    optimizer = gd.optim.Adam(params)
+    optimizer.step(gd.Grads(NET, gradients(1)[0]))
+    before, moments = params.copy(), [m.copy() for m in optimizer.moments]
+    grads = gd.Grads(NET, gradients(1)[0])
+    grads["0.weight_hh"][5, 3] = bad
+    with pytest.raises(gd.NonFiniteError, match=rf"that of 0\.weight_hh\[5, 3\] is {bad}"):
+        optimizer.step(grads)
+    assert params == before
+    for moment, kept in zip(optimizer.moments, moments, strict=True):
+        np.testing.assert_array_equal(moment, kept)
+    assert optimizer.steps == 1
+
+
+def test_gradients_of_another_net_or_dtype():
+    optimizer = gd.optim.SGD(NET.init(), 0.1)
+    other = gd.Stack(gd.LSTM(3, 16))
+    with pytest.raises(gd.ShapeError, match="grads must be laid out like the optimizer's params"):
+        optimizer.step(gd.Grads(other, np.zeros(other.n_parameters, np.float32)))
+    with pytest.raises(gd.ShapeError, match=r"float32 for.*they are float64"):
+        optimizer.step(gd.Grads(NET, np.zeros(NET.n_parameters)))
+    with pytest.raises(gd.DTypeError, match=r"grads must be gradcore\.Grads"):
+        optimizer.step(np.zeros(NET.n_parameters))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda p: gd.optim.SGD(p, -0.1), gd.ArgumentError, r"lr must be >= 0; got -0\.1"),
+        (lambda p: gd.optim.SGD(p, "0.1"), gd.DTypeError, "lr must be a number"),
+        (lambda p: gd.optim.SGD(p, 0.1, momentum=-1), gd.ArgumentError, "momentum must be >= 0"),
+        (lambda p: gd.optim.SGD(p, 0.1, nesterov=True), gd.ArgumentError, "momentum > 0 and"),
+        (lambda p: gd.optim.SGD(p, 0.1, weight_decay=-1), gd.ArgumentError, "weight_decay must be"),
+        (lambda p: gd.optim.SGD(p, 0.1, clip=1.0), gd.DTypeError, r"clip must be a gradcore\.clip"),
+        (
+            lambda p: gd.optim.Adam(p, betas=(0.9, 1.0)),
+            gd.ArgumentError,
+            r"betas\[1\] must be >= 0",
+        ),
+        (lambda p: gd.optim.Adam(p, betas=0.9), gd.DTypeError, "betas must be two numbers"),
+        (lambda p: gd.optim.Adam(p, eps=math.nan), gd.ArgumentError, "eps must be finite"),
+        (lambda p: gd.optim.Adam(p.flat), gd.DTypeError, r"params must be gradcore\.Params"),
+        (lambda p: gd.clip.GlobalNorm(0), gd.ArgumentError, r"GlobalNorm\.max_norm must be > 0"),
+        (lambda p: gd.clip.GlobalNorm(math.inf), gd.ArgumentError, "max_norm must be finite"),
+    ],
+)
+def test_wrong_options(make, error, message):
+    with pytest.raises(error, match=message):
+        make(NET.init())
+
+
+def test_a_wrong_rate_is_refused_when_set():
+    optimizer = gd.optim.SGD(NET.init(), 0.1)
+    with pytest.raises(gd.ArgumentError, match="lr must be finite"):
+        optimizer.lr = math.inf
+    assert optimizer.lr == 0.1
