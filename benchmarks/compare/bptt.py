@@ -24,26 +24,15 @@ import numpy as np
 
 import gradcore as gd
 
-ROWS = [
-    (cell, hidden, batch)
-    for cell, sizes in {
-        "LSTM": [
-            (32, 1),
-            (32, 8),
-            (64, 1),
-            (64, 8),
-            (64, 32),
-            (128, 1),
-            (128, 8),
-            (128, 32),
-            (256, 1),
-            (256, 8),
-        ],
-        "GRU": [(32, 1), (32, 8), (64, 1), (64, 32), (128, 1), (128, 8), (256, 1), (256, 8)],
-        "RNN": [(32, 1), (128, 1), (128, 8), (256, 1), (256, 8)],
-    }.items()
-    for hidden, batch in sizes
-]
+SIZES = {  # (H, B), the rows that the published comparison uses
+    "LSTM": (
+        *((32, 1), (32, 8), (64, 1), (64, 8), (64, 32)),
+        *((128, 1), (128, 8), (128, 32), (256, 1), (256, 8)),
+    ),
+    "GRU": ((32, 1), (32, 8), (64, 1), (64, 32), (128, 1), (128, 8), (256, 1), (256, 8)),
+    "RNN": ((32, 1), (128, 1), (128, 8), (256, 1), (256, 8)),
+}
+ROWS = [(cell, hidden, batch) for cell, sizes in SIZES.items() for hidden, batch in sizes]
 INPUTS = 16
 GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
 Gradients = dict[str, np.ndarray]
