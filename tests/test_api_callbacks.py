@@ -131,8 +131,13 @@ def test_execution_settings_are_local_and_undone():
     assert not current().exact_threads
 
 
-def test_exact_threads_are_what_runs():
+def test_exact_threads_give_the_same_bits():
     x, y = data(300)
+    expected = CALLS["value_and_grad"](x, y, threads=1)
+    assert expected.threads == 1
     with override(exact_threads=True):
-        for threads in (1, 2, 3):
-            assert CALLS["value_and_grad"](x, y, threads=threads).threads == threads
+        for threads in (2, 3):
+            result = CALLS["value_and_grad"](x, y, threads=threads)
+            # A team that the machine starves goes on with one thread.
+            assert result.threads in (1, threads)
+            assert result.grads == expected.grads
