@@ -14,7 +14,7 @@ from . import skip
 
 @dataclass
 class State:
-    """past [k, B, H]: the last k outputs h, oldest first, k = 1 without a skip; c: [B, H] or None."""
+    """past [k, B, H]: the last k outputs h, oldest first (k = 1 without skip); c [B, H] or None."""
 
     past: np.ndarray
     c: np.ndarray | None = None

@@ -1,0 +1,271 @@
+"""gradcore against the float64 reference: values and all gradients, in both precisions.
+
+The cases are a pairwise sample over cells, sizes round the lane widths, skips, masks, losses,
+instruction sets, threads and budgets.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gradcore as gd
+import tolerances
+from gradcore import _core
+from nets import CELLS, stack
+from pairwise import covering
+from problem import (
+    assert_agree,
+    by_core,
+    by_reference,
+    core_arguments,
+    error,
+    from_core,
+    isa,
+    norm,
+    random_problem,
+)
+from reference import losses
+
+BLOCK = _core.block_steps()
+
+# A short lag is subtracted: added to a GRU's z h it could make the net explode.
+SKIPS = {
+    "none": None,
+    "lag 1": gd.Skip(1, kind="add", value=-0.4),
+    "lag 2, learned": gd.Skip(2, kind="add", value=-0.3, learned=True),
+    "lag 5": gd.Skip(5, kind="mix", value=0.3),
+    "lag 7, learned": gd.Skip(7, kind="mix", learned=True),
+    "longer than a block": gd.Skip(BLOCK + 2, kind="add", value=0.5, learned=True),
+    "longer than T": gd.Skip(311, kind="mix", value=0.6),
+}
+LOSSES = {
+    "cross entropy": gd.loss.CrossEntropy(),
+    "cross entropy, sum, last": gd.loss.CrossEntropy(reduction="sum", step="last"),
+    "binary": gd.loss.BinaryCrossEntropy(),
+    "binary, sum, last": gd.loss.BinaryCrossEntropy(reduction="sum", step="last"),
+    "squares, last": gd.loss.MeanSquaredError(step="last"),
+    "squares, sum": gd.loss.MeanSquaredError(reduction="sum"),
+}
+SIZES = [1, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 97]
+
+FACTORS = {
+    "cell": list(CELLS),
+    "hidden": SIZES,
+    "inputs": [1, 3, 8, 17, 33],
+    "batch": [1, 2, 3, 5, 9],
+    "steps": [1, 7, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 44],
+    "layers": [1, 2, 3],
+    "skip": list(SKIPS),
+    "residual": [False, True],
+    "bias": [True, False],
+    "source": ["floats", "tokens", "embedding"],
+    "classes": [None, 1, 5, 17],
+    "loss": list(LOSSES),
+    "weight": [False, True],
+    "lengths": [False, True],
+    "reset": [False, True],
+    "state": [False, True],
+    "dtype": ["float32", "float64"],
+    "isa": _core.isa_available(),
+    "threads": [1, 2, 3],
+    "memory": ["full", "smallest"],
+}
+CASES = covering(FACTORS, seed=1) + covering(FACTORS, seed=2)
+
+
+def smallest_budget(problem, dtype, threads):
+    """The least number of bytes that value_and_grad and apply both accept."""
+    try:
+        by_core(problem, dtype, memory=1, threads=threads)
+    except gd.MemoryBudgetError as refused:
+        smallest = refused.smallest
+    assert smallest > 1
+    return smallest
+
+
+def label(case):
+    return "-".join(str(value) for value in case.values()).replace(" ", "_")
+
+
+def problem_of(case, seed):
+    inputs = case["inputs"]
+    if case["residual"]:
+        # Bare tokens have no sum with the first layer's output; later layers are residual then.
+        inputs = case["hidden"] + (case["source"] == "tokens")
+    net = stack(
+        case["cell"],
+        inputs,
+        case["hidden"],
+        layers=case["layers"],
+        skip=SKIPS[case["skip"]],
+        residual=case["residual"],
+        bias=case["bias"],
+        vocabulary=11 if case["source"] == "embedding" else None,
+        classes=case["classes"],
+    )
+    return random_problem(
+        net,
+        LOSSES[case["loss"]],
+        case["steps"],
+        case["batch"],
+        seed=seed,
+        tokens=case["source"] == "tokens",
+        weight=case["weight"],
+        lengths=case["lengths"],
+        reset=case["reset"],
+        state=case["state"],
+    )
+
+
+def check(case, seed):
+    problem = problem_of(case, seed)
+    expected = by_reference(problem)
+    memory = case["memory"]
+    with isa(case["isa"]):
+        if memory == "smallest":
+            memory = smallest_budget(problem, case["dtype"], case["threads"])
+        got = by_core(problem, case["dtype"], memory=memory, threads=case["threads"])
+    tolerance = tolerances.SINGLE if case["dtype"] == "float32" else tolerances.DOUBLE
+    assert_agree(got, expected, tolerance)
+
+
+@pytest.mark.parametrize(("seed", "case"), list(enumerate(CASES)), ids=map(label, CASES))
+def test_pairs_of_settings(seed, case):
+    check(case, seed)
+
+
+# Triples of settings and sizes that no pair suggests.
+anything = st.fixed_dictionaries({name: st.sampled_from(v) for name, v in FACTORS.items()})
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@given(case=anything, seed=st.integers(0, 2**16))
+def test_any_settings(case, seed):
+    check(case, seed)
+
+
+def both(problem, **how):
+    for dtype, tolerance in (("float64", tolerances.DOUBLE), ("float32", tolerances.SINGLE)):
+        assert_agree(by_core(problem, dtype, **how), by_reference(problem), tolerance)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("step", ["all", "last"])
+def test_class_weights_and_ignored_targets(step, reduction):
+    weight = [0.5, 2.0, 0.0, 1.0, 3.0]
+    loss = gd.loss.CrossEntropy(weight=weight, ignore_index=2, step=step, reduction=reduction)
+    net = stack("lstm", 6, 9, classes=5)
+    problem = random_problem(
+        net, loss, 140, 6, seed=1, weight=True, lengths=True, reset=True, state=True
+    )
+    assert (problem.y == 2).any() or step == "last"
+    both(problem)
+
+
+def test_loss_of_nothing_is_zero():
+    net = stack("gru", 3, 8, classes=4)
+    loss = gd.loss.CrossEntropy(ignore_index=1)
+    problem = random_problem(net, loss, 5, 2, seed=2)
+    problem.y[:] = 1
+    got = by_core(problem)
+    assert got.loss == 0.0
+    assert norm(got.params.values()) == 0.0
+    both(problem)
+
+
+def test_one_cell_after_another():
+    net = gd.Stack(
+        gd.Embedding(13, 7),
+        gd.LSTM(7, 17, skip=gd.Skip(3)),
+        gd.GRU(17, 9, bias=False),
+        gd.RNN(9, 9, residual=True, skip=gd.Skip(2, kind="mix", learned=True)),
+        gd.LSTM(9, 33),
+        gd.Linear(33, 6),
+    )
+    problem = random_problem(
+        net, gd.loss.CrossEntropy(), 150, 5, seed=3, lengths=True, reset=True, state=True
+    )
+    both(problem, threads=2)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_large_weights(cell):
+    """Saturated gates, where 1 - tanh(a)^2 would lose all digits if the cell computed it so."""
+    net = stack(cell, 5, 16, classes=3)
+    problem = random_problem(net, gd.loss.CrossEntropy(), 6, 3, seed=4, gain=12.0, state=True)
+    got = by_core(problem)
+    assert_agree(got, by_reference(problem), tolerances.DOUBLE_SATURATED)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("memory", ["full", "smallest"])
+def test_loss_of_ones_own(memory, dtype):
+    """A function (outputs, t0, t1) -> (loss, d_outputs), here cross-entropy over again."""
+    net = stack("lstm", 5, 9, layers=2, classes=4)
+    loss = gd.loss.CrossEntropy(reduction="sum")
+    problem = random_problem(net, loss, 400, 3, seed=5, lengths=True)
+    expected = by_reference(problem)
+    seen = []
+
+    def function(outputs, t0, t1):
+        seen.append((t0, t1))
+        lengths = np.clip(problem.lengths - t0, 0, t1 - t0)
+        value, slopes = losses.evaluate(
+            loss, outputs.astype(float), problem.y[t0:t1], lengths=lengths
+        )
+        return float(value), slopes.astype(dtype)
+
+    arguments, keywords = core_arguments(problem, dtype)
+    if memory == "smallest":
+        with pytest.raises(gd.MemoryBudgetError) as refused:
+            gd.value_and_grad(*arguments, **keywords, loss=function, memory=1)
+        memory = refused.value.smallest
+    r = gd.value_and_grad(*arguments, **keywords, loss=function, memory=memory)
+    assert r.arena_bytes <= r.plan.bytes
+    assert sorted(seen)[0][0] == 0
+    assert max(seen)[1] == 400
+    assert len(seen) == (1 if memory == "full" else 4)
+    tolerance = tolerances.SINGLE if dtype == "float32" else tolerances.DOUBLE
+    assert r.loss == pytest.approx(expected.loss, rel=tolerance)
+    for name, array in expected.params.items():
+        assert error(r.grads[name].astype(float), array) <= tolerance
+    for name, array in from_core(net, r.state).items():
+        assert error(array, expected.state[name]) <= tolerance
+
+
+def test_garbage_in_loss_functions_padding_is_left_out():
+    """d_outputs past a sequence's end count for nothing, whatever the function returns there."""
+    net = stack("rnn", 3, 8, classes=2)
+    problem = random_problem(
+        net, gd.loss.MeanSquaredError(reduction="sum"), 20, 4, seed=6, lengths=True
+    )
+    late = np.arange(20)[:, None] >= problem.lengths
+
+    def function(outputs, t0, t1):
+        assert not outputs[late[t0:t1]].any()
+        slopes = 2 * (outputs - np.where(late[..., None], 0.0, problem.y)[t0:t1])
+        slopes[late[t0:t1]] = 1e9
+        return 0.0, slopes
+
+    arguments, keywords = core_arguments(problem, "float64")
+    r = gd.value_and_grad(*arguments, **keywords, loss=function)
+    for name, array in by_reference(problem).params.items():
+        assert error(r.grads[name], array) <= tolerances.DOUBLE
+
+
+def test_residual_over_bare_tokens_is_refused():
+    net = gd.Stack(gd.RNN(7, 7, residual=True), gd.Linear(7, 3))
+    problem = random_problem(net, gd.loss.CrossEntropy(), 20, 2, seed=7, tokens=True)
+    with pytest.raises(gd.ArgumentError, match=r"residual first layer .* tokens are no such input"):
+        by_core(problem)
+
+
+@pytest.mark.parametrize("tokens", [np.uint8, np.int32, np.int64])
+def test_dtypes_of_tokens(tokens):
+    net = stack("gru", 19, 8, classes=3)
+    problem = random_problem(net, gd.loss.CrossEntropy(), 30, 3, seed=8, tokens=True)
+    problem = replace(problem, x=problem.x.astype(tokens))
+    both(problem)
