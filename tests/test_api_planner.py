@@ -9,14 +9,16 @@ import pytest
 
 import gradcore as gd
 from gradcore import _core
-from gradcore.bptt import (
+from gradcore._schedule import (
     FROM_PREVIOUS,
     FROM_START,
     TO_NOWHERE,
     OpKind,
     forward_ops,
     gradient_ops,
+    slots,
 )
+from gradcore.bptt import CHEAP_BLOCKS, FORWARD_BLOCKS, Workload, _predictor
 
 BLOCK = _core.block_steps()
 NET = gd.Stack(gd.Embedding(11, 4), gd.LSTM(4, 9, skip=gd.Skip(3)), gd.GRU(9, 8), gd.Linear(8, 5))
@@ -42,21 +44,29 @@ def walk(ops, steps):
 
 
 @pytest.mark.parametrize("steps", [1, 127, 128, 129, 256, 257, 640, 1000])
-@pytest.mark.parametrize("blocks", [1, 2, 3, 8])
-def test_gradient_ops_cover_every_step_once_backward(steps, blocks):
-    segment = min(blocks * BLOCK, steps)
-    ops = gradient_ops(steps, segment)
-    backward, slots = walk(ops, steps)
-    assert backward == [(t0, min(t0 + segment, steps)) for t0 in range(0, steps, segment)][::-1]
-    assert slots == max(0, -(-steps // segment) - 2)
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_gradient_ops_cover_every_step_once_backward(steps, size):
+    if size > -(-steps // BLOCK):
+        size = -(-steps // BLOCK)
+    ops = gradient_ops(steps, size)
+    backward, kept = walk(ops, steps)
+    assert backward[0][1] == steps
+    assert backward[-1][0] == 0
+    assert all(late[0] == early[1] for late, early in itertools.pairwise(backward))
+    assert len(backward) == -(-steps // (size * BLOCK))
+    assert all(t1 - t0 == size * BLOCK for t0, t1 in backward[1:-1])
+    assert kept == slots(steps, size) == max(0, len(backward) - 2)
+    # The last segment is whole, but for a last block that is not.
     recomputed = sum(op.t1 - op.t0 for op in ops if op.kind is OpKind.FORWARD)
-    assert recomputed == (len(backward) - 1) * segment
+    assert recomputed == max(0, -(-steps // BLOCK) - size) * BLOCK
 
 
 @pytest.mark.parametrize("steps", [1, 128, 129, 1000])
-def test_forward_ops_emit_every_step_once(steps):
-    ops = forward_ops(steps, 128)
-    assert [op.kind for op in ops] == [OpKind.EMIT] * -(-steps // 128)
+@pytest.mark.parametrize("size", [1, 2])
+def test_forward_ops_emit_every_step_once(steps, size):
+    size = min(size, -(-steps // BLOCK))
+    ops = forward_ops(steps, size)
+    assert [op.kind for op in ops] == [OpKind.EMIT] * -(-steps // (size * BLOCK))
     assert walk(ops, steps) == ([], 0)
     assert [t for op in ops for t in range(op.t0, op.t1)] == list(range(steps))
 
@@ -103,8 +113,6 @@ def test_the_smallest_budget_is_named_and_met(steps, batch):
 @pytest.mark.parametrize("steps", [300, 4000])
 def test_no_segment_length_is_smaller(net, steps):
     """The search looks at a few segment lengths; here all of them are tried."""
-    from gradcore.bptt import Workload, _predictor
-
     with pytest.raises(gd.MemoryBudgetError) as caught:
         gd.plan(net, steps, 2, memory=10, loss="mse")
     names = {"params", "target", "state_out", "grads", "tokens" if net.embedding else "x"}
@@ -118,16 +126,33 @@ def test_no_segment_length_is_smaller(net, steps):
         loss="mse",
     )
     predict = _predictor(work)
-    every = [predict(min(n * BLOCK, steps)) for n in range(1, -(-steps // BLOCK) + 1)]
+    every = [predict(size) for size in range(1, -(-steps // BLOCK) + 1)]
     assert caught.value.smallest == min(every)
 
 
-def test_a_tighter_budget_never_takes_more():
+@pytest.mark.parametrize("percent", [99, 90, 50, 30, 15])
+def test_a_budget_that_covers_much_is_used(percent):
     full = gd.plan(NET, 20_000, 4, memory="full")
-    small = gd.plan(NET, 20_000, 4, memory=full.bytes - 1)
-    assert small.bytes < full.bytes / 10
-    assert small.segment_steps % BLOCK == 0
-    assert small.recomputed_steps < 20_000
+    budget = full.bytes * percent // 100
+    plan = gd.plan(NET, 20_000, 4, memory=budget)
+    # What is left is less than a block and a boundary state take.
+    assert 0.98 * budget - 0.01 * full.bytes < plan.bytes <= budget
+    assert plan.recomputed_steps == pytest.approx(20_000 * (1 - percent / 100), abs=500)
+
+
+def test_a_budget_that_covers_little_is_left_alone():
+    with pytest.raises(gd.MemoryBudgetError) as caught:
+        gd.plan(NET, 100_000, 4, memory=1)
+    full = gd.plan(NET, 100_000, 4, memory="full")
+    plan = gd.plan(NET, 100_000, 4, memory=full.bytes // 10)
+    assert plan.segment_steps == CHEAP_BLOCKS * BLOCK
+    assert plan.bytes < full.bytes / 20
+    assert caught.value.smallest <= plan.bytes
+
+
+@pytest.mark.parametrize("budget", [1_050_000, 1_500_000, 3_000_000, 10_000_000, 30_000_000])
+def test_every_budget_is_kept(budget):
+    assert gd.plan(NET, 20_000, 4, memory=budget).bytes <= budget
 
 
 CASES = list(itertools.product([1, 130, 700], [("params",), ("state",)], [False, True]))
@@ -176,7 +201,7 @@ def test_a_loss_function_counts_its_outputs():
 def test_forward_only_plans():
     plan = gd.plan(NET, 100_000, 2, wrt=())
     assert plan.recomputed_steps == 0
-    assert plan.segment_steps <= 8 * BLOCK
+    assert plan.segment_steps == FORWARD_BLOCKS * BLOCK
     with pytest.raises(gd.MemoryBudgetError) as caught:
         gd.plan(NET, 100_000, 2, wrt=(), memory=1)
     smallest = gd.plan(NET, 100_000, 2, wrt=(), memory=caught.value.smallest)
