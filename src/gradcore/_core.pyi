@@ -136,14 +136,14 @@ class Update:
     def __init__(
         self,
         optimizer: str,
-        params: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
+        params: numpy.ndarray,
         *,
         first_moment: typing.Any = None,
         second_moment: typing.Any = None,
     ) -> None: ...
     def run(
         self,
-        grads: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
+        grads: numpy.ndarray,
         *,
         exponent: typing.SupportsInt | typing.SupportsIndex,
         step: typing.SupportsInt | typing.SupportsIndex,

@@ -1,0 +1,219 @@
+"""The rules of docs/layout.md, read off the sources and the compiled objects."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = {".c", ".cc", ".cpp", ".cu", ".cuh", ".def", ".h", ".hpp"}
+MODULES = SOURCES | {".pxd", ".pyx"}
+
+# What each folder of csrc may include, besides itself and the public headers.
+ALLOWED = {
+    "include": set(),
+    "base": set(),
+    "simd": {"base"},
+    "cells": {"base", "simd"},
+    "kernels": {"base", "simd", "cells"},
+    "sequence": {"base", "simd", "cells", "kernels"},
+    "linalg": {"base", "simd"},
+    "optim": {"base", "simd"},
+}
+INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
+
+
+def files(folder: str, endings: set[str]) -> list[Path]:
+    found = sorted(p for p in (ROOT / folder).rglob("*") if p.suffix in endings)
+    assert found, f"no sources in {folder}"
+    return found
+
+
+def includes(path: Path) -> list[str]:
+    return INCLUDE.findall(path.read_text())
+
+
+def test_core_never_sees_python() -> None:
+    for path in files("csrc", SOURCES):
+        for name in includes(path):
+            assert not re.search(r"Python\.h|pybind11|numpy", name), f"{path} includes {name}"
+
+
+def test_folders_of_the_core_depend_one_way() -> None:
+    for path in files("csrc", SOURCES):
+        folder = path.relative_to(ROOT / "csrc").parts[0]
+        assert folder in ALLOWED, f"{path}: say in ALLOWED what {folder} may include"
+        for name in includes(path):
+            if name.startswith("gradcore/") or not (ROOT / "csrc" / name).exists():
+                continue  # a public header, or one of the system
+            target = Path(name).parts[0]
+            assert target == folder or target in ALLOWED[folder], f"{path} includes {name}"
+
+
+def test_every_project_include_is_found_from_the_root_of_the_core() -> None:
+    """Quoted includes name their folder, so that the rule above sees them all."""
+    quoted = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
+    for path in files("csrc", SOURCES):
+        for name in quoted.findall(path.read_text()):
+            assert (ROOT / "csrc" / name).is_file(), f"{path} includes {name}"
+
+
+def test_python_package_has_no_compiled_sources() -> None:
+    found = [p for p in (ROOT / "src").rglob("*") if p.suffix in MODULES]
+    assert found == []
+
+
+def test_python_package_loads_no_library_by_hand() -> None:
+    for path in files("src", {".py"}):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert not {name.split(".")[0] for name in names} & {"ctypes", "cffi"}, path
+
+
+def test_bindings_contain_no_mathematics_and_see_only_the_public_headers() -> None:
+    for path in files("python", MODULES):
+        text = path.read_text()
+        assert not re.search(r"<(cmath|math\.h|numeric|complex|valarray)>", text), path
+        assert not re.search(r"cimport\s+libc\.math|from\s+libc\.math", text), path
+        for name in includes(path):
+            assert not (ROOT / "csrc" / name).exists(), f"{path} includes {name}"
+
+
+def test_isa_sources_use_no_standard_containers() -> None:
+    """Whatever a per-ISA file includes: templates of std:: would be emitted at its level."""
+    allowed = {"cstddef", "cstdint", "type_traits", "immintrin.h", "gradcore/gradcore.h"}
+    seen: set[str] = set()
+    todo = [str(p.relative_to(ROOT / "csrc")) for p in (ROOT / "csrc").rglob("*.isa.cpp")]
+    assert todo
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for included in includes(ROOT / "csrc" / name):
+            if (ROOT / "csrc" / included).exists():
+                todo.append(included)
+            elif (
+                name != "base/team.h"
+            ):  # the team's interface: its code is not inlined into kernels
+                assert included in allowed, f"{name} includes {included}"
+
+
+def test_no_file_has_more_than_700_lines() -> None:
+    folders = ["csrc", "python", "src", "tests", "benchmarks"]
+    for folder in folders:
+        for path in files(folder, MODULES | {".py"}):
+            count = len(path.read_text().splitlines())
+            assert count <= 700, f"{path} has {count} lines: more than one responsibility?"
+
+
+def test_every_source_of_the_core_is_built() -> None:
+    listed = (ROOT / "CMakeLists.txt").read_text()
+    for path in files("csrc", {".cpp", ".c", ".cc"}):
+        assert str(path.relative_to(ROOT)) in listed, f"{path} is not in CMakeLists.txt"
+
+
+def test_layout_page_has_a_line_for_every_folder() -> None:
+    page = (ROOT / "docs" / "layout.md").read_text()
+    for folder in ("csrc", "tests", "src/gradcore", "benchmarks"):
+        for path in (ROOT / folder).iterdir():
+            if path.is_dir() and not path.name.startswith(("_", ".")):
+                name = path.relative_to(ROOT)
+                assert f"`{name}/" in page or path.name in page, f"{name} is not in docs/layout.md"
+
+
+# ---- Compiled objects --------------------------------------------------------------------------
+
+
+def build_folder() -> Path | None:
+    """GRADCORE_BUILD_DIR, or where `pip install .` from this folder leaves its objects."""
+    if named := os.environ.get("GRADCORE_BUILD_DIR"):
+        return Path(named)
+    built = [p for p in ROOT.glob("build/cp*") if any(p.rglob("gradcore_isa_*.dir"))]
+    return max(built, key=lambda p: p.stat().st_mtime, default=None)
+
+
+def isa_objects() -> Iterator[tuple[str, Path]]:
+    folder = build_folder()
+    if folder is None:
+        return
+    for path in sorted(folder.rglob("gradcore_isa_*.dir/**/*.o")):
+        if match := re.search(r"gradcore_isa_(\w+)\.dir", str(path)):
+            yield match[1], path
+
+
+def shared_symbols(path: Path) -> list[str]:
+    """Mangled names of the symbols that other objects can see or replace."""
+    run = subprocess.run(["nm", str(path)], capture_output=True, text=True, check=True)
+    rows = [re.match(r"[0-9a-f]*\s+(\S) (\S+)", line) for line in run.stdout.splitlines()]
+    symbols = [(row[1], row[2]) for row in rows if row]
+    assert symbols, f"nm found no symbols in {path}"
+    # Upper case: global or weak; u, v, w: unique or weak; U: defined elsewhere.
+    return [name for kind, name in symbols if (kind.isupper() and kind != "U") or kind in "uvw"]
+
+
+def is_inside(level: str, symbol: str) -> bool:
+    """Whether a mangled name is, or belongs to, a member of gradcore::<level>."""
+    return bool(re.match(rf"_Z(Z|GV|GR|T[VTIS])*N[KVrRO]*8gradcore{len(level)}{level}", symbol))
+
+
+@pytest.mark.parametrize(
+    ("symbol", "inside"),
+    [
+        ("_ZN8gradcore2v312kernel_tableE", True),
+        ("_ZN8gradcore2v35DenseIfE5denseEPf", True),
+        ("_ZZN8gradcore2v31fEvE1x", True),
+        ("_ZNK8gradcore4Team4sizeEv", False),
+        ("_ZN8gradcore2v412kernel_tableE", False),
+        ("_ZNSt4pairIiN8gradcore2v31XEEC2Ev", False),
+        ("_ZSt3maxIfERKT_S2_S2_", False),
+        ("DW.ref.__gxx_personality_v0", False),
+    ],
+)
+def test_the_namespace_of_a_symbol_is_told_from_its_name(symbol: str, inside: bool) -> None:
+    assert is_inside("v3", symbol) == inside
+
+
+def test_objects_of_a_level_define_nothing_outside_its_namespace() -> None:
+    """The linker keeps one copy of a weak symbol: a v4 copy would run on a v2 machine."""
+    objects = list(isa_objects())
+    if shutil.which("nm") is None or (not objects and "GRADCORE_BUILD_DIR" not in os.environ):
+        pytest.skip("needs nm and the objects of a build: set GRADCORE_BUILD_DIR")
+    assert len(objects) >= 2, f"no objects of instruction-set levels in {build_folder()}"
+    for level, path in objects:
+        outside = [name for name in shared_symbols(path) if not is_inside(level, name)]
+        assert outside == [], f"{path} at {level}"
+
+
+def test_core_library_is_below_4_mb() -> None:
+    import gradcore._core
+
+    (library,) = Path(gradcore._core.__file__).parent.glob("libgradcore.so")
+    assert library.stat().st_size < 4_000_000
+
+
+def test_core_library_exports_the_c_abi_and_nothing_else() -> None:
+    if shutil.which("nm") is None:
+        pytest.skip("needs nm")
+    import gradcore._core
+
+    library = Path(gradcore._core.__file__).parent / "libgradcore.so"
+    run = subprocess.run(
+        ["nm", "-D", "--defined-only", str(library)], capture_output=True, text=True, check=True
+    )
+    exported = {line.split()[-1].split("@")[0] for line in run.stdout.splitlines()}
+    header = (ROOT / "csrc/include/gradcore/gradcore.h").read_text()
+    declared = set(re.findall(r"GC_API\b[^;(]*\b(gc_\w+)\(", header))
+    assert declared
+    assert exported == declared
