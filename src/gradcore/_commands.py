@@ -25,11 +25,14 @@ app = typer.Typer(
     name="gradcore",
     help="Exact gradients through very long recurrences.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 train_app = typer.Typer(
-    help="Train a net on real data, from files to figures.", no_args_is_help=True
+    help="Train a net on real data, from files to figures.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
 )
 app.add_typer(train_app, name="train")
 
@@ -61,7 +64,7 @@ def brackets(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[PATH]...",
+            metavar="PATH",
             help="Files or folders of Python, C, C++, JavaScript, Java or JSON. Without any: this "
             "interpreter's standard library and the C and C++ headers of the system.",
             show_default=False,
@@ -95,7 +98,11 @@ def brackets(
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Write a picture of accuracy by distance; needs matplotlib."),
+        typer.Option(
+            metavar="FILE",
+            help="Where a picture of accuracy by distance goes. Default: beside the net, if "
+            "matplotlib is installed.",
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads at most.")] = None,
     memory: Annotated[
@@ -115,10 +122,13 @@ def brackets(
         cell=cell.value, hidden=hidden, skip=skip, seed=seed, threads=threads, memory=memory
     )
     with _errors():
-        for path in (out, json_file, plot):
+        picture = plot or out.with_suffix(".png")
+        for path in (out, json_file, picture):
             _check_folder(path)
-        if plot is not None and not report.can_draw():
-            _fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
+        if not report.can_draw():
+            if plot is not None:
+                _fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
+            _say("no picture without matplotlib. For one, run: pip install 'gradcore[plot]'")
         wanted = job.Job(paths or (), minutes, characters, out, options, quiet)
         result = job.run(wanted, (lambda line: None) if quiet else _say)
         if result is None:
@@ -127,15 +137,17 @@ def brackets(
         print(report.table(result))
         if json_file is not None:
             report.write_json(json_file, result)
-        if plot is not None:
-            report.draw(plot, result)
-        _say(f"saved {', '.join(str(path) for path in (out, json_file, plot) if path)}")
+        saved = [out, json_file]
+        if report.can_draw():
+            report.draw(picture, result)
+            saved.append(picture)
+        _say(f"saved {', '.join(str(path) for path in saved if path)}")
 
 
 @app.command()
 def check(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Files to check.", show_default=False)
+        list[Path], typer.Argument(metavar="FILE", help="Files to check.", show_default=False)
     ],
     checkpoint: Annotated[
         Path | None,

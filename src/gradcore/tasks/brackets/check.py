@@ -136,7 +136,7 @@ def _line(characters: NDArray[np.uint8], position: int) -> int:
 
 def _finding(path: Path, text: str, position: int, outputs: NDArray[np.float32]) -> Finding:
     if position == len(text):
-        open_class = CLASSES[int(outputs[-1].argmax())]
+        open_class = CLASSES[int(outputs[-1, :BROKEN].argmax())]
         position = len(text.rstrip())
         message = f"'{open_class}' is never closed"
     else:

@@ -156,7 +156,7 @@ class Sampler:
 
     A window's rows are filled with pieces, one after another, each preceded by a reset: a piece
     starts at the beginning of a document or at a line outside every bracket, string and comment, so
-    the labels follow from the piece alone. A share `corrupted` of the pieces has one fault.
+    the labels follow from the piece alone. A share of the pieces has one fault.
     """
 
     def __init__(
@@ -164,7 +164,6 @@ class Sampler:
         documents: Sequence[Document],
         *,
         seed: int,
-        corrupted: float = 0.15,
         weights: Weights | None = None,
     ) -> None:
         if not documents:
@@ -173,11 +172,13 @@ class Sampler:
         self._starts = [_index.fresh_starts(d.characters, d.kinds) for d in documents]
         self._lengths = np.array([len(document) for document in documents])
         self._rng = np.random.default_rng(seed)
-        self._corrupted = corrupted
         self._weights = weights or Weights()
 
-    def batch(self, steps: int, batch: int) -> Batch:
-        """A batch of windows, T = steps, B = batch; long documents are preferred."""
+    def batch(self, steps: int, batch: int, corrupted: float = 0.0) -> Batch:
+        """A batch of windows, T = steps, B = batch; a share `corrupted` of the pieces is faulty.
+
+        Long documents are preferred.
+        """
         x = np.zeros((batch, steps), dtype=np.uint8)
         y = np.zeros((batch, steps), dtype=np.int64)
         weight = np.zeros((batch, steps), dtype=np.float32)
@@ -188,7 +189,7 @@ class Sampler:
         for b in range(batch):
             t = 0
             while t < steps:
-                piece = self._piece(self._pick(borders), steps - t)
+                piece = self._piece(self._pick(borders), steps - t, corrupted)
                 stop = t + piece.x.shape[0]
                 x[b, t:stop], y[b, t:stop], weight[b, t:stop] = piece.x, piece.y, piece.weight
                 reset[b, t] = True
@@ -204,7 +205,7 @@ class Sampler:
         index = int(np.searchsorted(borders, self._rng.random(), side="right"))
         return min(index, len(borders) - 1)
 
-    def _piece(self, index: int, most: int) -> _Piece:
+    def _piece(self, index: int, most: int, corrupted: float) -> _Piece:
         document, starts = self._documents[index], self._starts[index]
         # Uniform over the document, but so that the window can be filled where the document allows.
         latest = max(1, len(document) - most)
@@ -212,7 +213,7 @@ class Sampler:
         start = int(starts[np.searchsorted(starts, wanted, side="right") - 1])
         characters = document.characters[start : start + most]
         kinds = document.kinds[start : start + most]
-        if self._rng.random() < self._corrupted:
+        if self._rng.random() < corrupted:
             changed = corrupt(characters, kinds, self._rng)
             if changed is not None:
                 characters, kinds = changed.characters[:most], changed.kinds[:most]

@@ -179,7 +179,7 @@ def locate(outputs: NDArray[np.float32]) -> int:
     moment = int(np.argmax(np.concatenate(([0.0], np.cumsum(gain)))))
     if moment < outputs.shape[0]:
         return moment
-    return outputs.shape[0] if CLASSES[int(logits[-1].argmax())] != "none" else -1
+    return outputs.shape[0] if CLASSES[int(logits[-1, :BROKEN].argmax())] != "none" else -1
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
