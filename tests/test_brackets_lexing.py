@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,44 @@ def test_processes_find_what_one_finds(tmp_path, monkeypatch):
     assert [d.source for d in together] == files
     for one, two in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one.kinds, two.kinds)
+
+
+class Killed:
+    """A pool whose processes have died."""
+
+    def __init__(self, processes):
+        self.submitted = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        pass
+
+    def shutdown(self, **options):
+        pass
+
+    def submit(self, *call):
+        self.submitted += 1
+        if self.submitted > 2:
+            raise BrokenExecutor
+        future = Future()
+        future.set_exception(BrokenExecutor())
+        return future
+
+
+def refused(processes):
+    raise OSError("no semaphores here")
+
+
+@pytest.mark.parametrize("pool", [Killed, refused])
+def test_without_processes_lexing_goes_on(tmp_path, monkeypatch, pool):
+    files = [source(tmp_path / f"{i}.py", f"f({i})\n") for i in range(9)]
+    monkeypatch.setattr(lexing, "_WORTH_A_PROCESS", 0)
+    monkeypatch.setattr(lexing, "_pool", pool)
+    documents = list(lexing.load(files, lexing.LexCache(tmp_path / "cache"), processes=2))
+    assert [d.source for d in documents] == files
+    assert all(d.real.tolist() == [0, 1, 0, 1, 0] for d in documents)
 
 
 def test_without_pygments_the_remedy_is_named(tmp_path, monkeypatch):

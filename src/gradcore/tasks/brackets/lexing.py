@@ -12,7 +12,7 @@ import tempfile
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -162,16 +162,12 @@ def load(
     listed = list(files)
     if sum(file.size for file in listed) < _WORTH_A_PROCESS:
         processes = 1
-    with contextlib.ExitStack() as resources:
-        pool: ProcessPoolExecutor | None = None
+    with _Helpers(processes) as helpers:
         waiting: deque[_Pending | None] = deque()
         for file in listed:
             pending = _begin(file, lex_cache)
-            if pending is not None and pending.kinds is None and processes > 1:
-                if pool is None:
-                    pool = resources.enter_context(_pool(processes))
-                    resources.callback(pool.shutdown, wait=False, cancel_futures=True)
-                pending.future = pool.submit(kinds_of, pending.text, file.language)
+            if pending is not None and pending.kinds is None:
+                pending.future = helpers.lex(pending.text, file.language)
             waiting.append(pending)
             if len(waiting) > 4 * processes:
                 yield _finish(waiting.popleft(), lex_cache, progress)
@@ -202,12 +198,35 @@ def _finish(
         return None
     file, text, kinds = pending.file, pending.text, pending.kinds
     if kinds is None:
-        future = pending.future
-        kinds = future.result() if future is not None else kinds_of(text, file.language)
+        # A helper that was killed (out of memory, say) leaves its files to us.
+        with contextlib.suppress(BrokenExecutor):
+            kinds = None if pending.future is None else pending.future.result()
+        if kinds is None:
+            kinds = kinds_of(text, file.language)
         lex_cache.put(text, file.language, kinds)
     if progress is not None:
         progress(len(text))
     return Document(file, tokens_of(text), kinds, digest_of(text))
+
+
+class _Helpers(contextlib.ExitStack):
+    """Processes that lex, started when the first text needs one; none where the system refuses."""
+
+    def __init__(self, processes: int) -> None:
+        super().__init__()
+        self._processes = processes
+        self._pool: ProcessPoolExecutor | None = None
+
+    def lex(self, text: str, language: str) -> Future[NDArray[np.uint8]] | None:
+        """kinds_of in another process; None if there is none."""
+        try:
+            if self._pool is None and self._processes > 1:
+                self._pool = self.enter_context(_pool(self._processes))
+                self.callback(self._pool.shutdown, wait=False, cancel_futures=True)
+            return None if self._pool is None else self._pool.submit(kinds_of, text, language)
+        except (BrokenExecutor, ImportError, OSError):  # a system without semaphores, or memory
+            self._processes, self._pool = 1, None
+            return None
 
 
 def _pool(processes: int) -> ProcessPoolExecutor:
