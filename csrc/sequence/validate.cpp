@@ -106,9 +106,10 @@ void Job<T>::check_presence() {
   if (net_.embedding_rows && !call_.tokens)
     fail(GC_INVALID, "a net that begins with an embedding takes tokens, not x.");
   if (call_.tokens && !net_.embedding_rows && net_.layers[0].spec.residual)
-    fail(GC_INVALID,
-         "a residual first layer adds its input to its output, and tokens are no such input: put an "
-         "embedding before it, or take the residual connection away.");
+    fail(
+        GC_INVALID,
+        "a residual first layer adds its input to its output, and tokens are no such input: put an "
+        "embedding before it, or take the residual connection away.");
   if (call_.tokens && call_.token_bytes != 1 && call_.token_bytes != 4 && call_.token_bytes != 8)
     fail(GC_INVALID, "tokens must have 1, 4 or 8 bytes; got %d.", call_.token_bytes);
   if (call_.dx && call_.tokens) fail(GC_INVALID, "tokens have no gradient: dx needs float input.");
