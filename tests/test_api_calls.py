@@ -100,9 +100,10 @@ def test_state_carries_on():
 
 def test_out_is_written_and_kept():
     fresh = gradient()
-    out = gd.Grads(FLOAT_NET, np.full_like(FLOAT.flat, 7.0))
+    out = gd.Grads(FLOAT_NET, np.full_like(FLOAT.flat, 7.0), exponent=99)
     result = gradient(out=out)
-    assert result.grads.flat is out.flat
+    assert result.grads is out
+    assert out.exponent == fresh.grads.exponent == 0
     np.testing.assert_array_equal(out.flat, fresh.grads.flat)
     again = gradient()
     assert not np.shares_memory(again.grads.flat, fresh.grads.flat)
@@ -422,3 +423,48 @@ def test_non_finite_targets_are_located():
     with pytest.raises(gd.NonFiniteError, match="step 6, sequence 1") as caught:
         gradient(y=with_value(D["values"], (6, 1, 0), np.nan), loss="mse")
     assert caught.value.layer == 1
+
+
+def test_memory_that_the_system_refuses():
+    net = gd.Stack(gd.RNN(1, 128, skip=gd.Skip(2**24)))
+    x = np.zeros((1, 2**15, 1), np.float32)
+    y = np.zeros((1, 2**15, 128), np.float32)
+    # The past outputs would take 281 TB, more than an address space holds.
+    with pytest.raises(gd.OutOfMemoryError) as caught:
+        gd.value(net, net.init(), x, y, loss="mse", memory="full")
+    assert isinstance(caught.value, MemoryError)
+
+
+def test_bare_tokens_with_a_residual_first_layer():
+    net = gd.Stack(gd.RNN(V, V, residual=True))
+    with pytest.raises(gd.ArgumentError, match="residual"):
+        gd.apply(net, net.init(), D["tokens"])
+
+
+@pytest.mark.parametrize("gain", [2.0, 0.25])
+def test_gradients_beyond_the_range_carry_an_exponent(gain):
+    net = gd.Stack(gd.RNN(1, 4, nonlinearity="identity", bias=False))
+    params = net.init(recurrent="identity", gain=gain, seed=1)
+    steps = 600
+    x = np.zeros((steps, 1, 1), np.float32)
+    x[0 if gain < 1 else -1] = 1.0
+    y = np.ones((1, 4), np.float32)
+    loss = gd.loss.MeanSquaredError(step="last")
+    result = gd.value_and_grad(
+        net, params, x, y, loss=loss, wrt=("params", "x", "state"), memory="full"
+    )
+    (dstate,) = result.dstate
+    outputs, _ = gd.apply(net, params, x)
+    adjoint = 2 * (outputs[-1, 0].astype(np.float64) - 1) / 4
+    # dh_0 = gain**steps * d_output, far outside float32.
+    exponent = result.dstate_exponent[0]
+    log2 = np.log2(np.abs(dstate.h[0].astype(np.float64))) + exponent
+    np.testing.assert_allclose(log2, np.log2(np.abs(adjoint)) + steps * np.log2(gain), atol=1e-4)
+    assert np.isfinite(result.grads.flat).all()
+    assert np.isfinite(result.dx).all()
+    weight = params["0.weight_ih"][:, 0].astype(np.float64)
+    expected = weight @ adjoint * np.sign(adjoint @ weight)
+    for t in (0, 17, steps - 1):
+        log2 = np.log2(np.abs(np.float64(result.dx[t, 0, 0]))) + result.dx_exponent[t]
+        power = (steps - 1 - t) * np.log2(gain)
+        assert log2 == pytest.approx(np.log2(expected) + power, abs=1e-4)

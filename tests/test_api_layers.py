@@ -71,6 +71,13 @@ def test_core_counts_the_same_parameters_and_state(cell, skip, bias):
     assert core.n_outputs == net.output_size
 
 
+def test_the_core_takes_the_largest_sizes():
+    from gradcore._net import core_net
+
+    net = gd.Stack(gd.RNN(2**24, 1, skip=gd.Skip(2**24)))
+    assert core_net(net, np.dtype(np.float32)).n_parameters == net.n_parameters
+
+
 def test_stack_knows_its_parts():
     net = gd.Stack(gd.Embedding(7, 3), gd.RNN(3, 5), gd.LSTM(5, 4), gd.Linear(4, 2))
     assert net.embedding == gd.Embedding(7, 3)
@@ -125,7 +132,7 @@ def test_a_new_cell_needs_its_class_only():
         (lambda: gd.LSTM(3, -1), gd.ArgumentError, r"LSTM\.hidden_size must be at least 1"),
         (lambda: gd.LSTM(3, 5.0), gd.DTypeError, r"hidden_size must be an integer; got 5\.0"),
         (lambda: gd.LSTM(3, True), gd.DTypeError, "hidden_size must be an integer; got True"),
-        (lambda: gd.LSTM(3, 2**31), gd.ArgumentError, r"must be below 2\*\*31"),
+        (lambda: gd.LSTM(3, 2**24 + 1), gd.ArgumentError, r"must be at most 2\*\*24; got 16777217"),
         (lambda: gd.LSTM(3, 5, bias=1), gd.DTypeError, r"LSTM\.bias must be True or False; got 1"),
         (lambda: gd.GRU(3, 5, residual=True), gd.ShapeError, "input_size == hidden_size; got 3"),
         (lambda: gd.GRU(3, 5, skip=4), gd.DTypeError, r"GRU\.skip must be a Skip or None; got 4"),

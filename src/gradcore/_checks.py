@@ -16,6 +16,10 @@ from .errors import ArgumentError, DTypeError
 FloatDType = np.dtype[np.float32] | np.dtype[np.float64]
 
 
+# size_limit in csrc/sequence/network.cpp.
+LAYER_SIZE_LIMIT = 2**24
+
+
 def store(instance: object, name: str, value: object) -> None:
     """Sets a field of a frozen dataclass while it is being made."""
     object.__setattr__(instance, name, value)
@@ -35,8 +39,14 @@ def positive_int(name: str, value: Any) -> int:
     number = integer(name, value)
     if number < 1:
         raise ArgumentError(f"{name} must be at least 1; got {number}.")
-    if number >= 2**31:
-        raise ArgumentError(f"{name} must be below 2**31; got {number}.")
+    return number
+
+
+def layer_size(name: str, value: Any) -> int:
+    """A size that the core takes."""
+    number = positive_int(name, value)
+    if number > LAYER_SIZE_LIMIT:
+        raise ArgumentError(f"{name} must be at most 2**24; got {number}.")
     return number
 
 

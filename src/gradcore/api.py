@@ -90,7 +90,10 @@ def value_and_grad(
     report, made = _execute(
         params, inputs, goal, results, (x, y, weight, lengths, reset), memory, threads, progress
     )
-    return _collect(params, inputs, results, report, made, "params" in wanted)
+    grads = None
+    if "params" in wanted:
+        grads = (given or Grads(net, _present(results, "grads"))).written(report.grads_exponent)
+    return _collect(params, inputs, results, report, made, grads)
 
 
 def value(
@@ -141,10 +144,8 @@ def apply(
     }
     given = (x, lengths, reset)
     _execute(params, inputs, Objective("none"), results, given, memory, threads, progress)
-    outputs, flat = results["outputs"], results["state_out"]
-    assert outputs is not None
-    assert flat is not None
-    return outputs, unflatten(net, inputs.batch, flat)
+    state_after = unflatten(net, inputs.batch, _present(results, "state_out"))
+    return _present(results, "outputs"), state_after
 
 
 def release_memory() -> None:
@@ -225,17 +226,14 @@ def _collect(
     results: Arrays,
     report: _core.Report,
     made: Plan,
-    with_grads: bool,
+    grads: Grads | None,
 ) -> GradientResult:
     net, batch = params.net, inputs.batch
-    flat, dstate, grads = (results.get(name) for name in ("state_out", "dstate", "grads"))
-    assert flat is not None
+    dstate = results.get("dstate")
     return GradientResult(
         loss=report.loss,
-        grads=Grads(net, grads, report.grads_exponent)
-        if with_grads and grads is not None
-        else None,
-        state=unflatten(net, batch, flat),
+        grads=grads,
+        state=unflatten(net, batch, _present(results, "state_out")),
         dx=results.get("dx"),
         dx_exponent=results.get("dx_exponent"),
         dstate=None if dstate is None else unflatten(net, batch, dstate),
@@ -244,3 +242,9 @@ def _collect(
         threads=report.threads,
         arena_bytes=report.arena_bytes,
     )
+
+
+def _present(arrays: Arrays, name: str) -> NDArray[Any]:
+    array = arrays[name]
+    assert array is not None
+    return array

@@ -22,7 +22,7 @@ from ._checks import flag, float_dtype, positive_int
 from ._memory import budget_bytes, format_bytes
 from ._net import core_net
 from ._schedule import Op, forward_ops, gradient_ops, ranges, slots
-from .errors import ArgumentError, DTypeError, MemoryBudgetError
+from .errors import ArgumentError, DTypeError, InternalError, MemoryBudgetError
 from .layers import Stack
 from .loss import CrossEntropy, Loss, LossFunction, resolve
 
@@ -176,7 +176,7 @@ def _predictor(work: Workload) -> Callable[[int], int]:
     """The bytes that a pass in segments of so many blocks takes."""
     net = core_net(work.net, work.dtype)
     call = _core.Call(net, steps=work.steps, batch=work.batch)
-    call.loss(work.loss, last=work.last, function=print if work.loss == "callback" else None)
+    call.loss(work.loss, last=work.last, function=_no_loss if work.loss == "callback" else None)
     call.expect(sorted(work.arrays), work.token_bytes)
     call.execution(threads=work.threads)
     # A loss function is handed a copy of its segment's outputs.
@@ -191,6 +191,11 @@ def _predictor(work: Workload) -> Callable[[int], int]:
         return call.bytes() + longest * handed + work.copies
 
     return predict
+
+
+def _no_loss(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[Any]]:
+    """Stands in for a loss function while memory is counted; nothing calls it."""
+    raise InternalError("a plan was run instead of a call.")
 
 
 def _choose_forward(

@@ -7,7 +7,7 @@ from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-from ._checks import choice, finite_float, flag, positive_int, store
+from ._checks import choice, finite_float, flag, layer_size, store
 from .errors import ArgumentError, DTypeError, ShapeError
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ class Embedding:
     embedding_dim: int
 
     def __post_init__(self) -> None:
-        store(self, "num_embeddings", positive_int("Embedding.num_embeddings", self.num_embeddings))
-        store(self, "embedding_dim", positive_int("Embedding.embedding_dim", self.embedding_dim))
+        store(self, "num_embeddings", layer_size("Embedding.num_embeddings", self.num_embeddings))
+        store(self, "embedding_dim", layer_size("Embedding.embedding_dim", self.embedding_dim))
 
     @property
     def parameter_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -90,7 +90,7 @@ class Skip:
     learned: bool = False
 
     def __post_init__(self) -> None:
-        store(self, "lag", positive_int("Skip.lag", self.lag))
+        store(self, "lag", layer_size("Skip.lag", self.lag))
         choice("Skip.kind", self.kind, get_args(SkipKind))
         flag("Skip.learned", self.learned)
         default = 1.0 if self.kind == "add" else 0.5
@@ -125,8 +125,8 @@ class Recurrent:
         if type(self) is Recurrent:
             raise DTypeError("Recurrent is not a layer; use RNN, LSTM or GRU.")
         name = type(self).__name__
-        store(self, "input_size", positive_int(f"{name}.input_size", self.input_size))
-        store(self, "hidden_size", positive_int(f"{name}.hidden_size", self.hidden_size))
+        store(self, "input_size", layer_size(f"{name}.input_size", self.input_size))
+        store(self, "hidden_size", layer_size(f"{name}.hidden_size", self.hidden_size))
         flag(f"{name}.bias", self.bias)
         flag(f"{name}.residual", self.residual)
         if self.skip is not None and not isinstance(self.skip, Skip):
@@ -176,8 +176,8 @@ class Linear:
     bias: bool = True
 
     def __post_init__(self) -> None:
-        store(self, "in_features", positive_int("Linear.in_features", self.in_features))
-        store(self, "out_features", positive_int("Linear.out_features", self.out_features))
+        store(self, "in_features", layer_size("Linear.in_features", self.in_features))
+        store(self, "out_features", layer_size("Linear.out_features", self.out_features))
         flag("Linear.bias", self.bias)
 
     @property

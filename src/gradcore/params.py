@@ -127,6 +127,11 @@ class Grads(_FlatArrays):
         """Power of two that all values are to be multiplied by."""
         return self._exponent
 
+    def written(self, exponent: int) -> Grads:
+        """These gradients after a call has written new values with their exponent."""
+        self._exponent = exponent
+        return self
+
     def norm_log10(self) -> float:
         """log10 of the Euclidean norm of the true gradient; -inf for a zero gradient."""
         largest = float(np.max(np.abs(self._flat)))
