@@ -157,8 +157,9 @@ bool Job<T>::call_loss(Me& m, int64_t t0, int64_t t1) {
     rows_of(m, std::min(chunk_, t1 - first), r0, r1);
     logits(first, r0, r1);
     copy_outputs(range_outputs_, t0, first, r0, r1);
+    // A shorter last chunk divides its rows elsewhere: nobody may write logits that another reads.
+    barrier(m);
   }
-  barrier(m);
   if (m.me == 0) {
     std::memset(range_d_outputs_, 0,
                 static_cast<size_t>((t1 - t0) * B_ * net_.outputs) * sizeof(T));
