@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gradcore as gd
+import nets
 import tolerances
 from gradcore import _core
 from nets import CELLS, stack
@@ -31,13 +32,8 @@ from reference import losses
 
 BLOCK = _core.block_steps()
 
-# A short lag is subtracted: added to a GRU's z h it could make the net explode.
-SKIPS = {
-    "none": None,
-    "lag 1": gd.Skip(1, kind="add", value=-0.4),
-    "lag 2, learned": gd.Skip(2, kind="add", value=-0.3, learned=True),
-    "lag 5": gd.Skip(5, kind="mix", value=0.3),
-    "lag 7, learned": gd.Skip(7, kind="mix", learned=True),
+SKIPS = nets.SKIPS | {
+    "lag 7": gd.Skip(7, kind="mix", value=0.2),
     "longer than a block": gd.Skip(BLOCK + 2, kind="add", value=0.5, learned=True),
     "longer than T": gd.Skip(311, kind="mix", value=0.6),
 }

@@ -21,8 +21,9 @@ class Scaled:
     exponent: int
 
     def norm_log10(self):
-        norm = np.sqrt(sum(np.vdot(a, a) for a in self.arrays.values()))
-        return np.log10(norm) + self.exponent * np.log10(2.0)
+        largest = max(np.abs(a).max() for a in self.arrays.values())
+        norm = np.sqrt(sum(np.vdot(a / largest, a / largest) for a in self.arrays.values()))
+        return np.log10(norm) + np.log10(largest) + self.exponent * np.log10(2.0)
 
 
 @dataclass
