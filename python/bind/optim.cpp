@@ -59,7 +59,10 @@ class Update : public gc_update {
  private:
   void* keep(const py::object& buffer, py::array& kept, const char* name) {
     if (buffer.is_none()) return nullptr;
-    kept = py::cast<py::array>(buffer);
+    if (!py::isinstance<py::array>(buffer)) {
+      raise_error("ArgumentError", std::string(name) + " must be a NumPy array.");
+    }
+    kept = py::reinterpret_borrow<py::array>(buffer);
     check_buffer(kept, params_, true, name);
     return kept.mutable_data();
   }

@@ -141,7 +141,11 @@ class Call {
     for (const auto& [key, value] : arrays) {
       if (value.is_none()) continue;
       const Field& field = find_field(py::cast<std::string>(key));
-      const auto array = py::cast<py::array>(value);
+      // A cast would make an array of a list, and the core would write where nobody looks.
+      if (!py::isinstance<py::array>(value)) {
+        raise_error("InternalError", std::string("'") + field.name + "' must be a NumPy array.");
+      }
+      const auto array = py::reinterpret_borrow<py::array>(value);
       check_array(field, array);
       if (field.element == Element::token)
         call_.token_bytes = static_cast<int32_t>(array.itemsize());

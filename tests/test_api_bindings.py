@@ -1,0 +1,117 @@
+"""The extension module's own guards: whatever Python checked before, a wrong array ends here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gradcore as gd
+from gradcore import _core
+from gradcore._net import core_net
+
+NET = core_net(gd.Stack(gd.RNN(2, 3), gd.Linear(3, 4)), np.dtype(np.float32))
+
+
+def call():
+    return _core.Call(NET, steps=5, batch=2)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"params": np.zeros(NET.n_parameters)}, "'params' has the wrong dtype"),
+        ({"params": np.zeros(3, np.float32)}, "'params' has the wrong size"),
+        ({"x": np.zeros((5, 2, 3), np.float32)}, "'x' has the wrong size"),
+        ({"x": np.zeros((2, 5, 2), np.float32).T}, "'x' is not C-contiguous"),
+        ({"tokens": np.zeros((5, 2), np.int16)}, "'tokens' has the wrong dtype"),
+        ({"lengths": np.zeros(2, np.int32)}, "'lengths' has the wrong dtype"),
+        ({"reset": np.zeros((5, 2), np.uint8)}, "'reset' has the wrong dtype"),
+        ({"outputs": np.zeros((5, 2, 3), np.float32)}, "'outputs' has the wrong size"),
+        ({"dx_exponent": np.zeros(5, np.int64)}, "'dx_exponent' has the wrong dtype"),
+        ({"grads": np.broadcast_to(np.float32(0), 1)}, "'grads' is read-only"),
+        ({"nonsense": np.zeros(1)}, "a call has no array 'nonsense'"),
+    ],
+)
+def test_wrong_arrays(arrays, message):
+    with pytest.raises(gd.InternalError, match=message):
+        call().bind(**arrays)
+
+
+def test_targets_follow_the_loss():
+    classes, values = np.zeros((5, 2), np.int64), np.zeros((5, 2, 4), np.float32)
+    for kind, right, wrong in (("cross_entropy", classes, values), ("mse", values, classes)):
+        prepared = call()
+        prepared.loss(kind)
+        prepared.bind(target=right)
+        with pytest.raises(gd.InternalError, match="'target' has the wrong dtype"):
+            prepared.bind(target=wrong)
+
+
+def test_only_arrays_are_bound():
+    with pytest.raises(gd.InternalError, match="'x' must be a NumPy array"):
+        call().bind(x=[0.0])
+    with pytest.raises(gd.ArgumentError, match="first_moment must be a NumPy array"):
+        _core.Update("sgd", np.zeros(3), first_moment=[0.0, 0.0, 0.0])
+
+
+def test_placeholders_are_counted_but_not_run():
+    prepared = call()
+    prepared.expect(["params", "x", "outputs"])
+    prepared.plan(
+        [(_core.OP_EMIT, _core.FROM_START, _core.TO_NOWHERE, 0, 5)], segment_steps=5, slots=0
+    )
+    assert prepared.bytes() > 0
+    with pytest.raises(gd.InternalError, match="placeholders"):
+        prepared.run()
+
+
+@pytest.mark.parametrize(
+    ("op", "message"),
+    [
+        (
+            (_core.OP_EMIT, _core.FROM_START, _core.TO_NOWHERE, 0, 6),
+            "operation 0: a range must begin",
+        ),
+        ((_core.OP_EMIT, _core.FROM_PREVIOUS, _core.TO_NOWHERE, 0, 5), "no operation just before"),
+        ((_core.OP_BACKWARD, _core.FROM_START, _core.TO_NOWHERE, 0, 5), "must follow the TAPE"),
+        ((_core.OP_EMIT, 0, _core.TO_NOWHERE, 0, 5), "no slot 0"),
+        ((99, _core.FROM_START, _core.TO_NOWHERE, 0, 5), "unknown kind 99"),
+    ],
+)
+def test_impossible_plans(op, message):
+    prepared = call()
+    prepared.expect(["params", "x", "outputs"])
+    prepared.plan([op], segment_steps=5, slots=0)
+    with pytest.raises(gd.ArgumentError, match=message):
+        prepared.bytes()
+
+
+def test_wrong_names():
+    layer = ("rnn", "tanh", 2, 3, True, False, "none", False, 0, 0.0)
+    options = {"embedding_rows": 0, "embedding_dim": 0, "head_outputs": 0, "head_bias": False}
+    with pytest.raises(gd.ArgumentError, match="cell must be one of rnn, lstm, gru; got 'tcn'"):
+        _core.Net(dtype="float32", layers=[("tcn", *layer[1:])], **options)
+    with pytest.raises(gd.ArgumentError, match="dtype must be one of float32, float64"):
+        _core.Net(dtype="int8", layers=[layer], **options)
+    with pytest.raises(gd.InternalError, match="there is no loss 'hinge'"):
+        call().loss("hinge")
+    with pytest.raises(gd.InternalError, match="no optimizer 'lion'"):
+        _core.Update("lion", np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "grads",
+    [np.zeros(3, np.float32), np.zeros(2), np.zeros(6)[::2]],
+    ids=["dtype", "size", "layout"],
+)
+def test_wrong_buffers(grads):
+    update = _core.Update("sgd", np.zeros(3))
+    with pytest.raises(gd.ArgumentError, match="grads must be C-contiguous and of the parameters'"):
+        update.run(grads, exponent=0, step=1)
+
+
+def test_read_only_parameters():
+    params = np.zeros(3)
+    params.flags.writeable = False
+    with pytest.raises(gd.ArgumentError, match="params must be C-contiguous, writeable"):
+        _core.Update("sgd", params)
