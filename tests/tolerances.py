@@ -11,6 +11,12 @@ COMPLEX_STEP = 1e-12
 # <J v, w> = <v, J^T w> in doubles; the two sums cancel by a factor of ten now and then.
 DOT_PRODUCT = 1e-11
 
+# Five-point differences of a double loss with a step of 1e-3: rounding 1e-16/h, truncation h^4, of
+# a gradient's norm times a direction's. With kinks (relu) the step is 1e-5, which no unit of these
+# problems crosses one in.
+DIFFERENCES = 1e-9
+DIFFERENCES_KINKED = 1e-8
+
 # Two double implementations of one formula that sum in other orders: some hundred units of
 # 1.1e-16, carried through a few hundred steps.
 DOUBLE = 5e-14
