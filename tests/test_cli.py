@@ -100,6 +100,19 @@ def test_train_writes_what_it_says(code, tmp_path):
         assert (tmp_path / "brackets.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_by_the_clock_every_stage_is_reached(code, tmp_path):
+    # So short that the time is over before the last stage: it has its update all the same.
+    start = time.monotonic()
+    result = call(
+        *("train", "brackets", code, "--minutes", 0.05, "--hidden", 4, "--json", "figures.json")
+    )
+    assert result.exit_code == 0, result.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert [stage["steps"] for stage in figures["stages"]][-1] >= 10_000
+    assert figures["steps"] == sum(stage["updates"] for stage in figures["stages"])
+    assert figures["seconds"] <= time.monotonic() - start
+
+
 def test_the_same_characters_and_seed_give_the_same_net(code, tmp_path):
     for name, seed in (("one", 1), ("two", 1), ("three", 2)):
         assert small(code, "--out", f"{name}.safetensors", "--seed", seed, "-q").exit_code == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -127,19 +128,25 @@ def train(
         threads=options.threads,
         quiet=quiet,
     )
-    report = trainer.fit(schedule.batches(), every=1_000, checkpoint=checkpoint)
-    recent = report.losses[-20:]
-    done = [(stage.steps, stage.batch, n) for stage, n in schedule.updates.items() if n]
+    batches = schedule.batches()
+    minutes = None if math.isinf(seconds) else seconds / 60
+    reports = [trainer.fit(batches, minutes=minutes, every=1_000, checkpoint=checkpoint)]
+    if options.stages[-1] not in schedule.given and not reports[0].interrupted:
+        reports.append(trainer.fit(batches, steps=1, checkpoint=checkpoint))
+    updates = sum(report.steps for report in reports)
+    # Ctrl-C may have left the last batch unused.
+    done = Counter(schedule.given[:updates])
+    losses = [loss for report in reports for loss in report.losses][-20:]
     return Trained(
         net=net,
         params=params,
-        steps=report.steps,
-        seconds=report.seconds,
-        characters=sum(steps * batch * n for steps, batch, n in done),
-        longest_sequence=max((steps for steps, _, _ in done), default=0),
-        stages=tuple(done),
-        loss=sum(recent) / len(recent) if recent else None,
-        interrupted=report.interrupted,
+        steps=updates,
+        seconds=sum(report.seconds for report in reports),
+        characters=sum(stage.steps * stage.batch * n for stage, n in done.items()),
+        longest_sequence=max((stage.steps for stage in done), default=0),
+        stages=tuple((stage.steps, stage.batch, n) for stage, n in done.items()),
+        loss=sum(losses) / len(losses) if losses else None,
+        interrupted=reports[-1].interrupted,
     )
 
 
@@ -159,25 +166,22 @@ class _Schedule:
         self.options, self.optimizer = options, optimizer
         self.seconds, self.characters = seconds, characters
         self.on_stage = on_stage
-        self.updates = dict.fromkeys(options.stages, 0)
+        self.given: list[Stage] = []
 
     def batches(self) -> Iterator[gd.Batch]:
         start, read = time.monotonic(), 0
         last = self.options.stages[-1]
-        now: Stage | None = None
         while True:
             part = max((time.monotonic() - start) / self.seconds, read / self.characters)
-            if part >= 1 and self.updates[last]:
+            if part >= 1 and last in self.given[-1:]:
                 return
             stage = self.stage_at(part)
-            if stage is not now and self.on_stage is not None:
+            if stage not in self.given[-1:] and self.on_stage is not None:
                 self.on_stage(stage)
-            now = stage
+            self.given.append(stage)
             self.optimizer.lr = self.lr_at(part)
             batch = self.sampler.batch(stage.steps, stage.batch, stage.corrupted)
             yield gd.Batch(batch.x, batch.y, weight=batch.weight, reset=batch.reset)
-            # Reached when the next batch is asked for, so when this one's update is done.
-            self.updates[stage] += 1
             read += batch.x.size
 
     def stage_at(self, part: float) -> Stage:
