@@ -205,7 +205,7 @@ def test_loss_functions_see_the_same_outputs():
         seen[t0:t1] = outputs
         return 0.0, np.zeros_like(outputs)
 
-    for threads in [2] * 400:
+    for threads in [2] * 150:
         seen[:] = np.nan
         with override(exact_threads=True):
             gd.value_and_grad(net, params, x, loss=function, threads=threads, memory="full")
