@@ -29,6 +29,9 @@ DOUBLE_SATURATED = 1e-11
 # recurrences that neither grow nor shrink errors much.
 SINGLE = 5e-6
 
+# Doubles at T = 10,000 to 100,000: sums of as many terms.
+DOUBLE_LONG = 1e-12
+
 # float32 gradients at T = 10,000 for stable weights: the promise of docs/performance.md.
 SINGLE_LONG = 1e-5
 
