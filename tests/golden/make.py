@@ -1,0 +1,34 @@
+"""Writes the golden files of this folder: problems and their solutions by PyTorch in doubles.
+
+python tests/golden/make.py
+
+They are for machines without PyTorch. Each file holds the description of the net and of the loss as
+JSON, every array of the problem, and every array of the solution.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from golden_cases import CASES, arrays_of, problem_of  # noqa: E402
+from torch_loop import by_torch_loop  # noqa: E402
+
+
+def contents(name):
+    """What the file of one case holds."""
+    problem = problem_of(CASES[name])
+    return arrays_of(problem, by_torch_loop(problem)) | {"case": np.array(json.dumps(CASES[name]))}
+
+
+def main():
+    for name in CASES:
+        np.savez_compressed(HERE / f"{name}.npz", **contents(name))
+
+
+if __name__ == "__main__":
+    main()
