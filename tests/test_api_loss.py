@@ -95,6 +95,16 @@ def test_class_weights_and_ignored_targets(reduction):
     assert value == pytest.approx(expected, rel=1e-12)
 
 
+def test_negative_weights_need_a_sum():
+    weight = np.where(np.arange(T)[:, None] % 2, -WEIGHT, WEIGHT)
+    loss = gd.loss.CrossEntropy(reduction="sum")
+    expected = (weight * terms("cross_entropy", outputs(), CLASSES)).sum()
+    value = gd.value(NET, PARAMS, X, CLASSES, loss=loss, weight=weight)
+    assert value == pytest.approx(expected, rel=1e-10)
+    with pytest.raises(gd.ArgumentError, match=r"must not be negative for a mean.*reduction='sum'"):
+        gd.value(NET, PARAMS, X, CLASSES, loss="cross_entropy", weight=weight)
+
+
 def test_ignored_everywhere():
     y = np.full((T, B), -100)
     result = gd.value_and_grad(NET, PARAMS, X, y, loss="cross_entropy")

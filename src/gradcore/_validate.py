@@ -103,8 +103,10 @@ def classes(y: object, shape: tuple[int, ...], why: str) -> NDArray[Any]:
     return _shaped("y", array, shape, why).astype(np.int64, copy=False)
 
 
-def weights(weight: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any] | None:
-    """Weights of the loss terms, finite and of one shape."""
+def weights(
+    weight: object, shape: tuple[int, ...], dtype: np.dtype[Any], signed: bool
+) -> NDArray[Any] | None:
+    """Weights of the loss terms, finite and of one shape; signed: whether they may be negative."""
     if weight is None:
         return None
     array = as_array("weight", weight)
@@ -116,6 +118,11 @@ def weights(weight: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDA
     array = _shaped("weight", array, shape, "one weight per loss term")
     if not np.isfinite(array).all():
         raise ArgumentError("weight must be finite; it holds NaN or infinity. Use 0 to leave out.")
+    if not signed and (array < 0).any():
+        raise ArgumentError(
+            "weight must not be negative for a mean, which divides by the sum of the weights; "
+            "use a loss with reduction='sum'."
+        )
     return array
 
 

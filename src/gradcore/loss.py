@@ -143,9 +143,10 @@ def objective(
     last = described.step == "last"
     positions = (batch,) if last else (steps, batch)
     arrays = described.targets(net, dtype, positions, y)
-    arrays["weight"] = _validate.weights(weight, positions, dtype)
+    total = described.reduction == "sum"
+    arrays["weight"] = _validate.weights(weight, positions, dtype, signed=total)
     index = described.ignore_index if isinstance(described, CrossEntropy) else 0
-    return Objective(described.kind, last, described.reduction == "sum", index, None, arrays)
+    return Objective(described.kind, last, total, index, None, arrays)
 
 
 def resolve(loss: str | Loss | LossFunction) -> Loss | LossFunction:
