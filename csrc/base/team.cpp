@@ -24,6 +24,8 @@ std::atomic<bool> forked{false};
 [[maybe_unused]] const int fork_guard =
     pthread_atfork(nullptr, nullptr, [] { forked.store(true, std::memory_order_relaxed); });
 
+std::atomic<int64_t> starved_until_ns{0};
+
 int64_t now_ns() noexcept {
   using namespace std::chrono;
   return duration_cast<nanoseconds>(steady_clock::now().time_since_epoch()).count();
@@ -116,7 +118,14 @@ bool Team::starved() noexcept {
   // yielded > (size - 1) * elapsed. Time for which a thread was itself not running counts as work
   // here, so the border is drawn at half of that: a team of two on one core and a half yields for
   // half of its time and does no more than one thread.
-  return 2 * yielded > (size_ - 1) * elapsed;
+  if (2 * yielded <= (size_ - 1) * elapsed) return false;
+  starved_until_ns.store(now_ns() + 1'000'000'000, std::memory_order_relaxed);
+  return true;
+}
+
+bool starved_lately() noexcept {
+  const int64_t until = starved_until_ns.load(std::memory_order_relaxed);
+  return until != 0 && now_ns() < until;
 }
 
 void Team::restart_watch() noexcept {

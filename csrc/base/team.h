@@ -70,6 +70,10 @@ int run_team(int threads, F& body) noexcept {
       &body);
 }
 
+// True for a second after a team was found starved: the machine is still busy, and finding out
+// again costs a call some 100 ms.
+bool starved_lately() noexcept;
+
 // min(affinity, cgroup cpu.max, OMP_NUM_THREADS, max_team); 1 in a forked child.
 int default_threads() noexcept;
 

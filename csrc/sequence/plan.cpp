@@ -125,7 +125,7 @@ void Job<T>::run() {
     execute(m);
     if (me == 0) call_.threads_used = m.team_size;
   };
-  run_team(threads_, body);
+  run_team(starved_lately() && !call_.exact_threads ? 1 : threads_, body);
   if (interrupted_ || callback_stopped_) fail(GC_INTERRUPTED, "a callback asked to stop.");
   const Offender first = *std::min_element(offenders_, offenders_ + max_team,
                                            [](const Offender& a, const Offender& b) {

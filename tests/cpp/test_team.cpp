@@ -108,22 +108,28 @@ TEST(team_that_waits_for_a_sleeper_is_starved) {
       if (me == 0) starved |= team.starved();
     }
   };
-  if (run_team(2, body) == 2) CHECK(starved);
+  if (run_team(2, body) != 2) return;
+  CHECK(starved);
+  CHECK(starved_lately());
 }
 
 TEST(callback_does_not_count_as_starvation) {
-  bool starved = false;
+  bool starved = true;
   auto body = [&](Team& team, int me) {
-    for (int round = 0; round < 40; round++) {
+    for (int round = 0; round < 20; round++) {
       if (me == 0) {
         const Callback callback(team);
-        sleep_ms(1);
+        sleep_ms(2);
       }
       team.wait(me);
       if (me == 0) starved |= team.starved();
     }
   };
-  run_team(2, body);
+  // A busy machine may starve the team for real; a callback that counted would do so every time.
+  for (int attempt = 0; attempt < 10 && starved; attempt++) {
+    starved = false;
+    run_team(2, body);
+  }
   CHECK(!starved);
 }
 
