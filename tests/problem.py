@@ -193,8 +193,16 @@ def errors(got, expected, small=1e-2):
 
 
 def assert_agree(got, expected, tolerance, small=1e-2):
-    wrong = {k: e for k, e in errors(got, expected, small).items() if not e <= tolerance}
-    assert not wrong
+    found = errors(got, expected, small)
+    # What has nearly vanished on its way to the first step went through that many Jacobians, each
+    # with its rounding.
+    vanished = norm(expected.dstate.values()) < 1e-6 * norm(expected.params.values())
+    wrong = {
+        name: e
+        for name, e in found.items()
+        if not e <= tolerance * (20 if vanished and name.startswith("dstate") else 1)
+    }
+    assert wrong == {}
 
 
 # ---- random problems

@@ -196,6 +196,17 @@ def test_large_weights(cell):
     assert_agree(got, by_reference(problem), tolerances.DOUBLE_SATURATED)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_mix_that_keeps_nearly_everything(cell):
+    """a = 0.99: docs/decisions/0003 says what its gradient may lose there."""
+    net = stack(cell, 5, 9, skip=gd.Skip(2, kind="mix", learned=True), classes=3)
+    problem = random_problem(net, gd.loss.CrossEntropy(), 200, 3, seed=9, state=True)
+    problem.params["0.skip_logit"][:] = 4.59375
+    expected = by_reference(problem)
+    assert_agree(by_core(problem), expected, tolerances.DOUBLE_MIX)
+    assert_agree(by_core(problem, "float32"), expected, tolerances.SINGLE_MIX)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("memory", ["full", "smallest"])
 def test_loss_of_ones_own(memory, dtype):

@@ -1,0 +1,5 @@
+"""Failing assertions of the shared helpers show their values, as those of tests do."""
+
+import pytest
+
+pytest.register_assert_rewrite("problem")
