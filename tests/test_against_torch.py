@@ -1,13 +1,15 @@
-"""The reference against PyTorch in doubles: values and all gradients."""
+"""The core and the reference against PyTorch in doubles: values and all gradients."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tolerances
 from nets import CELLS, SKIPS, stack
-from problem import Solution, assert_agree, by_reference, random_problem
+from problem import Solution, assert_agree, by_core, by_reference, random_problem
 from test_reference import LOSSES, problem_for
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: install gradcore[torch]")
@@ -22,50 +24,70 @@ MODULES = {
 }
 
 
-@pytest.mark.parametrize("layers", [1, 3])
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("cell", MODULES)
-def test_modules(cell, bias, layers):
-    """torch.nn's own layers with a packed sequence, weights moved across unchanged."""
-    net = stack(cell, 3, 7, layers=layers, bias=bias)
-    loss = LOSSES["squares"]
-    problem = random_problem(net, loss, 12, 3, seed=20, state=True)
-    lengths = np.array([12, 5, 1])
-    found = by_reference(replace(problem, lengths=lengths))
-
-    module = MODULES[cell](3, 7, num_layers=layers, bias=bias).double()
+def by_modules(cell, problem):
+    """The problem solved by torch.nn's layers on a packed sequence, weights moved unchanged."""
+    first = problem.net.layers[0]
+    layers, n_steps = len(problem.net.layers), len(problem.x)
+    module = MODULES[cell](
+        first.input_size, first.hidden_size, num_layers=layers, bias=first.bias
+    ).double()
     for name, parameter in module.named_parameters():
-        short, place = name.rsplit("_l", 1)
-        parameter.data.copy_(torch.from_numpy(problem.params[f"{place}.{short}"]))
+        parameter.data.copy_(torch.from_numpy(problem.params[our_name(name)]))
     x = torch.from_numpy(problem.x).requires_grad_()
     h0 = torch.from_numpy(np.stack([s.past[-1] for s in problem.state])).requires_grad_()
     initial, leaves = h0, {"past": h0}
     if cell == "lstm":
         c0 = torch.from_numpy(np.stack([s.c for s in problem.state])).requires_grad_()
         initial, leaves = (h0, c0), {"past": h0, "c": c0}
-    packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths)
+    lengths = torch.from_numpy(problem.lengths)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
     outputs, last = module(packed, initial)
-    outputs, _ = torch.nn.utils.rnn.pad_packed_sequence(outputs, total_length=12)
-    alive = torch.from_numpy((np.arange(12)[:, None] < lengths)[..., None])
-    y = torch.from_numpy(problem.y)
-    value = (torch.where(alive, (outputs - y) ** 2, 0.0)).sum()
+    outputs, _ = torch.nn.utils.rnn.pad_packed_sequence(outputs, total_length=n_steps)
+    alive = torch.from_numpy((np.arange(n_steps)[:, None] < problem.lengths)[..., None])
+    value = torch.where(alive, (outputs - torch.from_numpy(problem.y)) ** 2, 0.0).sum()
     value.backward()
 
-    last = last if cell == "lstm" else (last,)
     states, gradients = {}, {}
+    last = last if cell == "lstm" else (last,)
     for key, leaf, final in zip(leaves, leaves.values(), last, strict=True):
         for i in range(layers):
             axis = (None,) if key == "past" else ()
             states[f"{i}.{key}"] = final[i].detach().numpy()[axis]
             gradients[f"{i}.{key}"] = leaf.grad[i].numpy()[axis]
-    params = {}
-    for name, parameter in module.named_parameters():
-        short, place = name.rsplit("_l", 1)
-        params[f"{place}.{short}"] = parameter.grad.numpy()
-    expected = Solution(
+    params = {our_name(n): parameter.grad.numpy() for n, parameter in module.named_parameters()}
+    return Solution(
         float(value.detach()), params, x.grad.numpy(), gradients, states, outputs.detach().numpy()
     )
-    assert_agree(found, expected, tolerances.DOUBLE)
+
+
+def our_name(name):
+    """weight_ih_l0 -> 0.weight_ih"""
+    short, place = name.rsplit("_l", 1)
+    return f"{place}.{short}"
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@given(
+    cell=st.sampled_from(list(MODULES)),
+    inputs=st.integers(1, 20),
+    hidden=st.integers(1, 40),
+    layers=st.integers(1, 3),
+    bias=st.booleans(),
+    batch=st.integers(1, 6),
+    steps=st.integers(1, 40),
+    seed=st.integers(0, 2**16),
+)
+def test_modules(cell, inputs, hidden, layers, bias, batch, steps, seed):
+    """torch.nn's own layers against the core and against the reference."""
+    net = stack(cell, inputs, hidden, layers=layers, bias=bias)
+    problem = random_problem(net, LOSSES["squares"], steps, batch, seed=seed, state=True)
+    # torch has no sequences of length 0.
+    lengths = np.random.default_rng(seed).integers(1, steps + 1, batch)
+    problem = replace(problem, lengths=lengths)
+    expected = by_modules(cell, problem)
+    assert_agree(by_reference(problem), expected, tolerances.DOUBLE)
+    assert_agree(by_core(problem), expected, tolerances.DOUBLE)
+    assert_agree(by_core(problem, "float32"), expected, tolerances.SINGLE)
 
 
 @pytest.mark.parametrize("tokens", [False, True])
@@ -75,4 +97,6 @@ def test_loop(cell, skip, tokens):
     """Autograd of a plain loop with skips, residuals, lengths, resets and an initial state."""
     loss = list(LOSSES)[(list(CELLS).index(cell) + list(SKIPS).index(skip)) % len(LOSSES)]
     problem = problem_for(cell, skip, tokens=tokens, loss=loss, seed=21)
-    assert_agree(by_reference(problem), by_torch_loop(problem), tolerances.DOUBLE)
+    expected = by_torch_loop(problem)
+    assert_agree(by_reference(problem), expected, tolerances.DOUBLE)
+    assert_agree(by_core(problem), expected, tolerances.DOUBLE)
