@@ -130,59 +130,88 @@ void Job<T>::adjust(Me& m, int l, const Share& s, int32_t needed) {
   m.look[l] = look * std::ldexp(1.0, std::clamp(now - next, -5000, 5000));
 }
 
-// All steps of the chunk, eight at a time. Where eight steps overflow they are done again one by
-// one.
+// How far the exponents of what meets in steps [i0,i1) are apart: the adjoint's own, and those of
+// gradients arriving.
 template <class T>
-void Job<T>::walk_adjoint(Me& m, LayerView<T>& v, int l, int64_t n, const Share& s) {
-  const auto& cell = k_.cells[net_.layers[static_cast<size_t>(l)].spec.cell];
-  auto walk = [&](int64_t i0, int64_t i1) {
-    int32_t needed = no_exponent;
-    for (int64_t i = i0; i < i1; i++) needed = std::max(needed, v.dy ? m.trace_in[i] : no_exponent);
-    adjust(m, l, s, needed);
-    for (int64_t i = i0; i < i1; i++) {
-      const bool arrives = v.dy && m.trace_in[i] != no_exponent;
-      m.dy_factor[i] =
-          arrives ? power<T>(static_cast<int64_t>(m.trace_in[i]) - m.exponent[l]) : T(0);
-      m.trace_out[i] = m.exponent[l];
-    }
-    if (i1 - i0 > 1 && !call_.no_scaling) copy_adjoint(l, s, v.first + i0, v.first + i1, false);
-    LayerView<T> group = v;
-    group.dy_factor = m.dy_factor;
-    if (needed == no_exponent) group.dy = nullptr;
-    cell.backward(group, i0, i1, s, *m.team, m.me);
-    return call_.no_scaling ? 0.0 : reduce_max(m, largest_adjoint(l, s));
+int64_t Job<T>::exponent_spread(const Me& m, int l, bool arrives, int64_t i0, int64_t i1) const {
+  int64_t least = INT64_MAX, most = INT64_MIN;
+  auto meet = [&](int64_t exponent) {
+    least = std::min(least, exponent);
+    most = std::max(most, exponent);
   };
+  if (m.look[l] > 0) meet(m.exponent[l]);
+  for (int64_t i = i0; arrives && i < i1; i++)
+    if (m.trace_in[i] != no_exponent) meet(m.trace_in[i]);
+  return least > most ? 0 : most - least;
+}
+
+// Steps [i0,i1) at one exponent; returns the largest |d| after them.
+template <class T>
+double Job<T>::walk_steps(Me& m, LayerView<T> v, int l, int64_t i0, int64_t i1, const Share& s) {
+  int32_t needed = no_exponent;
+  for (int64_t i = i0; v.dy && i < i1; i++) needed = std::max(needed, m.trace_in[i]);
+  adjust(m, l, s, needed);
+  for (int64_t i = i0; i < i1; i++) {
+    const bool arrives = v.dy && m.trace_in[i] != no_exponent;
+    m.dy_factor[i] = arrives ? power<T>(static_cast<int64_t>(m.trace_in[i]) - m.exponent[l]) : T(0);
+    m.trace_out[i] = m.exponent[l];
+  }
+  if (i1 - i0 > 1 && !call_.no_scaling) copy_adjoint(l, s, v.first + i0, v.first + i1, false);
+  v.dy_factor = m.dy_factor;
+  if (needed == no_exponent) v.dy = nullptr;
+  k_.cells[net_.layers[static_cast<size_t>(l)].spec.cell].backward(v, i0, i1, s, *m.team, m.me);
+  return call_.no_scaling ? 0.0 : reduce_max(m, largest_adjoint(l, s));
+}
+
+// All steps of the chunk, eight at a time. One by one where exponents that meet are so far apart
+// that the smaller could underflow and yet grow within the eight, and where eight steps grew so
+// much that sums over them could overflow: those are done again from a copy.
+template <class T>
+void Job<T>::walk_adjoint(Me& m, const LayerView<T>& v, int l, int64_t n, const Share& s) {
+  constexpr int headroom = std::numeric_limits<T>::max_exponent / 2;
   for (int64_t i1 = n; i1 > 0;) {
     const int64_t i0 = (i1 - 1) / look_steps * look_steps;
-    double look = walk(i0, i1);
-    if (!std::isfinite(look)) {
-      copy_adjoint(l, s, v.first + i0, v.first + i1, true);
-      for (int64_t i = i1 - 1; i >= i0; i--) {
-        look = walk(i, i + 1);
+    bool singly = i1 - i0 == 1 ||
+                  (!call_.no_scaling && exponent_spread(m, l, v.dy != nullptr, i0, i1) > band);
+    if (!singly) {
+      const double look = walk_steps(m, v, l, i0, i1, s);
+      singly = !std::isfinite(look) || exponent_of(look) > headroom;
+      if (singly)
+        copy_adjoint(l, s, v.first + i0, v.first + i1, true);
+      else
         m.look[l] = look;
-        if (!std::isfinite(look)) {
-          if (offenders_[m.me].layer == INT64_MAX) offenders_[m.me] = {l, v.first + i, 0, true};
-          std::fill(m.trace_out, m.trace_out + i1, 0);
-          return;
-        }
+    }
+    for (int64_t i = i1 - 1; singly && i >= i0; i--) {
+      m.look[l] = walk_steps(m, v, l, i, i + 1, s);
+      if (!std::isfinite(m.look[l])) {
+        if (offenders_[m.me].layer == INT64_MAX) offenders_[m.me] = {l, v.first + i, 0, true};
+        std::fill(m.trace_out, m.trace_out + i1, 0);
+        return;
       }
     }
-    m.look[l] = look;
     i1 = i0;
   }
 }
 
 // ---- sums
 
-// The current block's sums join the finished ones, whose exponent only grows.
+// The current block's sums join the finished ones, whose exponent only grows. Where the two differ,
+// sums that are all zero have no exponent: they must not push the others out of range.
 template <class T>
 void Job<T>::flush(Me& m, int l) {
   if (m.part_exponent[l] == no_exponent) return;
   const LayerWork<T>& w = work_[static_cast<size_t>(l)];
-  const int32_t part = m.part_exponent[l], sum = m.sum_exponent[l], next = std::max(part, sum);
   const int64_t blocks = w.sums / UB, i0 = blocks * m.me / m.team_size * UB,
                 i1 = blocks * (m.me + 1) / m.team_size * UB;
   barrier(m);
+  int32_t part = m.part_exponent[l], sum = m.sum_exponent[l];
+  if (sum != part && sum != no_exponent) {
+    if (reduce_max(m, k_.max_abs(w.sum + i0, i1 - i0)) == 0)
+      sum = no_exponent;
+    else if (reduce_max(m, k_.max_abs(w.part + i0, i1 - i0)) == 0)
+      part = sum;
+  }
+  const int32_t next = std::max(part, sum);
   k_.add_block(w.sum + i0, w.part + i0, i1 - i0,
                sum == no_exponent ? T(1) : power<T>(static_cast<int64_t>(sum) - next),
                power<T>(static_cast<int64_t>(part) - next));
@@ -224,7 +253,9 @@ void Job<T>::accumulate(Me& m, int l, int64_t first, int64_t i0, int64_t i1) {
     cell.outer_input(w.part + w.at_ih, input_rows(l, first) + i0 * B_ * layer.Ip, layer.Ip, layer.I,
                      dz, zs, rows, j0, j1, part_of(layer.I, m.me), part_of(layer.I, m.me + 1));
   const int64_t c0 = layer.nb * m.me / m.team_size, c1 = layer.nb * (m.me + 1) / m.team_size;
-  k_.column_sum(w.part + w.at_bias, dz, zs, rows, c0 * layer.planes * UB, c1 * layer.planes * UB);
+  // Without a bias its sums would be nobody's, and yet decide about exponents.
+  if (layer.bias_ih >= 0)
+    k_.column_sum(w.part + w.at_bias, dz, zs, rows, c0 * layer.planes * UB, c1 * layer.planes * UB);
   if (w.dskip)
     k_.column_sum(w.part + w.at_skip, w.dskip + i0 * B_ * Hp, Hp, rows, c0 * UB, c1 * UB);
 }
@@ -257,16 +288,38 @@ void Job<T>::link_tokens(int64_t first, int64_t n) {
   for (int64_t i = 0; i < n_distinct_; i++) heads_[i] = token_head_[distinct_[i]];
 }
 
+// The largest exponent among the steps whose rows z are not all zero.
+template <class T>
+int32_t Job<T>::common_exponent(Me& m, const T* z, int64_t z_stride, int64_t n) {
+  int32_t common = no_exponent;
+  for (int64_t i1 = n; i1 > 0;) {
+    int64_t i0 = i1 - 1;
+    while (i0 > 0 && m.trace_out[i0 - 1] == m.trace_out[i1 - 1]) i0--;
+    if (i0 == 0 && i1 == n) return m.trace_out[0];  // ordinary: one exponent throughout
+    double largest = 0;
+    for (int64_t i = i0; i < i1; i++)
+      if (i % m.team_size == m.me)
+        largest = std::max(largest, k_.max_abs(z + i * B_ * z_stride, B_ * z_stride));
+    if (reduce_max(m, largest) > 0) common = std::max(common, m.trace_out[i0]);
+    i1 = i0;
+  }
+  return common == no_exponent ? m.trace_out[0] : common;
+}
+
 // Rows z of the chunk's steps, brought to one exponent, join table[token]. Columns: pieces of UB
 // from z + from[p] to table + p * UB.
 template <class T>
 void Job<T>::scatter_tokens(Me& m, T* table, int64_t width, T* z, int64_t z_stride, const Run* from,
                             int64_t n) {
   int32_t& sum = m.sum_exponent[L_];
-  const int32_t common = *std::max_element(m.trace_out, m.trace_out + n),
-                next = std::max(common, sum);
+  const int32_t common = common_exponent(m, z, z_stride, n);
+  const int64_t rows = net_.vocabulary() * width / UB, t0 = rows * m.me / m.team_size * UB,
+                t1 = rows * (m.me + 1) / m.team_size * UB;
+  if (sum != no_exponent && sum != common && reduce_max(m, k_.max_abs(table + t0, t1 - t0)) == 0)
+    sum = no_exponent;
+  const int32_t next = std::max(common, sum);
   for (int64_t i = 0; i < n; i++)
-    if (m.trace_out[i] != common && i % m.team_size == m.me)
+    if (m.trace_out[i] < common && i % m.team_size == m.me)  // rows above it are all zero
       k_.scale(z + i * B_ * z_stride, B_ * z_stride,
                power<T>(static_cast<int64_t>(m.trace_out[i]) - common));
   const int64_t pieces = width / UB, p0 = pieces * m.me / m.team_size,

@@ -143,7 +143,10 @@ class Job {
   // backward.cpp
   void start_backward(Me& m);
   void backward_layer(Me& m, int l, int64_t first, int64_t n, const T* dy, T* dx);
-  void walk_adjoint(Me& m, LayerView<T>& v, int l, int64_t n, const Share& s);
+  int64_t exponent_spread(const Me& m, int l, bool arrives, int64_t i0, int64_t i1) const;
+  double walk_steps(Me& m, LayerView<T> v, int l, int64_t i0, int64_t i1, const Share& s);
+  void walk_adjoint(Me& m, const LayerView<T>& v, int l, int64_t n, const Share& s);
+  int32_t common_exponent(Me& m, const T* z, int64_t z_stride, int64_t n);
   void adjust(Me& m, int l, const Share& s, int32_t needed);
   void scale_adjoint(int l, const Share& s, T factor);
   double largest_adjoint(int l, const Share& s) const;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "base/errors.h"
 #include "sequence/job.h"
 
 namespace gradcore {
@@ -121,17 +122,19 @@ static int exponent_of(double x) {
   return e;
 }
 
-// The gradients' exponent is 0 whenever every sum is representable; else the smallest that makes
-// the largest fit.
+// The gradients' exponent is 0 where the largest of them is well inside the range of the dtype;
+// else it is the largest one's.
 template <class T>
 void Job<T>::unpack_gradients() {
   const int32_t* exponents = members_[0].sum_exponent;
-  const int limit = std::numeric_limits<T>::max_exponent - 8;
-  int64_t excess = 0;
+  int64_t most = INT64_MIN;
   auto look = [&](const T* sums, int64_t n, int32_t exponent) {
     const double largest = k_.max_abs(sums, n);
-    if (largest > 0 && exponent != no_exponent)
-      excess = std::max<int64_t>(excess, exponent + exponent_of(largest) - limit);
+    if (!std::isfinite(largest))
+      fail(GC_NONFINITE,
+           "the sums of the parameters' gradients overflowed although the adjoints did not; use "
+           "float64.");
+    if (largest > 0) most = std::max<int64_t>(most, exponent + exponent_of(largest));
   };
   for (int64_t l = 0; l < L_; l++)
     look(work_[static_cast<size_t>(l)].sum, work_[static_cast<size_t>(l)].sums, exponents[l]);
@@ -139,8 +142,11 @@ void Job<T>::unpack_gradients() {
     look(work_[0].table_sum, net_.layers[0].I * net_.layers[0].gates * net_.layers[0].Hp,
          exponents[L_]);
   if (embedding_sum_) look(embedding_sum_, net_.embedding_rows * net_.layers[0].Ip, exponents[L_]);
-  // With room to spare, so that norms and products of a few gradients stay representable too.
-  call_.grads_exponent = excess > 0 ? excess + limit : 0;
+  if (head_sum_) look(head_sum_, head_sums_, 0);
+  // Room for the bits of smaller elements below, for sums of a few gradients above.
+  const bool fits = most == INT64_MIN || (most > std::numeric_limits<T>::min_exponent + 30 &&
+                                          most < std::numeric_limits<T>::max_exponent - 8);
+  call_.grads_exponent = fits ? 0 : most;
   for (int l = 0; l < L_; l++) unpack_layer(l, call_.grads_exponent);
   if (net_.has_head) unpack_head(call_.grads_exponent);
   if (embedding_sum_) unpack_embedding(call_.grads_exponent);
