@@ -106,7 +106,8 @@ def from_core(net, states, exponents=None):
 
 def core_arguments(problem, dtype):
     """(net, params, x) and the keywords that apply, value and value_and_grad share."""
-    x = problem.x if problem.tokens else problem.x.astype(dtype)
+    x = problem.x.copy() if problem.tokens else problem.x.astype(dtype)
+    x.flags.writeable = False
     state = core_state(problem, dtype)
     return (problem.net, core_params(problem, dtype), x), {**problem.masks, "state": state}
 
@@ -130,6 +131,7 @@ def by_core(problem, dtype="float64", *, memory="full", threads=1):
             *arguments, **keywords, **core_targets(problem, dtype), wrt=wrt, **how
         )
         outputs, state = gd.apply(*arguments, **keywords, **how)
+    assert r.arena_bytes <= r.plan.bytes <= (np.inf if memory == "full" else memory)
     for layer, again in zip(r.state, state, strict=True):
         np.testing.assert_array_equal(layer.h, again.h)
     params = {name: np.ldexp(a.astype(float), r.grads.exponent) for name, a in r.grads.items()}

@@ -224,12 +224,18 @@ def test_the_same_seed_gives_the_same_windows():
 def test_weights_count_closing_brackets_by_distance_and_little_after_a_fault():
     text = "(a)" + "[" + "b" * 20 + "]" + "}" + "c" * 9
     whole = document(text)
-    weights = Weights(every=1.0, closing=(2.0, 5.0), after_fault=0.25, fault_steps=3)
+    weights = Weights(
+        every=1.0, closing=(2.0, 5.0), end=7.0, fault=4.0, fault_steps=3, after_fault=0.25
+    )
     found = weights.of(*_index.bracket_labels(whole.characters, whole.real))
     expected = np.ones(len(text), np.float32)
     expected[1] += 2.0  # before ")", at distance 2
     expected[23] += 5.0  # before "]", at distance 21
-    expected[25 + 3 :] = 0.25  # "}" at 25 closes nothing
+    expected[25 : 25 + 3] += 4.0  # "}" at 25 closes nothing
+    expected[25 + 3 :] = 0.25
+    np.testing.assert_array_equal(found, expected)
+    found = weights.of(*_index.bracket_labels(whole.characters, whole.real), at_end=True)
+    expected[-1] += 7.0
     np.testing.assert_array_equal(found, expected)
 
 

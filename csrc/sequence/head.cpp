@@ -206,7 +206,8 @@ const T* Job<T>::backward_head(Me& m, int64_t first, int64_t n) {
     const int64_t k0 = top.H * m.me / m.team_size, k1 = top.H * (m.me + 1) / m.team_size;
     k_.outer_dense(head_part_, output_rows(static_cast<int>(L_ - 1), first), top.Hp, top.H, logits_,
                    net_.Op, n * B_, 0, static_cast<int32_t>(net_.ob), k0, k1);
-    if (m.me == 0) k_.column_sum(head_part_ + head_at_bias_, logits_, net_.Op, n * B_, 0, net_.Op);
+    if (m.me == 0 && net_.head_bias)
+      k_.column_sum(head_part_ + head_at_bias_, logits_, net_.Op, n * B_, 0, net_.Op);
   }
   barrier(m);
   if (net_.has_head && first % block_steps == 0 && m.me == 0)

@@ -29,26 +29,40 @@ class Weights:
     """How much the loss at a character counts.
 
     every: at any character. closing: more before a closing bracket, for each power of ten of its
-    distance. after_fault: at a character more than `fault_steps` after the first provable fault,
-    where the answer never changes.
+    distance. end: more at the last character of a document, where a bracket left open shows.
+    fault: more at each of the `fault_steps` characters from the first provable fault on.
+    after_fault: at a later character, where the answer never changes.
     """
 
     every: float = 0.3
     closing: tuple[float, ...] = (0.5, 1.0, 3.0, 3.0, 3.0)
+    end: float = 10.0
+    fault: float = 1.0
+    fault_steps: int = 50
     after_fault: float = 0.02
-    fault_steps: int = 100
 
     def of(
-        self, labels: NDArray[np.uint8], distances: NDArray[np.int64], fault: int
+        self,
+        labels: NDArray[np.uint8],
+        distances: NDArray[np.int64],
+        fault: int,
+        *,
+        at_end: bool = False,
     ) -> NDArray[np.float32]:
-        """Weights [n] float32 of the characters that `bracket_labels` told about."""
+        """Weights [n] float32 of the characters that `bracket_labels` told about.
+
+        at_end: whether the document ends with them.
+        """
         weights = np.full(labels.shape[0], self.every, dtype=np.float32)
         closing = np.flatnonzero(distances[1:] > 0)
         powers = np.log10(distances[closing + 1]).astype(np.int64)
         more = np.asarray(self.closing, dtype=np.float32)
         weights[closing] += more[np.minimum(powers, more.shape[0] - 1)]
         if 0 <= fault < labels.shape[0]:
+            weights[fault : fault + self.fault_steps] += self.fault
             weights[fault + self.fault_steps :] = self.after_fault
+        if at_end:
+            weights[-1] += self.end
         return weights
 
 
@@ -218,7 +232,10 @@ class Sampler:
             if changed is not None:
                 characters, kinds = changed.characters[:most], changed.kinds[:most]
         labels, distances, fault = _index.bracket_labels(characters, lexing.real_of(kinds))
-        return _Piece(characters, labels, self._weights.of(labels, distances, fault))
+        # With one character to spare, so that an insertion has not pushed the end out of the window.
+        at_end = start + most > len(document)
+        weights = self._weights.of(labels, distances, fault, at_end=at_end)
+        return _Piece(characters, labels, weights)
 
 
 @dataclass(frozen=True)

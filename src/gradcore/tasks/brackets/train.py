@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 import gradcore as gd
 from gradcore.tasks.brackets.dataset import CLASSES, VOCABULARY, Corpus, Sampler
 
@@ -46,7 +48,8 @@ class Options:
 
     skip: lag of a learned connection through time, None for none. lr: largest learning rate; it
     rises over `warmup` updates and falls to `last_lr` of itself from the share `steady` of the
-    time on.
+    time on. average: the net is the mean of those after each update of this last share of the time.
+    Reference for the mean: Polyak and Juditsky 1992.
     """
 
     cell: str = "lstm"
@@ -59,6 +62,7 @@ class Options:
     warmup: int = 100
     steady: float = 0.4
     clip: float = 1.0
+    average: float = 0.15
     stages: Sequence[Stage] = STAGES
     threads: int | None = None
     memory: int | str | None = None
@@ -133,6 +137,8 @@ def train(
     reports = [trainer.fit(batches, minutes=minutes, every=1_000, checkpoint=checkpoint)]
     if options.stages[-1] not in schedule.given and not reports[0].interrupted:
         reports.append(trainer.fit(batches, steps=1, checkpoint=checkpoint))
+    if not reports[-1].interrupted:
+        schedule.finish()
     updates = sum(report.steps for report in reports)
     # Ctrl-C may have left the last batch unused.
     done = Counter(schedule.given[:updates])
@@ -167,6 +173,8 @@ class _Schedule:
         self.seconds, self.characters = seconds, characters
         self.on_stage = on_stage
         self.given: list[Stage] = []
+        self.mean = optimizer.params.flat.astype(np.float64)
+        self.averaged = 0
 
     def batches(self) -> Iterator[gd.Batch]:
         start, read = time.monotonic(), 0
@@ -183,6 +191,18 @@ class _Schedule:
             batch = self.sampler.batch(stage.steps, stage.batch, stage.corrupted)
             yield gd.Batch(batch.x, batch.y, weight=batch.weight, reset=batch.reset)
             read += batch.x.size
+            if part >= 1 - self.options.average:
+                self.take()
+
+    def take(self) -> None:
+        """Adds the parameters as they are to their mean."""
+        self.averaged += 1
+        self.mean += (self.optimizer.params.flat - self.mean) / self.averaged
+
+    def finish(self) -> None:
+        """Makes the mean the parameters; the last update alone if there was no other."""
+        if self.averaged:
+            self.optimizer.params.flat[:] = self.mean
 
     def stage_at(self, part: float) -> Stage:
         total = sum(stage.share for stage in self.options.stages)
