@@ -232,7 +232,7 @@ class Sampler:
             if changed is not None:
                 characters, kinds = changed.characters[:most], changed.kinds[:most]
         labels, distances, fault = _index.bracket_labels(characters, lexing.real_of(kinds))
-        # With one character to spare, so that an insertion has not pushed the end out of the window.
+        # With one character to spare: an insertion has not pushed the end out of the window.
         at_end = start + most > len(document)
         weights = self._weights.of(labels, distances, fault, at_end=at_end)
         return _Piece(characters, labels, weights)
