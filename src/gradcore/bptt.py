@@ -172,8 +172,8 @@ def copied_bytes(arrays: dict[str, NDArray[Any] | None], given: Sequence[object]
     return sum(array.nbytes for array in own if not any(array is item for item in given))
 
 
-def _predictor(work: Workload) -> Callable[[int], int]:
-    """The bytes that a pass in segments of so many blocks takes."""
+def _predictor(work: Workload) -> Callable[..., int]:
+    """The bytes that a pass in segments of so many blocks takes, with more slots than it needs."""
     net = core_net(work.net, work.dtype)
     call = _core.Call(net, steps=work.steps, batch=work.batch)
     call.loss(work.loss, last=work.last, function=_no_loss if work.loss == "callback" else None)
@@ -183,11 +183,11 @@ def _predictor(work: Workload) -> Callable[[int], int]:
     handed = work.batch * net.n_outputs * work.dtype.itemsize if work.loss == "callback" else 0
 
     @cache
-    def predict(size: int) -> int:
+    def predict(size: int, more_slots: int = 0) -> int:
         ops = (gradient_ops if work.backward else forward_ops)(work.steps, size)
         longest = max(op.t1 - op.t0 for op in ops)
         kept = slots(work.steps, size) if work.backward else 0
-        call.plan(ops, segment_steps=longest, slots=kept)
+        call.plan(ops, segment_steps=longest, slots=kept + more_slots)
         return call.bytes() + longest * handed + work.copies
 
     return predict
@@ -199,7 +199,7 @@ def _no_loss(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[An
 
 
 def _choose_forward(
-    work: Workload, predict: Callable[[int], int], blocks: int, budget: int | None
+    work: Workload, predict: Callable[..., int], blocks: int, budget: int | None
 ) -> int:
     """The longest useful segment that fits, in blocks."""
     size = min(blocks, FORWARD_BLOCKS)
@@ -209,7 +209,7 @@ def _choose_forward(
 
 
 def _choose_gradient(
-    work: Workload, predict: Callable[[int], int], blocks: int, budget: int | None
+    work: Workload, predict: Callable[..., int], blocks: int, budget: int | None
 ) -> int:
     """One segment if it fits. Otherwise recomputing costs 10-30 % of the time, less the part of the
     steps that the last segment covers: where the budget lets it cover a fair part, the longest that
@@ -227,13 +227,15 @@ def _choose_gradient(
     return cheap if predict(cheap) <= budget else smallest
 
 
-def _lean_sizes(work: Workload, predict: Callable[[int], int], blocks: int) -> list[int]:
+def _lean_sizes(work: Workload, predict: Callable[..., int], blocks: int) -> list[int]:
     """Segment lengths, in blocks, among which the smallest plan is.
 
     Bytes are tape*length + state*slots but for the rounding of arrays to cache lines, so the best
     few of that model are looked at exactly.
     """
-    state = core_net(work.net, work.dtype).state_size(work.batch) * work.dtype.itemsize
+    # From the core, which pads rows: a net of one unit keeps 128 bytes, and with a smaller number
+    # the tape would seem to cost nothing.
+    state = predict(1, 1) - predict(1)
     two = min(2, blocks)
     tape = predict(two) - predict(1) + (slots(work.steps, 1) - slots(work.steps, two)) * state
 
