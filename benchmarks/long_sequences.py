@@ -1,0 +1,135 @@
+"""What does a pass over 100,000 steps cost in time and memory, and how exact is float32?
+
+LSTM, H = 128, B = 8, float32, squared error on every output; the first call, page faults included.
+Each line is a process of its own, so that the growth of its resident set (kB, peak over the call
+minus before it, the caller's arrays and the returned ones excluded as the budget excludes them) is
+that of one call. All budgets must give equal bits. Accuracy: float32 gradients against the float64
+core at T = 10,000, norm-wise, weights at their initial values.
+
+    python benchmarks/long_sequences.py [--steps 100000] [--torch]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import resource
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+import gradcore as gd
+
+HIDDEN, BATCH, INPUTS = 128, 8, 16
+
+
+def resident_kb(peak: bool) -> int:
+    if peak:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() // 1024
+
+
+def data(steps: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((steps, BATCH, INPUTS), dtype=np.float32).astype(dtype)
+    return x, rng.standard_normal((steps, BATCH, HIDDEN), dtype=np.float32).astype(dtype)
+
+
+def with_gradcore(steps: int, memory: str) -> dict[str, Any]:
+    net = gd.Stack(gd.LSTM(INPUTS, HIDDEN))
+    params = net.init(seed=0, dtype="float32")
+    x, y = data(steps, "float32")
+    before = resident_kb(peak=False)
+    begin = time.perf_counter()
+    r = gd.value_and_grad(net, params, x, y, loss="mse", memory=memory)
+    first = time.perf_counter() - begin
+    growth = resident_kb(peak=True) - before
+    begin = time.perf_counter()
+    gd.value_and_grad(net, params, x, y, loss="mse", memory=memory)
+    warm = time.perf_counter() - begin
+    assert r.grads is not None
+    digest = hashlib.sha256(r.grads.flat.tobytes()).hexdigest()[:12]
+    return {
+        "first_s": first,
+        "warm_s": warm,
+        "growth_kb": growth,
+        "predicted_kb": r.plan.bytes // 1000,
+        "digest": digest,
+    }
+
+
+def with_torch(steps: int) -> dict[str, Any]:
+    import torch
+
+    layer = torch.nn.LSTM(INPUTS, HIDDEN)
+    arrays = data(steps, "float32")
+    x, y = (torch.from_numpy(a) for a in arrays)
+    before = resident_kb(peak=False)
+    begin = time.perf_counter()
+    torch.nn.functional.mse_loss(layer(x)[0], y).backward()
+    first = time.perf_counter() - begin
+    return {"first_s": first, "growth_kb": resident_kb(peak=True) - before}
+
+
+def accuracy(steps: int) -> dict[str, Any]:
+    errors = {}
+    for cell in ("RNN", "LSTM", "GRU"):
+        net = gd.Stack(getattr(gd, cell)(INPUTS, HIDDEN))
+        exact = net.init(seed=0, dtype="float64")
+        rounded = net.init(seed=0, dtype="float32")
+        for name, values in exact.items():
+            values[...] = rounded[name]
+        results = []
+        for params in (exact, rounded):
+            x, y = data(steps, str(params.dtype))
+            grads = gd.value_and_grad(net, params, x, y, loss="mse").grads
+            assert grads is not None
+            results.append(grads.flat.astype("float64"))
+        errors[cell] = float(np.linalg.norm(results[1] - results[0]) / np.linalg.norm(results[0]))
+    return errors
+
+
+def alone(*arguments: str) -> dict[str, Any]:
+    """Runs one measurement in a fresh process."""
+    command = [sys.executable, __file__, "--one", *arguments]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument("--torch", action="store_true", help="PyTorch beside it (6 GB, 20 s)")
+    parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        name, steps = args.one[0], int(args.one[1])
+        jobs = {"torch": with_torch, "accuracy": accuracy}
+        result = jobs[name](steps) if name in jobs else with_gradcore(steps, name)
+        print(json.dumps(result))
+        return
+    steps = str(args.steps)
+    print("| memory | first call s | warmed s | growth MB | predicted MB | gradient's digest |")
+    print("|---|---|---|---|---|---|")
+    digests = set()
+    for memory in ("full", "256MB", "64MB", "16MB"):
+        r = alone(memory, steps)
+        digests.add(r["digest"])
+        times = f"{r['first_s']:.2f} | {r['warm_s']:.2f}"
+        megabytes = f"{r['growth_kb'] * 1.024e-3:.0f} | {r['predicted_kb'] / 1e3:.0f}"
+        print(f"| {memory} | {times} | {megabytes} | {r['digest']} |", flush=True)
+    assert len(digests) == 1, "budgets must give equal bits"
+    if args.torch:
+        r = alone("torch", steps)
+        print(f"| PyTorch | {r['first_s']:.2f} | | {r['growth_kb'] * 1.024e-3:.0f} | | |")
+    print("\nfloat32 against float64, norm-wise, T = 10,000:", alone("accuracy", "10000"))
+
+
+if __name__ == "__main__":
+    main()
