@@ -86,9 +86,15 @@ struct CellKernels {
                       int64_t k1) noexcept;
 };
 
+#define GRADCORE_CELL(id, Cell) +1
+constexpr int cell_count =
+#include "cells/cells.def"
+    ;
+#undef GRADCORE_CELL
+
 template <class T>
 struct Kernels {
-  CellKernels<T> cells[3];  // by gc_cell
+  CellKernels<T> cells[cell_count];  // by gc_cell
 
   // out[r][j][UB] = bias[j][UB] + sum over runs q, elements e of in[r][runs[q].offset + e] *
   // w[j][q][e][UB]; rows [r0,r1), output blocks [j0,j1). bias may be null.

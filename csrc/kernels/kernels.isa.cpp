@@ -1,8 +1,6 @@
 // Compiled once per instruction-set level with GRADCORE_ISA naming the level: fills the level's
 // kernel table.
-#include "cells/gru.h"
-#include "cells/lstm.h"
-#include "cells/rnn.h"
+#include "cells/cells.h"
 #include "kernels/dense.h"
 #include "kernels/elementwise.h"
 #include "kernels/loss.h"

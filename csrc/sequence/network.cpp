@@ -20,7 +20,7 @@ static int64_t blocks(int64_t n, int32_t ub) { return (n + ub - 1) / ub; }
 
 static Layer make_layer(const gc_layer& spec, int index, int32_t ub, int64_t& offset,
                         int64_t& state) {
-  if (spec.cell < GC_RNN || spec.cell > GC_GRU)
+  if (spec.cell < GC_RNN || spec.cell >= cell_count)
     fail(GC_INVALID, "layer %d: unknown cell %d.", index, spec.cell);
   if (spec.nonlinearity < GC_TANH || spec.nonlinearity > GC_IDENTITY)
     fail(GC_INVALID, "layer %d: unknown nonlinearity %d.", index, spec.nonlinearity);

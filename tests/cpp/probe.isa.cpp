@@ -1,9 +1,7 @@
 // Compiled once per instruction-set level, like the kernels.
 #include "probe.h"
 
-#include "cells/gru.h"
-#include "cells/lstm.h"
-#include "cells/rnn.h"
+#include "cells/cells.h"
 #include "simd/dual.h"
 
 namespace gradcore::GRADCORE_ISA {

@@ -109,7 +109,7 @@ static void for_each_step(F f) {
   std::mt19937 random(0);
   std::normal_distribution<double> normal;
   for_each_level([&](const Probe& probe) {
-    for (int cell = GC_RNN; cell <= GC_GRU; cell++)
+    for (int cell = 0; cell < cell_count; cell++)
       for (int nonlinearity = GC_TANH; nonlinearity <= (cell == GC_RNN ? GC_IDENTITY : GC_TANH);
            nonlinearity++)
         for (int sample = 0; sample < 20; sample++) {
