@@ -222,6 +222,46 @@ def test_vanishing_state(cell, dtype):
     assert_same_gradient(state_gradient(problem, got), expected.state, TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("lag", [1, 3, 11])
+@pytest.mark.parametrize("value", [0.4, 2.0])
+def test_only_the_skip_carries(value, lag, dtype):
+    """Dead relu units pass nothing on: the gradient travels in the skip connection alone."""
+    skip = gd.Skip(lag, value=value)
+    net = gd.Stack(gd.RNN(3, 3, nonlinearity="relu", bias=False, skip=skip))
+    params = {"0.weight_ih": np.eye(3), "0.weight_hh": np.eye(3)}
+    steps = 1500 * lag
+    problem = Problem(net, params, np.zeros((steps, 1, 3)), np.ones((1, 3)), LAST)
+    expected, got = expect(problem), solve(problem, dtype)
+    assert abs(expected.state.norm_log10()) > 400
+    assert_same_gradient(state_gradient(problem, got), expected.state, TOLERANCE[dtype])
+
+
+def test_reset_takes_the_scale_along():
+    """What a loss sends back before a reset is not measured against what grew after it."""
+    steps, hidden = 400, 9
+    net = gd.Stack(gd.RNN(hidden, hidden, nonlinearity="identity", bias=False))
+    rng = np.random.default_rng(3)
+    params = {
+        "0.weight_ih": np.eye(hidden),
+        "0.weight_hh": 2 * np.roll(np.eye(hidden), 1, axis=0),
+    }
+    weight, reset = np.zeros((steps, 1)), np.zeros((steps, 1), bool)
+    weight[[100, steps - 1]] = 1.0
+    reset[200] = True
+    y = rng.integers(-4, 5, (steps, 1, hidden)) / 2.0
+    loss = gd.loss.MeanSquaredError(reduction="sum")
+    problem = Problem(net, params, np.zeros((steps, 1, hidden)), y, loss, weight, reset=reset)
+    trace = pipeline.forward(net, params, problem.x, reset=reset)
+    _, d_outputs = losses.evaluate(loss, trace.outputs, y, weight)
+    expected, got = scaled.backward(net, params, trace, d_outputs), solve(problem, "float32")
+    for t in (0, 50, 100, 200, 300, steps - 1):
+        x = as_scaled({"x": got.dx[t]}, int(got.dx_exponent[t]))
+        assert_same_gradient(x, expected.x[t], tolerances.SINGLE_SCALED)
+    assert not got.dx[150].any()
+    assert_same_gradient(state_gradient(problem, got), expected.state, tolerances.SINGLE_SCALED)
+
+
 # ---- fast growth
 
 

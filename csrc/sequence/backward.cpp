@@ -67,15 +67,20 @@ void Job<T>::scale_adjoint(int l, const Share& s, T factor) {
   if (w.ring) scale(w.ring, layer.lead);
 }
 
+// Of the adjoint and of what steps [t0,t1) have put into the ring: where the cell passes nothing
+// on, all of the gradient travels there.
 template <class T>
-double Job<T>::largest_adjoint(int l, const Share& s) const {
+double Job<T>::largest_adjoint(int l, const Share& s, int64_t t0, int64_t t1) const {
   const Layer& layer = net_.layers[static_cast<size_t>(l)];
+  const LayerWork<T>& w = work_[static_cast<size_t>(l)];
   double largest = 0;
-  for (int64_t p = 0; p < layer.states; p++)
+  auto look = [&](const T* rows) {
     for (int64_t b = s.b0; b < s.b1; b++)
-      largest = std::max(
-          largest, k_.max_abs(work_[static_cast<size_t>(l)].d + (p * B_ + b) * layer.Hp + s.j0 * UB,
-                              (s.j1 - s.j0) * UB));
+      largest = std::max(largest, k_.max_abs(rows + b * layer.Hp + s.j0 * UB, (s.j1 - s.j0) * UB));
+  };
+  for (int64_t p = 0; p < layer.states; p++) look(w.d + p * B_ * layer.Hp);
+  for (int64_t n = 0; w.ring && n < std::min(layer.lead, t1 - t0); n++)
+    look(w.ring + (t0 + n) % layer.lead * B_ * layer.Hp);
   return largest;
 }
 
@@ -119,9 +124,14 @@ void Job<T>::adjust(Me& m, int l, const Share& s, int32_t needed) {
   const double look = m.look[l];
   int32_t next = now;
   if (look > 0 && exponent_of(look) > band) next = now + exponent_of(look);
-  if (look > 0 && exponent_of(look) < -band && needed < now) {
-    const double ring = reduce_max(m, largest_ring(l, s));  // what waits in the ring may be larger
-    if (exponent_of(std::max(look, ring)) < -band) next = now + exponent_of(std::max(look, ring));
+  if (needed < now && (look > 0 ? exponent_of(look) < -band : needed != no_exponent)) {
+    // What waits in the ring may be larger.
+    const double all = std::max(look, reduce_max(m, largest_ring(l, s)));
+    if (all == 0) {  // after a reset of every sequence: what arrives starts afresh
+      m.exponent[l] = needed;
+      return;
+    }
+    if (exponent_of(all) < -band) next = now + exponent_of(all);
   }
   if (needed != no_exponent) next = std::max(next, needed);
   if (next == now) return;
@@ -160,7 +170,7 @@ double Job<T>::walk_steps(Me& m, LayerView<T> v, int l, int64_t i0, int64_t i1, 
   v.dy_factor = m.dy_factor;
   if (needed == no_exponent) v.dy = nullptr;
   k_.cells[net_.layers[static_cast<size_t>(l)].spec.cell].backward(v, i0, i1, s, *m.team, m.me);
-  return call_.no_scaling ? 0.0 : reduce_max(m, largest_adjoint(l, s));
+  return call_.no_scaling ? 0.0 : reduce_max(m, largest_adjoint(l, s, v.first + i0, v.first + i1));
 }
 
 // All steps of the chunk, eight at a time. One by one where exponents that meet are so far apart

@@ -149,7 +149,7 @@ class Job {
   int32_t common_exponent(Me& m, const T* z, int64_t z_stride, int64_t n);
   void adjust(Me& m, int l, const Share& s, int32_t needed);
   void scale_adjoint(int l, const Share& s, T factor);
-  double largest_adjoint(int l, const Share& s) const;
+  double largest_adjoint(int l, const Share& s, int64_t t0, int64_t t1) const;
   double largest_ring(int l, const Share& s) const;
   void copy_adjoint(int l, const Share& s, int64_t t0, int64_t t1, bool back);
   void weight_gradients(Me& m, int l, int64_t first, int64_t n);
