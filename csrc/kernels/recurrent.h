@@ -202,13 +202,13 @@ struct Recurrent {
     }
   }
 
+  template <int NB>
   static __attribute__((noinline)) void tiles_forward(const View& v, int64_t i, const Share& w,
                                                       int64_t b0, int64_t b1) {
     const bool down = i & 1;  // alternate the direction: the weights read last are still in cache
     for (int n = w.j0; n < w.j1; n++) {
       const int j = down ? w.j0 + w.j1 - 1 - n : n;
-      for (int64_t b = b0; b < b1; b += rows_forward)
-        tile_forward<rows_forward, 1>(v, i, j, b, false);
+      for (int64_t b = b0; b < b1; b += NB) tile_forward<NB, 1>(v, i, j, b, false);
     }
   }
   static __attribute__((noinline)) void row_forward(const View& v, int64_t i, const Share& w,
@@ -236,18 +236,26 @@ struct Recurrent {
     }
   }
 
+  // Rows [b0,b1), all active and not reset, in the largest tiles: every tile reads all weights.
+  static void rows_plain(const View& v, int64_t i, const Share& w, int64_t b0, int64_t b1) {
+    const int64_t whole = b0 + (b1 - b0) / rows_forward * rows_forward;
+    const int64_t pairs = whole + (b1 - whole) / 2 * 2;
+    if (whole > b0) tiles_forward<rows_forward>(v, i, w, b0, whole);
+    if (pairs > whole) tiles_forward<2>(v, i, w, whole, pairs);
+    if (b1 > pairs) row_forward(v, i, w, pairs, false);
+  }
+
   static void forward(const View& v, int64_t i0, int64_t i1, const Share& w, Team& team,
                       int me) noexcept {
     for (int64_t i = i0; i < i1; i++) {
-      const int64_t t = v.first + i, whole = w.b0 + (w.b1 - w.b0) / rows_forward * rows_forward;
+      const int64_t t = v.first + i;
       if (plain(v, t, w.b0, w.b1)) {
-        if (whole > w.b0) tiles_forward(v, i, w, w.b0, whole);
-        for (int64_t b = whole; b < w.b1; b++) row_forward(v, i, w, b, false);
+        rows_plain(v, i, w, w.b0, w.b1);
       } else {
         for (int64_t b = w.b0; b < w.b1; b += rows_forward) {
           const int64_t end = b + rows_forward < w.b1 ? b + rows_forward : w.b1;
-          if (end - b == rows_forward && plain(v, t, b, end))
-            tiles_forward(v, i, w, b, end);
+          if (plain(v, t, b, end))
+            rows_plain(v, i, w, b, end);
           else
             rows_special(v, i, w, b, end);
         }
@@ -457,14 +465,14 @@ struct Recurrent {
     row_backward_tiles<JJ>(v, i, j, w.j1, b, next);
     row_backward_tiles<1>(v, i, j, w.j1, b, next);
   }
+  template <int NB>
   static __attribute__((noinline)) void tiles_backward(const View& v, int64_t i, const Share& w,
                                                        int64_t b0, int64_t b1) {
     int j = w.j0;
     for (; j + blocks_backward <= w.j1; j += blocks_backward)
-      for (int64_t b = b0; b < b1; b += rows_backward)
-        tile_backward<rows_backward, blocks_backward>(v, i, j, b);
+      for (int64_t b = b0; b < b1; b += NB) tile_backward<NB, blocks_backward>(v, i, j, b);
     for (; j < w.j1; j++)
-      for (int64_t b = b0; b < b1; b += rows_backward) tile_backward<rows_backward, 1>(v, i, j, b);
+      for (int64_t b = b0; b < b1; b += NB) tile_backward<NB, 1>(v, i, j, b);
   }
   // Before step i the states of some rows were zeroed: nothing flows further back there.
   static void cut(const View& v, int64_t i, const Share& w) {
@@ -479,15 +487,17 @@ struct Recurrent {
   static void backward(const View& v, int64_t i0, int64_t i1, const Share& w, Team& team,
                        int me) noexcept {
     const int64_t whole = w.b0 + (w.b1 - w.b0) / rows_backward * rows_backward;
+    const int64_t pairs = whole + (w.b1 - whole) / 2 * 2;
     cells_backward(v, i1 - 1, w, w.b0, w.b1);
     for (int64_t i = i1 - 1; i >= i0; i--) {
       if (w.by_units) team.wait(me);
-      if (whole > w.b0) tiles_backward(v, i, w, w.b0, whole);
+      if (whole > w.b0) tiles_backward<rows_backward>(v, i, w, w.b0, whole);
+      if (pairs > whole) tiles_backward<2>(v, i, w, whole, pairs);
       // Fusing the two is for rows that are always there and never cut.
       const bool fused = i > i0 && !v.reset && (!v.lengths || v.first + i <= v.min_length);
-      for (int64_t b = whole; b < w.b1; b++) row_backward(v, i, w, b, fused);
+      for (int64_t b = pairs; b < w.b1; b++) row_backward(v, i, w, b, fused);
       if (v.reset) cut(v, i, w);
-      if (i > i0) cells_backward(v, i - 1, w, w.b0, fused ? whole : w.b1);
+      if (i > i0) cells_backward(v, i - 1, w, w.b0, fused ? pairs : w.b1);
     }
   }
 };
