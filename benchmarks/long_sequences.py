@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -27,11 +26,15 @@ import gradcore as gd
 HIDDEN, BATCH, INPUTS = 128, 8, 16
 
 
-def resident_kb(peak: bool) -> int:
-    if peak:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize() // 1024
+def resident_kb(name: str) -> int:
+    """VmRSS, or VmHWM: the largest since reset_peak()."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(name))
+
+
+def reset_peak() -> None:
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
 
 
 def data(steps: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
@@ -44,11 +47,12 @@ def with_gradcore(steps: int, memory: str) -> dict[str, Any]:
     net = gd.Stack(gd.LSTM(INPUTS, HIDDEN))
     params = net.init(seed=0, dtype="float32")
     x, y = data(steps, "float32")
-    before = resident_kb(peak=False)
+    reset_peak()
+    before = resident_kb("VmRSS")
     begin = time.perf_counter()
     r = gd.value_and_grad(net, params, x, y, loss="mse", memory=memory)
     first = time.perf_counter() - begin
-    growth = resident_kb(peak=True) - before
+    growth = resident_kb("VmHWM") - before
     begin = time.perf_counter()
     gd.value_and_grad(net, params, x, y, loss="mse", memory=memory)
     warm = time.perf_counter() - begin
@@ -69,11 +73,12 @@ def with_torch(steps: int) -> dict[str, Any]:
     layer = torch.nn.LSTM(INPUTS, HIDDEN)
     arrays = data(steps, "float32")
     x, y = (torch.from_numpy(a) for a in arrays)
-    before = resident_kb(peak=False)
+    reset_peak()
+    before = resident_kb("VmRSS")
     begin = time.perf_counter()
     torch.nn.functional.mse_loss(layer(x)[0], y).backward()
     first = time.perf_counter() - begin
-    return {"first_s": first, "growth_kb": resident_kb(peak=True) - before}
+    return {"first_s": first, "growth_kb": resident_kb("VmHWM") - before}
 
 
 def accuracy(steps: int) -> dict[str, Any]:

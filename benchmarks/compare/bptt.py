@@ -35,6 +35,9 @@ SIZES = {  # (H, B), the rows that the published comparison uses
 ROWS = [(cell, hidden, batch) for cell, sizes in SIZES.items() for hidden, batch in sizes]
 INPUTS = 16
 GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
+# Seconds between turns: the threads of the contestant before spin for some milliseconds after its
+# work, and whoever came next would share the cores with them.
+PAUSE = 0.1
 Gradients = dict[str, np.ndarray]
 
 
@@ -164,6 +167,7 @@ def measure(cell: str, hidden: int, batch: int, args: argparse.Namespace) -> dic
     best = dict.fromkeys(turns, math.inf)
     for _ in range(args.repeat):
         for name, turn in turns.items():
+            time.sleep(PAUSE)
             begin = time.perf_counter()
             turn()
             best[name] = min(best[name], time.perf_counter() - begin)
