@@ -72,7 +72,7 @@ def brackets(
     ] = None,
     minutes: Annotated[
         float, typer.Option(min=0.05, help="Time for everything: lexing, training, judging.")
-    ] = 3.5,
+    ] = 3.75,
     characters: Annotated[
         int | None,
         typer.Option(

@@ -37,7 +37,7 @@ class Job:
     """
 
     paths: Sequence[str | os.PathLike[str]] = ()
-    minutes: float = 3.5
+    minutes: float = 3.75
     characters: int | None = None
     checkpoint: str | os.PathLike[str] = "brackets.safetensors"
     options: train.Options = field(default_factory=train.Options)
@@ -162,4 +162,4 @@ def _seconds_per_character(options: train.Options) -> float:
         net, params, texts, threads=options.threads, memory=options.memory
     ):
         pass
-    return 2.0 * (time.monotonic() - start) / (_PROBE * evaluate.BATCH)
+    return 1.5 * (time.monotonic() - start) / (_PROBE * evaluate.BATCH)
