@@ -16,12 +16,14 @@ import gradcore as gd
 from gradcore.tasks.brackets import check, dataset, evaluate, lexing, sources, train
 from gradcore.tasks.brackets.report import Result, as_json
 
-TRAIN_CHARACTERS = 8_000_000
 HELD_OUT_CHARACTERS = 1_500_000
 
-# Lexing takes about a second per million characters: short jobs lex in proportion.
-_TRAIN_CHARACTERS_PER_MINUTE = 3_000_000
-_HELD_OUT_CHARACTERS_PER_MINUTE = 600_000
+# Lexing takes about a second per million characters, so it goes with the length of the job: on two
+# cores training then reads each text about five times.
+_TRAIN_CHARACTERS_PER_MINUTE = 2_200_000
+_HELD_OUT_CHARACTERS_PER_MINUTE = 500_000
+_TIMES_READ = 5
+_LEAST_CHARACTERS = 200_000
 _PROBE = 2_048
 _PLAIN_INTERVAL = 5.0
 
@@ -127,13 +129,14 @@ def _read(job: Job, say: Say) -> dataset.Corpus:
     found = sources.find(job.paths)
     for note in found.notes:
         say(f"passed over: {note}")
-    train_characters, held_out_characters = TRAIN_CHARACTERS, HELD_OUT_CHARACTERS
     if job.characters is None:
-        short = max(job.minutes, 0.1)
-        train_characters = min(train_characters, round(_TRAIN_CHARACTERS_PER_MINUTE * short))
-        held_out_characters = min(
-            held_out_characters, round(_HELD_OUT_CHARACTERS_PER_MINUTE * short)
-        )
+        train_characters = round(_TRAIN_CHARACTERS_PER_MINUTE * job.minutes)
+        held_out_characters = round(_HELD_OUT_CHARACTERS_PER_MINUTE * job.minutes)
+        held_out_characters = min(held_out_characters, HELD_OUT_CHARACTERS)
+    else:
+        train_characters = job.characters // _TIMES_READ
+        held_out_characters = HELD_OUT_CHARACTERS
+    train_characters = max(train_characters, _LEAST_CHARACTERS)
     with meter("lexing", train_characters + held_out_characters, job.quiet) as advance:
         corpus = dataset.build_corpus(
             found.files,
