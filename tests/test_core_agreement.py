@@ -276,3 +276,21 @@ def test_dtypes_of_tokens(tokens):
     problem = random_problem(net, gd.loss.CrossEntropy(), 30, 3, seed=8, tokens=True)
     problem = replace(problem, x=problem.x.astype(tokens))
     both(problem)
+
+
+def test_gradient_of_a_mix_whose_share_is_nearly_one():
+    # The engine takes (1-a) (h_(t-k) - cell_t) as h_(t-k) - h_t, which cancels as a nears 1.
+    net = gd.Stack(gd.LSTM(3, 17, skip=gd.Skip(4, kind="mix", learned=True)), gd.Linear(17, 2))
+    exact = net.init(seed=3, dtype="float64")
+    exact["0.skip_logit"][...] = np.log(0.99 / 0.01)
+    rounded = net.init(seed=3, dtype="float32")
+    for name, values in rounded.items():
+        values[...] = exact[name]
+        exact[name][...] = values
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((500, 3, 3)).astype(np.float32)
+    y = rng.standard_normal((500, 3, 2)).astype(np.float32)
+    want = gd.value_and_grad(net, exact, x.astype(float), y.astype(float), loss="mse").grads
+    got = gd.value_and_grad(net, rounded, x, y, loss="mse").grads
+    error = got["0.skip_logit"] - want["0.skip_logit"]
+    assert np.linalg.norm(error) < 1e-5 * np.linalg.norm(want["0.skip_logit"])
