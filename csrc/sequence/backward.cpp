@@ -10,12 +10,6 @@ namespace gradcore {
 // The adjoint is brought back when its largest element leaves 2^-20 .. 2^20.
 static constexpr int band = 20;
 
-static int exponent_of(double x) {
-  int e = 0;
-  std::frexp(x, &e);
-  return e;
-}
-
 // 2^n, 0 where that underflows.
 template <class T>
 static T power(int64_t n) {

@@ -126,9 +126,7 @@ void Job<T>::write_dstate(const Me& m, int l) {
     largest = std::fabs(static_cast<double>(out[i])) > largest
                   ? std::fabs(static_cast<double>(out[i]))
                   : largest;
-  int shift = 0;
-  std::frexp(largest, &shift);
-  if (std::abs(static_cast<int64_t>(shift) + m.exponent[l]) <
+  if (std::abs(static_cast<int64_t>(exponent_of(largest)) + m.exponent[l]) <
       std::numeric_limits<T>::max_exponent - 28) {
     for (int64_t i = 0; i < count; i++) out[i] = static_cast<T>(std::ldexp(out[i], m.exponent[l]));
     call_.dstate_exponent[l] = 0;

@@ -23,6 +23,13 @@ constexpr int64_t look_steps = 8;
 constexpr int32_t no_exponent =
     INT_MIN;  // of a step at which nothing arrives, of a sum that is still empty
 
+// e of x = m * 2^e with 0.5 <= |m| < 1.
+inline int exponent_of(double x) {
+  int e = 0;
+  std::frexp(x, &e);
+  return e;
+}
+
 // The arrays of one layer. Rows are padded; see kernel_table.h for the packed layouts.
 template <class T>
 struct LayerWork {

@@ -116,12 +116,6 @@ void Job<T>::pack_head(const Me& m) {
                         static_cast<int32_t>(std::min<int64_t>(UB, O - q * UB))};
 }
 
-static int exponent_of(double x) {
-  int e = 0;
-  std::frexp(x, &e);
-  return e;
-}
-
 // The gradients' exponent is 0 where the largest of them is well inside the range of the dtype;
 // else it is the largest one's.
 template <class T>
