@@ -40,12 +40,22 @@ def test_a_clean_file_is_clean(model):
     assert list(check.check_texts(*model, [(Path("a.py"), CLEAN)])) == [None]
 
 
-def test_a_closer_too_many_is_found_near_its_line(model):
-    # The net finds about half of all faults (the share is asserted below): of three that were tried
-    # here it finds this one, and misses "]" in the place of ")" after listdir(folder and len(name.
-    call = "names(os.getcwd())"
-    line = CLEAN[: CLEAN.index(call)].count("\n") + 1
-    (finding,) = check.check_texts(*model, [(Path("a.py"), CLEAN.replace(call, call + ")"))])
+MISSED = pytest.mark.xfail(
+    reason="the net finds about half of all faults (the share is asserted below), not this one"
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("names(os.getcwd())", "names(os.getcwd()))"),
+        pytest.param("os.listdir(folder)", "os.listdir(folder]", marks=MISSED),
+        pytest.param("(i, len(name))", "(i, len(name]]", marks=MISSED),
+    ],
+)
+def test_a_wrong_bracket_is_found_near_its_line(model, old, new):
+    line = CLEAN[: CLEAN.index(old)].count("\n") + 1
+    (finding,) = check.check_texts(*model, [(Path("a.py"), CLEAN.replace(old, new))])
     assert finding is not None
     assert abs(finding.line - line) <= check.NEAR
 
