@@ -1,40 +1,27 @@
-"""The commands of `gradcore`: facts about the build, jobs on real data, checks with their nets."""
+"""`gradcore train brackets` and `gradcore check`."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-import gradcore as gd
 from gradcore.tasks.brackets import check as brackets_check
 from gradcore.tasks.brackets import job, report, sources, train
 
-EXIT_FINDINGS = 1
-EXIT_ERROR = 2
-EXIT_INTERRUPTED = 130
-
-app = typer.Typer(
-    name="gradcore",
-    help="Exact gradients through very long recurrences.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+from .app import (
+    EXIT_ERROR,
+    EXIT_FINDINGS,
+    EXIT_INTERRUPTED,
+    app,
+    check_folder,
+    errors,
+    fail,
+    say,
+    train_app,
 )
-train_app = typer.Typer(
-    help="Train a net on real data, from files to figures.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-)
-app.add_typer(train_app, name="train")
 
 
 class CellName(str, Enum):
@@ -43,20 +30,6 @@ class CellName(str, Enum):
     lstm = "lstm"
     gru = "gru"
     rnn = "rnn"
-
-
-@app.command()
-def info(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Show version, compiler, instruction sets, OpenMP runtime and threads."""
-    facts = asdict(gd.build_info())
-    if as_json:
-        print(json.dumps(facts, indent=2))
-        return
-    for name, value in facts.items():
-        text = " ".join(value) if isinstance(value, tuple) else str(value)
-        print(f"{name.replace('_', ' '):<15} {text or 'unknown'}")
 
 
 @train_app.command()
@@ -121,18 +94,18 @@ def brackets(
     options = train.Options(
         cell=cell.value, hidden=hidden, skip=skip, seed=seed, threads=threads, memory=memory
     )
-    with _errors():
+    with errors():
         picture = plot or out.with_suffix(".png")
         for path in (out, json_file, picture):
-            _check_folder(path)
+            check_folder(path)
         if not report.can_draw():
             if plot is not None:
-                _fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
-            _say("no picture without matplotlib. For one, run: pip install 'gradcore[plot]'")
+                fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
+            say("no picture without matplotlib. For one, run: pip install 'gradcore[plot]'")
         wanted = job.Job(paths or (), minutes, characters, out, options, quiet)
-        result = job.run(wanted, (lambda line: None) if quiet else _say)
+        result = job.run(wanted, (lambda line: None) if quiet else say)
         if result is None:
-            _say(f"interrupted; the net as it is was saved to {out}")
+            say(f"interrupted; the net as it is was saved to {out}")
             raise typer.Exit(EXIT_INTERRUPTED)
         print(report.table(result))
         if json_file is not None:
@@ -141,7 +114,7 @@ def brackets(
         if report.can_draw():
             report.draw(picture, result)
             saved.append(picture)
-        _say(f"saved {', '.join(str(path) for path in saved if path)}")
+        say(f"saved {', '.join(str(path) for path in saved if path)}")
 
 
 @app.command()
@@ -163,7 +136,7 @@ def check(
     Prints FILE:LINE:COLUMN: MESSAGE. Exits with 0 if nothing was found, 1 if something was, 2 if a
     file or the checkpoint cannot be read. The net learned from code; it can be wrong.
     """
-    with _errors():
+    with errors():
         net, params = brackets_check.load_checkpoint(
             checkpoint or brackets_check.default_checkpoint()
         )
@@ -174,7 +147,7 @@ def check(
                 texts.append((path, sources.read_text(path)))
             except OSError as error:
                 unread = True
-                _say(f"{path}: cannot be read: {error.strerror or error}")
+                say(f"{path}: cannot be read: {error.strerror or error}")
         found = False
         for finding in brackets_check.check_texts(net, params, texts, threads=threads):
             if finding is not None:
@@ -182,30 +155,3 @@ def check(
                 print(finding)
     if unread or found:
         raise typer.Exit(EXIT_ERROR if unread else EXIT_FINDINGS)
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Turns errors of gradcore and the system into a line on stderr and an exit code."""
-    try:
-        yield
-    except (gd.GradcoreError, OSError) as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        _say("interrupted")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-
-
-def _check_folder(path: Path | None) -> None:
-    # Told before the work rather than after it.
-    if path is not None and not path.absolute().parent.is_dir():
-        _fail(f"cannot write {path}: {path.absolute().parent} is not a folder. Make it first.")
-
-
-def _say(line: str) -> None:
-    print(f"gradcore: {line}", file=sys.stderr, flush=True)
-
-
-def _fail(line: str) -> None:
-    _say(line)
-    raise typer.Exit(EXIT_ERROR)

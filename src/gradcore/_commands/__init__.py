@@ -1,0 +1,5 @@
+"""The commands of `gradcore`, one topic per file; importing a file adds its commands."""
+
+from . import brackets as brackets
+from . import info as info
+from .app import app as app

@@ -1,0 +1,61 @@
+"""The application itself, and what every command needs: exit codes, messages, checks of paths."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+
+import gradcore as gd
+
+EXIT_FINDINGS = 1
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="gradcore",
+    help="Exact gradients through very long recurrences.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+train_app = typer.Typer(
+    help="Train a net on real data, from files to figures.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+app.add_typer(train_app, name="train")
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """Turns errors of gradcore and the system into a line on stderr and an exit code."""
+    try:
+        yield
+    except (gd.GradcoreError, OSError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        say("interrupted")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def check_folder(path: Path | None) -> None:
+    """Fails unless a file can be made at path; told before the work rather than after it."""
+    if path is not None and not path.absolute().parent.is_dir():
+        fail(f"cannot write {path}: {path.absolute().parent} is not a folder. Make it first.")
+
+
+def say(line: str) -> None:
+    """A line on stderr."""
+    print(f"gradcore: {line}", file=sys.stderr, flush=True)
+
+
+def fail(line: str) -> NoReturn:
+    """A line on stderr, and the end with EXIT_ERROR."""
+    say(line)
+    raise typer.Exit(EXIT_ERROR)
