@@ -59,6 +59,9 @@ FACTORS = {
     "bias": [True, False],
     "source": ["floats", "tokens", "embedding"],
     "classes": [None, 1, 5, 17],
+    "between": list(nets.BETWEEN),
+    "masks": list(nets.MASKS),
+    "train": [False, True],
     "loss": list(LOSSES),
     "weight": [False, True],
     "lengths": [False, True],
@@ -101,6 +104,9 @@ def problem_of(case, seed):
         bias=case["bias"],
         vocabulary=11 if case["source"] == "embedding" else None,
         classes=case["classes"],
+        between=case["between"],
+        masks=case["masks"],
+        bare_tokens=case["source"] == "tokens",
     )
     return random_problem(
         net,
@@ -113,6 +119,7 @@ def problem_of(case, seed):
         lengths=case["lengths"],
         reset=case["reset"],
         state=case["state"],
+        train=case["train"],
     )
 
 

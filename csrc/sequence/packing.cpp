@@ -14,6 +14,7 @@ void Job<T>::pack(const Me& m) {
     pack_input(m, l);
   }
   if (logits_ && net_.has_head) pack_head(m);
+  pack_transforms(m);
 }
 
 template <class T>
@@ -143,6 +144,7 @@ void Job<T>::unpack_gradients() {
   call_.grads_exponent = fits ? 0 : most;
   for (int l = 0; l < L_; l++) unpack_layer(l, call_.grads_exponent);
   if (net_.has_head) unpack_head(call_.grads_exponent);
+  unpack_transforms(static_cast<int>(L_), head_sum_, -call_.grads_exponent);
   if (embedding_sum_) unpack_embedding(call_.grads_exponent);
 }
 
@@ -180,6 +182,17 @@ void Job<T>::unpack_layer(int l, int64_t exponent) {
     }
     if (layer.skip >= 0) grads[layer.skip + u] = scaled(w.sum[w.at_skip + u], shift);
   }
+  unpack_transforms(l, w.sum, shift);
+}
+
+template <class T>
+void Job<T>::unpack_transforms(int l, const T* sums, int64_t shift) {
+  T* grads = static_cast<T*>(call_.grads);
+  for (const TransformWork<T>& t : chains_[static_cast<size_t>(l)])
+    for (int64_t u = 0; u < t.what->I; u++) {
+      if (t.at_weight >= 0) grads[t.what->weight + u] = scaled(sums[t.at_weight + u], shift);
+      if (t.at_bias >= 0) grads[t.what->bias + u] = scaled(sums[t.at_bias + u], shift);
+    }
 }
 
 template <class T>
