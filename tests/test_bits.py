@@ -18,20 +18,24 @@ LEVELS = _core.isa_available()
 BLOCK = _core.block_steps()
 STEPS = 6 * BLOCK + 57
 
-# A lag longer than the shortest segment, a learned one, and none; sizes off and on the lanes.
+# A lag longer than the shortest segment, a learned one, and none; sizes off and on the lanes. The
+# last two have LayerNorm, dropout and all random masks, in training.
 SHAPES = {
     "lstm": (33, 3, gd.Skip(BLOCK + 12, learned=True, value=0.3), "floats"),
     "gru": (64, 5, gd.Skip(7, kind="mix", learned=True), "embedding"),
     "rnn": (97, 1, None, "floats"),
     "relu": (17, 9, gd.Skip(2, value=-0.5), "tokens"),
+    "lstm masks": (33, 3, None, "floats"),
+    "gru masks": (17, 5, gd.Skip(7, kind="mix", learned=True), "embedding"),
 }
 
 
 def everything(cell, dtype, batch=None, lengths=True):
     """Arguments of value_and_grad for a net of two layers with all masks."""
     hidden, sequences, skip, source = SHAPES[cell]
+    name, *masks = cell.split()
     net = stack(
-        cell,
+        name,
         12,
         hidden,
         layers=2,
@@ -39,6 +43,8 @@ def everything(cell, dtype, batch=None, lengths=True):
         residual=True,
         vocabulary=19 if source == "embedding" else None,
         classes=6,
+        between="all" if masks else "nothing",
+        masks="all" if masks else "none",
     )
     problem = random_problem(
         net,
@@ -51,6 +57,7 @@ def everything(cell, dtype, batch=None, lengths=True):
         lengths=lengths,
         reset=True,
         state=True,
+        train=bool(masks),
     )
     arguments, keywords = core_arguments(problem, dtype)
     wrt = ("params", "x", "state") if source == "floats" else ("params", "state")
@@ -175,7 +182,7 @@ def test_with_and_without_tape(cell, level):
     """Forward is one template: value, apply and value_and_grad see the same states and loss."""
     (net, params, x), keywords = everything(cell, "float32")
     goal = {k: keywords[k] for k in ("y", "weight", "loss")}
-    masks = {k: keywords[k] for k in ("lengths", "reset", "state")}
+    masks = {k: keywords[k] for k in ("lengths", "reset", "state", "train", "seed")}
     seen = np.zeros((STEPS, x.shape[1], net.output_size), np.float32)
 
     def function(outputs, t0, t1):
