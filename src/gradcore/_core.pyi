@@ -51,6 +51,7 @@ class Net:
                 typing.SupportsInt | typing.SupportsIndex,
                 bool,
                 bool,
+                bool,
                 str,
                 bool,
                 typing.SupportsInt | typing.SupportsIndex,
@@ -62,9 +63,13 @@ class Net:
     ) -> None: ...
     def state_size(self, batch: typing.SupportsInt | typing.SupportsIndex) -> int: ...
     @property
+    def n_directions(self) -> int: ...
+    @property
     def n_outputs(self) -> int: ...
     @property
     def n_parameters(self) -> int: ...
+    @property
+    def n_parts(self) -> int: ...
 
 class Report:
     """
@@ -120,7 +125,7 @@ class Call:
         self,
         ops: collections.abc.Sequence[
             typing.Annotated[
-                collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(5)"
+                collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(6)"
             ]
         ],
         *,

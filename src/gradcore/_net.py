@@ -24,7 +24,7 @@ def core_net(net: Stack, dtype: np.dtype[Any]) -> _core.Net:
     )
 
 
-def _layer(layer: Recurrent) -> tuple[str, str, int, int, bool, bool, str, bool, int, float]:
+def _layer(layer: Recurrent) -> tuple[str, str, int, int, bool, bool, bool, str, bool, int, float]:
     skip = layer.skip
     return (
         layer.cell.name,
@@ -32,6 +32,7 @@ def _layer(layer: Recurrent) -> tuple[str, str, int, int, bool, bool, str, bool,
         layer.input_size,
         layer.hidden_size,
         layer.bias,
+        layer.bidirectional,
         layer.residual,
         skip.kind if skip else "none",
         skip.learned if skip else False,

@@ -65,18 +65,19 @@ typedef struct gc_layer {
   int32_t cell;         /* gc_cell */
   int32_t nonlinearity; /* gc_nonlinearity, RNN only */
   int64_t input_size, hidden_size;
-  int32_t bias;         /* 0: no bias_ih, bias_hh */
-  int32_t residual;     /* 1: the layer's output is h + its input (input_size == hidden_size) */
-  int32_t skip_kind;    /* gc_skip */
-  int32_t skip_learned; /* 1: skip_scale [H] (add) or skip_logit [H] (mix) is a parameter */
-  int64_t skip_lag;     /* k >= 1 */
-  double skip_value;    /* s (add) or a (mix) when not learned */
+  int32_t bias;          /* 0: no bias_ih, bias_hh */
+  int32_t bidirectional; /* 1: a second direction reads time backward; the output is both, [2*H] */
+  int32_t residual;      /* 1: the layer's output is h + its input (both equally wide) */
+  int32_t skip_kind;     /* gc_skip */
+  int32_t skip_learned;  /* 1: skip_scale [H] (add) or skip_logit [H] (mix) is a parameter */
+  int64_t skip_lag;      /* k >= 1 */
+  double skip_value;     /* s (add) or a (mix) when not learned */
 } gc_layer;
 
 /* A stack: an optional embedding, recurrent layers, an optional linear head.
  * Parameters live in one flat buffer in this order, each C-contiguous:
- *   embedding [V, E]; per layer weight_ih [G*H, I], weight_hh [G*H, H], bias_ih [G*H], bias_hh
- * [G*H], skip [H]; head weight [O, H], head bias [O]. */
+ *   embedding [V, E]; per layer and direction weight_ih [G*H, I], weight_hh [G*H, H], bias_ih
+ * [G*H], bias_hh [G*H], skip [H]; head weight [O, H], head bias [O]. */
 typedef struct gc_net {
   int32_t dtype;          /* gc_dtype */
   int64_t embedding_rows; /* V, 0: no embedding */
@@ -89,9 +90,15 @@ typedef struct gc_net {
 
 /* Number of parameters; -1 with a message if the description is not valid. */
 GC_API int64_t gc_net_parameters(const gc_net* net);
-/* Elements of a state: per layer, outputs [max(1,k), B, H] oldest first (the last is h), then for
- * LSTM c [B, H]. */
+/* Elements of a state: per layer and direction, outputs [max(1,k), B, H] oldest first (the last is
+ * h), then for LSTM c [B, H]. Of the backward direction it is the state at step 0 once all steps
+ * are done, and the one before step lengths[b]-1 at the start. */
 GC_API int64_t gc_net_state_size(const gc_net* net, int64_t batch);
+
+/* Parts of a net that run one after the other, each over all steps: a bidirectional layer is two
+ * parts, one per direction; the layers between two such layers, with the embedding or the head, are
+ * one. -1 with a message if the description is not valid. */
+GC_API int32_t gc_net_parts(const gc_net* net);
 
 /* ---- Running a plan
  * -----------------------------------------------------------------------------------------------------------------
@@ -111,8 +118,8 @@ typedef struct gc_op {
   int32_t from_slot; /* where the state at t0 comes from: a slot, GC_FROM_START, or GC_FROM_PREVIOUS
                         (the op before ended at t0) */
   int32_t to_slot;   /* where the state at t1 is kept, or GC_TO_NOWHERE */
-  int32_t reserved;
-  int64_t t0, t1; /* t0 a multiple of gc_block_steps() */
+  int32_t part;      /* of the net; the last part has the head and the loss */
+  int64_t t0, t1;    /* steps in the part's own order; t0 a multiple of gc_block_steps() */
 } gc_op;
 
 typedef enum gc_loss_kind {
@@ -169,7 +176,7 @@ typedef struct gc_call {
   int32_t* dx_exponent;     /* [T] with dx: the true gradient of x[t] is dx[t] * 2^dx_exponent[t] */
   void* state_out;          /* the state after step T-1 (after lengths[b]-1) */
   void* dstate;             /* gradient with respect to state, same layout */
-  int32_t* dstate_exponent; /* [n_layers], as dx_exponent */
+  int32_t* dstate_exponent; /* by layer and direction, as dx_exponent */
   double loss_value;
   double loss_weight;     /* what a mean divided by */
   int64_t grads_exponent; /* the true gradient is grads * 2^grads_exponent */
