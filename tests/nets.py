@@ -30,15 +30,26 @@ def stack(
     skip=None,
     residual=False,
     bias=True,
+    bidirectional=(),
     vocabulary=None,
     classes=None,
 ):
-    """A net of equal layers; residual from the second on, or from the first if sizes allow."""
+    """A net of equal layers; residual from the second on, or from the first if sizes allow.
+
+    bidirectional: which of the layers are.
+    """
     made = [] if vocabulary is None else [gd.Embedding(vocabulary, inputs)]
+    width = inputs
     for i in range(layers):
-        width = hidden if i else inputs
-        through = residual and width == hidden
-        made.append(CELLS[cell](width, hidden, bias=bias, skip=skip, residual=through))
+        both = i in bidirectional
+        options = {
+            "bias": bias,
+            "bidirectional": both,
+            "skip": skip,
+            "residual": residual and width == hidden * (1 + both),
+        }
+        made.append(CELLS[cell](width, hidden, **options))
+        width = made[-1].output_size
     if classes is not None:
-        made.append(gd.Linear(hidden, classes, bias=bias))
+        made.append(gd.Linear(width, classes, bias=bias))
     return gd.Stack(*made)

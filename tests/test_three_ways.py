@@ -24,20 +24,21 @@ from problem import (
     norm,
     random_problem,
 )
-from reference import losses, pipeline
+from reference import losses, pipeline, two_ways
 
 LEVELS = _core.isa_available()
 SETTINGS = [
-    (cell, skip, source, LEVELS[(i + j + k) % len(LEVELS)])
+    (cell, skip, source, both, LEVELS[(i + j + k) % len(LEVELS)])
     for i, cell in enumerate(CELLS)
     for j, skip in enumerate(SKIPS)
     for k, source in enumerate(("floats", "tokens", "embedding"))
-    if (i + j + k) % 3 == 0 or source == "floats"
+    for both in ((), (0,), (1,), (0, 1))
+    if (i + j + k + sum(both)) % 3 == 0 or (source == "floats" and not both)
 ]
-each_setting = pytest.mark.parametrize(("cell", "skip", "source", "level"), SETTINGS)
+each_setting = pytest.mark.parametrize(("cell", "skip", "source", "both", "level"), SETTINGS)
 
 
-def problem_for(cell, skip, source, *, seed=0, loss=None):
+def problem_for(cell, skip, source, both=(), *, seed=0, loss=None):
     net = stack(
         cell,
         5,
@@ -45,6 +46,7 @@ def problem_for(cell, skip, source, *, seed=0, loss=None):
         layers=2,
         skip=SKIPS[skip],
         residual=True,
+        bidirectional=both,
         vocabulary=7 if source == "embedding" else None,
         classes=4,
     )
@@ -102,9 +104,9 @@ def core_value(problem):
 
 
 @each_setting
-def test_directional_differences(cell, skip, source, level):
+def test_directional_differences(cell, skip, source, both, level):
     """Five points, so that the truncation is h^4; relu has kinks and needs a shorter step."""
-    problem = problem_for(cell, skip, source, seed=12)
+    problem = problem_for(cell, skip, source, both, seed=13 if cell == "relu" else 12)
     along = direction(problem, np.random.default_rng(2))
     along_norm = np.sqrt(inner(along[0], along[1], named(along[2]), along))
     h = (1e-5 if cell == "relu" else 1e-3) / along_norm
@@ -121,23 +123,23 @@ def test_directional_differences(cell, skip, source, level):
 
 
 @each_setting
-def test_reference(cell, skip, source, level):
-    problem = problem_for(cell, skip, source, seed=3)
+def test_reference(cell, skip, source, both, level):
+    problem = problem_for(cell, skip, source, both, seed=3)
     with isa(level):
         assert_agree(by_core(problem), by_reference(problem), tolerances.DOUBLE)
 
 
 @each_setting
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_dot_product(cell, skip, source, level, dtype):
+def test_dot_product(cell, skip, source, both, level, dtype):
     """J^T w from the core, with w handed over by a loss function; J v from tangents."""
-    problem = problem_for(cell, skip, source, seed=4)
+    problem = problem_for(cell, skip, source, both, seed=4)
     rng = np.random.default_rng(5)
     v = direction(problem, rng)
-    trace = pipeline.forward(
+    trace = two_ways.forward(
         problem.net, problem.params, problem.x, state=problem.state, **problem.masks
     )
-    j_v, _ = pipeline.tangent(problem.net, problem.params, trace, *v)
+    j_v, _ = two_ways.tangent(problem.net, problem.params, trace, *v)
     w = rng.standard_normal(j_v.shape).astype(dtype)
     arguments, keywords = core_arguments(problem, dtype)
     wrt = ("params", "state") if problem.tokens else ("params", "x", "state")

@@ -66,7 +66,7 @@ void Pipeline<T>::make_jobs() {
       call.outputs = nullptr;
     }
     if (!part.first) {
-      const Meeting& before = meetings_[p - 1];
+      const Meeting& before = meetings_[p - (part.reverse ? 2 : 1)];
       call.tokens = nullptr;
       // Before there is an arena, any pointer stands for an array that will be there.
       call.x = arena_ ? before.out : static_cast<const void*>(this);
@@ -75,7 +75,7 @@ void Pipeline<T>::make_jobs() {
     }
     const bool both = part.reverse || (p + 1 < parts_.size() && parts_[p + 1].reverse);
     const Link<T> link{meetings_[p].out, meetings_[p].d_out, meetings_[p].d_out_exponent,
-                       !part.first || both, part.reverse};
+                       !part.first || both, both && !part.reverse};
     jobs_.push_back(std::make_unique<Job<T>>(part, call, link, progress_));
   }
 }
@@ -147,7 +147,9 @@ void Pipeline<T>::finish() {
   const bool fits = most == INT64_MIN || (most > std::numeric_limits<T>::min_exponent + 30 &&
                                           most < std::numeric_limits<T>::max_exponent - 8);
   call_.grads_exponent = fits ? 0 : most;
-  for (const auto& job : jobs_) job->unpack_gradients(call_.grads_exponent);
+  // In the order of backward: the second direction to come adds to the first.
+  for (auto job = jobs_.rbegin(); job != jobs_.rend(); job++)
+    (*job)->unpack_gradients(call_.grads_exponent);
   // What two directions have added up says where it is zero.
   if (call_.dx && parts_.size() > 1)
     for (int64_t t = 0; t < call_.steps; t++)
