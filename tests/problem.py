@@ -11,7 +11,7 @@ import numpy as np
 import gradcore as gd
 from gradcore import _core
 from gradcore._execution import override
-from reference import losses, pipeline, two_ways
+from reference import losses, philox, pipeline, two_ways
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Problem:
     lengths: np.ndarray | None = None
     reset: np.ndarray | None = None
     state: list[pipeline.State] | None = None
+    train: bool = False
+    seed: tuple[int, int] | None = None
 
     @property
     def tokens(self):
@@ -38,6 +40,10 @@ class Problem:
     @property
     def masks(self):
         return {"lengths": self.lengths, "reset": self.reset}
+
+    @property
+    def mode(self):
+        return philox.Mode(self.train, *(self.seed or ()))
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ def named(states):
 
 def by_reference(problem):
     p = problem
-    trace = two_ways.forward(p.net, p.params, p.x, state=p.state, **p.masks)
+    trace = two_ways.forward(p.net, p.params, p.x, state=p.state, mode=p.mode, **p.masks)
     value, d_outputs = losses.evaluate(p.loss, trace.outputs, p.y, p.weight, p.lengths)
     found = two_ways.backward(p.net, p.params, trace, d_outputs)
     return Solution(
@@ -124,7 +130,8 @@ def core_arguments(problem, dtype):
     x = problem.x.copy() if problem.tokens else problem.x.astype(dtype)
     x.flags.writeable = False
     state = core_state(problem, dtype)
-    return (problem.net, core_params(problem, dtype), x), {**problem.masks, "state": state}
+    keywords = {"state": state, "train": problem.train, "seed": problem.seed}
+    return (problem.net, core_params(problem, dtype), x), {**problem.masks, **keywords}
 
 
 def core_targets(problem, dtype):
@@ -243,6 +250,11 @@ def random_params(net, rng, gain=1.0):
         bound = 1.0 if name == "0.weight" else gain / np.sqrt(fan)
         params[name] = exact(rng.uniform(-bound, bound, shape))
     for i, layer in enumerate(net.layers):
+        if isinstance(layer, gd.LayerNorm):
+            for name, middle in (("weight", 1.0), ("bias", 0.0)):
+                if f"{i}.{name}" in params:
+                    around = rng.uniform(-0.5, 0.5, layer.normalized_shape)
+                    params[f"{i}.{name}"] = exact(middle + around)
         skip = getattr(layer, "skip", None)
         if skip is not None and skip.learned:
             name = "skip_scale" if skip.kind == "add" else "skip_logit"
@@ -308,6 +320,7 @@ def random_problem(
     reset=False,
     state=False,
     gain=1.0,
+    train=False,
 ):
     rng = np.random.default_rng(seed)
     if tokens or net.embedding is not None:
@@ -325,5 +338,8 @@ def random_problem(
         lengths=random_lengths(steps, batch, rng) if lengths else None,
         reset=random_reset(steps, batch, rng) if reset else None,
         state=random_state(net, batch, rng) if state else None,
+        train=train,
+        # Both numbers beyond 32 bits.
+        seed=(2**40 + seed, 2**63 + seed) if train else None,
     )
     return spoiled(problem)

@@ -72,7 +72,10 @@ def test_placeholders_are_counted_but_not_run():
             (_core.OP_EMIT, _core.FROM_START, _core.TO_NOWHERE, 0, 0, 6),
             "operation 0: a range must begin",
         ),
-        ((_core.OP_EMIT, _core.FROM_PREVIOUS, _core.TO_NOWHERE, 0, 0, 5), "no operation just before"),
+        (
+            (_core.OP_EMIT, _core.FROM_PREVIOUS, _core.TO_NOWHERE, 0, 0, 5),
+            "no operation just before",
+        ),
         ((_core.OP_BACKWARD, _core.FROM_START, _core.TO_NOWHERE, 0, 0, 5), "must follow the TAPE"),
         ((_core.OP_EMIT, 0, _core.TO_NOWHERE, 0, 0, 5), "no slot 0"),
         ((99, _core.FROM_START, _core.TO_NOWHERE, 0, 0, 5), "unknown kind 99"),

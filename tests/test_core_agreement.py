@@ -60,6 +60,9 @@ FACTORS = {
     "bias": [True, False],
     "source": ["floats", "tokens", "embedding"],
     "classes": [None, 1, 5, 17],
+    "between": list(nets.BETWEEN),
+    "masks": list(nets.MASKS),
+    "train": [False, True],
     "loss": list(LOSSES),
     "weight": [False, True],
     "lengths": [False, True],
@@ -104,6 +107,9 @@ def problem_of(case, seed):
         bidirectional=case["bidirectional"],
         vocabulary=11 if case["source"] == "embedding" else None,
         classes=case["classes"],
+        between=case["between"],
+        masks=case["masks"],
+        bare_tokens=case["source"] == "tokens",
     )
     return random_problem(
         net,
@@ -116,6 +122,7 @@ def problem_of(case, seed):
         lengths=case["lengths"],
         reset=case["reset"],
         state=case["state"],
+        train=case["train"],
     )
 
 
@@ -128,6 +135,8 @@ def check(case, seed):
             memory = smallest_budget(problem, case["dtype"], case["threads"])
         got = by_core(problem, case["dtype"], memory=memory, threads=case["threads"])
     tolerance = tolerances.SINGLE if case["dtype"] == "float32" else tolerances.DOUBLE
+    if "norm" in case["between"] or case["between"] == "all":
+        tolerance *= tolerances.NORM
     assert_agree(got, expected, tolerance)
 
 

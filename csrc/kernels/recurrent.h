@@ -128,6 +128,9 @@ struct Recurrent {
       if constexpr (NS > 1) s[1] = gather<V, N>(v.c, at);
     }
     Cell::forward(v.nonlinearity, x, g, s, s1, k);
+    if (v.zone_h) s1[0] = hold_part(gather<V, N>(v.zone_h, at), s[0], s1[0]);
+    if constexpr (NS > 1)
+      if (v.zone_c) s1[1] = hold_part(gather<V, N>(v.zone_c, at), s[1], s1[1]);
     if (v.skip_kind != GC_SKIP_NONE) {
       const int64_t t = v.first + i;
       const W back = collect<V, N>([&](int n) GC_LAMBDA {
@@ -140,6 +143,10 @@ struct Recurrent {
     }
     scatter<V, N>(v.h + step, at, s1[0]);
     if constexpr (NS > 1) scatter<V, N>(v.c + step, at, s1[1]);
+    if (v.r_mask)
+      scatter<V, N>(v.r + step, at, s1[0] * collect<V, N>([&](int n) GC_LAMBDA {
+                                      return load<V>(v.r_mask + at[n] - i * step);
+                                    }));
     if (v.saved) {
       GC_UNROLL
       for (int c = 0; c < NK; c++) scatter<V, N>(v.saved + c * UB, at_k, k[c]);
@@ -156,6 +163,11 @@ struct Recurrent {
     }
   }
 
+  // Zoneout (Krueger et al. 2017, eq. 4): exactly one of the two where z is 0 or 1.
+  template <class W>
+  static GC_INLINE W hold_part(W z, W before, W after) {
+    return fma(z, before, one_minus(z) * after);
+  }
   // A skip connection does not reach behind a reset.
   static GC_INLINE bool reaches_back(const View& v, int64_t t, int64_t b) {
     return !v.last_reset || t - v.skip_lag >= v.last_reset[t * v.B + b];
@@ -185,7 +197,7 @@ struct Recurrent {
       if (!cleared) {
         const T* x[NB];
         GC_UNROLL
-        for (int q = 0; q < NB; q++) x[q] = v.h + (i * v.B + b + q) * Hp;
+        for (int q = 0; q < NB; q++) x[q] = v.r + (i * v.B + b + q) * Hp;
         multiply<V, NB, NV, T>(
             acc, v.w_forward + j * block + m * L, G * UB, x, v.H,
             [&](int e) GC_LAMBDA { return e / (G * MM) * block + e / MM % G * UB + e % MM * L; });
@@ -235,6 +247,10 @@ struct Recurrent {
     }
     __builtin_memcpy(v.h + from + step, h, bytes);
     if constexpr (NS > 1) __builtin_memcpy(v.c + from + step, v.c + from, bytes);
+    if (v.r_mask)
+      for (int64_t u = 0; u < (w.j1 - w.j0) * UB; u += L)
+        store<V>(v.r + from + step + u,
+                 load<V>(h + u) * load<V>(v.r_mask + b * Hp + w.j0 * UB + u));
   }
   static __attribute__((noinline)) void rows_special(const View& v, int64_t i, const Share& w,
                                                      int64_t b0, int64_t b1) {
@@ -341,7 +357,23 @@ struct Recurrent {
         scatter<V, N>(v.dskip, at, v.skip_kind == GC_SKIP_ADD ? dh * back : sent * (back - s1[0]));
       }
     }
+    W held_h = constant<W>(0), held_c = held_h;
+    if (v.zone_h) {
+      const W part = gather<V, N>(v.zone_h, at);
+      held_h = part * d1[0];
+      d1[0] = one_minus(part) * d1[0];
+    }
+    if constexpr (NS > 1)
+      if (v.zone_c) {
+        const W part = gather<V, N>(v.zone_c, at);
+        held_c = part * d1[1];
+        d1[1] = one_minus(part) * d1[1];
+        s1[1] = Cell::second_state(k, s);
+      }
     Cell::backward(v.nonlinearity, k, s, s1, d1, z, d);
+    if (v.zone_h) d[0] = d[0] + held_h;
+    if constexpr (NS > 1)
+      if (v.zone_c) d[1] = d[1] + held_c;
     GC_UNROLL
     for (int c = 0; c < NZ; c++) scatter<V, N>(v.dz + c * UB, at_z, z[c]);
     GC_UNROLL
@@ -447,6 +479,12 @@ struct Recurrent {
           for (int q = 0; q < NB; q++) GC_UNROLL
           for (int e = 0; e < JJ; e++) total[q][e] = g ? total[q][e] + acc[q][e] : acc[q][e];
         }
+      }
+      if (v.r_mask) {
+        GC_UNROLL
+        for (int q = 0; q < NB; q++) GC_UNROLL
+        for (int e = 0; e < JJ; e++)
+          total[q][e] = total[q][e] * load<V>(v.r_mask + (b + q) * Hp + (j + e) * UB + m * L);
       }
       GC_UNROLL
       for (int q = 0; q < NB; q++) GC_UNROLL

@@ -255,7 +255,8 @@ void Job<T>::accumulate(Me& m, int l, int64_t first, int64_t i0, int64_t i1) {
   const LayerWork<T>& w = work_[static_cast<size_t>(l)];
   const auto& cell = k_.cells[layer.spec.cell];
   const int64_t zs = layer.nb * layer.planes * UB, Hp = layer.Hp;
-  const T *h = w.h + (layer.lead - 1 + first - op_t0_) * B_ * Hp, *dz = dz_ + i0 * B_ * zs;
+  const T *h = w.r_mask ? masked_ : w.h + (layer.lead - 1 + first - op_t0_) * B_ * Hp,
+          *dz = dz_ + i0 * B_ * zs;
   // Threads own unit blocks where these divide evenly, else inputs.
   const auto nb = static_cast<int32_t>(layer.nb);
   const bool by_blocks = nb % m.team_size == 0 || nb >= 4 * m.team_size;
@@ -286,6 +287,7 @@ void Job<T>::accumulate(Me& m, int l, int64_t first, int64_t i0, int64_t i1) {
     k_.column_sum(w.part + w.at_bias, dz, zs, rows, c0 * layer.planes * UB, c1 * layer.planes * UB);
   if (w.dskip)
     k_.column_sum(w.part + w.at_skip, w.dskip + i0 * B_ * Hp, Hp, rows, c0 * UB, c1 * UB);
+  transform_gradients(m, l, first, i0, i1, w.part);
 }
 
 template <class T>
@@ -445,10 +447,18 @@ void Job<T>::backward_layer(Me& m, int l, int64_t first, int64_t n, const T* dy,
   }
   LayerView<T> v = view(l, first);
   v.dy = dy;
+  prepare_masks(m, l, first, n, true);
   walk_adjoint(m, v, l, n, share(m, l));
   barrier(m);
+  if (dx) {
+    auto& chain = chains_[static_cast<size_t>(l)];
+    int64_t r0, r1;
+    rows_of(m, n, r0, r1);
+    input_gradient(m, l, n, dy, chain.empty() ? dx : chain.back().d);
+    transforms_backward(l, first, r0, r1, dx);
+    if (trains_transforms(l)) barrier(m);
+  }
   weight_gradients(m, l, first, n);
-  if (dx) input_gradient(m, l, n, dy, dx);
   barrier(m);
   if (l == 0 && w.table_sum)
     scatter_tokens(m, w.table_sum, layer.nb * layer.gates * UB, dz_, layer.nb * layer.planes * UB,

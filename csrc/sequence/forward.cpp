@@ -32,6 +32,10 @@ LayerView<T> Job<T>::view(int l, int64_t first) const {
   v.max_begin = max_begin_;
   v.h = w.h + (layer.lead - 1 + at) * row;
   v.c = w.c ? w.c + at * row : nullptr;
+  v.r = w.r_mask ? masked_ : v.h;
+  v.r_mask = w.r_mask;
+  v.zone_h = layer.spec.zoneout > 0 ? zone_[0] : nullptr;
+  v.zone_c = layer.spec.zoneout_cell > 0 ? zone_[1] : nullptr;
   v.zeros = zeros_;
   v.saved = w.saved ? w.saved + at * row * layer.saved : nullptr;
   v.x_pre = x_pre_;
@@ -53,8 +57,8 @@ const T* Job<T>::output_rows(int l, int64_t first) const {
 
 template <class T>
 const T* Job<T>::input_rows(int l, int64_t first) const {
-  if (l > 0) return output_rows(l - 1, first);
-  return direct_input_ ? static_cast<const T*>(call_.x) + first * B_ * net_.layers[0].I : x_rows_;
+  const auto& chain = chains_[static_cast<size_t>(l)];
+  return chain.empty() ? raw_rows(l, first) : chain.back().out;
 }
 
 // x of the chunk, padded, with zeros for sequences past their end (whatever lies there must not
@@ -115,6 +119,7 @@ void Job<T>::forward_layer(const Me& m, int l, int64_t first, int64_t n, bool ta
   const int64_t Hp = net_.layers[static_cast<size_t>(l)].Hp;
   if (l == 0) stage_input(m, first, n);
   if (net_.layers[static_cast<size_t>(l)].pass) return;
+  prepare_masks(m, l, first, n, false);
   input_product(m, l, first, n);
   const Share s = share(m, l);
   LayerView<T> v = view(l, first);

@@ -58,6 +58,7 @@ struct LayerWork {
   T* table_sum;  // [I][nb*G*UB]
   // boundaries: n_slots of [lead + states - 1][B][Hp]
   T* slots;
+  T* r_mask;  // [B][Hp] factors of h in the recurrent product; null without recurrent dropout
   // reading time backward, ragged sequences with a skip connection: the outputs [lead][B][Hp] of
   // the initial state, which every sequence has just before its first step
   T* start;
@@ -78,6 +79,21 @@ struct Link {
 struct Progress {
   int64_t done, total, last_poll_ns;
 };
+
+// A transform of the rows that a layer or the head reads: what it works on in a call.
+template <class T>
+struct TransformWork {
+  const Transform* what;
+  int64_t stride;              // I padded
+  T *weight, *bias, *stats;    // LayerNorm: packed [stride]; of the chunk [rows][2]
+  T* mask;                     // dropout: factors of the chunk [rows][stride]
+  T* out;                      // [rows][stride] of the chunk
+  T* d;                        // [rows][stride] gradient of out
+  int64_t at_weight, at_bias;  // of their sums among those of what reads the rows; -1: no parameter
+};
+
+// Numbers of random streams, in gradcore.h.
+enum class MaskKind : uint32_t { dropout = 0, zoneout = 1, zoneout_cell = 2, recurrent = 3 };
 
 // What a thread keeps for itself; every thread of a team comes to the same values.
 template <class T>
@@ -162,13 +178,29 @@ class Job {
   [[noreturn]] void report(const Offender& o);
   // forward.cpp
   LayerView<T> view(int l, int64_t first) const;
-  const T* input_rows(int l, int64_t first) const;  // what layer l reads in this chunk, stride Ip
+  // What layer l reads in this chunk, stride Ip; of l = n_layers what the head reads.
+  const T* input_rows(int l, int64_t first) const;
   const T* output_rows(int l, int64_t first) const;
   void stage_input(const Me& m, int64_t first, int64_t n);
   void input_product(const Me& m, int l, int64_t first, int64_t n);
   void forward_layer(const Me& m, int l, int64_t first, int64_t n, bool tape);
   void check_finite(const Me& m, int l, int64_t first, int64_t n);
   void pass_on(const Me& m, int64_t first, int64_t n);
+  // between.cpp: what acts on rows between layers, and random masks
+  void choose_transforms();
+  void lay_out_transforms(Carver& carver, int l, int64_t stride);
+  void place_sums(int l, int64_t& sums);
+  void lay_out_masks(Carver& carver);
+  void pack_transforms(const Me& m);
+  bool masks_inside(int l) const;
+  bool trains_transforms(int l) const;
+  MaskStream stream(int32_t place, MaskKind kind, double p, bool reverse = false) const;
+  const T* raw_rows(int l, int64_t first) const;
+  void transform_rows(int l, int64_t first, int64_t r0, int64_t r1);
+  void prepare_masks(const Me& m, int l, int64_t first, int64_t n, bool backward);
+  void transforms_backward(int l, int64_t first, int64_t r0, int64_t r1, T* to);
+  void transform_gradients(const Me& m, int l, int64_t first, int64_t i0, int64_t i1, T* part);
+  void unpack_transforms(int l, const T* sums, int64_t shift);
   // head.cpp
   double total_weight() const;
   T row_weight(int64_t t, int64_t b) const;
@@ -226,6 +258,10 @@ class Job {
 
   std::vector<LayerWork<T>> work_;
   std::vector<Member<T>> members_;
+  std::vector<std::vector<TransformWork<T>>> chains_;  // those that act in this call, by reader
+  uint32_t mask_key_[2] = {};
+  T* zone_[2] = {};      // [rows][Hp] of the chunk: zoneout of h and c of the layer at work
+  T* masked_ = nullptr;  // [rows + B][Hp] of the chunk: what its recurrent product reads
   int64_t zeros_count_ = 0;
   T *zeros_ = nullptr, *x_rows_ = nullptr, *x_pre_ = nullptr, *dz_ = nullptr, *dy_[2] = {},
     *logits_ = nullptr;

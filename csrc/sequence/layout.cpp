@@ -67,6 +67,8 @@ void Job<T>::lay_out(Carver& c) {
     const bool late = part_.reverse && call_.lengths && call_.state && l.lead > 1;
     w.start = late ? c.take<T>(l.lead * row) : nullptr;
     w.slots = c.take<T>(call_.n_slots * (l.lead + l.states - 1) * row);
+    w.r_mask = call_.train && l.spec.recurrent_dropout > 0 ? c.take<T>(row) : nullptr;
+    lay_out_transforms(c, static_cast<int>(i), l.Ip);
     if (!adjoint) continue;
     w.d = c.take<T>(l.states * row);
     w.d_copy = c.take<T>(l.states * row);
@@ -80,6 +82,7 @@ void Job<T>::lay_out(Carver& c) {
     w.at_bias = hh + (table ? 0 : l.I * l.gates * l.Hp);
     w.at_skip = w.at_bias + l.planes * l.Hp;
     w.sums = w.at_skip + (learned ? l.Hp : 0);
+    place_sums(static_cast<int>(i), w.sums);
     w.part = c.take<T>(w.sums);
     w.sum = c.take<T>(w.sums);
     w.table_sum = table ? c.take<T>(l.I * l.gates * l.Hp) : nullptr;
@@ -103,12 +106,17 @@ void Job<T>::lay_out(Carver& c) {
     if (adjoint) {
       w_head_t_ = c.take<T>(top.nb * net_.ob * UB * UB);
       logit_runs_ = c.take<Run>(net_.ob);
-      head_at_bias_ = top.H * net_.Op;
-      head_sums_ = head_at_bias_ + net_.Op;
-      head_part_ = c.take<T>(head_sums_);
-      head_sum_ = c.take<T>(head_sums_);
     }
   }
+  if (head) lay_out_transforms(c, static_cast<int>(L_), top.Hp);
+  if (adjoint) {
+    head_at_bias_ = net_.has_head ? top.H * net_.Op : 0;
+    head_sums_ = net_.has_head ? head_at_bias_ + net_.Op : 0;
+    place_sums(static_cast<int>(L_), head_sums_);
+    head_part_ = head_sums_ ? c.take<T>(head_sums_) : nullptr;
+    head_sum_ = head_sums_ ? c.take<T>(head_sums_) : nullptr;
+  }
+  lay_out_masks(c);
   const bool loss = head && call_.loss != GC_LOSS_NONE;
   row_weight_ = loss ? c.take<T>(rows_) : nullptr;
   row_target_ = loss ? c.take<int64_t>(rows_) : nullptr;

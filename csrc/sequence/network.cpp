@@ -18,6 +18,38 @@ static void check_size(const char* what, int layer, int64_t value) {
 
 static int64_t blocks(int64_t n, int32_t ub) { return (n + ub - 1) / ub; }
 
+static void check_probability(const char* what, int layer, double p) {
+  if (!(p >= 0 && p < 1))
+    fail(GC_INVALID, "layer %d: %s must be in [0, 1); got %g.", layer, what, p);
+}
+
+static void check_place(int layer, int32_t place) {
+  if (place < 0 || place > INT32_MAX / 8)
+    fail(GC_INVALID, "layer %d: place must be in 0..%d; got %d.", layer, INT32_MAX / 8, place);
+}
+
+static Transform make_transform(const gc_transform& spec, int64_t units, int64_t& offset) {
+  const int index = spec.before;
+  if (spec.kind != GC_LAYER_NORM && spec.kind != GC_DROPOUT)
+    fail(GC_INVALID, "before layer %d: unknown transform %d.", index, spec.kind);
+  check_place(index, spec.place);
+  Transform t{spec, units, -1, -1};
+  if (spec.kind == GC_DROPOUT) {
+    check_probability("dropout", index, spec.p);
+    return t;
+  }
+  if (!(spec.eps > 0) || !std::isfinite(spec.eps))
+    fail(GC_INVALID, "before layer %d: eps must be positive and finite; got %g.", index, spec.eps);
+  auto take = [&](bool present) {
+    const int64_t at = present ? offset : -1;
+    if (present) offset += units;
+    return at;
+  };
+  t.weight = take(spec.affine);
+  t.bias = take(spec.bias);
+  return t;
+}
+
 static void check_layer(const gc_layer& spec, int index) {
   if (spec.cell < GC_RNN || spec.cell >= cell_count)
     fail(GC_INVALID, "layer %d: unknown cell %d.", index, spec.cell);
@@ -31,6 +63,12 @@ static void check_layer(const gc_layer& spec, int index) {
   if (spec.skip_kind != GC_SKIP_NONE && !spec.skip_learned && !std::isfinite(spec.skip_value))
     fail(GC_INVALID, "layer %d: the skip connection's value must be finite; got %g.", index,
          spec.skip_value);
+  check_place(index, spec.place);
+  check_probability("zoneout", index, spec.zoneout);
+  check_probability("zoneout_cell", index, spec.zoneout_cell);
+  check_probability("recurrent_dropout", index, spec.recurrent_dropout);
+  if (spec.zoneout_cell > 0 && kernels<float>().cells[spec.cell].states < 2)
+    fail(GC_INVALID, "layer %d: zoneout_cell needs a cell with a second state.", index);
   const int64_t width = spec.hidden_size * (spec.bidirectional ? 2 : 1);
   if (spec.residual && spec.input_size != width)
     fail(GC_INVALID,
@@ -87,10 +125,20 @@ Network::Network(const gc_net& net) {
     embedding = 0;
     offset = embedding_rows * embedding_dim;
   }
+  if (net.n_transforms < 0 || (net.n_transforms && !net.transforms))
+    fail(GC_INVALID, "%d transforms are announced but not there.", net.n_transforms);
+  transforms.resize(static_cast<size_t>(net.n_layers) + 1);
+  int next = 0;
+  auto take_transforms = [&](int before, int64_t units) {
+    for (; next < net.n_transforms && net.transforms[next].before == before; next++)
+      transforms[static_cast<size_t>(before)].push_back(
+          make_transform(net.transforms[next], units, offset));
+  };
   int64_t width = embedding_rows ? embedding_dim : -1;
   for (int i = 0; i < net.n_layers; i++) {
     const gc_layer& spec = net.layers[i];
     check_layer(spec, i);
+    take_transforms(i, spec.input_size);
     if (width >= 0 && spec.input_size != width)
       fail(GC_INVALID,
            "layer %d: input_size must be %lld, the size of what comes before it; got %lld.", i,
@@ -106,6 +154,10 @@ Network::Network(const gc_net& net) {
     }
     width = spec.hidden_size * directions;
   }
+  take_transforms(net.n_layers, width);
+  if (next < net.n_transforms)
+    fail(GC_INVALID, "transform %d: before must be in 0..%d and never fall; got %d.", next,
+         net.n_layers, net.transforms[next].before);
   has_head = net.head_outputs != 0;
   head_bias = has_head && net.head_bias;
   head_weight = head_bias_offset = -1;
@@ -157,6 +209,11 @@ std::vector<Part> Network::parts() const {
     part.column = group[0].column;
     part.width = group.back().H * (both ? 2 : 1);
     part.net.layers = group;
+    part.net.transforms.clear();
+    for (const Layer& layer : group)
+      part.net.transforms.push_back(layer.pass ? std::vector<Transform>{}
+                                               : transforms[static_cast<size_t>(layer.index)]);
+    part.net.transforms.push_back(part.last ? transforms.back() : std::vector<Transform>{});
     if (!part.first) part.net.embedding_rows = part.net.embedding_dim = 0;
     if (!part.last) {
       part.net.has_head = part.net.head_bias = false;

@@ -27,6 +27,14 @@ struct Layer {
   bool adds_rows() const { return spec.residual && !spec.bidirectional; }
 };
 
+// A gc_transform over rows of I units.
+struct Transform {
+  gc_transform spec;
+  int64_t I;
+  int64_t weight, bias;  // offsets in the flat buffer; -1: absent
+  bool has_parameters() const { return weight >= 0 || bias >= 0; }
+};
+
 struct Part;
 
 struct Network {
@@ -35,6 +43,7 @@ struct Network {
   gc_dtype dtype;
   int32_t ub;  // units per block: 64 bytes
   std::vector<Layer> layers;
+  std::vector<std::vector<Transform>> transforms;  // by what reads the rows: layers, then the head
   int64_t embedding_rows, embedding_dim, embedding;
   int64_t outputs, ob, Op;  // of the net: O or the last layer's H
   bool has_head, head_bias;

@@ -15,6 +15,7 @@ void Job<T>::pack(const Me& m) {
     pack_input(m, l);
   }
   if (logits_ && net_.has_head) pack_head(m);
+  pack_transforms(m);
 }
 
 template <class T>
@@ -144,6 +145,7 @@ void Job<T>::unpack_gradients(int64_t exponent) {
   for (int l = 0; l < L_; l++)
     if (!net_.layers[static_cast<size_t>(l)].pass) unpack_layer(l, exponent);
   if (net_.has_head) unpack_head(exponent);
+  unpack_transforms(static_cast<int>(L_), head_sum_, -exponent);
   if (embedding_sum_) unpack_embedding(exponent);
 }
 
@@ -181,6 +183,22 @@ void Job<T>::unpack_layer(int l, int64_t exponent) {
     }
     if (layer.skip >= 0) grads[layer.skip + u] = scaled(w.sum[w.at_skip + u], shift);
   }
+  unpack_transforms(l, w.sum, shift);
+}
+
+template <class T>
+void Job<T>::unpack_transforms(int l, const T* sums, int64_t shift) {
+  T* grads = static_cast<T*>(call_.grads);
+  for (const TransformWork<T>& t : chains_[static_cast<size_t>(l)])
+    for (int64_t u = 0; u < t.what->I; u++) {
+      auto put = [&](int64_t to, int64_t from) {
+        if (to < 0) return;
+        const T value = scaled(sums[from + u], shift);
+        grads[to + u] = l == 0 && link_.joins ? grads[to + u] + value : value;
+      };
+      put(t.what->weight, t.at_weight);
+      put(t.what->bias, t.at_bias);
+    }
 }
 
 template <class T>

@@ -28,7 +28,8 @@ Job<T>::Job(const Part& part, gc_call& call, const Link<T>& link, Progress& prog
          sizeof by_units_, L_);
   check_plan();
   check_presence();
-  wants_input_gradient_ = trains_ && (call_.dx || net_.embedding_rows);
+  choose_transforms();
+  wants_input_gradient_ = trains_ && (call_.dx || net_.embedding_rows || trains_transforms(0));
   direct_input_ =
       !call_.tokens && !call_.lengths && !part_.reverse && net_.layers[0].I == net_.layers[0].Ip;
   choose_team();
@@ -115,6 +116,10 @@ void Job<T>::check_presence() {
         GC_INVALID,
         "a residual first layer adds its input to its output, and tokens are no such input: put an "
         "embedding before it, or take the residual connection away.");
+  if (call_.tokens && !net_.embedding_rows && !net_.transforms[0].empty())
+    fail(GC_INVALID,
+         "a LayerNorm or Dropout before the first recurrent layer takes floats, and tokens are "
+         "none: put an embedding before it.");
   if (call_.tokens && call_.token_bytes != 1 && call_.token_bytes != 4 && call_.token_bytes != 8)
     fail(GC_INVALID, "tokens must have 1, 4 or 8 bytes; got %d.", call_.token_bytes);
   if (call_.dx && call_.tokens) fail(GC_INVALID, "tokens have no gradient: dx needs float input.");

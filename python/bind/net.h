@@ -11,10 +11,17 @@
 using LayerTuple = std::tuple<std::string, std::string, int64_t, int64_t, bool, bool, bool,
                               std::string, bool, int64_t, double>;
 
+// kind, before, place, affine, bias, eps, p
+using TransformTuple = std::tuple<std::string, int32_t, int32_t, bool, bool, double, double>;
+
+// Of one recurrent layer: place, zoneout, zoneout_cell, recurrent_dropout
+using MaskTuple = std::tuple<int32_t, double, double, double>;
+
 class Net {
  public:
   Net(const std::string& dtype, int64_t embedding_rows, int64_t embedding_dim,
-      const std::vector<LayerTuple>& layers, int64_t head_outputs, bool head_bias);
+      const std::vector<LayerTuple>& layers, int64_t head_outputs, bool head_bias,
+      const std::vector<TransformTuple>& transforms, const std::vector<MaskTuple>& masks);
   Net(const Net&) = delete;
   Net& operator=(const Net&) = delete;
 
@@ -30,6 +37,7 @@ class Net {
 
  private:
   std::vector<gc_layer> layers_;
+  std::vector<gc_transform> transforms_;
   gc_net net_{};
   int64_t parameters_ = 0;
 };

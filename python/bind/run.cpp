@@ -170,6 +170,12 @@ class Call {
     progress_ = progress;
   }
 
+  void mode(bool train, uint64_t seed, uint64_t step) {
+    call_.train = train;
+    call_.seed = seed;
+    call_.step = step;
+  }
+
   void plan(const std::vector<std::array<int64_t, 6>>& ops, int64_t segment_steps, int64_t slots) {
     ops_.clear();
     for (const auto& [kind, from, to, part, t0, t1] : ops) {
@@ -304,6 +310,8 @@ void register_run(py::module_& module) {
       .def("execution", &Call::execution, py::kw_only(), py::arg("threads") = 0,
            py::arg("exact_threads") = false, py::arg("scaling") = true,
            py::arg("progress") = py::none())
+      .def("mode", &Call::mode, py::arg("train"), py::kw_only(), py::arg("seed") = 0,
+           py::arg("step") = 0)
       .def("plan", &Call::plan, py::arg("ops"), py::kw_only(), py::arg("segment_steps"),
            py::arg("slots"))
       .def("bytes", &Call::bytes)

@@ -60,6 +60,25 @@ class Net:
         ],
         head_outputs: typing.SupportsInt | typing.SupportsIndex,
         head_bias: bool,
+        transforms: collections.abc.Sequence[
+            tuple[
+                str,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                bool,
+                bool,
+                typing.SupportsFloat | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+            ]
+        ] = [],
+        masks: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+            ]
+        ] = [],
     ) -> None: ...
     def state_size(self, batch: typing.SupportsInt | typing.SupportsIndex) -> int: ...
     @property
@@ -120,6 +139,13 @@ class Call:
         sum: bool = False,
         ignore_index: typing.SupportsInt | typing.SupportsIndex = 0,
         function: typing.Any = None,
+    ) -> None: ...
+    def mode(
+        self,
+        train: bool,
+        *,
+        seed: typing.SupportsInt | typing.SupportsIndex = 0,
+        step: typing.SupportsInt | typing.SupportsIndex = 0,
     ) -> None: ...
     def plan(
         self,

@@ -70,7 +70,7 @@ class Workload:
     """Everything about a call that its memory depends on.
 
     arrays: names of the core's arrays that are present, in and out. copies: bytes of the copies
-    that gradcore made of the caller's arrays.
+    that gradcore made of the caller's arrays. train: whether random masks are drawn.
     """
 
     net: Stack
@@ -83,6 +83,7 @@ class Workload:
     last: bool = False
     threads: int = 0
     copies: int = 0
+    train: bool = False
 
     @property
     def backward(self) -> bool:
@@ -105,11 +106,13 @@ def plan(
     reset: bool = False,
     state: bool = False,
     weight: bool = False,
+    train: bool | None = None,
 ) -> Plan:
     """The plan that value_and_grad would make for inputs of T = steps and B = batch.
 
     tokens: whether x is integer, by default if the net has an Embedding. lengths, reset, state and
-    weight: whether these arguments are given. wrt=() plans gradcore.value.
+    weight: whether these arguments are given. wrt=() plans gradcore.value. train: with random
+    masks, by default if wrt is not empty.
     Raises MemoryBudgetError naming the smallest budget if `memory` cannot be met.
     """
     if not isinstance(net, Stack):
@@ -137,6 +140,7 @@ def plan(
         loss=described.kind if isinstance(described, Loss) else "callback",
         last=isinstance(described, Loss) and described.step == "last",
         threads=_validate.threads(threads),
+        train=net.is_random and (bool(wrt) if train is None else flag("train", train)),
     )
     return make_plan(work, budget_bytes(memory))
 
@@ -179,6 +183,7 @@ def _predictor(work: Workload) -> Callable[..., int]:
     net = core_net(work.net, work.dtype)
     call = _core.Call(net, steps=work.steps, batch=work.batch)
     call.loss(work.loss, last=work.last, function=_no_loss if work.loss == "callback" else None)
+    call.mode(work.train)
     call.expect(sorted(work.arrays), work.token_bytes)
     call.execution(threads=work.threads)
     # A loss function is handed a copy of its segment's outputs.

@@ -7,7 +7,7 @@ from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-from ._checks import choice, finite_float, flag, layer_size, store
+from ._checks import choice, finite_float, flag, float_in, layer_size, store
 from .errors import ArgumentError, DTypeError, ShapeError
 
 if TYPE_CHECKING:
@@ -15,7 +15,17 @@ if TYPE_CHECKING:
 
     from .params import Params
 
-__all__ = ["Cell", "Embedding", "Linear", "ParameterSpec", "Recurrent", "Skip", "Stack"]
+__all__ = [
+    "Cell",
+    "Dropout",
+    "Embedding",
+    "LayerNorm",
+    "Linear",
+    "ParameterSpec",
+    "Recurrent",
+    "Skip",
+    "Stack",
+]
 
 SkipKind = Literal["add", "mix"]
 RecurrentInit = Literal["orthogonal", "uniform", "identity"]
@@ -112,6 +122,11 @@ class Recurrent:
     sequence from its last step to its first; the output is both, [h, h_reverse], 2*H wide.
     skip: a connection through time. residual: the layer's output is h plus its input, which must
     be as wide; recurrence and state see h only.
+    zoneout in [0, 1): probability that a unit's h stays what it was before the step, before the
+    skip connection acts; without train=True, h is the expectation. Krueger et al. 2017, eq. 4.
+    recurrent_dropout in [0, 1): probability that h of a unit counts for nothing in weight_hh @ h,
+    the same units at all steps of a call, the others divided by 1 - p; only with train=True, and
+    not where a cell uses h itself (the GRU's z*h). Gal and Ghahramani 2016, sec. 4.
     Reference for two directions: Schuster and Paliwal 1997.
     """
 
@@ -122,6 +137,8 @@ class Recurrent:
     bidirectional: bool = False
     skip: Skip | None = None
     residual: bool = False
+    zoneout: float = 0.0
+    recurrent_dropout: float = 0.0
 
     cell: ClassVar[Cell]
 
@@ -134,6 +151,8 @@ class Recurrent:
         flag(f"{name}.bias", self.bias)
         flag(f"{name}.bidirectional", self.bidirectional)
         flag(f"{name}.residual", self.residual)
+        for option in ("zoneout", "recurrent_dropout"):
+            store(self, option, float_in(f"{name}.{option}", getattr(self, option), 0.0, 1.0))
         if self.skip is not None and not isinstance(self.skip, Skip):
             raise DTypeError(f"{name}.skip must be a Skip or None; got {self.skip!r}.")
         if self.residual and self.input_size != self.output_size:
@@ -158,6 +177,16 @@ class Recurrent:
     def core_nonlinearity(self) -> str:
         """The nonlinearity the core is told; only some cells have a choice."""
         return "tanh"
+
+    @property
+    def core_zoneout_cell(self) -> float:
+        """The zoneout of the second state; only the LSTM has one."""
+        return 0.0
+
+    @property
+    def is_random(self) -> bool:
+        """Whether a call with train=True draws masks for this layer."""
+        return max(self.zoneout, self.core_zoneout_cell, self.recurrent_dropout) > 0.0
 
     @property
     def lag(self) -> int:
@@ -207,13 +236,67 @@ class Linear:
         return specs
 
 
-Layer = Embedding | Recurrent | Linear
+@dataclass(frozen=True)
+class LayerNorm:
+    """Every row to mean 0 and variance 1: (x - mean) / sqrt(var + eps) * weight + bias.
+
+    normalized_shape: the size H of the rows. weight and bias [H] are parameters;
+    elementwise_affine=False leaves both out, bias=False the latter.
+    Reference: Ba, Kiros, Hinton 2016, sec. 3.1; names and biased variance as torch.nn.LayerNorm.
+    """
+
+    normalized_shape: int
+    eps: float = 1e-5
+    _: KW_ONLY
+    elementwise_affine: bool = True
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        size = layer_size("LayerNorm.normalized_shape", self.normalized_shape)
+        store(self, "normalized_shape", size)
+        store(self, "eps", float_in("LayerNorm.eps", self.eps, 0.0, open_low=True))
+        flag("LayerNorm.elementwise_affine", self.elementwise_affine)
+        flag("LayerNorm.bias", self.bias)
+
+    @property
+    def parameter_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        names = ("weight", "bias") if self.bias else ("weight",)
+        shape = (self.normalized_shape,)
+        return dict.fromkeys(names if self.elementwise_affine else (), (shape, "(H,)"))
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """With train=True every value is 0 with probability p in [0, 1), else divided by 1 - p.
+
+    Which, is a function of the call's seed and of place, step, sequence and unit; without
+    train=True nothing happens. Reference: Srivastava et al. 2014, scaled as torch.nn.Dropout.
+    """
+
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        store(self, "p", float_in("Dropout.p", self.p, 0.0, 1.0))
+
+    @property
+    def is_random(self) -> bool:
+        """Whether a call with train=True draws masks for this layer."""
+        return self.p > 0.0
+
+    @property
+    def parameter_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        return {}
+
+
+Layer = Embedding | Recurrent | Linear | LayerNorm | Dropout
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class Stack:
     """A net: [Embedding], one or more recurrent layers, [Linear], each fitting the next.
 
+    LayerNorm and Dropout may stand anywhere between these and before or behind the recurrent
+    layers, in any number.
     Raises ShapeError where sizes do not fit and ArgumentError where the order is another.
     """
 
@@ -265,6 +348,12 @@ class Stack:
         return any(layer.bidirectional for layer in self.recurrent)
 
     @cached_property
+    def is_random(self) -> bool:
+        """Whether a call with train=True draws random masks and needs a seed."""
+        random = (layer for layer in self.layers if isinstance(layer, (Recurrent, Dropout)))
+        return any(layer.is_random for layer in random)
+
+    @cached_property
     def parameter_specs(self) -> tuple[ParameterSpec, ...]:
         """Every parameter in the order of the flat buffer."""
         specs, start = [], 0
@@ -304,13 +393,16 @@ class Stack:
 
 
 def _check_order(layers: tuple[object, ...]) -> None:
-    shape = "[Embedding], one or more of RNN, LSTM and GRU, [Linear]"
+    shape = (
+        "[Embedding], one or more of RNN, LSTM and GRU, [Linear], with LayerNorm and Dropout "
+        "anywhere between"
+    )
     for index, layer in enumerate(layers):
         if isinstance(layer, (list, tuple)):
             raise DTypeError("Stack takes the layers as arguments; write Stack(*layers).")
-        if not isinstance(layer, (Embedding, Recurrent, Linear)):
+        if not isinstance(layer, Layer):
             raise DTypeError(f"Stack must be made of {shape}; argument {index} is {layer!r}.")
-        inner = isinstance(layer, Recurrent)
+        inner = isinstance(layer, (Recurrent, LayerNorm, Dropout))
         first = isinstance(layer, Embedding) and index == 0
         last = isinstance(layer, Linear) and index == len(layers) - 1
         if not (inner or first or last):
@@ -328,12 +420,24 @@ def _check_sizes(layers: tuple[Layer, ...]) -> None:
         if isinstance(layer, Embedding):
             width = layer.embedding_dim
             continue
-        inputs = layer.input_size if isinstance(layer, Recurrent) else layer.in_features
+        if isinstance(layer, Dropout):
+            continue
+        field = _size_field(layer)
+        inputs = getattr(layer, field)
         if width is not None and inputs != width:
-            field = "input_size" if isinstance(layer, Recurrent) else "in_features"
             raise ShapeError(
                 f"layer {index} ({type(layer).__name__}) must have {field} {width}, the size of "
                 f"what layer {index - 1} ({type(layers[index - 1]).__name__}) puts out; "
                 f"got {inputs}."
             )
-        width = layer.output_size if isinstance(layer, Recurrent) else layer.out_features
+        if isinstance(layer, LayerNorm):
+            width = layer.normalized_shape
+        else:
+            width = layer.output_size if isinstance(layer, Recurrent) else layer.out_features
+
+
+def _size_field(layer: Recurrent | Linear | LayerNorm) -> str:
+    """Name of the size that must be that of what comes before."""
+    if isinstance(layer, LayerNorm):
+        return "normalized_shape"
+    return "input_size" if isinstance(layer, Recurrent) else "in_features"

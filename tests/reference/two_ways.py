@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import pipeline
+from . import philox, pipeline
 
 
 @dataclass
@@ -36,6 +36,21 @@ class Piece:
             f"{self.places[int(name.split('.')[0])]}.{name.split('.')[1]}{self.end}": a
             for name, a in own.items()
         }
+
+
+@dataclass(frozen=True)
+class PieceMode(philox.Mode):
+    """The mode of a call as a piece sees it, with its own places and order of steps."""
+
+    places: tuple = ()
+    reverse: bool = False
+    last: tuple = ()  # the last step of each sequence
+
+    def counter(self, n, b, t, place, kind):
+        if self.reverse:
+            t = t if kind == philox.RECURRENT else max(self.last[b] - t, 0)
+            kind += 4
+        return super().counter(n, b, t, self.places[place], kind)
 
 
 @dataclass
@@ -91,8 +106,10 @@ def divided(net, state):
     return parts
 
 
-def forward(net, params, x, *, lengths=None, reset=None, state=None):
+def forward(net, params, x, *, lengths=None, reset=None, state=None, mode=None):
     batch = x.shape[1]
+    mode = mode or philox.Mode()
+    last = tuple(int(n) - 1 for n in (np.full(batch, len(x)) if lengths is None else lengths))
     states = iter(divided(net, zero_state(net, batch) if state is None else state))
     signal, record, after = x, [], []
     for stage in stages(net):
@@ -106,6 +123,9 @@ def forward(net, params, x, *, lengths=None, reset=None, state=None):
                 lengths=lengths,
                 reset=turn(reset),
                 state=next(states) or None,
+                mode=PieceMode(
+                    mode.train, mode.seed, mode.step, tuple(piece.places), bool(piece.end), last
+                ),
             )
             after += trace.state
             traces.append(trace)
