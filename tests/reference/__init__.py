@@ -8,4 +8,6 @@ a double.
 Nets and layers are read through the attributes of gradcore's descriptions, parameters are a
 dict from gradcore's names to arrays. Everything forward also runs on complex numbers, so that
 derivatives can be checked by complex steps.
+
+lion, clips: the optimizer and the clips that PyTorch has not.
 """
