@@ -33,12 +33,19 @@ class Told(gd.data.Stream):
 def make():
     """Trainer, data and the arguments of fit, always the same."""
     params = NET.init(seed=2)
-    optimizer = gd.optim.Adam(params, lr=0.02, clip=gd.clip.GlobalNorm(1.0))
+    optimizer = gd.optim.AdamW(
+        params,
+        lr=0.02,
+        clip=gd.clip.ZScore(2.0, decay=0.9),
+        groups=[gd.optim.no_decay(params), gd.optim.Group("0.*", lr_scale=0.5)],
+    )
     trainer = gd.Trainer(
         NET,
         params,
         optimizer,
         loss="cross_entropy",
+        schedule=gd.schedule.WarmUp(20, gd.schedule.Plateau(0.7, patience=3)),
+        average=gd.optim.Average(params, decay=0.9, start=5),
         accumulate=2,
         seed=5,
         threads=1,

@@ -21,12 +21,13 @@ KILLS = 50
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The uninterrupted run: folder, report, and the parameters after every update."""
+    """The uninterrupted run: folder, report, parameters and their average after every update."""
     trainer, data, options = resume_run.make()
     after = {}
 
     def record(line):
-        after[trainer.optimizer.steps] = trainer.params.copy()
+        averaged = trainer._updater.averaged.copy()
+        after[trainer.optimizer.steps] = trainer.params.copy(), averaged
 
     data.tell = record
     folder = tmp_path_factory.mktemp("whole")
@@ -75,7 +76,7 @@ def test_killed_fifty_times(tmp_path, whole):
             continue
         net, params, metadata = gd.load(run / "last.safetensors")
         assert net == resume_run.NET
-        assert params == after[metadata["step"]]
+        assert params == after[metadata["step"]][0]
         if (run / "best.safetensors").exists():
             best = gd.load(run / "best.safetensors")
             best_steps[best.metadata["step"]] = best.params
@@ -88,7 +89,7 @@ def test_killed_fifty_times(tmp_path, whole):
     resumed = trainer.fit(data, steps=resume_run.STEPS, run=run, resume=True, **options)
     assert 0 < len(resumed.losses) < resume_run.STEPS
     assert resumed.losses == report.losses[-len(resumed.losses) :]
-    assert trainer.params == after[resume_run.STEPS]
+    assert trainer.params == after[resume_run.STEPS][0]
     assert resumed.evaluations == report.evaluations
     assert (resumed.best, resumed.best_step) == (report.best, report.best_step)
     assert metrics(run) == metrics(folder)
@@ -99,4 +100,4 @@ def test_killed_fifty_times(tmp_path, whole):
     assert sorted(os.listdir(run)) == ["best.safetensors", "last.safetensors", "metrics.jsonl"]
     for step, params in best_steps.items():
         assert any(s == step for s, _ in report.evaluations)
-        assert params == after[step]
+        assert params == after[step][1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import time
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from . import io
 from ._checks import float_in, positive_int
 from ._feed import Feed
 from ._interrupts import Interrupts
-from ._optimizer_state import load_optimizer, optimizer_state
 from ._progress import Show, Status
 from ._scoring import Score
 from ._updates import Carried, Updater
@@ -28,8 +28,9 @@ from .errors import (
     ShapeError,
 )
 from .loss import Loss
-from .optim import StepReport
+from .optim import Average, StepReport
 from .runs import RunFolder
+from .schedule import Schedule
 from .state import state_size, unflatten
 from .training_checkpoint import Place, TrainingCheckpoint
 
@@ -37,8 +38,9 @@ __all__ = ["Fit", "Limits", "Stopped"]
 
 Stopped = Literal["steps", "epochs", "minutes", "patience", "data", "interrupted"]
 
-# Seconds of training that a killed process loses at most, however slow its updates are.
-SAVE_SECONDS = 300.0
+# Seconds of training that a killed process loses at most, one update aside. A checkpoint takes
+# about 15 ms however small the net, because it waits for the disk.
+SAVE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Fit:
         *,
         score: Score | None,
         every: int,
-        save_every: int,
+        save_every: int | None,
         maximise: bool,
         folder: RunFolder | None,
         carried: Carried,
@@ -92,17 +94,19 @@ class Fit:
         self.saved_at = time.monotonic()
         self._start = time.monotonic()
         self._interrupts = Interrupts()
+        # As they are before a checkpoint brings back what the run made of them.
+        self._settings = json.loads(io.as_json("the settings", self._described()))
 
     def run(self, resume: bool, show: Show, interrupts: Interrupts) -> Stopped:
         """Opens the run, trains, and leaves data and parameters at the same place."""
         self._interrupts = interrupts
-        with interrupts.held():
-            self._open(resume)
         try:
+            with interrupts.held():
+                self._open(resume)
             return self._loop(show)
         except KeyboardInterrupt:
-            with interrupts.held():
-                self._save(interrupted=True)
+            interrupts.ignore()
+            self._save(interrupted=True)
             return "interrupted"
         except NonFiniteError as error:
             if self.folder is None:
@@ -143,8 +147,8 @@ class Fit:
                 break
             if self.place.step % self.every == 0:
                 self._look()
-            late = time.monotonic() - self.saved_at > SAVE_SECONDS
-            if self.place.step % self.save_every == 0 or late:
+            due = self.save_every is not None and self.place.step % self.save_every == 0
+            if due or time.monotonic() - self.saved_at > SAVE_SECONDS:
                 with self._interrupts.held():
                     self._save()
             show(self.status)
@@ -226,8 +230,7 @@ class Fit:
     def _line(
         self, epoch: int, loss: float, rate: float, report: StepReport
     ) -> dict[str, float | int | bool | None]:
-        norm = report.grad_norm_log10
-        ratio = report.update_norm / report.param_norm if report.param_norm > 0 else None
+        norm, ratio = report.grad_norm_log10, report.update_ratio
         return {
             "step": self.place.step,
             "epoch": epoch,
@@ -235,7 +238,7 @@ class Fit:
             "lr": rate,
             "grad_norm_log10": norm if math.isfinite(norm) else None,
             "clipped": report.clipped,
-            "update_ratio": ratio,
+            "update_ratio": ratio if math.isfinite(ratio) else None,
             "seconds": round(self.seconds(), 3),
         }
 
@@ -262,23 +265,28 @@ class Fit:
         now = time.monotonic()
         self.place.seconds += now - self._start
         self._start = self.saved_at = now
-        made = TrainingCheckpoint(self.updater.params, self._settings(), self.place, self._states())
+        made = TrainingCheckpoint(self.updater.params, self._settings, self.place, self._states())
         self.folder.save_last(made)
         self.saved_step = self.place.step
         if interrupted:
             # For whoever draws the curves; a resumed run writes it anew.
             self._write_line()
 
-    def _settings(self) -> dict[str, Any]:
+    def _described(self) -> dict[str, Any]:
         """What must be the same for a run to go on to the same bits."""
-        updater = self.updater
+        updater, optimizer = self.updater, self.updater.optimizer
+        state = optimizer.state_dict()
         return {
             "net": io.describe(updater.net),
             "dtype": str(updater.params.dtype),
-            "optimizer": updater.optimizer.kind,
+            "optimizer": {
+                **{name: state[name] for name in ("kind", "lr", "weight_decay", "options")},
+                "clip": repr(optimizer.clip),
+                "groups": [repr(group) for group in optimizer.groups],
+            },
             "loss": repr(updater.loss) if isinstance(updater.loss, Loss) else "a function",
-            "schedule": _kind(updater.schedule),
-            "average": _kind(updater.average),
+            "schedule": _described(updater.schedule),
+            "average": _described(updater.average),
             "accumulate": updater.accumulate,
             "seed": updater.seed,
             "maximise": self.maximise,
@@ -287,7 +295,7 @@ class Fit:
 
     def _states(self) -> dict[str, dict[str, Any]]:
         updater = self.updater
-        states = {"optimizer": optimizer_state(updater.optimizer), "data": self.feed_state}
+        states = {"optimizer": updater.optimizer.state_dict(), "data": self.feed_state}
         if updater.schedule is not None:
             states["schedule"] = updater.schedule.state_dict()
         if updater.average is not None:
@@ -298,7 +306,7 @@ class Fit:
     def _restore(self, earlier: TrainingCheckpoint) -> None:
         """Goes to the place of a checkpoint; on an error everything is as it was."""
         assert self.folder is not None
-        wrong = _differences(earlier.settings, self._settings())
+        wrong = _differences(earlier.settings, self._settings)
         if wrong:
             raise ArgumentError(
                 f"{self.folder.folder} holds a run with other settings: {'; '.join(wrong)}. Pass "
@@ -324,7 +332,7 @@ class Fit:
     def _load(self, states: dict[str, dict[str, Any]]) -> None:
         updater = self.updater
         parts: dict[str, Callable[[dict[str, Any]], object]] = {
-            "optimizer": lambda state: load_optimizer(updater.optimizer, state),
+            "optimizer": updater.optimizer.load_state_dict,
             "data": self.feed.load_state_dict,
             "carried": self._load_carried,
         }
@@ -349,8 +357,15 @@ class Fit:
         self.carried = unflatten(net, batch, flat)
 
 
-def _kind(part: object) -> str | None:
-    return None if part is None else type(part).__name__
+def _described(part: Schedule | Average | None) -> dict[str, Any] | None:
+    """Kind and options of a schedule or an average, as JSON values."""
+    if part is None:
+        return None
+    options = {name: value for name, value in vars(part).items() if not name.startswith("_")}
+    return {
+        "kind": type(part).__name__,
+        **{name: _described(v) if isinstance(v, Schedule) else v for name, v in options.items()},
+    }
 
 
 def _differences(earlier: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
