@@ -113,8 +113,8 @@ class Optimizer:
         }
         self._clip = clip
         self._running = clip.start() if clip is not None else None
-        self._groups = tuple(groups)
         self._layout = assign(params, groups)
+        self._groups = tuple(groups)
         self._options = options
 
     @property
