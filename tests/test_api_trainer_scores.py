@@ -297,6 +297,43 @@ def test_wrong_fits(options, error, message):
         make(schedule=schedule).fit(**{"data": source(), **options})
 
 
+def test_sources_must_give_the_dtype_of_the_parameters():
+    x = [RNG.normal(size=n) for n in LENGTHS]
+    net = gd.Stack(gd.GRU(1, 3), gd.Linear(3, 1))
+    params = net.init(seed=0, dtype="float64")
+    trainer = gd.Trainer(net, params, gd.optim.SGD(params, 0.1), loss="mse", quiet=True)
+    wrong, right = (gd.data.Sequences(x, x, batch_size=2, dtype=d) for d in ("f4", "f8"))
+    message = "{} gives its floats as float32.*Pass dtype='float64' to Sequences"
+    with pytest.raises(gd.DTypeError, match=message.format("data")):
+        trainer.fit(wrong)
+    with pytest.raises(gd.DTypeError, match=message.format("validation")):
+        trainer.fit(right, validation=wrong)
+    assert trainer.fit(right, validation=right).steps == 4
+    tokens = make(dtype="float64")
+    assert tokens.fit(source()).steps == 4
+    assert tokens.fit(gd.data.Stream(TOKENS[1], NEXT[1], k1=3)).steps == 3
+    with pytest.raises(gd.DTypeError, match="to Stream"):
+        tokens.fit(gd.data.Stream(TOKENS[1], NEXT[1], k1=3, burn_in=1))
+
+
+def test_a_source_of_ones_own():
+    class Counting(gd.data.Source):
+        def __len__(self):
+            return 3
+
+        def batch(self, epoch, index):
+            x = np.full((4, 1), (epoch + index) % 5)
+            return gd.Batch(x, x)
+
+        def describe(self):
+            return {"source": "Counting"}
+
+    data = Counting()
+    report = make().fit(data, epochs=2, validation=Counting())
+    assert report.steps == 6
+    assert data.state_dict() == {"epoch": 2, "position": 0}
+
+
 def test_a_loss_function_cannot_validate():
     with pytest.raises(gd.ArgumentError, match="validation needs a loss"):
         make(function_loss).fit(source(), validation=source())

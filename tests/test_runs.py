@@ -131,6 +131,16 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path):
     fit(make(), source(), 5, tmp_path)
 
 
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def unsupported(handle, operation):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    assert fit(make(), source(), 2, tmp_path).steps == 2
+
+
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(gd.CheckpointError, match=r"cannot write .*file.*"):
@@ -248,6 +258,25 @@ def test_a_fit_outside_the_main_thread(tmp_path):
     assert reports[0].steps == 4
 
 
+@pytest.mark.skipif(not hasattr(gd, "Dropout"), reason="no random layers in this version")
+@pytest.mark.parametrize("steps", [1, 7])
+def test_random_layers_draw_the_same_masks_after_a_resumption(tmp_path, steps):
+    net = gd.Stack(gd.Embedding(5, 6), gd.Dropout(0.3), gd.LSTM(6, 7, zoneout=0.2), gd.Linear(7, 5))
+    one, other = tmp_path / "one", tmp_path / "other"
+    tokens = np.arange(300) % 5
+
+    def data():
+        return gd.data.Stream(tokens[:-1], tokens[1:], batch_size=2, k1=10, k2=25)
+
+    first = fit(make(net, accumulate=2), data(), 12, one, every=100).losses
+    fit(make(net, accumulate=2), data(), steps, other, every=100, validation=None)
+    fit(make(net, accumulate=2), data(), 12, other, resume=True, every=100, validation=None)
+    assert gd.load(one / "last.safetensors").params == gd.load(other / "last.safetensors").params
+    seeded = make(net, seed=3, accumulate=2)
+    seeded.params.flat[:] = make(net).params.flat
+    assert fit(seeded, data(), 1, tmp_path / "seeded").losses[0] != first[0]
+
+
 @pytest.mark.parametrize("kind", ["list", "function", "iterator"])
 @pytest.mark.parametrize("steps", [2, 5, 6])
 def test_iterables_are_resumed_by_skipping(tmp_path, kind, steps):
@@ -276,6 +305,16 @@ def test_a_finished_run_stays_as_it_is(tmp_path, whole):
     fit(make(), source(), 23, tmp_path)
     report = fit(make(), source(), 23, tmp_path, resume=True)
     assert (report.stopped, report.steps, report.losses) == ("steps", 23, ())
+    same_runs(tmp_path, whole)
+
+
+def test_the_same_trainer_may_go_on_after_ctrl_c(tmp_path, whole):
+    trainer, data = make(), source()
+    step = trainer.optimizer.step
+    trainer.optimizer.step = Interrupt(6, step)
+    assert fit(trainer, data, 23, tmp_path).interrupted
+    trainer.optimizer.step = step
+    assert fit(trainer, data, 23, tmp_path, resume=True).steps == 23
     same_runs(tmp_path, whole)
 
 
@@ -359,6 +398,7 @@ def test_numbers_out_of_range_name_the_checkpoint_that_is_left(tmp_path):
     saved = gd.load(tmp_path / "last.safetensors")
     assert saved.metadata["step"] == 3
     assert np.isfinite(saved.params.flat).all()
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4]
 
 
 def test_nothing_is_left_of_a_process_that_holds_a_folder(tmp_path):

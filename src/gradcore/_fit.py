@@ -111,6 +111,7 @@ class Fit:
         except NonFiniteError as error:
             if self.folder is None:
                 raise
+            self._write_line()
             raise NonFiniteError(
                 f"{error} It was at update {self.place.step + 1}; {self.folder.last} has the "
                 f"training as it was after update {self.saved_step}.",

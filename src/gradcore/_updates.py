@@ -76,7 +76,7 @@ class Updater:
 
     def _add(self, batch: Batch, carried: Carried, mean: _Mean) -> Carried:
         """Adds the gradient of a batch to the mean; returns the state for the next batch."""
-        start = start_state(batch, carried)
+        start = start_state(self.net, batch, carried)
         random = self._random(mean.count)
         # The sum costs a pass over the weights, and is 1 by far the most of the time.
         counts = self.accumulate > 1 or batch.weight is not None
@@ -151,8 +151,15 @@ class Updater:
         return {"batch": batch, "flat": flatten(self.net, batch, self.params.dtype, carried)}
 
 
-def start_state(batch: Batch, carried: Carried) -> Carried:
+def start_state(net: Stack, batch: Batch, carried: Carried) -> Carried:
     """Where a batch starts; raises ArgumentError if it continues and nothing was kept."""
+    both_ways = any(getattr(layer, "bidirectional", False) for layer in net.recurrent)
+    if both_ways and (batch.continues or batch.keep is not None):
+        raise ArgumentError(
+            "the state of a bidirectional layer cannot be carried from one window to the next: it "
+            "comes from the steps behind them as well. Train on whole sequences, as "
+            "gradcore.data.Sequences gives them."
+        )
     if not batch.continues:
         return None if batch.state is None else tuple(batch.state)
     if batch.state is not None:

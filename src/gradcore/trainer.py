@@ -167,6 +167,8 @@ class Trainer:
         limits = Limits.of(steps, epochs, minutes, patience)
         if flag("resume", resume) and run is None:
             raise ArgumentError("resume=True needs run, the folder of the run to go on with.")
+        for name, source in (("data", data), ("validation", validation)):
+            _check_dtype(name, source, self.params)
         feed = feed_of(data, limits.epochs)
         carried = self._carried[1] if self._carried[0] is data else None
         folder = None if run is None else RunFolder(run)
@@ -201,6 +203,15 @@ class Trainer:
             best_step=fit.place.best_step,
             stopped=stopped,
             run=None if folder is None else folder.folder,
+        )
+
+
+def _check_dtype(name: str, source: object, params: Params) -> None:
+    given = source.float_dtype if isinstance(source, Source) else None
+    if given is not None and given != params.dtype:
+        raise DTypeError(
+            f"{name} gives its floats as {given}, and the parameters are {params.dtype}. Pass "
+            f"dtype={str(params.dtype)!r} to {type(source).__name__}."
         )
 
 

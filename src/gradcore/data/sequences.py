@@ -84,6 +84,12 @@ class Sequences(Source):
         """Steps of every sequence, (N,)."""
         return self._x.lengths
 
+    @property
+    def float_dtype(self) -> np.dtype[Any] | None:
+        y = self._y.kind if isinstance(self._y, _Part) else self._y.dtype
+        some = not self._x.integers or y.kind == "f" or self._weight is not None
+        return self._dtype if some else None
+
     def __len__(self) -> int:
         whole, rest = divmod(self._x.count, self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
