@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
-from . import io
 from ._checks import float_in, positive_int
 from ._feed import Feed
 from ._interrupts import Interrupts
 from ._progress import Show, Status
 from ._scoring import Score
+from ._snapshot import restore, settings_of, states_of
 from ._updates import Carried, Updater
-from .errors import (
-    ArgumentError,
-    CheckpointError,
-    DTypeError,
-    GradcoreError,
-    NonFiniteError,
-    ShapeError,
-)
-from .loss import Loss
-from .optim import Average, StepReport
+from .errors import ArgumentError, NonFiniteError
+from .optim import StepReport
 from .runs import RunFolder
-from .schedule import Schedule
-from .state import state_size, unflatten
 from .training_checkpoint import Place, TrainingCheckpoint
 
 __all__ = ["Fit", "Limits", "Stopped"]
@@ -95,7 +80,7 @@ class Fit:
         self._start = time.monotonic()
         self._interrupts = Interrupts()
         # As they are before a checkpoint brings back what the run made of them.
-        self._settings = json.loads(io.as_json("the settings", self._described()))
+        self._settings = settings_of(updater, feed.describe(), maximise)
 
     def run(self, resume: bool, show: Show, interrupts: Interrupts) -> Stopped:
         """Opens the run, trains, and leaves data and parameters at the same place."""
@@ -250,7 +235,8 @@ class Fit:
             return
         earlier = self.folder.earlier(resume)
         if earlier is not None:
-            self._restore(earlier)
+            self.carried = restore(earlier, self._settings, self.updater, self.feed, self.folder)
+            self.place, self.feed_state = earlier.place, self.feed.state_dict()
         place = self.place
         self.folder.start(place.step + (place.line is None))
         self._save()
@@ -266,116 +252,11 @@ class Fit:
         now = time.monotonic()
         self.place.seconds += now - self._start
         self._start = self.saved_at = now
-        made = TrainingCheckpoint(self.updater.params, self._settings, self.place, self._states())
-        self.folder.save_last(made)
+        states = states_of(self.updater, self.feed_state, self.carried)
+        self.folder.save_last(
+            TrainingCheckpoint(self.updater.params, self._settings, self.place, states)
+        )
         self.saved_step = self.place.step
         if interrupted:
             # For whoever draws the curves; a resumed run writes it anew.
             self._write_line()
-
-    def _described(self) -> dict[str, Any]:
-        """What must be the same for a run to go on to the same bits."""
-        updater, optimizer = self.updater, self.updater.optimizer
-        state = optimizer.state_dict()
-        return {
-            "net": io.describe(updater.net),
-            "dtype": str(updater.params.dtype),
-            "optimizer": {
-                **{name: state[name] for name in ("kind", "lr", "weight_decay", "options")},
-                "clip": repr(optimizer.clip),
-                "groups": [repr(group) for group in optimizer.groups],
-            },
-            "loss": repr(updater.loss) if isinstance(updater.loss, Loss) else "a function",
-            "schedule": _described(updater.schedule),
-            "average": _described(updater.average),
-            "accumulate": updater.accumulate,
-            "seed": updater.seed,
-            "maximise": self.maximise,
-            "data": self.feed.describe(),
-        }
-
-    def _states(self) -> dict[str, dict[str, Any]]:
-        updater = self.updater
-        states = {"optimizer": updater.optimizer.state_dict(), "data": self.feed_state}
-        if updater.schedule is not None:
-            states["schedule"] = updater.schedule.state_dict()
-        if updater.average is not None:
-            states["average"] = updater.average.state_dict()
-        states["carried"] = updater.flat_state(self.carried)
-        return states
-
-    def _restore(self, earlier: TrainingCheckpoint) -> None:
-        """Goes to the place of a checkpoint; on an error everything is as it was."""
-        assert self.folder is not None
-        wrong = _differences(earlier.settings, self._settings)
-        if wrong:
-            raise ArgumentError(
-                f"{self.folder.folder} holds a run with other settings: {'; '.join(wrong)}. Pass "
-                "what the run began with, or choose another folder; nothing was changed."
-            )
-        before = copy.deepcopy(self._states())
-        # The data are rewound, not loaded: an iterator would be taken from twice.
-        before.pop("data")
-        try:
-            if {*before, "data"} != set(earlier.states):
-                raise CheckpointError(f"it has the states of {', '.join(earlier.states)}")
-            self._load(earlier.states)
-        except (GradcoreError, KeyError) as error:
-            self._load(before)
-            self.feed.rewind(self.feed_state)
-            raise CheckpointError(
-                f"{self.folder.last} cannot be gone on with: {str(error).rstrip('.')}."
-            ) from error
-        np.copyto(self.updater.params.flat, earlier.params.flat)
-        self.place = earlier.place
-        self.feed_state = self.feed.state_dict()
-
-    def _load(self, states: dict[str, dict[str, Any]]) -> None:
-        updater = self.updater
-        parts: dict[str, Callable[[dict[str, Any]], object]] = {
-            "optimizer": updater.optimizer.load_state_dict,
-            "data": self.feed.load_state_dict,
-            "carried": self._load_carried,
-        }
-        if updater.schedule is not None:
-            parts["schedule"] = updater.schedule.load_state_dict
-        if updater.average is not None:
-            parts["average"] = updater.average.load_state_dict
-        for name, state in states.items():
-            parts[name](state)
-
-    def _load_carried(self, state: dict[str, Any]) -> None:
-        if not state:
-            self.carried = None
-            return
-        net, dtype = self.updater.net, self.updater.params.dtype
-        flat = state.get("flat")
-        if not isinstance(flat, np.ndarray) or flat.dtype != dtype:
-            raise DTypeError(f"the carried state is no array of {dtype}")
-        batch = positive_int("the batch size of the carried state", state.get("batch"))
-        if flat.shape != (state_size(net, batch),):
-            raise ShapeError("the carried state does not fit the net")
-        self.carried = unflatten(net, batch, flat)
-
-
-def _described(part: Schedule | Average | None) -> dict[str, Any] | None:
-    """Kind and options of a schedule or an average, as JSON values."""
-    if part is None:
-        return None
-    options = {name: value for name, value in vars(part).items() if not name.startswith("_")}
-    return {
-        "kind": type(part).__name__,
-        **{name: _described(v) if isinstance(v, Schedule) else v for name, v in options.items()},
-    }
-
-
-def _differences(earlier: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """'name was A and is B' for every setting that differs."""
-    wrong = []
-    for name in sorted({*earlier, *now}):
-        old, new = earlier.get(name), now.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            wrong += _differences(old, new, f"{prefix}{name}.")
-        elif old != new:
-            wrong.append(f"{prefix}{name} was {old!r} and is {new!r}")
-    return wrong

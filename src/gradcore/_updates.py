@@ -17,7 +17,7 @@ from .loss import Loss, LossFunction
 from .optim import Accumulator, Average, Optimizer, StepReport
 from .params import Grads, Params
 from .schedule import Schedule
-from .state import LayerState, flatten
+from .state import LayerState
 
 __all__ = ["Carried", "Gathered", "Updater", "start_state"]
 
@@ -142,13 +142,6 @@ class Updater:
             "seed": (self.seed, self.optimizer.steps * self.accumulate + place),
             "train": True,
         }
-
-    def flat_state(self, carried: Carried) -> dict[str, Any]:
-        """A carried state as a state dictionary."""
-        if carried is None:
-            return {}
-        batch = carried[0].h.shape[0]
-        return {"batch": batch, "flat": flatten(self.net, batch, self.params.dtype, carried)}
 
 
 def start_state(net: Stack, batch: Batch, carried: Carried) -> Carried:

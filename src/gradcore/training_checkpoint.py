@@ -68,8 +68,9 @@ class Place:
         place.evaluations = [_evaluation(pair, place.step) for pair in place.evaluations]
         if place.best_step is not None and place.best is None:
             raise CheckpointError("the best evaluation is none of the evaluations")
-        if place.line is not None and not isinstance(place.line, dict):
-            raise CheckpointError("the line of metrics is not an object")
+        line = place.line
+        if line is not None and (not isinstance(line, dict) or line.get("step") != place.step):
+            raise CheckpointError("the line of metrics is not one of the last update")
         return place
 
 
