@@ -238,6 +238,27 @@ def test_sigterm_ends_a_run_like_ctrl_c(tmp_path, whole):
     same_runs(tmp_path, whole)
 
 
+def test_a_second_ctrl_c_does_not_stop_the_saving(tmp_path, whole, monkeypatch):
+    class Interrupted(gd.data.Sequences):
+        def take(self):
+            interrupt()
+            return super().take()
+
+    def save_last(self, made):
+        if made.place.step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        real(self, made)
+
+    interrupt, real = Interrupt(6), RunFolder.save_last
+    monkeypatch.setattr(RunFolder, "save_last", save_last)
+    report = fit(make(), Interrupted(TOKENS, NEXT, batch_size=4, seed=3), 23, tmp_path)
+    assert (report.interrupted, report.steps) == (True, 5)
+    assert gd.load(tmp_path / "last.safetensors").metadata["step"] == 5
+    monkeypatch.undo()
+    fit(make(), source(), 23, tmp_path, resume=True)
+    same_runs(tmp_path, whole)
+
+
 def test_handlers_of_others_are_left_alone(tmp_path):
     seen = []
     before = signal.signal(signal.SIGTERM, lambda *args: seen.append(args))
