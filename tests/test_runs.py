@@ -171,6 +171,18 @@ def test_a_full_disk_is_an_error_and_keeps_the_last_checkpoint(tmp_path, monkeyp
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]
 
 
+def test_a_line_that_cannot_be_written_leaves_everything_at_one_place(tmp_path, monkeypatch):
+    def full(self, line):
+        raise gd.CheckpointError("cannot write metrics.jsonl: No space left on device.")
+
+    monkeypatch.setattr(RunFolder, "write_line", full)
+    trainer, data = make(), source()
+    average = trainer._updater.average
+    with pytest.raises(gd.CheckpointError, match="No space left"):
+        fit(trainer, data, 9, tmp_path)
+    assert (trainer.optimizer.steps, average.updates, data.position) == (1, 1, 1)
+
+
 def test_a_slow_training_is_saved_by_the_clock(tmp_path, monkeypatch):
     monkeypatch.setattr(_fit, "SAVE_SECONDS", 0.0)
     seen = []
