@@ -52,6 +52,7 @@ def stack(
     skip=None,
     residual=False,
     bias=True,
+    bidirectional=(),
     vocabulary=None,
     classes=None,
     between="nothing",
@@ -60,18 +61,30 @@ def stack(
 ):
     """A net of equal layers; residual from the second on, or from the first if sizes allow.
 
+    bidirectional: which of the layers are.
     bare_tokens: nothing may stand before the first layer.
     """
     options = {
         name: p for name, p in MASKS[masks].items() if cell == "lstm" or name != "zoneout_cell"
     }
     made = [] if vocabulary is None else [gd.Embedding(vocabulary, inputs)]
+    width = inputs
     for i in range(layers):
-        width = hidden if i else inputs
-        through = residual and width == hidden
+        both = i in bidirectional
         made += [] if bare_tokens and i == 0 else BETWEEN[between](width)
-        made.append(CELLS[cell](width, hidden, bias=bias, skip=skip, residual=through, **options))
-    made += BETWEEN[between](hidden)
+        made.append(
+            CELLS[cell](
+                width,
+                hidden,
+                bias=bias,
+                bidirectional=both,
+                skip=skip,
+                residual=residual and width == hidden * (1 + both),
+                **options,
+            )
+        )
+        width = made[-1].output_size
+    made += BETWEEN[between](width)
     if classes is not None:
-        made.append(gd.Linear(hidden, classes, bias=bias))
+        made.append(gd.Linear(width, classes, bias=bias))
     return gd.Stack(*made)

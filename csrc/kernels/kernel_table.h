@@ -53,16 +53,20 @@ struct LayerView {
   bool interleaved;     // B == 1: a row reads the gates of a unit side by side
 
   const int64_t* lengths;     // [B] or null
+  const int64_t* begins;      // [B] or null: rows rest before this step (time backward)
   const uint8_t* reset;       // [T, B] of the whole call, or null
   const int32_t* last_reset;  // [T, B] of the whole call: the latest reset step <= t, or INT32_MIN;
                               // null without resets or skip
   int64_t min_length;         // min over lengths; all rows are active before it
+  int64_t max_begin;          // max over begins; all rows are active from it on
 
   T* h;  // [.][B][Hp] in/out: row 0 is the state before `first`; rows -lag+1.. precede it
   T* r;  // [.][B][Hp] what the recurrent product reads: h, or with r_mask in/out a copy of h times
          // the mask, row 0 that of h
   T* c;  // [.][B][Hp] in/out: the second state (LSTM)
   const T* zeros;  // [Hp] zeros
+  const T* start;  // [lag][B][Hp] with begins and a skip connection: outputs before a row's first
+                   // step; null: zeros, or no skip connection
   T* saved;        // [.][B][nb][cell saved][UB] out, null without a tape
   const T* x_pre;  // [.][B][nb][gates][UB] in: input product and its bias
   // Masks, null where there are none: part of a state that stays what it was before the step

@@ -78,14 +78,18 @@ struct Recurrent {
                                                           : 4);
 
   static GC_INLINE bool active(const View& v, int64_t t, int64_t b) {
-    return !v.lengths || t < v.lengths[b];
+    return (!v.lengths || t < v.lengths[b]) && (!v.begins || t >= v.begins[b]);
   }
   static GC_INLINE bool resets(const View& v, int64_t t, int64_t b) {
     return v.reset && v.reset[t * v.B + b];
   }
+  // True if some row may rest at step t.
+  static GC_INLINE bool rests(const View& v, int64_t t) {
+    return (v.lengths && t >= v.min_length) || (v.begins && t < v.max_begin);
+  }
   // True if every row of [b0,b1) is active and none is reset before step t.
   static bool plain(const View& v, int64_t t, int64_t b0, int64_t b1) {
-    if (v.lengths && t >= v.min_length)
+    if (rests(v, t))
       for (int64_t b = b0; b < b1; b++)
         if (!active(v, t, b)) return false;
     if (v.reset)
@@ -230,14 +234,23 @@ struct Recurrent {
       tile_forward<1, blocks_single>(v, i, j, b, cleared);
     for (; j < w.j1; j++) tile_forward<1, 1>(v, i, j, b, cleared);
   }
-  // A sequence past its end: the state is held.
+  // A sequence that rests: the state is held. Before its first step, what its skip connection will
+  // reach back to is put there.
   static void hold(const View& v, int64_t i, const Share& w, int64_t b) {
     const int64_t Hp = static_cast<int64_t>(v.nb) * UB, from = (i * v.B + b) * Hp + w.j0 * UB,
                   step = v.B * Hp;
     const size_t bytes = static_cast<size_t>(w.j1 - w.j0) * UB * sizeof(T);
-    __builtin_memcpy(v.h + from + step, v.h + from, bytes);
+    const T* h = v.h + from;
+    if (v.start) {
+      const int64_t r = v.first + i - v.begins[b] + v.skip_lag;
+      h = v.start + ((r > 0 ? r : 0) * v.B + b) * Hp + w.j0 * UB;
+    }
+    __builtin_memcpy(v.h + from + step, h, bytes);
     if constexpr (NS > 1) __builtin_memcpy(v.c + from + step, v.c + from, bytes);
-    if (v.r_mask) __builtin_memcpy(v.r + from + step, v.r + from, bytes);
+    if (v.r_mask)
+      for (int64_t u = 0; u < (w.j1 - w.j0) * UB; u += L)
+        store<V>(v.r + from + step + u,
+                 load<V>(h + u) * load<V>(v.r_mask + b * Hp + w.j0 * UB + u));
   }
   static __attribute__((noinline)) void rows_special(const View& v, int64_t i, const Share& w,
                                                      int64_t b0, int64_t b1) {
@@ -391,7 +404,7 @@ struct Recurrent {
   static __attribute__((noinline)) void cells_backward(const View& v, int64_t i, const Share& w,
                                                        int64_t b0, int64_t b1) {
     const int64_t t = v.first + i;
-    const bool all_active = !v.lengths || t < v.min_length;
+    const bool all_active = !rests(v, t);
     for (int64_t b = b0; b < b1;) {
       bool four = b + cell_rows <= b1;
       if (four && !all_active)
@@ -529,7 +542,7 @@ struct Recurrent {
       if (whole > w.b0) tiles_backward<rows_backward>(v, i, w, w.b0, whole);
       if (pairs > whole) tiles_backward<2>(v, i, w, whole, pairs);
       // Fusing the two is for rows that are always there and never cut.
-      const bool fused = i > i0 && !v.reset && (!v.lengths || v.first + i <= v.min_length);
+      const bool fused = i > i0 && !v.reset && !rests(v, v.first + i - 1);
       for (int64_t b = pairs; b < w.b1; b++) row_backward(v, i, w, b, fused);
       if (v.reset) cut(v, i, w);
       if (i > i0) cells_backward(v, i - 1, w, w.b0, fused ? pairs : w.b1);

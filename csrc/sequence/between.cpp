@@ -95,10 +95,10 @@ void Job<T>::lay_out_masks(Carver& c) {
 // ---- masks
 
 template <class T>
-MaskStream Job<T>::stream(int32_t place, MaskKind kind, double p) const {
+MaskStream Job<T>::stream(int32_t place, MaskKind kind, double p, bool reverse) const {
   const double threshold = p * 4294967296.0 + 0.5;
   return {{mask_key_[0], mask_key_[1]},
-          static_cast<uint32_t>(place) * 8 + static_cast<uint32_t>(kind),
+          static_cast<uint32_t>(place) * 8 + static_cast<uint32_t>(kind) + (reverse ? 4 : 0),
           static_cast<uint32_t>(std::min(threshold, 4294967295.0))};
 }
 
@@ -117,8 +117,8 @@ void Job<T>::pack_transforms(const Me& m) {
     const Layer& layer = net_.layers[static_cast<size_t>(l)];
     const double p = layer.spec.recurrent_dropout;
     if (T* mask = work_[static_cast<size_t>(l)].r_mask)
-      k_.mask_rows(mask, layer.Hp, stream(layer.spec.place, MaskKind::recurrent, p), 0, 0, B_,
-                   B_ * m.me / m.team_size, B_ * (m.me + 1) / m.team_size, T(0),
+      k_.mask_rows(mask, layer.Hp, stream(layer.spec.place, MaskKind::recurrent, p, layer.reverse),
+                   0, 0, B_, B_ * m.me / m.team_size, B_ * (m.me + 1) / m.team_size, T(0),
                    static_cast<T>(1 / (1 - p)));
   }
 }
@@ -138,9 +138,8 @@ void Job<T>::prepare_masks(const Me& m, int l, int64_t first, int64_t n, bool ba
   for (int i = 0; i < 2; i++) {
     if (zone[i] == 0) continue;
     if (call_.train)
-      k_.mask_rows(zone_[i], layer.Hp, stream(layer.spec.place, kinds[i], zone[i]),
-                   caller_step(first), caller_step(first + 1) - caller_step(first), B_, r0, r1,
-                   T(1), T(0));
+      k_.mask_rows(zone_[i], layer.Hp, stream(layer.spec.place, kinds[i], zone[i], layer.reverse),
+                   time(first), time(first + 1) - time(first), B_, r0, r1, T(1), T(0));
     else
       std::fill(zone_[i] + r0 * layer.Hp, zone_[i] + r1 * layer.Hp, static_cast<T>(zone[i]));
   }
@@ -173,9 +172,9 @@ void Job<T>::transform_rows(int l, int64_t first, int64_t r0, int64_t r1) {
       k_.norm_forward(t.out, t.stats, in, t.stride, t.what->I, t.weight, t.bias, spec.eps, r0, r1);
     } else {
       // A product rather than a choice, so that a NaN is not dropped unseen.
-      k_.mask_rows(t.mask, t.stride, stream(spec.place, MaskKind::dropout, spec.p),
-                   caller_step(first), caller_step(first + 1) - caller_step(first), B_, r0, r1,
-                   T(0), static_cast<T>(1 / (1 - spec.p)));
+      k_.mask_rows(t.mask, t.stride, stream(spec.place, MaskKind::dropout, spec.p), time(first),
+                   time(first + 1) - time(first), B_, r0, r1, T(0),
+                   static_cast<T>(1 / (1 - spec.p)));
       k_.multiply(t.out + r0 * t.stride, in + r0 * t.stride, t.mask + r0 * t.stride,
                   (r1 - r0) * t.stride);
     }

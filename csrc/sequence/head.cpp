@@ -157,6 +157,7 @@ bool Job<T>::call_loss(Me& m, int64_t t0, int64_t t1) {
   for (int64_t first = t0; first < t1; first += chunk_) {
     int64_t r0, r1;
     rows_of(m, std::min(chunk_, t1 - first), r0, r1);
+    if (net_.top().pass) stage_input(m, first, std::min(chunk_, t1 - first));
     logits(first, r0, r1);
     copy_outputs(range_outputs_, t0, first, r0, r1);
     // A shorter last chunk divides its rows elsewhere: nobody may write logits that another reads.

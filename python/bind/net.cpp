@@ -35,14 +35,15 @@ int32_t lookup(const Names& names, const std::string& name, const char* what) {
 }
 
 gc_layer to_layer(const LayerTuple& layer) {
-  const auto& [cell, nonlinearity, inputs, hidden, bias, residual, skip, learned, lag, value] =
-      layer;
+  const auto& [cell, nonlinearity, inputs, hidden, bias, bidirectional, residual, skip, learned,
+               lag, value] = layer;
   gc_layer out{};
   out.cell = lookup(cells, cell, "cell");
   out.nonlinearity = lookup(nonlinearities, nonlinearity, "nonlinearity");
   out.input_size = inputs;
   out.hidden_size = hidden;
   out.bias = bias;
+  out.bidirectional = bidirectional;
   out.residual = residual;
   out.skip_kind = lookup(skips, skip, "skip kind");
   out.skip_learned = learned;
@@ -88,7 +89,20 @@ int64_t Net::state_size(int64_t batch) const {
 }
 
 int64_t Net::outputs() const noexcept {
-  return net_.head_outputs > 0 ? net_.head_outputs : layers_.back().hidden_size;
+  const gc_layer& top = layers_.back();
+  return net_.head_outputs > 0 ? net_.head_outputs : top.hidden_size * (top.bidirectional ? 2 : 1);
+}
+
+int32_t Net::parts() const {
+  const int32_t parts = gc_net_parts(&net_);
+  if (parts < 0) raise_error("ArgumentError", gc_last_error());
+  return parts;
+}
+
+int64_t Net::directions() const noexcept {
+  int64_t n = 0;
+  for (const gc_layer& layer : layers_) n += layer.bidirectional ? 2 : 1;
+  return n;
 }
 
 void register_net(py::module_& module) {
@@ -102,5 +116,7 @@ void register_net(py::module_& module) {
            py::arg("masks") = std::vector<MaskTuple>{})
       .def_property_readonly("n_parameters", &Net::parameters)
       .def_property_readonly("n_outputs", &Net::outputs)
+      .def_property_readonly("n_parts", &Net::parts)
+      .def_property_readonly("n_directions", &Net::directions)
       .def("state_size", &Net::state_size, py::arg("batch"));
 }

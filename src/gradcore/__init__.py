@@ -10,11 +10,13 @@ optimizer.step(result.grads)
 """
 
 from . import clip as clip
+from . import data as data
 from . import errors as errors
 from . import info as info
 from . import init as init
 from . import loss as loss
 from . import optim as optim
+from . import schedule as schedule
 from .api import GradientResult as GradientResult
 from .api import apply as apply
 from .api import release_memory as release_memory
@@ -25,6 +27,7 @@ from .bptt import plan as plan
 from .cells import GRU as GRU
 from .cells import LSTM as LSTM
 from .cells import RNN as RNN
+from .data import Batch as Batch
 from .errors import ArgumentError as ArgumentError
 from .errors import CheckpointError as CheckpointError
 from .errors import DTypeError as DTypeError
@@ -50,7 +53,6 @@ from .params import Params as Params
 from .state import LayerState as LayerState
 from .state import zero_state as zero_state
 from .stepper import Stepper as Stepper
-from .trainer import Batch as Batch
 from .trainer import FitReport as FitReport
 from .trainer import Trainer as Trainer
 

@@ -18,6 +18,7 @@ __all__: list[str] = [
     "OP_TAPE",
     "TO_NOWHERE",
     "Call",
+    "GroupNorms",
     "Net",
     "Report",
     "Update",
@@ -51,6 +52,7 @@ class Net:
                 typing.SupportsInt | typing.SupportsIndex,
                 bool,
                 bool,
+                bool,
                 str,
                 bool,
                 typing.SupportsInt | typing.SupportsIndex,
@@ -81,9 +83,13 @@ class Net:
     ) -> None: ...
     def state_size(self, batch: typing.SupportsInt | typing.SupportsIndex) -> int: ...
     @property
+    def n_directions(self) -> int: ...
+    @property
     def n_outputs(self) -> int: ...
     @property
     def n_parameters(self) -> int: ...
+    @property
+    def n_parts(self) -> int: ...
 
 class Report:
     """
@@ -146,7 +152,7 @@ class Call:
         self,
         ops: collections.abc.Sequence[
             typing.Annotated[
-                collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(5)"
+                collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(6)"
             ]
         ],
         *,
@@ -154,6 +160,21 @@ class Call:
         slots: typing.SupportsInt | typing.SupportsIndex,
     ) -> None: ...
     def run(self) -> Report: ...
+
+class GroupNorms:
+    """
+    Norms of the parameters of one group in the last update.
+    """
+    @property
+    def clipped(self) -> int: ...
+    @property
+    def clipped_norm_log10(self) -> float: ...
+    @property
+    def norm_log10(self) -> float: ...
+    @property
+    def param_norm(self) -> float: ...
+    @property
+    def update_norm(self) -> float: ...
 
 class Update:
     """
@@ -164,8 +185,20 @@ class Update:
         optimizer: str,
         params: numpy.ndarray,
         *,
+        segments: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+            ]
+        ],
+        groups: typing.SupportsInt | typing.SupportsIndex,
         first_moment: typing.Any = None,
         second_moment: typing.Any = None,
+        velocity: typing.Any = None,
     ) -> None: ...
     def run(
         self,
@@ -175,6 +208,18 @@ class Update:
         step: typing.SupportsInt | typing.SupportsIndex,
         threads: typing.SupportsInt | typing.SupportsIndex = 0,
     ) -> bool: ...
+    def set_clip(
+        self,
+        name: str,
+        *,
+        limit: typing.SupportsFloat | typing.SupportsIndex,
+        exponent: typing.SupportsInt | typing.SupportsIndex,
+        eps: typing.SupportsFloat | typing.SupportsIndex,
+    ) -> None: ...
+    @property
+    def alpha(self) -> float: ...
+    @alpha.setter
+    def alpha(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
     @property
     def beta1(self) -> float: ...
     @beta1.setter
@@ -184,9 +229,11 @@ class Update:
     @beta2.setter
     def beta2(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
     @property
-    def clip_scale(self) -> float: ...
+    def centered(self) -> int: ...
+    @centered.setter
+    def centered(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
     @property
-    def clipped(self) -> bool: ...
+    def clip_scale(self) -> float: ...
     @property
     def dampening(self) -> float: ...
     @dampening.setter
@@ -196,15 +243,15 @@ class Update:
     @eps.setter
     def eps(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
     @property
-    def grad_norm_log10(self) -> float: ...
+    def groups(self) -> list[GroupNorms]: ...
     @property
     def lr(self) -> float: ...
     @lr.setter
     def lr(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
     @property
-    def max_norm(self) -> float: ...
-    @max_norm.setter
-    def max_norm(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    def lr_decay(self) -> float: ...
+    @lr_decay.setter
+    def lr_decay(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
     @property
     def momentum(self) -> float: ...
     @momentum.setter
@@ -214,13 +261,9 @@ class Update:
     @nesterov.setter
     def nesterov(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
     @property
-    def param_norm(self) -> float: ...
+    def segments_clipped(self) -> list[int]: ...
     @property
-    def update_norm(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @weight_decay.setter
-    def weight_decay(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    def total(self) -> GroupNorms: ...
     @property
     def where(self) -> int: ...
 

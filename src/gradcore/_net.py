@@ -45,7 +45,7 @@ def _transforms(net: Stack) -> list[tuple[str, int, int, bool, bool, float, floa
     return made
 
 
-def _layer(layer: Recurrent) -> tuple[str, str, int, int, bool, bool, str, bool, int, float]:
+def _layer(layer: Recurrent) -> tuple[str, str, int, int, bool, bool, bool, str, bool, int, float]:
     skip = layer.skip
     return (
         layer.cell.name,
@@ -53,6 +53,7 @@ def _layer(layer: Recurrent) -> tuple[str, str, int, int, bool, bool, str, bool,
         layer.input_size,
         layer.hidden_size,
         layer.bias,
+        layer.bidirectional,
         layer.residual,
         skip.kind if skip else "none",
         skip.learned if skip else False,

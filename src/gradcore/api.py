@@ -33,8 +33,9 @@ class GradientResult:
     loss: the loss over all terms that count. grads: gradients of the parameters, or None.
     state: the state after step T-1, or after lengths[b]-1. dx [T, B, I]: the true gradient of x[t]
     is dx[t] * 2**dx_exponent[t]. dstate: gradient with respect to the initial state; that of layer
-    i is to be multiplied by 2**dstate_exponent[i]. plan: what was done; arena_bytes: what the core
-    held; threads: those used at the end.
+    i is to be multiplied by 2**dstate_exponent[i], where a bidirectional layer counts as two, one
+    per direction. plan: what was done; arena_bytes: what the core held; threads: those used at the
+    end.
     """
 
     loss: float
@@ -192,7 +193,8 @@ def _results(
         results["dx_exponent"] = np.empty(inputs.steps, np.int32)
     if "state" in wanted:
         results["dstate"] = np.empty(size, dtype)
-        results["dstate_exponent"] = np.empty(len(net.recurrent), np.int32)
+        directions = sum(len(layer.directions) for layer in net.recurrent)
+        results["dstate_exponent"] = np.empty(directions, np.int32)
     return results
 
 

@@ -2,6 +2,8 @@
 
 One level of checkpoints: the state is kept at segment borders, and a segment's tape is made again
 when backward reaches it. Segments are whole blocks of the core, so every plan gives the same bits.
+Where a layer reads both ways, each direction is such a pass of its own, and the outputs between
+layers and their gradients are whole arrays.
 Reference: Griewank and Walther 2000; Gruslys et al. 2016, sec. 3.
 """
 
@@ -166,7 +168,7 @@ def make_plan(work: Workload, budget: int | None) -> Plan:
         segments=len(segments),
         slots=slots(work.steps, size) if work.backward else 0,
         recomputed_steps=segments[-1][0] if work.backward else 0,
-        ops=(gradient_ops if work.backward else forward_ops)(work.steps, size),
+        ops=_ops(work, size),
     )
 
 
@@ -189,13 +191,18 @@ def _predictor(work: Workload) -> Callable[..., int]:
 
     @cache
     def predict(size: int, more_slots: int = 0) -> int:
-        ops = (gradient_ops if work.backward else forward_ops)(work.steps, size)
+        ops = _ops(work, size)
         longest = max(op.t1 - op.t0 for op in ops)
         kept = slots(work.steps, size) if work.backward else 0
         call.plan(ops, segment_steps=longest, slots=kept + more_slots)
         return call.bytes() + longest * handed + work.copies
 
     return predict
+
+
+def _ops(work: Workload, size: int) -> tuple[Op, ...]:
+    make = gradient_ops if work.backward else forward_ops
+    return make(work.steps, size, core_net(work.net, work.dtype).n_parts)
 
 
 def _no_loss(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[Any]]:

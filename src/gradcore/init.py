@@ -130,6 +130,7 @@ def _draw(
     gain: float,
 ) -> Array | float:
     shape = layer.parameter_shapes[name][0]
+    name = name.removesuffix("_reverse")
     if isinstance(layer, Embedding):
         return rng.standard_normal(shape)
     if isinstance(layer, Linear):
@@ -158,7 +159,8 @@ def _draw(
 
 def _biases(params: Params) -> list[tuple[Recurrent, NDArray[Any], NDArray[Any]]]:
     return [
-        (layer, params[f"{index}.bias_ih"], params[f"{index}.bias_hh"])
+        (layer, params[f"{index}.bias_ih{end}"], params[f"{index}.bias_hh{end}"])
         for index, layer in enumerate(params.net.layers)
         if isinstance(layer, Recurrent) and layer.bias
+        for end in layer.directions
     ]

@@ -118,19 +118,23 @@ class Recurrent:
     """Common part of the recurrent layers; gradcore.cells has the layers themselves.
 
     weight_ih [G*H, I], weight_hh [G*H, H], bias_ih and bias_hh [G*H] as in PyTorch.
-    skip: a connection through time. residual: the layer's output is h plus its input
-    (input_size == hidden_size); recurrence and state see h only.
+    bidirectional: a second direction with parameters of its own (suffix _reverse) reads every
+    sequence from its last step to its first; the output is both, [h, h_reverse], 2*H wide.
+    skip: a connection through time. residual: the layer's output is h plus its input, which must
+    be as wide; recurrence and state see h only.
     zoneout in [0, 1): probability that a unit's h stays what it was before the step, before the
     skip connection acts; without train=True, h is the expectation. Krueger et al. 2017, eq. 4.
     recurrent_dropout in [0, 1): probability that h of a unit counts for nothing in weight_hh @ h,
     the same units at all steps of a call, the others divided by 1 - p; only with train=True, and
     not where a cell uses h itself (the GRU's z*h). Gal and Ghahramani 2016, sec. 4.
+    Reference for two directions: Schuster and Paliwal 1997.
     """
 
     input_size: int
     hidden_size: int
     _: KW_ONLY
     bias: bool = True
+    bidirectional: bool = False
     skip: Skip | None = None
     residual: bool = False
     zoneout: float = 0.0
@@ -145,17 +149,29 @@ class Recurrent:
         store(self, "input_size", layer_size(f"{name}.input_size", self.input_size))
         store(self, "hidden_size", layer_size(f"{name}.hidden_size", self.hidden_size))
         flag(f"{name}.bias", self.bias)
+        flag(f"{name}.bidirectional", self.bidirectional)
         flag(f"{name}.residual", self.residual)
         for option in ("zoneout", "recurrent_dropout"):
             store(self, option, float_in(f"{name}.{option}", getattr(self, option), 0.0, 1.0))
         if self.skip is not None and not isinstance(self.skip, Skip):
             raise DTypeError(f"{name}.skip must be a Skip or None; got {self.skip!r}.")
-        if self.residual and self.input_size != self.hidden_size:
+        if self.residual and self.input_size != self.output_size:
+            width = "2*hidden_size" if self.bidirectional else "hidden_size"
             raise ShapeError(
-                f"{name} with residual=True must have input_size == hidden_size; got "
-                f"{self.input_size} and {self.hidden_size}. Put a layer that changes the size "
+                f"{name} with residual=True must have input_size == {width}; got "
+                f"{self.input_size} and {self.output_size}. Put a layer that changes the size "
                 "before it, or leave residual out."
             )
+
+    @property
+    def output_size(self) -> int:
+        """Width of the output: 2*H with two directions, else H."""
+        return self.hidden_size * len(self.directions)
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """What the names of each direction's parameters end with."""
+        return ("", "_reverse") if self.bidirectional else ("",)
 
     @property
     def core_nonlinearity(self) -> str:
@@ -192,7 +208,7 @@ class Recurrent:
         if self.skip is not None and self.skip.learned:
             name = "skip_scale" if self.skip.kind == "add" else "skip_logit"
             specs[name] = ((hidden,), "(H,)")
-        return specs
+        return {name + end: spec for end in self.directions for name, spec in specs.items()}
 
 
 @dataclass(frozen=True)
@@ -324,7 +340,12 @@ class Stack:
     @property
     def output_size(self) -> int:
         """Size O of the outputs: the head's, or that of the last recurrent layer."""
-        return self.head.out_features if self.head else self.recurrent[-1].hidden_size
+        return self.head.out_features if self.head else self.recurrent[-1].output_size
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether a layer reads both ways, so that an output depends on later inputs."""
+        return any(layer.bidirectional for layer in self.recurrent)
 
     @cached_property
     def is_random(self) -> bool:
@@ -412,7 +433,7 @@ def _check_sizes(layers: tuple[Layer, ...]) -> None:
         if isinstance(layer, LayerNorm):
             width = layer.normalized_shape
         else:
-            width = layer.hidden_size if isinstance(layer, Recurrent) else layer.out_features
+            width = layer.output_size if isinstance(layer, Recurrent) else layer.out_features
 
 
 def _size_field(layer: Recurrent | Linear | LayerNorm) -> str:

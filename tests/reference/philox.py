@@ -31,13 +31,21 @@ class Mode:
     seed: int = 0
     step: int = 0
 
+    def counter(self, n, b, t, place, kind):
+        """The four words that units 4n..4n+3 of sequence b are drawn from."""
+        return n, b, t, 8 * place + kind
+
     def below(self, p, place, kind, t, batch, units):
         """Where [B, H] a random number in [0, 1) is below p."""
         name = (int.from_bytes(b"grad", "big"), int.from_bytes(b"core", "big"))
         halves = (self.seed % WORD, self.seed // WORD, self.step % WORD, self.step // WORD)
         key = philox(halves, name)[:2]
         words = [
-            [w for n in range(-(-units // 4)) for w in philox((n, b, t, 8 * place + kind), key)]
+            [
+                w
+                for n in range(-(-units // 4))
+                for w in philox(self.counter(n, b, t, place, kind), key)
+            ]
             for b in range(batch)
         ]
         return np.array(words)[:, :units] < min(int(p * WORD + 0.5), WORD - 1)

@@ -157,7 +157,8 @@ def forward(net, params, x, *, lengths=None, reset=None, state=None, mode=None):
     """Runs all steps from `state`, by default zeros; mode: a philox.Mode, by default evaluation."""
     mode = mode or philox.Mode()
     n_steps, batch = x.shape[:2]
-    dtype = np.result_type(*params.values(), *([] if state is None else [state[0].past]))
+    starts = [] if state is None else [state[0].past]
+    dtype = np.result_type(float, *params.values(), *starts)
     if x.dtype.kind not in "iu":
         dtype = np.result_type(dtype, x)
     now = zero_state(net, batch, dtype) if state is None else state

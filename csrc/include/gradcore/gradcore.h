@@ -66,14 +66,15 @@ typedef struct gc_layer {
   int32_t cell;         /* gc_cell */
   int32_t nonlinearity; /* gc_nonlinearity, RNN only */
   int64_t input_size, hidden_size;
-  int32_t bias;         /* 0: no bias_ih, bias_hh */
-  int32_t residual;     /* 1: the layer's output is h + its input (input_size == hidden_size) */
-  int32_t skip_kind;    /* gc_skip */
-  int32_t skip_learned; /* 1: skip_scale [H] (add) or skip_logit [H] (mix) is a parameter */
-  int64_t skip_lag;     /* k >= 1 */
-  double skip_value;    /* s (add) or a (mix) when not learned */
-  int32_t place;        /* the layer's number for random masks, >= 0; different for all layers and
-                           transforms that have masks */
+  int32_t bias;          /* 0: no bias_ih, bias_hh */
+  int32_t bidirectional; /* 1: a second direction reads time backward; the output is both, [2*H] */
+  int32_t residual;      /* 1: the layer's output is h + its input (both equally wide) */
+  int32_t skip_kind;     /* gc_skip */
+  int32_t skip_learned;  /* 1: skip_scale [H] (add) or skip_logit [H] (mix) is a parameter */
+  int64_t skip_lag;      /* k >= 1 */
+  double skip_value;     /* s (add) or a (mix) when not learned */
+  int32_t place;         /* the layer's number for random masks, >= 0; different for all layers and
+                            transforms that have masks */
   /* Probabilities in [0,1) that a unit's output (zoneout), or c of an LSTM (zoneout_cell), stays
    * what it was before the step, acting on the cell's result before the skip connection; in
    * evaluation the expectation is taken. And that h of a unit counts for nothing in the recurrent
@@ -96,9 +97,9 @@ typedef struct gc_transform {
 
 /* A stack: an optional embedding, recurrent layers with transforms between them, an optional linear
  * head. Parameters live in one flat buffer in this order, each C-contiguous:
- *   embedding [V, E]; per layer weight and bias [I] of each LayerNorm before it, weight_ih [G*H,
- * I], weight_hh [G*H, H], bias_ih [G*H], bias_hh [G*H], skip [H]; weight and bias [H] of each
- * LayerNorm before the head; head weight [O, H], head bias [O]. */
+ *   embedding [V, E]; per layer weight and bias [I] of each LayerNorm before it, then for each of
+ * its directions weight_ih [G*H, I], weight_hh [G*H, H], bias_ih [G*H], bias_hh [G*H], skip [H];
+ * weight and bias [H] of each LayerNorm before the head; head weight [O, H], head bias [O]. */
 typedef struct gc_net {
   int32_t dtype;          /* gc_dtype */
   int64_t embedding_rows; /* V, 0: no embedding */
@@ -113,9 +114,15 @@ typedef struct gc_net {
 
 /* Number of parameters; -1 with a message if the description is not valid. */
 GC_API int64_t gc_net_parameters(const gc_net* net);
-/* Elements of a state: per layer, outputs [max(1,k), B, H] oldest first (the last is h), then for
- * LSTM c [B, H]. */
+/* Elements of a state: per layer and direction, outputs [max(1,k), B, H] oldest first (the last is
+ * h), then for LSTM c [B, H]. Of the backward direction it is the state at step 0 once all steps
+ * are done, and the one before step lengths[b]-1 at the start. */
 GC_API int64_t gc_net_state_size(const gc_net* net, int64_t batch);
+
+/* Parts of a net that run one after the other, each over all steps: a bidirectional layer is two
+ * parts, one per direction; the layers between two such layers, with the embedding or the head, are
+ * one. -1 with a message if the description is not valid. */
+GC_API int32_t gc_net_parts(const gc_net* net);
 
 /* ---- Running a plan
  * -----------------------------------------------------------------------------------------------------------------
@@ -135,8 +142,8 @@ typedef struct gc_op {
   int32_t from_slot; /* where the state at t0 comes from: a slot, GC_FROM_START, or GC_FROM_PREVIOUS
                         (the op before ended at t0) */
   int32_t to_slot;   /* where the state at t1 is kept, or GC_TO_NOWHERE */
-  int32_t reserved;
-  int64_t t0, t1; /* t0 a multiple of gc_block_steps() */
+  int32_t part;      /* of the net; the last part has the head and the loss */
+  int64_t t0, t1;    /* steps in the part's own order; t0 a multiple of gc_block_steps() */
 } gc_op;
 
 typedef enum gc_loss_kind {
@@ -193,7 +200,7 @@ typedef struct gc_call {
   int32_t* dx_exponent;     /* [T] with dx: the true gradient of x[t] is dx[t] * 2^dx_exponent[t] */
   void* state_out;          /* the state after step T-1 (after lengths[b]-1) */
   void* dstate;             /* gradient with respect to state, same layout */
-  int32_t* dstate_exponent; /* [n_layers], as dx_exponent */
+  int32_t* dstate_exponent; /* by layer and direction, as dx_exponent */
   double loss_value;
   double loss_weight;     /* what a mean divided by */
   int64_t grads_exponent; /* the true gradient is grads * 2^grads_exponent */
@@ -206,7 +213,8 @@ typedef struct gc_call {
   /* What the masks of a training call depend on, together with place, step, sequence and unit:
    * Philox4x32-10 (Salmon et al. 2011) of the counter (unit / 4, b, t, 8 * place + kind), whose
    * word unit % 4 is below p * 2^32 with probability p; kind is 0 for dropout, 1 for zoneout, 2 for
-   * zoneout_cell, 3 for recurrent_dropout (t = 0). The key is the first two words of Philox of the
+   * zoneout_cell, 3 for recurrent_dropout (t = 0), and 4 more in a layer's backward direction. The
+   * key is the first two words of Philox of the
    * counter (seed, step), low halves first, under the key ("grad", "core"). */
   uint64_t seed, step;
   gc_poll_fn poll; /* called every few milliseconds or more */
@@ -236,7 +244,46 @@ GC_API void gc_release_memory(void);
  * -------------------------------------------------------------------------------------------------------------------------
  */
 
-typedef enum gc_optimizer { GC_SGD = 0, GC_ADAM = 1, GC_ADAMW = 2 } gc_optimizer;
+typedef enum gc_optimizer {
+  GC_SGD = 0,
+  GC_ADAM = 1,
+  GC_ADAMW = 2,
+  GC_RMSPROP = 3,
+  GC_ADAGRAD = 4,
+  GC_LION = 5
+} gc_optimizer;
+
+/* Clips act on the true gradient, grads * 2^grads_exponent; `limit` below is
+ * clip_limit * 2^clip_limit_exponent. */
+typedef enum gc_clip {
+  GC_CLIP_NONE = 0,
+  GC_CLIP_GLOBAL = 1,  /* scales the gradient of all segments to norm `limit` if it is larger */
+  GC_CLIP_SEGMENT = 2, /* scales each segment to norm `limit` if it is larger */
+  GC_CLIP_VALUE = 3,   /* brings every element into [-limit, limit] */
+  GC_CLIP_ADAPTIVE = 4 /* scales each unit of a segment to norm limit * max(its weights' norm,
+                          clip_eps) if it is larger */
+} gc_clip;
+
+/* A run of the flat buffers that is treated alike, as one parameter array. What lies in no segment
+ * is frozen: neither read nor written, and no part of a norm. */
+typedef struct gc_segment {
+  int64_t offset, length; /* segments ascend and do not overlap; length is 1 or more */
+  int32_t group;          /* 0..n_groups-1: where its norms are reported */
+  double lr_scale;        /* multiplies lr */
+  double weight_decay;
+  int64_t unit; /* GC_CLIP_ADAPTIVE: elements of a unit (a row of a matrix); divides length */
+  int64_t
+      clipped; /* out: 0 if nothing was clipped; units for ADAPTIVE, elements for VALUE, else 1 */
+} gc_segment;
+
+/* What a step did to the segments of one group; norms are of the true gradient, -infinity for 0. */
+typedef struct gc_group_report {
+  double norm_log10;         /* before clipping */
+  double clipped_norm_log10; /* after */
+  double update_norm;
+  double param_norm; /* before the update */
+  int64_t clipped;   /* sum of the segments' */
+} gc_group_report;
 
 typedef struct gc_update {
   int32_t kind; /* gc_optimizer */
@@ -245,25 +292,39 @@ typedef struct gc_update {
   void* params;      /* [n] in/out */
   const void* grads; /* [n] */
   int64_t grads_exponent;
-  void* first_moment;  /* [n] in/out: momentum buffer (SGD with momentum > 0) or m (Adam) */
-  void* second_moment; /* [n] in/out: v (Adam) */
-  double lr, momentum, dampening, beta1, beta2, eps, weight_decay;
-  int32_t nesterov;
-  int64_t step;    /* 1 for the first update */
-  double max_norm; /* global-norm clipping; infinity: none */
-  int32_t threads; /* 0: gc_default_threads() */
+  /* [n] in/out, zero before the first step (Adagrad's second moment: its initial value); null where
+   * the optimizer keeps none. None of the arrays may overlap. */
+  void* first_moment;  /* mean of gradients: Adam, AdamW, Lion, RMSprop if centered */
+  void* second_moment; /* mean of squares: Adam, AdamW, RMSprop; their sum: Adagrad */
+  void* velocity;      /* momentum buffer: SGD and RMSprop with momentum > 0 */
+  double lr;
+  double momentum, dampening; /* SGD; momentum also RMSprop */
+  double alpha;               /* RMSprop */
+  double beta1, beta2;        /* Adam, AdamW, Lion */
+  double eps;                 /* all but SGD and Lion */
+  double lr_decay;            /* Adagrad */
+  int32_t nesterov;           /* SGD */
+  int32_t centered;           /* RMSprop */
+  int64_t step;               /* 1 for the first update */
+  gc_segment* segments;       /* [n_segments] in/out; null: one over all, lr_scale 1, no decay */
+  int64_t n_segments;
+  int32_t clip;      /* gc_clip */
+  double clip_limit; /* above 0; infinity is allowed for GLOBAL and SEGMENT */
+  int64_t clip_limit_exponent;
+  double clip_eps;         /* ADAPTIVE: above 0 */
+  int32_t threads;         /* 0: gc_default_threads() */
+  gc_group_report* groups; /* [n_groups] out; null if n_groups is 0: no reports, groups ignored */
+  int64_t n_groups;
   /* what happened */
-  double grad_norm_log10; /* before clipping; -infinity for a zero gradient */
-  double clip_scale;      /* max_norm / |grads|: what multiplied the array grads (the true gradient:
-                             times 2^-grads_exponent); 1 if not clipped */
-  double update_norm;
-  double param_norm; /* before the update */
-  int32_t clipped;   /* 1 if the true norm was above max_norm */
-  int64_t where;     /* GC_NONFINITE: index of the first non-finite gradient */
+  gc_group_report total; /* over all segments */
+  double clip_scale;     /* norm after clipping / norm before; 1 if nothing was clipped */
+  int64_t where;         /* GC_NONFINITE: index of the first non-finite gradient in a segment */
 } gc_update;
 
-/* One optimizer step over a flat buffer: norm, clip and update. GC_NONFINITE (nothing changed) if a
- * gradient is not finite; GC_INVALID if grads_exponent is not 0 and max_norm is infinite. */
+/* One optimizer step over flat buffers: norms, clip and update. The equations are torch.optim's,
+ * and for Lion algorithm 2 of Chen et al. 2023. On any failure parameters and moments are as they
+ * were: GC_NONFINITE if a gradient is not finite; GC_INVALID if grads_exponent is not 0 and there
+ * is no clip, or if the clipped gradient is still beyond the range of its dtype. */
 GC_API gc_status gc_optimizer_step(gc_update* update);
 
 #ifdef __cplusplus

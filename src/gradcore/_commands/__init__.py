@@ -2,4 +2,5 @@
 
 from . import brackets as brackets
 from . import info as info
+from . import plot as plot
 from .app import app as app

@@ -1,0 +1,262 @@
+"""One fit: the loop over updates, what is looked at and saved in between, and where it stands."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ._checks import float_in, positive_int
+from ._feed import Feed
+from ._interrupts import Interrupts
+from ._progress import Show, Status
+from ._scoring import Score
+from ._snapshot import restore, settings_of, states_of
+from ._updates import Carried, Updater
+from .errors import ArgumentError, NonFiniteError
+from .optim import StepReport
+from .runs import RunFolder
+from .training_checkpoint import Place, TrainingCheckpoint
+
+__all__ = ["Fit", "Limits", "Stopped"]
+
+Stopped = Literal["steps", "epochs", "minutes", "patience", "data", "interrupted"]
+
+# Seconds of training that a killed process loses at most, one update aside. A checkpoint takes
+# about 15 ms however small the net, because it waits for the disk.
+SAVE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a fit ends; None where there is no such limit."""
+
+    steps: int | None
+    epochs: int | None
+    seconds: float | None
+    patience: int | None
+
+    @staticmethod
+    def of(
+        steps: int | None, epochs: int | None, minutes: float | None, patience: int | None
+    ) -> Limits:
+        """One pass where there is neither steps, epochs nor minutes."""
+        if steps is None and epochs is None and minutes is None:
+            epochs = 1
+        return Limits(
+            None if steps is None else positive_int("steps", steps),
+            None if epochs is None else positive_int("epochs", epochs),
+            None if minutes is None else 60.0 * float_in("minutes", minutes, 0.0),
+            None if patience is None else positive_int("patience", patience),
+        )
+
+
+class Fit:
+    """The running state of one fit."""
+
+    def __init__(
+        self,
+        updater: Updater,
+        feed: Feed,
+        limits: Limits,
+        *,
+        score: Score | None,
+        every: int,
+        save_every: int | None,
+        maximise: bool,
+        folder: RunFolder | None,
+        carried: Carried,
+    ) -> None:
+        self.updater, self.feed, self.limits, self.score = updater, feed, limits, score
+        self.every, self.save_every, self.maximise = every, save_every, maximise
+        self.folder, self.carried = folder, carried
+        self.place = Place(first_epoch=feed.epoch)
+        self.losses: list[float] = []
+        # Where the data are after the last whole update; the feed itself may be ahead of it.
+        self.feed_state = feed.state_dict()
+        self.saved_step = 0
+        self.saved_at = time.monotonic()
+        self._start = time.monotonic()
+        self._interrupts = Interrupts()
+        # As they are before a checkpoint brings back what the run made of them.
+        self._settings = settings_of(updater, feed.describe(), maximise)
+
+    def run(self, resume: bool, show: Show, interrupts: Interrupts) -> Stopped:
+        """Opens the run, trains, and leaves data and parameters at the same place."""
+        self._interrupts = interrupts
+        try:
+            with interrupts.held():
+                self._open(resume)
+            return self._loop(show)
+        except KeyboardInterrupt:
+            interrupts.ignore()
+            self._save(interrupted=True)
+            return "interrupted"
+        except NonFiniteError as error:
+            if self.folder is None:
+                raise
+            self._write_line()
+            raise NonFiniteError(
+                f"{error} It was at update {self.place.step + 1}; {self.folder.last} has the "
+                f"training as it was after update {self.saved_step}.",
+                error.layer,
+                error.step,
+                error.sequence,
+            ) from error
+        finally:
+            self.feed.rewind(self.feed_state)
+
+    def seconds(self) -> float:
+        return self.place.seconds + time.monotonic() - self._start
+
+    def status(self) -> Status:
+        recent = self.losses[-20:]
+        evaluations = self.place.evaluations
+        return Status(
+            step=self.place.step,
+            loss=sum(recent) / len(recent),
+            score=evaluations[-1][1] if evaluations else None,
+            best=self.place.best,
+            seconds=self.seconds(),
+            part=self._part(),
+        )
+
+    # ---- The loop ------------------------------------------------------------------------------
+
+    def _loop(self, show: Show) -> Stopped:
+        if self.place.step % self.every == 0:
+            self._look()  # a run that was interrupted while it looked
+        while (reason := self._reached()) is None:
+            if not self._update():
+                reason = "data" if self._reached() is None else "epochs"
+                break
+            if self.place.step % self.every == 0:
+                self._look()
+            due = self.save_every is not None and self.place.step % self.save_every == 0
+            if due or time.monotonic() - self.saved_at > SAVE_SECONDS:
+                with self._interrupts.held():
+                    self._save()
+            show(self.status)
+        self._look()
+        with self._interrupts.held():
+            self._write_line()
+            self._save()
+        return reason
+
+    def _reached(self) -> Stopped | None:
+        limits, place = self.limits, self.place
+        if limits.steps is not None and place.step >= limits.steps:
+            return "steps"
+        if limits.epochs is not None and self.feed.epoch - place.first_epoch >= limits.epochs:
+            return "epochs"
+        if limits.seconds is not None and self.seconds() >= limits.seconds:
+            return "minutes"
+        if limits.patience is not None and place.since_best >= limits.patience:
+            return "patience"
+        return None
+
+    def _part(self) -> float | None:
+        limits, place, parts = self.limits, self.place, [0.0]
+        if limits.steps is not None:
+            parts.append(place.step / limits.steps)
+        if limits.epochs is not None:
+            done = self.feed.epoch - place.first_epoch + self.feed.part
+            parts.append(done / limits.epochs)
+        if limits.seconds:
+            parts.append(self.seconds() / limits.seconds)
+        return max(parts) if len(parts) > 1 else None
+
+    def _update(self) -> bool:
+        """One update; False where the data have no more batches."""
+        epochs = self.limits.epochs
+        last = None if epochs is None else self.place.first_epoch + epochs
+        epoch = self.feed.epoch
+
+        def take() -> Any:
+            if self.feed.epoch > epoch + 1:
+                raise ArgumentError(
+                    "a whole pass over the data had no loss term of a weight other than 0. Look "
+                    "at weight, lengths and burn_in."
+                )
+            return self.feed.take(last)
+
+        gathered = self.updater.gather(take, self.carried)
+        with self._interrupts.held():
+            if gathered.grads is not None:
+                self._write_line()  # before the update: if the disk is full, nothing has changed
+                report, rate = self.updater.step(gathered.grads)
+                self.place.step += 1
+                self.place.line = self._line(epoch, gathered.loss, rate, report)
+                self.losses.append(gathered.loss)
+            self.carried = gathered.carried
+            self.feed_state = self.feed.state_dict()
+        return gathered.grads is not None
+
+    def _look(self) -> None:
+        """Scores the parameters as they are now, unless that has been done."""
+        place = self.place
+        done = bool(place.evaluations) and place.evaluations[-1][0] == place.step
+        if self.score is None or place.step == 0 or done:
+            return
+        params = self.updater.averaged
+        score = self.score(params)
+        with self._interrupts.held():
+            place.evaluations.append((place.step, score))
+            if place.line is not None:
+                place.line["score"] = score
+            if self.updater.schedule is not None:
+                self.updater.schedule.observe(score)
+            sign = -1.0 if self.maximise else 1.0
+            if place.best is None or sign * score < sign * place.best:
+                place.best_step = place.step
+                if self.folder is not None:
+                    self.folder.save_best(params, step=place.step, score=score)
+
+    def _line(
+        self, epoch: int, loss: float, rate: float, report: StepReport
+    ) -> dict[str, float | int | bool | None]:
+        norm, ratio = report.grad_norm_log10, report.update_ratio
+        return {
+            "step": self.place.step,
+            "epoch": epoch,
+            "loss": loss,
+            "lr": rate,
+            "grad_norm_log10": norm if math.isfinite(norm) else None,
+            "clipped": report.clipped,
+            "update_ratio": ratio if math.isfinite(ratio) else None,
+            "seconds": round(self.seconds(), 3),
+        }
+
+    # ---- The run's folder ----------------------------------------------------------------------
+
+    def _open(self, resume: bool) -> None:
+        if self.folder is None:
+            return
+        earlier = self.folder.earlier(resume)
+        if earlier is not None:
+            self.carried = restore(earlier, self._settings, self.updater, self.feed, self.folder)
+            self.place, self.feed_state = earlier.place, self.feed.state_dict()
+        place = self.place
+        self.folder.start(place.step + (place.line is None))
+        self._save()
+
+    def _write_line(self) -> None:
+        if self.folder is not None and self.place.line is not None:
+            self.folder.write_line(self.place.line)
+        self.place.line = None
+
+    def _save(self, interrupted: bool = False) -> None:
+        if self.folder is None:
+            return
+        now = time.monotonic()
+        self.place.seconds += now - self._start
+        self._start = self.saved_at = now
+        states = states_of(self.updater, self.feed_state, self.carried)
+        self.folder.save_last(
+            TrainingCheckpoint(self.updater.params, self._settings, self.place, states)
+        )
+        self.saved_step = self.place.step
+        if interrupted:
+            # For whoever draws the curves; a resumed run writes it anew.
+            self._write_line()
