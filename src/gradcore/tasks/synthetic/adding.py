@@ -26,6 +26,7 @@ class Adding(Task):
     name: ClassVar[str] = "adding"
     title: ClassVar[str] = "adding two marked numbers"
     score_name: ClassVar[str] = "MSE"
+    maximise: ClassVar[bool] = False
     criterion: ClassVar[str] = "held-out MSE under 0.01"
     loss: ClassVar[gd.loss.Loss] = gd.loss.MeanSquaredError(step="last")
     least: ClassVar[int] = 2
@@ -57,8 +58,9 @@ class Adding(Task):
         x[first, each, 1] = x[second, each, 1] = 1.0
         return gd.Batch(x, (x[first, each, 0] + x[second, each, 0])[:, None])
 
-    def score(self, outputs: NDArray[Any], batch: gd.Batch) -> float:
-        return float(np.mean((outputs[-1] - batch.y) ** 2, dtype=np.float64))
+    def measure(self, outputs: NDArray[Any], batch: gd.Batch) -> Measured:
+        mse = float(np.mean((outputs[-1].astype(np.float64) - batch.y) ** 2))
+        return Measured(mse, mse)
 
     def solved(self, measured: Measured) -> bool:
         return measured.score < 0.01

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gradcore as gd
-from gradcore.tasks.synthetic.task import Baseline, Measured, Task
+from gradcore.tasks.synthetic.task import Baseline, Measured, Task, cross_entropy
 
 SYMBOLS = 8
 RECALLED = 10
@@ -31,6 +31,7 @@ class Copying(Task):
     name: ClassVar[str] = "copy"
     title: ClassVar[str] = "copying ten symbols after a delay"
     score_name: ClassVar[str] = "accuracy"
+    maximise: ClassVar[bool] = True
     criterion: ClassVar[str] = (
         "held-out accuracy of the ten symbols at least 0.99 and loss under a tenth of the baseline"
     )
@@ -64,9 +65,10 @@ class Copying(Task):
         y[-RECALLED:] = symbols
         return gd.Batch(x, y)
 
-    def score(self, outputs: NDArray[Any], batch: gd.Batch) -> float:
+    def measure(self, outputs: NDArray[Any], batch: gd.Batch) -> Measured:
         said = outputs[-RECALLED:].argmax(axis=2)
-        return float(np.mean(said == batch.y[-RECALLED:]))
+        accuracy = float(np.mean(said == batch.y[-RECALLED:]))
+        return Measured(cross_entropy(outputs, batch.y), accuracy)
 
     def solved(self, measured: Measured) -> bool:
         return measured.score >= 0.99 and measured.loss < 0.1 * self.baseline.loss

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gradcore as gd
-from gradcore.tasks.synthetic.task import Baseline, Measured, Task
+from gradcore.tasks.synthetic.task import Baseline, Measured, Task, cross_entropy
 
 FILLER = 0
 NO_QUESTION = -100
@@ -35,6 +35,7 @@ class Mqar(Task):
     name: ClassVar[str] = "mqar"
     title: ClassVar[str] = "recalling the values of keys"
     score_name: ClassVar[str] = "accuracy"
+    maximise: ClassVar[bool] = True
     criterion: ClassVar[str] = "held-out accuracy of the queries at least 0.99"
     loss: ClassVar[gd.loss.Loss] = gd.loss.CrossEntropy(ignore_index=NO_QUESTION)
     least: ClassVar[int] = 3
@@ -97,9 +98,10 @@ class Mqar(Task):
         order: NDArray[np.int64] = rng.random((among, sequences)).argsort(axis=0)
         return order[: self.pairs]
 
-    def score(self, outputs: NDArray[Any], batch: gd.Batch) -> float:
+    def measure(self, outputs: NDArray[Any], batch: gd.Batch) -> Measured:
         asked = batch.y != NO_QUESTION
-        return float(np.mean(outputs.argmax(axis=2)[asked] == batch.y[asked]))
+        answers, y = outputs[asked], batch.y[asked]
+        return Measured(cross_entropy(answers, y), float(np.mean(answers.argmax(axis=1) == y)))
 
     def solved(self, measured: Measured) -> bool:
         return measured.score >= 0.99

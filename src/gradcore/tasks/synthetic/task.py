@@ -46,6 +46,8 @@ class Task(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     score_name: ClassVar[str]
+    # Whether a higher score is better.
+    maximise: ClassVar[bool]
     criterion: ClassVar[str]
     loss: ClassVar[gd.loss.Loss]
     # Least length that the definition allows, and the length of the command without an option.
@@ -84,8 +86,8 @@ class Task(ABC):
         """Outputs of the net."""
 
     @abstractmethod
-    def score(self, outputs: NDArray[Any], batch: gd.Batch) -> float:
-        """Mean score of outputs (T, B, O)."""
+    def measure(self, outputs: NDArray[Any], batch: gd.Batch) -> Measured:
+        """Mean loss and score of outputs (T, B, O)."""
 
     @abstractmethod
     def solved(self, measured: Measured) -> bool:
@@ -95,13 +97,28 @@ class Task(ABC):
     def stage(self, level: int) -> Task:
         """An easier task of the same kind, harder with every level from 0 on, in the end this."""
 
-    def training_batch(self, seed: int, update: int, sequences: int, level: int) -> gd.Batch:
+    def training_batch(self, seed: int, update: int, sequences: int) -> gd.Batch:
         """The batch of one update, a function of the arguments alone: it can be drawn again."""
-        return self.stage(level).draw(_generator(seed, _TRAINING, update), sequences)
+        return self.draw(_generator(seed, _TRAINING, update), sequences)
 
     def held_out(self, sequences: int) -> gd.Batch:
         """The sequences nets are judged on: the same for all nets, from no seed of a training."""
         return self.draw(_generator(_HELD_OUT_SEED, _HELD_OUT), sequences)
+
+    def part(self, batch: gd.Batch, sequences: slice) -> gd.Batch:
+        """Some sequences of a batch."""
+        last = self.loss.step == "last"
+        return gd.Batch(
+            batch.x[:, sequences], batch.y[sequences if last else (slice(None), sequences)]
+        )
+
+
+def cross_entropy(outputs: NDArray[Any], y: NDArray[Any]) -> float:
+    """Mean of -log softmax(outputs)[y] over classes y [N] for outputs [N, O], in float64."""
+    logits = outputs.astype(np.float64)
+    logits -= logits.max(axis=-1, keepdims=True)
+    right = np.take_along_axis(logits, y[..., None].astype(np.int64), axis=-1)[..., 0]
+    return float(np.mean(np.log(np.exp(logits).sum(axis=-1)) - right))
 
 
 def _generator(seed: int, *key: int) -> np.random.Generator:

@@ -1,0 +1,103 @@
+"""The nets of the tasks and how they are trained by default, by task, cell and length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+import gradcore as gd
+from gradcore.tasks.synthetic.adding import Adding
+from gradcore.tasks.synthetic.copying import Copying
+from gradcore.tasks.synthetic.mqar import Mqar
+from gradcore.tasks.synthetic.task import Task
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Adding, Copying, Mqar)}
+CELLS = ("gru", "lstm", "rnn", "skip")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one net is trained on one task.
+
+    cell: lstm, gru, rnn (tanh), or skip: the same rnn with h_t = (1-a)*rnn_t + a*h_(t-1), a learned
+    per unit. hidden: units H. batch: sequences B. lr: of Adam with BETAS and the gradient's norm
+    clipped to CLIP. first, grow: updates on the first stage, and on each of the following ones
+    until the full length is reached; first = 0: the full length from the start. every: updates
+    between evaluations. updates: at most so many.
+    """
+
+    cell: str
+    hidden: int
+    batch: int
+    lr: float
+    first: int
+    grow: int
+    every: int
+    updates: int
+
+    def __post_init__(self) -> None:
+        if self.cell not in CELLS:
+            raise gd.ArgumentError(f"cell must be one of {', '.join(CELLS)}; got {self.cell!r}.")
+
+    def stage(self, task: Task, update: int) -> Task:
+        """What is trained on in an update, counted from 0."""
+        if self.first == 0:
+            return task
+        return task.stage(max(0, 1 + (update - self.first) // self.grow))
+
+
+# Batches differ widely when the length has just grown; a long memory of their squares slows Adam.
+BETAS = (0.9, 0.99)
+CLIP = 1.0
+
+
+def default(task: Task, cell: str | None = None) -> Recipe:
+    """The recipe of a task at its length; cell: another than the task's best."""
+    base = _BASE[task.name]
+    if cell is None or cell == base.cell:
+        return base
+    return replace(base, cell=cell, **_OTHER.get((task.name, cell), {}))
+
+
+_BASE = {
+    "adding": Recipe("gru", 64, 32, 5e-3, first=800, grow=200, every=100, updates=10_000),
+    "copy": Recipe("gru", 128, 16, 5e-3, first=400, grow=400, every=200, updates=20_000),
+    "mqar": Recipe("lstm", 128, 32, 5e-3, first=400, grow=400, every=200, updates=20_000),
+}
+_OTHER: dict[tuple[str, str], dict[str, Any]] = {
+    ("adding", "rnn"): {"lr": 1e-3, "hidden": 128},
+    ("adding", "skip"): {"lr": 3e-3, "hidden": 128},
+}
+
+
+def build(task: Task, recipe: Recipe) -> gd.Stack:
+    """The net of a recipe: [Embedding], one recurrent layer, Linear."""
+    embedding, width = task.first_layer()
+    layer: gd.layers.Recurrent
+    if recipe.cell == "lstm":
+        layer = gd.LSTM(width, recipe.hidden)
+    elif recipe.cell == "gru":
+        layer = gd.GRU(width, recipe.hidden)
+    else:
+        skip = gd.Skip(1, kind="mix", learned=True) if recipe.cell == "skip" else None
+        layer = gd.RNN(width, recipe.hidden, skip=skip)
+    head = gd.Linear(recipe.hidden, task.outputs)
+    return gd.Stack(layer, head) if embedding is None else gd.Stack(embedding, layer, head)
+
+
+def initial(net: gd.Stack, task: Task, recipe: Recipe, seed: int) -> gd.Params:
+    """Fresh parameters with time constants up to the length of the sequences.
+
+    LSTM and GRU: chrono initialisation. skip: a is drawn as the chrono gates are, a =
+    sigmoid(log u) = 1 - 1/(1+u) with u from U(1, T-1), a time constant of 1+u steps.
+    Reference: Tallec and Ollivier 2018, eq. 16.
+    """
+    longest = float(max(3, task.steps))
+    params = net.init(seed=seed, chrono=longest)
+    if recipe.cell == "skip":
+        place = next(name for name in params if name.endswith(".skip_logit"))
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(2,))))
+        params[place][:] = np.log(rng.uniform(1.0, longest - 1.0, recipe.hidden))
+    return params
