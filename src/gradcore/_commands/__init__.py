@@ -2,4 +2,5 @@
 
 from . import brackets as brackets
 from . import info as info
+from . import synthetic as synthetic
 from .app import app as app

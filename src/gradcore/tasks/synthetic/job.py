@@ -13,7 +13,7 @@ from typing import Any
 import gradcore as gd
 from gradcore._files import replace_file
 from gradcore.runs import LAST
-from gradcore.tasks.synthetic.recipes import BETAS, CLIP, TASKS, Recipe, build, initial
+from gradcore.tasks.synthetic.recipes import BETAS, CLIP, TASKS, Recipe, build, default, initial
 from gradcore.tasks.synthetic.task import Measured, Task
 from gradcore.training_checkpoint import read_training
 
@@ -79,9 +79,9 @@ class Result:
 
 
 def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
-    """Trains until the task is solved or a limit is reached; tell is called per evaluation.
+    """Trains until the task is solved or a limit is reached.
 
-    The net is the same to the bit for the same task, recipe, seed and number of updates, whether
+    tell is called with every evaluation, those before a resumption first. The net is the same to the bit for the same task, recipe, seed and number of updates, whether
     the training was interrupted or not. Raises GradcoreError, as Trainer.fit.
     """
     net = build(job.task, job.recipe)
@@ -181,6 +181,8 @@ class Curve:
             self.before = place.seconds
             # What was seen after the last checkpoint will be seen again.
             self.points = [p for p in _read_points(job.run / _CURVE) if p.update <= place.step]
+        for point in self.points:
+            tell(point)
 
     @property
     def solved(self) -> Point | None:
@@ -230,11 +232,13 @@ def recorded(run: Path) -> tuple[Task, Recipe, int] | None:
     """
     if not (run / LAST).exists():
         return None
-    data = read_training(run / LAST).settings.get("data")
+    data: Any = read_training(run / LAST).settings.get("data")
     try:
         task = dict(data["task"])
-        limits = {"every": 1, "updates": 1}
-        return TASKS[task.pop("name")](**task), Recipe(**data["recipe"], **limits), data["seed"]
+        made = TASKS[task.pop("name")](**task)
+        limits = default(made)
+        recipe = Recipe(**data["recipe"], every=limits.every, updates=limits.updates)
+        return made, recipe, int(data["seed"])
     except (KeyError, TypeError, ValueError) as error:
         raise gd.CheckpointError(
             f"{run / LAST} holds a training of something else than copy, adding or mqar."
