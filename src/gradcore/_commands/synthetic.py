@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gradcore.runs import LAST
 from gradcore.tasks.synthetic import job as jobs
 from gradcore.tasks.synthetic import report
 from gradcore.tasks.synthetic.recipes import TASKS, default
@@ -247,7 +248,7 @@ def _job(name: str, options: dict[str, Any]) -> jobs.Job:
     run, resume = options["run"], options["resume"]
     if resume and run is None:
         fail("--resume needs --run FOLDER, the folder of the training to go on with.")
-    if run is not None and not resume and (run / jobs.LAST).exists():
+    if run is not None and not resume and (run / LAST).exists():
         fail(f"{run} already holds a training. Go on with it by --resume, or name another folder.")
     sizes = _said(options, "length", "pairs", "symbols")
     settings = _said(options, "hidden", "batch", "lr", "updates", "every")

@@ -81,8 +81,9 @@ class Result:
 def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
     """Trains until the task is solved or a limit is reached.
 
-    tell is called with every evaluation, those before a resumption first. The net is the same to the bit for the same task, recipe, seed and number of updates, whether
-    the training was interrupted or not. Raises GradcoreError, as Trainer.fit.
+    tell is called with every evaluation, those before a resumption first. The net is the same to
+    the bit for the same task, recipe, seed and number of updates, whether the training was
+    interrupted or not. Raises GradcoreError, as Trainer.fit.
     """
     net = build(job.task, job.recipe)
     params = initial(net, job.task, job.recipe, job.seed)
