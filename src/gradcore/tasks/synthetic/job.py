@@ -44,7 +44,8 @@ class Job:
     """What to do.
 
     seed: of weights and training sequences. minutes: stop after this time. run: a folder that
-    keeps the training, None for none. resume: go on with what is there.
+    keeps the training, None for none. resume: go on with what is there. memory: budget of a
+    training step.
     """
 
     task: Task
@@ -86,6 +87,8 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
     interrupted or not. Raises GradcoreError, as Trainer.fit.
     """
     net = build(job.task, job.recipe)
+    # A budget that the full length cannot meet is told now, not when the stages have grown to it.
+    gd.plan(net, job.task.steps, job.recipe.batch, loss=job.task.loss, memory=job.memory)
     params = initial(net, job.task, job.recipe, job.seed)
     optimizer = gd.optim.Adam(params, job.recipe.lr, betas=BETAS, clip=gd.clip.GlobalNorm(CLIP))
     trainer = gd.Trainer(
@@ -193,7 +196,7 @@ class Curve:
 
     def look(self, params: gd.Params, update: int) -> Point:
         """Evaluates on the held-out sequences."""
-        measured = measure(self.job.task, params, self.held_out, self.job.threads, self.job.memory)
+        measured = measure(self.job.task, params, self.held_out, threads=self.job.threads)
         seconds = self.before + time.monotonic() - self.start
         point = Point(update, measured.loss, measured.score, round(seconds, 3))
         self.points = [*(p for p in self.points if p.update < update), point]
@@ -205,11 +208,7 @@ class Curve:
 
 
 def measure(
-    task: Task,
-    params: gd.Params,
-    batch: gd.Batch,
-    threads: int | None = None,
-    memory: int | str | None = None,
+    task: Task, params: gd.Params, batch: gd.Batch, *, threads: int | None = None
 ) -> Measured:
     """Loss and score of a net on sequences, some at a time where there would be many outputs."""
     count = batch.x.shape[1]
@@ -217,7 +216,7 @@ def measure(
     loss = score = 0.0
     for start in range(0, count, size):
         some = task.part(batch, slice(start, start + size))
-        outputs, _ = gd.apply(params.net, params, some.x, threads=threads, memory=memory)
+        outputs, _ = gd.apply(params.net, params, some.x, threads=threads)
         measured = task.measure(outputs, some)
         # Every sequence has as many terms as the others.
         share = some.x.shape[1] / count
