@@ -15,7 +15,7 @@ from gradcore.tasks.synthetic.task import Baseline, Measured, Task, cross_entrop
 FILLER = 0
 NO_QUESTION = -100
 
-_SHORTEST_STAGE = 32
+_SHORTEST_STAGE = 24
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Mqar(Task):
     do not, so that the distance grows with T.
     """
 
-    pairs: int = 8
+    pairs: int = 4
     symbols: int = 16
 
     name: ClassVar[str] = "mqar"
@@ -107,7 +107,8 @@ class Mqar(Task):
         return measured.score >= 0.99
 
     def stage(self, level: int) -> Mqar:
-        """One pair at first, one more per level, then longer sequences."""
-        pairs = min(self.pairs, 1 + level)
-        length = min(self.length, _SHORTEST_STAGE * 2 ** min(40, max(0, level - self.pairs + 1)))
+        """Two pairs at first, one more per level, then longer sequences."""
+        pairs = min(self.pairs, 2 + level)
+        doubled = min(40, max(0, level - self.pairs + 2))
+        length = min(self.length, _SHORTEST_STAGE * 2**doubled)
         return replace(self, pairs=pairs, length=max(length, 3 * pairs))

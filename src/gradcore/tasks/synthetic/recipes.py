@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,21 +18,28 @@ TASKS: dict[str, type[Task]] = {task.name: task for task in (Adding, Copying, Mq
 CELLS = ("gru", "lstm", "rnn", "skip")
 
 
+# Batches differ widely when the length has just grown; a long memory of their squares slows Adam.
+BETAS = (0.9, 0.99)
+CLIP = 1.0
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How one net is trained on one task.
 
     cell: lstm, gru, rnn (tanh), or skip: the same rnn with h_t = (1-a)*rnn_t + a*h_(t-1), a learned
     per unit. hidden: units H. batch: sequences B. lr: of Adam with BETAS and the gradient's norm
-    clipped to CLIP. first, grow: updates on the first stage, and on each of the following ones
-    until the full length is reached; first = 0: the full length from the start. every: updates
-    between evaluations. updates: at most so many.
+    clipped to CLIP. chrono: whether time constants start spread up to the length of the sequences.
+    first, grow: updates on the first stage, and on each of the following ones until the full
+    length is reached; first = 0: the full length from the start. every: updates between
+    evaluations. updates: at most so many.
     """
 
     cell: str
     hidden: int
     batch: int
     lr: float
+    chrono: bool
     first: int
     grow: int
     every: int
@@ -48,28 +56,24 @@ class Recipe:
         return task.stage(max(0, 1 + (update - self.first) // self.grow))
 
 
-# Batches differ widely when the length has just grown; a long memory of their squares slows Adam.
-BETAS = (0.9, 0.99)
-CLIP = 1.0
+# `updates` are those at the full length here, which `default` adds to those of the stages.
+_BASE = {
+    "adding": Recipe("gru", 64, 32, 5e-3, True, first=800, grow=200, every=100, updates=3_000),
+    "copy": Recipe("gru", 128, 16, 5e-3, True, first=400, grow=400, every=200, updates=10_000),
+    "mqar": Recipe("lstm", 128, 32, 5e-3, False, first=1_500, grow=500, every=200, updates=10_000),
+}
+_OTHER: dict[tuple[str, str], dict[str, Any]] = {
+    ("adding", "rnn"): {"lr": 1e-3},
+    ("adding", "skip"): {"lr": 1e-3},
+}
 
 
 def default(task: Task, cell: str | None = None) -> Recipe:
     """The recipe of a task at its length; cell: another than the task's best."""
     base = _BASE[task.name]
-    if cell is None or cell == base.cell:
-        return base
-    return replace(base, cell=cell, **_OTHER.get((task.name, cell), {}))
-
-
-_BASE = {
-    "adding": Recipe("gru", 64, 32, 5e-3, first=800, grow=200, every=100, updates=10_000),
-    "copy": Recipe("gru", 128, 16, 5e-3, first=400, grow=400, every=200, updates=20_000),
-    "mqar": Recipe("lstm", 128, 32, 5e-3, first=400, grow=400, every=200, updates=20_000),
-}
-_OTHER: dict[tuple[str, str], dict[str, Any]] = {
-    ("adding", "rnn"): {"lr": 1e-3, "hidden": 128},
-    ("adding", "skip"): {"lr": 3e-3, "hidden": 128},
-}
+    made = base if cell is None else replace(base, cell=cell, **_OTHER.get((task.name, cell), {}))
+    levels = next(level for level in itertools.count() if task.stage(level) == task)
+    return replace(made, updates=made.updates + made.first + levels * made.grow)
 
 
 def build(task: Task, recipe: Recipe) -> gd.Stack:
@@ -88,12 +92,14 @@ def build(task: Task, recipe: Recipe) -> gd.Stack:
 
 
 def initial(net: gd.Stack, task: Task, recipe: Recipe, seed: int) -> gd.Params:
-    """Fresh parameters with time constants up to the length of the sequences.
+    """Fresh parameters; with recipe.chrono, time constants up to the length of the sequences.
 
-    LSTM and GRU: chrono initialisation. skip: a is drawn as the chrono gates are, a =
+    LSTM and GRU have chrono initialisation then. skip: a is drawn as the chrono gates are, a =
     sigmoid(log u) = 1 - 1/(1+u) with u from U(1, T-1), a time constant of 1+u steps.
     Reference: Tallec and Ollivier 2018, eq. 16.
     """
+    if not recipe.chrono:
+        return net.init(seed=seed)
     longest = float(max(3, task.steps))
     params = net.init(seed=seed, chrono=longest)
     if recipe.cell == "skip":
