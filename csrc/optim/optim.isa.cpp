@@ -35,82 +35,60 @@ class SquareSum {
   Lanes<double> even_{}, odd_{};
 };
 
-// The last, incomplete vector of an array: zeros fill it up, and only the elements that exist are
-// written back.
+// One vector of an array, at its place or, for the last and incomplete one, in a copy that zeros
+// fill up; from there only the elements that exist are written back.
 template <class T>
-struct Tail {
-  T lane[lanes<T>] = {};
-  GC_INLINE Tail(const T* from, int64_t n) {
-    for (int64_t i = 0; i < n; i++) lane[i] = from[i];
+class Tail {
+ public:
+  GC_INLINE Tail(T* array, int64_t n) : array_(array), n_(array ? n : 0) { read(array, n_); }
+  GC_INLINE Tail(const T* array, int64_t n) : array_(nullptr), n_(0) { read(array, n); }
+  GC_INLINE ~Tail() {
+    for (int64_t i = 0; i < n_; i++) array_[i] = lane_[i];
   }
-  GC_INLINE void write(T* to, int64_t n) const {
-    for (int64_t i = 0; i < n; i++) to[i] = lane[i];
+  Tail(const Tail&) = delete;
+  Tail& operator=(const Tail&) = delete;
+  GC_INLINE T* lane() { return lane_; }
+
+ private:
+  GC_INLINE void read(const T* array, int64_t n) {
+    for (int64_t i = 0; i < n; i++) lane_[i] = array[i];
   }
+  T* array_;
+  int64_t n_;
+  T lane_[lanes<T>] = {};
 };
 
+struct Sums {
+  SquareSum update, param;
+  GC_INLINE UpdateSums totals() const { return {update.total(), param.total()}; }
+};
+
+// What the rules share.
 template <class T>
-struct Update {
+struct Common {
   using V = Lanes<T>;
   static constexpr int L = lanes<T>;
 
-  static double sum_squares(const T* x, double scale, int64_t n) noexcept {
-    SquareSum sum;
-    const V factor = constant<V>(scale);
-    int64_t i = 0;
-    for (; i + L <= n; i += L) sum.add(load<V>(x + i) * factor);
-    if (i < n) {
-      const Tail<T> tail(x + i, n - i);
-      sum.add(load<V>(tail.lane) * factor);
-    }
-    return sum.total();
+  static GC_INLINE V clipped(const UpdateRule<T>& rule, V g) {
+    const V limit = broadcast<V>(rule.limit);
+    return max(-limit, min(limit, g * broadcast<V>(rule.factor[0]) * broadcast<V>(rule.factor[1])));
   }
-
-  struct Sums {
-    SquareSum update, param;
-    GC_INLINE UpdateSums totals() const { return {update.total(), param.total()}; }
-  };
-
   // The effective gradient, weight decay included.
   static GC_INLINE V gradient(const UpdateRule<T>& rule, V g, V p) {
-    return g * broadcast<V>(rule.factor[0]) * broadcast<V>(rule.factor[1]) +
-           broadcast<V>(rule.coupled_decay) * p;
+    return clipped(rule, g) + broadcast<V>(rule.coupled_decay) * p;
   }
   static GC_INLINE void change(T* p, V from, V by, Sums& sums) {
     sums.update.add(by);
     sums.param.add(from);
     store<V>(p, from + by);
   }
-
-  static GC_INLINE void sgd_vector(const UpdateRule<T>& rule, T* p, const T* g, Sums& sums) {
-    const V param = load<V>(p);
-    change(p, param, -(broadcast<V>(rule.lr) * gradient(rule, load<V>(g), param)), sums);
+  // Decay first (AdamW, Lion), then the step, as one change so that its norm is that of the whole
+  // update.
+  static GC_INLINE V decay(const UpdateRule<T>& rule, V p) {
+    return p * broadcast<V>(rule.keep) - p;
   }
-  static GC_INLINE void momentum_vector(const UpdateRule<T>& rule, T* p, const T* g, T* buffer,
-                                        Sums& sums) {
-    const V param = load<V>(p);
-    V grad = gradient(rule, load<V>(g), param);
-    const V momentum = broadcast<V>(rule.momentum);
-    const V velocity =
-        rule.first ? grad : momentum * load<V>(buffer) + broadcast<V>(rule.take) * grad;
-    store<V>(buffer, velocity);
-    grad = rule.nesterov ? grad + momentum * velocity : velocity;
-    change(p, param, -(broadcast<V>(rule.lr) * grad), sums);
-  }
-  static GC_INLINE void adam_vector(const UpdateRule<T>& rule, T* p, const T* g, T* m, T* v,
-                                    Sums& sums) {
-    const V param = load<V>(p);
-    const V grad = gradient(rule, load<V>(g), param);
-    const V m_old = load<V>(m);
-    const V m_new = m_old + (grad - m_old) * broadcast<V>(rule.one_minus_beta1);
-    const V v_new =
-        load<V>(v) * broadcast<V>(rule.beta2) + grad * grad * broadcast<V>(rule.one_minus_beta2);
-    store<V>(m, m_new);
-    store<V>(v, v_new);
-    const V denominator = root(v_new) * broadcast<V>(rule.root_correction) + broadcast<V>(rule.eps);
-    // Decay first (AdamW), then the step, as one change so that its norm is that of the whole
-    // update.
-    const V decay = param * broadcast<V>(rule.keep) - param;
-    change(p, param, decay - broadcast<V>(rule.lr) * (m_new / denominator), sums);
+  static GC_INLINE V mean_square(const UpdateRule<T>& rule, const T* second, V g) {
+    return load<V>(second) * broadcast<V>(rule.beta2) + g * g * broadcast<V>(rule.one_minus_beta2);
   }
   static GC_INLINE V root(V x) {
     V y;
@@ -119,57 +97,208 @@ struct Update {
       y[i] = sizeof(T) == 4 ? __builtin_sqrtf(x[i]) : __builtin_sqrt(x[i]);
     return y;
   }
+};
 
-  static UpdateSums sgd(const UpdateRule<T>& rule, T* p, const T* g, int64_t n) noexcept {
-    Sums sums;
-    int64_t i = 0;
-    for (; i + L <= n; i += L) sgd_vector(rule, p + i, g + i, sums);
-    if (const int64_t rest = n - i; rest > 0) {
-      Tail<T> p_tail(p + i, rest);
-      const Tail<T> g_tail(g + i, rest);
-      sgd_vector(rule, p_tail.lane, g_tail.lane, sums);
-      p_tail.write(p + i, rest);
-    }
-    return sums.totals();
-  }
-
-  static UpdateSums sgd_momentum(const UpdateRule<T>& rule, T* p, const T* g, T* buffer,
-                                 int64_t n) noexcept {
-    Sums sums;
-    int64_t i = 0;
-    for (; i + L <= n; i += L) momentum_vector(rule, p + i, g + i, buffer + i, sums);
-    if (const int64_t rest = n - i; rest > 0) {
-      Tail<T> p_tail(p + i, rest), buffer_tail(buffer + i, rest);
-      const Tail<T> g_tail(g + i, rest);
-      momentum_vector(rule, p_tail.lane, g_tail.lane, buffer_tail.lane, sums);
-      p_tail.write(p + i, rest);
-      buffer_tail.write(buffer + i, rest);
-    }
-    return sums.totals();
-  }
-
-  static UpdateSums adam(const UpdateRule<T>& rule, T* p, const T* g, T* m, T* v,
-                         int64_t n) noexcept {
-    Sums sums;
-    int64_t i = 0;
-    for (; i + L <= n; i += L) adam_vector(rule, p + i, g + i, m + i, v + i, sums);
-    if (const int64_t rest = n - i; rest > 0) {
-      Tail<T> p_tail(p + i, rest), m_tail(m + i, rest), v_tail(v + i, rest);
-      const Tail<T> g_tail(g + i, rest);
-      adam_vector(rule, p_tail.lane, g_tail.lane, m_tail.lane, v_tail.lane, sums);
-      p_tail.write(p + i, rest);
-      m_tail.write(m + i, rest);
-      v_tail.write(v + i, rest);
-    }
-    return sums.totals();
+template <class T>
+struct Sgd : Common<T> {
+  using C = Common<T>;
+  using V = typename C::V;
+  static constexpr bool first = false, second = false, velocity = false;
+  static GC_INLINE void vector(const UpdateRule<T>& rule, const UpdateArrays<T>& at, Sums& sums) {
+    const V param = load<V>(at.p);
+    const V grad = C::gradient(rule, load<V>(at.g), param);
+    C::change(at.p, param, -(broadcast<V>(rule.lr) * grad), sums);
   }
 };
+
+template <class T>
+struct SgdMomentum : Common<T> {
+  using C = Common<T>;
+  using V = typename C::V;
+  static constexpr bool first = false, second = false, velocity = true;
+  static GC_INLINE void vector(const UpdateRule<T>& rule, const UpdateArrays<T>& at, Sums& sums) {
+    const V param = load<V>(at.p);
+    V grad = C::gradient(rule, load<V>(at.g), param);
+    const V momentum = broadcast<V>(rule.momentum);
+    const V velocity =
+        rule.first ? grad : momentum * load<V>(at.velocity) + broadcast<V>(rule.take) * grad;
+    store<V>(at.velocity, velocity);
+    grad = rule.nesterov ? grad + momentum * velocity : velocity;
+    C::change(at.p, param, -(broadcast<V>(rule.lr) * grad), sums);
+  }
+};
+
+template <class T>
+struct Adam : Common<T> {
+  using C = Common<T>;
+  using V = typename C::V;
+  static constexpr bool first = true, second = true, velocity = false;
+  static GC_INLINE void vector(const UpdateRule<T>& rule, const UpdateArrays<T>& at, Sums& sums) {
+    const V param = load<V>(at.p);
+    const V grad = C::gradient(rule, load<V>(at.g), param);
+    const V m_old = load<V>(at.first);
+    const V m_new = m_old + (grad - m_old) * broadcast<V>(rule.one_minus_beta1);
+    const V v_new = C::mean_square(rule, at.second, grad);
+    store<V>(at.first, m_new);
+    store<V>(at.second, v_new);
+    const V denominator =
+        C::root(v_new) * broadcast<V>(rule.root_correction) + broadcast<V>(rule.eps);
+    C::change(at.p, param, C::decay(rule, param) - broadcast<V>(rule.lr) * (m_new / denominator),
+              sums);
+  }
+};
+
+template <class T, bool centered, bool momentum>
+struct RmsProp : Common<T> {
+  using C = Common<T>;
+  using V = typename C::V;
+  static constexpr bool first = centered, second = true, velocity = momentum;
+  static GC_INLINE void vector(const UpdateRule<T>& rule, const UpdateArrays<T>& at, Sums& sums) {
+    const V param = load<V>(at.p);
+    const V grad = C::gradient(rule, load<V>(at.g), param);
+    const V square = C::mean_square(rule, at.second, grad);
+    store<V>(at.second, square);
+    V variance = square;
+    if constexpr (centered) {
+      const V m_old = load<V>(at.first);
+      const V mean = m_old + (grad - m_old) * broadcast<V>(rule.one_minus_beta1);
+      store<V>(at.first, mean);
+      // Rounding may leave less than nothing of a gradient that never changes; torch has NaN there.
+      variance = max(V{}, square - mean * mean);
+    }
+    V step = grad / (C::root(variance) + broadcast<V>(rule.eps));
+    if constexpr (momentum) {
+      step = load<V>(at.velocity) * broadcast<V>(rule.momentum) + step;
+      store<V>(at.velocity, step);
+    }
+    C::change(at.p, param, -(broadcast<V>(rule.lr) * step), sums);
+  }
+};
+
+template <class T>
+struct Adagrad : Common<T> {
+  using C = Common<T>;
+  using V = typename C::V;
+  static constexpr bool first = false, second = true, velocity = false;
+  static GC_INLINE void vector(const UpdateRule<T>& rule, const UpdateArrays<T>& at, Sums& sums) {
+    const V param = load<V>(at.p);
+    const V grad = C::gradient(rule, load<V>(at.g), param);
+    const V sum = load<V>(at.second) + grad * grad;
+    store<V>(at.second, sum);
+    const V step = grad / (C::root(sum) + broadcast<V>(rule.eps));
+    C::change(at.p, param, -(broadcast<V>(rule.lr) * step), sums);
+  }
+};
+
+template <class T>
+struct Lion : Common<T> {
+  using C = Common<T>;
+  using V = typename C::V;
+  static constexpr bool first = true, second = false, velocity = false;
+  static GC_INLINE void vector(const UpdateRule<T>& rule, const UpdateArrays<T>& at, Sums& sums) {
+    const V param = load<V>(at.p);
+    const V grad = C::clipped(rule, load<V>(at.g));
+    const V m_old = load<V>(at.first);
+    const V blend = m_old * broadcast<V>(rule.beta1) + grad * broadcast<V>(rule.one_minus_beta1);
+    store<V>(at.first,
+             m_old * broadcast<V>(rule.beta2) + grad * broadcast<V>(rule.one_minus_beta2));
+    const V lr = broadcast<V>(rule.lr);
+    const V step = blend > V{} ? lr : blend < V{} ? -lr : V{};
+    C::change(at.p, param, C::decay(rule, param) - step, sums);
+  }
+};
+
+// array + i, null where a rule has no such array.
+template <bool used, class T>
+GC_INLINE T* at(T* array, int64_t i) {
+  if constexpr (used) return array + i;
+  return nullptr;
+}
+
+template <class T, class Rule>
+UpdateSums update(const UpdateRule<T>& shared_rule, const UpdateArrays<T>& a, int64_t n) noexcept {
+  constexpr int L = lanes<T>;
+  // A copy that nothing can alias: its fields stay in registers across the stores.
+  const UpdateRule<T> rule = shared_rule;
+  Sums sums;
+  const auto arrays = [&a](int64_t i) GC_LAMBDA -> UpdateArrays<T> {
+    return {a.p + i, a.g + i, at<Rule::first>(a.first, i), at<Rule::second>(a.second, i),
+            at<Rule::velocity>(a.velocity, i)};
+  };
+  int64_t i = 0;
+  for (; i + L <= n; i += L) Rule::vector(rule, arrays(i), sums);
+  if (const int64_t rest = n - i; rest > 0) {
+    const UpdateArrays<T> last = arrays(i);
+    Tail<T> p(last.p, rest), g(last.g, rest), first(last.first, rest), second(last.second, rest),
+        velocity(last.velocity, rest);
+    Rule::vector(rule, {p.lane(), g.lane(), first.lane(), second.lane(), velocity.lane()}, sums);
+  }
+  return sums.totals();
+}
+
+template <class T>
+double sum_squares(const T* x, double scale, int64_t n) noexcept {
+  using V = Lanes<T>;
+  constexpr int L = lanes<T>;
+  SquareSum sum;
+  const V factor = constant<V>(scale);
+  int64_t i = 0;
+  for (; i + L <= n; i += L) sum.add(load<V>(x + i) * factor);
+  if (i < n) {
+    Tail<T> tail(x + i, n - i);
+    sum.add(load<V>(tail.lane()) * factor);
+  }
+  return sum.total();
+}
+
+template <class T>
+struct ValueCount {
+  using V = Lanes<T>;
+  SquareSum before, after;
+  typename LaneTraits<V>::Integer clipped{};
+
+  GC_INLINE void add(const UpdateRule<T>& rule, V x, V scale) {
+    const V inside = Common<T>::clipped(rule, x);
+    const V whole = x * broadcast<V>(rule.factor[0]) * broadcast<V>(rule.factor[1]);
+    before.add(x);
+    after.add(inside * scale);
+    clipped -= inside != whole;  // a true lane is -1
+  }
+  GC_INLINE ValueSums totals() const {
+    ValueSums sums{before.total(), after.total(), 0};
+    for (int i = 0; i < lanes<T>; i++) sums.clipped += clipped[i];
+    return sums;
+  }
+};
+
+template <class T>
+ValueSums value_sums(const UpdateRule<T>& rule, const T* x, double scale, int64_t n) noexcept {
+  using V = Lanes<T>;
+  constexpr int L = lanes<T>;
+  ValueCount<T> count;
+  const V factor = constant<V>(scale);
+  int64_t i = 0;
+  for (; i + L <= n; i += L) count.add(rule, load<V>(x + i), factor);
+  if (i < n) {
+    Tail<T> tail(x + i, n - i);
+    count.add(rule, load<V>(tail.lane()), factor);
+  }
+  return count.totals();
+}
 
 }  // namespace
 
 template <class T>
 static constexpr OptimKernels<T> optim_kernels() {
-  return {&Update<T>::sum_squares, &Update<T>::sgd, &Update<T>::sgd_momentum, &Update<T>::adam};
+  return {&sum_squares<T>,
+          &value_sums<T>,
+          &update<T, Sgd<T>>,
+          &update<T, SgdMomentum<T>>,
+          &update<T, Adam<T>>,
+          {{&update<T, RmsProp<T, false, false>>, &update<T, RmsProp<T, false, true>>},
+           {&update<T, RmsProp<T, true, false>>, &update<T, RmsProp<T, true, true>>}},
+          &update<T, Adagrad<T>>,
+          &update<T, Lion<T>>};
 }
 
 extern const OptimTable optim_table;

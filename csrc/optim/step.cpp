@@ -1,4 +1,4 @@
-// One optimizer step: norm, check, clip and update in one parallel region.
+// One optimizer step: norms, check, clip and update in one parallel region.
 #include <gradcore/gradcore.h>
 
 #include <algorithm>
@@ -11,6 +11,7 @@
 #include "base/errors.h"
 #include "base/team.h"
 #include "optim/optim_table.h"
+#include "optim/scaled_sum.h"
 
 namespace gradcore {
 
@@ -23,8 +24,8 @@ GRADCORE_EACH_ISA(DECLARE)
 
 namespace {
 
-// Norms are summed in chunks of this many elements, combined in index order: the same bits for any
-// number of threads.
+// Norms are summed in chunks of at most this many elements of one segment, combined in index order:
+// the same bits for any number of threads.
 constexpr int64_t chunk_elements = 4096;
 // Below this, one thread is done before a second has started (a region costs about 2 us, a chunk in
 // L2 about 0.5 us).
@@ -50,207 +51,524 @@ const OptimKernels<T>& optim_kernels() noexcept {
 void check_range(const char* name, double value, bool ok, const char* range) {
   if (!ok) fail(GC_INVALID, "%s must be %s; got %g.", name, range, value);
 }
+void check_not_negative(const char* name, double value) {
+  check_range(name, value, value >= 0 && std::isfinite(value), "finite and not negative");
+}
+void check_beta(const char* name, double value) {
+  check_range(name, value, value >= 0 && value < 1, "in [0, 1)");
+}
 
-void validate(const gc_update& u) {
-  if (u.kind != GC_SGD && u.kind != GC_ADAM && u.kind != GC_ADAMW)
-    fail(GC_INVALID, "kind must be a gc_optimizer (0, 1 or 2); got %d.", u.kind);
-  if (u.dtype != GC_FLOAT32 && u.dtype != GC_FLOAT64)
-    fail(GC_INVALID, "dtype must be a gc_dtype (0 or 1); got %d.", u.dtype);
-  if (u.n < 0) fail(GC_INVALID, "n must be 0 or more; got %lld.", static_cast<long long>(u.n));
-  if (u.threads < 0) fail(GC_INVALID, "threads must be 0 (automatic) or more; got %d.", u.threads);
+void validate_rule(const gc_update& u) {
+  if (u.kind < GC_SGD || u.kind > GC_LION)
+    fail(GC_INVALID, "kind must be a gc_optimizer (0 to 5); got %d.", u.kind);
   if (u.step < 1) fail(GC_INVALID, "step counts from 1; got %lld.", static_cast<long long>(u.step));
-  check_range("lr", u.lr, u.lr >= 0 && std::isfinite(u.lr), "finite and not negative");
-  check_range("weight_decay", u.weight_decay, u.weight_decay >= 0 && std::isfinite(u.weight_decay),
-              "finite and not negative");
-  check_range("max_norm", u.max_norm, u.max_norm > 0, "positive (infinity: no clipping)");
+  check_not_negative("lr", u.lr);
+  if (u.kind == GC_SGD || u.kind == GC_RMSPROP) check_not_negative("momentum", u.momentum);
   if (u.kind == GC_SGD) {
-    check_range("momentum", u.momentum, u.momentum >= 0 && std::isfinite(u.momentum),
-                "finite and not negative");
     check_range("dampening", u.dampening, std::isfinite(u.dampening), "finite");
     if (u.nesterov && !(u.momentum > 0 && u.dampening == 0))
       fail(GC_INVALID,
            "nesterov needs momentum > 0 and dampening == 0; got momentum %g and dampening %g.",
            u.momentum, u.dampening);
-  } else {
-    check_range("beta1", u.beta1, u.beta1 >= 0 && u.beta1 < 1, "in [0, 1)");
-    check_range("beta2", u.beta2, u.beta2 >= 0 && u.beta2 < 1, "in [0, 1)");
-    check_range("eps", u.eps, u.eps >= 0 && std::isfinite(u.eps), "finite and not negative");
   }
-  const bool needs_first = u.kind != GC_SGD || u.momentum > 0;
-  if (u.n > 0 && (!u.params || !u.grads || (needs_first && !u.first_moment) ||
-                  (u.kind != GC_SGD && !u.second_moment)))
+  if (u.kind == GC_ADAM || u.kind == GC_ADAMW || u.kind == GC_LION) {
+    check_beta("beta1", u.beta1);
+    check_beta("beta2", u.beta2);
+  }
+  if (u.kind == GC_RMSPROP) check_beta("alpha", u.alpha);
+  if (u.kind == GC_ADAGRAD) check_not_negative("lr_decay", u.lr_decay);
+  if (u.kind != GC_SGD && u.kind != GC_LION) check_not_negative("eps", u.eps);
+}
+
+struct Needs {
+  bool first, second, velocity;
+};
+Needs needs_of(const gc_update& u) noexcept {
+  const bool adam = u.kind == GC_ADAM || u.kind == GC_ADAMW;
+  return {adam || u.kind == GC_LION || (u.kind == GC_RMSPROP && u.centered),
+          adam || u.kind == GC_RMSPROP || u.kind == GC_ADAGRAD,
+          (u.kind == GC_SGD || u.kind == GC_RMSPROP) && u.momentum > 0};
+}
+
+void check_exponent(const char* name, int64_t exponent) {
+  constexpr int64_t most = int64_t{1} << 40;  // sums of a few exponents stay far from overflow
+  if (exponent < -most || exponent > most)
+    fail(GC_INVALID, "%s must be within +-2^40; got %lld.", name, static_cast<long long>(exponent));
+}
+
+void validate_clip(const gc_update& u) {
+  check_exponent("grads_exponent", u.grads_exponent);
+  check_exponent("clip_limit_exponent", u.clip_limit_exponent);
+  if (u.clip < GC_CLIP_NONE || u.clip > GC_CLIP_ADAPTIVE)
+    fail(GC_INVALID, "clip must be a gc_clip (0 to 4); got %d.", u.clip);
+  if (u.clip == GC_CLIP_NONE) {
+    if (u.grads_exponent != 0)
+      fail(GC_INVALID,
+           "The gradient is stored times 2^%lld, beyond the range of its numbers, and only a "
+           "clipped step can use it. Give the optimizer clip=gd.clip.GlobalNorm(max_norm).",
+           static_cast<long long>(-u.grads_exponent));
+    return;
+  }
+  const bool scales = u.clip == GC_CLIP_GLOBAL || u.clip == GC_CLIP_SEGMENT;
+  check_range("clip_limit", u.clip_limit,
+              u.clip_limit > 0 && (scales || std::isfinite(u.clip_limit)),
+              scales ? "positive" : "positive and finite");
+  if (u.clip == GC_CLIP_ADAPTIVE)
+    check_range("clip_eps", u.clip_eps, u.clip_eps > 0 && std::isfinite(u.clip_eps),
+                "positive and finite");
+}
+
+void validate_segments(const gc_update& u) {
+  if (u.n_segments < 0 || (!u.segments && u.n_segments != 0))
+    fail(GC_INVALID, "n_segments must be the number of segments; got %lld.",
+         static_cast<long long>(u.n_segments));
+  if (u.n_groups < 0 || (u.n_groups > 0 && !u.groups))
+    fail(GC_INVALID, "n_groups must be the number of groups; got %lld.",
+         static_cast<long long>(u.n_groups));
+  int64_t end = 0;
+  for (int64_t i = 0; i < u.n_segments; i++) {
+    const gc_segment& s = u.segments[i];
+    if (s.length < 1 || s.offset < end || s.offset > u.n || s.length > u.n - s.offset)
+      fail(GC_INVALID,
+           "segments must ascend without overlap within n = %lld; segment %lld has offset %lld and "
+           "length %lld.",
+           static_cast<long long>(u.n), static_cast<long long>(i), static_cast<long long>(s.offset),
+           static_cast<long long>(s.length));
+    end = s.offset + s.length;
+    if (u.n_groups > 0 && (s.group < 0 || s.group >= u.n_groups))
+      fail(GC_INVALID, "group must be in 0..%lld; that of segment %lld is %d.",
+           static_cast<long long>(u.n_groups - 1), static_cast<long long>(i), s.group);
+    check_not_negative("lr_scale", s.lr_scale);
+    check_not_negative("weight_decay", s.weight_decay);
+    if (u.clip == GC_CLIP_ADAPTIVE && (s.unit < 1 || s.length % s.unit != 0))
+      fail(GC_INVALID, "unit must divide the segment's length %lld; that of segment %lld is %lld.",
+           static_cast<long long>(s.length), static_cast<long long>(i),
+           static_cast<long long>(s.unit));
+  }
+}
+
+void validate(const gc_update& u) {
+  validate_rule(u);
+  if (u.dtype != GC_FLOAT32 && u.dtype != GC_FLOAT64)
+    fail(GC_INVALID, "dtype must be a gc_dtype (0 or 1); got %d.", u.dtype);
+  if (u.n < 0) fail(GC_INVALID, "n must be 0 or more; got %lld.", static_cast<long long>(u.n));
+  if (u.threads < 0) fail(GC_INVALID, "threads must be 0 (automatic) or more; got %d.", u.threads);
+  const Needs needs = needs_of(u);
+  if (u.n > 0 && (!u.params || !u.grads || (needs.first && !u.first_moment) ||
+                  (needs.second && !u.second_moment) || (needs.velocity && !u.velocity)))
     fail(GC_INVALID, "params, grads and the moments that this optimizer keeps must not be null.");
-  if (u.grads_exponent != 0 && std::isinf(u.max_norm))
-    fail(GC_INVALID,
-         "The gradient is stored times 2^%lld, beyond the range of its numbers, and only a step "
-         "with a norm clip can use it. Give the "
-         "optimizer clip=gd.clip.GlobalNorm(max_norm).",
-         static_cast<long long>(-u.grads_exponent));
+  validate_clip(u);
+  validate_segments(u);
 }
 
-double power_of_two(int64_t exponent) noexcept {
-  return std::ldexp(1.0, static_cast<int>(std::clamp<int64_t>(exponent, -1022, 1023)));
-}
-
-// The array's norm is `mantissa` * 2^`exponent`; the true gradient's is 2^grads_exponent times
-// that.
-struct Norm {
-  double mantissa;
-  int64_t exponent;
+// A piece of one segment, at most chunk_elements long. For adaptive clipping it is either some
+// whole units or a part of a single one.
+struct Chunk {
+  int64_t offset, count;
+  int64_t before;  // elements in the chunks before this one
+  int64_t segment;
+  int64_t unit;  // adaptive: index of its first unit among all
+  bool is_part;  // adaptive: of a unit longer than a chunk
 };
 
-// Fills the rule for this norm and says what is reported about clipping.
-template <class T>
-UpdateRule<T> make_rule(gc_update& u, Norm norm) noexcept {
-  UpdateRule<T> rule{};
-  const int64_t true_exponent = norm.exponent + u.grads_exponent;
-  u.grad_norm_log10 =
-      std::log10(norm.mantissa) + static_cast<double>(true_exponent) * 0.30102999566398119521;
-  // mantissa * 2^true_exponent > max_norm, without overflow: the side that could leave the range is
-  // scaled away from it.
-  u.clipped = norm.mantissa > 0 &&
-              norm.mantissa > std::ldexp(u.max_norm, static_cast<int>(std::clamp<int64_t>(
-                                                         -true_exponent, -4000, 4000)));
-  double scale = 1;  // the array times scale * 2^exponent is the effective gradient
-  int64_t exponent = u.grads_exponent;
-  if (u.clipped) {
-    scale = u.max_norm / norm.mantissa;
-    exponent = -norm.exponent;
-  }
-  u.clip_scale = u.clipped ? scale * power_of_two(exponent) : 1;
-  // Split so that each factor is a normal number of T; what is beyond the square of T's range is 0
-  // or overflows in any case.
-  constexpr int64_t range = std::numeric_limits<T>::max_exponent - 4;
-  int carried = 0;
-  const double fraction = std::frexp(scale, &carried);
-  exponent = std::clamp<int64_t>(exponent + carried, -2 * range, 2 * range);
-  const int64_t half = std::abs(exponent) <= range ? exponent : exponent / 2;
-  rule.factor[0] = static_cast<T>(std::ldexp(fraction, static_cast<int>(half)));
-  rule.factor[1] = static_cast<T>(power_of_two(exponent - half));
+// What is known of a chunk after the first pass; true norms, grads_exponent included.
+struct Measured {
+  ScaledSum before, after;
+  double weights;  // adaptive: sum of squares of the parameters
+  int64_t clipped;
+};
 
-  rule.coupled_decay = static_cast<T>(u.kind == GC_ADAMW ? 0 : u.weight_decay);
-  rule.keep = static_cast<T>(u.kind == GC_ADAMW ? 1 - u.lr * u.weight_decay : 1);
-  rule.momentum = static_cast<T>(u.momentum);
-  rule.take = static_cast<T>(1 - u.dampening);
-  rule.first = u.step == 1;
-  rule.nesterov = u.nesterov != 0;
-  rule.one_minus_beta1 = static_cast<T>(1 - u.beta1);
-  rule.beta2 = static_cast<T>(u.beta2);
-  rule.one_minus_beta2 = static_cast<T>(1 - u.beta2);
-  const double steps = static_cast<double>(u.step);
-  rule.root_correction = static_cast<T>(1 / std::sqrt(1 - std::pow(u.beta2, steps)));
-  rule.eps = static_cast<T>(u.eps);
-  rule.lr = static_cast<T>(u.kind == GC_SGD ? u.lr : u.lr / (1 - std::pow(u.beta1, steps)));
-  return rule;
+// Sums over a segment, a group or everything.
+struct Tally {
+  ScaledSum before, after;
+  int64_t clipped = 0;
+  double update = 0, param = 0;
+
+  void add(const Tally& other) noexcept {
+    before.add(other.before);
+    after.add(other.after);
+    clipped += other.clipped;
+    update += other.update;
+    param += other.param;
+  }
+  gc_group_report report() const noexcept {
+    return {before.root().log10(), clipped ? after.root().log10() : before.root().log10(),
+            std::sqrt(update), std::sqrt(param), clipped};
+  }
+};
+
+struct Layout {
+  int64_t chunks = 0, units = 0, elements = 0;
+};
+
+// Calls with_chunk for every chunk in ascending order.
+template <class F>
+Layout lay_out(const gc_update& u, const gc_segment* segments, int64_t n_segments, F with_chunk) {
+  Layout all;
+  for (int64_t s = 0; s < n_segments; s++) {
+    const bool adaptive = u.clip == GC_CLIP_ADAPTIVE;
+    const int64_t unit = adaptive ? segments[s].unit : segments[s].length;
+    const bool whole = adaptive && unit <= chunk_elements;
+    // A run is cut into chunks of `most`: units that are longer than a chunk one by one, all else
+    // at once.
+    const int64_t run = whole ? segments[s].length : unit;
+    const int64_t most = whole ? chunk_elements / unit * unit : chunk_elements;
+    for (int64_t begin = 0; begin < segments[s].length; begin += run)
+      for (int64_t i = begin; i < begin + run; i += most) {
+        const int64_t count = std::min(most, begin + run - i);
+        with_chunk(all.chunks++, Chunk{segments[s].offset + i, count, all.elements, s,
+                                       all.units + i / unit, adaptive && !whole});
+        all.elements += count;
+      }
+    if (adaptive) all.units += segments[s].length / unit;
+  }
+  return all;
 }
+
+enum class Outcome { done, not_finite, out_of_range };
+
+template <class T>
+struct Factors {
+  T factor[2];
+};
 
 template <class T>
 class Step {
  public:
-  Step(gc_update& update, Carver& memory) noexcept
+  Step(gc_update& update, const gc_segment* segments, int64_t n_segments, const Layout& layout,
+       Carver& memory) noexcept
       : u_(update),
-        chunks_(count_chunks(update.n)),
+        segments_(segments),
+        n_segments_(n_segments),
+        layout_(layout),
+        limit_{update.clip_limit, update.clip_limit_exponent},
         kernels_(optim_kernels<T>()),
-        squares_(memory.take<double>(chunks_)),
-        sums_(memory.take<UpdateSums>(chunks_)) {}
+        chunks_(memory.take<Chunk>(layout.chunks)),
+        measured_(memory.take<Measured>(layout.chunks)),
+        sums_(memory.take<UpdateSums>(layout.chunks)),
+        rules_(memory.take<UpdateRule<T>>(n_segments)),
+        tallies_(memory.take<Tally>(n_segments)),
+        units_(memory.take<Factors<T>>(layout.units)) {}
 
-  static size_t bytes(int64_t n) noexcept {
+  static size_t bytes(int64_t n_segments, const Layout& layout) noexcept {
     Carver counter;
-    counter.take<double>(count_chunks(n));
-    counter.take<UpdateSums>(count_chunks(n));
+    counter.take<Chunk>(layout.chunks);
+    counter.take<Measured>(layout.chunks);
+    counter.take<UpdateSums>(layout.chunks);
+    counter.take<UpdateRule<T>>(n_segments);
+    counter.take<Tally>(n_segments);
+    counter.take<Factors<T>>(layout.units);
     return counter.used();
   }
 
-  // The whole step, with squares taken of grads * 2^-exponent. False, and nothing changed, if their
-  // sum is not finite or below `smallest_sum`.
-  bool run(int64_t exponent, double smallest_sum) noexcept {
-    exponent_ = exponent;
-    smallest_sum_ = smallest_sum;
+  // The whole step; nothing has changed unless it is done.
+  Outcome run() noexcept {
+    lay_out(u_, segments_, n_segments_,
+            [this](int64_t c, const Chunk& chunk) { chunks_[c] = chunk; });
+    const UpdateRule<T> common = common_rule();
+    for (int64_t s = 0; s < n_segments_; s++) rules_[s] = segment_rule(common, segments_[s]);
     const int64_t wanted = u_.threads ? u_.threads : default_threads();
-    const int64_t useful = std::max<int64_t>(1, chunks_ / chunks_per_thread);
+    const int64_t useful =
+        std::max<int64_t>(1, layout_.elements / (chunk_elements * chunks_per_thread));
     run_team(static_cast<int>(std::min(wanted, useful)), *this);
-    if (!usable_) return false;
-    UpdateSums total{};
-    for (int64_t c = 0; c < chunks_; c++) {
-      total.update += sums_[c].update;
-      total.param += sums_[c].param;
-    }
-    u_.update_norm = std::sqrt(total.update);
-    u_.param_norm = std::sqrt(total.param);
-    return true;
+    return outcome_;
   }
 
   void operator()(Team& team, int me) noexcept {
-    const int64_t begin = chunks_ * me / team.size(), end = chunks_ * (me + 1) / team.size();
-    const T* const grads = static_cast<const T*>(u_.grads);
-    const double scale = power_of_two(-exponent_);
-    for (int64_t c = begin; c < end; c++)
-      squares_[c] = kernels_.sum_squares(grads + first(c), scale, count(c));
+    const int64_t begin = first_chunk(me, team.size()), end = first_chunk(me + 1, team.size());
+    for (int64_t c = begin; c < end; c++) measured_[c] = measure(chunks_[c]);
     team.wait(me);
-    if (me == 0) prepare();
+    if (me == 0) decide();
     team.wait(me);
-    if (!usable_) return;
-    for (int64_t c = begin; c < end; c++) sums_[c] = update(first(c), count(c));
+    if (outcome_ != Outcome::done) return;
+    for (int64_t c = begin; c < end; c++) sums_[c] = update(chunks_[c], measured_[c].clipped);
+  }
+
+  // Fills what the caller reads: reports of the segments, the groups and the whole.
+  void report() const noexcept {
+    for (int64_t c = 0; c < layout_.chunks; c++) {
+      Tally& tally = tallies_[chunks_[c].segment];
+      tally.update += sums_[c].update;
+      tally.param += sums_[c].param;
+    }
+    Tally total;
+    for (int64_t s = 0; s < n_segments_; s++) {
+      if (u_.segments) u_.segments[s].clipped = tallies_[s].clipped;
+      total.add(tallies_[s]);
+    }
+    if (u_.clip == GC_CLIP_GLOBAL) total.clipped = std::min<int64_t>(total.clipped, 1);
+    u_.total = total.report();
+    u_.clip_scale = total.clipped ? (total.after.root() / total.before.root()).value() : 1;
+    for (int64_t group = 0; group < u_.n_groups; group++) {
+      Tally tally;
+      for (int64_t s = 0; s < n_segments_; s++)
+        if (segments_[s].group == group) tally.add(tallies_[s]);
+      if (u_.clip == GC_CLIP_GLOBAL) tally.clipped = std::min<int64_t>(tally.clipped, 1);
+      u_.groups[group] = tally.report();
+    }
   }
 
  private:
-  static int64_t count_chunks(int64_t n) noexcept {
-    return (n + chunk_elements - 1) / chunk_elements;
-  }
-  int64_t first(int64_t c) const noexcept { return c * chunk_elements; }
-  int64_t count(int64_t c) const noexcept { return std::min(chunk_elements, u_.n - first(c)); }
-
-  void prepare() noexcept {
-    double sum = 0;
-    for (int64_t c = 0; c < chunks_; c++) sum += squares_[c];
-    usable_ = std::isfinite(sum) && sum >= smallest_sum_;
-    if (usable_) rule_ = make_rule<T>(u_, {std::sqrt(sum), exponent_});
+  // Threads get equal numbers of elements: chunks of biases are short.
+  int64_t first_chunk(int me, int team) const noexcept {
+    const int64_t elements = layout_.elements * me / team;
+    const Chunk* const found =
+        std::lower_bound(chunks_, chunks_ + layout_.chunks, elements,
+                         [](const Chunk& chunk, int64_t n) { return chunk.before < n; });
+    return found - chunks_;
   }
 
-  UpdateSums update(int64_t offset, int64_t n) const noexcept {
-    T* const p = static_cast<T*>(u_.params) + offset;
-    const T* const g = static_cast<const T*>(u_.grads) + offset;
-    if (u_.kind == GC_SGD && u_.momentum == 0) return kernels_.sgd(rule_, p, g, n);
-    T* const first_moment = static_cast<T*>(u_.first_moment) + offset;
-    if (u_.kind == GC_SGD) return kernels_.sgd_momentum(rule_, p, g, first_moment, n);
-    return kernels_.adam(rule_, p, g, first_moment, static_cast<T*>(u_.second_moment) + offset, n);
+  UpdateRule<T> common_rule() const noexcept {
+    UpdateRule<T> rule{};
+    const bool by_value = u_.clip == GC_CLIP_VALUE;
+    rule.limit = by_value ? static_cast<T>(limit_.value()) : std::numeric_limits<T>::infinity();
+    set_factor(rule.factor, {1, 0});
+    rule.momentum = static_cast<T>(u_.momentum);
+    rule.take = static_cast<T>(1 - u_.dampening);
+    rule.first = u_.step == 1;
+    rule.nesterov = u_.nesterov != 0;
+    const double beta1 = u_.kind == GC_RMSPROP ? u_.alpha : u_.beta1;
+    const double beta2 = u_.kind == GC_RMSPROP ? u_.alpha : u_.beta2;
+    rule.beta1 = static_cast<T>(beta1);
+    rule.one_minus_beta1 = static_cast<T>(1 - beta1);
+    rule.beta2 = static_cast<T>(beta2);
+    rule.one_minus_beta2 = static_cast<T>(1 - beta2);
+    rule.root_correction =
+        static_cast<T>(1 / std::sqrt(1 - std::pow(u_.beta2, static_cast<double>(u_.step))));
+    rule.eps = static_cast<T>(u_.eps);
+    return rule;
+  }
+
+  UpdateRule<T> segment_rule(UpdateRule<T> rule, const gc_segment& segment) const noexcept {
+    const bool decoupled = u_.kind == GC_ADAMW || u_.kind == GC_LION;
+    const double steps = static_cast<double>(u_.step);
+    double lr = u_.lr * segment.lr_scale;
+    rule.coupled_decay = static_cast<T>(decoupled ? 0 : segment.weight_decay);
+    rule.keep = static_cast<T>(decoupled ? 1 - lr * segment.weight_decay : 1);
+    if (u_.kind == GC_ADAM || u_.kind == GC_ADAMW) lr /= 1 - std::pow(u_.beta1, steps);
+    if (u_.kind == GC_ADAGRAD) lr /= 1 + (steps - 1) * u_.lr_decay;
+    rule.lr = static_cast<T>(lr);
+    return rule;
+  }
+
+  // The array times both factors is the true gradient times `scale`. Each is a normal number of T;
+  // what is beyond the square of T's range is 0 or overflows in any case.
+  void set_factor(T (&factor)[2], Scaled scale) const noexcept {
+    constexpr int64_t range = std::numeric_limits<T>::max_exponent - 4;
+    const Scaled whole = Scaled{scale.mantissa, scale.exponent + u_.grads_exponent}.normalised();
+    const int64_t exponent = std::clamp<int64_t>(whole.exponent, -2 * range, 2 * range);
+    const int64_t half = std::abs(exponent) <= range ? exponent : exponent / 2;
+    factor[0] = static_cast<T>(times_power(whole.mantissa, half));
+    factor[1] = static_cast<T>(power_of_two(exponent - half));
+  }
+
+  const T* grads(int64_t offset) const noexcept { return static_cast<const T*>(u_.grads) + offset; }
+  T* params(int64_t offset) const noexcept { return static_cast<T*>(u_.params) + offset; }
+  static T* moment(void* array, int64_t offset) noexcept {
+    return array ? static_cast<T*>(array) + offset : nullptr;
+  }
+
+  // Sum of squares of the true gradient; NaN if an element is not finite.
+  ScaledSum squares(int64_t offset, int64_t n) const noexcept {
+    return rescaled(kernels_.sum_squares(grads(offset), 1, n), offset, n);
+  }
+  ScaledSum rescaled(double sum, int64_t offset, int64_t n) const noexcept {
+    // float64 squares leave the range above 1e154 and lose bits below 1e-154; a sum of 1e-280 has
+    // lost none. float32 squares fit.
+    if (std::is_same_v<T, float> || (sum >= 1e-280 && std::isfinite(sum)))
+      return {sum, u_.grads_exponent};
+    const T* const x = grads(offset);
+    T largest = 0;
+    for (int64_t i = 0; i < n; i++) {
+      if (!std::isfinite(x[i])) return {std::numeric_limits<double>::quiet_NaN(), 0};
+      largest = std::max(largest, std::abs(x[i]));
+    }
+    if (largest == 0) return {};
+    const int64_t exponent = std::clamp(std::ilogb(largest), -1000, 1000);
+    return {kernels_.sum_squares(x, power_of_two(-exponent), n), u_.grads_exponent + exponent};
+  }
+
+  Measured measure(const Chunk& chunk) const noexcept {
+    Measured m{};
+    if (u_.clip == GC_CLIP_VALUE) {
+      // `after` matters where something was clipped and is then at least the limit: in its scale.
+      constexpr int range = std::numeric_limits<T>::max_exponent - 4;
+      const double limit = static_cast<double>(rules_[chunk.segment].limit);
+      const int exponent =
+          limit > 0 && std::isfinite(limit) ? std::clamp(std::ilogb(limit), -range, range) : 0;
+      const ValueSums sums = kernels_.value_sums(rules_[chunk.segment], grads(chunk.offset),
+                                                 power_of_two(-exponent), chunk.count);
+      m.before = rescaled(sums.before, chunk.offset, chunk.count);
+      m.after = {sums.after, exponent};
+      m.clipped = sums.clipped;
+    } else if (u_.clip == GC_CLIP_ADAPTIVE && !chunk.is_part) {
+      const int64_t unit = segments_[chunk.segment].unit;
+      for (int64_t i = 0; i < chunk.count; i += unit) {
+        const ScaledSum grad = squares(chunk.offset + i, unit);
+        const double weights = kernels_.sum_squares(params(chunk.offset + i), 1, unit);
+        m.before.add(grad);
+        clip_unit(chunk.unit + i / unit, grad, weights, m.after, m.clipped);
+      }
+    } else {
+      m.before = squares(chunk.offset, chunk.count);
+      if (u_.clip == GC_CLIP_ADAPTIVE)
+        m.weights = kernels_.sum_squares(params(chunk.offset), 1, chunk.count);
+    }
+    return m;
+  }
+
+  // Brock et al. 2021, equation 3.
+  void clip_unit(int64_t unit, ScaledSum grad, double weights, ScaledSum& after,
+                 int64_t& clipped) const noexcept {
+    const Scaled largest = limit_ * std::max(std::sqrt(weights), u_.clip_eps);
+    const bool is_clipped = grad.root() > largest;
+    const Scaled scale = is_clipped ? largest / grad.root() : Scaled{1, 0};
+    set_factor(units_[unit].factor, scale);
+    after.add(is_clipped ? grad.scaled(scale) : grad);
+    clipped += is_clipped;
+  }
+
+  // Between the passes, on one thread: sums the norms and completes the rules.
+  void decide() noexcept {
+    ScaledSum unit;
+    double weights = 0;
+    for (int64_t s = 0; s < n_segments_; s++) tallies_[s] = {};
+    for (int64_t c = 0; c < layout_.chunks; c++) {
+      const Chunk& chunk = chunks_[c];
+      Tally& tally = tallies_[chunk.segment];
+      tally.before.add(measured_[c].before);
+      tally.after.add(measured_[c].after);
+      tally.clipped += measured_[c].clipped;
+      if (!chunk.is_part) continue;
+      unit.add(measured_[c].before);
+      weights += measured_[c].weights;
+      if (c + 1 < layout_.chunks && chunks_[c + 1].is_part && chunks_[c + 1].unit == chunk.unit)
+        continue;
+      clip_unit(chunk.unit, unit, weights, tally.after, tally.clipped);
+      unit = {};
+      weights = 0;
+    }
+    ScaledSum total;
+    for (int64_t s = 0; s < n_segments_; s++) total.add(tallies_[s].before);
+    const Scaled norm = total.root();
+    for (int64_t s = 0; s < n_segments_; s++) {
+      Tally& tally = tallies_[s];
+      if (u_.clip == GC_CLIP_GLOBAL) scale_segment(s, norm);
+      if (u_.clip == GC_CLIP_SEGMENT) scale_segment(s, tally.before.root());
+      if (tally.clipped == 0) tally.after = tally.before;
+    }
+    if (!std::isfinite(total.sum))
+      outcome_ = Outcome::not_finite;
+    else
+      outcome_ = is_representable() ? Outcome::done : Outcome::out_of_range;
+  }
+
+  void scale_segment(int64_t s, Scaled norm) noexcept {
+    const bool is_clipped = norm > limit_;
+    const Scaled scale = is_clipped ? limit_ / norm : Scaled{1, 0};
+    set_factor(rules_[s].factor, scale);
+    tallies_[s].clipped = is_clipped;
+    tallies_[s].after = tallies_[s].before.scaled(scale);
+  }
+
+  // Numbers times 2^grads_exponent may still be out of range where the clip left them alone.
+  bool is_representable() const noexcept {
+    const Scaled largest{1, std::numeric_limits<T>::max_exponent - 1};
+    for (int64_t s = 0; s < n_segments_; s++)
+      if (u_.grads_exponent != 0 && tallies_[s].after.root() > largest) return false;
+    return true;
+  }
+
+  UpdateSums update(const Chunk& chunk, int64_t clipped) const noexcept {
+    const UpdateRule<T>& rule = rules_[chunk.segment];
+    if (u_.clip != GC_CLIP_ADAPTIVE || (clipped == 0 && !chunk.is_part))
+      return update(rule, chunk.offset, chunk.count);
+    UpdateSums sums{};
+    const int64_t unit = std::min(segments_[chunk.segment].unit, chunk.count);
+    for (int64_t i = 0; i < chunk.count; i += unit) {
+      UpdateRule<T> own = rule;
+      const Factors<T>& factors = units_[chunk.unit + i / unit];
+      std::copy(factors.factor, factors.factor + 2, own.factor);
+      const UpdateSums part = update(own, chunk.offset + i, unit);
+      sums.update += part.update;
+      sums.param += part.param;
+    }
+    return sums;
+  }
+
+  UpdateSums update(const UpdateRule<T>& rule, int64_t offset, int64_t n) const noexcept {
+    const UpdateArrays<T> arrays{params(offset), grads(offset), moment(u_.first_moment, offset),
+                                 moment(u_.second_moment, offset), moment(u_.velocity, offset)};
+    return kernel()(rule, arrays, n);
+  }
+
+  typename OptimKernels<T>::Update kernel() const noexcept {
+    switch (u_.kind) {
+      case GC_SGD:
+        return u_.momentum > 0 ? kernels_.sgd_momentum : kernels_.sgd;
+      case GC_RMSPROP:
+        return kernels_.rmsprop[u_.centered != 0][u_.momentum > 0];
+      case GC_ADAGRAD:
+        return kernels_.adagrad;
+      case GC_LION:
+        return kernels_.lion;
+      default:
+        return kernels_.adam;
+    }
   }
 
   gc_update& u_;
-  const int64_t chunks_;
+  const gc_segment* const segments_;
+  const int64_t n_segments_;
+  const Layout layout_;
+  const Scaled limit_;
   const OptimKernels<T>& kernels_;
-  double* const squares_;   // [chunks] sums of squares of the gradient
-  UpdateSums* const sums_;  // [chunks]
-  int64_t exponent_ = 0;
-  double smallest_sum_ = 0;
-  bool usable_ = false;
-  UpdateRule<T> rule_{};
+  Chunk* const chunks_;         // [chunks]
+  Measured* const measured_;    // [chunks]
+  UpdateSums* const sums_;      // [chunks]
+  UpdateRule<T>* const rules_;  // [segments]
+  Tally* const tallies_;        // [segments]
+  Factors<T>* const units_;     // [units] adaptive: what to multiply each unit by
+  Outcome outcome_ = Outcome::done;
 };
+
+// Names the first element that is not finite.
+template <class T>
+[[noreturn]] void fail_not_finite(gc_update& u, const gc_segment* segments, int64_t n_segments) {
+  const T* const grads = static_cast<const T*>(u.grads);
+  for (int64_t s = 0; s < n_segments; s++)
+    for (int64_t i = segments[s].offset; i < segments[s].offset + segments[s].length; i++)
+      if (!std::isfinite(grads[i])) {
+        u.where = i;
+        fail(GC_NONFINITE,
+             "Element %lld of the gradient is %g; nothing was updated. Look for an overflow in the "
+             "forward pass or a learning rate that is too large.",
+             static_cast<long long>(i), static_cast<double>(grads[i]));
+      }
+  fail(GC_INTERNAL, "The norm of a finite gradient came out as not finite.");
+}
 
 template <class T>
 void run_step(gc_update& u) {
-  const Arena arena(Step<T>::bytes(u.n));
+  const gc_segment whole{0, u.n, 0, 1, 0, std::max<int64_t>(1, u.n), 0};
+  const gc_segment* const segments = u.segments ? u.segments : &whole;
+  const int64_t n_segments = u.segments ? u.n_segments : u.n > 0;
+  const Layout layout = lay_out(u, segments, n_segments, [](int64_t, const Chunk&) {});
+  const Arena arena(Step<T>::bytes(n_segments, layout));
   Carver memory(arena.data());
-  Step<T> step(u, memory);
-  // float64 squares leave the range above 1e154 and lose bits below 1e-154; a sum of 1e-280 has
-  // lost none. float32 squares fit.
-  if (step.run(0, std::is_same_v<T, double> ? 1e-280 : 0)) return;
-
-  const T* const grads = static_cast<const T*>(u.grads);
-  T largest = 0;
-  for (int64_t i = 0; i < u.n; i++) {
-    if (!std::isfinite(grads[i])) {
-      u.where = i;
-      fail(GC_NONFINITE,
-           "Element %lld of the gradient is %g; nothing was updated. Look for an overflow in the "
-           "forward pass or a learning rate that is too "
-           "large.",
-           static_cast<long long>(i), static_cast<double>(grads[i]));
-    }
-    largest = std::max(largest, std::abs(grads[i]));
+  Step<T> step(u, segments, n_segments, layout, memory);
+  switch (step.run()) {
+    case Outcome::done:
+      return step.report();
+    case Outcome::not_finite:
+      fail_not_finite<T>(u, segments, n_segments);
+    case Outcome::out_of_range:
+      fail(GC_INVALID,
+           "The gradient is its numbers times 2^%lld, and the clip leaves it beyond the range of "
+           "its dtype; nothing was updated. Bound every step with a maximal norm, as "
+           "gd.clip.GlobalNorm(max_norm) or gd.clip.ZScore(max_norm=...).",
+           static_cast<long long>(u.grads_exponent));
   }
-  if (!step.run(largest > 0 ? std::clamp(std::ilogb(largest), -1000, 1000) : 0, 0))
-    fail(GC_INTERNAL, "The norm of a finite gradient came out as not finite.");
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ from . import info as info
 from . import init as init
 from . import loss as loss
 from . import optim as optim
+from . import schedule as schedule
 from .api import GradientResult as GradientResult
 from .api import apply as apply
 from .api import release_memory as release_memory

@@ -18,6 +18,7 @@ __all__: list[str] = [
     "OP_TAPE",
     "TO_NOWHERE",
     "Call",
+    "GroupNorms",
     "Net",
     "Report",
     "Update",
@@ -32,6 +33,21 @@ __all__: list[str] = [
     "release_memory",
     "version",
 ]
+
+class GroupNorms:
+    """
+    Norms of the parameters of one group in the last update.
+    """
+    @property
+    def clipped(self) -> int: ...
+    @property
+    def clipped_norm_log10(self) -> float: ...
+    @property
+    def norm_log10(self) -> float: ...
+    @property
+    def param_norm(self) -> float: ...
+    @property
+    def update_norm(self) -> float: ...
 
 class Net:
     """
@@ -138,8 +154,20 @@ class Update:
         optimizer: str,
         params: numpy.ndarray,
         *,
+        segments: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+            ]
+        ],
+        groups: typing.SupportsInt | typing.SupportsIndex,
         first_moment: typing.Any = None,
         second_moment: typing.Any = None,
+        velocity: typing.Any = None,
     ) -> None: ...
     def run(
         self,
@@ -149,6 +177,18 @@ class Update:
         step: typing.SupportsInt | typing.SupportsIndex,
         threads: typing.SupportsInt | typing.SupportsIndex = 0,
     ) -> bool: ...
+    def set_clip(
+        self,
+        name: str,
+        *,
+        limit: typing.SupportsFloat | typing.SupportsIndex,
+        exponent: typing.SupportsInt | typing.SupportsIndex,
+        eps: typing.SupportsFloat | typing.SupportsIndex,
+    ) -> None: ...
+    @property
+    def alpha(self) -> float: ...
+    @alpha.setter
+    def alpha(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
     @property
     def beta1(self) -> float: ...
     @beta1.setter
@@ -158,9 +198,11 @@ class Update:
     @beta2.setter
     def beta2(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
     @property
-    def clip_scale(self) -> float: ...
+    def centered(self) -> int: ...
+    @centered.setter
+    def centered(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
     @property
-    def clipped(self) -> bool: ...
+    def clip_scale(self) -> float: ...
     @property
     def dampening(self) -> float: ...
     @dampening.setter
@@ -170,15 +212,15 @@ class Update:
     @eps.setter
     def eps(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
     @property
-    def grad_norm_log10(self) -> float: ...
+    def groups(self) -> list[GroupNorms]: ...
     @property
     def lr(self) -> float: ...
     @lr.setter
     def lr(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
     @property
-    def max_norm(self) -> float: ...
-    @max_norm.setter
-    def max_norm(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    def lr_decay(self) -> float: ...
+    @lr_decay.setter
+    def lr_decay(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
     @property
     def momentum(self) -> float: ...
     @momentum.setter
@@ -188,13 +230,9 @@ class Update:
     @nesterov.setter
     def nesterov(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
     @property
-    def param_norm(self) -> float: ...
+    def segments_clipped(self) -> list[int]: ...
     @property
-    def update_norm(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @weight_decay.setter
-    def weight_decay(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    def total(self) -> GroupNorms: ...
     @property
     def where(self) -> int: ...
 

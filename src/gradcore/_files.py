@@ -44,7 +44,7 @@ def remove_stale(target: Path) -> None:
 class FolderLock:
     """Holds a folder for this process until release, or until the process is gone.
 
-    Raises BlockingIOError if another one holds it. On systems without flock nothing is held.
+    Raises BlockingIOError if another one holds it. Nothing is held where there is no flock.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,13 +53,15 @@ class FolderLock:
             return
         import fcntl
 
-        handle = os.open(folder, os.O_RDONLY)
+        self._handle = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BaseException:
-            os.close(handle)
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
             raise
-        self._handle = handle
+        except OSError:
+            # Some network file systems lock nothing; a run there is as safe as its user is.
+            self.release()
 
     def release(self) -> None:
         if self._handle is not None:

@@ -52,6 +52,10 @@ class Interrupts:
             self._pending = False
             raise KeyboardInterrupt
 
+    def ignore(self) -> None:
+        """From here on signals that come change nothing: what is left to do is to save."""
+        self._depth += 1
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._depth:
             self._pending = True

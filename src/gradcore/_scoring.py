@@ -52,7 +52,7 @@ def _loss(updater: Updater, validation: Validation, params: Params) -> float:
     total = weights = 0.0
     carried: Carried = None
     for batch in _batches(validation):
-        start = start_state(batch, carried)
+        start = start_state(updater.net, batch, carried)
         weight = total_weight(updater.loss, batch)
         if weight != 0.0:
             loss = value(

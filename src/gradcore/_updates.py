@@ -14,9 +14,10 @@ from .data import Batch
 from .errors import ArgumentError, DTypeError
 from .layers import Stack
 from .loss import Loss, LossFunction
-from .optim import Optimizer, StepReport
+from .optim import Accumulator, Average, Optimizer, StepReport
 from .params import Grads, Params
-from .state import LayerState, flatten
+from .schedule import Schedule
+from .state import LayerState
 
 __all__ = ["Carried", "Gathered", "Updater", "start_state"]
 
@@ -40,8 +41,8 @@ class Updater:
     params: Params
     optimizer: Optimizer
     loss: Loss | LossFunction
-    schedule: Any
-    average: Any
+    schedule: Schedule | None
+    average: Average | None
     accumulate: int
     seed: int
     memory: int | str | None
@@ -54,7 +55,7 @@ class Updater:
 
     def gather(self, take: Callable[[], Batch | None], carried: Carried) -> Gathered:
         """Takes batches until `accumulate` of them count; changes nothing."""
-        mean = _Mean(isinstance(self.loss, Loss) and self.loss.reduction == "sum")
+        mean = _Mean(self.params, isinstance(self.loss, Loss) and self.loss.reduction == "sum")
         while mean.count < self.accumulate:
             batch = take()
             if batch is None:
@@ -66,21 +67,16 @@ class Updater:
 
     def step(self, grads: Grads) -> tuple[StepReport, float]:
         """Updates parameters and average; returns the report and the rate that it was done with."""
-        base = self.optimizer.lr
-        factor = 1.0 if self.schedule is None else self.schedule.factor(self.optimizer.steps)
-        self.optimizer.lr = base * factor
-        try:
-            rate = self.optimizer.lr
-            report = self.optimizer.step(grads, threads=self.threads)
-        finally:
-            self.optimizer.lr = base
+        optimizer, schedule = self.optimizer, self.schedule
+        factor = 1.0 if schedule is None else schedule.factor(optimizer.steps)
+        report = optimizer.step(grads, lr_factor=factor, threads=self.threads)
         if self.average is not None:
             self.average.update()
-        return report, rate
+        return report, optimizer.lr * factor
 
     def _add(self, batch: Batch, carried: Carried, mean: _Mean) -> Carried:
         """Adds the gradient of a batch to the mean; returns the state for the next batch."""
-        start = start_state(batch, carried)
+        start = start_state(self.net, batch, carried)
         random = self._random(mean.count)
         # The sum costs a pass over the weights, and is 1 by far the most of the time.
         counts = self.accumulate > 1 or batch.weight is not None
@@ -147,16 +143,16 @@ class Updater:
             "train": True,
         }
 
-    def flat_state(self, carried: Carried) -> dict[str, Any]:
-        """A carried state as a state dictionary."""
-        if carried is None:
-            return {}
-        batch = carried[0].h.shape[0]
-        return {"batch": batch, "flat": flatten(self.net, batch, self.params.dtype, carried)}
 
-
-def start_state(batch: Batch, carried: Carried) -> Carried:
+def start_state(net: Stack, batch: Batch, carried: Carried) -> Carried:
     """Where a batch starts; raises ArgumentError if it continues and nothing was kept."""
+    both_ways = any(getattr(layer, "bidirectional", False) for layer in net.recurrent)
+    if both_ways and (batch.continues or batch.keep is not None):
+        raise ArgumentError(
+            "the state of a bidirectional layer cannot be carried from one window to the next: it "
+            "comes from the steps behind them as well. Train on whole sequences, as "
+            "gradcore.data.Sequences gives them."
+        )
     if not batch.continues:
         return None if batch.state is None else tuple(batch.state)
     if batch.state is not None:
@@ -172,36 +168,37 @@ def start_state(batch: Batch, carried: Carried) -> Carried:
 class _Mean:
     """The weighted mean (or the sum) of losses and gradients of some batches."""
 
-    def __init__(self, total: bool) -> None:
-        self.total = total
-        self.count = 0
-        self.losses: list[tuple[float, float]] = []
-        self.grads: list[tuple[Grads, float]] = []
+    def __init__(self, params: Params, total: bool) -> None:
+        self._total, self._params = total, params
+        self._losses: list[tuple[float, float]] = []
+        self._single: Grads | None = None
+        self._sum: Accumulator | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self._losses)
 
     def add(self, loss: float, grads: Grads, weight: float) -> None:
-        self.count += 1
-        self.losses.append((loss, weight))
-        self.grads.append((grads, weight))
+        weight = 1.0 if self._total else weight
+        if self._losses and self._sum is None:
+            self._sum = Accumulator(self._params)
+            assert self._single is not None
+            self._sum.add(self._single, self._losses[0][1])
+        if self._sum is None:
+            # A single batch keeps its bits, and is by far the most usual.
+            self._single = grads
+        else:
+            self._sum.add(grads, weight)
+        self._losses.append((loss, weight))
 
     def loss(self) -> float:
-        if not self.losses:
-            return 0.0
-        if len(self.losses) == 1:
-            return self.losses[0][0]
-        if self.total:
-            return sum(loss for loss, _ in self.losses)
-        return sum(loss * w for loss, w in self.losses) / sum(w for _, w in self.losses)
+        if self.count < 2:
+            return self._losses[0][0] if self._losses else 0.0
+        total = sum(loss * weight for loss, weight in self._losses)
+        return total if self._total else total / sum(weight for _, weight in self._losses)
 
     def take(self) -> Grads | None:
-        if not self.grads:
-            return None
-        if len(self.grads) == 1:
-            return self.grads[0][0]
-        first = self.grads[0][0]
-        exponent = max(grads.exponent for grads, _ in self.grads)
-        total = 1.0 if self.total else sum(weight for _, weight in self.grads)
-        flat = np.zeros(first.flat.shape)
-        for grads, weight in self.grads:
-            part = 1.0 if self.total else weight / total
-            flat += np.ldexp(grads.flat.astype(np.float64), grads.exponent - exponent) * part
-        return Grads(first.net, flat.astype(first.dtype), exponent)
+        if self._sum is None:
+            return self._single
+        mean = self._sum.take()
+        return Grads(mean.net, mean.flat * self.count, mean.exponent) if self._total else mean

@@ -1,16 +1,43 @@
-"""Ways to clip a gradient before an optimizer takes its step."""
+"""Ways to clip a gradient before an optimizer takes its step.
+
+All act on the true gradient, its numbers times 2**exponent, and only on parameters that are not
+frozen. An optimizer takes one: `gd.optim.Adam(params, clip=gd.clip.GlobalNorm(1.0))`.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import ClassVar
 
-from ._checks import float_in, store
+from ._checks import float_in, positive_int, store
+from ._state_dict import StateDict, StateReader
 
-__all__ = ["GlobalNorm"]
+__all__ = ["Adaptive", "Clip", "GlobalNorm", "ParameterNorm", "Value", "ZScore"]
 
 
 @dataclass(frozen=True)
-class GlobalNorm:
+class Clip:
+    """What all clips have in common; use one of those below."""
+
+    core_name: ClassVar[str]
+
+    @property
+    def core_eps(self) -> float:
+        """What the core calls clip_eps."""
+        return 1.0
+
+    def core_limit(self, running: RunningNorm | None) -> tuple[float, int]:
+        """The limit of the next step, as a number and a power of two."""
+        raise NotImplementedError
+
+    def start(self) -> RunningNorm | None:
+        """A fresh state, for clips that have one."""
+        return None
+
+
+@dataclass(frozen=True)
+class GlobalNorm(Clip):
     """Scales the whole gradient down to norm max_norm where its Euclidean norm is larger.
 
     The direction is kept. As torch.nn.utils.clip_grad_norm_, without the 1e-6 it adds to the norm.
@@ -18,6 +45,168 @@ class GlobalNorm:
     """
 
     max_norm: float
+    core_name: ClassVar[str] = "global"
 
     def __post_init__(self) -> None:
         store(self, "max_norm", float_in("GlobalNorm.max_norm", self.max_norm, 0, open_low=True))
+
+    def core_limit(self, running: RunningNorm | None) -> tuple[float, int]:
+        """max_norm."""
+        return self.max_norm, 0
+
+
+@dataclass(frozen=True)
+class ParameterNorm(Clip):
+    """Scales the gradient of each parameter array down to norm max_norm where it is larger.
+
+    The direction is kept within an array and not between arrays. As
+    torch.nn.utils.clip_grad_norm_ called for one parameter after the other.
+    """
+
+    max_norm: float
+    core_name: ClassVar[str] = "segment"
+
+    def __post_init__(self) -> None:
+        store(self, "max_norm", float_in("ParameterNorm.max_norm", self.max_norm, 0, open_low=True))
+
+    def core_limit(self, running: RunningNorm | None) -> tuple[float, int]:
+        """max_norm."""
+        return self.max_norm, 0
+
+
+@dataclass(frozen=True)
+class Value(Clip):
+    """Brings every element of the gradient into [-max_value, max_value].
+
+    As torch.nn.utils.clip_grad_value_. The direction is not kept. With an exponent the true
+    elements are clipped: a huge gradient becomes +-max_value by its signs, a tiny one 0.
+    """
+
+    max_value: float
+    core_name: ClassVar[str] = "value"
+
+    def __post_init__(self) -> None:
+        store(self, "max_value", float_in("Value.max_value", self.max_value, 0, open_low=True))
+
+    def core_limit(self, running: RunningNorm | None) -> tuple[float, int]:
+        """max_value."""
+        return self.max_value, 0
+
+
+@dataclass(frozen=True)
+class Adaptive(Clip):
+    """Scales the gradient of each unit to norm clipping * max(|w|, eps) where it is larger.
+
+    A unit is a row of a matrix (the weights into one gate or output, the embedding of one token)
+    or a whole vector; |w| is the norm of its parameters. The direction is kept within a unit.
+    Reference: Brock et al. 2021, equation 3. They leave the last layer unclipped; here all are.
+    """
+
+    clipping: float = 0.01
+    eps: float = 1e-3
+    core_name: ClassVar[str] = "adaptive"
+
+    def __post_init__(self) -> None:
+        store(self, "clipping", float_in("Adaptive.clipping", self.clipping, 0, open_low=True))
+        store(self, "eps", float_in("Adaptive.eps", self.eps, 0, open_low=True))
+
+    @property
+    def core_eps(self) -> float:
+        """eps."""
+        return self.eps
+
+    def core_limit(self, running: RunningNorm | None) -> tuple[float, int]:
+        """clipping."""
+        return self.clipping, 0
+
+
+@dataclass(frozen=True)
+class ZScore(Clip):
+    """Scales a gradient whose log-norm is an outlier of its own past down to where it is none.
+
+    With mean m and standard deviation s of ln|g| over the steps so far, a gradient with
+    ln|g| > m + threshold*s is scaled to norm exp(m + threshold*s). The first `warmup` steps give
+    m and s as plain mean and deviation and are not clipped; then m = decay*m + (1-decay)*x and
+    s**2 = decay*s**2 + (1-decay)*(x-m)**2, where x is ln|g| after clipping, so that one spike
+    moves them little and a lasting change of level is followed. s is taken as min_deviation at
+    least: gradients that hardly vary would otherwise be clipped for ever. Zero gradients are not
+    counted. max_norm, if given, bounds the norm as GlobalNorm does, also during the warm-up;
+    without it a gradient beyond the range of its dtype is an ArgumentError while nothing clips it.
+    m and s belong to the optimizer and its state dict.
+
+    Reference: ZClip, Kumar et al. 2025, section 3, with these differences: the logarithm, because
+    norms over long sequences spread over orders of magnitude (percentiles of the norm, Seetharaman
+    et al. 2020 (AutoClip), answer the same need); an outlier is scaled to the threshold itself.
+    """
+
+    threshold: float = 2.5
+    decay: float = 0.97
+    warmup: int = 25
+    min_deviation: float = 0.01
+    max_norm: float | None = None
+    core_name: ClassVar[str] = "global"
+
+    def __post_init__(self) -> None:
+        store(self, "threshold", float_in("ZScore.threshold", self.threshold, 0, open_low=True))
+        store(self, "decay", float_in("ZScore.decay", self.decay, 0, 1))
+        store(self, "warmup", positive_int("ZScore.warmup", self.warmup))
+        deviation = float_in("ZScore.min_deviation", self.min_deviation, 0, open_low=True)
+        store(self, "min_deviation", deviation)
+        if self.max_norm is not None:
+            store(self, "max_norm", float_in("ZScore.max_norm", self.max_norm, 0, open_low=True))
+
+    def start(self) -> RunningNorm:
+        """Nothing seen."""
+        return RunningNorm()
+
+    def core_limit(self, running: RunningNorm | None) -> tuple[float, int]:
+        """The smaller of exp(m + threshold*s) and max_norm; infinity during a bare warm-up."""
+        assert running is not None
+        fixed = math.inf if self.max_norm is None else self.max_norm
+        if running.count < self.warmup:
+            return fixed, 0
+        deviation = max(math.sqrt(running.variance), self.min_deviation)
+        log = running.mean + self.threshold * deviation
+        if log >= math.log(fixed):
+            return fixed, 0
+        exponent = math.floor(log / math.log(2.0))
+        return math.exp(log - exponent * math.log(2.0)), exponent
+
+    def observe(self, running: RunningNorm, clipped_norm_log10: float) -> None:
+        """Counts a step by log10 of its norm after clipping."""
+        if clipped_norm_log10 == -math.inf:
+            return
+        x = clipped_norm_log10 * math.log(10.0)
+        running.count += 1
+        if running.count <= self.warmup:
+            before = x - running.mean
+            running.mean += before / running.count
+            running.variance += (before * (x - running.mean) - running.variance) / running.count
+        else:
+            running.mean = self.decay * running.mean + (1 - self.decay) * x
+            spread = (x - running.mean) ** 2
+            running.variance = self.decay * running.variance + (1 - self.decay) * spread
+
+
+@dataclass
+class RunningNorm:
+    """Mean and variance of the logarithm of the gradient's norm over `count` steps."""
+
+    count: int = 0
+    mean: float = 0.0
+    variance: float = 0.0
+
+    def state_dict(self) -> StateDict:
+        """Plain numbers."""
+        return {
+            "kind": "running_norm",
+            "count": self.count,
+            "mean": self.mean,
+            "variance": self.variance,
+        }
+
+    @classmethod
+    def loaded(cls, state: object) -> RunningNorm:
+        """From what state_dict returned; raises ArgumentError or DTypeError naming the key."""
+        read = StateReader("ZScore", state, "running_norm", ("count", "mean", "variance"))
+        return cls(read.integer("count"), read.number("mean"), read.number("variance", 0.0))

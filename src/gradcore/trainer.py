@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ._checks import flag, integer, positive_int
 from ._feed import Data, feed_of
@@ -20,9 +19,10 @@ from .data import Batch, Source
 from .errors import ArgumentError, DTypeError
 from .layers import Stack
 from .loss import Loss, LossFunction, resolve
-from .optim import Optimizer
+from .optim import Average, Optimizer
 from .params import Params
 from .runs import RunFolder
+from .schedule import Plateau, Schedule, WarmUp
 
 __all__ = ["FitReport", "Trainer"]
 
@@ -54,6 +54,10 @@ class FitReport:
 class Trainer:
     """Trains a net on arrays, streams or batches of one's own; deterministic by seed.
 
+    trainer = gd.Trainer(net, params, gd.optim.Adam(params, 1e-3), loss="cross_entropy")
+    data = gd.data.Sequences(x, y, batch_size=32)
+    trainer.fit(data, epochs=20, validation=held_out, patience=5, run="runs/first", resume=True)
+
     loss, memory, threads: as for value_and_grad. optimizer: made with params. schedule: of
     gradcore.schedule; multiplies the optimizer's rate. average: a gradcore.optim.Average of params;
     evaluations and the best checkpoint use it. accumulate: batches per update, weighted by the
@@ -69,8 +73,8 @@ class Trainer:
         optimizer: Optimizer,
         *,
         loss: str | Loss | LossFunction,
-        schedule: Any = None,
-        average: Any = None,
+        schedule: Schedule | None = None,
+        average: Average | None = None,
         accumulate: int = 1,
         seed: int = 0,
         memory: int | str | None = None,
@@ -82,6 +86,12 @@ class Trainer:
             raise DTypeError(f"optimizer must be a gradcore.optim one; got {optimizer!r}.")
         if optimizer.params is not params:
             raise ArgumentError("optimizer must have been made with the params of the trainer.")
+        if schedule is not None and not isinstance(schedule, Schedule):
+            raise DTypeError(f"schedule must be a gradcore.schedule one; got {schedule!r}.")
+        if average is not None and not isinstance(average, Average):
+            raise DTypeError(f"average must be a gradcore.optim.Average; got {average!r}.")
+        if average is not None and average._source is not params:
+            raise ArgumentError("average must have been made with the params of the trainer.")
         self.quiet = flag("quiet", quiet)
         self._updater = Updater(
             net,
@@ -140,9 +150,9 @@ class Trainer:
         with maximise. patience: stop after so many evaluations in a row without a better one.
 
         run: a folder that gets metrics.jsonl (a line per update), last.safetensors (to resume;
-        every `save_every` updates, by default as `every`, and every five minutes) and
-        best.safetensors (the parameters of the best score). gradcore.load reads both. Files are
-        replaced whole: a process killed at any moment loses the updates since the last of them.
+        once a minute, and every `save_every` updates if given) and best.safetensors (the parameters
+        of the best score). gradcore.load reads both. Files are replaced whole: a process killed at
+        any moment loses the updates since the last of them.
         resume: go on with the run of that folder, with the same net, optimizer, seed and data, to
         the same bits as if it had never stopped; steps, epochs and minutes count from its start.
         Starts anew if there is no run. An iterable must give the same batches from its start; those
@@ -157,6 +167,8 @@ class Trainer:
         limits = Limits.of(steps, epochs, minutes, patience)
         if flag("resume", resume) and run is None:
             raise ArgumentError("resume=True needs run, the folder of the run to go on with.")
+        for name, source in (("data", data), ("validation", validation)):
+            _check_dtype(name, source, self.params)
         feed = feed_of(data, limits.epochs)
         carried = self._carried[1] if self._carried[0] is data else None
         folder = None if run is None else RunFolder(run)
@@ -167,12 +179,14 @@ class Trainer:
                 limits,
                 score=scorer(self._updater, validation, evaluate),
                 every=positive_int("every", every),
-                save_every=positive_int("save_every", every if save_every is None else save_every),
+                save_every=None if save_every is None else positive_int("save_every", save_every),
                 maximise=flag("maximise", maximise),
                 folder=folder,
                 carried=carried,
             )
-            if limits.patience is not None and fit.score is None:
+            if fit.score is not None:
+                _check_direction(self._updater.schedule, fit.maximise)
+            elif limits.patience is not None:
                 raise ArgumentError("patience needs a score: pass validation or evaluate.")
             with progress(self.quiet) as show, Interrupts() as interrupts:
                 stopped = fit.run(resume, show, interrupts)
@@ -189,4 +203,25 @@ class Trainer:
             best_step=fit.place.best_step,
             stopped=stopped,
             run=None if folder is None else folder.folder,
+        )
+
+
+def _check_dtype(name: str, source: object, params: Params) -> None:
+    given = source.float_dtype if isinstance(source, Source) else None
+    if given is not None and given != params.dtype:
+        raise DTypeError(
+            f"{name} gives its floats as {given}, and the parameters are {params.dtype}. Pass "
+            f"dtype={str(params.dtype)!r} to {type(source).__name__}."
+        )
+
+
+def _check_direction(schedule: Schedule | None, maximise: bool) -> None:
+    """A Plateau must look for the same direction as the fit, also behind a warm-up."""
+    while isinstance(schedule, WarmUp):
+        schedule = schedule.then
+    wanted = "max" if maximise else "min"
+    if isinstance(schedule, Plateau) and schedule.mode != wanted:
+        raise ArgumentError(
+            f"schedule.Plateau must have mode={wanted!r} where maximise={maximise}; it has "
+            f"mode={schedule.mode!r}."
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,14 @@ class Place:
     @property
     def best(self) -> float | None:
         """The best score so far."""
-        return next((score for step, score in self.evaluations if step == self.best_step), None)
+        found = reversed(self.evaluations)
+        return next((score for step, score in found if step == self.best_step), None)
 
     @property
     def since_best(self) -> int:
         """Evaluations after the best one."""
-        steps = [step for step, _ in self.evaluations]
-        return sum(step > (self.best_step or 0) for step in steps)
+        later = takewhile(lambda pair: pair[0] != self.best_step, reversed(self.evaluations))
+        return sum(1 for _ in later)
 
     @classmethod
     def from_json(cls, values: Any) -> Place:
@@ -66,8 +68,9 @@ class Place:
         place.evaluations = [_evaluation(pair, place.step) for pair in place.evaluations]
         if place.best_step is not None and place.best is None:
             raise CheckpointError("the best evaluation is none of the evaluations")
-        if place.line is not None and not isinstance(place.line, dict):
-            raise CheckpointError("the line of metrics is not an object")
+        line = place.line
+        if line is not None and (not isinstance(line, dict) or line.get("step") != place.step):
+            raise CheckpointError("the line of metrics is not one of the last update")
         return place
 
 

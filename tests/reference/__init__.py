@@ -2,7 +2,7 @@
 
 rnn, lstm, gru: the elementwise mathematics of one step, forward, backward and tangent.
 skip: skip connections through time. pipeline: whole nets. losses: losses and their slopes.
-scaled: gradients too large or too small for a double.
+scaled: gradients too large or too small for a double. lion, clips: what torch.optim has not.
 
 Nets and layers are read through the attributes of gradcore's descriptions, parameters are a
 dict from gradcore's names to arrays. Everything forward also runs on complex numbers, so that

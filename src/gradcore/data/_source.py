@@ -40,6 +40,11 @@ class Source(ABC):
     def describe(self) -> dict[str, Any]:
         """Settings that decide the batches, as JSON values; a resumed run compares them."""
 
+    @property
+    def float_dtype(self) -> np.dtype[Any] | None:
+        """The dtype of floats in the batches, None if there are none or it is not known."""
+        return None
+
     def take(self) -> Batch:
         """The batch at the current place, which moves to the next one."""
         taken = self.batch(self.epoch, self.position)

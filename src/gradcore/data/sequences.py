@@ -84,6 +84,12 @@ class Sequences(Source):
         """Steps of every sequence, (N,)."""
         return self._x.lengths
 
+    @property
+    def float_dtype(self) -> np.dtype[Any] | None:
+        y = self._y.kind if isinstance(self._y, _Part) else self._y.dtype
+        some = not self._x.integers or y.kind == "f" or self._weight is not None
+        return self._dtype if some else None
+
     def __len__(self) -> int:
         whole, rest = divmod(self._x.count, self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
@@ -148,6 +154,11 @@ class Sequences(Source):
     def _targets(self, y: Any) -> _Part | NDArray[Any]:
         count = self._x.count
         if not self._last:
+            if np.ndim(y) == 1 if is_array(y) else _all_scalars(y):
+                raise ShapeError(
+                    "y has one value per sequence, and one per step is needed. With a loss that "
+                    "looks at the last step (step='last'), pass step='last' here as well."
+                )
             part = _Part.make("y", y, self._x.lengths if is_array(y) else None)
             _same_layout("y", part, self._x, 'For one target per sequence, pass step="last".')
             return part
@@ -162,9 +173,7 @@ class Sequences(Source):
     def _weights(self, weight: Any) -> _Part | NDArray[Any] | None:
         if weight is None:
             return None
-        single = is_array(weight) and weight.ndim == 1
-        single = single or (not is_array(weight) and all(np.ndim(w) == 0 for w in weight))
-        if single:
+        if np.ndim(weight) == 1 if is_array(weight) else _all_scalars(weight):
             array = array_of("weight", weight).astype(self._dtype)
             if array.shape != (self._x.count,):
                 raise ShapeError(
@@ -243,10 +252,11 @@ class _Part:
             return _Part(name, array, np.full(count, steps, np.int64))
         given = array_of("lengths", lengths)
         if given.shape != (count,) or given.dtype.kind not in "iu":
-            hint = " Time comes first: pass y.swapaxes(0, 1)." * (array.shape[0] == len(given))
+            swapped = given.shape == array.shape[:1]
+            hint = f" Time comes first: pass {name}.swapaxes(0, 1)." * swapped
             raise ShapeError(
                 f"lengths must be one integer per sequence, and {name} has {count} sequences; got "
-                f"{given.dtype} of shape {given.shape}.{hint.replace('y.', name + '.')}"
+                f"{given.dtype} of shape {given.shape}.{hint}"
             )
         wrong = np.flatnonzero((given < 1) | (given > steps))
         if wrong.size:
@@ -267,6 +277,10 @@ class _Part:
         for column, row in enumerate(rows):
             padded[: lengths[column], column] = self.arrays[row]
         return cast(padded, dtype)
+
+
+def _all_scalars(value: Any) -> bool:
+    return isinstance(value, Sequence) and all(np.ndim(item) == 0 for item in value)
 
 
 def _same_layout(name: str, part: _Part, x: _Part, hint: str) -> None:

@@ -88,6 +88,12 @@ class Stream(Source):
                 f"{self.lane_steps}; got {self.burn_in}."
             )
 
+    @property
+    def float_dtype(self) -> np.dtype[Any] | None:
+        weighted = self._weight is not None or self.burn_in > 0 or self.k2 > self.k1
+        some = weighted or "f" in (self._x.dtype.kind, self._y.dtype.kind)
+        return self._dtype if some else None
+
     def __len__(self) -> int:
         return -(-self.lane_steps // self.k1)
 

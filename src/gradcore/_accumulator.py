@@ -1,0 +1,124 @@
+"""Accumulation of gradients over several batches."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ._checks import float_in
+from ._state_dict import StateDict, StateReader
+from .errors import ArgumentError, DTypeError, ShapeError
+from .params import Grads, Params
+
+__all__ = ["Accumulator"]
+
+
+class Accumulator:
+    """Weighted mean of the gradients of several batches, for one step of the optimizer.
+
+    params: those the gradients belong to. The sum is kept in float64 with an exponent of its own,
+    so gradients beyond the range of their dtype add up as others do: what is 2**1000 times smaller
+    than the largest counts as 0.
+    """
+
+    def __init__(self, params: Params) -> None:
+        if not isinstance(params, Params):
+            raise DTypeError(f"params must be gradcore.Params; got {type(params).__name__}.")
+        self._net, self._dtype = params.net, params.dtype
+        self._sum = np.zeros(params.flat.shape)
+        self._exponent = 0  # the true sum is _sum * 2**_exponent
+        self._weight = 0.0
+        self._count = 0
+
+    @property
+    def count(self) -> int:
+        """Gradients added since the last take()."""
+        return self._count
+
+    def add(self, grads: Grads, weight: float = 1.0) -> None:
+        """Adds weight * grads; weight is 0 or more, as the number of loss terms of the batch.
+
+        Raises ShapeError, DTypeError or ArgumentError; nothing was added then.
+        """
+        if not isinstance(grads, Grads):
+            raise DTypeError(f"grads must be gradcore.Grads; got {type(grads).__name__}.")
+        if grads.net != self._net or grads.dtype != self._dtype:
+            raise ShapeError(
+                f"grads must be laid out like the params, {self._dtype} for {self._net}; they are "
+                f"{grads.dtype} for {grads.net}."
+            )
+        weight = float_in("weight", weight, 0.0)
+        if self._count == 0:
+            self._exponent = grads.exponent
+        elif grads.exponent > self._exponent:
+            np.ldexp(self._sum, _shift(self._exponent - grads.exponent), out=self._sum)
+            self._exponent = grads.exponent
+        term = grads.flat.astype(np.float64)
+        if grads.exponent < self._exponent:
+            np.ldexp(term, _shift(grads.exponent - self._exponent), out=term)
+        if weight != 1.0:
+            term *= weight
+        self._sum += term
+        self._weight += weight
+        self._count += 1
+
+    def take(self) -> Grads:
+        """The weighted mean; the next add() starts afresh.
+
+        It carries an exponent only where its numbers would leave the range of the dtype.
+        Raises ArgumentError if nothing was added or all weights are 0.
+        """
+        if self._weight == 0.0:
+            raise ArgumentError(
+                "take() needs gradients with a weight above 0; "
+                f"{self._count} were added, of weight 0 together. Call add(grads) first."
+            )
+        mean = self._sum / self._weight
+        exponent = 0
+        if self._exponent != 0:
+            mean, exponent = _folded(mean, self._exponent, self._dtype == np.float32)
+        self._sum.fill(0.0)
+        self._exponent, self._weight, self._count = 0, 0.0, 0
+        return Grads(self._net, mean.astype(self._dtype), exponent)
+
+    def state_dict(self) -> StateDict:
+        """What was added since the last take()."""
+        return {
+            "kind": "accumulator",
+            "sum": self._sum.copy(),
+            "exponent": self._exponent,
+            "weight": self._weight,
+            "count": self._count,
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continues from there.
+
+        Raises ArgumentError, DTypeError or ShapeError naming the key; nothing has changed then.
+        """
+        keys = ("sum", "exponent", "weight", "count")
+        read = StateReader("Accumulator", state, "accumulator", keys)
+        total = read.array("sum", self._sum)
+        exponent = read.integer("exponent", -(2**62))
+        weight, count = read.number("weight", 0.0), read.integer("count")
+        np.copyto(self._sum, total)
+        self._exponent, self._weight, self._count = exponent, weight, count
+
+
+def _shift(exponent: int) -> int:
+    """What np.ldexp takes: beyond 4000 all is 0 in any case."""
+    return max(-4000, min(4000, exponent))
+
+
+def _folded(
+    mean: np.ndarray[tuple[int, ...], np.dtype[np.float64]], exponent: int, single: bool
+) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float64]], int]:
+    """mean * 2**exponent with exponent 0 if its largest number is well in range, else near 1."""
+    largest = float(np.max(np.abs(mean)))
+    if largest == 0.0 or not math.isfinite(largest):
+        return mean, 0
+    size = math.frexp(largest)[1]
+    low, high = (-40, 120) if single else (-400, 1000)
+    kept = 0 if low <= size + exponent <= high else exponent + size
+    return np.ldexp(mean, _shift(exponent - kept)), kept

@@ -1,0 +1,234 @@
+"""Learning-rate schedules: factors of the base rate by the number of the update.
+
+`factor(step)` is for the update number `step`, counted from 0: pass `optimizer.steps`, as in
+`optimizer.step(grads, lr_factor=schedule.factor(optimizer.steps))`; a Trainer does it for you.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ._checks import choice, finite_float, float_in, integer, positive_int
+from ._state_dict import StateDict, StateReader
+from .errors import ArgumentError, DTypeError
+
+__all__ = ["Constant", "Cosine", "Plateau", "Schedule", "Step", "WarmUp"]
+
+
+class Schedule:
+    """What all schedules have in common; use one of those below."""
+
+    kind = ""
+
+    def factor(self, step: int) -> float:
+        """What multiplies the base rate for update number `step`, counted from 0."""
+        number = integer("step", step)
+        if number < 0:
+            raise ArgumentError(f"step counts from 0; got {number}.")
+        return self._factor(number)
+
+    def _factor(self, step: int) -> float:
+        raise NotImplementedError
+
+    def observe(self, score: float) -> None:
+        """Tells the schedule how an evaluation came out; only Plateau minds."""
+        finite_or_nan(score)
+
+    def state_dict(self) -> StateDict:
+        """What factor() depends on besides the options; for most schedules nothing."""
+        return {"kind": self.kind}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continues from there; options are the object's own.
+
+        Raises ArgumentError or DTypeError naming the key; nothing has changed then.
+        """
+        StateReader(type(self).__name__, state, self.kind, ())
+
+
+class Constant(Schedule):
+    """The base rate, times `value`."""
+
+    kind = "constant"
+
+    def __init__(self, value: float = 1.0) -> None:
+        self.value = float_in("Constant.value", value, 0.0)
+
+    def _factor(self, step: int) -> float:
+        return self.value
+
+
+class WarmUp(Schedule):
+    """A straight line from `start` at update 0 to 1 at update `steps`, and `then` from there.
+
+    start: None is 1 / (steps + 1), as if the line had begun at 0 one update before. then: another
+    schedule, which counts its updates from the end of the warm-up; None keeps the base rate.
+    As torch.optim.lr_scheduler.LinearLR(start_factor=start, total_iters=steps), with SequentialLR.
+    Reference: Goyal et al. 2017, section 2.2.
+    """
+
+    kind = "warm_up"
+
+    def __init__(
+        self, steps: int, then: Schedule | None = None, *, start: float | None = None
+    ) -> None:
+        self.steps = positive_int("WarmUp.steps", steps)
+        if then is not None and not isinstance(then, Schedule):
+            raise DTypeError(f"WarmUp.then must be a gradcore.schedule or None; got {then!r}.")
+        self.then = Constant() if then is None else then
+        default = 1.0 / (self.steps + 1)
+        self.start = default if start is None else float_in("WarmUp.start", start, 0.0)
+
+    def _factor(self, step: int) -> float:
+        if step >= self.steps:
+            return self.then.factor(step - self.steps)
+        return self.start + (1.0 - self.start) * step / self.steps
+
+    def observe(self, score: float) -> None:
+        """Passes the score on to `then`."""
+        self.then.observe(score)
+
+    def state_dict(self) -> StateDict:
+        """The state of `then`."""
+        return {"kind": self.kind, "then": self.then.state_dict()}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continues from there; options are the object's own."""
+        self.then.load_state_dict(StateReader("WarmUp", state, self.kind, ("then",))["then"])
+
+
+class Cosine(Schedule):
+    """Half a cosine from 1 at update 0 to `final` at update `steps`, constant from there.
+
+    As torch.optim.lr_scheduler.CosineAnnealingLR(T_max=steps, eta_min=final*lr) up to `steps`,
+    where torch goes up again. Reference: Loshchilov and Hutter 2017, equation 5, without restarts.
+    """
+
+    kind = "cosine"
+
+    def __init__(self, steps: int, final: float = 0.0) -> None:
+        self.steps = positive_int("Cosine.steps", steps)
+        self.final = float_in("Cosine.final", final, 0.0)
+
+    def _factor(self, step: int) -> float:
+        angle = math.pi * min(step, self.steps) / self.steps
+        return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(angle))
+
+
+class Step(Schedule):
+    """gamma ** (step // step_size). As torch.optim.lr_scheduler.StepLR."""
+
+    kind = "step"
+
+    def __init__(self, step_size: int, gamma: float = 0.1) -> None:
+        self.step_size = positive_int("Step.step_size", step_size)
+        self.gamma = float_in("Step.gamma", gamma, 0.0, open_low=True)
+
+    def _factor(self, step: int) -> float:
+        exponent = step // self.step_size
+        return (
+            math.exp(exponent * math.log(self.gamma)) if exponent > 1000 else self.gamma**exponent
+        )
+
+
+class Plateau(Schedule):
+    """Multiplies the rate by `factor` when the score has not got better for long enough.
+
+    After each observe(score): a score is better if it beats the best so far by more than
+    `threshold`, relative to its size (threshold_mode "rel") or absolute ("abs"), downwards (mode
+    "min") or upwards ("max"). More than `patience` scores in a row that are not better multiply
+    the factor, not below min_factor; then `cooldown` scores are not counted. NaN and infinities
+    are not better.
+    As torch.optim.lr_scheduler.ReduceLROnPlateau with eps=0 and min_lr = min_factor*lr.
+    """
+
+    kind = "plateau"
+
+    def __init__(
+        self,
+        factor: float = 0.1,
+        patience: int = 10,
+        *,
+        mode: str = "min",
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_factor: float = 0.0,
+    ) -> None:
+        self.reduction = float_in("Plateau.factor", factor, 0.0, 1.0, open_low=True)
+        self.patience = _count("Plateau.patience", patience)
+        self.mode = choice("Plateau.mode", mode, ("min", "max"))
+        self.threshold = float_in("Plateau.threshold", threshold, 0.0)
+        self.threshold_mode = choice("Plateau.threshold_mode", threshold_mode, ("rel", "abs"))
+        self.cooldown = _count("Plateau.cooldown", cooldown)
+        self.min_factor = float_in("Plateau.min_factor", min_factor, 0.0)
+        self._current = 1.0
+        self._best: float | None = None
+        self._bad = 0
+        self._cooling = 0
+
+    def _factor(self, step: int) -> float:
+        return self._current
+
+    def observe(self, score: float) -> None:
+        """Counts the score of an evaluation."""
+        score = finite_or_nan(score)
+        if self._is_better(score):
+            self._best, self._bad = score, 0
+        else:
+            self._bad += 1
+        if self._cooling > 0:
+            self._cooling -= 1
+            self._bad = 0
+        if self._bad > self.patience:
+            reduced = max(self._current * self.reduction, self.min_factor)
+            self._current = min(self._current, reduced)
+            self._cooling, self._bad = self.cooldown, 0
+
+    def _is_better(self, score: float) -> bool:
+        if not math.isfinite(score) or self._best is None:
+            return math.isfinite(score)
+        down = self.mode == "min"
+        margin = self.threshold
+        if self.threshold_mode == "rel":
+            return (
+                score < self._best * (1.0 - margin) if down else score > self._best * (1.0 + margin)
+            )
+        return score < self._best - margin if down else score > self._best + margin
+
+    def state_dict(self) -> StateDict:
+        """The factor, the best score and the counters."""
+        return {
+            "kind": self.kind,
+            "factor": self._current,
+            "best": self._best,
+            "bad": self._bad,
+            "cooling": self._cooling,
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continues from there; options are the object's own.
+
+        Raises ArgumentError or DTypeError naming the key; nothing has changed then.
+        """
+        read = StateReader("Plateau", state, self.kind, ("factor", "best", "bad", "cooling"))
+        current = read.number("factor", 0.0)
+        best = None if read["best"] is None else read.number("best")
+        bad, cooling = read.integer("bad"), read.integer("cooling")
+        self._current, self._best, self._bad, self._cooling = current, best, bad, cooling
+
+
+def finite_or_nan(score: Any) -> float:
+    """A score: a number; NaN and infinities pass, as an evaluation may overflow."""
+    try:
+        return finite_float("score", score)
+    except ArgumentError:
+        return math.nan if score != score else float(score)
+
+
+def _count(name: str, value: Any) -> int:
+    number = integer(name, value)
+    if number < 0:
+        raise ArgumentError(f"{name} must be at least 0; got {number}.")
+    return number
