@@ -47,11 +47,16 @@ def test_targets_follow_the_loss():
             prepared.bind(target=wrong)
 
 
+def update(optimizer, params, **moments):
+    segments = [(0, params.size, 0, 1.0, 0.0, 1)]
+    return _core.Update(optimizer, params, segments=segments, groups=1, **moments)
+
+
 def test_only_arrays_are_bound():
     with pytest.raises(gd.InternalError, match="'x' must be a NumPy array"):
         call().bind(x=[0.0])
     with pytest.raises(gd.ArgumentError, match="first_moment must be a NumPy array"):
-        _core.Update("sgd", np.zeros(3), first_moment=[0.0, 0.0, 0.0])
+        update("sgd", np.zeros(3), first_moment=[0.0, 0.0, 0.0])
 
 
 def test_placeholders_are_counted_but_not_run():
@@ -95,8 +100,10 @@ def test_wrong_names():
         _core.Net(dtype="int8", layers=[layer], **options)
     with pytest.raises(gd.InternalError, match="there is no loss 'hinge'"):
         call().loss("hinge")
-    with pytest.raises(gd.InternalError, match="no optimizer 'lion'"):
-        _core.Update("lion", np.zeros(3))
+    with pytest.raises(gd.InternalError, match="no optimizer 'adadelta'"):
+        update("adadelta", np.zeros(3))
+    with pytest.raises(gd.InternalError, match="no clip 'hard'"):
+        update("sgd", np.zeros(3)).set_clip("hard", limit=1.0, exponent=0, eps=1.0)
 
 
 @pytest.mark.parametrize(
@@ -105,13 +112,12 @@ def test_wrong_names():
     ids=["dtype", "size", "layout"],
 )
 def test_wrong_buffers(grads):
-    update = _core.Update("sgd", np.zeros(3))
     with pytest.raises(gd.ArgumentError, match="grads must be C-contiguous and of the parameters'"):
-        update.run(grads, exponent=0, step=1)
+        update("sgd", np.zeros(3)).run(grads, exponent=0, step=1)
 
 
 def test_read_only_parameters():
     params = np.zeros(3)
     params.flags.writeable = False
     with pytest.raises(gd.ArgumentError, match="params must be C-contiguous, writeable"):
-        _core.Update("sgd", params)
+        update("sgd", params)

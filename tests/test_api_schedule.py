@@ -72,6 +72,7 @@ def test_a_cosine_stays_at_its_end():
 def test_factors_far_out_are_numbers():
     assert gd.schedule.Step(1, gamma=0.5).factor(10**6) == 0.0
     assert gd.schedule.Step(10, gamma=1.0).factor(10**12) == 1.0
+    assert gd.schedule.Step(1, gamma=2.0).factor(10**6) == math.inf
 
 
 def scores():

@@ -216,10 +216,12 @@ GC_INLINE T* at(T* array, int64_t i) {
 }
 
 template <class T, class Rule>
-UpdateSums update(const UpdateRule<T>& shared_rule, const UpdateArrays<T>& a, int64_t n) noexcept {
+UpdateSums update(const UpdateRule<T>& shared_rule, const UpdateArrays<T>& shared_arrays,
+                  int64_t n) noexcept {
   constexpr int L = lanes<T>;
-  // A copy that nothing can alias: its fields stay in registers across the stores.
+  // Copies that nothing can alias: their fields stay in registers across the stores.
   const UpdateRule<T> rule = shared_rule;
+  const UpdateArrays<T> a = shared_arrays;
   Sums sums;
   const auto arrays = [&a](int64_t i) GC_LAMBDA -> UpdateArrays<T> {
     return {a.p + i, a.g + i, at<Rule::first>(a.first, i), at<Rule::second>(a.second, i),

@@ -242,6 +242,7 @@ class Step {
         n_segments_(n_segments),
         layout_(layout),
         limit_{update.clip_limit, update.clip_limit_exponent},
+        lr_divisor_(lr_divisor(update)),
         kernels_(optim_kernels<T>()),
         chunks_(memory.take<Chunk>(layout.chunks)),
         measured_(memory.take<Measured>(layout.chunks)),
@@ -318,6 +319,12 @@ class Step {
     return found - chunks_;
   }
 
+  static double lr_divisor(const gc_update& u) noexcept {
+    const double steps = static_cast<double>(u.step);
+    if (u.kind == GC_ADAM || u.kind == GC_ADAMW) return 1 - std::pow(u.beta1, steps);
+    return u.kind == GC_ADAGRAD ? 1 + (steps - 1) * u.lr_decay : 1;
+  }
+
   UpdateRule<T> common_rule() const noexcept {
     UpdateRule<T> rule{};
     const bool by_value = u_.clip == GC_CLIP_VALUE;
@@ -341,13 +348,10 @@ class Step {
 
   UpdateRule<T> segment_rule(UpdateRule<T> rule, const gc_segment& segment) const noexcept {
     const bool decoupled = u_.kind == GC_ADAMW || u_.kind == GC_LION;
-    const double steps = static_cast<double>(u_.step);
-    double lr = u_.lr * segment.lr_scale;
+    const double lr = u_.lr * segment.lr_scale;
     rule.coupled_decay = static_cast<T>(decoupled ? 0 : segment.weight_decay);
     rule.keep = static_cast<T>(decoupled ? 1 - lr * segment.weight_decay : 1);
-    if (u_.kind == GC_ADAM || u_.kind == GC_ADAMW) lr /= 1 - std::pow(u_.beta1, steps);
-    if (u_.kind == GC_ADAGRAD) lr /= 1 + (steps - 1) * u_.lr_decay;
-    rule.lr = static_cast<T>(lr);
+    rule.lr = static_cast<T>(lr / lr_divisor_);
     return rule;
   }
 
@@ -522,6 +526,7 @@ class Step {
   const int64_t n_segments_;
   const Layout layout_;
   const Scaled limit_;
+  const double lr_divisor_;
   const OptimKernels<T>& kernels_;
   Chunk* const chunks_;         // [chunks]
   Measured* const measured_;    // [chunks]

@@ -34,21 +34,6 @@ __all__: list[str] = [
     "version",
 ]
 
-class GroupNorms:
-    """
-    Norms of the parameters of one group in the last update.
-    """
-    @property
-    def clipped(self) -> int: ...
-    @property
-    def clipped_norm_log10(self) -> float: ...
-    @property
-    def norm_log10(self) -> float: ...
-    @property
-    def param_norm(self) -> float: ...
-    @property
-    def update_norm(self) -> float: ...
-
 class Net:
     """
     A stack as the core sees it; made by gradcore from a Stack and a dtype.
@@ -144,6 +129,21 @@ class Call:
         slots: typing.SupportsInt | typing.SupportsIndex,
     ) -> None: ...
     def run(self) -> Report: ...
+
+class GroupNorms:
+    """
+    Norms of the parameters of one group in the last update.
+    """
+    @property
+    def clipped(self) -> int: ...
+    @property
+    def clipped_norm_log10(self) -> float: ...
+    @property
+    def norm_log10(self) -> float: ...
+    @property
+    def param_norm(self) -> float: ...
+    @property
+    def update_norm(self) -> float: ...
 
 class Update:
     """

@@ -105,6 +105,8 @@ class Optimizer:
                 f"got {clip!r}."
             )
         self.params = params
+        self._layout = assign(params, groups)
+        self._groups = tuple(groups)
         self.lr = lr
         self.weight_decay = weight_decay
         self.steps = 0
@@ -113,8 +115,6 @@ class Optimizer:
         }
         self._clip = clip
         self._running = clip.start() if clip is not None else None
-        self._layout = assign(params, groups)
-        self._groups = tuple(groups)
         self._options = options
 
     @property
@@ -134,6 +134,7 @@ class Optimizer:
     @weight_decay.setter
     def weight_decay(self, value: float) -> None:
         self._weight_decay = float_in("weight_decay", value, 0.0)
+        self._segments = self._layout.segments(self._weight_decay)
 
     @property
     def clip(self) -> Clip | None:
@@ -234,7 +235,7 @@ class Optimizer:
         update = _core.Update(
             self.kind,
             self.params.flat,
-            segments=self._layout.segments(self.weight_decay),
+            segments=self._segments,
             groups=len(self._layout.names),
             **self.moments,
         )

@@ -126,10 +126,10 @@ class Step(Schedule):
         self.gamma = float_in("Step.gamma", gamma, 0.0, open_low=True)
 
     def _factor(self, step: int) -> float:
-        exponent = step // self.step_size
-        return (
-            math.exp(exponent * math.log(self.gamma)) if exponent > 1000 else self.gamma**exponent
-        )
+        try:
+            return self.gamma ** (step // self.step_size)
+        except OverflowError:  # gamma above 1; the optimizer says that such a rate is not finite
+            return math.inf
 
 
 class Plateau(Schedule):
