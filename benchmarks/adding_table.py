@@ -27,7 +27,7 @@ def measure(length: int, cell: str, seed: int, updates: int) -> dict[str, Any]:
     task = Adding(length)
     recipe = dataclasses.replace(recipes.default(task, cell), updates=updates)
     start = time.process_time()
-    result = job.run(job.Job(task, recipe, seed=seed, threads=1, quiet=True))
+    result = job.run(job.Job(task, recipe, seed=seed, threads=1))
     return {
         "length": length,
         "cell": cell,

@@ -230,7 +230,7 @@ def test_mqar_is_solved_at_99_of_100():
         ({"pairs": 17}, "pairs must be at most the number of symbols, 16"),
         ({"pairs": 0}, "pairs must be at least 1"),
         ({"symbols": 0}, "symbols must be at least 1"),
-        ({"length": 23}, "at least 3 times the pairs, 24"),
+        ({"length": 11}, "at least 3 times the pairs, 12"),
     ],
 )
 def test_mqar_that_cannot_be(options, message):

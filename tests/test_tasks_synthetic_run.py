@@ -48,7 +48,7 @@ def job(task=None, **options):
     recipe = dataclasses.replace(recipes.default(task), **changes)
     if "cell" in options:
         recipe = dataclasses.replace(recipe, cell=options.pop("cell"))
-    return jobs.Job(task, recipe, threads=1, quiet=True, **options)
+    return jobs.Job(task, recipe, threads=1, **options)
 
 
 # ---- The command -------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def test_every_cell_trains(cell, tmp_path):
         (["adding", "--plot", "nowhere/x.png"], "is not a folder"),
         (["adding", "--resume"], "--resume needs --run FOLDER"),
         (["mqar", "--pairs", 17], "pairs must be at most the number of symbols, 16"),
-        (["mqar", "--length", 10], "length of mqar must be at least 3 times the pairs, 24"),
+        (["mqar", "--length", 10], "length of mqar must be at least 3 times the pairs, 12"),
         (["copy", "--seed", -1], "seed"),
     ],
 )
@@ -276,6 +276,28 @@ def test_measured_is_the_loss_of_the_core_whatever_the_parts(task, monkeypatch):
     parts = jobs.measure(task, params, batch, threads=1)
     assert parts.loss == pytest.approx(one.loss, rel=1e-6)
     assert parts.score == pytest.approx(one.score, rel=1e-6)
+
+
+def test_a_net_that_overflows_has_learned_nothing(tmp_path):
+    task = Adding(200)
+    recipe = dataclasses.replace(job(task, cell="skip").recipe, hidden=4)
+    net = recipes.build(task, recipe)
+    params = recipes.initial(net, task, recipe, seed=0)
+    params["0.weight_hh"][:] = 1e6
+    params["0.weight_ih"][:] = 1.0
+    measured = jobs.measure(task, params, task.held_out(3), threads=1)
+    assert measured == task.overflow
+    assert not task.solved(measured)
+    assert Copying(3).overflow.score == 0.0
+    assert not Copying(3).solved(Copying(3).overflow)
+    point = jobs.Point(5, measured.loss, measured.score, 1.0)
+    assert report.line(job(task), point).split() == ["5", "64", "overflow", "overflow", "1.0"]
+    result = dataclasses.replace(jobs.run(job(Adding(4))), curve=(point,))
+    report.write_json(tmp_path / "figures.json", result)
+    assert "Infinity" not in (tmp_path / "figures.json").read_text(encoding="utf-8")
+    assert "MSE overflow" in report.verdict(dataclasses.replace(result, solved=None))
+    if report.can_draw():
+        report.draw(tmp_path / "curve.png", result)
 
 
 def test_stages_follow_the_recipe():

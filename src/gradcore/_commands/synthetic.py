@@ -48,8 +48,8 @@ Symbols = Annotated[
 Cell = Annotated[
     CellName | None,
     typer.Option(
-        help="Net: gru, lstm, rnn (tanh), or skip: the rnn with a learned connection to its output "
-        "one step ago. Default: what solves the task soonest.",
+        help="Net: gru, lstm, rnn (tanh), or skip: a relu rnn with a learned connection to its "
+        "output one step ago. Default: what learns the task best.",
         show_default=False,
     ),
 ]
@@ -221,7 +221,7 @@ def _train(name: str, options: dict[str, Any]) -> None:
         print(report.heading(job), flush=True)
 
         def tell(point: jobs.Point) -> None:
-            if not job.quiet:
+            if not options["quiet"]:
                 print(report.line(job, point), flush=True)
 
         result = jobs.run(job, tell)
@@ -274,7 +274,6 @@ def _job(name: str, options: dict[str, Any]) -> jobs.Job:
         resume=resume,
         threads=options["threads"],
         memory=options["memory"],
-        quiet=options["quiet"],
     )
 
 

@@ -13,7 +13,16 @@ from typing import Any
 import gradcore as gd
 from gradcore._files import replace_file
 from gradcore.runs import LAST
-from gradcore.tasks.synthetic.recipes import BETAS, CLIP, TASKS, Recipe, build, default, initial
+from gradcore.tasks.synthetic.recipes import (
+    BETAS,
+    CLIP,
+    TASKS,
+    WARM_UP,
+    Recipe,
+    build,
+    default,
+    initial,
+)
 from gradcore.tasks.synthetic.task import Measured, Task
 from gradcore.training_checkpoint import read_training
 
@@ -56,7 +65,6 @@ class Job:
     resume: bool = False
     threads: int | None = None
     memory: int | str | None = None
-    quiet: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,9 +104,10 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
         params,
         optimizer,
         loss=job.task.loss,
+        schedule=gd.schedule.WarmUp(WARM_UP),
         memory=job.memory,
         threads=job.threads,
-        quiet=job.quiet,
+        quiet=True,  # the evaluations are what there is to see
     )
     sequences = Sequences(job.task, job.recipe, job.seed)
     curve = Curve(job, tell)
@@ -210,13 +219,20 @@ class Curve:
 def measure(
     task: Task, params: gd.Params, batch: gd.Batch, *, threads: int | None = None
 ) -> Measured:
-    """Loss and score of a net on sequences, some at a time where there would be many outputs."""
+    """Loss and score of a net on sequences, some at a time where there would be many outputs.
+
+    A net whose state leaves the range of numbers, as one without bounds may at lengths that it was
+    not yet trained on, has learned nothing: task.overflow.
+    """
     count = batch.x.shape[1]
     size = max(1, _OUTPUTS_AT_ONCE // (task.steps * task.outputs))
     loss = score = 0.0
     for start in range(0, count, size):
         some = task.part(batch, slice(start, start + size))
-        outputs, _ = gd.apply(params.net, params, some.x, threads=threads)
+        try:
+            outputs, _ = gd.apply(params.net, params, some.x, threads=threads)
+        except gd.NonFiniteError:
+            return task.overflow
         measured = task.measure(outputs, some)
         # Every sequence has as many terms as the others.
         share = some.x.shape[1] / count

@@ -21,18 +21,19 @@ CELLS = ("gru", "lstm", "rnn", "skip")
 # Batches differ widely when the length has just grown; a long memory of their squares slows Adam.
 BETAS = (0.9, 0.99)
 CLIP = 1.0
+WARM_UP = 100
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How one net is trained on one task.
 
-    cell: lstm, gru, rnn (tanh), or skip: the same rnn with h_t = (1-a)*rnn_t + a*h_(t-1), a learned
-    per unit. hidden: units H. batch: sequences B. lr: of Adam with BETAS and the gradient's norm
-    clipped to CLIP. chrono: whether time constants start spread up to the length of the sequences.
-    first, grow: updates on the first stage, and on each of the following ones until the full
-    length is reached; first = 0: the full length from the start. every: updates between
-    evaluations. updates: at most so many.
+    cell: lstm, gru, rnn (tanh), or skip: see `build`. hidden: units H. batch: sequences B. lr: of
+    Adam with BETAS, the gradient's norm clipped to CLIP; it rises over the first WARM_UP updates.
+    chrono: whether time constants start spread up to the length of the sequences. first, grow:
+    updates on the first stage, and on each of the following ones until the full length is reached;
+    first = 0: the full length from the start. every: updates between evaluations. updates: at most
+    so many.
     """
 
     cell: str
@@ -64,7 +65,7 @@ _BASE = {
 }
 _OTHER: dict[tuple[str, str], dict[str, Any]] = {
     ("adding", "rnn"): {"lr": 1e-3},
-    ("adding", "skip"): {"lr": 1e-3},
+    ("adding", "skip"): {"lr": 3e-3},
 }
 
 
@@ -77,16 +78,23 @@ def default(task: Task, cell: str | None = None) -> Recipe:
 
 
 def build(task: Task, recipe: Recipe) -> gd.Stack:
-    """The net of a recipe: [Embedding], one recurrent layer, Linear."""
+    """The net of a recipe: [Embedding], one recurrent layer, Linear.
+
+    skip: h_t = (1-a)*relu(W x + U h_(t-1) + b) + a*h_(t-1), an RNN with a learned connection to its
+    output one step ago, a per unit. With tanh instead of relu it did not learn to add at T = 100 in
+    7,000 updates, whatever a began with; with relu it did at T = 1,000 in 2,000.
+    """
     embedding, width = task.first_layer()
     layer: gd.layers.Recurrent
     if recipe.cell == "lstm":
         layer = gd.LSTM(width, recipe.hidden)
     elif recipe.cell == "gru":
         layer = gd.GRU(width, recipe.hidden)
+    elif recipe.cell == "rnn":
+        layer = gd.RNN(width, recipe.hidden)
     else:
-        skip = gd.Skip(1, kind="mix", learned=True) if recipe.cell == "skip" else None
-        layer = gd.RNN(width, recipe.hidden, skip=skip)
+        skip = gd.Skip(1, kind="mix", learned=True)
+        layer = gd.RNN(width, recipe.hidden, nonlinearity="relu", skip=skip)
     head = gd.Linear(recipe.hidden, task.outputs)
     return gd.Stack(layer, head) if embedding is None else gd.Stack(embedding, layer, head)
 
@@ -95,13 +103,15 @@ def initial(net: gd.Stack, task: Task, recipe: Recipe, seed: int) -> gd.Params:
     """Fresh parameters; with recipe.chrono, time constants up to the length of the sequences.
 
     LSTM and GRU have chrono initialisation then. skip: a is drawn as the chrono gates are, a =
-    sigmoid(log u) = 1 - 1/(1+u) with u from U(1, T-1), a time constant of 1+u steps.
+    sigmoid(log u) = 1 - 1/(1+u) with u from U(1, T-1), a time constant of 1+u steps; its recurrent
+    matrix is half an orthogonal one, so that h stays bounded at first though relu has no bound.
     Reference: Tallec and Ollivier 2018, eq. 16.
     """
+    gain = 0.5 if recipe.cell == "skip" else 1.0
     if not recipe.chrono:
-        return net.init(seed=seed)
+        return net.init(seed=seed, gain=gain)
     longest = float(max(3, task.steps))
-    params = net.init(seed=seed, chrono=longest)
+    params = net.init(seed=seed, gain=gain, chrono=longest)
     if recipe.cell == "skip":
         place = next(name for name in params if name.endswith(".skip_logit"))
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(2,))))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gradcore.tasks.synthetic.job import Job, Point, Result
+from gradcore.tasks.synthetic.task import OVERFLOW
 
 
 def heading(job: Job) -> str:
@@ -32,7 +33,7 @@ def line(job: Job, point: Point) -> str:
     """One evaluation: held-out loss and score at the full length."""
     length = job.recipe.stage(job.task, point.update - 1).length
     return (
-        f"{point.update:>8,} {length:>13,} {point.loss:>10.4g} {point.score:>10.4g} "
+        f"{point.update:>8,} {length:>13,} {_number(point.loss):>10} {_number(point.score):>10} "
         f"{point.seconds:>9.1f}"
     )
 
@@ -52,8 +53,8 @@ def verdict(result: Result) -> str:
     sign = 1 if task.maximise else -1
     best = max(result.curve, key=lambda point: sign * point.score)
     return (
-        f"not solved in {took}: {task.score_name} {result.curve[-1].score:.4g}, at best "
-        f"{best.score:.4g}; the baseline is {task.baseline.score:.4g}"
+        f"not solved in {took}: {task.score_name} {_number(result.curve[-1].score)}, at best "
+        f"{_number(best.score)}; the baseline is {task.baseline.score:.4g}"
     )
 
 
@@ -100,7 +101,8 @@ def draw(path: str | os.PathLike[str], result: Result) -> None:
     figure = Figure(figsize=(7.0, 3.8), layout="constrained")
     axes = figure.add_subplot()
     updates = [point.update for point in result.curve]
-    axes.plot(updates, [p.loss for p in result.curve], marker=".", label="held-out loss")
+    losses = [float("nan") if p.loss == OVERFLOW else p.loss for p in result.curve]
+    axes.plot(updates, losses, marker=".", label="held-out loss")
     axes.axhline(task.baseline.loss, color="C0", linestyle="--", label="loss of the baseline")
     axes.set_yscale("log")
     axes.set_xlabel("update")
@@ -117,3 +119,7 @@ def draw(path: str | os.PathLike[str], result: Result) -> None:
     axes.set_title(f"{task.name}, T = {task.length:,}: {recipe.cell}, {recipe.hidden} units")
     axes.legend(loc="lower left")
     figure.savefig(path, dpi=150)
+
+
+def _number(value: float) -> str:
+    return "overflow" if value == OVERFLOW else f"{value:.4g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gradcore as gd
+
+# Loss of a net that overflows: the largest number that JSON can hold.
+OVERFLOW = sys.float_info.max
 
 # Of everything that is drawn: the first number of the key says for what.
 _TRAINING, _HELD_OUT = 0, 1
@@ -96,6 +100,11 @@ class Task(ABC):
     @abstractmethod
     def stage(self, level: int) -> Task:
         """An easier task of the same kind, harder with every level from 0 on, in the end this."""
+
+    @property
+    def overflow(self) -> Measured:
+        """What a net reaches that gives no numbers."""
+        return Measured(OVERFLOW, 0.0 if self.maximise else OVERFLOW)
 
     def training_batch(self, seed: int, update: int, sequences: int) -> gd.Batch:
         """The batch of one update, a function of the arguments alone: it can be drawn again."""
