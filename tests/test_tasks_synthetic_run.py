@@ -309,16 +309,46 @@ def test_stages_follow_the_recipe():
     assert jobs.Sequences(made.task, made.recipe, 0).steps(9) == sum(lengths)
 
 
-def test_skip_starts_with_time_constants_up_to_the_length():
+def test_the_rate_rises_and_halves_at_the_full_length():
+    made = job(Adding(100))
+    assert made.recipe.full_at(made.task) == 5
+    assert made.recipe.full_at(Adding(32)) == 0
+    assert dataclasses.replace(made.recipe, first=0).full_at(made.task) == 0
+    recipe = dataclasses.replace(made.recipe, first=300, grow=100, halve=50)
+    rate = recipes.Rate(made.task, recipe)
+    assert rate.full == recipe.full_at(made.task) == 400
+    factors = [rate.factor(update) for update in (0, 50, 100, 400, 450, 500, 10_000)]
+    assert factors == pytest.approx([1 / 101, 51 / 101, 1, 1, 0.5, 0.25, 0.05])
+    assert recipe.stage(made.task, 399).length == 64
+    assert recipe.stage(made.task, 400).length == 100
+    steady = recipes.Rate(made.task, dataclasses.replace(recipe, halve=0))
+    assert steady.factor(10_000) == 1.0
+    without_stages = recipes.Rate(made.task, dataclasses.replace(recipe, first=0))
+    assert without_stages.factor(10_000) == 1.0
+
+
+def test_skip_is_a_leaky_relu_net_with_a_learned_leak():
     task = Adding(500)
-    recipe = dataclasses.replace(recipes.default(task, "skip"), hidden=400)
+    recipe = recipes.default(task, "skip")
     net = recipes.build(task, recipe)
-    one, two = (recipes.initial(net, task, recipe, seed=seed) for seed in (0, 1))
-    constants = 1.0 / (1.0 - 1.0 / (1.0 + np.exp(-one["0.skip_logit"].astype(np.float64))))
-    assert constants.min() >= 2.0 - 1e-3
-    assert 400 < constants.max() <= 500.1
-    assert constants.mean() == pytest.approx(251, rel=0.15)
-    assert not np.array_equal(one["0.skip_logit"], two["0.skip_logit"])
+    params = recipes.initial(net, task, recipe, seed=0)
+    assert net.recurrent[0].nonlinearity == "relu"
+    leak = 1.0 / (1.0 + np.exp(-params["0.skip_logit"].astype(np.float64)))
+    np.testing.assert_allclose(leak, recipes.LEAK, rtol=1e-6)
+    assert np.linalg.norm(params["0.weight_hh"], 2) == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_gates_start_with_time_constants_up_to_the_length(cell):
+    task = Adding(500)
+    recipe = dataclasses.replace(recipes.default(task, cell), hidden=400)
+    net = recipes.build(task, recipe)
+    layer = net.recurrent[0]
+    rows = layer.cell.rows(layer.cell.memory_gate, 400)
+    bias = recipes.initial(net, task, recipe, seed=0)["0.bias_ih"][rows]
+    assert 400 < np.exp(bias.max()) <= 499.1
+    plain = recipes.initial(net, task, dataclasses.replace(recipe, chrono=False), seed=0)
+    np.testing.assert_array_equal(plain["0.bias_ih"][rows], 1.0)
 
 
 @pytest.mark.parametrize("name", recipes.TASKS)

@@ -17,7 +17,7 @@ from gradcore.tasks.synthetic.recipes import (
     BETAS,
     CLIP,
     TASKS,
-    WARM_UP,
+    Rate,
     Recipe,
     build,
     default,
@@ -104,7 +104,7 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
         params,
         optimizer,
         loss=job.task.loss,
-        schedule=gd.schedule.WarmUp(WARM_UP),
+        schedule=Rate(job.task, job.recipe),
         memory=job.memory,
         threads=job.threads,
         quiet=True,  # the evaluations are what there is to see
