@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gradcore as gd
 from gradcore.tasks.synthetic import job, recipes
 from gradcore.tasks.synthetic.adding import Adding
 
@@ -27,7 +28,13 @@ def measure(length: int, cell: str, seed: int, updates: int) -> dict[str, Any]:
     task = Adding(length)
     recipe = dataclasses.replace(recipes.default(task, cell), updates=updates)
     start = time.process_time()
-    result = job.run(job.Job(task, recipe, seed=seed, threads=1))
+    points: list[job.Point] = []
+    made = job.Job(task, recipe, seed=seed, threads=1)
+    try:
+        job.run(made, points.append)
+        failed = None
+    except gd.NonFiniteError as error:
+        failed = str(error)
     return {
         "length": length,
         "cell": cell,
@@ -35,13 +42,13 @@ def measure(length: int, cell: str, seed: int, updates: int) -> dict[str, Any]:
         "most_updates": updates,
         "hidden": recipe.hidden,
         "lr": recipe.lr,
-        "parameters": result.net.n_parameters,
-        "solved": result.solved is not None,
-        "updates": result.updates,
-        "best": min(point.score for point in result.curve),
-        "last": result.curve[-1].score,
+        "parameters": recipes.build(task, recipe).n_parameters,
+        "solved": bool(points) and task.solved(points[-1].measured),
+        "failed": failed,
+        "updates": points[-1].update if points else 0,
+        "best": min((point.score for point in points), default=None),
         "cpu_s": round(time.process_time() - start, 1),
-        "curve": [(point.update, point.score) for point in result.curve],
+        "curve": [(point.update, point.score) for point in points],
     }
 
 
@@ -69,6 +76,8 @@ def table(runs: list[dict[str, Any]]) -> str:
 def outcome(run: dict[str, Any]) -> str:
     if run["solved"]:
         return f"**{run['updates']:,}** ({run['cpu_s']:.0f} s)"
+    if run.get("failed"):
+        return f"overflow after {run['updates']:,}, MSE {run['best']:.3f} ({run['cpu_s']:.0f} s)"
     return f"no, MSE {run['best']:.3f} ({run['cpu_s']:.0f} s)"
 
 

@@ -22,8 +22,8 @@ CLIP = 1.0
 WARM_UP = 100
 LEAST_RATE = 0.05
 
-# Drawn between 1/2 and 1 - 1/T like the gates of chrono initialisation, one seed of three had learned
-# to add at T = 1,000 after 2,200 updates; with one value for all units two had after 1,800.
+# Drawn between 1/2 and 1 - 1/T like the gates of chrono initialisation, one seed of three had
+# learned to add at T = 1,000 after 2,200 updates; with one value for all units two had after 1,800.
 LEAK = 0.99
 
 
