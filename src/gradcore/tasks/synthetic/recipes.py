@@ -91,7 +91,7 @@ class Rate(gd.schedule.Schedule):
 # `updates` are those at the full length here, which `default` adds to those of the stages.
 _BASE = {
     "adding": Recipe("gru", 64, 32, 5e-3, 0, True, 800, 200, every=100, updates=3_000),
-    "copy": Recipe("gru", 128, 16, 5e-3, 1_000, True, 1_500, 800, every=200, updates=10_000),
+    "copy": Recipe("lstm", 128, 16, 5e-3, 1_000, True, 1_500, 800, every=200, updates=10_000),
     "mqar": Recipe("lstm", 128, 32, 5e-3, 1_000, False, 1_500, 1_000, every=200, updates=10_000),
 }
 _OTHER: dict[tuple[str, str], dict[str, Any]] = {
