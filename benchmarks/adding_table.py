@@ -92,7 +92,10 @@ def draw(path: Path, runs: list[dict[str, Any]]) -> None:
             for run in runs:
                 if (run["length"], run["cell"]) == (length, cell):
                     label = cell if run["seed"] == min(r["seed"] for r in runs) else None
-                    axes.plot(*zip(*run["curve"], strict=True), color=f"C{number}", label=label)
+                    updates = [update for update, _ in run["curve"]]
+                    # An overflow is off the picture.
+                    scores = [min(score, 1e6) for _, score in run["curve"]]
+                    axes.plot(updates, scores, color=f"C{number}", label=label)
         axes.axhline(1 / 6, color="0.4", linestyle="--")
         axes.axhline(0.01, color="0.4", linestyle=":")
         axes.set_yscale("log")

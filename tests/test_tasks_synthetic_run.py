@@ -107,6 +107,7 @@ def test_quiet_leaves_baseline_and_result():
 def test_every_cell_trains(cell, tmp_path):
     result = call("adding", *("--length", 70, "--cell", cell, "--hidden", 4, "--updates", 3))
     assert result.exit_code == 0, result.stderr
+    assert f"T = 70, {cell} with 4 units" in result.stdout
     net = gd.load(tmp_path / "adding-70" / "last.safetensors").net
     kinds = {"lstm": gd.LSTM, "gru": gd.GRU, "rnn": gd.RNN, "skip": gd.RNN}
     assert isinstance(net.recurrent[0], kinds[cell])

@@ -208,6 +208,7 @@ def mqar(
 
 
 def _train(name: str, options: dict[str, Any]) -> None:
+    options["cell"] = options["cell"] and options["cell"].value
     with errors():
         job = _job(name, options)
         assert job.run is not None
