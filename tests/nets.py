@@ -21,6 +21,28 @@ SKIPS = {
 }
 
 
+# What stands before every layer but the embedding, and behind the last: name -> list by size.
+BETWEEN = {
+    "nothing": lambda size: [],
+    "norm": lambda size: [gd.LayerNorm(size)],
+    "plain norm": lambda size: [gd.LayerNorm(size, 0.125, elementwise_affine=False)],
+    "dropout": lambda size: [gd.Dropout(0.3)],
+    "all": lambda size: [
+        gd.LayerNorm(size, 0.03125),
+        gd.Dropout(0.25),
+        gd.LayerNorm(size, 0.03125, bias=False),
+    ],
+}
+# Options of layers; zoneout_cell goes to LSTMs only.
+MASKS = {
+    "none": {},
+    "zoneout": {"zoneout": 0.375, "zoneout_cell": 0.25},
+    "zoneout of c": {"zoneout_cell": 0.5},
+    "recurrent": {"recurrent_dropout": 0.25},
+    "all": {"zoneout": 0.1, "zoneout_cell": 0.3, "recurrent_dropout": 0.4},
+}
+
+
 def stack(
     cell,
     inputs,
@@ -30,15 +52,39 @@ def stack(
     skip=None,
     residual=False,
     bias=True,
+    bidirectional=(),
     vocabulary=None,
     classes=None,
+    between="nothing",
+    masks="none",
+    bare_tokens=False,
 ):
-    """A net of equal layers; residual from the second on, or from the first if sizes allow."""
+    """A net of equal layers; residual from the second on, or from the first if sizes allow.
+
+    bidirectional: which of the layers are.
+    bare_tokens: nothing may stand before the first layer.
+    """
+    options = {
+        name: p for name, p in MASKS[masks].items() if cell == "lstm" or name != "zoneout_cell"
+    }
     made = [] if vocabulary is None else [gd.Embedding(vocabulary, inputs)]
+    width = inputs
     for i in range(layers):
-        width = hidden if i else inputs
-        through = residual and width == hidden
-        made.append(CELLS[cell](width, hidden, bias=bias, skip=skip, residual=through))
+        both = i in bidirectional
+        made += [] if bare_tokens and i == 0 else BETWEEN[between](width)
+        made.append(
+            CELLS[cell](
+                width,
+                hidden,
+                bias=bias,
+                bidirectional=both,
+                skip=skip,
+                residual=residual and width == hidden * (1 + both),
+                **options,
+            )
+        )
+        width = made[-1].output_size
+    made += BETWEEN[between](width)
     if classes is not None:
-        made.append(gd.Linear(hidden, classes, bias=bias))
+        made.append(gd.Linear(width, classes, bias=bias))
     return gd.Stack(*made)

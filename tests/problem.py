@@ -11,7 +11,7 @@ import numpy as np
 import gradcore as gd
 from gradcore import _core
 from gradcore._execution import override
-from reference import losses, pipeline
+from reference import losses, philox, pipeline, two_ways
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Problem:
     lengths: np.ndarray | None = None
     reset: np.ndarray | None = None
     state: list[pipeline.State] | None = None
+    train: bool = False
+    seed: tuple[int, int] | None = None
 
     @property
     def tokens(self):
@@ -38,6 +40,10 @@ class Problem:
     @property
     def masks(self):
         return {"lengths": self.lengths, "reset": self.reset}
+
+    @property
+    def mode(self):
+        return philox.Mode(self.train, *(self.seed or ()))
 
 
 @dataclass(frozen=True)
@@ -54,16 +60,16 @@ class Solution:
 
 
 def named(states):
-    """A state as a dict of arrays: "<layer>.past", "<layer>.c"."""
+    """A state as a dict of arrays: "<n>.past", "<n>.c", counting layers and their directions."""
     arrays = {f"{i}.past": layer.past for i, layer in enumerate(states)}
     return arrays | {f"{i}.c": layer.c for i, layer in enumerate(states) if layer.c is not None}
 
 
 def by_reference(problem):
     p = problem
-    trace = pipeline.forward(p.net, p.params, p.x, state=p.state, **p.masks)
+    trace = two_ways.forward(p.net, p.params, p.x, state=p.state, mode=p.mode, **p.masks)
     value, d_outputs = losses.evaluate(p.loss, trace.outputs, p.y, p.weight, p.lengths)
-    found = pipeline.backward(p.net, p.params, trace, d_outputs)
+    found = two_ways.backward(p.net, p.params, trace, d_outputs)
     return Solution(
         value, found.params, found.x, named(found.state), named(trace.state), trace.outputs
     )
@@ -84,18 +90,33 @@ def core_state(problem, dtype):
     """The initial state as gradcore takes it."""
     if problem.state is None:
         return None
-    layers = []
-    for layer, state in zip(problem.net.recurrent, problem.state, strict=True):
+    left = list(problem.state)
+
+    def take(layer, directions):
+        state = left.pop(0)
         past = state.past.astype(dtype)
         c = None if state.c is None else state.c.astype(dtype)
-        layers.append(gd.LayerState(past[-1].copy(), c, None if layer.skip is None else past))
-    return tuple(layers)
+        reverse = take(layer, directions - 1) if directions > 1 else None
+        return gd.LayerState(past[-1].copy(), c, None if layer.skip is None else past, reverse)
+
+    layers = tuple(take(layer, len(layer.directions)) for layer in problem.net.recurrent)
+    assert not left
+    return layers
+
+
+def by_direction(net, states):
+    """(layer, state) for every layer and direction."""
+    for layer, state in zip(net.recurrent, states, strict=True):
+        yield layer, state
+        assert (state.reverse is not None) == layer.bidirectional
+        if state.reverse is not None:
+            yield layer, state.reverse
 
 
 def from_core(net, states, exponents=None):
     """A state of gradcore as doubles by name."""
     arrays = {}
-    for i, (layer, state) in enumerate(zip(net.recurrent, states, strict=True)):
+    for i, (layer, state) in enumerate(by_direction(net, states)):
         past = state.h[None] if layer.skip is None else state.skip
         scale = 0 if exponents is None else int(exponents[i])
         arrays[f"{i}.past"] = np.ldexp(past.astype(float), scale)
@@ -109,7 +130,8 @@ def core_arguments(problem, dtype):
     x = problem.x.copy() if problem.tokens else problem.x.astype(dtype)
     x.flags.writeable = False
     state = core_state(problem, dtype)
-    return (problem.net, core_params(problem, dtype), x), {**problem.masks, "state": state}
+    keywords = {"state": state, "train": problem.train, "seed": problem.seed}
+    return (problem.net, core_params(problem, dtype), x), {**problem.masks, **keywords}
 
 
 def core_targets(problem, dtype):
@@ -134,8 +156,9 @@ def by_core(problem, dtype="float64", *, memory="full", threads=1):
     assert r.plan.bytes <= (np.inf if memory == "full" else memory)
     if threads == 1:  # the planner counts on as many threads as the cost model allows
         assert r.arena_bytes <= r.plan.bytes
-    for layer, again in zip(r.state, state, strict=True):
-        np.testing.assert_array_equal(layer.h, again.h)
+    one, other = from_core(problem.net, r.state), from_core(problem.net, state)
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name])
     params = {name: np.ldexp(a.astype(float), r.grads.exponent) for name, a in r.grads.items()}
     dx = None if r.dx is None else np.ldexp(r.dx.astype(float), r.dx_exponent[:, None, None])
     return Solution(
@@ -227,6 +250,11 @@ def random_params(net, rng, gain=1.0):
         bound = 1.0 if name == "0.weight" else gain / np.sqrt(fan)
         params[name] = exact(rng.uniform(-bound, bound, shape))
     for i, layer in enumerate(net.layers):
+        if isinstance(layer, gd.LayerNorm):
+            for name, middle in (("weight", 1.0), ("bias", 0.0)):
+                if f"{i}.{name}" in params:
+                    around = rng.uniform(-0.5, 0.5, layer.normalized_shape)
+                    params[f"{i}.{name}"] = exact(middle + around)
         skip = getattr(layer, "skip", None)
         if skip is not None and skip.learned:
             name = "skip_scale" if skip.kind == "add" else "skip_logit"
@@ -236,7 +264,7 @@ def random_params(net, rng, gain=1.0):
 
 
 def random_state(net, batch, rng):
-    zero = pipeline.zero_state(net, batch)
+    zero = two_ways.zero_state(net, batch)
     return pipeline.map_states(lambda a: exact(rng.uniform(-0.7, 0.7, a.shape)), zero)
 
 
@@ -292,6 +320,7 @@ def random_problem(
     reset=False,
     state=False,
     gain=1.0,
+    train=False,
 ):
     rng = np.random.default_rng(seed)
     if tokens or net.embedding is not None:
@@ -309,5 +338,8 @@ def random_problem(
         lengths=random_lengths(steps, batch, rng) if lengths else None,
         reset=random_reset(steps, batch, rng) if reset else None,
         state=random_state(net, batch, rng) if state else None,
+        train=train,
+        # Both numbers beyond 32 bits.
+        seed=(2**40 + seed, 2**63 + seed) if train else None,
     )
     return spoiled(problem)

@@ -63,7 +63,7 @@ def test_placeholders_are_counted_but_not_run():
     prepared = call()
     prepared.expect(["params", "x", "outputs"])
     prepared.plan(
-        [(_core.OP_EMIT, _core.FROM_START, _core.TO_NOWHERE, 0, 5)], segment_steps=5, slots=0
+        [(_core.OP_EMIT, _core.FROM_START, _core.TO_NOWHERE, 0, 0, 5)], segment_steps=5, slots=0
     )
     assert prepared.bytes() > 0
     with pytest.raises(gd.InternalError, match="placeholders"):
@@ -74,13 +74,16 @@ def test_placeholders_are_counted_but_not_run():
     ("op", "message"),
     [
         (
-            (_core.OP_EMIT, _core.FROM_START, _core.TO_NOWHERE, 0, 6),
+            (_core.OP_EMIT, _core.FROM_START, _core.TO_NOWHERE, 0, 0, 6),
             "operation 0: a range must begin",
         ),
-        ((_core.OP_EMIT, _core.FROM_PREVIOUS, _core.TO_NOWHERE, 0, 5), "no operation just before"),
-        ((_core.OP_BACKWARD, _core.FROM_START, _core.TO_NOWHERE, 0, 5), "must follow the TAPE"),
-        ((_core.OP_EMIT, 0, _core.TO_NOWHERE, 0, 5), "no slot 0"),
-        ((99, _core.FROM_START, _core.TO_NOWHERE, 0, 5), "unknown kind 99"),
+        (
+            (_core.OP_EMIT, _core.FROM_PREVIOUS, _core.TO_NOWHERE, 0, 0, 5),
+            "no operation just before",
+        ),
+        ((_core.OP_BACKWARD, _core.FROM_START, _core.TO_NOWHERE, 0, 0, 5), "must follow the TAPE"),
+        ((_core.OP_EMIT, 0, _core.TO_NOWHERE, 0, 0, 5), "no slot 0"),
+        ((99, _core.FROM_START, _core.TO_NOWHERE, 0, 0, 5), "unknown kind 99"),
     ],
 )
 def test_impossible_plans(op, message):
@@ -92,7 +95,7 @@ def test_impossible_plans(op, message):
 
 
 def test_wrong_names():
-    layer = ("rnn", "tanh", 2, 3, True, False, "none", False, 0, 0.0)
+    layer = ("rnn", "tanh", 2, 3, True, False, False, "none", False, 0, 0.0)
     options = {"embedding_rows": 0, "embedding_dim": 0, "head_outputs": 0, "head_bias": False}
     with pytest.raises(gd.ArgumentError, match="cell must be one of rnn, lstm, gru; got 'tcn'"):
         _core.Net(dtype="float32", layers=[("tcn", *layer[1:])], **options)

@@ -142,7 +142,7 @@ BAD_FILES = [
     (TENSORS, header(user=None), "is damaged: Expecting value"),
     (TENSORS, net_with(1, layer="Stack"), "a layer 'Stack', which this version does not know"),
     (TENSORS, net_with(1, layer=["LSTM"]), r"a layer \['LSTM'\], which this version does not"),
-    (TENSORS, net_with(1, zoneout=0.1), "LSTM has options this version does not know: zoneout"),
+    (TENSORS, net_with(1, peephole=0.1), "LSTM has options this version does not know: peephole"),
     (
         TENSORS,
         net_with(1, skip={"lag": 2, "z": 1}),

@@ -56,9 +56,13 @@ FACTORS = {
     "layers": [1, 2, 3],
     "skip": list(SKIPS),
     "residual": [False, True],
+    "bidirectional": [(), (0,), (1,), (0, 1, 2)],
     "bias": [True, False],
     "source": ["floats", "tokens", "embedding"],
     "classes": [None, 1, 5, 17],
+    "between": list(nets.BETWEEN),
+    "masks": list(nets.MASKS),
+    "train": [False, True],
     "loss": list(LOSSES),
     "weight": [False, True],
     "lengths": [False, True],
@@ -90,7 +94,8 @@ def problem_of(case, seed):
     inputs = case["inputs"]
     if case["residual"]:
         # Bare tokens have no sum with the first layer's output; later layers are residual then.
-        inputs = case["hidden"] + (case["source"] == "tokens")
+        width = case["hidden"] * (1 + (0 in case["bidirectional"]))
+        inputs = width + (case["source"] == "tokens")
     net = stack(
         case["cell"],
         inputs,
@@ -99,8 +104,12 @@ def problem_of(case, seed):
         skip=SKIPS[case["skip"]],
         residual=case["residual"],
         bias=case["bias"],
+        bidirectional=case["bidirectional"],
         vocabulary=11 if case["source"] == "embedding" else None,
         classes=case["classes"],
+        between=case["between"],
+        masks=case["masks"],
+        bare_tokens=case["source"] == "tokens",
     )
     return random_problem(
         net,
@@ -113,6 +122,7 @@ def problem_of(case, seed):
         lengths=case["lengths"],
         reset=case["reset"],
         state=case["state"],
+        train=case["train"],
     )
 
 
@@ -125,6 +135,8 @@ def check(case, seed):
             memory = smallest_budget(problem, case["dtype"], case["threads"])
         got = by_core(problem, case["dtype"], memory=memory, threads=case["threads"])
     tolerance = tolerances.SINGLE if case["dtype"] == "float32" else tolerances.DOUBLE
+    if "norm" in case["between"] or case["between"] == "all":
+        tolerance *= tolerances.NORM
     assert_agree(got, expected, tolerance)
 
 

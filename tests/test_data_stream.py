@@ -128,6 +128,20 @@ def test_a_second_fit_goes_on_where_the_first_stopped(k2):
     assert trainers[0].params == trainers[1].params
 
 
+def test_after_an_error_the_next_fit_goes_on_too():
+    trainer, data = make(), Stream(X, Y, batch_size=2, k1=10)
+
+    def failing(params):
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        trainer.fit(data, steps=8, evaluate=failing, every=3)
+    trainer.fit(data, steps=5)
+    other = make()
+    other.fit(Stream(X, Y, batch_size=2, k1=10), steps=8)
+    assert trainer.params == other.params
+
+
 def test_weights_are_given_through():
     weight = RNG.uniform(0, 1, len(X))
     source = Stream(X, Y, batch_size=2, k1=10, k2=15, burn_in=13, weight=weight)

@@ -20,7 +20,8 @@ LOSSES = {
 }
 
 
-def problem_for(cell, skip, *, tokens=False, loss="cross entropy", seed=0):
+def problem_for(cell, skip, *, tokens=False, loss="cross entropy", seed=0, train=None):
+    """train: None: nothing between layers and no masks; else all of them, trained or evaluated."""
     net = stack(
         cell,
         4 if tokens else 5,
@@ -30,9 +31,20 @@ def problem_for(cell, skip, *, tokens=False, loss="cross entropy", seed=0):
         residual=True,
         vocabulary=6 if tokens else None,
         classes=4,
+        between="nothing" if train is None else "all",
+        masks="none" if train is None else "all",
     )
     return random_problem(
-        net, LOSSES[loss], 9, 4, seed=seed, weight=True, lengths=True, reset=True, state=True
+        net,
+        LOSSES[loss],
+        9,
+        4,
+        seed=seed,
+        weight=True,
+        lengths=True,
+        reset=True,
+        state=True,
+        train=bool(train),
     )
 
 
@@ -54,7 +66,7 @@ def moved(problem, along, step):
 
 
 def run(problem, params, x, state):
-    return pipeline.forward(problem.net, params, x, state=state, **problem.masks)
+    return pipeline.forward(problem.net, params, x, state=state, mode=problem.mode, **problem.masks)
 
 
 def loss_of(problem, outputs):
@@ -65,10 +77,11 @@ def dot(a, b):
     return sum(float(np.vdot(a[name], b[name])) for name in a)
 
 
+@pytest.mark.parametrize("train", [None, False, True])
 @pytest.mark.parametrize("skip", SKIPS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_gradients_are_directional_derivatives(cell, skip):
-    problem = problem_for(cell, skip)
+def test_gradients_are_directional_derivatives(cell, skip, train):
+    problem = problem_for(cell, skip, train=train)
     along = direction(problem, np.random.default_rng(1))
     tiny = 1e-100
     slope = loss_of(problem, run(problem, *moved(problem, along, 1j * tiny)).outputs).imag / tiny
@@ -117,12 +130,13 @@ def test_central_differences(cell, tokens):
     assert predicted == pytest.approx((ahead - behind) / (2 * h), rel=1e-7, abs=1e-9)
 
 
+@pytest.mark.parametrize("train", [None, False, True])
 @pytest.mark.parametrize("tokens", [False, True])
 @pytest.mark.parametrize("skip", SKIPS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_dot_product(cell, skip, tokens):
+def test_dot_product(cell, skip, tokens, train):
     """<J v, w> = <v, J^T w> with w on outputs and on the state after the last step."""
-    problem = problem_for(cell, skip, tokens=tokens, seed=6)
+    problem = problem_for(cell, skip, tokens=tokens, seed=6, train=train)
     rng = np.random.default_rng(7)
     v = direction(problem, rng)
     trace = run(problem, problem.params, problem.x, problem.state)
@@ -138,9 +152,11 @@ def test_dot_product(cell, skip, tokens):
     assert abs(left - right) <= tolerances.DOT_PRODUCT * scale
 
 
+@pytest.mark.parametrize("train", [None, False, True])
 @pytest.mark.parametrize("skip", SKIPS)
-def test_tangents_are_complex_steps(skip):
-    problem = problem_for("gru", skip, seed=8)
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_tangents_are_complex_steps(cell, skip, train):
+    problem = problem_for(cell, skip, seed=8, train=train)
     along = direction(problem, np.random.default_rng(9))
     trace = run(problem, problem.params, problem.x, problem.state)
     tiny = 1e-100

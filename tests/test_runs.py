@@ -171,6 +171,18 @@ def test_a_full_disk_is_an_error_and_keeps_the_last_checkpoint(tmp_path, monkeyp
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]
 
 
+def test_a_line_that_cannot_be_written_leaves_everything_at_one_place(tmp_path, monkeypatch):
+    def full(self, line):
+        raise gd.CheckpointError("cannot write metrics.jsonl: No space left on device.")
+
+    monkeypatch.setattr(RunFolder, "write_line", full)
+    trainer, data = make(), source()
+    average = trainer._updater.average
+    with pytest.raises(gd.CheckpointError, match="No space left"):
+        fit(trainer, data, 9, tmp_path)
+    assert (trainer.optimizer.steps, average.updates, data.position) == (1, 1, 1)
+
+
 def test_a_slow_training_is_saved_by_the_clock(tmp_path, monkeypatch):
     monkeypatch.setattr(_fit, "SAVE_SECONDS", 0.0)
     seen = []
@@ -234,6 +246,27 @@ def test_sigterm_ends_a_run_like_ctrl_c(tmp_path, whole):
     assert fit(trainer, source(), 23, tmp_path).interrupted
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    fit(make(), source(), 23, tmp_path, resume=True)
+    same_runs(tmp_path, whole)
+
+
+def test_a_second_ctrl_c_does_not_stop_the_saving(tmp_path, whole, monkeypatch):
+    class Interrupted(gd.data.Sequences):
+        def take(self):
+            interrupt()
+            return super().take()
+
+    def save_last(self, made):
+        if made.place.step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        real(self, made)
+
+    interrupt, real = Interrupt(6), RunFolder.save_last
+    monkeypatch.setattr(RunFolder, "save_last", save_last)
+    report = fit(make(), Interrupted(TOKENS, NEXT, batch_size=4, seed=3), 23, tmp_path)
+    assert (report.interrupted, report.steps) == (True, 5)
+    assert gd.load(tmp_path / "last.safetensors").metadata["step"] == 5
+    monkeypatch.undo()
     fit(make(), source(), 23, tmp_path, resume=True)
     same_runs(tmp_path, whole)
 

@@ -4,6 +4,8 @@ The first and the third need no second implementation of backward: the differenc
 own loss, and J v comes from the reference's tangents, which complex steps have checked.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -24,20 +26,25 @@ from problem import (
     norm,
     random_problem,
 )
-from reference import losses, pipeline
+from reference import losses, pipeline, two_ways
 
 LEVELS = _core.isa_available()
 SETTINGS = [
-    (cell, skip, source, LEVELS[(i + j + k) % len(LEVELS)])
+    (cell, skip, source, both, LEVELS[(i + j + k) % len(LEVELS)], (i + j + 2 * k + len(both)) % 3)
     for i, cell in enumerate(CELLS)
     for j, skip in enumerate(SKIPS)
     for k, source in enumerate(("floats", "tokens", "embedding"))
-    if (i + j + k) % 3 == 0 or source == "floats"
+    for both in ((), (0,), (1,), (0, 1))
+    if (i + j + k + sum(both)) % 3 == 0 or (source == "floats" and not both)
 ]
-each_setting = pytest.mark.parametrize(("cell", "skip", "source", "level"), SETTINGS)
+each_setting = pytest.mark.parametrize(
+    ("cell", "skip", "source", "both", "level", "between"), SETTINGS
+)
+# Nothing between layers and no masks; all of them in evaluation; all in training.
+PLAIN, EVALUATED, TRAINED = range(3)
 
 
-def problem_for(cell, skip, source, *, seed=0, loss=None):
+def problem_for(cell, skip, source, both=(), between=PLAIN, *, seed=0, loss=None):
     net = stack(
         cell,
         5,
@@ -45,8 +52,12 @@ def problem_for(cell, skip, source, *, seed=0, loss=None):
         layers=2,
         skip=SKIPS[skip],
         residual=True,
+        bidirectional=both,
         vocabulary=7 if source == "embedding" else None,
         classes=4,
+        between="nothing" if between == PLAIN else "all",
+        masks="none" if between == PLAIN else "all",
+        bare_tokens=source == "tokens",
     )
     return random_problem(
         net,
@@ -59,6 +70,7 @@ def problem_for(cell, skip, source, *, seed=0, loss=None):
         lengths=True,
         reset=True,
         state=True,
+        train=between == TRAINED,
     )
 
 
@@ -75,16 +87,11 @@ def direction(problem, rng):
 
 def moved(problem, along, step):
     params, x, state = along
-    return Problem(
-        problem.net,
-        {name: a + step * params[name] for name, a in problem.params.items()},
-        problem.x if x is None else problem.x + step * x,
-        problem.y,
-        problem.loss,
-        problem.weight,
-        problem.lengths,
-        problem.reset,
-        pipeline.map_states(lambda a, b: a + step * b, problem.state, state),
+    return replace(
+        problem,
+        params={name: a + step * params[name] for name, a in problem.params.items()},
+        x=problem.x if x is None else problem.x + step * x,
+        state=pipeline.map_states(lambda a, b: a + step * b, problem.state, state),
     )
 
 
@@ -102,9 +109,9 @@ def core_value(problem):
 
 
 @each_setting
-def test_directional_differences(cell, skip, source, level):
+def test_directional_differences(cell, skip, source, both, level, between):
     """Five points, so that the truncation is h^4; relu has kinks and needs a shorter step."""
-    problem = problem_for(cell, skip, source, seed=12)
+    problem = problem_for(cell, skip, source, both, between, seed=14 if cell == "relu" else 12)
     along = direction(problem, np.random.default_rng(2))
     along_norm = np.sqrt(inner(along[0], along[1], named(along[2]), along))
     h = (1e-5 if cell == "relu" else 1e-3) / along_norm
@@ -121,23 +128,28 @@ def test_directional_differences(cell, skip, source, level):
 
 
 @each_setting
-def test_reference(cell, skip, source, level):
-    problem = problem_for(cell, skip, source, seed=3)
+def test_reference(cell, skip, source, both, level, between):
+    problem = problem_for(cell, skip, source, both, between, seed=3)
     with isa(level):
         assert_agree(by_core(problem), by_reference(problem), tolerances.DOUBLE)
 
 
 @each_setting
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_dot_product(cell, skip, source, level, dtype):
+def test_dot_product(cell, skip, source, both, level, between, dtype):
     """J^T w from the core, with w handed over by a loss function; J v from tangents."""
-    problem = problem_for(cell, skip, source, seed=4)
+    problem = problem_for(cell, skip, source, both, between, seed=4)
     rng = np.random.default_rng(5)
     v = direction(problem, rng)
-    trace = pipeline.forward(
-        problem.net, problem.params, problem.x, state=problem.state, **problem.masks
+    trace = two_ways.forward(
+        problem.net,
+        problem.params,
+        problem.x,
+        state=problem.state,
+        mode=problem.mode,
+        **problem.masks,
     )
-    j_v, _ = pipeline.tangent(problem.net, problem.params, trace, *v)
+    j_v, _ = two_ways.tangent(problem.net, problem.params, trace, *v)
     w = rng.standard_normal(j_v.shape).astype(dtype)
     arguments, keywords = core_arguments(problem, dtype)
     wrt = ("params", "state") if problem.tokens else ("params", "x", "state")

@@ -29,6 +29,10 @@ DOUBLE_SATURATED = 5e-13
 # recurrences that neither grow nor shrink errors much.
 SINGLE = 5e-6
 
+# Times this where LayerNorms divide rows by their spread: what rounding did to a row whose units
+# differ little, or to a gradient that is mostly along what a norm takes out, grows by as much.
+NORM = 10
+
 # The gradient of a mixing skip's logit takes h_(t-k) - h_t, a difference smaller than its terms by
 # 1 - a = 0.01 (docs/decisions/0003).
 DOUBLE_MIX = 1e-13

@@ -24,6 +24,12 @@ struct Lstm {
     s1[0] = k[3] * tanh(s1[1]);
   }
 
+  // c' again, to the bit, where a zoneout has changed the state that was kept.
+  template <class V>
+  static GC_INLINE V second_state(const V* k, const V* s) {
+    return fma(k[1], s[1], k[0] * k[2]);
+  }
+
   // d1 [states]: adjoint of s1; dz [planes]: adjoint of the pre-activations; d [states]: adjoint of
   // s along the elementwise path. tanh(c') is computed again: keeping it would lengthen the tape by
   // a sixth.

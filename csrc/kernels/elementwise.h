@@ -48,6 +48,10 @@ struct Elementwise {
     for (int64_t i = 0; i < n; i += L) store<V>(p + i, load<V>(p + i) * f);
   }
 
+  static void multiply(T* out, const T* a, const T* b, int64_t n) noexcept {
+    for (int64_t i = 0; i < n; i += L) store<V>(out + i, load<V>(a + i) * load<V>(b + i));
+  }
+
   static double max_abs(const T* p, int64_t n) noexcept {
     // x * 0 is NaN for infinities and NaN; sums of it tell them apart from large numbers, which a
     // maximum of NaN would not.

@@ -26,6 +26,14 @@ struct Share {
   bool by_units;  // other threads own other units of the same rows: a barrier after every step
 };
 
+// One stream of random words for masks of units: those of Philox for the counters (unit / 4, b, t,
+// stream). A word is below `threshold` with the probability of what the mask decides.
+struct MaskStream {
+  uint32_t key[2];
+  uint32_t stream;
+  uint32_t threshold;
+};
+
 // What the recurrent kernels of one layer see: pointers are those of the chunk's first step
 // `first`, steps are counted from it.
 template <class T>
@@ -45,16 +53,26 @@ struct LayerView {
   bool interleaved;     // B == 1: a row reads the gates of a unit side by side
 
   const int64_t* lengths;     // [B] or null
+  const int64_t* begins;      // [B] or null: rows rest before this step (time backward)
   const uint8_t* reset;       // [T, B] of the whole call, or null
   const int32_t* last_reset;  // [T, B] of the whole call: the latest reset step <= t, or INT32_MIN;
                               // null without resets or skip
   int64_t min_length;         // min over lengths; all rows are active before it
+  int64_t max_begin;          // max over begins; all rows are active from it on
 
-  T* h;            // [.][B][Hp] in/out: row 0 is the state before `first`; rows -lag+1.. precede it
-  T* c;            // [.][B][Hp] in/out: the second state (LSTM)
+  T* h;  // [.][B][Hp] in/out: row 0 is the state before `first`; rows -lag+1.. precede it
+  T* r;  // [.][B][Hp] what the recurrent product reads: h, or with r_mask in/out a copy of h times
+         // the mask, row 0 that of h
+  T* c;  // [.][B][Hp] in/out: the second state (LSTM)
   const T* zeros;  // [Hp] zeros
+  const T* start;  // [lag][B][Hp] with begins and a skip connection: outputs before a row's first
+                   // step; null: zeros, or no skip connection
   T* saved;        // [.][B][nb][cell saved][UB] out, null without a tape
   const T* x_pre;  // [.][B][nb][gates][UB] in: input product and its bias
+  // Masks, null where there are none: part of a state that stays what it was before the step
+  // (zoneout), and factors of h on its way into the recurrent product.
+  const T *zone_h, *zone_c;  // [.][B][Hp] in
+  const T* r_mask;           // [B][Hp] in
 
   // backward only
   T* d;         // [states][B][Hp] in/out: adjoint of the state, scaled
@@ -115,6 +133,25 @@ struct Kernels {
   void (*scale)(T* p, int64_t n, T factor) noexcept;
   // Largest |p[i]|; infinity if any element is infinite or NaN.
   double (*max_abs)(const T* p, int64_t n) noexcept;
+  // out[i] = a[i] * b[i]
+  void (*multiply)(T* out, const T* a, const T* b, int64_t n) noexcept;
+  // Rows [r0,r1) of LayerNorm over the first `units` of `stride` elements; the weight's pads are 0.
+  // stats [.][2]: mean and 1 / sqrt(var + eps) of each row, NaN where the variance overflows.
+  void (*norm_forward)(T* out, T* stats, const T* in, int64_t stride, int64_t units,
+                       const T* weight, const T* bias, double eps, int64_t r0, int64_t r1) noexcept;
+  // Gradient of the rows `in` from d, that of norm_forward's out.
+  void (*norm_backward)(T* out, const T* d, const T* in, const T* stats, int64_t stride,
+                        int64_t units, const T* weight, int64_t r0, int64_t r1) noexcept;
+  // acc_weight[i] += d * (in - mean) / deviation, acc_bias[i] += d, summed over rows = rows-1..0, i
+  // in [i0,i1). Either may be null.
+  void (*norm_gradient)(T* acc_weight, T* acc_bias, const T* d, const T* in, const T* stats,
+                        int64_t stride, int64_t rows, int64_t i0, int64_t i1) noexcept;
+  // Philox4x32-10 of one counter [4] and key [2]: out [4].
+  void (*philox)(const uint32_t* counter, const uint32_t* key, uint32_t* out) noexcept;
+  // Rows r = [r0,r1) of out [.][width], row r being sequence r % batch at step t0 + r / batch *
+  // t_step: `below` for a unit whose random word is below the threshold, else `above`; pads too.
+  void (*mask_rows)(T* out, int64_t width, const MaskStream& stream, int64_t t0, int64_t t_step,
+                    int64_t batch, int64_t r0, int64_t r1, T below, T above) noexcept;
   // table[token][i] += factor * (sum of z[r][i] over the token's rows r in list order), i in
   // [i0,i1). next[r]: the row after r in its token's list, -1 at the end; heads[n_distinct]: first
   // rows; tokens[n_distinct].

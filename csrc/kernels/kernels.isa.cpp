@@ -4,6 +4,8 @@
 #include "kernels/dense.h"
 #include "kernels/elementwise.h"
 #include "kernels/loss.h"
+#include "kernels/masks.h"
+#include "kernels/norm.h"
 #include "kernels/recurrent.h"
 
 namespace gradcore::GRADCORE_ISA {
@@ -35,6 +37,12 @@ static constexpr Kernels<T> all_kernels() {
   k.add_block = &Elementwise<T>::add_block;
   k.add_scaled = &Elementwise<T>::add_scaled;
   k.scale = &Elementwise<T>::scale;
+  k.multiply = &Elementwise<T>::multiply;
+  k.norm_forward = &Norm<T>::norm_forward;
+  k.norm_backward = &Norm<T>::norm_backward;
+  k.norm_gradient = &Norm<T>::norm_gradient;
+  k.philox = &philox_once;
+  k.mask_rows = &Masks<T>::mask_rows;
   k.max_abs = &Elementwise<T>::max_abs;
   k.scatter_add = &Elementwise<T>::scatter_add;
   k.cross_entropy = &Loss<T>::cross_entropy;

@@ -78,14 +78,18 @@ struct Recurrent {
                                                           : 4);
 
   static GC_INLINE bool active(const View& v, int64_t t, int64_t b) {
-    return !v.lengths || t < v.lengths[b];
+    return (!v.lengths || t < v.lengths[b]) && (!v.begins || t >= v.begins[b]);
   }
   static GC_INLINE bool resets(const View& v, int64_t t, int64_t b) {
     return v.reset && v.reset[t * v.B + b];
   }
+  // True if some row may rest at step t.
+  static GC_INLINE bool rests(const View& v, int64_t t) {
+    return (v.lengths && t >= v.min_length) || (v.begins && t < v.max_begin);
+  }
   // True if every row of [b0,b1) is active and none is reset before step t.
   static bool plain(const View& v, int64_t t, int64_t b0, int64_t b1) {
-    if (v.lengths && t >= v.min_length)
+    if (rests(v, t))
       for (int64_t b = b0; b < b1; b++)
         if (!active(v, t, b)) return false;
     if (v.reset)
@@ -124,6 +128,9 @@ struct Recurrent {
       if constexpr (NS > 1) s[1] = gather<V, N>(v.c, at);
     }
     Cell::forward(v.nonlinearity, x, g, s, s1, k);
+    if (v.zone_h) s1[0] = hold_part(gather<V, N>(v.zone_h, at), s[0], s1[0]);
+    if constexpr (NS > 1)
+      if (v.zone_c) s1[1] = hold_part(gather<V, N>(v.zone_c, at), s[1], s1[1]);
     if (v.skip_kind != GC_SKIP_NONE) {
       const int64_t t = v.first + i;
       const W back = collect<V, N>([&](int n) GC_LAMBDA {
@@ -136,6 +143,10 @@ struct Recurrent {
     }
     scatter<V, N>(v.h + step, at, s1[0]);
     if constexpr (NS > 1) scatter<V, N>(v.c + step, at, s1[1]);
+    if (v.r_mask)
+      scatter<V, N>(v.r + step, at, s1[0] * collect<V, N>([&](int n) GC_LAMBDA {
+                                      return load<V>(v.r_mask + at[n] - i * step);
+                                    }));
     if (v.saved) {
       GC_UNROLL
       for (int c = 0; c < NK; c++) scatter<V, N>(v.saved + c * UB, at_k, k[c]);
@@ -152,6 +163,11 @@ struct Recurrent {
     }
   }
 
+  // Zoneout (Krueger et al. 2017, eq. 4): exactly one of the two where z is 0 or 1.
+  template <class W>
+  static GC_INLINE W hold_part(W z, W before, W after) {
+    return fma(z, before, one_minus(z) * after);
+  }
   // A skip connection does not reach behind a reset.
   static GC_INLINE bool reaches_back(const View& v, int64_t t, int64_t b) {
     return !v.last_reset || t - v.skip_lag >= v.last_reset[t * v.B + b];
@@ -181,7 +197,7 @@ struct Recurrent {
       if (!cleared) {
         const T* x[NB];
         GC_UNROLL
-        for (int q = 0; q < NB; q++) x[q] = v.h + (i * v.B + b + q) * Hp;
+        for (int q = 0; q < NB; q++) x[q] = v.r + (i * v.B + b + q) * Hp;
         multiply<V, NB, NV, T>(
             acc, v.w_forward + j * block + m * L, G * UB, x, v.H,
             [&](int e) GC_LAMBDA { return e / (G * MM) * block + e / MM % G * UB + e % MM * L; });
@@ -218,13 +234,23 @@ struct Recurrent {
       tile_forward<1, blocks_single>(v, i, j, b, cleared);
     for (; j < w.j1; j++) tile_forward<1, 1>(v, i, j, b, cleared);
   }
-  // A sequence past its end: the state is held.
+  // A sequence that rests: the state is held. Before its first step, what its skip connection will
+  // reach back to is put there.
   static void hold(const View& v, int64_t i, const Share& w, int64_t b) {
     const int64_t Hp = static_cast<int64_t>(v.nb) * UB, from = (i * v.B + b) * Hp + w.j0 * UB,
                   step = v.B * Hp;
     const size_t bytes = static_cast<size_t>(w.j1 - w.j0) * UB * sizeof(T);
-    __builtin_memcpy(v.h + from + step, v.h + from, bytes);
+    const T* h = v.h + from;
+    if (v.start) {
+      const int64_t r = v.first + i - v.begins[b] + v.skip_lag;
+      h = v.start + ((r > 0 ? r : 0) * v.B + b) * Hp + w.j0 * UB;
+    }
+    __builtin_memcpy(v.h + from + step, h, bytes);
     if constexpr (NS > 1) __builtin_memcpy(v.c + from + step, v.c + from, bytes);
+    if (v.r_mask)
+      for (int64_t u = 0; u < (w.j1 - w.j0) * UB; u += L)
+        store<V>(v.r + from + step + u,
+                 load<V>(h + u) * load<V>(v.r_mask + b * Hp + w.j0 * UB + u));
   }
   static __attribute__((noinline)) void rows_special(const View& v, int64_t i, const Share& w,
                                                      int64_t b0, int64_t b1) {
@@ -331,7 +357,23 @@ struct Recurrent {
         scatter<V, N>(v.dskip, at, v.skip_kind == GC_SKIP_ADD ? dh * back : sent * (back - s1[0]));
       }
     }
+    W held_h = constant<W>(0), held_c = held_h;
+    if (v.zone_h) {
+      const W part = gather<V, N>(v.zone_h, at);
+      held_h = part * d1[0];
+      d1[0] = one_minus(part) * d1[0];
+    }
+    if constexpr (NS > 1)
+      if (v.zone_c) {
+        const W part = gather<V, N>(v.zone_c, at);
+        held_c = part * d1[1];
+        d1[1] = one_minus(part) * d1[1];
+        s1[1] = Cell::second_state(k, s);
+      }
     Cell::backward(v.nonlinearity, k, s, s1, d1, z, d);
+    if (v.zone_h) d[0] = d[0] + held_h;
+    if constexpr (NS > 1)
+      if (v.zone_c) d[1] = d[1] + held_c;
     GC_UNROLL
     for (int c = 0; c < NZ; c++) scatter<V, N>(v.dz + c * UB, at_z, z[c]);
     GC_UNROLL
@@ -362,7 +404,7 @@ struct Recurrent {
   static __attribute__((noinline)) void cells_backward(const View& v, int64_t i, const Share& w,
                                                        int64_t b0, int64_t b1) {
     const int64_t t = v.first + i;
-    const bool all_active = !v.lengths || t < v.min_length;
+    const bool all_active = !rests(v, t);
     for (int64_t b = b0; b < b1;) {
       bool four = b + cell_rows <= b1;
       if (four && !all_active)
@@ -438,6 +480,12 @@ struct Recurrent {
           for (int e = 0; e < JJ; e++) total[q][e] = g ? total[q][e] + acc[q][e] : acc[q][e];
         }
       }
+      if (v.r_mask) {
+        GC_UNROLL
+        for (int q = 0; q < NB; q++) GC_UNROLL
+        for (int e = 0; e < JJ; e++)
+          total[q][e] = total[q][e] * load<V>(v.r_mask + (b + q) * Hp + (j + e) * UB + m * L);
+      }
       GC_UNROLL
       for (int q = 0; q < NB; q++) GC_UNROLL
       for (int e = 0; e < JJ; e++) {
@@ -494,7 +542,7 @@ struct Recurrent {
       if (whole > w.b0) tiles_backward<rows_backward>(v, i, w, w.b0, whole);
       if (pairs > whole) tiles_backward<2>(v, i, w, whole, pairs);
       // Fusing the two is for rows that are always there and never cut.
-      const bool fused = i > i0 && !v.reset && (!v.lengths || v.first + i <= v.min_length);
+      const bool fused = i > i0 && !v.reset && !rests(v, v.first + i - 1);
       for (int64_t b = pairs; b < w.b1; b++) row_backward(v, i, w, b, fused);
       if (v.reset) cut(v, i, w);
       if (i > i0) cells_backward(v, i - 1, w, w.b0, fused ? pairs : w.b1);

@@ -1,21 +1,21 @@
 // The C ABI of nets and plans.
 #include "base/arena.h"
 #include "base/errors.h"
-#include "sequence/job.h"
 #include "sequence/network.h"
+#include "sequence/pipeline.h"
 
 using gradcore::guarded;
-using gradcore::Job;
 using gradcore::Network;
+using gradcore::Pipeline;
 
 template <class F>
-static void with_job(const Network& net, gc_call& call, F f) {
+static void with_pipeline(const Network& net, gc_call& call, F f) {
   if (net.dtype == GC_FLOAT32) {
-    Job<float> job(net, call);
-    f(job);
+    Pipeline<float> pipeline(net, call);
+    f(pipeline);
   } else {
-    Job<double> job(net, call);
-    f(job);
+    Pipeline<double> pipeline(net, call);
+    f(pipeline);
   }
 }
 
@@ -33,19 +33,26 @@ int64_t gc_net_state_size(const gc_net* net, int64_t batch) {
   return n;
 }
 
+int32_t gc_net_parts(const gc_net* net) {
+  int32_t n = -1;
+  guarded([&] { n = static_cast<int32_t>(Network(*net).parts().size()); });
+  return n;
+}
+
 int64_t gc_block_steps(void) { return gradcore::block_steps; }
 
 int64_t gc_run_bytes(const gc_net* net, const gc_call* call) {
   int64_t bytes = -1;
   guarded([&] {
     gc_call copy = *call;
-    with_job(Network(*net), copy, [&](auto& job) { bytes = job.bytes(); });
+    with_pipeline(Network(*net), copy, [&](auto& pipeline) { bytes = pipeline.bytes(); });
   });
   return bytes;
 }
 
 gc_status gc_run(const gc_net* net, gc_call* call) {
-  return guarded([&] { with_job(Network(*net), *call, [](auto& job) { job.run(); }); });
+  return guarded(
+      [&] { with_pipeline(Network(*net), *call, [](auto& pipeline) { pipeline.run(); }); });
 }
 
 void gc_release_memory(void) { gradcore::release_arenas(); }

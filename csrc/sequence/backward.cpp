@@ -46,6 +46,30 @@ void Job<T>::start_backward(Me& m) {
   barrier(m);
 }
 
+// The gradient that the next part left for the chunk's outputs: dy [n][B][Hp], or null if all of it
+// is zero; trace_in gets its exponents.
+template <class T>
+const T* Job<T>::arriving(Me& m, int64_t first, int64_t n) {
+  const Layer& top = net_.top();
+  int64_t r0, r1;
+  rows_of(m, n, r0, r1);
+  for (int64_t r = r0; r < r1; r++) {
+    const int64_t t = first + r / B_, b = r % B_;
+    T* to = dy_[0] + r * top.Hp;
+    std::memset(to, 0, static_cast<size_t>(top.Hp) * sizeof(T));
+    if (active(t, b))
+      std::memcpy(to, link_.d_out + (time(t) * B_ + b) * part_.width + part_.column,
+                  static_cast<size_t>(top.H) * sizeof(T));
+  }
+  bool any = false;
+  for (int64_t i = 0; i < n; i++) {
+    m.trace_in[i] = link_.d_out_exponent[time(first + i)];
+    any = any || m.trace_in[i] != no_exponent;
+  }
+  barrier(m);
+  return any ? dy_[0] : nullptr;
+}
+
 // ---- the adjoint's scale
 
 template <class T>
@@ -231,7 +255,8 @@ void Job<T>::accumulate(Me& m, int l, int64_t first, int64_t i0, int64_t i1) {
   const LayerWork<T>& w = work_[static_cast<size_t>(l)];
   const auto& cell = k_.cells[layer.spec.cell];
   const int64_t zs = layer.nb * layer.planes * UB, Hp = layer.Hp;
-  const T *h = w.h + (layer.lead - 1 + first - op_t0_) * B_ * Hp, *dz = dz_ + i0 * B_ * zs;
+  const T *h = w.r_mask ? masked_ : w.h + (layer.lead - 1 + first - op_t0_) * B_ * Hp,
+          *dz = dz_ + i0 * B_ * zs;
   // Threads own unit blocks where these divide evenly, else inputs.
   const auto nb = static_cast<int32_t>(layer.nb);
   const bool by_blocks = nb % m.team_size == 0 || nb >= 4 * m.team_size;
@@ -244,8 +269,8 @@ void Job<T>::accumulate(Me& m, int l, int64_t first, int64_t i0, int64_t i1) {
   // Rows whose state was zeroed before the step have no part in weight_hh: they split the range.
   const int64_t k0 = part_of(layer.H, m.me), k1 = part_of(layer.H, m.me + 1);
   int64_t end = i1 * B_;
-  for (int64_t r = i1 * B_ - 1; call_.reset && r >= i0 * B_; r--)
-    if (call_.reset[first * B_ + r]) {
+  for (int64_t r = i1 * B_ - 1; reset_ && r >= i0 * B_; r--)
+    if (reset_[first * B_ + r]) {
       cell.outer_recurrent(w.part, h + (r + 1) * Hp, Hp, layer.H, dz_ + (r + 1) * zs, zs,
                            end - r - 1, j0, j1, k0, k1);
       end = r;
@@ -262,6 +287,7 @@ void Job<T>::accumulate(Me& m, int l, int64_t first, int64_t i0, int64_t i1) {
     k_.column_sum(w.part + w.at_bias, dz, zs, rows, c0 * layer.planes * UB, c1 * layer.planes * UB);
   if (w.dskip)
     k_.column_sum(w.part + w.at_skip, w.dskip + i0 * B_ * Hp, Hp, rows, c0 * UB, c1 * UB);
+  transform_gradients(m, l, first, i0, i1, w.part);
 }
 
 template <class T>
@@ -283,8 +309,8 @@ void Job<T>::link_tokens(int64_t first, int64_t n) {
   for (int64_t i = 0; i < n_distinct_; i++) token_head_[distinct_[i]] = -1;
   n_distinct_ = 0;
   for (int64_t r = 0; r < n * B_; r++) {
-    if (call_.lengths && first + r / B_ >= call_.lengths[r % B_]) continue;
-    const int64_t v = token(first * B_ + r);
+    if (!active(first + r / B_, r % B_)) continue;
+    const int64_t v = token(time(first + r / B_) * B_ + r % B_);
     if (token_head_[v] < 0) distinct_[n_distinct_++] = v;
     token_next_[r] = token_head_[v];
     token_head_[v] = static_cast<int32_t>(r);
@@ -351,32 +377,56 @@ void Job<T>::input_gradient(Me& m, int l, int64_t n, const T* dy, T* dx) {
   rows_of(m, n, r0, r1);
   k_.dense(dx, layer.Ip, w.w_input_t, nullptr, dz_, layer.nb * layer.planes * UB, w.dz_runs,
            layer.nb * layer.gates, r0, r1, 0, static_cast<int32_t>(layer.ib));
-  if (!layer.spec.residual || !dy) return;
+  if (layer.spec.residual && dy) add_residual(l, r0, r1, m, dy, dx);
+}
+
+// What goes round the layer: rows of dy, at the exponents of trace_in, to those of dx.
+template <class T>
+void Job<T>::add_residual(int l, int64_t r0, int64_t r1, const Me& m, const T* dy, T* dx) const {
+  const Layer& layer = net_.layers[static_cast<size_t>(l)];
   for (int64_t r = r0; r < r1; r++) {
     const int64_t i = r / B_;
     if (m.trace_in[i] == no_exponent) continue;
-    k_.add_scaled(dx + r * layer.Ip, dx + r * layer.Ip, dy + r * layer.Ip, layer.Ip,
-                  power<T>(static_cast<int64_t>(m.trace_in[i]) - m.trace_out[i]));
+    const T factor = power<T>(static_cast<int64_t>(m.trace_in[i]) - m.trace_out[i]);
+    T* to = dx + r * layer.Ip + layer.column;
+    if (layer.adds_rows())
+      k_.add_scaled(to, to, dy + r * layer.Ip, layer.Ip, factor);
+    else
+      for (int64_t u = 0; u < layer.H; u++) to[u] += dy[r * layer.Hp + u] * factor;
   }
 }
 
-// The gradient of the net's float input to the caller's array; exponents that fit the dtype are
-// folded in.
+// The gradient of the part's float input to its array, at the exponents of trace_out; those that
+// fit the dtype are folded in. Where the other direction has been, both are brought to the larger
+// exponent and added.
 template <class T>
 void Job<T>::write_dx(const Me& m, int64_t first, int64_t n, const T* dx) {
   const Layer& layer = net_.layers[0];
+  auto scaled = [](T value, int64_t shift) {
+    return shift ? static_cast<T>(
+                       std::ldexp(value, static_cast<int>(std::clamp<int64_t>(shift, -5000, 5000))))
+                 : value;
+  };
   for (int64_t i = n * m.me / m.team_size; i < n * (m.me + 1) / m.team_size; i++) {
-    const int32_t exponent = m.trace_out[i];
     const T* from = dx + i * B_ * layer.Ip;
-    T* to = static_cast<T*>(call_.dx) + (first + i) * B_ * layer.I;
-    const bool folds = std::abs(static_cast<int64_t>(exponent_of(k_.max_abs(from, B_ * layer.Ip))) +
-                                exponent) < std::numeric_limits<T>::max_exponent - 28;
-    call_.dx_exponent[first + i] = folds ? 0 : exponent;
+    T* to = static_cast<T*>(call_.dx) + time(first + i) * B_ * layer.I;
+    int32_t& kept = call_.dx_exponent[time(first + i)];
+    const double largest = k_.max_abs(from, B_ * layer.Ip);
+    const bool zero = largest == 0 && link_.marks_zeros;
+    const bool adds = link_.joins && kept != no_exponent;
+    if (adds && zero) continue;
+    const int32_t exponent = zero ? 0 : m.trace_out[i];
+    const bool folds = std::abs(static_cast<int64_t>(exponent_of(largest)) + exponent) <
+                       std::numeric_limits<T>::max_exponent - 28;
+    const int32_t own = folds ? 0 : exponent, common = adds ? std::max(own, kept) : own;
+    const int64_t shift = static_cast<int64_t>(exponent) - common, old_shift = kept - common;
     for (int64_t b = 0; b < B_; b++)
-      for (int64_t u = 0; u < layer.I; u++)
-        to[b * layer.I + u] = folds && exponent
-                                  ? static_cast<T>(std::ldexp(from[b * layer.Ip + u], exponent))
-                                  : from[b * layer.Ip + u];
+      for (int64_t u = 0; u < layer.I; u++) {
+        const T value = scaled(from[b * layer.Ip + u], shift);
+        T& x = to[b * layer.I + u];
+        x = adds ? scaled(x, old_shift) + value : value;
+      }
+    kept = zero ? no_exponent : common;
   }
 }
 
@@ -386,12 +436,29 @@ template <class T>
 void Job<T>::backward_layer(Me& m, int l, int64_t first, int64_t n, const T* dy, T* dx) {
   const Layer& layer = net_.layers[static_cast<size_t>(l)];
   const LayerWork<T>& w = work_[static_cast<size_t>(l)];
+  if (layer.pass) {  // trace_in and dy are what goes on
+    std::copy(m.trace_in, m.trace_in + n, m.trace_out);
+    const int64_t row = B_ * layer.Hp, i0 = n * m.me / m.team_size,
+                  i1 = n * (m.me + 1) / m.team_size;
+    if (!dy) std::memset(dx + i0 * row, 0, static_cast<size_t>((i1 - i0) * row) * sizeof(T));
+    write_dx(m, first, n, dy ? dy : dx);
+    barrier(m);
+    return;
+  }
   LayerView<T> v = view(l, first);
   v.dy = dy;
+  prepare_masks(m, l, first, n, true);
   walk_adjoint(m, v, l, n, share(m, l));
   barrier(m);
+  if (dx) {
+    auto& chain = chains_[static_cast<size_t>(l)];
+    int64_t r0, r1;
+    rows_of(m, n, r0, r1);
+    input_gradient(m, l, n, dy, chain.empty() ? dx : chain.back().d);
+    transforms_backward(l, first, r0, r1, dx);
+    if (trains_transforms(l)) barrier(m);
+  }
   weight_gradients(m, l, first, n);
-  if (dx) input_gradient(m, l, n, dy, dx);
   barrier(m);
   if (l == 0 && w.table_sum)
     scatter_tokens(m, w.table_sum, layer.nb * layer.gates * UB, dz_, layer.nb * layer.planes * UB,
@@ -407,7 +474,7 @@ template <class T>
 void Job<T>::backward_chunk(Me& m, int64_t first, int64_t n) {
   stage_input(m, first, n);
   if (token_head_ && m.me == 0) link_tokens(first, n);
-  const T* dy = backward_head(m, first, n);
+  const T* dy = part_.last ? backward_head(m, first, n) : arriving(m, first, n);
   for (int l = static_cast<int>(L_ - 1), turn = 1; l >= 0; l--, turn ^= 1) {
     T* dx = l > 0 || wants_input_gradient_ ? dy_[turn] : nullptr;
     backward_layer(m, l, first, n, dy, dx);

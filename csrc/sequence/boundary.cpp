@@ -1,4 +1,5 @@
-// States between segments, and at both ends of the call. Thread 0 only.
+// States between segments, and at both ends of the call; masks in a part's own order. Thread 0
+// only.
 #include <limits>
 
 #include "sequence/job.h"
@@ -31,6 +32,14 @@ void Job<T>::load_start(int l) {
   }
   const T* state = static_cast<const T*>(call_.state) + layer.state_offset * B_;
   widen(w.h, state, layer.lead * B_, layer.H, layer.Hp);
+  if (w.start) {
+    copy(w.start, w.h, layer.lead * row);
+    // A sequence that begins at step s has its outputs of the initial state at s - lead .. s - 1.
+    for (int64_t b = 0; b < B_; b++)
+      for (int64_t r = layer.lead - 1; r >= begins_[b]; r--)
+        copy(w.h + (r * B_ + b) * layer.Hp, w.start + ((r - begins_[b]) * B_ + b) * layer.Hp,
+             layer.Hp);
+  }
   if (w.c) widen(w.c, state + layer.lead * B_ * layer.H, B_, layer.H, layer.Hp);
 }
 
@@ -76,7 +85,8 @@ void Job<T>::capture_state(int l, int64_t t0, int64_t t1) {
       call_.state ? static_cast<const T*>(call_.state) + layer.state_offset * B_ : nullptr;
   const size_t bytes = static_cast<size_t>(layer.H) * sizeof(T);
   for (int64_t b = 0; b < B_; b++) {
-    const int64_t length = call_.lengths ? call_.lengths[b] : T_;
+    const int64_t length = call_.lengths && !part_.reverse ? call_.lengths[b] : T_;
+    const int64_t begin = begins_ ? begins_[b] : 0;
     const int32_t cleared =
         last_reset_ && length > 0 ? last_reset_[(length - 1) * B_ + b] : INT32_MIN;
     for (int64_t r = 0; r < layer.lead; r++) {
@@ -84,7 +94,7 @@ void Job<T>::capture_state(int l, int64_t t0, int64_t t1) {
       T* to = state + (r * B_ + b) * layer.H;
       if (t < 0 && t0 == 0) {
         if (start && t >= cleared)
-          std::memcpy(to, start + ((layer.lead + t) * B_ + b) * layer.H, bytes);
+          std::memcpy(to, start + ((layer.lead + t - begin) * B_ + b) * layer.H, bytes);
         else
           std::memset(to, 0, bytes);
       } else if (t >= t0 && t < t1) {
@@ -101,7 +111,7 @@ void Job<T>::capture_state(int l, int64_t t0, int64_t t1) {
 }
 
 // The adjoint that is left after step 0: of h in d, of the outputs before in the ring (slot t mod
-// lag was sent to step t - lag).
+// lag was sent to step t - lag; the sequence begins at `begin`).
 template <class T>
 void Job<T>::write_dstate(const Me& m, int l) {
   const Layer& layer = net_.layers[static_cast<size_t>(l)];
@@ -111,14 +121,16 @@ void Job<T>::write_dstate(const Me& m, int l) {
   for (int64_t r = 0; r < layer.lead; r++)
     for (int64_t b = 0; b < B_; b++)
       for (int64_t u = 0; u < H; u++) {
-        T value = w.ring ? w.ring[r * row + b * layer.Hp + u] : T(0);
+        const int64_t slot = begins_ ? (r + begins_[b]) % layer.lead : r;
+        T value = w.ring ? w.ring[slot * row + b * layer.Hp + u] : T(0);
         if (r == layer.lead - 1) value += w.d[b * layer.Hp + u];
         out[(r * B_ + b) * H + u] = value;
       }
   for (int64_t b = 0; b < B_ && w.c; b++)
     std::memcpy(out + (layer.lead * B_ + b) * H, w.d + row + b * layer.Hp,
                 static_cast<size_t>(H) * sizeof(T));
-  call_.dstate_exponent[l] = m.exponent[l];
+  int32_t& exponent = call_.dstate_exponent[layer.direction];
+  exponent = m.exponent[l];
   // An exponent that fits the dtype is folded in.
   const int64_t count = (layer.lead + layer.states - 1) * B_ * H;
   double largest = 0;
@@ -128,8 +140,8 @@ void Job<T>::write_dstate(const Me& m, int l) {
                   : largest;
   if (std::abs(static_cast<int64_t>(exponent_of(largest)) + m.exponent[l]) <
       std::numeric_limits<T>::max_exponent - 28) {
-    for (int64_t i = 0; i < count; i++) out[i] = static_cast<T>(std::ldexp(out[i], m.exponent[l]));
-    call_.dstate_exponent[l] = 0;
+    for (int64_t i = 0; i < count; i++) out[i] = static_cast<T>(std::ldexp(out[i], exponent));
+    exponent = 0;
   }
 }
 
@@ -138,9 +150,23 @@ void Job<T>::find_resets() {
   for (int64_t b = 0; b < B_; b++) {
     int32_t latest = INT32_MIN;
     for (int64_t t = 0; t < T_; t++) {
-      if (call_.reset[t * B_ + b]) latest = static_cast<int32_t>(t);
+      if (reset_[t * B_ + b]) latest = static_cast<int32_t>(t);
       last_reset_[t * B_ + b] = latest;
     }
+  }
+}
+
+// Resets and first steps of a part that reads time backward. A reset at a step that does not count
+// must not cut what comes after it.
+template <class T>
+void Job<T>::mirror_masks() {
+  for (int64_t b = 0; begins_ && b < B_; b++) {
+    begins_[b] = T_ - call_.lengths[b];
+    max_begin_ = begins_[b] > max_begin_ ? begins_[b] : max_begin_;
+  }
+  for (int64_t r = 0; mirrored_reset_ && r < T_ * B_; r++) {
+    const int64_t t = r / B_, b = r % B_;
+    mirrored_reset_[r] = active(t, b) && call_.reset[time(t) * B_ + b];
   }
 }
 

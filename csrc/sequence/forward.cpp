@@ -23,12 +23,19 @@ LayerView<T> Job<T>::view(int l, int64_t first) const {
   v.bias_h = w.bias_h;
   v.skip_coef = w.skip_coef;
   v.interleaved = B_ == 1;
-  v.lengths = call_.lengths;
-  v.reset = call_.reset;
+  v.lengths = part_.reverse ? nullptr : call_.lengths;
+  v.begins = begins_;
+  v.start = w.start;
+  v.reset = reset_;
   v.last_reset = layer.has_skip() ? last_reset_ : nullptr;
   v.min_length = min_length_;
+  v.max_begin = max_begin_;
   v.h = w.h + (layer.lead - 1 + at) * row;
   v.c = w.c ? w.c + at * row : nullptr;
+  v.r = w.r_mask ? masked_ : v.h;
+  v.r_mask = w.r_mask;
+  v.zone_h = layer.spec.zoneout > 0 ? zone_[0] : nullptr;
+  v.zone_c = layer.spec.zoneout_cell > 0 ? zone_[1] : nullptr;
   v.zeros = zeros_;
   v.saved = w.saved ? w.saved + at * row * layer.saved : nullptr;
   v.x_pre = x_pre_;
@@ -42,6 +49,7 @@ LayerView<T> Job<T>::view(int l, int64_t first) const {
 template <class T>
 const T* Job<T>::output_rows(int l, int64_t first) const {
   const Layer& layer = net_.layers[static_cast<size_t>(l)];
+  if (layer.pass) return input_rows(l, first);
   const LayerWork<T>& w = work_[static_cast<size_t>(l)];
   const int64_t row = B_ * layer.Hp;
   return w.out ? w.out + (first - op_t0_) * row : w.h + (layer.lead + first - op_t0_) * row;
@@ -49,8 +57,8 @@ const T* Job<T>::output_rows(int l, int64_t first) const {
 
 template <class T>
 const T* Job<T>::input_rows(int l, int64_t first) const {
-  if (l > 0) return output_rows(l - 1, first);
-  return direct_input_ ? static_cast<const T*>(call_.x) + first * B_ * net_.layers[0].I : x_rows_;
+  const auto& chain = chains_[static_cast<size_t>(l)];
+  return chain.empty() ? raw_rows(l, first) : chain.back().out;
 }
 
 // x of the chunk, padded, with zeros for sequences past their end (whatever lies there must not
@@ -63,9 +71,9 @@ void Job<T>::stage_input(const Me& m, int64_t first, int64_t n) {
   int64_t r0, r1;
   rows_of(m, n, r0, r1);
   for (int64_t r = r0; r < r1; r++) {
-    const int64_t row = first * B_ + r;
+    const int64_t t = first + r / B_, b = r % B_, row = time(t) * B_ + b;
     T* to = x_rows_ + r * layer.Ip;
-    if (call_.lengths && row / B_ >= call_.lengths[row % B_]) {
+    if (!active(t, b)) {
       std::memset(to, 0, static_cast<size_t>(layer.Ip) * sizeof(T));
       continue;
     }
@@ -91,10 +99,10 @@ void Job<T>::input_product(const Me& m, int l, int64_t first, int64_t n) {
     for (int64_t i = 0; i < n; i++)
       for (int64_t b = s.b0; b < s.b1; b++) {
         T* to = x_pre_ + (i * B_ + b) * width + from;
-        if (call_.lengths && first + i >= call_.lengths[b])
+        if (!active(first + i, b))
           std::memset(to, 0, bytes);
         else
-          std::memcpy(to, w.table + token((first + i) * B_ + b) * width + from, bytes);
+          std::memcpy(to, w.table + token(time(first + i) * B_ + b) * width + from, bytes);
       }
     return;
   }
@@ -110,6 +118,8 @@ void Job<T>::forward_layer(const Me& m, int l, int64_t first, int64_t n, bool ta
   const LayerWork<T>& w = work_[static_cast<size_t>(l)];
   const int64_t Hp = net_.layers[static_cast<size_t>(l)].Hp;
   if (l == 0) stage_input(m, first, n);
+  if (net_.layers[static_cast<size_t>(l)].pass) return;
+  prepare_masks(m, l, first, n, false);
   input_product(m, l, first, n);
   const Share s = share(m, l);
   LayerView<T> v = view(l, first);
@@ -124,6 +134,27 @@ void Job<T>::forward_layer(const Me& m, int l, int64_t first, int64_t n, bool ta
     barrier(m);
   }
   check_finite(m, l, first, n);
+}
+
+// Outputs of the chunk to the array that the next part reads; zeros past a sequence's end.
+template <class T>
+void Job<T>::pass_on(const Me& m, int64_t first, int64_t n) {
+  const Layer& top = net_.top();
+  const int l = static_cast<int>(L_ - 1);
+  const T *rows = output_rows(l, first), *in = top.adds_columns() ? input_rows(l, first) : nullptr;
+  int64_t r0, r1;
+  rows_of(m, n, r0, r1);
+  for (int64_t r = r0; r < r1; r++) {
+    const int64_t t = first + r / B_, b = r % B_;
+    T* to = link_.out + (time(t) * B_ + b) * part_.width + part_.column;
+    const T* from = rows + r * top.Hp;
+    if (!active(t, b))
+      std::memset(to, 0, static_cast<size_t>(top.H) * sizeof(T));
+    else if (!in)
+      std::memcpy(to, from, static_cast<size_t>(top.H) * sizeof(T));
+    else
+      for (int64_t u = 0; u < top.H; u++) to[u] = from[u] + in[r * top.Ip + top.column + u];
+  }
 }
 
 // Looks for the first value of the layer's outputs in this thread's rows that is not finite. The

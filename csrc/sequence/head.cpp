@@ -38,7 +38,9 @@ double Job<T>::total_weight() const {
 template <class T>
 void Job<T>::logits(int64_t first, int64_t r0, int64_t r1) {
   const Layer& top = net_.top();
-  const T* in = output_rows(static_cast<int>(L_ - 1), first);
+  const int reader = static_cast<int>(L_);
+  transform_rows(reader, first, r0, r1);
+  const T* in = input_rows(reader, first);
   if (net_.has_head)
     k_.dense(logits_, net_.Op, w_head_, bias_head_, in, top.Hp, head_runs_, top.nb, r0, r1, 0,
              static_cast<int32_t>(net_.ob));
@@ -155,6 +157,7 @@ bool Job<T>::call_loss(Me& m, int64_t t0, int64_t t1) {
   for (int64_t first = t0; first < t1; first += chunk_) {
     int64_t r0, r1;
     rows_of(m, std::min(chunk_, t1 - first), r0, r1);
+    if (net_.top().pass) stage_input(m, first, std::min(chunk_, t1 - first));
     logits(first, r0, r1);
     copy_outputs(range_outputs_, t0, first, r0, r1);
     // A shorter last chunk divides its rows elsewhere: nobody may write logits that another reads.
@@ -182,7 +185,10 @@ const T* Job<T>::backward_head(Me& m, int64_t first, int64_t n) {
   const Layer& top = net_.top();
   int64_t r0, r1;
   rows_of(m, n, r0, r1);
+  auto& chain = chains_[static_cast<size_t>(L_)];
+  const int reader = static_cast<int>(L_);
   if (call_.loss == GC_LOSS_CALLBACK) {
+    transform_rows(reader, first, r0, r1);
     loss_rows_of_range(first, r0, r1);
   } else if (loss_at_all(first, n)) {
     logits(first, r0, r1);
@@ -201,19 +207,26 @@ const T* Job<T>::backward_head(Me& m, int64_t first, int64_t n) {
     any = any || m.trace_in[i] == 0;
   }
   if (net_.has_head && any) {
-    k_.dense(dy_[0], top.Hp, w_head_t_, nullptr, logits_, net_.Op, logit_runs_, net_.ob, r0, r1, 0,
-             static_cast<int32_t>(top.nb));
+    k_.dense(chain.empty() ? dy_[0] : chain.back().d, top.Hp, w_head_t_, nullptr, logits_, net_.Op,
+             logit_runs_, net_.ob, r0, r1, 0, static_cast<int32_t>(top.nb));
     const int64_t k0 = top.H * m.me / m.team_size, k1 = top.H * (m.me + 1) / m.team_size;
-    k_.outer_dense(head_part_, output_rows(static_cast<int>(L_ - 1), first), top.Hp, top.H, logits_,
-                   net_.Op, n * B_, 0, static_cast<int32_t>(net_.ob), k0, k1);
+    k_.outer_dense(head_part_, input_rows(reader, first), top.Hp, top.H, logits_, net_.Op, n * B_,
+                   0, static_cast<int32_t>(net_.ob), k0, k1);
     if (m.me == 0 && net_.head_bias)
       k_.column_sum(head_part_ + head_at_bias_, logits_, net_.Op, n * B_, 0, net_.Op);
   }
+  if (any && !chain.empty()) {
+    transforms_backward(reader, first, r0, r1, dy_[0]);
+    if (trains_transforms(reader)) {
+      barrier(m);
+      transform_gradients(m, reader, first, 0, n, head_part_);
+    }
+  }
   barrier(m);
-  if (net_.has_head && first % block_steps == 0 && m.me == 0)
+  if (head_sums_ && first % block_steps == 0 && m.me == 0)
     k_.add_block(head_sum_, head_part_, head_sums_, T(1), T(1));
   if (!any) return nullptr;
-  return net_.has_head ? dy_[0] : logits_;
+  return net_.has_head || !chain.empty() ? dy_[0] : logits_;
 }
 
 template <class T>

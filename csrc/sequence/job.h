@@ -1,4 +1,6 @@
-// One call of gc_run: what it works on, and the stages that a team of threads executes together.
+// One part of a net in a call of gc_run: what it works on, and the stages that a team of threads
+// executes together. Steps t count in the part's own order, which may be time backward; time(t) is
+// the caller's step.
 //
 // A segment (the range of an op) is walked in chunks of `chunk` steps; within a chunk every layer
 // runs in turn, so arrays between layers are as long as a chunk. Chunks divide blocks of 128
@@ -9,6 +11,7 @@
 #include <climits>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include "base/arena.h"
@@ -55,7 +58,42 @@ struct LayerWork {
   T* table_sum;  // [I][nb*G*UB]
   // boundaries: n_slots of [lead + states - 1][B][Hp]
   T* slots;
+  T* r_mask;  // [B][Hp] factors of h in the recurrent product; null without recurrent dropout
+  // reading time backward, ragged sequences with a skip connection: the outputs [lead][B][Hp] of
+  // the initial state, which every sequence has just before its first step
+  T* start;
 };
+
+// The arrays through which this part and the next meet; null in the last part.
+template <class T>
+struct Link {
+  T* out;                         // [T][B][part.width]
+  const T* d_out;                 // [T][B][part.width], null without backward
+  const int32_t* d_out_exponent;  // [T] no_exponent where all is zero
+  // dx_exponent says no_exponent where dx is zero, and the other direction's dx and gradients of
+  // what comes before the layer are there already: add to them.
+  bool marks_zeros, joins;
+};
+
+// Shared by the parts of a call.
+struct Progress {
+  int64_t done, total, last_poll_ns;
+};
+
+// A transform of the rows that a layer or the head reads: what it works on in a call.
+template <class T>
+struct TransformWork {
+  const Transform* what;
+  int64_t stride;              // I padded
+  T *weight, *bias, *stats;    // LayerNorm: packed [stride]; of the chunk [rows][2]
+  T* mask;                     // dropout: factors of the chunk [rows][stride]
+  T* out;                      // [rows][stride] of the chunk
+  T* d;                        // [rows][stride] gradient of out
+  int64_t at_weight, at_bias;  // of their sums among those of what reads the rows; -1: no parameter
+};
+
+// Numbers of random streams, in gradcore.h.
+enum class MaskKind : uint32_t { dropout = 0, zoneout = 1, zoneout_cell = 2, recurrent = 3 };
 
 // What a thread keeps for itself; every thread of a team comes to the same values.
 template <class T>
@@ -77,12 +115,20 @@ enum class Verdict : int { go_on = 0, one_thread = 1, stop = 2 };
 template <class T>
 class Job {
  public:
-  // Checks the plan and which arrays are there; throws Error(GC_INVALID).
-  Job(const Network& net, gc_call& call);
+  // Checks the plan, whose operations are all this part's, and which arrays are there; throws
+  // Error(GC_INVALID).
+  Job(const Part& part, gc_call& call, const Link<T>& link, Progress& progress);
   // Bytes of the arena.
   int64_t bytes();
-  // Executes the plan; throws Error.
-  void run();
+  // Executes the next n operations of the plan; throws Error.
+  void run(int64_t n);
+  // Gives the arena back; nothing can be run after it.
+  void release() noexcept { arena_.reset(); }
+  double loss() const;
+  // Where backward has been: e of the largest gradient of a parameter 0.5 <= |m| < 1, m * 2^e, or
+  // INT64_MIN if all are zero; and the gradients themselves, times 2^-exponent.
+  int64_t gradient_exponent() const;
+  void unpack_gradients(int64_t exponent);
 
  private:
   static constexpr int UB = unit_block<T>;
@@ -93,6 +139,8 @@ class Job {
   void check_presence();
   void check_contents();
   int64_t token(int64_t row) const;
+  int64_t time(int64_t t) const { return part_.reverse ? T_ - 1 - t : t; }
+  bool active(int64_t t, int64_t b) const { return !call_.lengths || time(t) < call_.lengths[b]; }
   // layout.cpp
   void lay_out(Carver& carver);
   void choose_team();
@@ -101,7 +149,6 @@ class Job {
   void pack_recurrent(const Me& m, int l);
   void pack_input(const Me& m, int l);
   void pack_head(const Me& m);
-  void unpack_gradients();
   void unpack_layer(int l, int64_t exponent);
   void unpack_head(int64_t exponent);
   void unpack_embedding(int64_t exponent);
@@ -113,6 +160,7 @@ class Job {
   void capture_state(int l, int64_t t0, int64_t t1);
   void write_dstate(const Me& m, int l);
   void find_resets();
+  void mirror_masks();
   // team.cpp
   Share share(const Me& m, int l) const;
   void barrier(const Me& m) const { m.team->wait(m.me); }
@@ -120,7 +168,8 @@ class Job {
   void rows_of(const Me& m, int64_t n, int64_t& r0, int64_t& r1) const;
   Verdict verdict(Me& m);
   // plan.cpp
-  void execute(Me& m);
+  void start();
+  void execute(Me& m, int64_t n);
   bool forward_op(Me& m, const gc_op& op);
   bool backward_op(Me& m, const gc_op& op);
   void start_segment(const Me& m, const gc_op& op);
@@ -129,12 +178,29 @@ class Job {
   [[noreturn]] void report(const Offender& o);
   // forward.cpp
   LayerView<T> view(int l, int64_t first) const;
-  const T* input_rows(int l, int64_t first) const;  // what layer l reads in this chunk, stride Ip
+  // What layer l reads in this chunk, stride Ip; of l = n_layers what the head reads.
+  const T* input_rows(int l, int64_t first) const;
   const T* output_rows(int l, int64_t first) const;
   void stage_input(const Me& m, int64_t first, int64_t n);
   void input_product(const Me& m, int l, int64_t first, int64_t n);
   void forward_layer(const Me& m, int l, int64_t first, int64_t n, bool tape);
   void check_finite(const Me& m, int l, int64_t first, int64_t n);
+  void pass_on(const Me& m, int64_t first, int64_t n);
+  // between.cpp: what acts on rows between layers, and random masks
+  void choose_transforms();
+  void lay_out_transforms(Carver& carver, int l, int64_t stride);
+  void place_sums(int l, int64_t& sums);
+  void lay_out_masks(Carver& carver);
+  void pack_transforms(const Me& m);
+  bool masks_inside(int l) const;
+  bool trains_transforms(int l) const;
+  MaskStream stream(int32_t place, MaskKind kind, double p, bool reverse = false) const;
+  const T* raw_rows(int l, int64_t first) const;
+  void transform_rows(int l, int64_t first, int64_t r0, int64_t r1);
+  void prepare_masks(const Me& m, int l, int64_t first, int64_t n, bool backward);
+  void transforms_backward(int l, int64_t first, int64_t r0, int64_t r1, T* to);
+  void transform_gradients(const Me& m, int l, int64_t first, int64_t i0, int64_t i1, T* part);
+  void unpack_transforms(int l, const T* sums, int64_t shift);
   // head.cpp
   double total_weight() const;
   T row_weight(int64_t t, int64_t b) const;
@@ -149,6 +215,7 @@ class Job {
   const T* backward_head(Me& m, int64_t first, int64_t n);
   // backward.cpp
   void start_backward(Me& m);
+  const T* arriving(Me& m, int64_t first, int64_t n);
   void backward_layer(Me& m, int l, int64_t first, int64_t n, const T* dy, T* dx);
   int64_t exponent_spread(const Me& m, int l, bool arrives, int64_t i0, int64_t i1) const;
   double walk_steps(Me& m, LayerView<T> v, int l, int64_t i0, int64_t i1, const Share& s);
@@ -163,14 +230,18 @@ class Job {
   void accumulate(Me& m, int l, int64_t first, int64_t i0, int64_t i1);
   void flush(Me& m, int l);
   void input_gradient(Me& m, int l, int64_t n, const T* dy, T* dx);
+  void add_residual(int l, int64_t r0, int64_t r1, const Me& m, const T* dy, T* dx) const;
   void write_dx(const Me& m, int64_t first, int64_t n, const T* dx);
   void backward_chunk(Me& m, int64_t first, int64_t n);
   void link_tokens(int64_t first, int64_t n);
   void scatter_tokens(Me& m, T* table, int64_t width, T* z, int64_t z_stride, const Run* from,
                       int64_t n);
 
+  const Part& part_;
   const Network& net_;
   gc_call& call_;
+  const Link<T> link_;
+  Progress& progress_;
   const Kernels<T>& k_;
   int64_t T_, B_, L_;     // steps, sequences, layers
   int64_t chunk_, rows_;  // steps of a chunk, its rows chunk * B
@@ -181,9 +252,16 @@ class Job {
   int threads_ = 1;
   bool by_units_[64];  // per layer: threads own units, else sequences
   int64_t min_length_ = INT64_MAX;
+  const uint8_t* reset_ = nullptr;  // [T, B] in the part's order
+  uint8_t* mirrored_reset_ = nullptr;
+  int64_t *begins_ = nullptr, max_begin_ = 0;  // [B] where ragged sequences begin, time backward
 
   std::vector<LayerWork<T>> work_;
   std::vector<Member<T>> members_;
+  std::vector<std::vector<TransformWork<T>>> chains_;  // those that act in this call, by reader
+  uint32_t mask_key_[2] = {};
+  T* zone_[2] = {};      // [rows][Hp] of the chunk: zoneout of h and c of the layer at work
+  T* masked_ = nullptr;  // [rows + B][Hp] of the chunk: what its recurrent product reads
   int64_t zeros_count_ = 0;
   T *zeros_ = nullptr, *x_rows_ = nullptr, *x_pre_ = nullptr, *dz_ = nullptr, *dy_[2] = {},
     *logits_ = nullptr;
@@ -210,9 +288,10 @@ class Job {
   };
   Offender offenders_[max_team];
   bool interrupted_ = false, callback_stopped_ = false;
-  int64_t op_t0_ = 0, op_steps_ = 0, done_ = 0, total_ = 0;
-  bool seen_backward_ = false;
-  int64_t last_poll_ns_ = 0;
+  int64_t op_t0_ = 0, op_steps_ = 0;
+  int64_t next_op_ = 0, first_backward_ = INT64_MAX;
+  bool seen_backward_ = false, started_backward_ = false;
+  std::optional<Arena> arena_;
   double loss_factor_ = 1;  // 1/N of a mean
 };
 

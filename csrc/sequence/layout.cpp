@@ -13,7 +13,8 @@ void Job<T>::choose_team() {
   wanted = wanted > max_team ? max_team : wanted;
   int64_t flops = 0, most_blocks = 0;
   for (const Layer& l : net_.layers) {
-    flops += 2 * l.gates * l.H * (l.H + (call_.tokens ? 0 : l.I)) * B_;
+    flops += l.pass ? 2 * l.H * net_.outputs * B_
+                    : 2 * l.gates * l.H * (l.H + (call_.tokens ? 0 : l.I)) * B_;
     most_blocks = most_blocks > l.nb ? most_blocks : l.nb;
   }
   if (!call_.exact_threads && call_.threads != 1) {
@@ -42,6 +43,7 @@ void Job<T>::lay_out(Carver& c) {
     const int64_t hh = l.H * l.gates * l.Hp, row = B_ * l.Hp;
     widest_h = widest_h > l.Hp ? widest_h : l.Hp;
     if (!table) widest_h = widest_h > l.Ip ? widest_h : l.Ip;
+    if (l.pass) continue;
     widest_x = widest_x > l.nb * l.gates ? widest_x : l.nb * l.gates;
     widest_z = widest_z > l.nb * l.planes ? widest_z : l.nb * l.planes;
 
@@ -61,8 +63,12 @@ void Job<T>::lay_out(Carver& c) {
     w.h = c.take<T>((l.lead + segment_) * row);
     w.c = l.states > 1 ? c.take<T>((1 + segment_) * row) : nullptr;
     w.saved = tape_ ? c.take<T>(segment_ * row * l.saved) : nullptr;
-    w.out = l.spec.residual ? c.take<T>(segment_ * row) : nullptr;
+    w.out = l.adds_rows() ? c.take<T>(segment_ * row) : nullptr;
+    const bool late = part_.reverse && call_.lengths && call_.state && l.lead > 1;
+    w.start = late ? c.take<T>(l.lead * row) : nullptr;
     w.slots = c.take<T>(call_.n_slots * (l.lead + l.states - 1) * row);
+    w.r_mask = call_.train && l.spec.recurrent_dropout > 0 ? c.take<T>(row) : nullptr;
+    lay_out_transforms(c, static_cast<int>(i), l.Ip);
     if (!adjoint) continue;
     w.d = c.take<T>(l.states * row);
     w.d_copy = c.take<T>(l.states * row);
@@ -76,6 +82,7 @@ void Job<T>::lay_out(Carver& c) {
     w.at_bias = hh + (table ? 0 : l.I * l.gates * l.Hp);
     w.at_skip = w.at_bias + l.planes * l.Hp;
     w.sums = w.at_skip + (learned ? l.Hp : 0);
+    place_sums(static_cast<int>(i), w.sums);
     w.part = c.take<T>(w.sums);
     w.sum = c.take<T>(w.sums);
     w.table_sum = table ? c.take<T>(l.I * l.gates * l.Hp) : nullptr;
@@ -89,7 +96,8 @@ void Job<T>::lay_out(Carver& c) {
   x_pre_ = c.take<T>(rows_ * widest_x * UB);
   dz_ = adjoint ? c.take<T>(rows_ * widest_z * UB) : nullptr;
   for (T*& dy : dy_) dy = adjoint ? c.take<T>(rows_ * widest_h) : nullptr;
-  const bool head = trains_ || (emits_ && (call_.outputs || call_.loss != GC_LOSS_NONE));
+  const bool head =
+      part_.last && (trains_ || (emits_ && (call_.outputs || call_.loss != GC_LOSS_NONE)));
   logits_ = head ? c.take<T>(rows_ * net_.Op) : nullptr;
   if (net_.has_head && head) {
     w_head_ = c.take<T>(net_.ob * top.nb * UB * UB);
@@ -98,12 +106,17 @@ void Job<T>::lay_out(Carver& c) {
     if (adjoint) {
       w_head_t_ = c.take<T>(top.nb * net_.ob * UB * UB);
       logit_runs_ = c.take<Run>(net_.ob);
-      head_at_bias_ = top.H * net_.Op;
-      head_sums_ = head_at_bias_ + net_.Op;
-      head_part_ = c.take<T>(head_sums_);
-      head_sum_ = c.take<T>(head_sums_);
     }
   }
+  if (head) lay_out_transforms(c, static_cast<int>(L_), top.Hp);
+  if (adjoint) {
+    head_at_bias_ = net_.has_head ? top.H * net_.Op : 0;
+    head_sums_ = net_.has_head ? head_at_bias_ + net_.Op : 0;
+    place_sums(static_cast<int>(L_), head_sums_);
+    head_part_ = head_sums_ ? c.take<T>(head_sums_) : nullptr;
+    head_sum_ = head_sums_ ? c.take<T>(head_sums_) : nullptr;
+  }
+  lay_out_masks(c);
   const bool loss = head && call_.loss != GC_LOSS_NONE;
   row_weight_ = loss ? c.take<T>(rows_) : nullptr;
   row_target_ = loss ? c.take<int64_t>(rows_) : nullptr;
@@ -124,6 +137,9 @@ void Job<T>::lay_out(Carver& c) {
   bool skips = false;
   for (const Layer& l : net_.layers) skips = skips || l.has_skip();
   last_reset_ = call_.reset && skips ? c.take<int32_t>(T_ * B_) : nullptr;
+  mirrored_reset_ = call_.reset && part_.reverse ? c.take<uint8_t>(T_ * B_) : nullptr;
+  reset_ = part_.reverse ? mirrored_reset_ : call_.reset;
+  begins_ = call_.lengths && part_.reverse ? c.take<int64_t>(B_) : nullptr;
 
   members_.assign(static_cast<size_t>(threads_), Member<T>{});
   for (Member<T>& m : members_) {

@@ -10,10 +10,12 @@ namespace gradcore {
 template <class T>
 void Job<T>::pack(const Me& m) {
   for (int l = 0; l < L_; l++) {
+    if (net_.layers[static_cast<size_t>(l)].pass) continue;
     pack_recurrent(m, l);
     pack_input(m, l);
   }
   if (logits_ && net_.has_head) pack_head(m);
+  pack_transforms(m);
 }
 
 template <class T>
@@ -116,10 +118,8 @@ void Job<T>::pack_head(const Me& m) {
                         static_cast<int32_t>(std::min<int64_t>(UB, O - q * UB))};
 }
 
-// The gradients' exponent is 0 where the largest of them is well inside the range of the dtype;
-// else it is the largest one's.
 template <class T>
-void Job<T>::unpack_gradients() {
+int64_t Job<T>::gradient_exponent() const {
   const int32_t* exponents = members_[0].sum_exponent;
   int64_t most = INT64_MIN;
   auto look = [&](const T* sums, int64_t n, int32_t exponent) {
@@ -137,13 +137,16 @@ void Job<T>::unpack_gradients() {
          exponents[L_]);
   if (embedding_sum_) look(embedding_sum_, net_.embedding_rows * net_.layers[0].Ip, exponents[L_]);
   if (head_sum_) look(head_sum_, head_sums_, 0);
-  // Room for the bits of smaller elements below, for sums of a few gradients above.
-  const bool fits = most == INT64_MIN || (most > std::numeric_limits<T>::min_exponent + 30 &&
-                                          most < std::numeric_limits<T>::max_exponent - 8);
-  call_.grads_exponent = fits ? 0 : most;
-  for (int l = 0; l < L_; l++) unpack_layer(l, call_.grads_exponent);
-  if (net_.has_head) unpack_head(call_.grads_exponent);
-  if (embedding_sum_) unpack_embedding(call_.grads_exponent);
+  return most;
+}
+
+template <class T>
+void Job<T>::unpack_gradients(int64_t exponent) {
+  for (int l = 0; l < L_; l++)
+    if (!net_.layers[static_cast<size_t>(l)].pass) unpack_layer(l, exponent);
+  if (net_.has_head) unpack_head(exponent);
+  unpack_transforms(static_cast<int>(L_), head_sum_, -exponent);
+  if (embedding_sum_) unpack_embedding(exponent);
 }
 
 template <class T>
@@ -180,6 +183,22 @@ void Job<T>::unpack_layer(int l, int64_t exponent) {
     }
     if (layer.skip >= 0) grads[layer.skip + u] = scaled(w.sum[w.at_skip + u], shift);
   }
+  unpack_transforms(l, w.sum, shift);
+}
+
+template <class T>
+void Job<T>::unpack_transforms(int l, const T* sums, int64_t shift) {
+  T* grads = static_cast<T*>(call_.grads);
+  for (const TransformWork<T>& t : chains_[static_cast<size_t>(l)])
+    for (int64_t u = 0; u < t.what->I; u++) {
+      auto put = [&](int64_t to, int64_t from) {
+        if (to < 0) return;
+        const T value = scaled(sums[from + u], shift);
+        grads[to + u] = l == 0 && link_.joins ? grads[to + u] + value : value;
+      };
+      put(t.what->weight, t.at_weight);
+      put(t.what->bias, t.at_bias);
+    }
 }
 
 template <class T>
@@ -200,9 +219,12 @@ void Job<T>::unpack_embedding(int64_t exponent) {
   T* grads = static_cast<T*>(call_.grads);
   const int32_t own = members_[0].sum_exponent[L_];
   for (int64_t v = 0; v < net_.embedding_rows; v++)
-    for (int64_t i = 0; i < net_.embedding_dim; i++)
-      grads[net_.embedding + v * net_.embedding_dim + i] = scaled(
-          embedding_sum_[v * net_.layers[0].Ip + i], own == no_exponent ? 0 : own - exponent);
+    for (int64_t i = 0; i < net_.embedding_dim; i++) {
+      const T value = scaled(embedding_sum_[v * net_.layers[0].Ip + i],
+                             own == no_exponent ? 0 : own - exponent);
+      T& sum = grads[net_.embedding + v * net_.embedding_dim + i];
+      sum = link_.joins ? sum + value : value;
+    }
 }
 
 template class Job<float>;

@@ -17,16 +17,17 @@ void Job<T>::poll(Team& team) {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
   const int64_t ns = now.tv_sec * 1'000'000'000LL + now.tv_nsec;
-  if (ns - last_poll_ns_ < poll_interval_ns) return;
-  last_poll_ns_ = ns;
+  if (ns - progress_.last_poll_ns < poll_interval_ns) return;
+  progress_.last_poll_ns = ns;
   const Callback outside(team);
-  if (call_.poll(call_.poll_context, done_, total_)) interrupted_ = true;
+  if (call_.poll(call_.poll_context, progress_.done, progress_.total)) interrupted_ = true;
 }
 
 template <class T>
 void Job<T>::start_segment(const Me& m, const gc_op& op) {
   if (m.me == 0) {
     for (int l = 0; l < L_; l++) {
+      if (net_.layers[static_cast<size_t>(l)].pass) continue;
       if (op.from_slot == GC_FROM_START)
         load_start(l);
       else if (op.from_slot == GC_FROM_PREVIOUS)
@@ -42,21 +43,24 @@ void Job<T>::start_segment(const Me& m, const gc_op& op) {
 
 template <class T>
 bool Job<T>::forward_op(Me& m, const gc_op& op) {
+  const bool again = &op - call_.ops > first_backward_;
   start_segment(m, op);
   for (int64_t first = op.t0; first < op.t1; first += chunk_) {
     const int64_t n = std::min(chunk_, op.t1 - first);
     for (int l = 0; l < L_; l++) forward_layer(m, l, first, n, op.kind == GC_OP_TAPE);
-    if (op.kind == GC_OP_EMIT) emit(m, first, n);
-    if (m.me == 0) done_ += n;
+    if (op.kind == GC_OP_EMIT && part_.last) emit(m, first, n);
+    if (link_.out && !again) pass_on(m, first, n);
+    if (m.me == 0) progress_.done += n;
     if (verdict(m) != Verdict::go_on) return false;
   }
   if (op.kind == GC_OP_EMIT && call_.loss == GC_LOSS_CALLBACK && !call_loss(m, op.t0, op.t1))
     return false;
-  if (m.me == 0)
-    for (int l = 0; l < L_; l++) {
-      if (op.to_slot != GC_TO_NOWHERE) save_slot(l, op.to_slot, op.t1 - op.t0);
-      if (call_.state_out && !seen_backward_) capture_state(l, op.t0, op.t1);
-    }
+  if (m.me != 0) return true;
+  for (int l = 0; l < L_; l++) {
+    if (net_.layers[static_cast<size_t>(l)].pass) continue;
+    if (op.to_slot != GC_TO_NOWHERE) save_slot(l, op.to_slot, op.t1 - op.t0);
+    if (call_.state_out && !seen_backward_) capture_state(l, op.t0, op.t1);
+  }
   return true;
 }
 
@@ -67,41 +71,44 @@ bool Job<T>::backward_op(Me& m, const gc_op& op) {
   for (int64_t end = op.t1; end > op.t0;) {
     const int64_t first = std::max((end - 1) / chunk_ * chunk_, op.t0);
     backward_chunk(m, first, end - first);
-    if (m.me == 0) done_ += end - first;
+    if (m.me == 0) progress_.done += end - first;
     if (verdict(m) != Verdict::go_on) return false;
     end = first;
   }
   if (op.t0 == 0 && call_.dstate && m.me == 0)
-    for (int l = 0; l < L_; l++) write_dstate(m, l);
+    for (int l = 0; l < L_; l++)
+      if (!net_.layers[static_cast<size_t>(l)].pass) write_dstate(m, l);
   return true;
 }
 
+// The next n operations.
 template <class T>
-void Job<T>::execute(Me& m) {
-  pack(m);
-  if (m.me == 0 && last_reset_) find_resets();
-  if (trains_) start_backward(m);
+void Job<T>::execute(Me& m, int64_t n) {
+  const int64_t first = next_op_;
+  if (first == 0) {
+    pack(m);
+    if (m.me == 0 && last_reset_) find_resets();
+  }
+  bool backward = false;
+  for (int64_t i = first; i < first + n; i++)
+    backward = backward || call_.ops[i].kind == GC_OP_BACKWARD;
+  if (backward && !started_backward_) start_backward(m);
   barrier(m);
-  for (int64_t i = 0; i < call_.n_ops; i++) {
+  for (int64_t i = first; i < first + n; i++) {
     const gc_op& op = call_.ops[i];
     if (op.kind == GC_OP_BACKWARD ? !backward_op(m, op) : !forward_op(m, op)) return;
   }
 }
 
 template <class T>
-void Job<T>::run() {
+void Job<T>::start() {
   check_contents();
   Carver count;
   lay_out(count);
-  const Arena arena(count.used());
-  Carver carver(arena.data());
+  arena_.emplace(count.used());
+  Carver carver(arena_->data());
   lay_out(carver);
-  call_.arena_bytes = static_cast<int64_t>(count.used());
-  call_.grads_exponent = 0;
-  call_.loss_value = 0;
-  call_.loss_weight = 0;
-  call_.where_layer = -1;
-  call_.where_step = call_.where_sequence = -1;
+  if (part_.reverse) mirror_masks();
   if (chunk_loss_) {
     std::fill(chunk_loss_, chunk_loss_ + (T_ + chunk_ - 1) / chunk_, 0.0);
     if (call_.loss != GC_LOSS_CALLBACK) {
@@ -115,17 +122,23 @@ void Job<T>::run() {
     }
   }
   std::memset(zeros_, 0, static_cast<size_t>(zeros_count_) * sizeof(T));
+}
 
+template <class T>
+void Job<T>::run(int64_t n) {
+  if (next_op_ == 0) start();
   auto body = [&](Team& team, int me) {
     Me& m = members_[static_cast<size_t>(me)];
     m.me = me;
     m.team = &team;
     m.team_size = team.size();
     m.parity = 0;
-    execute(m);
+    execute(m, n);
     if (me == 0) call_.threads_used = m.team_size;
   };
   run_team(starved_lately() && !call_.exact_threads ? 1 : threads_, body);
+  next_op_ += n;
+  started_backward_ = seen_backward_;
   if (interrupted_ || callback_stopped_) fail(GC_INTERRUPTED, "a callback asked to stop.");
   const Offender first = *std::min_element(offenders_, offenders_ + max_team,
                                            [](const Offender& a, const Offender& b) {
@@ -134,28 +147,33 @@ void Job<T>::run() {
                                                                        : a.sequence < b.sequence;
                                            });
   if (first.layer != INT64_MAX) report(first);
-  if (chunk_loss_) {
-    double sum = 0;
-    for (int64_t c = 0; c < (T_ + chunk_ - 1) / chunk_; c++) sum += chunk_loss_[c];
-    call_.loss_value = sum * loss_factor_;
-  }
-  if (trains_) unpack_gradients();
+}
+
+template <class T>
+double Job<T>::loss() const {
+  if (!chunk_loss_) return 0;
+  double sum = 0;
+  for (int64_t c = 0; c < (T_ + chunk_ - 1) / chunk_; c++) sum += chunk_loss_[c];
+  return sum * loss_factor_;
 }
 
 template <class T>
 void Job<T>::report(const Offender& o) {
-  call_.where_layer = static_cast<int32_t>(o.layer);
-  call_.where_step = o.step;
+  const bool head = o.layer == L_;
+  const Layer& at = head ? net_.top() : net_.layers[static_cast<size_t>(o.layer)];
+  const int layer = at.index + (head && !at.pass ? 1 : 0);
+  call_.where_layer = layer;
+  call_.where_step = time(o.step);
   call_.where_sequence = o.sequence;
-  const auto step = static_cast<long long>(o.step), sequence = static_cast<long long>(o.sequence);
-  const int layer = static_cast<int>(o.layer);
+  const auto step = static_cast<long long>(time(o.step)),
+             sequence = static_cast<long long>(o.sequence);
   if (o.adjoint)
     fail(GC_NONFINITE,
          "the gradient overflowed within one step: recurrent layer %d, step %lld. The cell's "
          "Jacobian there is beyond the "
          "range of the dtype; look at the weights, or use float64.",
          layer, step);
-  if (o.layer == L_)
+  if (head)
     fail(GC_NONFINITE,
          "the loss is not finite at step %lld, sequence %lld, though the states are: outputs too "
          "large, or targets or weights "

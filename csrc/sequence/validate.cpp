@@ -7,13 +7,16 @@
 namespace gradcore {
 
 template <class T>
-Job<T>::Job(const Network& net, gc_call& call)
-    : net_(net),
+Job<T>::Job(const Part& part, gc_call& call, const Link<T>& link, Progress& progress)
+    : part_(part),
+      net_(part.net),
       call_(call),
+      link_(link),
+      progress_(progress),
       k_(kernels<T>()),
       T_(call.steps),
       B_(call.batch),
-      L_(static_cast<int64_t>(net.layers.size())) {
+      L_(static_cast<int64_t>(part.net.layers.size())) {
   if (T_ < 1 || B_ < 1)
     fail(GC_INVALID, "steps and batch must be at least 1; got %" PRId64 " and %" PRId64 ".", T_,
          B_);
@@ -25,14 +28,16 @@ Job<T>::Job(const Network& net, gc_call& call)
          sizeof by_units_, L_);
   check_plan();
   check_presence();
-  wants_input_gradient_ = trains_ && (call_.dx || net_.embedding_rows);
-  direct_input_ = !call_.tokens && !call_.lengths && net_.layers[0].I == net_.layers[0].Ip;
+  choose_transforms();
+  wants_input_gradient_ = trains_ && (call_.dx || net_.embedding_rows || trains_transforms(0));
+  direct_input_ =
+      !call_.tokens && !call_.lengths && !part_.reverse && net_.layers[0].I == net_.layers[0].Ip;
   choose_team();
   // Chunks: the widest rows of a chunk in 256 KB, a power of two of steps between one look and one
   // block.
   int64_t row = 1;
   for (const Layer& l : net_.layers) {
-    const int64_t widest = l.planes > l.gates ? l.planes : l.gates;
+    const int64_t widest = l.pass ? 1 : l.planes > l.gates ? l.planes : l.gates;
     row = row > B_ * l.Hp * widest ? row : B_ * l.Hp * widest;
   }
   chunk_ = block_steps;
@@ -61,6 +66,7 @@ void Job<T>::check_plan() {
       if (!before || before->kind != GC_OP_TAPE || before->t0 != op.t0 || before->t1 != op.t1)
         fail(GC_INVALID, "operation %" PRId64 ": BACKWARD must follow the TAPE of the same range.",
              i);
+      if (!trains_) first_backward_ = i;
       trains_ = true;
     } else {
       const bool previous = op.from_slot == GC_FROM_PREVIOUS;
@@ -80,10 +86,10 @@ void Job<T>::check_plan() {
       tape_ = tape_ || op.kind == GC_OP_TAPE;
       emits_ = emits_ || op.kind == GC_OP_EMIT;
     }
-    total_ += op.t1 - op.t0;
     before = &op;
   }
-  if (trains_ && call_.loss == GC_LOSS_NONE) fail(GC_INVALID, "BACKWARD needs a loss.");
+  if (trains_ && part_.last && call_.loss == GC_LOSS_NONE)
+    fail(GC_INVALID, "BACKWARD needs a loss.");
   if (trains_ && !call_.grads) fail(GC_INVALID, "BACKWARD needs an array for the gradients.");
 }
 
@@ -110,6 +116,10 @@ void Job<T>::check_presence() {
         GC_INVALID,
         "a residual first layer adds its input to its output, and tokens are no such input: put an "
         "embedding before it, or take the residual connection away.");
+  if (call_.tokens && !net_.embedding_rows && !net_.transforms[0].empty())
+    fail(GC_INVALID,
+         "a LayerNorm or Dropout before the first recurrent layer takes floats, and tokens are "
+         "none: put an embedding before it.");
   if (call_.tokens && call_.token_bytes != 1 && call_.token_bytes != 4 && call_.token_bytes != 8)
     fail(GC_INVALID, "tokens must have 1, 4 or 8 bytes; got %d.", call_.token_bytes);
   if (call_.dx && call_.tokens) fail(GC_INVALID, "tokens have no gradient: dx needs float input.");
@@ -131,7 +141,7 @@ void Job<T>::check_contents() {
     if (n < 0 || n > T_)
       fail(GC_INVALID, "lengths must be in 0..%" PRId64 "; lengths[%" PRId64 "] = %" PRId64 ".", T_,
            b, n);
-    min_length_ = n < min_length_ ? n : min_length_;
+    if (!part_.reverse) min_length_ = n < min_length_ ? n : min_length_;
   }
   const int64_t vocabulary = net_.vocabulary();
   for (int64_t r = 0; call_.tokens && r < T_ * B_; r++) {

@@ -65,7 +65,7 @@ const Field fields[] = {
      [](gc_call& c, void* p) { c.state_out = p; }},
     {"dstate", Element::real, true, state_elements, [](gc_call& c, void* p) { c.dstate = p; }},
     {"dstate_exponent", Element::int32, true,
-     [](const Net& n, const gc_call&) { return int64_t{n.get().n_layers}; },
+     [](const Net& n, const gc_call&) { return n.directions(); },
      [](gc_call& c, void* p) { c.dstate_exponent = static_cast<int32_t*>(p); }},
 };
 
@@ -170,11 +170,17 @@ class Call {
     progress_ = progress;
   }
 
-  void plan(const std::vector<std::array<int64_t, 5>>& ops, int64_t segment_steps, int64_t slots) {
+  void mode(bool train, uint64_t seed, uint64_t step) {
+    call_.train = train;
+    call_.seed = seed;
+    call_.step = step;
+  }
+
+  void plan(const std::vector<std::array<int64_t, 6>>& ops, int64_t segment_steps, int64_t slots) {
     ops_.clear();
-    for (const auto& [kind, from, to, t0, t1] : ops) {
+    for (const auto& [kind, from, to, part, t0, t1] : ops) {
       ops_.push_back({static_cast<int32_t>(kind), static_cast<int32_t>(from),
-                      static_cast<int32_t>(to), 0, t0, t1});
+                      static_cast<int32_t>(to), static_cast<int32_t>(part), t0, t1});
     }
     call_.ops = ops_.data();
     call_.n_ops = static_cast<int64_t>(ops_.size());
@@ -304,6 +310,8 @@ void register_run(py::module_& module) {
       .def("execution", &Call::execution, py::kw_only(), py::arg("threads") = 0,
            py::arg("exact_threads") = false, py::arg("scaling") = true,
            py::arg("progress") = py::none())
+      .def("mode", &Call::mode, py::arg("train"), py::kw_only(), py::arg("seed") = 0,
+           py::arg("step") = 0)
       .def("plan", &Call::plan, py::arg("ops"), py::kw_only(), py::arg("segment_steps"),
            py::arg("slots"))
       .def("bytes", &Call::bytes)

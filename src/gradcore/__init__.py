@@ -42,7 +42,9 @@ from .info import build_info as build_info
 from .io import Checkpoint as Checkpoint
 from .io import load as load
 from .io import save as save
+from .layers import Dropout as Dropout
 from .layers import Embedding as Embedding
+from .layers import LayerNorm as LayerNorm
 from .layers import Linear as Linear
 from .layers import Skip as Skip
 from .layers import Stack as Stack

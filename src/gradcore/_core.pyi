@@ -52,6 +52,7 @@ class Net:
                 typing.SupportsInt | typing.SupportsIndex,
                 bool,
                 bool,
+                bool,
                 str,
                 bool,
                 typing.SupportsInt | typing.SupportsIndex,
@@ -60,12 +61,35 @@ class Net:
         ],
         head_outputs: typing.SupportsInt | typing.SupportsIndex,
         head_bias: bool,
+        transforms: collections.abc.Sequence[
+            tuple[
+                str,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                bool,
+                bool,
+                typing.SupportsFloat | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+            ]
+        ] = [],
+        masks: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+            ]
+        ] = [],
     ) -> None: ...
     def state_size(self, batch: typing.SupportsInt | typing.SupportsIndex) -> int: ...
+    @property
+    def n_directions(self) -> int: ...
     @property
     def n_outputs(self) -> int: ...
     @property
     def n_parameters(self) -> int: ...
+    @property
+    def n_parts(self) -> int: ...
 
 class Report:
     """
@@ -117,11 +141,18 @@ class Call:
         ignore_index: typing.SupportsInt | typing.SupportsIndex = 0,
         function: typing.Any = None,
     ) -> None: ...
+    def mode(
+        self,
+        train: bool,
+        *,
+        seed: typing.SupportsInt | typing.SupportsIndex = 0,
+        step: typing.SupportsInt | typing.SupportsIndex = 0,
+    ) -> None: ...
     def plan(
         self,
         ops: collections.abc.Sequence[
             typing.Annotated[
-                collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(5)"
+                collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(6)"
             ]
         ],
         *,

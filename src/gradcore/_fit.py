@@ -184,8 +184,8 @@ class Fit:
         gathered = self.updater.gather(take, self.carried)
         with self._interrupts.held():
             if gathered.grads is not None:
+                self._write_line()  # before the update: if the disk is full, nothing has changed
                 report, rate = self.updater.step(gathered.grads)
-                self._write_line()
                 self.place.step += 1
                 self.place.line = self._line(epoch, gathered.loss, rate, report)
                 self.losses.append(gathered.loss)

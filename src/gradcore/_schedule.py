@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -21,11 +22,12 @@ class OpKind(IntEnum):
 
 
 class Op(NamedTuple):
-    """One operation over the steps [t0, t1), as in gradcore.h."""
+    """One operation of a part of the net over the steps [t0, t1), as in gradcore.h."""
 
     kind: OpKind
     from_slot: int
     to_slot: int
+    part: int
     t0: int
     t1: int
 
@@ -44,35 +46,41 @@ def ranges(steps: int, blocks: int) -> list[tuple[int, int]]:
     ]
 
 
-def gradient_ops(steps: int, blocks: int) -> tuple[Op, ...]:
-    """Forward over all segments but the last, then tape and backward from the last to the first."""
+def gradient_ops(steps: int, blocks: int, parts: int = 1) -> tuple[Op, ...]:
+    """Forward over all segments but the last, then tape and backward from the last to the first.
+
+    Every part of a net goes forward before the next, and backward after it. The tape of its last
+    segment stays where it is in between.
+    """
     segments = ranges(steps, blocks)
     last = len(segments) - 1
+
     # The last segment goes on from where forward stopped: the state at its start needs no slot.
-    forward = [
-        Op(
-            OpKind.FORWARD,
-            FROM_PREVIOUS if i else FROM_START,
-            i if i < last - 1 else TO_NOWHERE,
-            *segments[i],
-        )
-        for i in range(last)
-    ]
-    backward = [
-        op
-        for i in range(last, -1, -1)
-        for op in (
-            Op(OpKind.TAPE, _source(i, last), TO_NOWHERE, *segments[i]),
-            Op(OpKind.BACKWARD, FROM_PREVIOUS, TO_NOWHERE, *segments[i]),
-        )
-    ]
-    return (*forward, *backward)
+    def ahead(part: int) -> Iterator[Op]:
+        for i in range(last):
+            source = FROM_PREVIOUS if i else FROM_START
+            target = i if i < last - 1 else TO_NOWHERE
+            yield Op(OpKind.FORWARD, source, target, part, *segments[i])
+        yield Op(OpKind.TAPE, _source(last, last), TO_NOWHERE, part, *segments[last])
+
+    def back(part: int) -> Iterator[Op]:
+        for i in range(last, -1, -1):
+            if i < last:
+                yield Op(OpKind.TAPE, _source(i, last), TO_NOWHERE, part, *segments[i])
+            yield Op(OpKind.BACKWARD, FROM_PREVIOUS, TO_NOWHERE, part, *segments[i])
+
+    order = range(parts)
+    return (
+        *(op for part in order for op in ahead(part)),
+        *(op for part in reversed(order) for op in back(part)),
+    )
 
 
-def forward_ops(steps: int, blocks: int) -> tuple[Op, ...]:
-    """Every segment once, with its outputs and its share of the loss."""
+def forward_ops(steps: int, blocks: int, parts: int = 1) -> tuple[Op, ...]:
+    """Every segment once, with its outputs and its share of the loss, part by part."""
     return tuple(
-        Op(OpKind.EMIT, FROM_PREVIOUS if t0 else FROM_START, TO_NOWHERE, t0, t1)
+        Op(OpKind.EMIT, FROM_PREVIOUS if t0 else FROM_START, TO_NOWHERE, part, t0, t1)
+        for part in range(parts)
         for t0, t1 in ranges(steps, blocks)
     )
 

@@ -26,11 +26,13 @@ States = dict[str, dict[str, Any]]
 
 
 def settings_of(updater: Updater, data: dict[str, Any], maximise: bool) -> dict[str, Any]:
-    """What must be the same for a run to go on to the same bits, as JSON gives it back."""
+    """What must be the same for a run to go on to the same bits, as JSON gives it back.
+
+    The net is compared as such, because later versions may describe it with more fields.
+    """
     optimizer = updater.optimizer
     state = optimizer.state_dict()
     settings = {
-        "net": io.describe(updater.net),
         "dtype": str(updater.params.dtype),
         "optimizer": {
             **{name: state[name] for name in ("kind", "lr", "weight_decay", "options")},
@@ -76,6 +78,8 @@ def restore(
     fit; everything is as it was then.
     """
     wrong = _differences(earlier.settings, settings)
+    if earlier.params.net != updater.net:
+        wrong.insert(0, f"net was {earlier.params.net} and is {updater.net}")
     if wrong:
         raise ArgumentError(
             f"{folder.folder} holds a run with other settings: {'; '.join(wrong)}. Pass what the "

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._checks import positive_int
+from ._checks import flag, integer, positive_int
 from .errors import ArgumentError, DTypeError, ShapeError
-from .layers import Stack
+from .layers import Dropout, LayerNorm, Stack
 from .params import Grads, Params
 from .state import LayerState, flatten
 
@@ -38,6 +38,14 @@ class Inputs:
         """Bytes of one token, 0 for float input."""
         tokens = self.arrays["tokens"]
         return tokens.itemsize if tokens is not None else 0
+
+
+class Mode(NamedTuple):
+    """Training or evaluation, and what the masks of training depend on."""
+
+    train: bool
+    seed: int
+    step: int
 
 
 def model(net: object, params: object) -> None:
@@ -166,6 +174,27 @@ def threads(count: int | None) -> int:
     return 0 if count is None else positive_int("threads", count)
 
 
+def mode(net: Stack, train: object, seed: object) -> Mode:
+    """Whether a call draws random masks, and the two numbers that they depend on."""
+    training = flag("train", train)
+    if seed is None:
+        if training and net.is_random:
+            raise ArgumentError(
+                "seed must be given, because train=True and the net has random masks (Dropout, "
+                "zoneout or recurrent_dropout). Pass seed=(seed, step) with the number of the "
+                "training step, so that every step has masks of its own, or train=False."
+            )
+        return Mode(training, 0, 0)
+    pair = seed if isinstance(seed, (tuple, list)) else (seed, 0)
+    if len(pair) != 2:
+        raise ArgumentError(f"seed must be an integer or (seed, step); got {seed!r}.")
+    numbers = [integer(name, number) for name, number in zip(("seed", "step"), pair, strict=True)]
+    for name, number in zip(("seed", "step of seed=(seed, step)"), numbers, strict=True):
+        if not 0 <= number < 2**64:
+            raise ArgumentError(f"{name} must be in 0..2**64-1; got {number}.")
+    return Mode(training, *numbers)
+
+
 def as_array(name: str, value: object) -> NDArray[Any]:
     """A C-contiguous NumPy array from an array, a DLPack exporter or a buffer."""
     if isinstance(value, np.ma.MaskedArray):
@@ -198,6 +227,12 @@ def _imported(name: str, value: Any) -> NDArray[Any]:
 
 
 def _tokens(net: Stack, array: NDArray[Any]) -> NDArray[Any]:
+    first = net.layers[0]
+    if isinstance(first, (LayerNorm, Dropout)):
+        raise DTypeError(
+            f"x must be float, because the net starts with a {type(first).__name__}; got integer "
+            f"tokens of {array.dtype}. Put an Embedding before it."
+        )
     if array.dtype not in INTEGERS:
         raise DTypeError(
             f"integer x must have dtype uint8, int32 or int64; got {array.dtype}. "

@@ -23,6 +23,7 @@ __all__ = ["GradientResult", "apply", "release_memory", "value", "value_and_grad
 
 Progress = Callable[[int, int], object]
 Arrays = dict[str, NDArray[Any] | None]
+Seed = int | tuple[int, int] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +33,9 @@ class GradientResult:
     loss: the loss over all terms that count. grads: gradients of the parameters, or None.
     state: the state after step T-1, or after lengths[b]-1. dx [T, B, I]: the true gradient of x[t]
     is dx[t] * 2**dx_exponent[t]. dstate: gradient with respect to the initial state; that of layer
-    i is to be multiplied by 2**dstate_exponent[i]. plan: what was done; arena_bytes: what the core
-    held; threads: those used at the end.
+    i is to be multiplied by 2**dstate_exponent[i], where a bidirectional layer counts as two, one
+    per direction. plan: what was done; arena_bytes: what the core held; threads: those used at the
+    end.
     """
 
     loss: float
@@ -59,6 +61,8 @@ def value_and_grad(
     lengths: Any = None,
     reset: Any = None,
     state: Sequence[LayerState] | None = None,
+    seed: Seed = None,
+    train: bool = True,
     wrt: Sequence[str] = ("params",),
     memory: int | str | None = None,
     threads: int | None = None,
@@ -73,6 +77,9 @@ def value_and_grad(
     weight: (T, B), or (B,) for losses of the last step. lengths: (B,) integers in 0..T; later
     steps hold the state and count for nothing. reset: (T, B) bool; True zeroes the state of the
     sequence before the step. state: where to start, as an earlier call returned it.
+    train: with the random masks of Dropout, zoneout and recurrent_dropout, drawn from seed, an
+    integer or (seed, step) with the number of the training step, both in 0..2**64-1; masks are a
+    function of these numbers. False: evaluation, with expectations instead.
     wrt: "params", "x", "state". memory: None, "full", bytes or "64MB". out: Grads to write to.
     progress: called as progress(done, total) now and then.
 
@@ -83,12 +90,21 @@ def value_and_grad(
     """
     _validate.model(net, params)
     inputs = _validate.inputs(net, params.dtype, x, lengths, reset, state)
+    mode = _validate.mode(net, train, seed)
     goal = objective(loss, net, params.dtype, inputs.steps, inputs.batch, y, weight)
     wanted = _validate.wrt(wrt, inputs.token_bytes > 0)
     given = _validate.out(out, params)
     results = _results(params, inputs, wanted, given)
     report, made = _execute(
-        params, inputs, goal, results, (x, y, weight, lengths, reset), memory, threads, progress
+        params,
+        inputs,
+        mode,
+        goal,
+        results,
+        (x, y, weight, lengths, reset),
+        memory,
+        threads,
+        progress,
     )
     grads = None
     if "params" in wanted:
@@ -107,16 +123,22 @@ def value(
     lengths: Any = None,
     reset: Any = None,
     state: Sequence[LayerState] | None = None,
+    seed: Seed = None,
+    train: bool = False,
     memory: int | str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> float:
-    """The loss alone, equal to the bit to that of value_and_grad; arguments and errors as there."""
+    """The loss alone, equal to the bit to that of value_and_grad with the same seed and train.
+
+    Arguments and errors as there, but the default is train=False, evaluation.
+    """
     _validate.model(net, params)
     inputs = _validate.inputs(net, params.dtype, x, lengths, reset, state)
+    mode = _validate.mode(net, train, seed)
     goal = objective(loss, net, params.dtype, inputs.steps, inputs.batch, y, weight)
     given = (x, y, weight, lengths, reset)
-    report, _ = _execute(params, inputs, goal, {}, given, memory, threads, progress)
+    report, _ = _execute(params, inputs, mode, goal, {}, given, memory, threads, progress)
     return report.loss
 
 
@@ -128,13 +150,16 @@ def apply(
     lengths: Any = None,
     reset: Any = None,
     state: Sequence[LayerState] | None = None,
+    seed: Seed = None,
+    train: bool = False,
     memory: int | str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[NDArray[Any], tuple[LayerState, ...]]:
     """Outputs (T, B, O) of a net and its state after the last step.
 
-    Outputs are zero where t >= lengths[b]. Arguments and errors as for value_and_grad.
+    Outputs are zero where t >= lengths[b]. Arguments and errors as for value_and_grad, but the
+    default is train=False, evaluation.
     """
     _validate.model(net, params)
     inputs = _validate.inputs(net, params.dtype, x, lengths, reset, state)
@@ -143,7 +168,8 @@ def apply(
         "state_out": np.empty(state_size(net, inputs.batch), params.dtype),
     }
     given = (x, lengths, reset)
-    _execute(params, inputs, Objective("none"), results, given, memory, threads, progress)
+    mode = _validate.mode(net, train, seed)
+    _execute(params, inputs, mode, Objective("none"), results, given, memory, threads, progress)
     state_after = unflatten(net, inputs.batch, _present(results, "state_out"))
     return _present(results, "outputs"), state_after
 
@@ -167,13 +193,15 @@ def _results(
         results["dx_exponent"] = np.empty(inputs.steps, np.int32)
     if "state" in wanted:
         results["dstate"] = np.empty(size, dtype)
-        results["dstate_exponent"] = np.empty(len(net.recurrent), np.int32)
+        directions = sum(len(layer.directions) for layer in net.recurrent)
+        results["dstate_exponent"] = np.empty(directions, np.int32)
     return results
 
 
 def _execute(
     params: Params,
     inputs: _validate.Inputs,
+    mode: _validate.Mode,
     goal: Objective,
     results: Arrays,
     given: Sequence[object],
@@ -198,6 +226,7 @@ def _execute(
         goal.last,
         _validate.threads(threads),
         copied_bytes(arrays, given),
+        mode.train and params.net.is_random,
     )
     made = make_plan(work, budget_bytes(memory))
     settings = current()
@@ -209,6 +238,7 @@ def _execute(
         ignore_index=goal.ignore_index,
         function=goal.function,
     )
+    call.mode(mode.train, seed=mode.seed, step=mode.step)
     call.bind(params=params.flat, **arrays, **results)
     call.execution(
         threads=work.threads,

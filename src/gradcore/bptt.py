@@ -2,6 +2,8 @@
 
 One level of checkpoints: the state is kept at segment borders, and a segment's tape is made again
 when backward reaches it. Segments are whole blocks of the core, so every plan gives the same bits.
+Where a layer reads both ways, each direction is such a pass of its own, and the outputs between
+layers and their gradients are whole arrays.
 Reference: Griewank and Walther 2000; Gruslys et al. 2016, sec. 3.
 """
 
@@ -68,7 +70,7 @@ class Workload:
     """Everything about a call that its memory depends on.
 
     arrays: names of the core's arrays that are present, in and out. copies: bytes of the copies
-    that gradcore made of the caller's arrays.
+    that gradcore made of the caller's arrays. train: whether random masks are drawn.
     """
 
     net: Stack
@@ -81,6 +83,7 @@ class Workload:
     last: bool = False
     threads: int = 0
     copies: int = 0
+    train: bool = False
 
     @property
     def backward(self) -> bool:
@@ -103,11 +106,13 @@ def plan(
     reset: bool = False,
     state: bool = False,
     weight: bool = False,
+    train: bool | None = None,
 ) -> Plan:
     """The plan that value_and_grad would make for inputs of T = steps and B = batch.
 
     tokens: whether x is integer, by default if the net has an Embedding. lengths, reset, state and
-    weight: whether these arguments are given. wrt=() plans gradcore.value.
+    weight: whether these arguments are given. wrt=() plans gradcore.value. train: with random
+    masks, by default if wrt is not empty.
     Raises MemoryBudgetError naming the smallest budget if `memory` cannot be met.
     """
     if not isinstance(net, Stack):
@@ -135,6 +140,7 @@ def plan(
         loss=described.kind if isinstance(described, Loss) else "callback",
         last=isinstance(described, Loss) and described.step == "last",
         threads=_validate.threads(threads),
+        train=net.is_random and (bool(wrt) if train is None else flag("train", train)),
     )
     return make_plan(work, budget_bytes(memory))
 
@@ -162,7 +168,7 @@ def make_plan(work: Workload, budget: int | None) -> Plan:
         segments=len(segments),
         slots=slots(work.steps, size) if work.backward else 0,
         recomputed_steps=segments[-1][0] if work.backward else 0,
-        ops=(gradient_ops if work.backward else forward_ops)(work.steps, size),
+        ops=_ops(work, size),
     )
 
 
@@ -177,6 +183,7 @@ def _predictor(work: Workload) -> Callable[..., int]:
     net = core_net(work.net, work.dtype)
     call = _core.Call(net, steps=work.steps, batch=work.batch)
     call.loss(work.loss, last=work.last, function=_no_loss if work.loss == "callback" else None)
+    call.mode(work.train)
     call.expect(sorted(work.arrays), work.token_bytes)
     call.execution(threads=work.threads)
     # A loss function is handed a copy of its segment's outputs.
@@ -184,13 +191,18 @@ def _predictor(work: Workload) -> Callable[..., int]:
 
     @cache
     def predict(size: int, more_slots: int = 0) -> int:
-        ops = (gradient_ops if work.backward else forward_ops)(work.steps, size)
+        ops = _ops(work, size)
         longest = max(op.t1 - op.t0 for op in ops)
         kept = slots(work.steps, size) if work.backward else 0
         call.plan(ops, segment_steps=longest, slots=kept + more_slots)
         return call.bytes() + longest * handed + work.copies
 
     return predict
+
+
+def _ops(work: Workload, size: int) -> tuple[Op, ...]:
+    make = gradient_ops if work.backward else forward_ops
+    return make(work.steps, size, core_net(work.net, work.dtype).n_parts)
 
 
 def _no_loss(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[Any]]:

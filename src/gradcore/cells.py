@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Literal, get_args
 
-from ._checks import choice
+from ._checks import choice, float_in, store
 from .layers import Cell, Recurrent
 
 __all__ = ["CELLS", "GRU", "LSTM", "RNN"]
@@ -39,8 +39,11 @@ class LSTM(Recurrent):
     """Long short-term memory: c' = f*c + i*g, h' = o*tanh(c'), gates in the order i, f, g, o.
 
     Reference: Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000; equations,
-    names and shapes as torch.nn.LSTM.
+    names and shapes as torch.nn.LSTM. zoneout_cell: as zoneout, of c with masks of its own.
     """
+
+    _: KW_ONLY
+    zoneout_cell: float = 0.0
 
     cell: ClassVar[Cell] = Cell(
         "lstm",
@@ -49,6 +52,14 @@ class LSTM(Recurrent):
         memory_gate="f",
         input_gate="i",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        store(self, "zoneout_cell", float_in("LSTM.zoneout_cell", self.zoneout_cell, 0.0, 1.0))
+
+    @property
+    def core_zoneout_cell(self) -> float:
+        return self.zoneout_cell
 
 
 @dataclass(frozen=True)

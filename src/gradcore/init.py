@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ._checks import choice, finite_float, float_dtype, float_in, integer
 from .errors import ArgumentError
-from .layers import Embedding, Linear, Recurrent, RecurrentInit, Stack
+from .layers import Embedding, Layer, LayerNorm, Linear, Recurrent, RecurrentInit, Stack
 from .params import Params
 
 __all__ = [
@@ -100,8 +100,8 @@ def initialise(
     recurrent: how each gate's block of weight_hh starts: "orthogonal" and "identity" times gain,
     with zero biases, or "uniform" in +-1/sqrt(H) with biases drawn alike, as in PyTorch.
     weight_ih is always uniform in +-1/sqrt(H), the head in +-1/sqrt(in_features), an embedding
-    standard normal, as in PyTorch. forget_bias: see forget_gate_bias(); None leaves
-    the biases alone. chrono: the longest time constant in steps, replaces forget_bias; see
+    standard normal, a LayerNorm 1 and 0, as in PyTorch. forget_bias: see forget_gate_bias(); None
+    leaves the biases alone. chrono: the longest time constant in steps, replaces forget_bias; see
     chrono_bias().
     Raises ArgumentError or DTypeError for a wrong option.
     """
@@ -124,16 +124,20 @@ def initialise(
 
 def _draw(
     rng: np.random.Generator,
-    layer: Embedding | Recurrent | Linear,
+    layer: Layer,
     name: str,
     recurrent: RecurrentInit,
     gain: float,
 ) -> Array | float:
     shape = layer.parameter_shapes[name][0]
+    name = name.removesuffix("_reverse")
     if isinstance(layer, Embedding):
         return rng.standard_normal(shape)
     if isinstance(layer, Linear):
         return uniform(rng, shape, 1.0 / math.sqrt(layer.in_features))
+    if isinstance(layer, LayerNorm):
+        return 1.0 if name == "weight" else 0.0
+    assert isinstance(layer, Recurrent)  # Dropout has no parameters
     if name == "weight_hh" and recurrent != "uniform":
         size = layer.hidden_size
         blocks = [
@@ -155,7 +159,8 @@ def _draw(
 
 def _biases(params: Params) -> list[tuple[Recurrent, NDArray[Any], NDArray[Any]]]:
     return [
-        (layer, params[f"{index}.bias_ih"], params[f"{index}.bias_hh"])
+        (layer, params[f"{index}.bias_ih{end}"], params[f"{index}.bias_hh{end}"])
         for index, layer in enumerate(params.net.layers)
         if isinstance(layer, Recurrent) and layer.bias
+        for end in layer.directions
     ]

@@ -24,7 +24,7 @@ from ._files import replace_file
 from ._validate import model
 from .cells import CELLS
 from .errors import CheckpointError, GradcoreError
-from .layers import Embedding, Layer, Linear, Skip, Stack
+from .layers import Dropout, Embedding, Layer, LayerNorm, Linear, Skip, Stack
 from .params import Params
 
 __all__ = ["FORMAT_VERSION", "Checkpoint", "load", "save"]
@@ -35,7 +35,7 @@ FORMAT = "gradcore"
 FORMAT_VERSION = 2
 # What a training checkpoint has besides: tensors under "training.", metadata "training".
 TRAINING = "training"
-_KINDS: tuple[type[Layer], ...] = (Embedding, *CELLS, Linear)
+_KINDS: tuple[type[Layer], ...] = (Embedding, *CELLS, Linear, LayerNorm, Dropout)
 LAYERS: dict[str, type[Layer]] = {kind.__name__: kind for kind in _KINDS}
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-from ._checks import choice, finite_float, flag, layer_size, store
+from ._checks import choice, finite_float, flag, float_in, layer_size, store
 from .errors import ArgumentError, DTypeError, ShapeError
 
 if TYPE_CHECKING:
@@ -15,7 +15,17 @@ if TYPE_CHECKING:
 
     from .params import Params
 
-__all__ = ["Cell", "Embedding", "Linear", "ParameterSpec", "Recurrent", "Skip", "Stack"]
+__all__ = [
+    "Cell",
+    "Dropout",
+    "Embedding",
+    "LayerNorm",
+    "Linear",
+    "ParameterSpec",
+    "Recurrent",
+    "Skip",
+    "Stack",
+]
 
 SkipKind = Literal["add", "mix"]
 RecurrentInit = Literal["orthogonal", "uniform", "identity"]
@@ -108,16 +118,27 @@ class Recurrent:
     """Common part of the recurrent layers; gradcore.cells has the layers themselves.
 
     weight_ih [G*H, I], weight_hh [G*H, H], bias_ih and bias_hh [G*H] as in PyTorch.
-    skip: a connection through time. residual: the layer's output is h plus its input
-    (input_size == hidden_size); recurrence and state see h only.
+    bidirectional: a second direction with parameters of its own (suffix _reverse) reads every
+    sequence from its last step to its first; the output is both, [h, h_reverse], 2*H wide.
+    skip: a connection through time. residual: the layer's output is h plus its input, which must
+    be as wide; recurrence and state see h only.
+    zoneout in [0, 1): probability that a unit's h stays what it was before the step, before the
+    skip connection acts; without train=True, h is the expectation. Krueger et al. 2017, eq. 4.
+    recurrent_dropout in [0, 1): probability that h of a unit counts for nothing in weight_hh @ h,
+    the same units at all steps of a call, the others divided by 1 - p; only with train=True, and
+    not where a cell uses h itself (the GRU's z*h). Gal and Ghahramani 2016, sec. 4.
+    Reference for two directions: Schuster and Paliwal 1997.
     """
 
     input_size: int
     hidden_size: int
     _: KW_ONLY
     bias: bool = True
+    bidirectional: bool = False
     skip: Skip | None = None
     residual: bool = False
+    zoneout: float = 0.0
+    recurrent_dropout: float = 0.0
 
     cell: ClassVar[Cell]
 
@@ -128,20 +149,44 @@ class Recurrent:
         store(self, "input_size", layer_size(f"{name}.input_size", self.input_size))
         store(self, "hidden_size", layer_size(f"{name}.hidden_size", self.hidden_size))
         flag(f"{name}.bias", self.bias)
+        flag(f"{name}.bidirectional", self.bidirectional)
         flag(f"{name}.residual", self.residual)
+        for option in ("zoneout", "recurrent_dropout"):
+            store(self, option, float_in(f"{name}.{option}", getattr(self, option), 0.0, 1.0))
         if self.skip is not None and not isinstance(self.skip, Skip):
             raise DTypeError(f"{name}.skip must be a Skip or None; got {self.skip!r}.")
-        if self.residual and self.input_size != self.hidden_size:
+        if self.residual and self.input_size != self.output_size:
+            width = "2*hidden_size" if self.bidirectional else "hidden_size"
             raise ShapeError(
-                f"{name} with residual=True must have input_size == hidden_size; got "
-                f"{self.input_size} and {self.hidden_size}. Put a layer that changes the size "
+                f"{name} with residual=True must have input_size == {width}; got "
+                f"{self.input_size} and {self.output_size}. Put a layer that changes the size "
                 "before it, or leave residual out."
             )
+
+    @property
+    def output_size(self) -> int:
+        """Width of the output: 2*H with two directions, else H."""
+        return self.hidden_size * len(self.directions)
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """What the names of each direction's parameters end with."""
+        return ("", "_reverse") if self.bidirectional else ("",)
 
     @property
     def core_nonlinearity(self) -> str:
         """The nonlinearity the core is told; only some cells have a choice."""
         return "tanh"
+
+    @property
+    def core_zoneout_cell(self) -> float:
+        """The zoneout of the second state; only the LSTM has one."""
+        return 0.0
+
+    @property
+    def is_random(self) -> bool:
+        """Whether a call with train=True draws masks for this layer."""
+        return max(self.zoneout, self.core_zoneout_cell, self.recurrent_dropout) > 0.0
 
     @property
     def lag(self) -> int:
@@ -163,7 +208,7 @@ class Recurrent:
         if self.skip is not None and self.skip.learned:
             name = "skip_scale" if self.skip.kind == "add" else "skip_logit"
             specs[name] = ((hidden,), "(H,)")
-        return specs
+        return {name + end: spec for end in self.directions for name, spec in specs.items()}
 
 
 @dataclass(frozen=True)
@@ -191,13 +236,67 @@ class Linear:
         return specs
 
 
-Layer = Embedding | Recurrent | Linear
+@dataclass(frozen=True)
+class LayerNorm:
+    """Every row to mean 0 and variance 1: (x - mean) / sqrt(var + eps) * weight + bias.
+
+    normalized_shape: the size H of the rows. weight and bias [H] are parameters;
+    elementwise_affine=False leaves both out, bias=False the latter.
+    Reference: Ba, Kiros, Hinton 2016, sec. 3.1; names and biased variance as torch.nn.LayerNorm.
+    """
+
+    normalized_shape: int
+    eps: float = 1e-5
+    _: KW_ONLY
+    elementwise_affine: bool = True
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        size = layer_size("LayerNorm.normalized_shape", self.normalized_shape)
+        store(self, "normalized_shape", size)
+        store(self, "eps", float_in("LayerNorm.eps", self.eps, 0.0, open_low=True))
+        flag("LayerNorm.elementwise_affine", self.elementwise_affine)
+        flag("LayerNorm.bias", self.bias)
+
+    @property
+    def parameter_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        names = ("weight", "bias") if self.bias else ("weight",)
+        shape = (self.normalized_shape,)
+        return dict.fromkeys(names if self.elementwise_affine else (), (shape, "(H,)"))
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """With train=True every value is 0 with probability p in [0, 1), else divided by 1 - p.
+
+    Which, is a function of the call's seed and of place, step, sequence and unit; without
+    train=True nothing happens. Reference: Srivastava et al. 2014, scaled as torch.nn.Dropout.
+    """
+
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        store(self, "p", float_in("Dropout.p", self.p, 0.0, 1.0))
+
+    @property
+    def is_random(self) -> bool:
+        """Whether a call with train=True draws masks for this layer."""
+        return self.p > 0.0
+
+    @property
+    def parameter_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        return {}
+
+
+Layer = Embedding | Recurrent | Linear | LayerNorm | Dropout
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class Stack:
     """A net: [Embedding], one or more recurrent layers, [Linear], each fitting the next.
 
+    LayerNorm and Dropout may stand anywhere between these and before or behind the recurrent
+    layers, in any number.
     Raises ShapeError where sizes do not fit and ArgumentError where the order is another.
     """
 
@@ -241,7 +340,18 @@ class Stack:
     @property
     def output_size(self) -> int:
         """Size O of the outputs: the head's, or that of the last recurrent layer."""
-        return self.head.out_features if self.head else self.recurrent[-1].hidden_size
+        return self.head.out_features if self.head else self.recurrent[-1].output_size
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether a layer reads both ways, so that an output depends on later inputs."""
+        return any(layer.bidirectional for layer in self.recurrent)
+
+    @cached_property
+    def is_random(self) -> bool:
+        """Whether a call with train=True draws random masks and needs a seed."""
+        random = (layer for layer in self.layers if isinstance(layer, (Recurrent, Dropout)))
+        return any(layer.is_random for layer in random)
 
     @cached_property
     def parameter_specs(self) -> tuple[ParameterSpec, ...]:
@@ -283,13 +393,16 @@ class Stack:
 
 
 def _check_order(layers: tuple[object, ...]) -> None:
-    shape = "[Embedding], one or more of RNN, LSTM and GRU, [Linear]"
+    shape = (
+        "[Embedding], one or more of RNN, LSTM and GRU, [Linear], with LayerNorm and Dropout "
+        "anywhere between"
+    )
     for index, layer in enumerate(layers):
         if isinstance(layer, (list, tuple)):
             raise DTypeError("Stack takes the layers as arguments; write Stack(*layers).")
-        if not isinstance(layer, (Embedding, Recurrent, Linear)):
+        if not isinstance(layer, Layer):
             raise DTypeError(f"Stack must be made of {shape}; argument {index} is {layer!r}.")
-        inner = isinstance(layer, Recurrent)
+        inner = isinstance(layer, (Recurrent, LayerNorm, Dropout))
         first = isinstance(layer, Embedding) and index == 0
         last = isinstance(layer, Linear) and index == len(layers) - 1
         if not (inner or first or last):
@@ -307,12 +420,24 @@ def _check_sizes(layers: tuple[Layer, ...]) -> None:
         if isinstance(layer, Embedding):
             width = layer.embedding_dim
             continue
-        inputs = layer.input_size if isinstance(layer, Recurrent) else layer.in_features
+        if isinstance(layer, Dropout):
+            continue
+        field = _size_field(layer)
+        inputs = getattr(layer, field)
         if width is not None and inputs != width:
-            field = "input_size" if isinstance(layer, Recurrent) else "in_features"
             raise ShapeError(
                 f"layer {index} ({type(layer).__name__}) must have {field} {width}, the size of "
                 f"what layer {index - 1} ({type(layers[index - 1]).__name__}) puts out; "
                 f"got {inputs}."
             )
-        width = layer.hidden_size if isinstance(layer, Recurrent) else layer.out_features
+        if isinstance(layer, LayerNorm):
+            width = layer.normalized_shape
+        else:
+            width = layer.output_size if isinstance(layer, Recurrent) else layer.out_features
+
+
+def _size_field(layer: Recurrent | Linear | LayerNorm) -> str:
+    """Name of the size that must be that of what comes before."""
+    if isinstance(layer, LayerNorm):
+        return "normalized_shape"
+    return "input_size" if isinstance(layer, Recurrent) else "in_features"

@@ -22,11 +22,14 @@ class LayerState:
 
     h [B, H]: the output. c [B, H]: the LSTM's cell state, otherwise None. skip [k, B, H]: the last
     k outputs, oldest first, for a layer with Skip(lag=k), otherwise None; skip[-1] is h.
+    reverse: for a bidirectional layer, the state of the direction that reads time backward: at the
+    end that after step 0, at the start that before each sequence's last step.
     """
 
     h: NDArray[Any]
     c: NDArray[Any] | None = None
     skip: NDArray[Any] | None = None
+    reverse: LayerState | None = None
 
 
 def zero_state(net: Stack, batch: int, dtype: DTypeLike = "float32") -> tuple[LayerState, ...]:
@@ -36,26 +39,35 @@ def zero_state(net: Stack, batch: int, dtype: DTypeLike = "float32") -> tuple[La
 
 
 def state_size(net: Stack, batch: int) -> int:
-    """Values in the flat state: per layer the last outputs [k, B, H], then c [B, H] if any."""
-    return sum((layer.lag + _extra(layer)) * batch * layer.hidden_size for layer in net.recurrent)
+    """Values in the flat state: per layer and direction the last outputs [k, B, H], then c [B, H]
+    if any.
+    """
+    return sum(
+        len(layer.directions) * (layer.lag + _extra(layer)) * batch * layer.hidden_size
+        for layer in net.recurrent
+    )
 
 
 def unflatten(net: Stack, batch: int, flat: NDArray[Any]) -> tuple[LayerState, ...]:
     """Views of the flat state."""
     layers, start = [], 0
     for layer in net.recurrent:
+        made: LayerState | None = None
         rows = layer.lag + _extra(layer)
-        stop = start + rows * batch * layer.hidden_size
-        block = flat[start:stop].reshape(rows, batch, layer.hidden_size)
-        past = block[: layer.lag]
-        layers.append(
-            LayerState(
+        size = rows * batch * layer.hidden_size
+        for index in reversed(range(len(layer.directions))):
+            first = start + index * size
+            block = flat[first : first + size].reshape(rows, batch, layer.hidden_size)
+            past = block[: layer.lag]
+            made = LayerState(
                 h=past[-1],
                 c=block[layer.lag] if _extra(layer) else None,
                 skip=past if layer.skip is not None else None,
+                reverse=made,
             )
-        )
-        start = stop
+        assert made is not None
+        layers.append(made)
+        start += len(layer.directions) * size
     return tuple(layers)
 
 
@@ -97,6 +109,11 @@ def _copy_layer(where: str, layer: Recurrent, source: LayerState, target: LayerS
     if (source.skip is None) != (target.skip is None):
         need = "must be None" if target.skip is None else f"must be an array ({layer.lag}, B, H)"
         raise ArgumentError(f"{where}.skip {need} for this {kind} layer.")
+    if (source.reverse is None) != (target.reverse is None):
+        need = "must be None" if target.reverse is None else "must be a gradcore.LayerState"
+        raise ArgumentError(f"{where}.reverse {need} for this {kind} layer.")
+    if source.reverse is not None and target.reverse is not None:
+        _copy_layer(f"{where}.reverse", layer, source.reverse, target.reverse)
     if source.c is not None and target.c is not None:
         _copy(f"{where}.c", source.c, target.c)
     if source.skip is not None and target.skip is not None:

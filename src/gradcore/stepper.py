@@ -12,7 +12,7 @@ from . import _core, _validate
 from ._checks import positive_int
 from ._net import core_net
 from .bptt import Workload, make_plan
-from .errors import DTypeError, ShapeError
+from .errors import ArgumentError, DTypeError, ShapeError
 from .layers import Stack
 from .params import Params
 from .state import LayerState, flatten, state_size, unflatten
@@ -30,6 +30,11 @@ class Stepper:
 
     def __init__(self, net: Stack, params: Params, batch: int = 1) -> None:
         _validate.model(net, params)
+        if net.bidirectional:
+            raise ArgumentError(
+                "net must not have a bidirectional layer: its output at a step depends on the "
+                "steps to come. Use gradcore.apply on whole sequences."
+            )
         self._net, self._params = net, params
         self._batch = positive_int("batch", batch)
         # Two states that take turns: the core reads one and writes the other.

@@ -188,9 +188,11 @@ class Trainer:
                 _check_direction(self._updater.schedule, fit.maximise)
             elif limits.patience is not None:
                 raise ArgumentError("patience needs a score: pass validation or evaluate.")
-            with progress(self.quiet) as show, Interrupts() as interrupts:
-                stopped = fit.run(resume, show, interrupts)
-            self._carried = (data, fit.carried)
+            try:
+                with progress(self.quiet) as show, Interrupts() as interrupts:
+                    stopped = fit.run(resume, show, interrupts)
+            finally:
+                self._carried = (data, fit.carried)
         finally:
             if folder is not None:
                 folder.close()

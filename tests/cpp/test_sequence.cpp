@@ -18,23 +18,29 @@ struct Case {
   gc_nonlinearity nonlinearity;
   gc_skip skip;
   bool learned, tokens, ragged, weighted, two_layers;
+  bool both_ways;  // the last layer is bidirectional
   int64_t lag, hidden;
   gc_loss_kind loss;
 };
 
 // An added skip may make a GRU grow without bound; a mixed one cannot.
 const std::vector<Case> cases = {
-    {"rnn tanh add", GC_RNN, GC_TANH, GC_SKIP_ADD, false, false, false, false, false, 1, 17,
+    {"rnn tanh add", GC_RNN, GC_TANH, GC_SKIP_ADD, false, false, false, false, false, false, 1, 17,
      GC_LOSS_MSE},
-    {"rnn relu tokens", GC_RNN, GC_RELU, GC_SKIP_NONE, false, true, false, false, false, 1, 3,
+    {"rnn relu tokens", GC_RNN, GC_RELU, GC_SKIP_NONE, false, true, false, false, false, false, 1,
+     3, GC_LOSS_CROSS_ENTROPY},
+    {"lstm", GC_LSTM, GC_TANH, GC_SKIP_NONE, false, false, false, true, true, false, 1, 9,
+     GC_LOSS_BCE},
+    {"lstm skip ragged", GC_LSTM, GC_TANH, GC_SKIP_ADD, true, true, true, true, true, false, 130, 5,
      GC_LOSS_CROSS_ENTROPY},
-    {"lstm", GC_LSTM, GC_TANH, GC_SKIP_NONE, false, false, false, true, true, 1, 9, GC_LOSS_BCE},
-    {"lstm skip ragged", GC_LSTM, GC_TANH, GC_SKIP_ADD, true, true, true, true, true, 130, 5,
-     GC_LOSS_CROSS_ENTROPY},
-    {"gru mix ragged", GC_GRU, GC_TANH, GC_SKIP_MIX, true, false, true, false, true, 3, 7,
+    {"gru mix ragged", GC_GRU, GC_TANH, GC_SKIP_MIX, true, false, true, false, true, false, 3, 7,
      GC_LOSS_MSE},
-    {"gru mix tokens", GC_GRU, GC_TANH, GC_SKIP_MIX, false, true, false, false, false, 2, 33,
+    {"gru mix tokens", GC_GRU, GC_TANH, GC_SKIP_MIX, false, true, false, false, false, false, 2, 33,
      GC_LOSS_CROSS_ENTROPY},
+    {"lstm skip ragged both ways", GC_LSTM, GC_TANH, GC_SKIP_ADD, true, true, true, true, false,
+     true, 130, 5, GC_LOSS_CROSS_ENTROPY},
+    {"gru mix ragged then both ways", GC_GRU, GC_TANH, GC_SKIP_MIX, true, false, true, false, true,
+     true, 3, 7, GC_LOSS_MSE},
 };
 
 // A net with random parameters and a batch; run() executes plans over it.
@@ -49,7 +55,8 @@ class Problem {
       layer.input_size = l == 0 ? width : one.hidden;
       layer.hidden_size = one.hidden;
       layer.bias = 1;
-      layer.residual = l == 1;
+      layer.bidirectional = one.both_ways && l == (one.two_layers ? 1 : 0);
+      layer.residual = l == 1 && !layer.bidirectional;
       layer.skip_kind = one.skip;
       layer.skip_learned = one.learned;
       layer.skip_lag = one.lag;
@@ -117,8 +124,10 @@ class Problem {
     op.to_slot = GC_TO_NOWHERE;
     op.t1 = T;
     std::vector<double> out(static_cast<size_t>(T * B * outputs));
-    c.ops = &op;
-    c.n_ops = 1;
+    std::vector<gc_op> ops(static_cast<size_t>(gc_net_parts(&net_)), op);
+    for (size_t p = 0; p < ops.size(); p++) ops[p].part = static_cast<int32_t>(p);
+    c.ops = ops.data();
+    c.n_ops = static_cast<int64_t>(ops.size());
     c.segment_steps = T;
     c.outputs = out.data();
     CHECK_EQUAL(gc_run(&net_, &c), GC_OK);
@@ -130,8 +139,11 @@ class Problem {
   std::vector<double> gradient(int64_t segment, int threads, gc_call c) {
     std::vector<gc_op> ops;
     const int64_t n = (T + segment - 1) / segment;
+    const int32_t parts = gc_net_parts(&net_);
+    int32_t part = 0;
     auto add = [&](gc_op_kind kind, int64_t i, int64_t from, int64_t to) {
       gc_op op{};
+      op.part = part;
       op.kind = kind;
       op.from_slot = static_cast<int32_t>(from);
       op.to_slot = static_cast<int32_t>(to);
@@ -139,17 +151,21 @@ class Problem {
       op.t1 = std::min(T, op.t0 + segment);
       ops.push_back(op);
     };
-    for (int64_t i = 0; i < n - 1; i++)
-      add(GC_OP_FORWARD, i, i == 0 ? GC_FROM_START : GC_FROM_PREVIOUS, i);
-    add(GC_OP_TAPE, n - 1, n == 1 ? GC_FROM_START : GC_FROM_PREVIOUS, GC_TO_NOWHERE);
-    add(GC_OP_BACKWARD, n - 1, 0, GC_TO_NOWHERE);
-    for (int64_t i = n - 2; i >= 0; i--) {
-      add(GC_OP_TAPE, i, i == 0 ? int64_t{GC_FROM_START} : i - 1, GC_TO_NOWHERE);
-      add(GC_OP_BACKWARD, i, 0, GC_TO_NOWHERE);
+    for (part = 0; part < parts; part++) {
+      for (int64_t i = 0; i < n - 1; i++)
+        add(GC_OP_FORWARD, i, i == 0 ? GC_FROM_START : GC_FROM_PREVIOUS, i);
+      add(GC_OP_TAPE, n - 1, n == 1 ? GC_FROM_START : GC_FROM_PREVIOUS, GC_TO_NOWHERE);
+    }
+    for (part = parts - 1; part >= 0; part--) {
+      add(GC_OP_BACKWARD, n - 1, 0, GC_TO_NOWHERE);
+      for (int64_t i = n - 2; i >= 0; i--) {
+        add(GC_OP_TAPE, i, i == 0 ? int64_t{GC_FROM_START} : i - 1, GC_TO_NOWHERE);
+        add(GC_OP_BACKWARD, i, 0, GC_TO_NOWHERE);
+      }
     }
     std::vector<double> grads(params.size()), dx(one_.tokens ? 0 : x_.size()),
         dstate(state_.size());
-    std::vector<int32_t> dx_exponent(T), dstate_exponent(layers_.size());
+    std::vector<int32_t> dx_exponent(T), dstate_exponent(2 * layers_.size());
     c.ops = ops.data();
     c.n_ops = static_cast<int64_t>(ops.size());
     c.segment_steps = std::min(T, segment);
@@ -168,6 +184,8 @@ class Problem {
     grads.push_back(c.loss_value);
     return grads;
   }
+
+  gc_status run(gc_call c) { return gc_run(&net_, &c); }
 
   static constexpr int64_t vocabulary = 6, embedding = 4, outputs = 3;
   std::vector<double> params;
@@ -238,6 +256,24 @@ TEST(poll_that_refuses_stops_the_call) {
   call.poll = [](void*, int64_t, int64_t) -> int32_t { return 1; };
   problem.gradient(128, 2, call);
   CHECK_EQUAL(problem.status, GC_INTERRUPTED);
+}
+
+TEST(plan_for_another_number_of_parts_is_refused) {
+  Problem problem(cases.back());
+  gc_call call = problem.call();
+  gc_op op{};
+  op.kind = GC_OP_EMIT;
+  op.from_slot = GC_FROM_START;
+  op.to_slot = GC_TO_NOWHERE;
+  op.t1 = T;
+  call.ops = &op;
+  call.n_ops = 1;
+  call.segment_steps = T;
+  CHECK_EQUAL(problem.run(call), GC_INVALID);
+  CHECK_CONTAINS(gc_last_error(), "every part");
+  op.part = 9;
+  CHECK_EQUAL(problem.run(call), GC_INVALID);
+  CHECK_CONTAINS(gc_last_error(), "parts 0..3");
 }
 
 TEST(invalid_net_is_refused_with_a_message) {

@@ -9,7 +9,7 @@ from importlib import import_module
 
 import numpy as np
 
-from . import skip
+from . import between, philox, skip
 
 
 @dataclass
@@ -24,8 +24,21 @@ class State:
 
 
 @dataclass
+class Masks:
+    """Of one layer in one step, all [B, H]: parts of h and c that are held, factors of h."""
+
+    zone: np.ndarray
+    zone_c: np.ndarray
+    recurrent: np.ndarray
+
+
+@dataclass
 class LayerStep:
-    """What one layer did in one step. old: past[0], what the skip saw; h: what the products saw."""
+    """What one layer did in one step.
+
+    h: what the recurrent product saw; old: past[0], what the skip saw; cell_h: the cell's output
+    that the skip saw, after zoneout.
+    """
 
     zeroed: np.ndarray
     input: np.ndarray
@@ -33,6 +46,7 @@ class LayerStep:
     old: np.ndarray
     cell_h: np.ndarray
     saved: object
+    masks: Masks
 
 
 @dataclass
@@ -40,6 +54,7 @@ class Step:
     active: np.ndarray  # [B]
     x: np.ndarray  # [B, I], or tokens [B]; zeros where not active
     layers: list[LayerStep] = field(default_factory=list)
+    between: list[list] = field(default_factory=list)  # saved by what stands before layers and head
     top: np.ndarray | None = None  # [B, H], what the head saw
 
 
@@ -67,6 +82,17 @@ def cell_of(layer):
 def recurrent(net):
     """(place in the Stack, layer) of the recurrent layers."""
     return [(i, a) for i, a in enumerate(net.layers) if hasattr(a, "hidden_size")]
+
+
+def chains(net):
+    """What stands before each recurrent layer and before the head: lists of (place, layer)."""
+    found = [[]]
+    for i, a in enumerate(net.layers):
+        if hasattr(a, "hidden_size"):
+            found.append([])
+        elif type(a).__name__ in ("LayerNorm", "Dropout"):
+            found[-1].append((i, a))
+    return found
 
 
 def has_embedding(net):
@@ -127,10 +153,12 @@ def cleared(mask, a):
 # ---- forward
 
 
-def forward(net, params, x, *, lengths=None, reset=None, state=None):
-    """Runs all steps from `state`, by default zeros."""
+def forward(net, params, x, *, lengths=None, reset=None, state=None, mode=None):
+    """Runs all steps from `state`, by default zeros; mode: a philox.Mode, by default evaluation."""
+    mode = mode or philox.Mode()
     n_steps, batch = x.shape[:2]
-    dtype = np.result_type(*params.values(), *([] if state is None else [state[0].past]))
+    starts = [] if state is None else [state[0].past]
+    dtype = np.result_type(float, *params.values(), *starts)
     if x.dtype.kind not in "iu":
         dtype = np.result_type(dtype, x)
     now = zero_state(net, batch, dtype) if state is None else state
@@ -146,11 +174,15 @@ def forward(net, params, x, *, lengths=None, reset=None, state=None):
         else:
             signal = step.x
         after = []
-        for (place, layer), before in zip(recurrent(net), now, strict=True):
-            new, record = layer_forward(layer, own(params, place), signal, before, zeroed)
+        *inner, before_head = chains(net)
+        for (place, layer), before, chain in zip(recurrent(net), now, inner, strict=True):
+            signal = chain_forward(chain, params, signal, mode, t, step)
+            masks = layer_masks(layer, place, mode, t, batch)
+            new, record = layer_forward(layer, own(params, place), signal, before, zeroed, masks)
             after.append(chosen(active, new, before))
             signal = new.past[-1] + signal if layer.residual else new.past[-1]
             step.layers.append(record)
+        signal = chain_forward(before_head, params, signal, mode, t, step)
         now, step.top = after, signal
         output = affine(own(params, len(net.layers) - 1), signal) if has_head(net) else signal
         outputs.append(where(active, output, np.zeros_like(output)))
@@ -162,16 +194,36 @@ def affine(params, signal):
     return signal @ params["weight"].T + params.get("bias", 0.0)
 
 
-def layer_forward(layer, params, signal, before, zeroed):
+def chain_forward(chain, params, signal, mode, t, step):
+    step.between.append([])
+    for place, layer in chain:
+        signal, saved = between.forward(layer, place, own(params, place), signal, mode, t)
+        step.between[-1].append(saved)
+    return signal
+
+
+def layer_masks(layer, place, mode, t, batch):
+    size = (batch, layer.hidden_size)
+    return Masks(
+        mode.held(layer.zoneout, place, philox.ZONEOUT, t, *size),
+        mode.held(getattr(layer, "zoneout_cell", 0.0), place, philox.ZONEOUT_CELL, t, *size),
+        mode.factors(layer.recurrent_dropout, place, philox.RECURRENT, 0, *size),
+    )
+
+
+def layer_forward(layer, params, signal, before, zeroed, masks):
     before = cleared(zeroed, before)
-    h, old = before.past[-1], before.past[0]
+    kept, old = before.past[-1], before.past[0]
+    h = kept * masks.recurrent
     x_pre = signal @ params["weight_ih"].T + params.get("bias_ih", 0.0)
     h_pre = h @ params["weight_hh"].T + params.get("bias_hh", 0.0)
-    cell_state = (h,) if before.c is None else (h, before.c)
+    cell_state = (kept,) if before.c is None else (kept, before.c)
     (cell_h, *rest), saved = cell_of(layer).forward(layer, x_pre, h_pre, cell_state)
+    cell_h = masks.zone * kept + (1 - masks.zone) * cell_h
+    rest = [masks.zone_c * before.c + (1 - masks.zone_c) * c for c in rest]
     new_h = skip.forward(layer, params, cell_h, old) if layer.skip else cell_h
     new = State(np.concatenate([before.past[1:], new_h[None]]), *rest)
-    return new, LayerStep(zeroed, signal, h, old, cell_h, saved)
+    return new, LayerStep(zeroed, signal, h, old, cell_h, saved, masks)
 
 
 # ---- backward
@@ -200,9 +252,11 @@ def step_backward(net, params, step, d_output, adjoint):
         d_params[f"{place}.weight"] = d_signal.T @ step.top
         d_params[f"{place}.bias"] = d_signal.sum(axis=0)
         d_signal = d_signal @ params[f"{place}.weight"]
+    *inner, before_head = zip(chains(net), step.between, strict=True)
+    d_signal = chain_backward(*before_head, params, d_signal, d_params)
     before = []
-    for (place, layer), record, after in reversed(
-        list(zip(recurrent(net), step.layers, adjoint, strict=True))
+    for (place, layer), record, after, chain in reversed(
+        list(zip(recurrent(net), step.layers, adjoint, inner, strict=True))
     ):
         inside = own(params, place)
         d_before, d_signal, shares = layer_backward(
@@ -210,12 +264,20 @@ def step_backward(net, params, step, d_output, adjoint):
         )
         before.insert(0, d_before)
         d_params.update({f"{place}.{name}": d for name, d in shares.items()})
+        d_signal = chain_backward(*chain, params, d_signal, d_params)
     d_x = d_signal
     if step.x.ndim == 1:
         d_x = None
         if has_embedding(net):
             d_params["0.weight"] = one_hot(step.x, net.layers[0].num_embeddings).T @ d_signal
     return before, {name: d for name, d in d_params.items() if name in params}, d_x
+
+
+def chain_backward(chain, saved, params, d_signal, d_params):
+    for (place, layer), record in reversed(list(zip(chain, saved, strict=True))):
+        d_signal, shares = between.backward(layer, own(params, place), record, d_signal)
+        d_params.update({f"{place}.{name}": d for name, d in shares.items()})
+    return d_signal
 
 
 def layer_backward(layer, params, record, active, d_signal, after):
@@ -225,7 +287,9 @@ def layer_backward(layer, params, record, active, d_signal, after):
     d_cell_h, d_old, shares = d_h, np.zeros_like(d_h), {}
     if layer.skip:
         d_cell_h, d_old, shares = skip.backward(layer, params, record.cell_h, record.old, d_h)
-    d_cell = (d_cell_h,) if d_new.c is None else (d_cell_h, d_new.c)
+    masks = record.masks
+    d_held, d_cell_h = masks.zone * d_cell_h, (1 - masks.zone) * d_cell_h
+    d_cell = (d_cell_h,) if d_new.c is None else (d_cell_h, (1 - masks.zone_c) * d_new.c)
     d_x_pre, d_h_pre, (d_h_before, *rest) = cell_of(layer).backward(layer, record.saved, d_cell)
     shares |= {
         "weight_ih": d_x_pre.T @ record.input,
@@ -235,7 +299,8 @@ def layer_backward(layer, params, record, active, d_signal, after):
     }
     d_past = np.concatenate([np.zeros_like(d_h)[None], d_new.past[:-1]])
     d_past[0] += d_old
-    d_past[-1] += d_h_before + d_h_pre @ params["weight_hh"]
+    d_past[-1] += d_h_before + d_held + (d_h_pre @ params["weight_hh"]) * masks.recurrent
+    rest = [d + masks.zone_c * d_new.c for d in rest]
     d_before = chosen(active, cleared(record.zeroed, State(d_past, *rest)), after)
     d_input = d_x_pre @ params["weight_ih"]
     return d_before, d_input + d_signal if layer.residual else d_input, shares
@@ -257,12 +322,17 @@ def tangent(net, params, trace, t_params, t_x=None, t_state=None):
         else:
             t_signal = where(step.active, t_x[t], np.zeros_like(t_x[t]))
         after = []
-        for (place, layer), record, before in zip(recurrent(net), step.layers, now, strict=True):
+        *inner, before_head = zip(chains(net), step.between, strict=True)
+        for (place, layer), record, before, chain in zip(
+            recurrent(net), step.layers, now, inner, strict=True
+        ):
+            t_signal = chain_tangent(*chain, params, t_params, t_signal)
             new = layer_tangent(
                 layer, own(params, place), own(t_params, place), record, t_signal, before
             )
             after.append(chosen(step.active, new, before))
             t_signal = new.past[-1] + t_signal if layer.residual else new.past[-1]
+        t_signal = chain_tangent(*before_head, params, t_params, t_signal)
         now, t_output = after, t_signal
         if has_head(net):
             place = len(net.layers) - 1
@@ -272,9 +342,19 @@ def tangent(net, params, trace, t_params, t_x=None, t_state=None):
     return np.array(t_outputs), now
 
 
+def chain_tangent(chain, saved, params, t_params, t_signal):
+    for (place, layer), record in zip(chain, saved, strict=True):
+        t_signal = between.tangent(
+            layer, own(params, place), own(t_params, place), record, t_signal
+        )
+    return t_signal
+
+
 def layer_tangent(layer, params, t_params, record, t_signal, before):
     before = cleared(record.zeroed, before)
-    t_h, t_old = before.past[-1], before.past[0]
+    masks = record.masks
+    t_kept, t_old = before.past[-1], before.past[0]
+    t_h = t_kept * masks.recurrent
     t_x_pre = (
         t_signal @ params["weight_ih"].T
         + record.input @ t_params["weight_ih"].T
@@ -285,8 +365,10 @@ def layer_tangent(layer, params, t_params, record, t_signal, before):
         + record.h @ t_params["weight_hh"].T
         + t_params.get("bias_hh", 0.0)
     )
-    t_cell_state = (t_h,) if before.c is None else (t_h, before.c)
+    t_cell_state = (t_kept,) if before.c is None else (t_kept, before.c)
     t_cell_h, *rest = cell_of(layer).tangent(layer, record.saved, t_x_pre, t_h_pre, t_cell_state)
+    t_cell_h = masks.zone * t_kept + (1 - masks.zone) * t_cell_h
+    rest = [masks.zone_c * before.c + (1 - masks.zone_c) * t for t in rest]
     if layer.skip:
         t_cell_h = skip.tangent(layer, params, t_params, record.cell_h, record.old, t_cell_h, t_old)
     return State(np.concatenate([before.past[1:], t_cell_h[None]]), *rest)

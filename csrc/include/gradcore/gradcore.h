@@ -33,6 +33,7 @@ typedef enum gc_isa { GC_ISA_BASELINE = 0, GC_ISA_V2 = 2, GC_ISA_V3 = 3, GC_ISA_
 typedef enum gc_cell { GC_RNN = 0, GC_LSTM = 1, GC_GRU = 2 } gc_cell;
 typedef enum gc_nonlinearity { GC_TANH = 0, GC_RELU = 1, GC_IDENTITY = 2 } gc_nonlinearity;
 typedef enum gc_skip { GC_SKIP_NONE = 0, GC_SKIP_ADD = 1, GC_SKIP_MIX = 2 } gc_skip;
+typedef enum gc_transform_kind { GC_LAYER_NORM = 0, GC_DROPOUT = 1 } gc_transform_kind;
 
 GC_API const char* gc_last_error(void);
 
@@ -65,18 +66,40 @@ typedef struct gc_layer {
   int32_t cell;         /* gc_cell */
   int32_t nonlinearity; /* gc_nonlinearity, RNN only */
   int64_t input_size, hidden_size;
-  int32_t bias;         /* 0: no bias_ih, bias_hh */
-  int32_t residual;     /* 1: the layer's output is h + its input (input_size == hidden_size) */
-  int32_t skip_kind;    /* gc_skip */
-  int32_t skip_learned; /* 1: skip_scale [H] (add) or skip_logit [H] (mix) is a parameter */
-  int64_t skip_lag;     /* k >= 1 */
-  double skip_value;    /* s (add) or a (mix) when not learned */
+  int32_t bias;          /* 0: no bias_ih, bias_hh */
+  int32_t bidirectional; /* 1: a second direction reads time backward; the output is both, [2*H] */
+  int32_t residual;      /* 1: the layer's output is h + its input (both equally wide) */
+  int32_t skip_kind;     /* gc_skip */
+  int32_t skip_learned;  /* 1: skip_scale [H] (add) or skip_logit [H] (mix) is a parameter */
+  int64_t skip_lag;      /* k >= 1 */
+  double skip_value;     /* s (add) or a (mix) when not learned */
+  int32_t place;         /* the layer's number for random masks, >= 0; different for all layers and
+                            transforms that have masks */
+  /* Probabilities in [0,1) that a unit's output (zoneout), or c of an LSTM (zoneout_cell), stays
+   * what it was before the step, acting on the cell's result before the skip connection; in
+   * evaluation the expectation is taken. And that h of a unit counts for nothing in the recurrent
+   * product of a training call (recurrent_dropout), the same units at all steps. */
+  double zoneout, zoneout_cell, recurrent_dropout;
 } gc_layer;
 
-/* A stack: an optional embedding, recurrent layers, an optional linear head.
- * Parameters live in one flat buffer in this order, each C-contiguous:
- *   embedding [V, E]; per layer weight_ih [G*H, I], weight_hh [G*H, H], bias_ih [G*H], bias_hh
- * [G*H], skip [H]; head weight [O, H], head bias [O]. */
+/* What acts on each row of what one layer puts out before the next reads it. */
+typedef struct gc_transform {
+  int32_t kind;   /* gc_transform_kind */
+  int32_t before; /* the recurrent layer that reads the rows; n_layers: the head, or the outputs of
+                     a net without one */
+  int32_t place;  /* as in gc_layer */
+  int32_t affine; /* GC_LAYER_NORM: 1: weight [H] is a parameter, else it is 1 */
+  int32_t bias;   /* GC_LAYER_NORM: 1: bias [H] is a parameter, else it is 0 */
+  double eps;     /* GC_LAYER_NORM: added to the variance, > 0 */
+  double p;       /* GC_DROPOUT: the probability in [0,1) that a unit is dropped in training; the
+                     others are divided by 1 - p */
+} gc_transform;
+
+/* A stack: an optional embedding, recurrent layers with transforms between them, an optional linear
+ * head. Parameters live in one flat buffer in this order, each C-contiguous:
+ *   embedding [V, E]; per layer weight and bias [I] of each LayerNorm before it, then for each of
+ * its directions weight_ih [G*H, I], weight_hh [G*H, H], bias_ih [G*H], bias_hh [G*H], skip [H];
+ * weight and bias [H] of each LayerNorm before the head; head weight [O, H], head bias [O]. */
 typedef struct gc_net {
   int32_t dtype;          /* gc_dtype */
   int64_t embedding_rows; /* V, 0: no embedding */
@@ -85,13 +108,21 @@ typedef struct gc_net {
   const gc_layer* layers;
   int64_t head_outputs; /* O, 0: no head; the outputs are those of the last layer */
   int32_t head_bias;
+  int32_t n_transforms;
+  const gc_transform* transforms; /* in the order in which they act; `before` never falls */
 } gc_net;
 
 /* Number of parameters; -1 with a message if the description is not valid. */
 GC_API int64_t gc_net_parameters(const gc_net* net);
-/* Elements of a state: per layer, outputs [max(1,k), B, H] oldest first (the last is h), then for
- * LSTM c [B, H]. */
+/* Elements of a state: per layer and direction, outputs [max(1,k), B, H] oldest first (the last is
+ * h), then for LSTM c [B, H]. Of the backward direction it is the state at step 0 once all steps
+ * are done, and the one before step lengths[b]-1 at the start. */
 GC_API int64_t gc_net_state_size(const gc_net* net, int64_t batch);
+
+/* Parts of a net that run one after the other, each over all steps: a bidirectional layer is two
+ * parts, one per direction; the layers between two such layers, with the embedding or the head, are
+ * one. -1 with a message if the description is not valid. */
+GC_API int32_t gc_net_parts(const gc_net* net);
 
 /* ---- Running a plan
  * -----------------------------------------------------------------------------------------------------------------
@@ -111,8 +142,8 @@ typedef struct gc_op {
   int32_t from_slot; /* where the state at t0 comes from: a slot, GC_FROM_START, or GC_FROM_PREVIOUS
                         (the op before ended at t0) */
   int32_t to_slot;   /* where the state at t1 is kept, or GC_TO_NOWHERE */
-  int32_t reserved;
-  int64_t t0, t1; /* t0 a multiple of gc_block_steps() */
+  int32_t part;      /* of the net; the last part has the head and the loss */
+  int64_t t0, t1;    /* steps in the part's own order; t0 a multiple of gc_block_steps() */
 } gc_op;
 
 typedef enum gc_loss_kind {
@@ -169,7 +200,7 @@ typedef struct gc_call {
   int32_t* dx_exponent;     /* [T] with dx: the true gradient of x[t] is dx[t] * 2^dx_exponent[t] */
   void* state_out;          /* the state after step T-1 (after lengths[b]-1) */
   void* dstate;             /* gradient with respect to state, same layout */
-  int32_t* dstate_exponent; /* [n_layers], as dx_exponent */
+  int32_t* dstate_exponent; /* by layer and direction, as dx_exponent */
   double loss_value;
   double loss_weight;     /* what a mean divided by */
   int64_t grads_exponent; /* the true gradient is grads * 2^grads_exponent */
@@ -178,7 +209,15 @@ typedef struct gc_call {
   int32_t threads;       /* at most this many; 0: gc_default_threads() */
   int32_t exact_threads; /* 1: as many as asked, whatever the cost model says (tests, benchmarks) */
   int32_t no_scaling;    /* 1: adjoints are kept as they are (tests) */
-  gc_poll_fn poll;       /* called every few milliseconds or more */
+  int32_t train;         /* 1: with random masks; 0: evaluation, every mask at its expectation */
+  /* What the masks of a training call depend on, together with place, step, sequence and unit:
+   * Philox4x32-10 (Salmon et al. 2011) of the counter (unit / 4, b, t, 8 * place + kind), whose
+   * word unit % 4 is below p * 2^32 with probability p; kind is 0 for dropout, 1 for zoneout, 2 for
+   * zoneout_cell, 3 for recurrent_dropout (t = 0), and 4 more in a layer's backward direction. The
+   * key is the first two words of Philox of the
+   * counter (seed, step), low halves first, under the key ("grad", "core"). */
+  uint64_t seed, step;
+  gc_poll_fn poll; /* called every few milliseconds or more */
   void* poll_context;
 
   /* what happened */

@@ -1,0 +1,162 @@
+#include "sequence/pipeline.h"
+
+#include <algorithm>
+#include <cinttypes>
+#include <limits>
+
+#include "base/errors.h"
+
+namespace gradcore {
+
+template <class T>
+Pipeline<T>::Pipeline(const Network& net, gc_call& call) : call_(call), parts_(net.parts()) {
+  divide_plan();
+  // Checks of the plan and of what is there; pointers between parts only have to be something.
+  Carver count;
+  lay_out(count);
+  make_jobs();
+}
+
+template <class T>
+void Pipeline<T>::divide_plan() {
+  if (call_.n_ops < 1 || !call_.ops) fail(GC_INVALID, "a plan needs at least one operation.");
+  const auto n = static_cast<int32_t>(parts_.size());
+  ops_.resize(parts_.size());
+  for (int64_t i = 0; i < call_.n_ops; i++) {
+    const gc_op& op = call_.ops[i];
+    if (op.part < 0 || op.part >= n)
+      fail(GC_INVALID, "operation %" PRId64 ": the net has parts 0..%d; got %d.", i, n - 1,
+           op.part);
+    ops_[static_cast<size_t>(op.part)].push_back(op);
+    trains_ = trains_ || op.kind == GC_OP_BACKWARD;
+    progress_.total += op.t1 - op.t0;
+  }
+  for (const auto& ops : ops_)
+    if (ops.empty()) fail(GC_INVALID, "every part of the net needs operations in the plan.");
+}
+
+template <class T>
+void Pipeline<T>::lay_out(Carver& carver) {
+  meetings_.assign(parts_.size(), Meeting{});
+  for (size_t p = 0; p + 1 < parts_.size(); p++) {
+    if (parts_[p].reverse) {
+      meetings_[p] = meetings_[p - 1];
+      continue;
+    }
+    const int64_t size = call_.steps * call_.batch * parts_[p].width;
+    meetings_[p].out = carver.take<T>(size);
+    if (!trains_) continue;
+    meetings_[p].d_out = carver.take<T>(size);
+    meetings_[p].d_out_exponent = carver.take<int32_t>(call_.steps);
+  }
+}
+
+template <class T>
+void Pipeline<T>::make_jobs() {
+  jobs_.clear();
+  calls_.assign(parts_.size(), call_);
+  for (size_t p = 0; p < parts_.size(); p++) {
+    const Part& part = parts_[p];
+    gc_call& call = calls_[p];
+    call.ops = ops_[p].data();
+    call.n_ops = static_cast<int64_t>(ops_[p].size());
+    if (!part.last) {
+      call.loss = GC_LOSS_NONE;
+      call.target = call.weight = call.class_weight = nullptr;
+      call.outputs = nullptr;
+    }
+    if (!part.first) {
+      const Meeting& before = meetings_[p - (part.reverse ? 2 : 1)];
+      call.tokens = nullptr;
+      // Before there is an arena, any pointer stands for an array that will be there.
+      call.x = arena_ ? before.out : static_cast<const void*>(this);
+      call.dx = !trains_ ? nullptr : arena_ ? before.d_out : static_cast<void*>(this);
+      call.dx_exponent = arena_ ? before.d_out_exponent : reinterpret_cast<int32_t*>(this);
+    }
+    const bool both = part.reverse || (p + 1 < parts_.size() && parts_[p + 1].reverse);
+    const Link<T> link{meetings_[p].out, meetings_[p].d_out, meetings_[p].d_out_exponent,
+                       !part.first || both, both && !part.reverse};
+    jobs_.push_back(std::make_unique<Job<T>>(part, call, link, progress_));
+  }
+}
+
+template <class T>
+int64_t Pipeline<T>::bytes() {
+  Carver count;
+  lay_out(count);
+  int64_t all = 0, most = 0;
+  for (const auto& job : jobs_) {
+    const int64_t own = job->bytes();
+    all += own;
+    most = std::max(most, own);
+  }
+  // Without backward a part is done before the next begins.
+  return static_cast<int64_t>(count.used()) + (trains_ ? all : most);
+}
+
+template <class T>
+void Pipeline<T>::run() {
+  call_.arena_bytes = bytes();
+  call_.grads_exponent = 0;
+  call_.loss_value = 0;
+  call_.loss_weight = 0;
+  call_.where_layer = -1;
+  call_.where_step = call_.where_sequence = -1;
+  if (parts_.size() > 1) {
+    Carver count;
+    lay_out(count);
+    arena_.emplace(count.used());
+    Carver carver(arena_->data());
+    lay_out(carver);
+    make_jobs();
+  }
+  std::vector<size_t> left;
+  for (const auto& ops : ops_) left.push_back(ops.size());
+  for (int64_t i = 0; i < call_.n_ops;) {
+    const int32_t part = call_.ops[i].part;
+    int64_t n = 1;
+    while (i + n < call_.n_ops && call_.ops[i + n].part == part) n++;
+    const auto p = static_cast<size_t>(part);
+    try {
+      jobs_[p]->run(n);
+    } catch (...) {
+      call_.where_layer = calls_[p].where_layer;
+      call_.where_step = calls_[p].where_step;
+      call_.where_sequence = calls_[p].where_sequence;
+      throw;
+    }
+    call_.threads_used = calls_[p].threads_used;
+    if (parts_[p].last) {
+      call_.loss_value = jobs_[p]->loss();
+      call_.loss_weight = calls_[p].loss_weight;
+    }
+    left[p] -= static_cast<size_t>(n);
+    if (!left[p] && !trains_) jobs_[p]->release();
+    i += n;
+  }
+  if (trains_) finish();
+}
+
+// The gradients' exponent is 0 where the largest of them is well inside the range of the dtype;
+// else it is the largest one's.
+template <class T>
+void Pipeline<T>::finish() {
+  int64_t most = INT64_MIN;
+  for (const auto& job : jobs_) most = std::max(most, job->gradient_exponent());
+  // Room for the bits of smaller elements below, for sums of a few gradients above.
+  const bool fits = most == INT64_MIN || (most > std::numeric_limits<T>::min_exponent + 30 &&
+                                          most < std::numeric_limits<T>::max_exponent - 8);
+  call_.grads_exponent = fits ? 0 : most;
+  // In the order of backward: the second direction to come adds to the first.
+  for (auto job = jobs_.rbegin(); job != jobs_.rend(); job++)
+    (*job)->unpack_gradients(call_.grads_exponent);
+  // What two directions have added up says where it is zero.
+  if (call_.dx && parts_.size() > 1)
+    for (int64_t t = 0; t < call_.steps; t++)
+      if (call_.dx_exponent[t] == no_exponent) call_.dx_exponent[t] = 0;
+}
+
+template class Pipeline<float>;
+template class Pipeline<double>;
+
+}  // namespace gradcore

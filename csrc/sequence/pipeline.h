@@ -1,0 +1,48 @@
+// A call of gc_run as jobs that run one after the other: one for a net whose layers all read time
+// forward, one per direction of a bidirectional layer and one for what lies between such layers.
+// Where two meet, outputs and their gradients are whole arrays.
+#pragma once
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/arena.h"
+#include "sequence/job.h"
+#include "sequence/network.h"
+
+namespace gradcore {
+
+template <class T>
+class Pipeline {
+ public:
+  // Throws Error(GC_INVALID).
+  Pipeline(const Network& net, gc_call& call);
+  // Bytes of all arenas that are there at the same time.
+  int64_t bytes();
+  // Executes the plan; throws Error.
+  void run();
+
+ private:
+  // What part p's outputs go through on their way to the next part; both directions share one.
+  struct Meeting {
+    T *out, *d_out;           // [T][B][width]
+    int32_t* d_out_exponent;  // [T]
+  };
+
+  void divide_plan();
+  void lay_out(Carver& carver);
+  void make_jobs();
+  void finish();
+
+  gc_call& call_;
+  std::vector<Part> parts_;
+  std::vector<std::vector<gc_op>> ops_;  // by part
+  std::vector<Meeting> meetings_;        // by part
+  std::vector<gc_call> calls_;           // by part
+  std::vector<std::unique_ptr<Job<T>>> jobs_;
+  Progress progress_{};
+  bool trains_ = false;
+  std::optional<Arena> arena_;
+};
+
+}  // namespace gradcore

@@ -1,0 +1,191 @@
+"""Nets with bidirectional layers: pieces that `pipeline` runs one after the other, over all steps.
+
+A direction that reads time backward is the ordinary pipeline on sequences turned round, each within
+its own length. States are lists with one entry per layer and direction. A net without such layers
+is one piece.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from . import philox, pipeline
+
+
+@dataclass
+class Piece:
+    """Consecutive layers of a net, or one direction of a layer. end: how its names end."""
+
+    layers: list
+    places: list
+    end: str = ""
+    directed: bool = False
+
+    def params(self, whole):
+        """The piece's parameters out of the net's, under the names that the piece has for them."""
+        return {
+            f"{i}.{name.removesuffix('_reverse')}": a
+            for i, place in enumerate(self.places)
+            for name, a in pipeline.own(whole, place).items()
+            if name.endswith("_reverse") == bool(self.end) or not self.directed
+        }
+
+    def names(self, own):
+        """The net's names for gradients that the piece names."""
+        return {
+            f"{self.places[int(name.split('.')[0])]}.{name.split('.')[1]}{self.end}": a
+            for name, a in own.items()
+        }
+
+
+@dataclass(frozen=True)
+class PieceMode(philox.Mode):
+    """The mode of a call as a piece sees it, with its own places and order of steps."""
+
+    places: tuple = ()
+    reverse: bool = False
+    last: tuple = ()  # the last step of each sequence
+
+    def counter(self, n, b, t, place, kind):
+        if self.reverse:
+            t = t if kind == philox.RECURRENT else max(self.last[b] - t, 0)
+            kind += 4
+        return super().counter(n, b, t, self.places[place], kind)
+
+
+@dataclass
+class Trace:
+    outputs: np.ndarray
+    state: list
+    pieces: list  # (pieces of one stage, their traces)
+    lengths: np.ndarray | None
+
+
+def stages(net):
+    """The net as a list of stages: [piece], or [forward, backward] for a bidirectional layer."""
+    found, pending = [], Piece([], [])
+    for place, layer in enumerate(net.layers):
+        if not getattr(layer, "bidirectional", False):
+            pending.layers.append(layer)
+            pending.places.append(place)
+            continue
+        if pending.layers:
+            found.append([pending])
+        one = replace(layer, bidirectional=False, residual=False)
+        found.append([Piece([one], [place], end, True) for end in ("", "_reverse")])
+        pending = Piece([], [])
+    return [*found, [pending]] if pending.layers else found
+
+
+def residual(net, stage):
+    return len(stage) == 2 and net.layers[stage[0].places[0]].residual
+
+
+def turned(a, lengths):
+    """a [T, B, ...] with every sequence's first lengths[b] steps in the opposite order."""
+    if a is None:
+        return None
+    result = a.copy()
+    for b in range(a.shape[1]):
+        n = len(a) if lengths is None else lengths[b]
+        result[:n, b] = a[:n, b][::-1]
+    return result
+
+
+def zero_state(net, batch):
+    return [s for stage in stages(net) for p in stage for s in pipeline.zero_state(p, batch)]
+
+
+def divided(net, state):
+    """A whole state as one list per piece."""
+    parts, rest = [], list(state)
+    for piece in (p for stage in stages(net) for p in stage):
+        n = len(pipeline.recurrent(piece))
+        parts.append(rest[:n])
+        rest = rest[n:]
+    return parts
+
+
+def forward(net, params, x, *, lengths=None, reset=None, state=None, mode=None):
+    batch = x.shape[1]
+    mode = mode or philox.Mode()
+    last = tuple(int(n) - 1 for n in (np.full(batch, len(x)) if lengths is None else lengths))
+    states = iter(divided(net, zero_state(net, batch) if state is None else state))
+    signal, record, after = x, [], []
+    for stage in stages(net):
+        traces = []
+        for piece in stage:
+            turn = (lambda a: turned(a, lengths)) if piece.end else (lambda a: a)
+            trace = pipeline.forward(
+                piece,
+                piece.params(params),
+                turn(signal),
+                lengths=lengths,
+                reset=turn(reset),
+                state=next(states) or None,
+                mode=PieceMode(
+                    mode.train, mode.seed, mode.step, tuple(piece.places), bool(piece.end), last
+                ),
+            )
+            after += trace.state
+            traces.append(trace)
+        outputs = [t.outputs for t in traces]
+        if len(stage) == 2:
+            outputs = [outputs[0], turned(outputs[1], lengths)]
+        entered = signal
+        signal = np.concatenate(outputs, axis=2)
+        if residual(net, stage):
+            signal = signal + masked(entered, lengths)
+        record.append((stage, traces))
+    return Trace(signal, after, record, lengths)
+
+
+def masked(a, lengths):
+    """a [T, B, ...], zero past the sequences' ends."""
+    if lengths is None:
+        return a
+    late = np.arange(len(a))[:, None] >= np.asarray(lengths)
+    return np.where(late[..., None], 0.0, a)
+
+
+def backward(net, params, trace, d_outputs):
+    total, d_state = {}, []
+    d_signal = d_outputs
+    for stage, traces in reversed(trace.pieces):
+        d_inputs, d_states, first = [], [], 0
+        for piece, one in zip(stage, traces, strict=True):
+            width = one.outputs.shape[2]
+            d_own = masked(d_signal[..., first : first + width], trace.lengths)
+            first += width
+            if piece.end:
+                d_own = turned(d_own, trace.lengths)
+            found = pipeline.backward(piece, piece.params(params), one, d_own)
+            total |= piece.names(found.params)
+            d_states += found.state
+            turn = piece.end and found.x is not None
+            d_inputs.append(turned(found.x, trace.lengths) if turn else found.x)
+        d_entered = None if d_inputs[0] is None else sum(d_inputs)
+        if residual(net, stage):
+            d_entered = d_entered + masked(d_signal, trace.lengths)
+        d_signal = d_entered
+        d_state = d_states + d_state
+    return pipeline.Gradients(total, d_signal, d_state)
+
+
+def tangent(net, params, trace, t_params, t_x=None, t_state=None):
+    batch = trace.outputs.shape[1]
+    states = iter(divided(net, zero_state(net, batch) if t_state is None else t_state))
+    t_signal, after = t_x, []
+    for stage, traces in trace.pieces:
+        outputs = []
+        for piece, one in zip(stage, traces, strict=True):
+            t_own = turned(t_signal, trace.lengths) if piece.end else t_signal
+            t_out, t_after = pipeline.tangent(
+                piece, piece.params(params), one, piece.params(t_params), t_own, next(states)
+            )
+            outputs.append(turned(t_out, trace.lengths) if piece.end else t_out)
+            after += t_after
+        entered, t_signal = t_signal, np.concatenate(outputs, axis=2)
+        if residual(net, stage):
+            t_signal = t_signal + masked(entered, trace.lengths)
+    return t_signal, after
