@@ -21,7 +21,7 @@ import gradcore as gd
 from gradcore.tasks.synthetic import job, recipes
 from gradcore.tasks.synthetic.adding import Adding
 
-CELLS = ("rnn", "skip", "lstm", "gru")
+CELLS = ("tanh", "rnn", "skip", "lstm", "gru")
 
 
 def measure(length: int, cell: str, seed: int, updates: int) -> dict[str, Any]:

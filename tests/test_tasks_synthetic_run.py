@@ -109,7 +109,7 @@ def test_every_cell_trains(cell, tmp_path):
     assert result.exit_code == 0, result.stderr
     assert f"T = 70, {cell} with 4 units" in result.stdout
     net = gd.load(tmp_path / "adding-70" / "last.safetensors").net
-    kinds = {"lstm": gd.LSTM, "gru": gd.GRU, "rnn": gd.RNN, "skip": gd.RNN}
+    kinds = {"lstm": gd.LSTM, "gru": gd.GRU, "rnn": gd.RNN, "skip": gd.RNN, "tanh": gd.RNN}
     assert isinstance(net.recurrent[0], kinds[cell])
     assert (net.recurrent[0].skip is not None) == (cell == "skip")
 
@@ -339,6 +339,17 @@ def test_skip_is_a_leaky_relu_net_with_a_learned_leak():
     assert np.linalg.norm(params["0.weight_hh"], 2) == pytest.approx(0.5, rel=1e-5)
 
 
+def test_rnn_starts_at_the_identity_and_tanh_at_a_rotation():
+    task = Adding(500)
+    for cell, nonlinearity in (("rnn", "relu"), ("tanh", "tanh")):
+        recipe = recipes.default(task, cell)
+        net = recipes.build(task, recipe)
+        weight = recipes.initial(net, task, recipe, seed=0)["0.weight_hh"]
+        assert net.recurrent[0].nonlinearity == nonlinearity
+        np.testing.assert_allclose(weight @ weight.T, np.eye(recipe.hidden), atol=1e-5)
+        assert np.array_equal(weight, np.eye(recipe.hidden)) == (cell == "rnn")
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_gates_start_with_time_constants_up_to_the_length(cell):
     task = Adding(500)
@@ -363,5 +374,7 @@ def test_there_is_a_recipe_for_every_task_and_cell(name, cell):
 
 
 def test_a_recipe_of_an_unknown_cell():
-    with pytest.raises(gd.ArgumentError, match=r"cell must be one of gru, lstm, rnn, skip; got"):
+    with pytest.raises(
+        gd.ArgumentError, match=r"cell must be one of gru, lstm, rnn, skip, tanh; got"
+    ):
         recipes.default(Adding(10), "transformer")

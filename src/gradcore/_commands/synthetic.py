@@ -25,6 +25,7 @@ class CellName(str, Enum):
     lstm = "lstm"
     rnn = "rnn"
     skip = "skip"
+    tanh = "tanh"
 
 
 Length = Annotated[
@@ -48,8 +49,9 @@ Symbols = Annotated[
 Cell = Annotated[
     CellName | None,
     typer.Option(
-        help="Net: gru, lstm, rnn (tanh), or skip: a relu rnn with a learned connection to its "
-        "output one step ago. Default: what learns the task best.",
+        help="Net: gru, lstm, rnn (relu, from the identity), skip (a relu rnn with a learned "
+        "connection to its output one step ago) or tanh (the classical rnn). Default: what learns "
+        "the task best.",
         show_default=False,
     ),
 ]
