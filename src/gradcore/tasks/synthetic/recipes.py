@@ -95,9 +95,14 @@ _BASE = {
     "copy": Recipe("lstm", 128, 16, 5e-3, 1_000, True, 1_500, 800, every=200, updates=10_000),
     "mqar": Recipe("lstm", 128, 32, 5e-3, 1_000, False, 1_500, 1_000, every=200, updates=10_000),
 }
+# With 5e-4 the rnn adds at T = 200 after 1,300 updates, and overflows at T = 1,000 on both seeds
+# tried; with 2e-4 it does not.
+_SHORT_FOR_RNN = 300
 _OTHER: dict[tuple[str, str], dict[str, Any]] = {
-    ("adding", "rnn"): {"lr": 5e-4},
+    ("adding", "rnn"): {"lr": 2e-4},
     ("adding", "tanh"): {"lr": 1e-3},
+    ("copy", "rnn"): {"lr": 5e-4},
+    ("mqar", "rnn"): {"lr": 5e-4},
     ("adding", "skip"): {"lr": 3e-3},
 }
 
@@ -106,6 +111,8 @@ def default(task: Task, cell: str | None = None) -> Recipe:
     """The recipe of a task at its length; cell: another than the task's best."""
     base = _BASE[task.name]
     made = base if cell is None else replace(base, cell=cell, **_OTHER.get((task.name, cell), {}))
+    if (task.name, cell) == ("adding", "rnn") and task.length <= _SHORT_FOR_RNN:
+        made = replace(made, lr=5e-4)
     return replace(made, updates=made.updates + made.full_at(task))
 
 
