@@ -96,7 +96,7 @@ _BASE = {
     "mqar": Recipe("lstm", 128, 32, 5e-3, 1_000, False, 1_500, 1_000, every=200, updates=10_000),
 }
 # With 5e-4 the rnn adds at T = 200 after 1,300 updates, and overflows at T = 1,000 on both seeds
-# tried; with 2e-4 it does not.
+# tried; with 2e-4 it does not, and learns slowly.
 _SHORT_FOR_RNN = 300
 _OTHER: dict[tuple[str, str], dict[str, Any]] = {
     ("adding", "rnn"): {"lr": 2e-4},
