@@ -127,10 +127,10 @@ BAD_FILES = [
     (TENSORS, header(format="other"), "not one that gradcore.save wrote"),
     (
         TENSORS,
-        header(format_version="2"),
-        "has format version 2; this gradcore reads up to 1. Update",
+        header(format_version="3"),
+        "has format version 3; this gradcore reads up to 2. Update",
     ),
-    (TENSORS, header(format_version="9" * 5000), "this gradcore reads up to 1"),
+    (TENSORS, header(format_version="9" * 5000), "this gradcore reads up to 2"),
     (TENSORS, header(format_version="one"), "format version 'one', which is no number"),
     (TENSORS, header(format_version=None), "format version '', which is no number"),
     (TENSORS, header(net=None), "is damaged: Expecting value"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import gradcore as gd
-from gradcore import trainer as trainer_module
+from gradcore import _progress, _updates
 
 NET = gd.Stack(gd.Embedding(4, 6), gd.GRU(6, 12), gd.Linear(12, 4))
 
@@ -73,15 +73,15 @@ def test_evaluation_and_best_checkpoint(tmp_path):
         seen.append(params.copy())
         return next(scores)
 
-    path = tmp_path / "run.safetensors"
-    report = trainer.fit(batches(), steps=7, evaluate=evaluate, every=2, checkpoint=path)
+    report = trainer.fit(batches(), steps=7, evaluate=evaluate, every=2, run=tmp_path)
     assert report.evaluations == ((2, 3.0), (4, 1.0), (6, 2.0), (7, 5.0))
     assert report.best == 1.0
-    last, best = gd.load(path), gd.load(tmp_path / "run.best.safetensors")
+    assert report.best_step == 4
+    last, best = gd.load(tmp_path / "last.safetensors"), gd.load(tmp_path / "best.safetensors")
     assert last.params == params
     assert best.params == seen[1]
-    assert best.metadata == {"optimizer_steps": 4, "score": 1.0}
-    assert last.metadata == {"optimizer_steps": 7, "score": 5.0}
+    assert best.metadata == {"step": 4, "score": 1.0}
+    assert last.metadata == {"step": 7, "score": 5.0}
 
 
 def test_maximise(tmp_path):
@@ -93,10 +93,10 @@ def test_maximise(tmp_path):
         every=1,
         evaluate=lambda params: next(scores),
         maximise=True,
-        checkpoint=tmp_path / "run",
+        run=tmp_path,
     )
     assert report.best == 5.0
-    assert gd.load(tmp_path / "run.best").metadata["score"] == 5.0
+    assert gd.load(tmp_path / "best.safetensors").metadata["score"] == 5.0
 
 
 @pytest.mark.parametrize("where", ["batches", "evaluate", "step"])
@@ -113,26 +113,26 @@ def test_ctrl_c_saves_and_returns(tmp_path, monkeypatch, where):
             yield batch
 
     if where == "step":
-        real, calls = trainer_module.value_and_grad, itertools.count()
+        real, calls = _updates.value_and_grad, itertools.count()
 
         def value_and_grad(*args, **options):
             progress = (lambda done, total: interrupt()) if next(calls) == 3 else None
             return real(*args, **options, progress=progress)
 
-        monkeypatch.setattr(trainer_module, "value_and_grad", value_and_grad)
+        monkeypatch.setattr(_updates, "value_and_grad", value_and_grad)
 
     def evaluate(given):
         if where == "evaluate":
             interrupt()
         return 1.0
 
-    report = trainer.fit(data(), steps=10, evaluate=evaluate, every=3, checkpoint=tmp_path / "run")
+    report = trainer.fit(data(), steps=10, evaluate=evaluate, every=3, run=tmp_path)
     assert report.interrupted
     assert report.steps == 3
     assert trainer.optimizer.steps == 3
-    saved = gd.load(tmp_path / "run")
+    saved = gd.load(tmp_path / "last.safetensors")
     assert saved.params == params
-    assert saved.metadata["optimizer_steps"] == 3
+    assert saved.metadata["step"] == 3
 
 
 def test_other_exceptions_pass_through():
@@ -147,7 +147,7 @@ def test_other_exceptions_pass_through():
 
 
 def test_plain_progress(monkeypatch, capsys):
-    monkeypatch.setattr(trainer_module, "PLAIN_INTERVAL", 0.0)
+    monkeypatch.setattr(_progress, "PLAIN_INTERVAL", 0.0)
     trainer, _ = make(quiet=False)
     trainer.fit(batches(), steps=2, evaluate=lambda params: 0.25, every=1)
     lines = capsys.readouterr().err.splitlines()
@@ -166,7 +166,7 @@ def test_rich_progress(monkeypatch, capsys):
 
 def test_a_terminal_without_rich_gets_plain_lines(monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    monkeypatch.setattr(trainer_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(_progress, "find_spec", lambda name: None)
     trainer, _ = make(quiet=False)
     assert trainer.fit(batches(), steps=1).steps == 1
 
@@ -197,7 +197,7 @@ def test_wrong_fits(options, error, message):
 
 def test_wrong_parts():
     trainer, params = make()
-    with pytest.raises(gd.DTypeError, match=r"batches must yield gradcore\.Batch; got tuple"):
+    with pytest.raises(gd.DTypeError, match=r"data must yield gradcore\.Batch; got tuple"):
         trainer.fit([(1, 2)])
     with pytest.raises(gd.ArgumentError, match="optimizer must have been made with the params"):
         gd.Trainer(NET, params, gd.optim.SGD(params.copy(), 0.1), loss="mse")

@@ -10,6 +10,7 @@ optimizer.step(result.grads)
 """
 
 from . import clip as clip
+from . import data as data
 from . import errors as errors
 from . import info as info
 from . import init as init
@@ -25,6 +26,7 @@ from .bptt import plan as plan
 from .cells import GRU as GRU
 from .cells import LSTM as LSTM
 from .cells import RNN as RNN
+from .data import Batch as Batch
 from .errors import ArgumentError as ArgumentError
 from .errors import CheckpointError as CheckpointError
 from .errors import DTypeError as DTypeError
@@ -48,7 +50,6 @@ from .params import Params as Params
 from .state import LayerState as LayerState
 from .state import zero_state as zero_state
 from .stepper import Stepper as Stepper
-from .trainer import Batch as Batch
 from .trainer import FitReport as FitReport
 from .trainer import Trainer as Trainer
 

@@ -2,21 +2,25 @@
 
 The file is a plain safetensors file, so other programs can read its tensors. Its metadata are
 format "gradcore", format_version, net (JSON) and user (JSON). Nothing in a file is ever executed.
+Version 2 is a training checkpoint: version 1 and more, in tensors and metadata named "training".
 """
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ._files import replace_file
 from ._validate import model
 from .cells import CELLS
 from .errors import CheckpointError, GradcoreError
@@ -26,7 +30,11 @@ from .params import Params
 __all__ = ["FORMAT_VERSION", "Checkpoint", "load", "save"]
 
 FORMAT = "gradcore"
-FORMAT_VERSION = 1
+# The newest version that is read; files without a training are written as version 1, so that older
+# releases read them too.
+FORMAT_VERSION = 2
+# What a training checkpoint has besides: tensors under "training.", metadata "training".
+TRAINING = "training"
 _KINDS: tuple[type[Layer], ...] = (Embedding, *CELLS, Linear)
 LAYERS: dict[str, type[Layer]] = {kind.__name__: kind for kind in _KINDS}
 
@@ -46,40 +54,73 @@ def save(path: str | os.PathLike[str], net: Stack, params: Params, **metadata: A
     written or metadata is not JSON.
     """
     model(net, params)
-    try:
-        described = json.dumps(metadata, allow_nan=True)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"metadata must be what JSON can hold: {error}.") from error
-    header = {
-        "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
-        "net": json.dumps(describe(net)),
-        "user": described,
-    }
-    target = Path(path)
-    try:
-        _write(target, dict(params), header)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {target}: {error.strerror or error}.") from error
+    write(Path(path), params, metadata)
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
-    """Reads a file that save wrote.
+    """Reads the net and its parameters from a file that save or Trainer.fit wrote.
 
     Raises CheckpointError saying why if the file cannot be read, is damaged, is not one of
     gradcore's, comes from a newer version, or holds tensors that do not fit its net.
     """
-    source = Path(path)
+    with open_checkpoint(path) as file:
+        return read(Path(path), file)
+
+
+def write(
+    target: Path,
+    params: Params,
+    user: dict[str, Any],
+    tensors: Mapping[str, NDArray[Any]] | None = None,
+    training: str | None = None,
+) -> None:
+    """Writes a checkpoint: of a net, or of a training with its tensors and its JSON."""
+    header = {
+        "format": FORMAT,
+        "format_version": "1" if training is None else str(FORMAT_VERSION),
+        "net": json.dumps(describe(params.net)),
+        "user": as_json("metadata", user),
+    }
+    if training is not None:
+        header[TRAINING] = training
+    # save_file writes the bytes of a strided view in the wrong order.
+    arrays = {
+        name: np.require(array, requirements="C")
+        for name, array in {**params, **(tensors or {})}.items()
+    }
     try:
-        with safe_open(source, framework="numpy") as file:
-            net, metadata = _read_header(source, file.metadata() or {})
-            return Checkpoint(net, _read_params(source, net, file), metadata)
+        replace_file(target, lambda path: save_file(arrays, path, header))
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise CheckpointError(f"cannot write {target}: {reason or error}.") from error
+
+
+@contextmanager
+def open_checkpoint(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """The open file; whatever is wrong with its format is a CheckpointError."""
+    try:
+        with safe_open(Path(path), framework="numpy") as file:
+            yield file
     except OSError as error:
-        raise CheckpointError(f"cannot read {source}: {error.strerror or error}.") from error
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}.") from error
     except SafetensorError as error:
         raise CheckpointError(
-            f"{source} is not a safetensors file, or is truncated or damaged: {error}."
+            f"{path} is not a safetensors file, or is truncated or damaged: {error}."
         ) from error
+
+
+def read(source: Path, file: Any) -> Checkpoint:
+    """The net, its parameters and the user's metadata of an open checkpoint."""
+    net, metadata = _read_header(source, file.metadata() or {})
+    return Checkpoint(net, _read_params(source, net, file), metadata)
+
+
+def as_json(name: str, value: object) -> str:
+    """value as JSON text; raises CheckpointError where it cannot be."""
+    try:
+        return json.dumps(value, allow_nan=True)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{name} must be what JSON can hold: {error}.") from error
 
 
 def describe(net: Stack) -> list[dict[str, Any]]:
@@ -153,12 +194,13 @@ def _read_header(source: Path, header: dict[str, str]) -> tuple[Stack, dict[str,
 def _read_params(source: Path, net: Stack, file: Any) -> Params:
     # Shapes first: a hostile description must not make us allocate what the file does not hold.
     expected = {spec.name: spec.shape for spec in net.parameter_specs}
-    found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    names = [name for name in file.keys() if not name.startswith(f"{TRAINING}.")]  # noqa: SIM118
+    found = {name: tuple(file.get_slice(name).get_shape()) for name in names}
     if found != expected:
-        names = sorted(n for n in {*expected, *found} if expected.get(n) != found.get(n))
+        wrong = min(n for n in {*expected, *found} if expected.get(n) != found.get(n))
         raise CheckpointError(
-            f"{source} is damaged: its tensors do not fit its net. {names[0]} must have shape "
-            f"{expected.get(names[0])}; the file has {found.get(names[0])}."
+            f"{source} is damaged: its tensors do not fit its net. {wrong} must have shape "
+            f"{expected.get(wrong)}; the file has {found.get(wrong)}."
         )
     dtypes = {file.get_slice(name).get_dtype() for name in found}
     if len(dtypes) != 1 or not dtypes <= {"F32", "F64"}:
@@ -171,26 +213,3 @@ def _read_params(source: Path, net: Stack, file: Any) -> Params:
     for name in expected:
         params[name] = file.get_tensor(name)
     return params
-
-
-def _write(target: Path, tensors: dict[str, Any], header: dict[str, str]) -> None:
-    """Writes beside the target and renames, so that a reader never sees half a file."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        save_file(tensors, temporary, header)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        # mkstemp makes files for the owner alone; a checkpoint is an ordinary file.
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,51 +1,39 @@
-"""A small training loop: progress, evaluation, checkpoints, and Ctrl-C that loses nothing."""
+"""The training loop: data, updates, evaluation, checkpoints, and Ctrl-C that loses nothing."""
 
 from __future__ import annotations
 
-import math
 import os
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from . import io
-from ._checks import finite_float, float_in, positive_int
+from ._checks import flag, integer, positive_int
+from ._feed import Data, feed_of
+from ._fit import Fit, Limits, Stopped
+from ._interrupts import Interrupts
+from ._progress import progress
+from ._scoring import scorer
+from ._updates import Carried, Updater
 from ._validate import model
-from .api import value_and_grad
+from .data import Batch, Source
 from .errors import ArgumentError, DTypeError
 from .layers import Stack
-from .loss import Loss, LossFunction
+from .loss import Loss, LossFunction, resolve
 from .optim import Optimizer
 from .params import Params
+from .runs import RunFolder
 
-__all__ = ["Batch", "FitReport", "Trainer"]
-
-# Seconds between plain progress lines.
-PLAIN_INTERVAL = 10.0
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """One step's data, as value_and_grad takes them: x (T, B, I) or (T, B), y, and masks."""
-
-    x: Any
-    y: Any
-    lengths: Any = None
-    weight: Any = None
-    reset: Any = None
+__all__ = ["FitReport", "Trainer"]
 
 
 @dataclass(frozen=True)
 class FitReport:
     """What fit did.
 
-    losses: one per step of this fit. evaluations: (step, score) pairs. best: the best score.
-    interrupted: whether Ctrl-C ended it.
+    steps, seconds: updates and time, those before a resumption included. losses: one per update of
+    this call. evaluations: (step, score) pairs. best: the best score, at best_step. stopped: what
+    ended it; "data" where the batches ran out. run: the folder, if there is one.
     """
 
     steps: int
@@ -53,13 +41,25 @@ class FitReport:
     losses: tuple[float, ...]
     evaluations: tuple[tuple[int, float], ...]
     best: float | None
-    interrupted: bool
+    best_step: int | None
+    stopped: Stopped
+    run: Path | None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C or SIGTERM ended it."""
+        return self.stopped == "interrupted"
 
 
 class Trainer:
-    """Trains a net on batches from any iterable.
+    """Trains a net on arrays, streams or batches of one's own; deterministic by seed.
 
-    loss, memory, threads: as for value_and_grad. quiet: no progress.
+    loss, memory, threads: as for value_and_grad. optimizer: made with params. schedule: of
+    gradcore.schedule; multiplies the optimizer's rate. average: a gradcore.optim.Average of params;
+    evaluations and the best checkpoint use it. accumulate: batches per update, weighted by the
+    weights of their loss terms, so that the update is that of one large batch (batches of a loss
+    function count the same). seed: of the net's random layers. quiet: no progress.
+    Raises ArgumentError, ShapeError or DTypeError.
     """
 
     def __init__(
@@ -69,6 +69,10 @@ class Trainer:
         optimizer: Optimizer,
         *,
         loss: str | Loss | LossFunction,
+        schedule: Any = None,
+        average: Any = None,
+        accumulate: int = 1,
+        seed: int = 0,
         memory: int | str | None = None,
         threads: int | None = None,
         quiet: bool = False,
@@ -78,182 +82,111 @@ class Trainer:
             raise DTypeError(f"optimizer must be a gradcore.optim one; got {optimizer!r}.")
         if optimizer.params is not params:
             raise ArgumentError("optimizer must have been made with the params of the trainer.")
-        self.net, self.params, self.optimizer = net, params, optimizer
-        self.loss, self.memory, self.threads, self.quiet = loss, memory, threads, quiet
+        self.quiet = flag("quiet", quiet)
+        self._updater = Updater(
+            net,
+            params,
+            optimizer,
+            resolve(loss),
+            schedule,
+            average,
+            positive_int("accumulate", accumulate),
+            integer("seed", seed),
+            memory,
+            threads,
+        )
+        # The state that a fit left for the next one over the same data.
+        self._carried: tuple[object, Carried] = (None, None)
+
+    @property
+    def net(self) -> Stack:
+        """What is trained."""
+        return self._updater.net
+
+    @property
+    def params(self) -> Params:
+        """The parameters as they are after the last update."""
+        return self._updater.params
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """What updates them."""
+        return self._updater.optimizer
 
     def fit(
         self,
-        batches: Iterable[Batch],
+        data: Data,
         *,
         steps: int | None = None,
+        epochs: int | None = None,
         minutes: float | None = None,
+        validation: Source | Sequence[Batch] | None = None,
         evaluate: Callable[[Params], float] | None = None,
         every: int = 100,
         maximise: bool = False,
-        checkpoint: str | os.PathLike[str] | None = None,
+        patience: int | None = None,
+        run: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        save_every: int | None = None,
     ) -> FitReport:
-        """Takes batches until steps, minutes or the batches are used up.
+        """Updates until steps, epochs, minutes or patience are used up, whichever comes first.
 
-        evaluate: called with params every `every` steps and at the end; a lower score is better,
-        a higher one with maximise. checkpoint: file for the parameters as they are after each
-        evaluation and at the end; those of the best score go to "<name>.best<suffix>" beside it.
-        Ctrl-C ends the training, writes the checkpoint and returns; a step is done whole or not.
-        Other exceptions, those of the batches and callbacks included, pass through.
+        data: gradcore.data.Sequences or Stream, or an iterable of gradcore.Batch, or a function
+        epoch -> iterable. Without steps, epochs and minutes: one pass. With one of them data are
+        passed over as often as it takes, an iterator only once.
+        validation: a source or list of batches; the score is their loss with train=False, weighted
+        by the weights of its terms. evaluate: instead, a function of params that returns a score.
+        Either is called every `every` updates and at the end; a lower score is better, a higher one
+        with maximise. patience: stop after so many evaluations in a row without a better one.
+
+        run: a folder that gets metrics.jsonl (a line per update), last.safetensors (to resume;
+        every `save_every` updates, by default as `every`, and every five minutes) and
+        best.safetensors (the parameters of the best score). gradcore.load reads both. Files are
+        replaced whole: a process killed at any moment loses the updates since the last of them.
+        resume: go on with the run of that folder, with the same net, optimizer, seed and data, to
+        the same bits as if it had never stopped; steps, epochs and minutes count from its start.
+        Starts anew if there is no run. An iterable must give the same batches from its start; those
+        already used are skipped.
+
+        Ctrl-C and SIGTERM end the training, write the checkpoint and return; an update is done
+        whole or not. Other exceptions, those of data and callbacks included, pass through; a run
+        keeps its last checkpoint then.
+        Raises ArgumentError if run holds another run or differs from what is given here,
+        CheckpointError for a checkpoint of no use, NonFiniteError if numbers leave their range.
         """
-        run = _Fit(self, evaluate, maximise, None if checkpoint is None else Path(checkpoint))
-        last = None if steps is None else positive_int("steps", steps)
-        every = positive_int("every", every)
-        limit = math.inf if minutes is None else 60.0 * float_in("minutes", minutes, 0.0)
-        with _progress(last, limit, self.quiet) as show:
-            try:
-                run.loop(iter(batches), last, limit, every, show)
-            except KeyboardInterrupt:
-                run.interrupted = True
-                run.save()
-        return run.report()
-
-
-class _Fit:
-    """The running state of one fit."""
-
-    def __init__(
-        self,
-        trainer: Trainer,
-        evaluate: Callable[[Params], float] | None,
-        maximise: bool,
-        checkpoint: Path | None,
-    ) -> None:
-        self.trainer, self.evaluate = trainer, evaluate
-        self.sign = -1.0 if maximise else 1.0
-        self.checkpoint = checkpoint
-        self.start = time.monotonic()
-        self.losses: list[float] = []
-        self.evaluations: list[tuple[int, float]] = []
-        self.best: float | None = None
-        self.interrupted = False
-
-    def loop(
-        self, batches: Iterator[Batch], last: int | None, limit: float, every: int, show: _Progress
-    ) -> None:
-        while (last is None or len(self.losses) < last) and self.seconds() < limit:
-            batch = next(batches, None)
-            if batch is None:
-                break
-            self.step(batch)
-            if len(self.losses) % every == 0:
-                self.look()
-            show(self)
-        if not self.evaluations or self.evaluations[-1][0] != len(self.losses):
-            self.look()
-
-    def step(self, batch: Batch) -> None:
-        if not isinstance(batch, Batch):
-            raise DTypeError(f"batches must yield gradcore.Batch; got {type(batch).__name__}.")
-        trainer = self.trainer
-        result = value_and_grad(
-            trainer.net,
-            trainer.params,
-            batch.x,
-            batch.y,
-            loss=trainer.loss,
-            lengths=batch.lengths,
-            weight=batch.weight,
-            reset=batch.reset,
-            memory=trainer.memory,
-            threads=trainer.threads,
-        )
-        assert result.grads is not None
-        trainer.optimizer.step(result.grads, threads=trainer.threads)
-        self.losses.append(result.loss)
-
-    def look(self) -> None:
-        """Evaluates and saves."""
-        if self.evaluate is not None:
-            score = finite_float("the score of evaluate", self.evaluate(self.trainer.params))
-            self.evaluations.append((len(self.losses), score))
-            if self.best is None or self.sign * score < self.sign * self.best:
-                self.best = score
-                self.save(best=True)
-        self.save()
-
-    def save(self, best: bool = False) -> None:
-        if self.checkpoint is None:
-            return
-        path = self.checkpoint
-        if best:
-            path = path.with_name(f"{path.stem}.best{path.suffix}")
-        score = self.evaluations[-1][1] if self.evaluations else None
-        trainer = self.trainer
-        steps = trainer.optimizer.steps
-        io.save(path, trainer.net, trainer.params, optimizer_steps=steps, score=score)
-
-    def seconds(self) -> float:
-        return time.monotonic() - self.start
-
-    def report(self) -> FitReport:
+        limits = Limits.of(steps, epochs, minutes, patience)
+        if flag("resume", resume) and run is None:
+            raise ArgumentError("resume=True needs run, the folder of the run to go on with.")
+        feed = feed_of(data, limits.epochs)
+        carried = self._carried[1] if self._carried[0] is data else None
+        folder = None if run is None else RunFolder(run)
+        try:
+            fit = Fit(
+                self._updater,
+                feed,
+                limits,
+                score=scorer(self._updater, validation, evaluate),
+                every=positive_int("every", every),
+                save_every=positive_int("save_every", every if save_every is None else save_every),
+                maximise=flag("maximise", maximise),
+                folder=folder,
+                carried=carried,
+            )
+            if limits.patience is not None and fit.score is None:
+                raise ArgumentError("patience needs a score: pass validation or evaluate.")
+            with progress(self.quiet) as show, Interrupts() as interrupts:
+                stopped = fit.run(resume, show, interrupts)
+            self._carried = (data, fit.carried)
+        finally:
+            if folder is not None:
+                folder.close()
         return FitReport(
-            steps=len(self.losses),
-            seconds=self.seconds(),
-            losses=tuple(self.losses),
-            evaluations=tuple(self.evaluations),
-            best=self.best,
-            interrupted=self.interrupted,
+            steps=fit.place.step,
+            seconds=fit.seconds(),
+            losses=tuple(fit.losses),
+            evaluations=tuple(fit.place.evaluations),
+            best=fit.place.best,
+            best_step=fit.place.best_step,
+            stopped=stopped,
+            run=None if folder is None else folder.folder,
         )
-
-    def line(self) -> str:
-        recent = self.losses[-20:]
-        text = f"step {len(self.losses)}  loss {sum(recent) / len(recent):.4g}"
-        if self.evaluations:
-            text += f"  score {self.evaluations[-1][1]:.4g} (best {self.best:.4g})"
-        return f"{text}  {self.seconds():.0f} s"
-
-
-_Progress = Callable[[_Fit], None]
-
-
-def _progress(last: int | None, limit: float, quiet: bool) -> AbstractContextManager[_Progress]:
-    """What shows progress: rich on a terminal that has it, plain lines otherwise."""
-    if quiet:
-        return nullcontext(lambda run: None)
-    if sys.stderr.isatty() and find_spec("rich") is not None:
-        return _RichProgress(last, limit)
-    return nullcontext(_PlainProgress())
-
-
-class _PlainProgress:
-    """A line on stderr now and then."""
-
-    def __init__(self) -> None:
-        self.next = time.monotonic() + PLAIN_INTERVAL
-
-    def __call__(self, run: _Fit) -> None:
-        if time.monotonic() >= self.next:
-            self.next = time.monotonic() + PLAIN_INTERVAL
-            print(run.line(), file=sys.stderr, flush=True)
-
-
-class _RichProgress(AbstractContextManager[_Progress]):
-    """A bar on stderr, over the steps or the minutes, whichever is nearer to its end."""
-
-    def __init__(self, last: int | None, limit: float) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
-
-        self.last, self.limit = last, limit
-        self.bar = Progress(
-            BarColumn(), TextColumn("{task.description}"), console=Console(stderr=True)
-        )
-        self.task = self.bar.add_task("starting", total=1.0 if last or limit < math.inf else None)
-
-    def __enter__(self) -> _Progress:
-        self.bar.start()
-        return self.show
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.bar.stop()
-
-    def show(self, run: _Fit) -> None:
-        part = run.seconds() / self.limit
-        if self.last is not None:
-            part = max(part, len(run.losses) / self.last)
-        self.bar.update(self.task, completed=min(1.0, part), description=run.line())

@@ -1,0 +1,81 @@
+"""Files that are written whole or not at all, and folders that one process writes to."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["FolderLock", "remove_stale", "replace_file"]
+
+
+def replace_file(target: Path, write: Callable[[Path], None]) -> None:
+    """Lets `write` make a file beside target and renames it, so that nobody sees half of one.
+
+    The file is on the disk before its name is, and the name before the call returns: killed or
+    without power at any moment, target is the previous or the new file. Raises OSError.
+    """
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        _sync(temporary, os.O_RDWR)
+        # mkstemp makes files for the owner alone; this is an ordinary one.
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if sys.platform != "win32":
+        _sync(target.parent, os.O_RDONLY)
+
+
+def remove_stale(target: Path) -> None:
+    """Removes what killed calls of replace_file left beside target; nobody may be writing it."""
+    prefix = f".{target.name}."
+    for path in target.parent.iterdir():
+        if path.name.startswith(prefix) and path.name.endswith(".tmp"):
+            path.unlink(missing_ok=True)
+
+
+class FolderLock:
+    """Holds a folder for this process until release, or until the process is gone.
+
+    Raises BlockingIOError if another one holds it. On systems without flock nothing is held.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._handle: int | None = None
+        if sys.platform == "win32":
+            return
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            os.close(handle)
+            raise
+        self._handle = handle
+
+    def release(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
