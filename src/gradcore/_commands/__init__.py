@@ -2,4 +2,5 @@
 
 from . import brackets as brackets
 from . import info as info
+from . import table as table
 from .app import app as app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import Enum
 from pathlib import Path
@@ -13,7 +14,7 @@ from gradcore.tasks.table import job, predict, report, train
 from gradcore.tasks.table.read import Wanted
 from gradcore.tasks.table.roles import Roles
 
-from .app import EXIT_INTERRUPTED, app, check_folder, errors, fail, say, train_app
+from .app import EXIT_ERROR, EXIT_INTERRUPTED, app, check_folder, errors, fail, say, train_app
 
 
 class CellName(str, Enum):
@@ -193,9 +194,9 @@ def csv(
 ) -> None:
     """Train a sequence model on your own table: a row per time step, named columns.
 
-    Standardises numbers, reads texts as categories, holds out 15% to choose the net and 15% to judge
-    it, and prints its score beside that of the simplest guesses. `gradcore predict` applies the net
-    to files with the same columns.
+    Standardises numbers, reads texts as categories, holds out 15% to choose the net and 15% to
+    judge it, and prints its score beside that of the simplest guesses. `gradcore predict` applies
+    the net to files with the same columns.
 
     Ctrl-C saves the best net so far and exits with 130.
     """
@@ -290,23 +291,28 @@ def predict_command(
 ) -> None:
     """Apply a net of `gradcore train csv` to files with the same columns.
 
-    Writes the sequence, the order and the prediction of each row, or of each sequence if the net was
-    trained with --per sequence. Long sequences are read in windows with the state carried on.
+    Writes the sequence, the order and the prediction of each row, or of each sequence if the net
+    was trained with --per sequence. Long sequences are run in windows, the state carried on.
     """
     with errors():
         check_folder(out)
         model = predict.load_model(checkpoint)
-        options = {
-            "wanted": _wanted(delimiter, encoding, columns),
-            "with_probabilities": probabilities,
-            "unseen": unseen.value,
-            "threads": threads,
-            "memory": memory,
-        }
-        if out is None:
-            told = predict.write(model, files, sys.stdout, **options)
-        else:
-            told = predict.write_file(model, files, out, **options)
+        try:
+            told = predict.write(
+                model,
+                files,
+                sys.stdout if out is None else out,
+                _wanted(delimiter, encoding, columns),
+                with_probabilities=probabilities,
+                unseen=unseen.value,
+                threads=threads,
+                memory=memory,
+            )
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The reader, such as head, has seen enough; Python would complain at exit otherwise.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(EXIT_ERROR) from None
         if not quiet:
             for note in told.notes:
                 say(note)
@@ -321,7 +327,10 @@ def _names(option: str, given: str) -> tuple[str, ...]:
     found = [name.strip() for name in next(csv_module.reader([given], skipinitialspace=True), [])]
     if not found or not all(found):
         fail(f"{option} must be names with commas between them, such as a,b,c; got {given!r}.")
-    return tuple(dict.fromkeys(found))
+    twice = next((name for name in found if found.count(name) > 1), None)
+    if twice is not None:
+        fail(f"{option} names {twice!r} twice. Name each column once.")
+    return tuple(found)
 
 
 def _wanted(delimiter: str | None, encoding: str, columns: str | None) -> Wanted:

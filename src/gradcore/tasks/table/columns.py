@@ -6,6 +6,7 @@ import difflib
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ Kind = Literal["number", "text", "date"]
 NO_TEXT = -1
 NO_DATE = np.iinfo(np.int64).min
 _NAMES_SHOWN = 12
+_UNITS = {"D": 86_400 * 10**6, "s": 10**6}
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,11 @@ class Column:
     values: NDArray[Any]
     texts: tuple[str, ...] = ()
 
+    @cached_property
+    def _unit(self) -> str:
+        """That of all dates of the column, so that their texts are alike."""
+        return _coarsest(self.values)
+
     def missing(self) -> NDArray[np.bool_]:
         """(n,) where there is no value."""
         if self.kind == "text":
@@ -42,17 +49,21 @@ class Column:
             return np.asarray(self.values == NO_DATE)
         return np.asarray(np.isnan(self.values))
 
+    def cell(self, row: int) -> str:
+        """One row as text."""
+        return self.cells(np.array([row]))[0]
+
     def take(self, rows: NDArray[Any]) -> Column:
         """The column with these rows alone, by index or mask."""
         return Column(self.kind, self.values[rows], self.texts)
 
-    def cells(self, start: int, stop: int) -> list[str]:
-        """Rows [start, stop) as text, as a CSV file would have them."""
-        values = self.values[start:stop]
+    def cells(self, rows: NDArray[np.int64]) -> list[str]:
+        """Rows as text, as a CSV file would have them."""
+        values = self.values[rows]
         if self.kind == "text":
             return [self.texts[code] if code >= 0 else "" for code in values.tolist()]
         if self.kind == "date":
-            return [str(date) for date in values.view("datetime64[us]")]
+            return dates_as_text(values, self._unit)
         return [str(value) for value in values.tolist()]
 
 
@@ -91,9 +102,18 @@ class Table:
         return Column("text", codes, self.files)
 
 
-def dates_as_text(values: NDArray[np.int64]) -> list[str]:
-    """Microseconds since 1970 in ISO 8601."""
-    return [str(date) for date in values.view("datetime64[us]")]
+def dates_as_text(values: NDArray[np.int64], unit: str | None = None) -> list[str]:
+    """Microseconds since 1970 in ISO 8601, to the day, the second or the microsecond.
+
+    unit: "D", "s" or "us"; None for the coarsest that loses nothing.
+    """
+    dates = values.view("datetime64[us]").astype(f"datetime64[{unit or _coarsest(values)}]")
+    return [str(date) for date in dates]
+
+
+def _coarsest(values: NDArray[np.int64]) -> str:
+    known = values[values != NO_DATE]
+    return next((unit for unit, size in _UNITS.items() if not (known % size).any()), "us")
 
 
 def unknown_column(name: str, known: Sequence[str], what: str, where: str) -> ArgumentError:

@@ -94,7 +94,7 @@ def load(
             now, y = now[known[groups.of_rows]], y[known]
             groups = groups.keep(known)
         labels = np.zeros(len(y), np.int64) if target is None else y.astype(np.int64)
-    how, of_rows = sequences.split(groups, split, seed, labels)
+    how, of_rows = sequences.split(groups, split, seed, labels, roles.sequence)
     if roles.per == "sequence":
         parts = of_rows[groups.starts[:-1]]
     else:
@@ -223,7 +223,7 @@ def _one_each(
         other = known[np.flatnonzero(values[known] != values[known[0]])[0]]
         rows = int(groups.rows[known[0]]), int(groups.rows[other])
         column = table.columns[roles.target]
-        shown = [column.cells(row, row + 1)[0] for row in rows]
+        shown = [column.cell(row) for row in rows]
         raise ArgumentError(
             f"with --per sequence the rows of a sequence must have one {roles.target}; sequence "
             f"{groups.ids[index]!r} has {shown[0]!r} ({table.where(rows[0])}) and {shown[1]!r} "

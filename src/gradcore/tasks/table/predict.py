@@ -6,12 +6,14 @@ import csv
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import gradcore as gd
+from gradcore._files import replace_file
 
 from .columns import Table
 from .csvfile import Wanted
@@ -141,7 +143,7 @@ class Predicted:
 def write(
     model: Model,
     paths: Sequence[str | os.PathLike[str]],
-    stream: IO[str],
+    out: IO[str] | str | os.PathLike[str],
     wanted: Wanted | None = None,
     *,
     with_probabilities: bool = False,
@@ -155,7 +157,8 @@ def write(
     One line per row, sequence by sequence in order (or one per sequence, if the net tells one
     thing of each): the sequence, the order (or the place in the sequence, from 0), the prediction,
     and with with_probabilities a column for each class. A net trained with --ahead N tells the
-    target N rows later. Raises ArgumentError, NonFiniteError, OSError.
+    target N rows later. out: a stream, or a file, which is written whole or not at all.
+    window: steps that are run at once. Raises ArgumentError, NonFiniteError, OSError.
     """
     target = model.schema.target
     if with_probabilities and target.kind != "class":
@@ -163,16 +166,63 @@ def write(
             f"--probabilities needs a net that tells classes; this one tells the number "
             f"{target.name!r}. Leave it out."
         )
-    table, groups, x, notes = load_inputs(paths, model.schema, wanted or Wanted(), unseen)
+    inputs = _Inputs(*load_inputs(paths, model.schema, wanted or Wanted(), unseen))
+    told: list[Predicted] = []
+
+    def write_to(stream: IO[str]) -> None:
+        told.append(_write(model, inputs, stream, with_probabilities, window, threads, memory))
+
+    if not isinstance(out, (str, os.PathLike)):
+        write_to(out)
+        return told[0]
+    target_file = Path(out)
+    for path in map(Path, paths):
+        if target_file.exists() and target_file.samefile(path):
+            raise gd.ArgumentError(
+                f"--out {target_file} is one of the files to read. Name another."
+            )
+    if target_file.exists() and not target_file.is_file():  # such as /dev/null
+        with target_file.open("w", encoding="utf-8", newline="") as stream:
+            write_to(stream)
+        return told[0]
+
+    def write_file(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as stream:
+            write_to(stream)
+
+    replace_file(target_file, write_file)
+    return told[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """What load_inputs brings."""
+
+    table: Table
+    groups: Groups
+    x: NDArray[Any]
+    notes: list[str]
+
+
+def _write(
+    model: Model,
+    inputs: _Inputs,
+    stream: IO[str],
+    with_probabilities: bool,
+    window: int,
+    threads: int | None,
+    memory: int | str | None,
+) -> Predicted:
+    table, groups, target = inputs.table, inputs.groups, model.schema.target
     spans = list(zip(groups.starts[:-1].tolist(), groups.starts[1:].tolist(), strict=True))
     last = target.per == "sequence"
-    out = csv.writer(stream, lineterminator="\n")
-    out.writerow(_header(model.schema, table, last, with_probabilities))
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(_header(model.schema, table, last, with_probabilities))
     written = 0
     for places, part in outputs(
         model.net,
         model.params,
-        x,
+        inputs.x,
         spans,
         last=last,
         window=window,
@@ -183,8 +233,9 @@ def write(
         columns.append(_cells(target, values(target, part)))
         if with_probabilities:
             columns += [[f"{p:.6g}" for p in each] for each in probabilities(part).T.tolist()]
-        out.writerows(zip(*columns, strict=True))
+        writer.writerows(zip(*columns, strict=True))
         written += len(places)
+    notes = list(inputs.notes)
     empty = int((groups.lengths == 0).sum())
     if last and empty:
         notes.append(f"{empty:,} sequences have no row left and get no prediction")
@@ -214,8 +265,7 @@ def _keys(
     if schema.sequence is not None or len(table.files) > 1:
         columns.append([groups.ids[i] for i in indices.tolist()])
     if schema.order is not None:
-        taken = table.columns[schema.order].take(groups.rows[places])
-        columns.append(taken.cells(0, len(places)))
+        columns.append(table.columns[schema.order].cells(groups.rows[places]))
     else:
         columns.append([str(t) for t in (places - groups.starts[indices]).tolist()])
     return columns

@@ -79,20 +79,19 @@ def table(result: Result) -> str:
     """Scores on the test part beside the baselines, as plain text."""
     target, trained = result.data.schema.target, result.trained
     rows = {"gradcore": result.judged.score, **result.baselines}
+    columns = {"RMSE": "rmse", "MAE": "mae", "R2": "r2"}
     if target.kind == "class":
-        heads, names = ("accuracy", "F1"), ("accuracy", "f1")
-    else:
-        heads, names = ("RMSE", "MAE", "R2"), ("rmse", "mae", "r2")
+        columns = {"accuracy": "accuracy", "F1": "f1"}
     width = max(len(name) for name in rows)
-    lines = [f"{'':>{width}}  " + "  ".join(f"{head:>10}" for head in heads)]
+    lines = [f"{'':>{width}}  " + "  ".join(f"{head:>10}" for head in columns)]
     for name, score in rows.items():
-        cells = (_number(getattr(score, key)) for key in names)
+        cells = (_number(getattr(score, key)) for key in columns.values())
         lines.append(f"{name:>{width}}  " + "  ".join(f"{cell:>10}" for cell in cells))
     lines += ["", *_facts(result)]
     if not result.beaten:
         lines.append(
-            "The net is no better than a baseline: it has learned nothing of use. Try more "
-            "--minutes, another --lr, or other features."
+            f"By its {next(iter(columns))} the net is no better than a baseline. Try more --minutes, "
+            "another --lr, or other features; or there is nothing to be found in these."
         )
     elif trained.steps and trained.best_step == trained.steps:
         lines.append("The validation score was still improving: more --minutes may help.")
@@ -155,7 +154,10 @@ def _draw_course(axes: Any, result: Result) -> None:
     axes.plot(steps, judged.truth[chosen], color="0.3", linewidth=1.2, label="true")
     axes.plot(steps, judged.guess[chosen], color="C0", linewidth=1.2, label="predicted")
     when = f", predicted {ahead} rows ahead" if ahead else ""
-    axes.set_title(f"Test part of sequence {data.groups.ids[index]}{when}", fontsize=10)
+    name = data.groups.ids[index]
+    if data.schema.sequence is None:
+        name = Path(name).name
+    axes.set_title(f"Test part of sequence {name}{when}", fontsize=10)
     axes.set_xlabel("row of the sequence")
     axes.set_ylabel(data.schema.target.name)
     axes.grid(alpha=0.3)

@@ -210,7 +210,7 @@ def target_kind(
         row = int(np.flatnonzero(known)[0])
         raise ArgumentError(
             f"{table.where(row)}: the target {name!r} must be a number with --regress; got "
-            f"{column.cells(row, row + 1)[0]!r}. Leave out --regress to learn classes."
+            f"{column.cell(row)!r}. Leave out --regress to learn classes."
         )
     if classify is not None:
         return ("class" if classify else "number"), []
@@ -339,7 +339,7 @@ def _codes(
     strange = codes == -2
     if strange.any():
         row = int(groups.rows[np.flatnonzero(strange)[0]])
-        text = column.cells(row, row + 1)[0]
+        text = column.cell(row)
         if unseen == "error":
             raise ArgumentError(
                 f"{table.where(row)}: column {feature.name!r} holds {text!r}, which the net has "

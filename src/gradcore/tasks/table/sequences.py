@@ -104,12 +104,14 @@ def split(
     how: Split | None,
     seed: int,
     labels: NDArray[np.int64] | None = None,
+    column: str | None = None,
 ) -> tuple[Split, NDArray[np.int8]]:
     """How rows are parted, and the part (n,) of each place of groups.rows.
 
     "sequence": whole sequences, drawn by seed, with every class of labels (S,) (negative: none) in
     the same shares where there are enough of it. "time": the first rows of each sequence to learn
     from, later ones to validate, the last to test. None: by sequence if there are several.
+    column: that names the sequences, for messages.
     Raises ArgumentError if there is too little to part.
     """
     count = len(groups.ids)
@@ -117,7 +119,7 @@ def split(
         how = "time" if count == 1 and labels is None else "sequence"
     if how == "sequence":
         if count < 3:
-            raise ArgumentError(_too_few_sequences(count, labels is not None))
+            raise ArgumentError(_too_few_sequences(count, column, labels is not None))
         parts = _parts_of_sequences(count, seed, labels)
         return how, np.repeat(parts, groups.lengths)
     if labels is not None:
@@ -139,12 +141,14 @@ def split(
     return how, later + (place >= np.repeat(second, lengths)).astype(np.int8)
 
 
-def _too_few_sequences(count: int, per_sequence: bool) -> str:
+def _too_few_sequences(count: int, column: str | None, per_sequence: bool) -> str:
     text = (
         f"expected at least 3 sequences, to learn from some and be judged on others; got {count}. "
     )
+    if column is None:
+        return text + "Name the column that tells the sequences of a file apart with --sequence."
     if per_sequence:
-        return text + "Is --sequence the right column?"
+        return text + f"Is {column!r} the right --sequence?"
     return text + "Use --split time to hold out the last rows of each."
 
 

@@ -6,11 +6,13 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 import gradcore as gd
 from gradcore._checks import choice, positive_int
+from gradcore.layers import Layer
 
 from .dataset import Dataset
 from .predict import WINDOW, Model
@@ -23,7 +25,7 @@ _EMBEDDING = 32
 # Longer sequences with a target in every row are learned window by window.
 LONGEST_WHOLE = 5_000
 _LONGEST_WINDOW = 1_024
-_UPDATES_PER_PASS = 8
+_UPDATES_PER_PASS = 4
 # Targets that a look at the validation part is limited to, and the share of time it may take.
 _VALIDATION_TARGETS = 50_000
 _EVERY_LEAST, _VALIDATION_SHARE = 20, 0.1
@@ -76,7 +78,7 @@ def build(schema: Schema, options: Options) -> gd.Stack:
     """The net that reads what schema describes. Raises ArgumentError for sizes that cannot be."""
     choice("cell", options.cell, CELLS)
     cell, hidden = CELLS[options.cell], positive_int("hidden", options.hidden)
-    layers: list[gd.Embedding | gd.LSTM | gd.GRU | gd.RNN | gd.Linear] = []
+    layers: list[Layer] = []
     width = schema.width
     if schema.tokens:
         layers.append(gd.Embedding(width, min(_EMBEDDING, width)))
@@ -178,7 +180,7 @@ class _Best:
 
 def loss(schema: Schema) -> gd.loss.Loss:
     """What training makes small."""
-    step = "last" if schema.target.per == "sequence" else "all"
+    step: Literal["all", "last"] = "last" if schema.target.per == "sequence" else "all"
     if schema.target.kind == "class":
         return gd.loss.CrossEntropy(step=step)
     return gd.loss.MeanSquaredError(step=step)
@@ -275,5 +277,3 @@ def _every(data: Dataset, batches: gd.data.Source) -> int:
     looked = min(float((data.parts == VALIDATION).sum()), _VALIDATION_TARGETS)
     # An update reads its rows forward and twice as much backward.
     return max(_EVERY_LEAST, math.ceil(looked / (3.0 * learned * _VALIDATION_SHARE)))
-
-
