@@ -90,8 +90,8 @@ def table(result: Result) -> str:
     lines += ["", *_facts(result)]
     if not result.beaten:
         lines.append(
-            f"By its {next(iter(columns))} the net is no better than a baseline. Try more --minutes, "
-            "another --lr, or other features; or there is nothing to be found in these."
+            f"By its {next(iter(columns))} the net is no better than a baseline. Try more "
+            "--minutes, another --lr or other features; or there is nothing to be found in these."
         )
     elif trained.steps and trained.best_step == trained.steps:
         lines.append("The validation score was still improving: more --minutes may help.")
