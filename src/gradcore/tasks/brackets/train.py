@@ -142,7 +142,7 @@ def train(
         threads=options.threads,
         quiet=quiet,
     )
-    report = trainer.fit(windows, epochs=1, run=run, resume=resume)
+    report = trainer.fit(windows, epochs=1, run=run, resume=resume, save_every=SAVE_EVERY)
     save()
     done = [(s.steps, s.batch, n) for s, n in zip(options.stages, windows.counts, strict=True) if n]
     return Trained(
