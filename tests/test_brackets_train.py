@@ -338,7 +338,7 @@ def test_the_net_is_saved_now_and_then(monkeypatch):
 
     monkeypatch.setattr(gd, "save", count)
     assert call(*CHARACTERS).exit_code == 0
-    assert saved[:3] == [9, 19, 29]
+    assert saved[:3] == [10, 20, 30]
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def train(
         if stage not in told[-1:]:
             told.append(stage)
             on_stage(stage)
-        if number % SAVE_EVERY == SAVE_EVERY - 1:
+        if number > 0 and number % SAVE_EVERY == 0:
             save()
 
     windows = Windows(
