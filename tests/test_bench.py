@@ -338,9 +338,10 @@ def test_the_command_writes_what_it_says(tmp_path):
     for row in facts["rows"]:
         assert set(row) == {
             *("cell", "H", "B", "T", "us_per_step", "bound_us", "fraction"),
-            *("peers", "best_peer_ratio", "peer_errors"),
+            *("peers", "best_peer_ratio", "peer_errors", "memory"),
         }
         assert (row["H"], row["T"]) == (5, 20)
+        assert row["memory"] == "full"
         assert row["us_per_step"] > 0
         assert row["fraction"] == row["bound_us"] / row["us_per_step"]
         assert (row["peers"], row["best_peer_ratio"]) == ({}, None)
@@ -444,3 +445,19 @@ def test_everyone_gets_the_same_cpus():
     with contestants.same_cpus(1):
         assert sched_getaffinity(0) == {min(before)}
     assert sched_getaffinity(0) == before
+
+
+def test_a_core_is_used_once_before_its_second_thread(tmp_path):
+    for cpu, siblings in ((0, "0-1"), (1, "0-1"), (2, "2-3"), (3, "2-3")):
+        folder = tmp_path / f"cpu{cpu}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(f"{siblings}\n")
+    assert contestants._cores_first({0, 1, 2, 3}, tmp_path) == [0, 2, 1, 3]
+    assert contestants._cores_first({3, 1}, tmp_path) == [1, 3]
+    assert contestants._cores_first({5, 4}, tmp_path / "none") == [4, 5]
+
+
+def test_a_tape_that_does_not_fit_is_not_kept(monkeypatch):
+    assert contestants.memory_for(ROW, 1) == "full"
+    monkeypatch.setattr(contestants, "available_bytes", lambda: 1000)
+    assert contestants.memory_for(ROW, 1) is None

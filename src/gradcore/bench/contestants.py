@@ -1,8 +1,8 @@
 """Who computes the gradients: gradcore, and the peers that are installed.
 
 A contestant is a function that takes a Problem and a number of threads and returns a turn: a
-function without arguments that computes the gradients once, by names, "x" being the input's. A peer
-is a class here and its name in PEERS; it is imported when its first turn is made.
+function without arguments that computes the gradients once, by names, "x" being the input's. A new
+peer is a function here and its line in PEERS; its library is imported when its first turn is made.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ __all__ = [
     "Turn",
     "gradcore",
     "installed",
+    "memory_for",
     "net_of",
     "same_cpus",
     "version",
@@ -55,15 +57,20 @@ def net_of(problem: Problem, dtype: str = "float32") -> tuple[Stack, Params]:
     return net, params
 
 
-def gradcore(problem: Problem, threads: int) -> Turn:
-    """With the whole tape where half of the free memory holds it, else with the default budget."""
-    net, params = net_of(problem)
-    row = problem.row
+def memory_for(row: Row, threads: int) -> str | None:
+    """gradcore's budget: "full" where half of what is free holds the tape, else None (default)."""
+    net = Stack(CELL_BY_NAME[row.cell](INPUTS, row.hidden))
     whole = plan(
         net, row.steps, row.batch, loss="mse", wrt=("params", "x"), memory="full", threads=threads
     )
     left = available_bytes()
-    memory = "full" if left is None or whole.bytes <= left // 2 else None
+    return "full" if left is None or whole.bytes <= left // 2 else None
+
+
+def gradcore(problem: Problem, threads: int) -> Turn:
+    """value_and_grad with the memory that memory_for tells."""
+    net, params = net_of(problem)
+    memory = memory_for(problem.row, threads)
     kept: Grads | None = None
 
     def turn() -> Gradients:
@@ -211,8 +218,23 @@ def same_cpus(threads: int) -> Iterator[None]:
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(before)[:threads])
+    os.sched_setaffinity(0, _cores_first(before)[:threads])
     try:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def _cores_first(cpus: set[int], root: Path = Path("/sys/devices/system/cpu")) -> list[int]:
+    """CPUs in ascending order, but a core's second and further hardware threads at the end."""
+    first: list[int] = []
+    rest: list[int] = []
+    cores: set[str] = set()
+    for cpu in sorted(cpus):
+        try:
+            core = (root / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text()
+        except OSError:
+            core = str(cpu)
+        (rest if core in cores else first).append(cpu)
+        cores.add(core)
+    return first + rest

@@ -10,7 +10,7 @@ from typing import Any
 
 from .agreement import DIFFERENCE_STEPS, check_differences, check_same
 from .bound import bound_us
-from .contestants import Contestant, Peer, gradcore
+from .contestants import Contestant, Peer, gradcore, memory_for
 from .machine import Machine
 from .problem import INPUTS, Problem, Row
 
@@ -26,7 +26,8 @@ REPEATS = 4
 class Result:
     """What a row took, in microseconds per step of all B sequences: each one's best turn.
 
-    peer_errors: |peer - gradcore| / |gradcore| of the gradient that differs most.
+    peer_errors: |peer - gradcore| / |gradcore| of the gradient that differs most. memory:
+    gradcore's, "full" or "default", where it recomputes steps.
     """
 
     row: Row
@@ -34,6 +35,7 @@ class Result:
     bound_us: float
     peers: dict[str, float]
     peer_errors: dict[str, float]
+    memory: str = "full"
 
     @property
     def fraction(self) -> float:
@@ -58,6 +60,7 @@ class Result:
             "peers": self.peers,
             "best_peer_ratio": self.best_peer_ratio,
             "peer_errors": self.peer_errors,
+            "memory": self.memory,
         }
 
 
@@ -99,4 +102,5 @@ def run(
             best[name] = min(best[name], time.perf_counter() - begin)
     per_step = {name: seconds / row.steps * 1e6 for name, seconds in best.items()}
     bound = bound_us(machine, gates=row.gates, inputs=INPUTS, hidden=row.hidden, batch=row.batch)
-    return Result(row, per_step.pop("gradcore"), bound, per_step, errors)
+    memory = memory_for(row, threads) or "default"
+    return Result(row, per_step.pop("gradcore"), bound, per_step, errors, memory)
