@@ -311,6 +311,8 @@ def test_picture_has_everyone():
 def quick(monkeypatch):
     """Measurements of a moment, and no rests."""
     monkeypatch.setattr(bench, "measure", partial(bench.measure, repeats=1, seconds=1e-4))
+    again = partial(bench.measure_limits, repeats=1, seconds=1e-4)
+    monkeypatch.setattr(bench, "measure_limits", again)
     monkeypatch.setattr(bench, "run", partial(bench.run, rest=0.0))
 
 
@@ -333,6 +335,7 @@ def test_the_command_writes_what_it_says(tmp_path):
     facts = json.loads(out.read_text())
     assert set(facts) == {"machine", "rows"}
     assert facts["machine"]["peers"] == {}
+    assert 0 <= facts["machine"]["drift"] < 1
     assert facts["machine"]["threads"] == gd.build_info().threads
     assert len(facts["rows"]) == 6
     for row in facts["rows"]:
@@ -355,7 +358,8 @@ def test_a_peer_beside_it(tmp_path, name):
     result = call("--peers", name, "--cells", "gru", "--threads", 1, "--json", out, "-q")
     assert result.exit_code == 0, result.stderr
     assert PEERS[name].title in result.stdout
-    assert result.stderr == f"gradcore: saved {out}\n"
+    assert result.stderr.endswith(f"gradcore: saved {out}\n")
+    assert "1 of 1" not in result.stderr
     facts = json.loads(out.read_text())
     assert list(facts["machine"]["peers"]) == [name]
     (row,) = facts["rows"]
@@ -384,6 +388,18 @@ def test_peers_that_nobody_asked_for_are_not_imported(monkeypatch):
     assert call("--peers", "none", "--cells", "RNN").exit_code == 0
     if benched := [name for name in PEERS if bench.installed(name)]:
         assert isinstance(call("--peers", benched[0]).exception, AssertionError)
+
+
+@pytest.mark.usefixtures("quick")
+def test_limits_that_change_are_told(monkeypatch):
+    monkeypatch.setattr(bench, "measure", lambda threads, progress: MACHINE)
+    for factor, told in ((1.0, False), (0.95, False), (0.5, True), (2.0, True)):
+        later = replace(LIMITS, read_l2=factor * LIMITS.read_l2)
+        assert LIMITS.drift(later) == pytest.approx(1 - min(factor, 1 / factor))
+        monkeypatch.setattr(bench, "measure_limits", lambda *arguments, later=later: later)
+        result = call("--peers", "none", "--cells", "RNN")
+        assert result.exit_code == 0, result.stderr
+        assert ("the machine's limits changed by 50% meanwhile" in result.stderr) == told
 
 
 @pytest.mark.usefixtures("quick")

@@ -14,6 +14,9 @@ from gradcore.curves import can_draw
 
 from .app import EXIT_FINDINGS, app, check_folder, errors, fail, say
 
+# Relative change of the machine's limits beyond which a user should know.
+MOST_DRIFT = 0.1
+
 
 def words(text: str) -> list[str]:
     """The parts of a comma-separated list."""
@@ -108,6 +111,7 @@ def bench(
             machine = benchmark.measure(used, progress=tell)
             print(report.machine_lines(machine), end="\n\n")
             results: list[benchmark.Result] = []
+            drift = None
             try:
                 print(report.header(list(beside)), flush=True)
                 for number, row in enumerate(rows, 1):
@@ -116,17 +120,27 @@ def bench(
                     results.append(result)
                     print(report.line(result, list(beside)), flush=True)
                 print(f"\n{report.summary(results)}")
+                tell("measuring the limits again")
+                drift = machine.all.drift(
+                    benchmark.measure_limits(used, machine.l1_bytes, machine.l2_bytes)
+                )
+                if drift > MOST_DRIFT:
+                    say(
+                        f"the machine's limits changed by {drift:.0%} meanwhile: it is busy or its "
+                        "clock moves. Figures hold no better; run again when it is idle."
+                    )
             except benchmark.DisagreementError as error:
                 say(str(error))
                 raise typer.Exit(EXIT_FINDINGS) from None
             finally:
-                save(machine, results, list(beside), json_file, plot)
+                save(machine, results, list(beside), drift, json_file, plot)
 
 
 def save(
     machine: benchmark.Machine,
     results: list[benchmark.Result],
     peers: list[str],
+    drift: float | None,
     json_file: Path | None,
     plot: Path | None,
 ) -> None:
@@ -135,7 +149,7 @@ def save(
         return
     if json_file is not None:
         versions = {name: contestants.version(name) for name in peers}
-        report.write_json(json_file, machine, results, versions)
+        report.write_json(json_file, machine, results, versions, drift)
         say(f"saved {json_file}")
     if plot is not None:
         try:

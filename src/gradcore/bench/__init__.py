@@ -12,6 +12,7 @@ from .contestants import PEERS as PEERS
 from .contestants import installed as installed
 from .machine import Machine as Machine
 from .machine import measure as measure
+from .machine import measure_limits as measure_limits
 from .problem import Problem as Problem
 from .problem import Row as Row
 from .problem import grid as grid

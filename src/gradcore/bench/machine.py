@@ -14,7 +14,7 @@ from .. import _core
 from ..api import release_memory
 from ..info import build_info
 
-__all__ = ["Limits", "Machine", "caches", "measure"]
+__all__ = ["Limits", "Machine", "caches", "measure", "measure_limits"]
 
 # Each figure is the best of so many repetitions of so many seconds: long enough for the clock to
 # rise, many enough to miss what else runs on the machine.
@@ -43,6 +43,14 @@ class Limits:
     read_l1: float
     read_l2: float
     read_beyond: float
+
+    def drift(self, later: Limits) -> float:
+        """The largest relative change of a limit between this and a later measurement."""
+        before, after = self._figures(), later._figures()
+        return max(abs(b - a) / max(a, b) for a, b in zip(before, after, strict=True))
+
+    def _figures(self) -> tuple[float, ...]:
+        return (*self.flops.values(), self.read_l1, self.read_l2, self.read_beyond)
 
 
 @dataclass(frozen=True)
@@ -109,21 +117,10 @@ def measure(
 
     def limits(n: int) -> Limits:
         progress(f"measuring the limits of {n} thread{'s' if n > 1 else ''}")
-
-        def read(size: int) -> float:
-            size = max(GRANULE, size // GRANULE * GRANULE)
-            return _core.measure_reads(size, threads=n, repeats=repeats, seconds=seconds)
-
-        flops = {
-            dtype: _core.measure_flops(dtype, threads=n, repeats=repeats, seconds=seconds)
-            for dtype in ("float32", "float64")
-        }
-        # Half of a cache: the rest holds the stack and whatever else the core touches.
-        return Limits(n, flops, read(l1 // 2), read(l2 // 2), read(min(MOST_BEYOND, BEYOND * l2)))
+        return measure_limits(n, l1, l2, repeats=repeats, seconds=seconds)
 
     one = limits(1)
     everything = one if threads == 1 else limits(threads)
-    release_memory()  # of the largest buffers
     return Machine(
         cpu=_cpu_name(),
         cores=os.cpu_count() or 1,
@@ -136,6 +133,27 @@ def measure(
         one=one,
         all=everything,
     )
+
+
+def measure_limits(
+    threads: int, l1: int, l2: int, *, repeats: int = REPEATS, seconds: float = SECONDS
+) -> Limits:
+    """The limits of so many threads with caches of l1 and l2 bytes; arguments as of measure."""
+
+    def read(size: int) -> float:
+        size = max(GRANULE, size // GRANULE * GRANULE)
+        return _core.measure_reads(size, threads=threads, repeats=repeats, seconds=seconds)
+
+    flops = {
+        dtype: _core.measure_flops(dtype, threads=threads, repeats=repeats, seconds=seconds)
+        for dtype in ("float32", "float64")
+    }
+    # Half of a cache: the rest holds the stack and whatever else the core touches.
+    found = Limits(
+        threads, flops, read(l1 // 2), read(l2 // 2), read(min(MOST_BEYOND, BEYOND * l2))
+    )
+    release_memory()  # of the largest buffers
+    return found
 
 
 def caches(root: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> tuple[int, int] | None:

@@ -83,10 +83,14 @@ def write_json(
     machine: Machine,
     results: Iterable[Result],
     versions: dict[str, str],
+    drift: float | None = None,
 ) -> None:
-    """machine: Machine.facts() and the peers' versions; rows: Result.facts() each."""
+    """machine: Machine.facts(), the peers' versions, drift; rows: Result.facts() each.
+
+    drift: by how much limits had changed after the rows, None if they were not measured again.
+    """
     facts = {
-        "machine": machine.facts() | {"peers": versions},
+        "machine": machine.facts() | {"peers": versions, "drift": drift},
         "rows": [result.facts() for result in results],
     }
     Path(path).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
