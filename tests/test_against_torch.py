@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import gradcore as gd
 import tolerances
 from nets import CELLS, SKIPS, stack
-from problem import Solution, assert_agree, by_core, by_reference, random_problem
+from problem import Solution, assert_agree, by_core, by_reference, error, random_problem
 from test_reference import LOSSES, problem_for
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: install gradcore[torch]")
@@ -88,6 +89,47 @@ def test_modules(cell, inputs, hidden, layers, bias, batch, steps, seed):
     assert_agree(by_reference(problem), expected, tolerances.DOUBLE)
     assert_agree(by_core(problem), expected, tolerances.DOUBLE)
     assert_agree(by_core(problem, "float32"), expected, tolerances.SINGLE)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_layer_norm(dtype):
+    """torch.nn.LayerNorm before, between and behind torch's layers; dropout in evaluation."""
+    net = gd.Stack(
+        gd.LayerNorm(5, bias=False),
+        gd.LSTM(5, 33),
+        gd.Dropout(0.4),
+        gd.LayerNorm(33),
+        gd.GRU(33, 17, recurrent_dropout=0.5),
+        gd.LayerNorm(17, 0.25, elementwise_affine=False),
+    )
+    problem = random_problem(net, gd.loss.MeanSquaredError(reduction="sum"), 40, 3, seed=2)
+    modules = [
+        torch.nn.LayerNorm(5, bias=False),
+        torch.nn.LSTM(5, 33),
+        torch.nn.Identity(),
+        torch.nn.LayerNorm(33),
+        torch.nn.GRU(33, 17),
+        torch.nn.LayerNorm(17, 0.25, elementwise_affine=False),
+    ]
+    x = signal = torch.from_numpy(problem.x).requires_grad_()
+    for place, module in enumerate(modules):
+        module.double()
+        for name, parameter in module.named_parameters():
+            ours = problem.params[f"{place}.{name.removesuffix('_l0')}"]
+            parameter.data.copy_(torch.from_numpy(ours))
+        signal = module(signal)
+        signal = signal[0] if isinstance(signal, tuple) else signal
+    value = ((signal - torch.from_numpy(problem.y)) ** 2).sum()
+    value.backward()
+    got = by_core(problem, dtype)
+    tolerance = tolerances.DOUBLE if dtype == "float64" else tolerances.SINGLE
+    assert got.loss == pytest.approx(float(value.detach()), rel=tolerance)
+    assert error(got.outputs, signal.detach().numpy()) <= tolerance
+    assert error(got.x, x.grad.numpy()) <= tolerance
+    for place, module in enumerate(modules):
+        for name, parameter in module.named_parameters():
+            found = got.params[f"{place}.{name.removesuffix('_l0')}"]
+            assert error(found, parameter.grad.numpy()) <= tolerance
 
 
 @pytest.mark.parametrize("tokens", [False, True])

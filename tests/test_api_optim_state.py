@@ -221,6 +221,20 @@ def test_an_average_continues_to_the_same_bits():
     assert second.params == whole.params
 
 
+def test_a_restarted_average_counts_what_comes_after():
+    params = NET.init()
+    average, later = (gd.optim.Average(params, None) for _ in range(2))
+    for i, _ in enumerate(walk(params, 7)):
+        average.update()
+        if i < 3:
+            average.restart()
+            assert average.params == params
+        else:
+            later.update()
+    assert average.updates == 4
+    np.testing.assert_equal(average.state_dict(), later.state_dict())
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

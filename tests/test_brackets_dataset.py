@@ -173,8 +173,8 @@ DOCUMENTS = (
 @pytest.mark.parametrize(("steps", "batch"), [(1, 1), (7, 3), (64, 5), (300, 2)])
 def test_windows_have_the_labels_of_their_pieces(steps, batch):
     sampler = Sampler(DOCUMENTS, seed=0)
-    for _ in range(5):
-        window = sampler.batch(steps, batch)
+    for number in range(5):
+        window = sampler.batch(number, steps, batch)
         for array, dtype in (
             (window.x, np.uint8),
             (window.y, np.int64),
@@ -208,14 +208,14 @@ def check_piece(x, y):
 
 def test_a_share_of_the_pieces_is_broken():
     none, some, all_of_them = (
-        np.mean(Sampler(DOCUMENTS[:1], seed=1).batch(160, 200, share).y == 4)
+        np.mean(Sampler(DOCUMENTS[:1], seed=1).batch(0, 160, 200, share).y == 4)
         for share in (0.0, 0.3, 1.0)
     )
     assert none == 0 < some < all_of_them
 
 
 def test_the_same_seed_gives_the_same_windows():
-    one, two, other = (Sampler(DOCUMENTS, seed=seed).batch(50, 4) for seed in (3, 3, 4))
+    one, two, other = (Sampler(DOCUMENTS, seed=seed).batch(7, 50, 4) for seed in (3, 3, 4))
     for name in ("x", "y", "weight", "reset"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
     assert not np.array_equal(one.x, other.x)

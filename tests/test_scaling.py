@@ -1,6 +1,7 @@
 """Adjoints carry a scale: gradients of norm 1e+5000 and 1e-5000 keep their direction and size."""
 
 import math
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -36,10 +37,30 @@ TOLERANCE = {"float32": tolerances.SINGLE_SCALED, "float64": tolerances.DOUBLE_S
 @pytest.mark.parametrize("skip", SKIPS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_on_and_off_give_the_same_bits(cell, skip, dtype):
-    net = stack(cell, 8, 17, layers=2, skip=SKIPS[skip], classes=5, vocabulary=9)
+    masks = "all" if skip in ("none", "mix") else "none"
+    between = "all" if skip in ("none", "mix learned") else "nothing"
+    net = stack(
+        cell,
+        8,
+        17,
+        layers=2,
+        skip=SKIPS[skip],
+        classes=5,
+        vocabulary=9,
+        between=between,
+        masks=masks,
+    )
     level = LEVELS[(list(CELLS).index(cell) + list(SKIPS).index(skip)) % len(LEVELS)]
     problem = random_problem(
-        net, gd.loss.CrossEntropy(), 300, 3, seed=1, lengths=True, reset=True, state=True
+        net,
+        gd.loss.CrossEntropy(),
+        300,
+        3,
+        seed=1,
+        lengths=True,
+        reset=True,
+        state=True,
+        train=net.is_random,
     )
     arguments, keywords = core_arguments(problem, dtype)
     keywords |= core_targets(problem, dtype) | {"wrt": ("params", "state")}
@@ -116,7 +137,9 @@ def impulse(steps, factor, *, hidden=9, batch=2, seed=0):
 
 
 def expect(problem):
-    trace = pipeline.forward(problem.net, problem.params, problem.x, state=problem.state)
+    trace = pipeline.forward(
+        problem.net, problem.params, problem.x, state=problem.state, mode=problem.mode
+    )
     value, d_outputs = losses.evaluate(problem.loss, trace.outputs, problem.y)
     assert math.isfinite(value)
     return scaled.backward(problem.net, problem.params, trace, d_outputs)
@@ -164,13 +187,15 @@ def test_every_budget_and_thread_count_gives_the_same_bits():
             assert_same(whole, solve(problem, "float32", threads=threads))
 
 
-def at_rest(cell, gain, steps, *, layers=1, skip=None, batch=2, seed=0, loss=LAST, hidden=9):
+def at_rest(
+    cell, gain, steps, *, layers=1, skip=None, batch=2, seed=0, loss=LAST, hidden=9, **options
+):
     """A net at its fixed point 0: no bias, token columns of zeros, a Jacobian of `gain` or so.
 
     The gradients of the tokens' columns and of the initial state take all the growth.
     """
     rng = np.random.default_rng(seed)
-    net = stack(cell, 5, hidden, layers=layers, skip=skip, bias=True, classes=3)
+    net = stack(cell, 5, hidden, layers=layers, skip=skip, bias=True, classes=3, **options)
     params = {spec.name: np.zeros(spec.shape) for spec in net.parameter_specs}
     for name, array in params.items():
         if "weight" in name and name != "0.weight_ih":
@@ -198,6 +223,51 @@ def test_explosion(cell, skip, dtype):
     found = as_scaled(got.grads, got.grads.exponent)
     assert_same_gradient(found, expected.params, TOLERANCE[dtype])
     assert_same_gradient(state_gradient(problem, got), expected.state, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("cell", ["rnn", "identity", "lstm", "gru"])
+def test_explosion_through_norms_and_masks(cell, dtype):
+    """Rows of zeros have a deviation of sqrt(eps): each LayerNorm adds growth of its own."""
+    problem = at_rest(
+        cell, GAINS[cell], 1500, layers=2, between="all", masks="all", bare_tokens=True
+    )
+    problem = replace(problem, train=True, seed=(1, 2))
+    expected, got = expect(problem), solve(problem, dtype)
+    assert expected.params.norm_log10() > 310
+    found = as_scaled(got.grads, got.grads.exponent)
+    assert_same_gradient(found, expected.params, TOLERANCE[dtype])
+    assert_same_gradient(state_gradient(problem, got), expected.state, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("log10_growth", [0.5, 4.7])
+def test_explosion_reaches_the_parameters_of_a_norm(log10_growth, dtype):
+    """A weight of 0 keeps what lies above at rest, whatever the rows are that it multiplies."""
+    hidden, steps, rng = 9, 400, np.random.default_rng(4)
+    net = gd.Stack(
+        gd.LayerNorm(hidden), gd.RNN(hidden, hidden, nonlinearity="identity", bias=False)
+    )
+    growth = 10.0**log10_growth * np.roll(np.eye(hidden), 1, axis=0)
+    params = {
+        "0.weight": np.zeros(hidden),
+        "0.bias": np.zeros(hidden),
+        "1.weight_ih": rng.integers(-4, 5, (hidden, hidden)) / 4.0,
+        "1.weight_hh": growth.astype(np.float32).astype(float),
+    }
+    x = rng.integers(-8, 9, (steps, 2, hidden)) / 8.0
+    problem = Problem(net, params, x, np.ones((2, hidden)), LAST)
+    expected, got = expect(problem), solve(problem, dtype)
+    assert expected.params.norm_log10() > 150
+    found = as_scaled(got.grads, got.grads.exponent)
+    assert_same_gradient(found, expected.params, TOLERANCE[dtype])
+    for name in ("0.weight", "0.bias"):
+        alone = as_scaled({name: got.grads[name]}, got.grads.exponent)
+        assert_same_gradient(
+            alone,
+            scaled.Scaled({name: expected.params.arrays[name]}, expected.params.exponent),
+            TOLERANCE[dtype],
+        )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -43,7 +43,7 @@ class Average:
 
     @property
     def updates(self) -> int:
-        """How many times update() was called."""
+        """How many times update() was called, since the latest restart() if there was one."""
         return self._updates
 
     @property
@@ -66,6 +66,10 @@ class Average:
         change = self._source.flat - self._average
         change *= 1.0 / (counted + 1) if self.decay is None else 1.0 - self.decay
         self._average += change
+
+    def restart(self) -> None:
+        """Forgets what was counted: the next update() is the first again."""
+        self._updates = 0
 
     @contextmanager
     def swapped(self) -> Iterator[Params]:

@@ -64,7 +64,7 @@ class _SourceFeed(Feed):
 
     @property
     def part(self) -> float:  # type: ignore[override]
-        return self.source.position / len(self.source)
+        return self.source.part
 
     def take(self, last_epoch: int | None) -> Batch | None:
         if last_epoch is not None and self.epoch >= last_epoch:

@@ -17,7 +17,11 @@ __all__ = ["Constant", "Cosine", "Plateau", "Schedule", "Step", "WarmUp"]
 
 
 class Schedule:
-    """What all schedules have in common; use one of those below."""
+    """What all schedules have in common; use one of those below.
+
+    One of your own derives from it, with a `kind` and `_factor(step)`; its public attributes are
+    the settings that a resumed run compares.
+    """
 
     kind = ""
 

@@ -4,4 +4,6 @@ from . import bench as bench
 from . import brackets as brackets
 from . import info as info
 from . import plot as plot
+from . import synthetic as synthetic
+from . import table as table
 from .app import app as app

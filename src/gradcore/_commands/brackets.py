@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from gradcore.runs import LAST
 from gradcore.tasks.brackets import check as brackets_check
 from gradcore.tasks.brackets import job, report, sources, train
 
@@ -66,6 +67,21 @@ def brackets(
     out: Annotated[
         Path, typer.Option("--out", "--checkpoint", help="Where the trained net is saved.")
     ] = Path("brackets.safetensors"),
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="A folder that keeps the training, to go on with it and for `gradcore plot`.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the training in --run: to the same bits with --characters, for what "
+            "is left of --minutes without.",
+        ),
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")
     ] = None,
@@ -89,12 +105,16 @@ def brackets(
     grow from 256 to more than 10,000 characters, with exact gradients over all of them. Prints how
     often the net is right on files it has never seen, by distance to the opening bracket.
 
-    Ctrl-C saves the net as it is and exits with 130.
+    Ctrl-C saves the net as it is and exits with 130; --run FOLDER --resume goes on with it.
     """
     options = train.Options(
         cell=cell.value, hidden=hidden, skip=skip, seed=seed, threads=threads, memory=memory
     )
     with errors():
+        if resume and run is None:
+            fail("--resume needs --run FOLDER, the folder of the training to go on with.")
+        if run is not None and not resume and (run / LAST).exists():
+            fail(f"{run} already holds a training. Go on with it by --resume, or name another.")
         picture = plot or out.with_suffix(".png")
         for path in (out, json_file, picture):
             check_folder(path)
@@ -102,10 +122,12 @@ def brackets(
             if plot is not None:
                 fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
             say("no picture without matplotlib. For one, run: pip install 'gradcore[plot]'")
-        wanted = job.Job(paths or (), minutes, characters, out, options, quiet)
+        wanted = job.Job(paths or (), minutes, characters, out, run, resume, options, quiet)
         result = job.run(wanted, (lambda line: None) if quiet else say)
         if result is None:
             say(f"interrupted; the net as it is was saved to {out}")
+            if run is not None:
+                say(f"to go on, give the same command with --resume; it is kept in {run}")
             raise typer.Exit(EXIT_INTERRUPTED)
         print(report.table(result))
         if json_file is not None:

@@ -41,6 +41,11 @@ class Source(ABC):
         """Settings that decide the batches, as JSON values; a resumed run compares them."""
 
     @property
+    def part(self) -> float:
+        """Share of the current pass that is done, to show progress."""
+        return self.position / len(self)
+
+    @property
     def float_dtype(self) -> np.dtype[Any] | None:
         """The dtype of floats in the batches, None if there are none or it is not known."""
         return None

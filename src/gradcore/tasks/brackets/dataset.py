@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+import gradcore as gd
 from gradcore import _index
 from gradcore.tasks.brackets import lexing
 from gradcore.tasks.brackets.corrupt import corrupt
@@ -64,16 +65,6 @@ class Weights:
         if at_end:
             weights[-1] += self.end
         return weights
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Windows side by side, all [T,B]: x uint8, y int64 classes, weight float32, reset bool."""
-
-    x: NDArray[np.uint8]
-    y: NDArray[np.int64]
-    weight: NDArray[np.float32]
-    reset: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -170,7 +161,8 @@ class Sampler:
 
     A window's rows are filled with pieces, one after another, each preceded by a reset: a piece
     starts at the beginning of a document or at a line outside every bracket, string and comment, so
-    the labels follow from the piece alone. A share of the pieces has one fault.
+    the labels follow from the piece alone. A share of the pieces has one fault. A batch depends on
+    nothing but seed, number and size.
     """
 
     def __init__(
@@ -185,14 +177,16 @@ class Sampler:
         self._documents = documents
         self._starts = [_index.fresh_starts(d.characters, d.kinds) for d in documents]
         self._lengths = np.array([len(document) for document in documents])
-        self._rng = np.random.default_rng(seed)
+        self._seed = seed
         self._weights = weights or Weights()
 
-    def batch(self, steps: int, batch: int, corrupted: float = 0.0) -> Batch:
-        """A batch of windows, T = steps, B = batch; a share `corrupted` of the pieces is faulty.
+    def batch(self, number: int, steps: int, batch: int, corrupted: float = 0.0) -> gd.Batch:
+        """Windows side by side, T = steps, B = batch; a share `corrupted` of the pieces is faulty.
 
-        Long documents are preferred.
+        All (T, B): x uint8, y int64 classes, weight float32, reset bool. Long documents are
+        preferred.
         """
+        rng = np.random.default_rng((self._seed, number))
         x = np.zeros((batch, steps), dtype=np.uint8)
         y = np.zeros((batch, steps), dtype=np.int64)
         weight = np.zeros((batch, steps), dtype=np.float32)
@@ -203,32 +197,28 @@ class Sampler:
         for b in range(batch):
             t = 0
             while t < steps:
-                piece = self._piece(self._pick(borders), steps - t, corrupted)
+                piece = self._piece(rng, _pick(rng, borders), steps - t, corrupted)
                 stop = t + piece.x.shape[0]
                 x[b, t:stop], y[b, t:stop], weight[b, t:stop] = piece.x, piece.y, piece.weight
                 reset[b, t] = True
                 t = stop
-        return Batch(
+        return gd.Batch(
             np.ascontiguousarray(x.T),
             np.ascontiguousarray(y.T),
-            np.ascontiguousarray(weight.T),
-            np.ascontiguousarray(reset.T),
+            weight=np.ascontiguousarray(weight.T),
+            reset=np.ascontiguousarray(reset.T),
         )
 
-    def _pick(self, borders: NDArray[np.float64]) -> int:
-        index = int(np.searchsorted(borders, self._rng.random(), side="right"))
-        return min(index, len(borders) - 1)
-
-    def _piece(self, index: int, most: int, corrupted: float) -> _Piece:
+    def _piece(self, rng: np.random.Generator, index: int, most: int, corrupted: float) -> _Piece:
         document, starts = self._documents[index], self._starts[index]
         # Uniform over the document, but so that the window can be filled where the document allows.
         latest = max(1, len(document) - most)
-        wanted = self._rng.integers(latest)
+        wanted = rng.integers(latest)
         start = int(starts[np.searchsorted(starts, wanted, side="right") - 1])
         characters = document.characters[start : start + most]
         kinds = document.kinds[start : start + most]
-        if self._rng.random() < corrupted:
-            changed = corrupt(characters, kinds, self._rng)
+        if rng.random() < corrupted:
+            changed = corrupt(characters, kinds, rng)
             if changed is not None:
                 characters, kinds = changed.characters[:most], changed.kinds[:most]
         labels, distances, fault = _index.bracket_labels(characters, lexing.real_of(kinds))
@@ -243,3 +233,8 @@ class _Piece:
     x: NDArray[np.uint8]
     y: NDArray[np.uint8]
     weight: NDArray[np.float32]
+
+
+def _pick(rng: np.random.Generator, borders: NDArray[np.float64]) -> int:
+    index = int(np.searchsorted(borders, rng.random(), side="right"))
+    return min(index, len(borders) - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -35,13 +36,17 @@ class Job:
     """What to do. minutes: for everything, lexing and evaluation included.
 
     characters: read this many in training whatever the time, the same ones every time; minutes then
-    counts for nothing. checkpoint: where the net is kept. quiet: no progress.
+    counts for nothing. checkpoint: where the net is kept. run: a folder that keeps the training,
+    None for none. resume: go on with what is there: to the same bits with characters, for the time
+    left of minutes without. quiet: no progress.
     """
 
     paths: Sequence[str | os.PathLike[str]] = ()
     minutes: float = 3.75
     characters: int | None = None
     checkpoint: str | os.PathLike[str] = "brackets.safetensors"
+    run: str | os.PathLike[str] | None = None
+    resume: bool = False
     options: train.Options = field(default_factory=train.Options)
     quiet: bool = False
 
@@ -55,23 +60,29 @@ def run(job: Job, say: Say = lambda line: None) -> Result | None:
     train.build(job.options)  # wrong sizes are told before any file is read
     corpus = _read(job, say)
     asked = sum(len(document) for document in corpus.held_out)
-    limits: dict[str, float | int] = {}
-    if job.characters is not None:
-        limits["characters"] = job.characters
-    else:
+    seconds = math.inf
+    if job.characters is None:
         left = start + 60.0 * job.minutes - time.monotonic()
         # Held-out files are read twice: as they are, and with a fault.
-        limits["seconds"] = max(1.0, left - 2 * asked * _seconds_per_character(job.options))
+        seconds = max(1.0, left - 2 * asked * _seconds_per_character(job.options))
+    before = time.monotonic() - start
     trained = train.train(
         corpus,
         job.options,
-        **limits,  # type: ignore[arg-type]
+        seconds=seconds,
+        characters=job.characters,
+        # How much text is read depends on it.
+        described={"minutes": job.minutes} if job.characters is None else None,
         checkpoint=job.checkpoint,
+        run=job.run,
+        resume=job.resume,
         quiet=job.quiet,
         on_stage=lambda stage: say(f"{stage.steps:,} steps, {stage.batch} side by side"),
     )
     if trained.interrupted:
         return None
+    # As if the training had not been interrupted.
+    start = time.monotonic() - before - trained.seconds
     say(f"judging on {len(corpus.held_out):,} held-out files")
     with meter("judging", 2 * asked, job.quiet) as advance:
         scores = evaluate.evaluate(

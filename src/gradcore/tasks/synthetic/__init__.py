@@ -1,0 +1,1 @@
+"""Tasks made by a formula, whose best answer without memory is known: copy, adding, mqar."""

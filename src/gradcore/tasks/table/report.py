@@ -1,0 +1,200 @@
+"""What a run tells: a table with the baselines, a picture, and a JSON file for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .dataset import Dataset
+from .scores import Judged, Score, is_better
+from .train import Options, Trained
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_POINTS = 5_000
+_STEPS_SHOWN = 400
+_CLASSES_WRITTEN = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A finished run. seconds: those of the whole job, reading and judging included."""
+
+    data: Dataset
+    trained: Trained
+    judged: Judged
+    baselines: dict[str, Score]
+    seconds: float
+    options: Options
+
+    @property
+    def beaten(self) -> bool:
+        """Whether the net is better than every baseline."""
+        return all(is_better(self.judged.score, other) for other in self.baselines.values())
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """The run as JSON values."""
+    trained, target, data = result.trained, result.data.schema.target, result.data
+    confusion = result.judged.score.confusion
+    return {
+        "task": "table",
+        "target": target.name,
+        "kind": target.kind,
+        "per": target.per,
+        "ahead": target.ahead,
+        "classes": list(target.classes),
+        "features": [feature.name for feature in data.schema.features],
+        "sequences": len(data.groups.ids),
+        "rows": int(data.groups.lengths.sum()),
+        "split": data.split,
+        "seed": result.options.seed,
+        "seconds": round(result.seconds, 2),
+        "training_seconds": round(trained.seconds, 2),
+        "steps": trained.steps,
+        "best_step": trained.best_step,
+        "validation_loss": trained.best,
+        "longest_gradient": trained.window,
+        "parameters": trained.model.net.n_parameters,
+        "test": result.judged.score.as_json(),
+        "baselines": {name: score.as_json() for name, score in result.baselines.items()},
+        "better_than_baselines": result.beaten,
+        "confusion": None if confusion is None else confusion.tolist(),
+    }
+
+
+def write_json(path: str | os.PathLike[str], result: Result) -> None:
+    """Writes `as_json` to a file. Raises OSError."""
+    Path(path).write_text(json.dumps(as_json(result), indent=2) + "\n", encoding="utf-8")
+
+
+def table(result: Result) -> str:
+    """Scores on the test part beside the baselines, as plain text."""
+    target, trained = result.data.schema.target, result.trained
+    rows = {"gradcore": result.judged.score, **result.baselines}
+    columns = {"RMSE": "rmse", "MAE": "mae", "R2": "r2"}
+    if target.kind == "class":
+        columns = {"accuracy": "accuracy", "F1": "f1"}
+    width = max(len(name) for name in rows)
+    lines = [f"{'':>{width}}  " + "  ".join(f"{head:>10}" for head in columns)]
+    for name, score in rows.items():
+        cells = (_number(getattr(score, key)) for key in columns.values())
+        lines.append(f"{name:>{width}}  " + "  ".join(f"{cell:>10}" for cell in cells))
+    lines += ["", *_facts(result)]
+    if not result.beaten:
+        lines.append(
+            f"By its {next(iter(columns))} the net is no better than a baseline. Try more "
+            "--minutes, another --lr or other features; or there is nothing to be found in these."
+        )
+    elif trained.steps and trained.best_step == trained.steps:
+        lines.append("The validation score was still improving: more --minutes may help.")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}" if abs(value) >= 10 else f"{value:.4f}"
+
+
+def _facts(result: Result) -> list[str]:
+    data, trained = result.data, result.trained
+    unit = "sequences" if data.per_sequence else "rows"
+    what = f"Judged on {result.judged.score.count:,} {unit} that the net has not learned from"
+    if data.split == "time":
+        what += ", the last of each sequence"
+    best = "" if trained.best_step is None else f", the best after {trained.best_step:,}"
+    return [
+        f"{what}.",
+        f"Trained for {trained.steps:,} updates{best} in {trained.seconds:.0f} s; exact gradients "
+        f"over up to {trained.window:,} steps; {trained.model.net.n_parameters:,} parameters.",
+    ]
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
+
+
+def draw(path: str | os.PathLike[str], result: Result) -> None:
+    """Saves a picture, the format by the file's suffix: predicted against true, or confusions.
+
+    Needs matplotlib. Raises ImportError without it, OSError or ValueError for a path it cannot use.
+    """
+    from matplotlib.figure import Figure
+
+    target = result.data.schema.target
+    if target.kind == "class":
+        figure = Figure(figsize=(5.6, 5.0), layout="constrained")
+        _draw_confusion(figure, result)
+    elif result.data.per_sequence:
+        figure = Figure(figsize=(5.0, 5.0), layout="constrained")
+        _draw_scatter(figure.add_subplot(), result)
+    else:
+        figure = Figure(figsize=(11.0, 4.2), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1.8, 1.0))
+        _draw_course(left, result)
+        _draw_scatter(right, result)
+    figure.savefig(path, dpi=150)
+
+
+def _draw_course(axes: Any, result: Result) -> None:
+    """Truth and prediction over the longest stretch of one sequence."""
+    judged, data = result.judged, result.data
+    of_rows = np.searchsorted(data.groups.starts, judged.places, side="right") - 1
+    index = int(np.bincount(of_rows).argmax())
+    chosen = np.flatnonzero(of_rows == index)[:_STEPS_SHOWN]
+    ahead = data.schema.target.ahead
+    steps = judged.places[chosen] - data.groups.starts[index] + ahead
+    axes.plot(steps, judged.truth[chosen], color="0.3", linewidth=1.2, label="true")
+    axes.plot(steps, judged.guess[chosen], color="C0", linewidth=1.2, label="predicted")
+    when = f", predicted {ahead} rows ahead" if ahead else ""
+    name = data.groups.ids[index]
+    if data.schema.sequence is None:
+        name = Path(name).name
+    axes.set_title(f"Test part of sequence {name}{when}", fontsize=10)
+    axes.set_xlabel("row of the sequence")
+    axes.set_ylabel(data.schema.target.name)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="best")
+
+
+def _draw_scatter(axes: Any, result: Result) -> None:
+    judged = result.judged
+    every = max(1, len(judged.truth) // _POINTS)
+    truth, guess = judged.truth[::every], judged.guess[::every]
+    low, high = min(truth.min(), guess.min()), max(truth.max(), guess.max())
+    axes.plot([low, high], [low, high], color="0.6", linewidth=1.0, linestyle="--")
+    size = 4.0 if len(truth) > 300 else 14.0
+    axes.scatter(truth, guess, s=size, alpha=0.4, linewidths=0.0)
+    axes.set_xlabel(f"true {result.data.schema.target.name}")
+    axes.set_ylabel("predicted")
+    axes.grid(alpha=0.3)
+    r2 = judged.score.r2
+    axes.set_title("All test targets" + ("" if r2 is None else f": R2 = {r2:.3f}"), fontsize=10)
+
+
+def _draw_confusion(figure: Figure, result: Result) -> None:
+    score, target = result.judged.score, result.data.schema.target
+    assert score.confusion is not None
+    axes = figure.add_subplot()
+    shares = score.confusion / np.maximum(score.confusion.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    count = len(target.classes)
+    if count <= _CLASSES_WRITTEN:
+        axes.set_xticks(range(count), target.classes, rotation=45 if count > 6 else 0)
+        axes.set_yticks(range(count), target.classes)
+        for i in range(count):
+            for j in range(count):
+                color = "white" if shares[i, j] > 0.5 else "black"
+                text = f"{score.confusion[i, j]:,}"
+                axes.text(j, i, text, ha="center", va="center", color=color, fontsize=9)
+    axes.set_xlabel(f"predicted {target.name}")
+    axes.set_ylabel(f"true {target.name}")
+    axes.set_title(f"{score.count:,} test targets, accuracy {score.accuracy:.3f}", fontsize=10)
+    figure.colorbar(image, label="share of the true class", shrink=0.8)
