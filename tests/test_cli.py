@@ -58,7 +58,9 @@ def test_info():
     assert all(name.replace("_", " ") in plain.stdout for name in facts)
 
 
-@pytest.mark.parametrize("arguments", [[], ["train"], ["train", "brackets"], ["check"], ["info"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["train"], ["train", "brackets"], ["check"], ["info"], ["bench"]]
+)
 def test_help(arguments):
     result = call(*arguments, "--help")
     assert result.exit_code == 0

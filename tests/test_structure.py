@@ -26,6 +26,7 @@ ALLOWED = {
     "sequence": {"base", "simd", "cells", "kernels"},
     "linalg": {"base", "simd"},
     "optim": {"base", "simd"},
+    "measure": {"base", "simd"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 

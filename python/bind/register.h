@@ -6,3 +6,4 @@ void register_info(pybind11::module_& module);
 void register_net(pybind11::module_& module);
 void register_run(pybind11::module_& module);
 void register_optim(pybind11::module_& module);
+void register_measure(pybind11::module_& module);

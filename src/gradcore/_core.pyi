@@ -29,6 +29,8 @@ __all__: list[str] = [
     "force_isa",
     "isa_available",
     "isa_in_use",
+    "measure_flops",
+    "measure_reads",
     "openmp_runtime",
     "release_memory",
     "version",
@@ -286,6 +288,28 @@ def isa_available() -> list[str]:
     """
 
 def isa_in_use() -> str: ...
+def measure_flops(
+    dtype: str,
+    *,
+    threads: typing.SupportsInt | typing.SupportsIndex,
+    repeats: typing.SupportsInt | typing.SupportsIndex,
+    seconds: typing.SupportsFloat | typing.SupportsIndex,
+) -> float:
+    """
+    Flops per second of multiply-adds between registers: the best repetition.
+    """
+
+def measure_reads(
+    bytes: typing.SupportsInt | typing.SupportsIndex,
+    *,
+    threads: typing.SupportsInt | typing.SupportsIndex,
+    repeats: typing.SupportsInt | typing.SupportsIndex,
+    seconds: typing.SupportsFloat | typing.SupportsIndex,
+) -> float:
+    """
+    Bytes per second of reads from a buffer per thread: the best repetition.
+    """
+
 def openmp_runtime() -> str:
     """
     Path of the loaded OpenMP runtime, '' if unknown.
