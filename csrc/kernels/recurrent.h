@@ -68,6 +68,8 @@ struct Recurrent {
   // of four rows spill.
   static constexpr int rows_forward = vector_registers == 32 ? 4 : G == 4 ? 2 : 4;
   static constexpr int rows_backward = 4;
+  // Blocks per tile: a cell with one gate has too few chains in one block.
+  static constexpr int blocks_forward = G > 1 ? 1 : vector_registers == 32 ? 4 : 2;
   static constexpr int blocks_backward = vector_registers == 32 ? 4 : 2;
   // One row alone: enough chains side by side to hide the latency of the fma.
   static constexpr int blocks_single = M == 1 ? (G >= 4   ? 2
@@ -222,8 +224,14 @@ struct Recurrent {
   static __attribute__((noinline)) void tiles_forward(const View& v, int64_t i, const Share& w,
                                                       int64_t b0, int64_t b1) {
     const bool down = i & 1;  // alternate the direction: the weights read last are still in cache
-    for (int n = w.j0; n < w.j1; n++) {
-      const int j = down ? w.j0 + w.j1 - 1 - n : n;
+    constexpr int JJ = blocks_forward;
+    const int whole = JJ > 1 ? (w.j1 - w.j0) / JJ * JJ : 0;
+    for (int n = 0; n < whole; n += JJ) {
+      const int j = w.j0 + (down ? whole - JJ - n : n);
+      for (int64_t b = b0; b < b1; b += NB) tile_forward<NB, JJ>(v, i, j, b, false);
+    }
+    for (int n = w.j0 + whole; n < w.j1; n++) {
+      const int j = down ? w.j0 + whole + w.j1 - 1 - n : n;
       for (int64_t b = b0; b < b1; b += NB) tile_forward<NB, 1>(v, i, j, b, false);
     }
   }
@@ -232,6 +240,10 @@ struct Recurrent {
     int j = w.j0;
     for (; j + blocks_single <= w.j1; j += blocks_single)
       tile_forward<1, blocks_single>(v, i, j, b, cleared);
+    if constexpr (blocks_single > 4)
+      for (; j + 4 <= w.j1; j += 4) tile_forward<1, 4>(v, i, j, b, cleared);
+    if constexpr (blocks_single > 2)
+      for (; j + 2 <= w.j1; j += 2) tile_forward<1, 2>(v, i, j, b, cleared);
     for (; j < w.j1; j++) tile_forward<1, 1>(v, i, j, b, cleared);
   }
   // A sequence that rests: the state is held. Before its first step, what its skip connection will
@@ -511,6 +523,8 @@ struct Recurrent {
     constexpr int JJ = G >= 3 ? 2 : 8;
     int j = w.j0;
     row_backward_tiles<JJ>(v, i, j, w.j1, b, next);
+    if constexpr (JJ > 4) row_backward_tiles<4>(v, i, j, w.j1, b, next);
+    if constexpr (JJ > 2) row_backward_tiles<2>(v, i, j, w.j1, b, next);
     row_backward_tiles<1>(v, i, j, w.j1, b, next);
   }
   template <int NB>
