@@ -60,7 +60,11 @@ struct Dense {
     for (; e + vectors <= end; e += vectors)
       columns<rows, vectors>(out, out_stride, w, block, bias, in, in_stride, runs, n_runs, r0, r1,
                              e);
-    // Single columns: twice the rows, for as many chains.
+    // Fewer columns: more rows, for as many chains.
+    if constexpr (vectors == 4)
+      for (; e + 2 <= end; e += 2)
+        columns<2 * rows, 2>(out, out_stride, w, block, bias, in, in_stride, runs, n_runs, r0, r1,
+                             e);
     for (; e < end; e++)
       columns<2 * rows, 1>(out, out_stride, w, block, bias, in, in_stride, runs, n_runs, r0, r1, e);
   }

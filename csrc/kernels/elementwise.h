@@ -71,13 +71,10 @@ struct Elementwise {
       largest[0] = max(largest[0], largest[e]);
       poison[0] = poison[0] + poison[e];
     }
-    double m = 0;
-    bool bad = false;
-    for (int l = 0; l < L; l++) {
-      m = largest[0][l] > m ? static_cast<double>(largest[0][l]) : m;
-      bad = bad || poison[0][l] != poison[0][l];
-    }
-    return bad ? __builtin_inf() : m;
+    const V bad = broadcast<V>(static_cast<T>(__builtin_inf()));
+    V all = poison[0] == poison[0] ? largest[0] : bad;
+    for (int half = L / 2; half > 0; half /= 2) all = max(all, swap_lanes(all, half));
+    return static_cast<double>(all[0]);
   }
 
   static void scatter_add(T* table, int64_t table_stride, const int64_t* tokens,

@@ -79,6 +79,10 @@ struct Recurrent {
                                                  : G >= 2 ? 2
                                                           : 4);
 
+  // A batch of one sequence, a narrow layer and a cell with one gate: so few chains that each is
+  // split.
+  static constexpr int split = G == 1 && vector_registers == 32 ? 4 : 1, split_blocks = 4;
+
   static GC_INLINE bool active(const View& v, int64_t t, int64_t b) {
     return (!v.lengths || t < v.lengths[b]) && (!v.begins || t >= v.begins[b]);
   }
@@ -183,7 +187,7 @@ struct Recurrent {
 
   // Product and cell of NB rows from b, JJ unit blocks from j. cleared: the rows' states count as
   // zero (NB == 1).
-  template <int NB, int JJ>
+  template <int NB, int JJ, int S = 1>
   static GC_INLINE void tile_forward(const View& v, int64_t i, int j, int64_t b, bool cleared) {
     constexpr int MM = NB == 1 ? (M < 2 ? M : 2) : 1, NV = JJ * G * MM, NT = NB * JJ * MM,
                   N = pack_width(NT);
@@ -200,9 +204,13 @@ struct Recurrent {
         const T* x[NB];
         GC_UNROLL
         for (int q = 0; q < NB; q++) x[q] = v.r + (i * v.B + b + q) * Hp;
-        multiply<V, NB, NV, T>(
-            acc, v.w_forward + j * block + m * L, G * UB, x, v.H,
-            [&](int e) GC_LAMBDA { return e / (G * MM) * block + e / MM % G * UB + e % MM * L; });
+        const T* weights = v.w_forward + j * block + m * L;
+        auto at = [&](int e)
+                      GC_LAMBDA { return e / (G * MM) * block + e / MM % G * UB + e % MM * L; };
+        if constexpr (S > 1)
+          multiply_split<V, S, NV, T>(acc[0], weights, G * UB, x[0], v.H, at);
+        else
+          multiply<V, NB, NV, T>(acc, weights, G * UB, x, v.H, at);
       }
       GC_UNROLL
       for (int n0 = 0; n0 < NT; n0 += N)
@@ -238,6 +246,13 @@ struct Recurrent {
   static __attribute__((noinline)) void row_forward(const View& v, int64_t i, const Share& w,
                                                     int64_t b, bool cleared) {
     int j = w.j0;
+    if constexpr (split > 1)
+      if (v.B == 1 && v.nb <= split_blocks) {
+        for (; j + 4 <= w.j1; j += 4) tile_forward<1, 4, split>(v, i, j, b, cleared);
+        for (; j + 2 <= w.j1; j += 2) tile_forward<1, 2, split>(v, i, j, b, cleared);
+        for (; j < w.j1; j++) tile_forward<1, 1, split>(v, i, j, b, cleared);
+        return;
+      }
     for (; j + blocks_single <= w.j1; j += blocks_single)
       tile_forward<1, blocks_single>(v, i, j, b, cleared);
     if constexpr (blocks_single > 4)

@@ -139,6 +139,16 @@ GC_INLINE auto where_positive(V a, V b) -> IfLanes<V> {
   return a > V{} ? b : V{};
 }
 
+// Lane i gets lane i ^ distance.
+template <class V>
+GC_INLINE IfLanes<V> swap_lanes(V a, int distance) {
+  using I = typename LaneTraits<V>::Integer;
+  I from{};
+  GC_UNROLL
+  for (int i = 0; i < lane_count<ScalarOf<V>>; i++) from[i] = i ^ distance;
+  return __builtin_shuffle(a, from);
+}
+
 // One scalar in every lane, whatever the number type (lanes, packs, duals).
 template <class V>
 struct Constant {
