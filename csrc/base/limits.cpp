@@ -7,6 +7,7 @@
 #include <sstream>
 #if defined(__linux__)
 #include <sched.h>
+#include <unistd.h>
 #else
 #include <thread>
 #endif
@@ -85,6 +86,16 @@ int omp_num_threads(const char* value) noexcept {
   if (!value) return no_limit;
   const long number = std::strtol(value, nullptr, 10);
   return number >= 1 && number < no_limit ? static_cast<int>(number) : no_limit;
+}
+
+int64_t l2_bytes() noexcept {
+  constexpr int64_t usual = 1 << 20;
+#ifdef _SC_LEVEL2_CACHE_SIZE
+  static const int64_t bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+  return bytes > 0 ? bytes : usual;
+#else
+  return usual;
+#endif
 }
 
 }  // namespace gradcore

@@ -1,5 +1,6 @@
-// How many CPUs this process may use.
+// How many CPUs this process may use, and how much cache each has.
 #pragma once
+#include <cstdint>
 #include <string>
 
 namespace gradcore {
@@ -15,5 +16,7 @@ int affinity_cpus() noexcept;
 int cgroup_cpus(const std::string& membership, const std::string& root);
 // The first number of a value of OMP_NUM_THREADS ("4" or "4,2"); no_limit if there is none.
 int omp_num_threads(const char* value) noexcept;
+// Bytes of a core's second-level cache; 1 MB where the system does not say.
+int64_t l2_bytes() noexcept;
 
 }  // namespace gradcore

@@ -60,63 +60,134 @@ struct Dense {
     for (; e + vectors <= end; e += vectors)
       columns<rows, vectors>(out, out_stride, w, block, bias, in, in_stride, runs, n_runs, r0, r1,
                              e);
-    // Single columns: twice the rows, for as many chains.
+    // Fewer columns: more rows, for as many chains.
+    if constexpr (vectors == 4)
+      for (; e + 2 <= end; e += 2)
+        columns<2 * rows, 2>(out, out_stride, w, block, bias, in, in_stride, runs, n_runs, r0, r1,
+                             e);
     for (; e < end; e++)
       columns<2 * rows, 1>(out, out_stride, w, block, bias, in, in_stride, runs, n_runs, r0, r1, e);
   }
 
-  // acc[k][g] += sum over rows (descending) of a[r][k] * z[r][plane g], KT inputs, G gates, one
-  // vector of units.
-  template <int KT, int G, class Plane>
-  static GC_INLINE void outer_tile(T* acc, const T* a, int64_t a_stride, const T* z,
-                                   int64_t z_stride, int64_t rows, Plane plane) {
-    V c[KT][G];
+  // acc[k * acc_step + to[i]] += sum over rows (descending) of a[r][k] * z[r * z_step + from[i]],
+  // KT inputs, NV vectors.
+  template <int KT, int NV>
+  static GC_INLINE void outer_tile(T* acc, int64_t acc_step, const int64_t (&to)[NV], const T* a,
+                                   int64_t a_stride, const T* z, int64_t z_step,
+                                   const int64_t (&from)[NV], int64_t rows) {
+    V c[KT][NV];
     GC_UNROLL
     for (int k = 0; k < KT; k++) GC_UNROLL
-    for (int g = 0; g < G; g++) c[k][g] = load<V>(acc + (k * G + g) * UB);
-    for (int64_t r = rows - 1; r >= 0; r--) {
-      V d[G];
-      GC_UNROLL
-      for (int g = 0; g < G; g++) d[g] = load<V>(z + r * z_stride + plane(g) * UB);
-      GC_UNROLL
-      for (int k = 0; k < KT; k++) {
-        const V x = broadcast<V>(a[r * a_stride + k]);
+    for (int i = 0; i < NV; i++) c[k][i] = load<V>(acc + k * acc_step + to[i]);
+    const T *x = a + (rows - 1) * a_stride, *d = z + (rows - 1) * z_step;
+    for (int64_t r = rows; r > 0; r--, x -= a_stride, d -= z_step) {
+      if constexpr (KT < NV) {  // few registers: hold the broadcasts
+        V held[KT];
         GC_UNROLL
-        for (int g = 0; g < G; g++) c[k][g] = fma(d[g], x, c[k][g]);
+        for (int k = 0; k < KT; k++) held[k] = broadcast<V>(x[k]);
+        GC_UNROLL
+        for (int i = 0; i < NV; i++) {
+          const V di = load<V>(d + from[i]);
+          GC_UNROLL
+          for (int k = 0; k < KT; k++) c[k][i] = fma(di, held[k], c[k][i]);
+        }
+      } else {
+        V held[NV];
+        GC_UNROLL
+        for (int i = 0; i < NV; i++) held[i] = load<V>(d + from[i]);
+        GC_UNROLL
+        for (int k = 0; k < KT; k++) {
+          const V xk = broadcast<V>(x[k]);
+          GC_UNROLL
+          for (int i = 0; i < NV; i++) c[k][i] = fma(held[i], xk, c[k][i]);
+        }
       }
     }
     GC_UNROLL
     for (int k = 0; k < KT; k++) GC_UNROLL
-    for (int g = 0; g < G; g++) store<V>(acc + (k * G + g) * UB, c[k][g]);
+    for (int i = 0; i < NV; i++) store<V>(acc + k * acc_step + to[i], c[k][i]);
   }
 
-  // Z planes per block of dz, G of them used: plane(g).
+  // Vectors from[] of dz against all inputs [k0,k1).
+  template <int NV>
+  static __attribute__((noinline)) void outer_columns(T* acc, int64_t acc_step,
+                                                      const int64_t (&to)[NV], const T* a,
+                                                      int64_t a_stride, const T* dz,
+                                                      int64_t dz_stride, const int64_t (&from)[NV],
+                                                      int64_t rows, int64_t k0, int64_t k1) {
+    // Accumulators fill the registers that the vectors of a row and a broadcast leave.
+    constexpr int KT = vector_registers == 32 ? (NV == 4   ? 4
+                                                 : NV == 1 ? 16
+                                                           : 8)
+                       : vector_bytes == 16   ? (NV == 4   ? 2
+                                                 : NV == 3 ? 3
+                                                 : NV == 2 ? 4
+                                                           : 6)
+                                              : (NV == 4   ? 3
+                                                 : NV == 3 ? 4
+                                                 : NV == 2 ? 6
+                                                           : 8);
+    // 64 rows of dz stay in L1 while all inputs are swept. Wide rows lie so far apart that few sets
+    // of the cache would hold them: a copy side by side does not fight for places. It pays from
+    // some 192 inputs on.
+    constexpr int sweep = 64, worth_copying = 192;
+    const bool copies = k1 - k0 >= worth_copying;
+    alignas(64) T copy[sweep * NV * L];
+    int64_t side[NV];
+    GC_UNROLL
+    for (int i = 0; i < NV; i++) side[i] = copies ? i * L : from[i];
+    const int64_t z_step = copies ? NV * L : dz_stride;
+    for (int64_t end = rows; end > 0; end -= sweep) {
+      const int64_t begin = end > sweep ? end - sweep : 0, n = end - begin;
+      const T* z = dz + begin * dz_stride;
+      if (copies) {
+        for (int64_t r = 0; r < n; r++) GC_UNROLL
+        for (int i = 0; i < NV; i++)
+          store<V>(copy + (r * NV + i) * L, load<V>(z + r * dz_stride + from[i]));
+        z = copy;
+      }
+      const T* x = a + begin * a_stride;
+      int64_t k = k0;
+      for (; k + KT <= k1; k += KT)
+        outer_tile<KT, NV>(acc + k * acc_step, acc_step, to, x + k, a_stride, z, z_step, side, n);
+      if constexpr (KT > 4)
+        for (; k + 4 <= k1; k += 4)
+          outer_tile<4, NV>(acc + k * acc_step, acc_step, to, x + k, a_stride, z, z_step, side, n);
+      if constexpr (KT > 2)
+        for (; k + 2 <= k1; k += 2)
+          outer_tile<2, NV>(acc + k * acc_step, acc_step, to, x + k, a_stride, z, z_step, side, n);
+      for (; k < k1; k++)
+        outer_tile<1, NV>(acc + k * acc_step, acc_step, to, x + k, a_stride, z, z_step, side, n);
+    }
+  }
+
+  // Z planes per block of dz, G of them used: plane(g). A tile takes all gates of one block, or
+  // four blocks, two, one where there is one gate.
+  template <int G, int Z, int JJ, class Plane>
+  static GC_INLINE void outer_blocks(T* acc, const T* a, int64_t a_stride, int64_t K, const T* dz,
+                                     int64_t dz_stride, int64_t rows, int32_t& j, int32_t j1,
+                                     int64_t k0, int64_t k1, Plane plane) {
+    for (; j + JJ <= j1; j += JJ)
+      for (int m = 0; m < M; m++) {
+        int64_t to[G * JJ], from[G * JJ];
+        GC_UNROLL
+        for (int i = 0; i < G * JJ; i++) {
+          to[i] = ((j + i / G) * K * G + i % G) * UB + m * L;
+          from[i] = ((j + i / G) * Z + plane(i % G)) * UB + m * L;
+        }
+        outer_columns<G * JJ>(acc, G * UB, to, a, a_stride, dz, dz_stride, from, rows, k0, k1);
+      }
+  }
   template <int G, int Z, class Plane>
   static GC_INLINE void outer(T* acc, const T* a, int64_t a_stride, int64_t K, const T* dz,
                               int64_t dz_stride, int64_t rows, int32_t j0, int32_t j1, int64_t k0,
                               int64_t k1, Plane plane) {
-    // 64 rows of a and dz stay in L1 while all inputs are swept; accumulators fill half of the
-    // registers.
-    constexpr int KT = vector_registers == 32 ? (G >= 3 ? 4 : 12)
-                                              : (G >= 4   ? 2
-                                                 : G == 3 ? 3
-                                                          : 6),
-                  sweep = 64;
-    for (int32_t j = j0; j < j1; j++)
-      for (int64_t end = rows; end > 0; end -= sweep) {
-        const int64_t begin = end > sweep ? end - sweep : 0;
-        for (int m = 0; m < M; m++) {
-          const T* z = dz + begin * dz_stride + j * (Z * UB) + m * L;
-          T* to = acc + static_cast<int64_t>(j) * K * (G * UB) + m * L;
-          int64_t k = k0;
-          for (; k + KT <= k1; k += KT)
-            outer_tile<KT, G>(to + k * (G * UB), a + begin * a_stride + k, a_stride, z, dz_stride,
-                              end - begin, plane);
-          for (; k < k1; k++)
-            outer_tile<1, G>(to + k * (G * UB), a + begin * a_stride + k, a_stride, z, dz_stride,
-                             end - begin, plane);
-        }
-      }
+    int32_t j = j0;
+    if constexpr (G == 1) {
+      outer_blocks<G, Z, 4>(acc, a, a_stride, K, dz, dz_stride, rows, j, j1, k0, k1, plane);
+      outer_blocks<G, Z, 2>(acc, a, a_stride, K, dz, dz_stride, rows, j, j1, k0, k1, plane);
+    }
+    outer_blocks<G, Z, 1>(acc, a, a_stride, K, dz, dz_stride, rows, j, j1, k0, k1, plane);
   }
   static void outer_dense(T* acc, const T* a, int64_t a_stride, int64_t K, const T* dz,
                           int64_t dz_stride, int64_t rows, int32_t j0, int32_t j1, int64_t k0,

@@ -55,19 +55,26 @@ struct Elementwise {
   static double max_abs(const T* p, int64_t n) noexcept {
     // x * 0 is NaN for infinities and NaN; sums of it tell them apart from large numbers, which a
     // maximum of NaN would not.
-    V largest = V{}, poison = V{};
-    for (int64_t i = 0; i < n; i += L) {
+    constexpr int wide = 4;  // chains side by side: one alone waits for its own operations
+    V largest[wide] = {}, poison[wide] = {};
+    auto look = [&](int64_t i, int e) GC_LAMBDA {
       const V x = load<V>(p + i);
-      largest = max(largest, abs(x));
-      poison = fma(x, V{}, poison);
+      largest[e] = max(largest[e], abs(x));
+      poison[e] = fma(x, V{}, poison[e]);
+    };
+    int64_t i = 0;
+    for (; i + wide * L <= n; i += wide * L) GC_UNROLL
+    for (int e = 0; e < wide; e++) look(i + e * L, e);
+    for (; i < n; i += L) look(i, 0);
+    GC_UNROLL
+    for (int e = 1; e < wide; e++) {
+      largest[0] = max(largest[0], largest[e]);
+      poison[0] = poison[0] + poison[e];
     }
-    double m = 0;
-    bool bad = false;
-    for (int l = 0; l < L; l++) {
-      m = largest[l] > m ? static_cast<double>(largest[l]) : m;
-      bad = bad || poison[l] != poison[l];
-    }
-    return bad ? __builtin_inf() : m;
+    const V bad = broadcast<V>(static_cast<T>(__builtin_inf()));
+    V all = poison[0] == poison[0] ? largest[0] : bad;
+    for (int half = L / 2; half > 0; half /= 2) all = max(all, swap_lanes(all, half));
+    return static_cast<double>(all[0]);
   }
 
   static void scatter_add(T* table, int64_t table_stride, const int64_t* tokens,

@@ -45,10 +45,27 @@ struct Loss {
 
   // z [n] becomes the gradient of weight * sum (z - y)^2 * factor; returns weight * the sum.
   static double squared_error(T* z, const T* y, int64_t n, double weight, double factor) noexcept {
-    double sum = 0;
+    using D = Lanes<double>;
+    constexpr int LD = lane_count<double>, wide = 4;  // as many sums as hide an addition's latency
+    using Some = typename LanesOf<T, LD>::type;
     const double slope = 2 * weight * factor;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t o = 0; o < n; o++) {
+    D sums[wide] = {};
+    int64_t o = 0;
+    for (; o + wide * LD <= n; o += wide * LD) GC_UNROLL
+    for (int e = 0; e < wide; e++) {
+      Some a, b;
+      __builtin_memcpy(&a, z + o + e * LD, sizeof a);
+      __builtin_memcpy(&b, y + o + e * LD, sizeof b);
+      const D difference = __builtin_convertvector(a, D) - __builtin_convertvector(b, D);
+      sums[e] = fma(difference, difference, sums[e]);
+      const Some slopes = __builtin_convertvector(difference * broadcast<D>(slope), Some);
+      __builtin_memcpy(z + o + e * LD, &slopes, sizeof slopes);
+    }
+    const D all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    double sum = 0;
+    GC_UNROLL
+    for (int l = 0; l < LD; l++) sum += all[l];
+    for (; o < n; o++) {
       const double difference = static_cast<double>(z[o]) - static_cast<double>(y[o]);
       sum += difference * difference;
       z[o] = static_cast<T>(slope * difference);

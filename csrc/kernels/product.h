@@ -37,4 +37,32 @@ GC_INLINE void multiply(V (&acc)[NB][NV], const T* w, int64_t w_step, const T* c
   }
 }
 
+// The same for one row in S chains of every S-th k, so that few vectors wait less for their own
+// sums: part 0 starts from acc, the others from 0; added in pairs.
+template <class V, int S, int NV, class T, class At>
+GC_INLINE void multiply_split(V (&acc)[NV], const T* w, int64_t w_step, const T* x, int64_t K,
+                              At at) {
+  V part[S][NV] = {};
+  GC_UNROLL
+  for (int i = 0; i < NV; i++) part[0][i] = acc[i];
+  auto add = [&](int64_t k, int c) GC_LAMBDA {
+    const V held = broadcast<V>(x[k]);
+    GC_UNROLL
+    for (int i = 0; i < NV; i++)
+      part[c][i] = fma(load<V>(w + k * w_step + at(i)), held, part[c][i]);
+  };
+  int64_t k = 0;
+  for (; k + S <= K; k += S) GC_UNROLL
+  for (int c = 0; c < S; c++) add(k + c, c);
+  GC_UNROLL
+  for (int c = 0; c < S - 1; c++)
+    if (k + c < K) add(k + c, c);
+  GC_UNROLL
+  for (int d = 1; d < S; d *= 2) GC_UNROLL
+  for (int c = 0; c < S; c += 2 * d) GC_UNROLL
+  for (int i = 0; i < NV; i++) part[c][i] = part[c][i] + part[c + d][i];
+  GC_UNROLL
+  for (int i = 0; i < NV; i++) acc[i] = part[0][i];
+}
+
 }  // namespace gradcore::GRADCORE_ISA

@@ -68,6 +68,8 @@ struct Recurrent {
   // of four rows spill.
   static constexpr int rows_forward = vector_registers == 32 ? 4 : G == 4 ? 2 : 4;
   static constexpr int rows_backward = 4;
+  // Blocks per tile: a cell with one gate has too few chains in one block.
+  static constexpr int blocks_forward = G > 1 ? 1 : vector_registers == 32 ? 4 : 2;
   static constexpr int blocks_backward = vector_registers == 32 ? 4 : 2;
   // One row alone: enough chains side by side to hide the latency of the fma.
   static constexpr int blocks_single = M == 1 ? (G >= 4   ? 2
@@ -76,6 +78,10 @@ struct Recurrent {
                                               : (G >= 4   ? 1
                                                  : G >= 2 ? 2
                                                           : 4);
+
+  // A batch of one sequence, a narrow layer and a cell with one gate: so few chains that each is
+  // split.
+  static constexpr int split = G == 1 && vector_registers == 32 ? 4 : 1, split_blocks = 4;
 
   static GC_INLINE bool active(const View& v, int64_t t, int64_t b) {
     return (!v.lengths || t < v.lengths[b]) && (!v.begins || t >= v.begins[b]);
@@ -181,7 +187,7 @@ struct Recurrent {
 
   // Product and cell of NB rows from b, JJ unit blocks from j. cleared: the rows' states count as
   // zero (NB == 1).
-  template <int NB, int JJ>
+  template <int NB, int JJ, int S = 1>
   static GC_INLINE void tile_forward(const View& v, int64_t i, int j, int64_t b, bool cleared) {
     constexpr int MM = NB == 1 ? (M < 2 ? M : 2) : 1, NV = JJ * G * MM, NT = NB * JJ * MM,
                   N = pack_width(NT);
@@ -198,9 +204,13 @@ struct Recurrent {
         const T* x[NB];
         GC_UNROLL
         for (int q = 0; q < NB; q++) x[q] = v.r + (i * v.B + b + q) * Hp;
-        multiply<V, NB, NV, T>(
-            acc, v.w_forward + j * block + m * L, G * UB, x, v.H,
-            [&](int e) GC_LAMBDA { return e / (G * MM) * block + e / MM % G * UB + e % MM * L; });
+        const T* weights = v.w_forward + j * block + m * L;
+        auto at = [&](int e)
+                      GC_LAMBDA { return e / (G * MM) * block + e / MM % G * UB + e % MM * L; };
+        if constexpr (S > 1)
+          multiply_split<V, S, NV, T>(acc[0], weights, G * UB, x[0], v.H, at);
+        else
+          multiply<V, NB, NV, T>(acc, weights, G * UB, x, v.H, at);
       }
       GC_UNROLL
       for (int n0 = 0; n0 < NT; n0 += N)
@@ -222,16 +232,33 @@ struct Recurrent {
   static __attribute__((noinline)) void tiles_forward(const View& v, int64_t i, const Share& w,
                                                       int64_t b0, int64_t b1) {
     const bool down = i & 1;  // alternate the direction: the weights read last are still in cache
-    for (int n = w.j0; n < w.j1; n++) {
-      const int j = down ? w.j0 + w.j1 - 1 - n : n;
+    constexpr int JJ = blocks_forward;
+    const int whole = JJ > 1 ? (w.j1 - w.j0) / JJ * JJ : 0;
+    for (int n = 0; n < whole; n += JJ) {
+      const int j = w.j0 + (down ? whole - JJ - n : n);
+      for (int64_t b = b0; b < b1; b += NB) tile_forward<NB, JJ>(v, i, j, b, false);
+    }
+    for (int n = w.j0 + whole; n < w.j1; n++) {
+      const int j = down ? w.j0 + whole + w.j1 - 1 - n : n;
       for (int64_t b = b0; b < b1; b += NB) tile_forward<NB, 1>(v, i, j, b, false);
     }
   }
   static __attribute__((noinline)) void row_forward(const View& v, int64_t i, const Share& w,
                                                     int64_t b, bool cleared) {
     int j = w.j0;
+    if constexpr (split > 1)
+      if (v.B == 1 && v.nb <= split_blocks) {
+        for (; j + 4 <= w.j1; j += 4) tile_forward<1, 4, split>(v, i, j, b, cleared);
+        for (; j + 2 <= w.j1; j += 2) tile_forward<1, 2, split>(v, i, j, b, cleared);
+        for (; j < w.j1; j++) tile_forward<1, 1, split>(v, i, j, b, cleared);
+        return;
+      }
     for (; j + blocks_single <= w.j1; j += blocks_single)
       tile_forward<1, blocks_single>(v, i, j, b, cleared);
+    if constexpr (blocks_single > 4)
+      for (; j + 4 <= w.j1; j += 4) tile_forward<1, 4>(v, i, j, b, cleared);
+    if constexpr (blocks_single > 2)
+      for (; j + 2 <= w.j1; j += 2) tile_forward<1, 2>(v, i, j, b, cleared);
     for (; j < w.j1; j++) tile_forward<1, 1>(v, i, j, b, cleared);
   }
   // A sequence that rests: the state is held. Before its first step, what its skip connection will
@@ -511,6 +538,8 @@ struct Recurrent {
     constexpr int JJ = G >= 3 ? 2 : 8;
     int j = w.j0;
     row_backward_tiles<JJ>(v, i, j, w.j1, b, next);
+    if constexpr (JJ > 4) row_backward_tiles<4>(v, i, j, w.j1, b, next);
+    if constexpr (JJ > 2) row_backward_tiles<2>(v, i, j, w.j1, b, next);
     row_backward_tiles<1>(v, i, j, w.j1, b, next);
   }
   template <int NB>

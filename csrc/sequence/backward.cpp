@@ -411,9 +411,19 @@ void Job<T>::write_dx(const Me& m, int64_t first, int64_t n, const T* dx) {
     const T* from = dx + i * B_ * layer.Ip;
     T* to = static_cast<T*>(call_.dx) + time(first + i) * B_ * layer.I;
     int32_t& kept = call_.dx_exponent[time(first + i)];
+    const bool adds = link_.joins && kept != no_exponent;
+    if (!adds && !link_.marks_zeros && m.trace_out[i] == 0) {  // ordinary: as they are
+      if (layer.I == layer.Ip)
+        std::memcpy(to, from, static_cast<size_t>(B_ * layer.I) * sizeof(T));
+      else
+        for (int64_t b = 0; b < B_; b++)
+          std::memcpy(to + b * layer.I, from + b * layer.Ip,
+                      static_cast<size_t>(layer.I) * sizeof(T));
+      kept = 0;
+      continue;
+    }
     const double largest = k_.max_abs(from, B_ * layer.Ip);
     const bool zero = largest == 0 && link_.marks_zeros;
-    const bool adds = link_.joins && kept != no_exponent;
     if (adds && zero) continue;
     const int32_t exponent = zero ? 0 : m.trace_out[i];
     const bool folds = std::abs(static_cast<int64_t>(exponent_of(largest)) + exponent) <

@@ -1,14 +1,20 @@
 // How many threads a call uses, and where its arrays lie in the arena. The same code counts bytes
 // and places arrays.
+#include "base/limits.h"
 #include "sequence/job.h"
 
 namespace gradcore {
 
 // Cost model. A step is one barrier (100 ns or more with its imbalance) when threads own units;
-// below 2 * 16,384 flops per step one core does the whole step in that time. Threads own units
-// where every thread gets as many blocks as any other, or enough of them; else sequences.
+// below 2 * 16,384 flops per step one core does the whole step in that time.
+//
+// Threads own sequences, and meet once per chunk, where each gets whole tiles of rows and its cache
+// feeds them: every tile of 4 rows reads all weights, a block of them at a time for all its tiles,
+// so that half of the second-level cache holds what a tile needs. Else they own units where every
+// thread gets as many blocks as any other, or enough of them. Decision 10 has the measurements.
 template <class T>
 void Job<T>::choose_team() {
+  constexpr int64_t tile_rows = 4;
   int wanted = call_.threads > 0 ? call_.threads : default_threads();
   wanted = wanted > max_team ? max_team : wanted;
   int64_t flops = 0, most_blocks = 0;
@@ -24,9 +30,14 @@ void Job<T>::choose_team() {
   }
   threads_ = wanted;
   for (int64_t l = 0; l < L_; l++) {
-    const int64_t nb = net_.layers[static_cast<size_t>(l)].nb;
+    const Layer& layer = net_.layers[static_cast<size_t>(l)];
+    const int64_t nb = layer.nb, tiles = B_ / (tile_rows * threads_),
+                  weights = layer.gates * layer.H * layer.Hp * static_cast<int64_t>(sizeof(T));
+    // With several tiles of ragged sequences, the thread that has the shorter ones would wait.
+    const bool whole_tiles = (call_.lengths ? tiles == 1 : tiles > 0) &&
+                             B_ % (tile_rows * threads_) == 0 && weights / tiles <= l2_bytes() / 2;
     const bool even = nb >= threads_ && (nb % threads_ == 0 || nb >= 4 * threads_);
-    by_units_[l] = even || B_ < threads_;
+    by_units_[l] = !whole_tiles && (even || B_ < threads_);
   }
 }
 

@@ -101,6 +101,22 @@ GC_INLINE Lanes<double> fma(Lanes<double> a, Lanes<double> b, Lanes<double> c) {
 #endif
 
 // As the SSE instructions: b where a is NaN. Operands that must keep a NaN go second.
+#if defined(__AVX512F__)
+// GCC 12 makes a comparison and a masked move of the selection below. With a mask of ones: it warns
+// that the plain ones read their undefined pass-through.
+GC_INLINE Lanes<float> max(Lanes<float> a, Lanes<float> b) {
+  return _mm512_maskz_max_ps(0xffff, a, b);
+}
+GC_INLINE Lanes<float> min(Lanes<float> a, Lanes<float> b) {
+  return _mm512_maskz_min_ps(0xffff, a, b);
+}
+GC_INLINE Lanes<double> max(Lanes<double> a, Lanes<double> b) {
+  return _mm512_maskz_max_pd(0xff, a, b);
+}
+GC_INLINE Lanes<double> min(Lanes<double> a, Lanes<double> b) {
+  return _mm512_maskz_min_pd(0xff, a, b);
+}
+#else
 template <class V>
 GC_INLINE auto max(V a, V b) -> IfLanes<V> {
   return a > b ? a : b;
@@ -109,6 +125,7 @@ template <class V>
 GC_INLINE auto min(V a, V b) -> IfLanes<V> {
   return a < b ? a : b;
 }
+#endif
 template <class V>
 GC_INLINE auto abs(V a) -> IfLanes<V> {
   using I = typename LaneTraits<V>::Integer;
@@ -120,6 +137,16 @@ GC_INLINE auto abs(V a) -> IfLanes<V> {
 template <class V>
 GC_INLINE auto where_positive(V a, V b) -> IfLanes<V> {
   return a > V{} ? b : V{};
+}
+
+// Lane i gets lane i ^ distance.
+template <class V>
+GC_INLINE IfLanes<V> swap_lanes(V a, int distance) {
+  using I = typename LaneTraits<V>::Integer;
+  I from{};
+  GC_UNROLL
+  for (int i = 0; i < lane_count<ScalarOf<V>>; i++) from[i] = i ^ distance;
+  return __builtin_shuffle(a, from);
 }
 
 // One scalar in every lane, whatever the number type (lanes, packs, duals).
