@@ -281,11 +281,21 @@ struct Recurrent {
   }
   static __attribute__((noinline)) void rows_special(const View& v, int64_t i, const Share& w,
                                                      int64_t b0, int64_t b1) {
+    // A whole tile costs less than two rows one by one: those that rest go along and are put back.
+    int there = 0;
+    bool together = b1 - b0 == rows_forward;
+    for (int64_t b = b0; b < b1; b++)
+      if (active(v, v.first + i, b)) {
+        there++;
+        together = together && !resets(v, v.first + i, b);
+      }
+    together = together && there > 1;
+    if (together) tiles_forward<rows_forward>(v, i, w, b0, b1);
     for (int64_t b = b0; b < b1; b++) {
-      if (active(v, v.first + i, b))
-        row_forward(v, i, w, b, resets(v, v.first + i, b));
-      else
+      if (!active(v, v.first + i, b))
         hold(v, i, w, b);
+      else if (!together)
+        row_forward(v, i, w, b, resets(v, v.first + i, b));
     }
   }
 
