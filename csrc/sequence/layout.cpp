@@ -11,7 +11,7 @@ namespace gradcore {
 // Threads own sequences, and meet once per chunk, where each gets whole tiles of rows and its cache
 // feeds them: every tile of 4 rows reads all weights, a block of them at a time for all its tiles,
 // so that half of the second-level cache holds what a tile needs. Else they own units where every
-// thread gets as many blocks as any other, or enough of them. Decision 10 has the measurements.
+// thread gets as many blocks as any other, or enough of them. Decision 9 has the measurements.
 template <class T>
 void Job<T>::choose_team() {
   constexpr int64_t tile_rows = 4;
