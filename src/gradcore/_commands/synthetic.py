@@ -222,6 +222,8 @@ def _train(name: str, options: dict[str, Any]) -> None:
                 fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
             say("no picture without matplotlib. For one, run: pip install 'gradcore[plot]'")
         print(report.heading(job), flush=True)
+        if not options["quiet"]:
+            print(report.columns(job), flush=True)
 
         def tell(point: jobs.Point) -> None:
             if not options["quiet"]:

@@ -14,7 +14,7 @@ from gradcore.tasks.synthetic.task import OVERFLOW
 
 
 def heading(job: Job) -> str:
-    """The task, what guessing reaches, and the columns of the curve."""
+    """The task and what guessing reaches."""
     task, recipe, baseline = job.task, job.recipe, job.task.baseline
     return "\n".join(
         [
@@ -23,10 +23,14 @@ def heading(job: Job) -> str:
             f"baseline: {baseline.formula} = {baseline.loss:.4g}"
             + (f", {task.score_name} {baseline.score:.4g}" if task.maximise else ""),
             f"solved at {task.criterion}",
-            "",
-            f"{'update':>8} {'trained at T':>13} {'loss':>10} {task.score_name:>10} {'seconds':>9}",
         ]
     )
+
+
+def columns(job: Job) -> str:
+    """Names of what line() tells."""
+    score = job.task.score_name
+    return f"\n{'update':>8} {'trained at T':>13} {'loss':>10} {score:>10} {'seconds':>9}"
 
 
 def line(job: Job, point: Point) -> str:
