@@ -8,6 +8,7 @@ import pytest
 import gradcore as gd
 from gradcore import _core
 from gradcore._net import core_net
+from gradcore._schedule import OP
 
 NET = core_net(gd.Stack(gd.RNN(2, 3), gd.Linear(3, 4)), np.dtype(np.float32))
 
@@ -62,9 +63,8 @@ def test_only_arrays_are_bound():
 def test_placeholders_are_counted_but_not_run():
     prepared = call()
     prepared.expect(["params", "x", "outputs"])
-    prepared.plan(
-        [(_core.OP_EMIT, _core.FROM_START, _core.TO_NOWHERE, 0, 0, 5)], segment_steps=5, slots=0
-    )
+    ops = np.array([(_core.OP_EMIT, _core.FROM_START, _core.TO_NOWHERE, 0, 0, 5)], OP)
+    prepared.plan(ops, segment_steps=5, slots=0)
     assert prepared.bytes() > 0
     with pytest.raises(gd.InternalError, match="placeholders"):
         prepared.run()
@@ -89,9 +89,15 @@ def test_placeholders_are_counted_but_not_run():
 def test_impossible_plans(op, message):
     prepared = call()
     prepared.expect(["params", "x", "outputs"])
-    prepared.plan([op], segment_steps=5, slots=0)
+    prepared.plan(np.array([op], OP), segment_steps=5, slots=0)
     with pytest.raises(gd.ArgumentError, match=message):
         prepared.bytes()
+
+
+@pytest.mark.parametrize("ops", [np.zeros(3, np.int64), np.zeros(6, OP)[::2]])
+def test_operations_of_another_layout(ops):
+    with pytest.raises(gd.InternalError, match="must be a contiguous array of gc_op"):
+        call().plan(ops, segment_steps=5, slots=0)
 
 
 def test_wrong_names():

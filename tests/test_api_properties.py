@@ -62,7 +62,7 @@ def test_every_budget_from_the_smallest_on_is_kept(net, steps, batch, part, leng
     budget = int(smallest + part * (full - smallest))
     plan = gd.plan(net, steps, batch, memory=budget, **options)
     assert plan.bytes <= budget
-    assert plan.recomputed_steps < steps
+    assert plan.recomputed_steps < steps * max(1, plan.levels)
     with pytest.raises(gd.MemoryBudgetError):
         gd.plan(net, steps, batch, memory=smallest - 1, **options)
 

@@ -22,17 +22,22 @@ void Pipeline<T>::divide_plan() {
   if (call_.n_ops < 1 || !call_.ops) fail(GC_INVALID, "a plan needs at least one operation.");
   const auto n = static_cast<int32_t>(parts_.size());
   ops_.resize(parts_.size());
+  n_ops_.assign(parts_.size(), 0);
   for (int64_t i = 0; i < call_.n_ops; i++) {
     const gc_op& op = call_.ops[i];
     if (op.part < 0 || op.part >= n)
       fail(GC_INVALID, "operation %" PRId64 ": the net has parts 0..%d; got %d.", i, n - 1,
            op.part);
-    ops_[static_cast<size_t>(op.part)].push_back(op);
+    n_ops_[static_cast<size_t>(op.part)]++;
     trains_ = trains_ || op.kind == GC_OP_BACKWARD;
     progress_.total += op.t1 - op.t0;
   }
-  for (const auto& ops : ops_)
-    if (ops.empty()) fail(GC_INVALID, "every part of the net needs operations in the plan.");
+  for (const int64_t count : n_ops_)
+    if (!count) fail(GC_INVALID, "every part of the net needs operations in the plan.");
+  if (n == 1) return;
+  for (size_t p = 0; p < parts_.size(); p++) ops_[p].reserve(static_cast<size_t>(n_ops_[p]));
+  for (int64_t i = 0; i < call_.n_ops; i++)
+    ops_[static_cast<size_t>(call_.ops[i].part)].push_back(call_.ops[i]);
 }
 
 template <class T>
@@ -58,8 +63,8 @@ void Pipeline<T>::make_jobs() {
   for (size_t p = 0; p < parts_.size(); p++) {
     const Part& part = parts_[p];
     gc_call& call = calls_[p];
-    call.ops = ops_[p].data();
-    call.n_ops = static_cast<int64_t>(ops_[p].size());
+    call.ops = parts_.size() == 1 ? call_.ops : ops_[p].data();
+    call.n_ops = n_ops_[p];
     if (!part.last) {
       call.loss = GC_LOSS_NONE;
       call.target = call.weight = call.class_weight = nullptr;
@@ -90,8 +95,11 @@ int64_t Pipeline<T>::bytes() {
     all += own;
     most = std::max(most, own);
   }
+  // The plan of a long sequence is a large array too: the caller's, and the parts' own.
+  const int64_t plan = call_.n_ops * static_cast<int64_t>(sizeof(gc_op)),
+                plans = parts_.size() == 1 ? plan : 2 * plan;
   // Without backward a part is done before the next begins.
-  return static_cast<int64_t>(count.used()) + (trains_ ? all : most);
+  return static_cast<int64_t>(count.used()) + plans + (trains_ ? all : most);
 }
 
 template <class T>
@@ -110,8 +118,7 @@ void Pipeline<T>::run() {
     lay_out(carver);
     make_jobs();
   }
-  std::vector<size_t> left;
-  for (const auto& ops : ops_) left.push_back(ops.size());
+  std::vector<int64_t> left = n_ops_;
   for (int64_t i = 0; i < call_.n_ops;) {
     const int32_t part = call_.ops[i].part;
     int64_t n = 1;
@@ -130,7 +137,7 @@ void Pipeline<T>::run() {
       call_.loss_value = jobs_[p]->loss();
       call_.loss_weight = calls_[p].loss_weight;
     }
-    left[p] -= static_cast<size_t>(n);
+    left[p] -= n;
     if (!left[p] && !trains_) jobs_[p]->release();
     i += n;
   }

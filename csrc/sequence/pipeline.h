@@ -17,7 +17,7 @@ class Pipeline {
  public:
   // Throws Error(GC_INVALID).
   Pipeline(const Network& net, gc_call& call);
-  // Bytes of all arenas that are there at the same time.
+  // Bytes of all arenas that are there at the same time, and of the plan.
   int64_t bytes();
   // Executes the plan; throws Error.
   void run();
@@ -36,7 +36,8 @@ class Pipeline {
 
   gc_call& call_;
   std::vector<Part> parts_;
-  std::vector<std::vector<gc_op>> ops_;  // by part
+  std::vector<std::vector<gc_op>> ops_;  // by part; empty where there is one, which has the call's
+  std::vector<int64_t> n_ops_;           // by part
   std::vector<Meeting> meetings_;        // by part
   std::vector<gc_call> calls_;           // by part
   std::vector<std::unique_ptr<Job<T>>> jobs_;

@@ -176,14 +176,13 @@ class Call {
     call_.step = step;
   }
 
-  void plan(const std::vector<std::array<int64_t, 6>>& ops, int64_t segment_steps, int64_t slots) {
-    ops_.clear();
-    for (const auto& [kind, from, to, part, t0, t1] : ops) {
-      ops_.push_back({static_cast<int32_t>(kind), static_cast<int32_t>(from),
-                      static_cast<int32_t>(to), static_cast<int32_t>(part), t0, t1});
-    }
-    call_.ops = ops_.data();
-    call_.n_ops = static_cast<int64_t>(ops_.size());
+  // Kept rather than copied: the plan of 10^8 steps has millions of operations.
+  void plan(const py::array& ops, int64_t segment_steps, int64_t slots) {
+    if (!ops.dtype().equal(py::dtype::of<gc_op>()) || !(ops.flags() & py::array::c_style))
+      raise_error("InternalError", "the operations must be a contiguous array of gc_op.");
+    ops_ = ops;
+    call_.ops = static_cast<const gc_op*>(ops.data());
+    call_.n_ops = ops.size();
     call_.segment_steps = segment_steps;
     call_.n_slots = slots;
   }
@@ -268,7 +267,7 @@ class Call {
 
   const Net& net_;
   gc_call call_{};
-  std::vector<gc_op> ops_;
+  py::array ops_;
   std::map<std::string, py::array> kept_;
   py::object loss_function_ = py::none(), progress_ = py::none();
   std::exception_ptr raised_;
@@ -291,6 +290,7 @@ void register_constants(py::module_& module) {
 }  // namespace
 
 void register_run(py::module_& module) {
+  PYBIND11_NUMPY_DTYPE(gc_op, kind, from_slot, to_slot, part, t0, t1);
   register_constants(module);
   py::class_<Report>(module, "Report", "What a run says about itself.")
       .def_readonly("loss", &Report::loss)
@@ -312,7 +312,7 @@ void register_run(py::module_& module) {
            py::arg("progress") = py::none())
       .def("mode", &Call::mode, py::arg("train"), py::kw_only(), py::arg("seed") = 0,
            py::arg("step") = 0)
-      .def("plan", &Call::plan, py::arg("ops"), py::kw_only(), py::arg("segment_steps"),
+      .def("plan", &Call::plan, py::arg("ops").noconvert(), py::kw_only(), py::arg("segment_steps"),
            py::arg("slots"))
       .def("bytes", &Call::bytes)
       .def("run", &Call::run);

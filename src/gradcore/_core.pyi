@@ -152,11 +152,7 @@ class Call:
     ) -> None: ...
     def plan(
         self,
-        ops: collections.abc.Sequence[
-            typing.Annotated[
-                collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(6)"
-            ]
-        ],
+        ops: numpy.ndarray,
         *,
         segment_steps: typing.SupportsInt | typing.SupportsIndex,
         slots: typing.SupportsInt | typing.SupportsIndex,

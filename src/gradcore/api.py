@@ -246,7 +246,7 @@ def _execute(
         scaling=settings.scaling,
         progress=progress,
     )
-    call.plan(made.ops, segment_steps=made.segment_steps, slots=made.slots)
+    call.plan(made.schedule.ops(), segment_steps=made.segment_steps, slots=made.slots)
     return call.run(), made
 
 

@@ -1,19 +1,19 @@
 """Plans of a pass: which steps run, are kept and are recomputed, within a memory budget.
 
-One level of checkpoints: the state is kept at segment borders, and a segment's tape is made again
-when backward reaches it. Segments are whole blocks of the core, so every plan gives the same bits.
-Where a layer reads both ways, each direction is such a pass of its own, and the outputs between
-layers and their gradients are whole arrays.
+The state is kept at segment borders, and a segment's tape is made again when backward reaches it.
+Where even that is too much, segments are gathered in groups: states are kept at the starts of
+groups, and those inside a group are made again too. Segments are whole blocks of the core, so every
+plan gives the same bits. Where a layer reads both ways, each direction is such a pass of its own,
+and the outputs between layers and their gradients are whole arrays.
 Reference: Griewank and Walther 2000; Gruslys et al. 2016, sec. 3.
 """
 
 from __future__ import annotations
 
-import heapq
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from . import _core, _validate
 from ._checks import flag, float_dtype, positive_int
 from ._memory import budget_bytes, format_bytes
 from ._net import core_net
-from ._schedule import Op, forward_ops, gradient_ops, ranges, slots
+from ._schedule import OP, OP_BYTES, Op, OpKind, Schedule, fewest_slots, listed
 from .errors import ArgumentError, DTypeError, InternalError, MemoryBudgetError
 from .layers import Stack
 from .loss import CrossEntropy, Loss, LossFunction, resolve
@@ -49,9 +49,11 @@ WORTHWHILE_PART = 1 / 8
 class Plan:
     """What a call will do.
 
-    bytes: what gradcore will hold during the call. segment_steps: the longest segment.
-    recomputed_steps: how many of the steps run forward twice. budget: bytes allowed, or
-    None without a limit. slots: states kept at segment borders.
+    bytes: what gradcore will hold during the call, the list of operations included. segment_steps:
+    the longest segment. levels: 0 where the whole tape is kept, 1 where it is made again segment by
+    segment, 2 where the states between segments are made again too. recomputed_steps: how many
+    steps run forward again; one that runs three times in all counts twice. budget: bytes allowed,
+    or None without a limit. slots: states kept at segment borders.
     """
 
     steps: int
@@ -61,8 +63,14 @@ class Plan:
     segment_steps: int
     segments: int
     slots: int
+    levels: int
     recomputed_steps: int
-    ops: tuple[Op, ...] = field(repr=False)
+    schedule: Schedule = field(repr=False)
+
+    @property
+    def ops(self) -> list[Op]:
+        """The operations one by one, made when asked for: 10^8 steps may have millions."""
+        return listed(self.schedule)
 
 
 @dataclass(frozen=True)
@@ -151,24 +159,23 @@ def make_plan(work: Workload, budget: int | None) -> Plan:
 
     Raises MemoryBudgetError if not even the smallest plan fits.
     """
-    predict = _predictor(work)
-    blocks = -(-work.steps // _core.block_steps())
+    predict = Predictor(work)
     choose = _choose_gradient if work.backward else _choose_forward
-    size = choose(work, predict, blocks, budget)
-    needed = predict(size)
+    schedule = choose(predict, budget)
+    needed = predict(schedule)
     if budget is not None and needed > budget:
         raise MemoryBudgetError(_too_small(work, budget, needed), needed)
-    segments = ranges(work.steps, size)
     return Plan(
         steps=work.steps,
         batch=work.batch,
         bytes=needed,
         budget=budget,
-        segment_steps=max(t1 - t0 for t0, t1 in segments),
-        segments=len(segments),
-        slots=slots(work.steps, size) if work.backward else 0,
-        recomputed_steps=segments[-1][0] if work.backward else 0,
-        ops=_ops(work, size),
+        segment_steps=schedule.segment_steps,
+        segments=schedule.segments,
+        slots=schedule.slots,
+        levels=schedule.levels,
+        recomputed_steps=schedule.recomputed_steps,
+        schedule=schedule,
     )
 
 
@@ -178,31 +185,62 @@ def copied_bytes(arrays: dict[str, NDArray[Any] | None], given: Sequence[object]
     return sum(array.nbytes for array in own if not any(array is item for item in given))
 
 
-def _predictor(work: Workload) -> Callable[..., int]:
-    """The bytes that a pass in segments of so many blocks takes, with more slots than it needs."""
-    net = core_net(work.net, work.dtype)
-    call = _core.Call(net, steps=work.steps, batch=work.batch)
-    call.loss(work.loss, last=work.last, function=_no_loss if work.loss == "callback" else None)
-    call.mode(work.train)
-    call.expect(sorted(work.arrays), work.token_bytes)
-    call.execution(threads=work.threads)
-    # A loss function is handed a copy of its segment's outputs.
-    handed = work.batch * net.n_outputs * work.dtype.itemsize if work.loss == "callback" else 0
+class Predictor:
+    """The bytes that a call takes, by schedule.
 
-    @cache
-    def predict(size: int, more_slots: int = 0) -> int:
-        ops = _ops(work, size)
-        longest = max(op.t1 - op.t0 for op in ops)
-        kept = slots(work.steps, size) if work.backward else 0
-        call.plan(ops, segment_steps=longest, slots=kept + more_slots)
-        return call.bytes() + longest * handed + work.copies
+    They depend on the length of segments, on the slots and on the number of operations, not on what
+    the operations are; so the core is asked with a list of two per part.
+    """
 
-    return predict
+    def __init__(self, work: Workload) -> None:
+        net = core_net(work.net, work.dtype)
+        self.work, self.parts = work, net.n_parts
+        self.blocks = -(-work.steps // _core.block_steps())
+        self._call = _core.Call(net, steps=work.steps, batch=work.batch)
+        callback = work.loss == "callback"
+        self._call.loss(work.loss, last=work.last, function=_no_loss if callback else None)
+        self._call.mode(work.train)
+        self._call.expect(sorted(work.arrays), work.token_bytes)
+        self._call.execution(threads=work.threads)
+        # A loss function is handed a copy of its segment's outputs.
+        self._handed = work.batch * net.n_outputs * work.dtype.itemsize if callback else 0
+        # The core makes a list of its own for each part where there are several.
+        self.op_bytes = OP_BYTES * (1 if self.parts == 1 else 2)
+        self._held: dict[tuple[int, int], int] = {}
 
+    def __call__(self, schedule: Schedule) -> int:
+        held = self.held(schedule.segment_steps, schedule.slots)
+        return held + self.op_bytes * schedule.n_ops
 
-def _ops(work: Workload, size: int) -> tuple[Op, ...]:
-    make = gradient_ops if work.backward else forward_ops
-    return make(work.steps, size, core_net(work.net, work.dtype).n_parts)
+    def held(self, segment_steps: int, slots: int) -> int:
+        """All but the operations."""
+        key = (segment_steps, slots)
+        if key not in self._held:
+            self._held[key] = self._ask(segment_steps, slots)
+        return self._held[key]
+
+    def schedule(self, blocks: int, slots: int | None = None) -> Schedule:
+        """Segments of so many blocks; slots: by default those of one level."""
+        backward = self.work.backward
+        if slots is None:
+            slots = max(0, -(-self.blocks // blocks) - 2) if backward else 0
+        return Schedule(self.work.steps, blocks, slots, self.parts, backward)
+
+    def _ask(self, segment_steps: int, slots: int) -> int:
+        parts = range(self.parts)
+        if self.work.backward:
+            kinds = [(OpKind.TAPE, part) for part in parts]
+            for part in reversed(parts):
+                kinds += [(OpKind.TAPE, part), (OpKind.BACKWARD, part)]
+        else:
+            kinds = [(OpKind.EMIT, part) for part in parts]
+        end = min(_core.block_steps(), self.work.steps)
+        ops = np.array(
+            [(kind, _core.FROM_START, _core.TO_NOWHERE, part, 0, end) for kind, part in kinds], OP
+        )
+        self._call.plan(ops, segment_steps=segment_steps, slots=slots)
+        held = self._call.bytes() - self.op_bytes * len(ops)
+        return held + segment_steps * self._handed + self.work.copies
 
 
 def _no_loss(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[Any]]:
@@ -210,51 +248,117 @@ def _no_loss(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[An
     raise InternalError("a plan was run instead of a call.")
 
 
-def _choose_forward(
-    work: Workload, predict: Callable[..., int], blocks: int, budget: int | None
-) -> int:
-    """The longest useful segment that fits, in blocks."""
-    size = min(blocks, FORWARD_BLOCKS)
-    while budget is not None and size > 1 and predict(size) > budget:
+def _choose_forward(predict: Predictor, budget: int | None) -> Schedule:
+    """The longest useful segment that fits."""
+    size = min(predict.blocks, FORWARD_BLOCKS)
+    while budget is not None and size > 1 and predict(predict.schedule(size)) > budget:
         size -= 1
-    return size
+    return predict.schedule(size)
 
 
-def _choose_gradient(
-    work: Workload, predict: Callable[..., int], blocks: int, budget: int | None
-) -> int:
+def _choose_gradient(predict: Predictor, budget: int | None) -> Schedule:
     """One segment if it fits. Otherwise recomputing costs 10-30 % of the time, less the part of the
     steps that the last segment covers: where the budget lets it cover a fair part, the longest that
-    fits; elsewhere memory buys nothing, and the smallest plan it is.
+    fits; elsewhere memory buys nothing, and the smallest plan it is. A second level costs as much
+    again, and is for budgets that one cannot meet.
     """
-    if budget is None or predict(blocks) <= budget:
-        return blocks
-    smallest = min(_lean_sizes(work, predict, blocks), key=predict)
-    if predict(smallest) > budget:
-        return smallest
-    longest = smallest + bisect_right(range(smallest + 1, blocks), budget, key=predict)
+    blocks = predict.blocks
+    whole = predict.schedule(blocks)
+    if budget is None or predict(whole) <= budget:
+        return whole
+    model = _Model(predict)
+    lean = min(model.lean_one_level(), key=predict)
+    if predict(lean) > budget:
+        return _choose_two_levels(predict, model, budget, lean)
+
+    def one_level(size: int) -> int:
+        return predict(predict.schedule(size))
+
+    smallest = lean.blocks
+    longest = smallest + bisect_right(range(smallest + 1, blocks), budget, key=one_level)
     if longest >= WORTHWHILE_PART * blocks:
-        return longest
+        return predict.schedule(longest)
     cheap = min(longest, max(smallest, CHEAP_BLOCKS))
-    return cheap if predict(cheap) <= budget else smallest
+    return predict.schedule(cheap) if one_level(cheap) <= budget else lean
 
 
-def _lean_sizes(work: Workload, predict: Callable[..., int], blocks: int) -> list[int]:
-    """Segment lengths, in blocks, among which the smallest plan is.
+def _choose_two_levels(
+    predict: Predictor, model: _Model, budget: int, one_level: Schedule
+) -> Schedule:
+    """What recomputes least within the budget, or the smallest plan of all."""
+    for schedule in model.two_levels(budget):
+        if predict(schedule) <= budget:
+            return schedule
+    return min([*model.lean_two_levels(), one_level], key=predict)
 
-    Bytes are tape*length + state*slots but for the rounding of arrays to cache lines, so the best
-    few of that model are looked at exactly.
+
+class _Model:
+    """Bytes for all segment lengths at once: tape*length + state*slots + operations.
+
+    Exact but for the rounding of arrays to cache lines, so what it finds best is looked at exactly.
     """
-    # From the core, which pads rows: a net of one unit keeps 128 bytes, and with a smaller number
-    # the tape would seem to cost nothing.
-    state = predict(1, 1) - predict(1)
-    two = min(2, blocks)
-    tape = predict(two) - predict(1) + (slots(work.steps, 1) - slots(work.steps, two)) * state
 
-    def model(size: int) -> int:
-        return tape * size + state * slots(work.steps, size)
+    def __init__(self, predict: Predictor) -> None:
+        self.predict = predict
+        block, steps = _core.block_steps(), predict.work.steps
+        one, two = min(block, steps), min(2 * block, steps)
+        # From the core, which pads rows: a net of one unit keeps 128 bytes, and with a smaller
+        # number the tape would seem to cost nothing.
+        self.floor = predict.held(one, 0)
+        self.state = predict.held(one, 1) - self.floor
+        self.tape = predict.held(two, 0) - self.floor
+        self.op = predict.op_bytes * predict.parts
+        self.sizes = np.arange(1, predict.blocks + 1)
+        self.segments = -(-predict.blocks // self.sizes)
 
-    return heapq.nsmallest(4, range(1, blocks + 1), key=model)
+    def bytes(self, slots: NDArray[np.int64], ops: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self.floor + self.tape * (self.sizes - 1) + self.state * slots + self.op * ops
+
+    def lean_one_level(self) -> Iterator[Schedule]:
+        """Plans of one level among which the smallest is."""
+        slots = np.maximum(self.segments - 2, 0)
+        for at in _smallest(self.bytes(slots, 3 * self.segments - 1), 4):
+            yield self.predict.schedule(int(self.sizes[at]))
+
+    def lean_two_levels(self) -> Iterator[Schedule]:
+        """Plans of two levels among which the smallest is, or next to it.
+
+        With K slots for N segments as groups, K*(N) falls to sqrt(2N); operations grow to 4N.
+        """
+        slots = fewest_slots(self.segments)
+        again = self.segments - 2 - slots
+        for at in _smallest(self.bytes(slots, 3 * self.segments - 1 + np.maximum(again, 0)), 8):
+            yield self.predict.schedule(int(self.sizes[at]), int(slots[at]))
+
+    def two_levels(self, budget: int) -> Iterator[Schedule]:
+        """Plans that should fit the budget, those that recompute least first.
+
+        Segments of CHEAP_BLOCKS or more come first of all.
+        """
+        none = np.zeros_like(self.sizes)
+        room = budget - self.bytes(none, 4 * self.segments)
+        fewest = fewest_slots(self.segments)
+        slots = np.minimum(room // self.state, self.segments - 2)
+        fits = np.flatnonzero((slots >= fewest) & (self.segments > 2))
+        sizes, segments, slots = self.sizes[fits], self.segments[fits], slots[fits]
+        # As in groups_of: blocks that run a second and a third time.
+        half = slots + 2.5
+        groups = np.ceil(half - np.sqrt(np.maximum(0.0, half * half - 2.0 * segments)))
+        again = segments - (slots - groups + 3) - (groups - 1)
+        blocks = (segments - 1 + np.maximum(again, 0)) * sizes
+        short = sizes < CHEAP_BLOCKS
+        for at in _smallest(blocks + short * (3.0 * self.predict.blocks), 8):
+            # A little less than the model says, where arrays are rounded up.
+            for fewer in range(3):
+                if slots[at] - fewer >= fewest[fits[at]]:
+                    yield self.predict.schedule(int(sizes[at]), int(slots[at]) - fewer)
+
+
+def _smallest(values: NDArray[Any], count: int) -> NDArray[np.intp]:
+    """Where the smallest few are, the smallest first."""
+    count = min(count, len(values))
+    best = np.argpartition(values, count - 1)[:count] if count else np.empty(0, np.intp)
+    return best[np.argsort(values[best], kind="stable")]
 
 
 def _too_small(work: Workload, budget: int, smallest: int) -> str:

@@ -127,5 +127,5 @@ class Stepper:
             **{name: buffer},
         )
         call.execution(threads=work.threads)
-        call.plan(plan.ops, segment_steps=plan.segment_steps, slots=plan.slots)
+        call.plan(plan.schedule.ops(), segment_steps=plan.segment_steps, slots=plan.slots)
         return call, buffer

@@ -222,7 +222,7 @@ typedef struct gc_call {
 
   /* what happened */
   int32_t threads_used;   /* at the end of the call */
-  int64_t arena_bytes;    /* what the call allocated or reused */
+  int64_t arena_bytes;    /* what the call allocated or reused, and the plan */
   int32_t where_layer;    /* GC_NONFINITE: the layer (0-based among recurrent layers, n_layers: head
                              and loss), */
   int64_t where_step;     /* the step, */
