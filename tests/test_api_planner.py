@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -250,37 +248,3 @@ def test_wrong_sizes(arguments, error, message):
 def test_wrong_options(options, error, message):
     with pytest.raises(error, match=message):
         gd.plan(NET, 10, 3, **options)
-
-
-RESIDENT_SET = """
-import sys, numpy as np, gradcore as gd
-
-def resident(which):
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(which))
-
-T, B = 20_000, 4
-net = gd.Stack(gd.Embedding(9, 8), gd.LSTM(8, 64), gd.Linear(64, 5))
-params = net.init()
-x, y = np.ones((T, B), np.int32), np.ones((T, B), np.int64)
-gd.value_and_grad(net, params, x[:200], y[:200], loss="cross_entropy")
-gd.release_memory()
-before = resident("VmRSS")
-result = gd.value_and_grad(net, params, x, y, loss="cross_entropy", memory=int(sys.argv[1]))
-print(resident("VmHWM") - before, result.plan.bytes)
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("budget", [10**7, 10**8])
-def test_the_resident_set_grows_by_what_was_predicted(budget):
-    done = subprocess.run(
-        [sys.executable, "-c", RESIDENT_SET, str(budget)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    grown, predicted = map(int, done.stdout.split())
-    assert predicted <= budget
-    # Python's own objects (the plan, the results) take some 100 kB; huge pages round up by 2 MB.
-    assert 0.8 * predicted - 10**6 < grown < predicted + 3 * 10**6

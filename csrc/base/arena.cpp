@@ -14,13 +14,18 @@ namespace gradcore {
 namespace {
 
 constexpr size_t huge_page = size_t{2} << 20;
-// A training loop alternates between a training and an evaluation shape, each with a region for the
-// pass and one for the optimizer.
-constexpr int max_kept = 4;
+// A net with bidirectional layers holds a region for each of its parts at the same time, and
+// several threads may each run such a net.
+constexpr int max_kept = 32;
+// Uses in a row of less than half of a region after which it is given back to the system, so that
+// one large call does not take its memory for ever; and uses of others after which one is that
+// nobody wants. A loop over lengths in buckets comes back to its longest well before.
+constexpr int max_underused = 256, max_idle = 1024;
 
 struct Region {
   void* data = nullptr;
   size_t capacity = 0;
+  int underused = 0, idle = 0;
 };
 
 size_t round_up(size_t bytes, size_t unit) noexcept { return (bytes + unit - 1) / unit * unit; }
@@ -43,7 +48,7 @@ Region map(size_t bytes) {
          "The system refused %zu bytes of memory. Give a smaller memory budget (memory=), a "
          "smaller batch or shorter sequences.",
          capacity);
-  if (!slack) return {mapped, capacity};
+  if (!slack) return {mapped, capacity, 0, 0};
   char* const start = static_cast<char*>(mapped);
   char* const data =
       reinterpret_cast<char*>(round_up(reinterpret_cast<uintptr_t>(start), huge_page));
@@ -53,7 +58,7 @@ Region map(size_t bytes) {
 #ifdef MADV_HUGEPAGE
   madvise(data, capacity, MADV_HUGEPAGE);  // a wish: refusing it is no error
 #endif
-  return {data, capacity};
+  return {data, capacity, 0, 0};
 }
 
 // Regions given back, most recent first. Never destroyed: threads may still end their calls while
@@ -65,32 +70,51 @@ class FreeList {
     return list;
   }
 
-  // The smallest region that fits without being far larger than asked for; an empty one if there is
-  // none.
+  // The smallest region that fits, however large it is: all of it has been touched, so it costs
+  // nothing. Where none fits the largest of the others makes room for the one that will be mapped
+  // and can do all that it did; so there are as many regions as are in use at the same time, and
+  // after every shape of a loop has come once, no call maps memory.
   Region take(size_t bytes) noexcept {
-    const std::lock_guard lock(mutex_);
-    int best = -1;
-    for (int i = 0; i < count_; i++) {
-      const size_t capacity = regions_[i].capacity;
-      if (capacity < bytes || capacity - bytes > bytes + (size_t{1} << 20)) continue;
-      if (best < 0 || capacity < regions_[best].capacity) best = i;
+    Region found, outgrown;
+    {
+      const std::lock_guard lock(mutex_);
+      int best = -1, largest = -1;
+      for (int i = 0; i < count_; i++) {
+        const size_t capacity = regions_[i].capacity;
+        if (capacity >= bytes && (best < 0 || capacity < regions_[best].capacity)) best = i;
+        if (largest < 0 || capacity > regions_[largest].capacity) largest = i;
+      }
+      if (best >= 0)
+        found = remove(best);
+      else if (largest >= 0)
+        outgrown = remove(largest);
     }
-    return best < 0 ? Region{} : remove(best);
+    unmap(outgrown);
+    found.underused = bytes < found.capacity / 2 ? found.underused + 1 : 0;
+    return found;
   }
 
   void give(Region region) noexcept {
 #ifdef __SANITIZE_ADDRESS__
     __asan_unpoison_memory_region(region.data, region.capacity);  // what Carver has fenced off
 #endif
-    Region oldest;
+    Region dropped[2];
     {
       const std::lock_guard lock(mutex_);
-      if (count_ == max_kept) oldest = remove(count_ - 1);
-      for (int i = count_; i > 0; i--) regions_[i] = regions_[i - 1];
-      regions_[0] = region;
-      count_++;
+      for (int i = 0; i < count_; i++) regions_[i].idle++;
+      // The last is the one that has been idle for longest.
+      if (count_ && (count_ == max_kept || regions_[count_ - 1].idle > max_idle))
+        dropped[0] = remove(count_ - 1);
+      if (region.underused > max_underused) {
+        dropped[1] = region;
+      } else {
+        for (int i = count_; i > 0; i--) regions_[i] = regions_[i - 1];
+        region.idle = 0;
+        regions_[0] = region;
+        count_++;
+      }
     }
-    unmap(oldest);
+    for (const Region& each : dropped) unmap(each);
   }
 
   void clear() noexcept {
@@ -131,9 +155,10 @@ Arena::Arena(size_t bytes) {
   if (!region.data) region = map(bytes);
   data_ = region.data;
   capacity_ = region.capacity;
+  underused_ = region.underused;
 }
 
-Arena::~Arena() { FreeList::get().give({data_, capacity_}); }
+Arena::~Arena() { FreeList::get().give({data_, capacity_, underused_, 0}); }
 
 void release_arenas() noexcept { FreeList::get().clear(); }
 

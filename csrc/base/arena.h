@@ -45,8 +45,9 @@ class Carver {
 };
 
 // A region drawn from a locked free list and given back to it. Regions of 2 MB and more ask for
-// huge pages. A kept region is reused only where it is not far larger than asked for; total kept
-// memory is bounded by the largest recent calls.
+// huge pages. A kept region is reused for anything that fits, and goes back to the system when
+// hundreds of uses in a row needed less than half of it, or none needed it; so what is kept is what
+// the largest recent calls held.
 class Arena {
  public:
   explicit Arena(size_t bytes);  // throws Error(GC_NO_MEMORY)
@@ -58,6 +59,7 @@ class Arena {
  private:
   void* data_;
   size_t capacity_;
+  int underused_;  // how often in a row less than half of it was asked for
 };
 
 void release_arenas() noexcept;

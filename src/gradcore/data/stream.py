@@ -11,6 +11,7 @@ from .._checks import float_dtype, integer, positive_int
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ._arrays import array_of, cast, is_array, not_empty
 from ._batch import Batch
+from ._maps import ReadPages
 from ._source import Source
 
 __all__ = ["Stream"]
@@ -20,8 +21,10 @@ class Stream(Source):
     """Windows over one long recording, with the state carried from one to the next: BPTT(k2; k1).
 
     x: (N, I) floats, (N,) integer tokens or (N,) floats of one feature; a memory map is read a
-    window at a time. y: one target per step, (N,) or (N, O). weight: (N,) weights of the loss
-    terms. reset: (N,) bool; True zeroes the state before the step, as where a new recording starts.
+    window at a time, and what has been read is given back (but for mode "c"), so a pass over 10^8
+    steps takes the memory of a few windows. y: one target per step, (N,) or (N, O). weight: (N,)
+    weights of the loss terms. reset: (N,) bool; True zeroes the state before the step, as where a
+    new recording starts.
     dtype: what floats are cast to in a batch; that of the parameters.
 
     The N steps are cut into batch_size lanes, contiguous pieces whose lengths differ by one step at
@@ -82,6 +85,7 @@ class Stream(Source):
         self._lengths[:more] += 1
         self._starts = np.concatenate([[0], np.cumsum(self._lengths)[:-1]])
         self.lane_steps = int(self._lengths.max())
+        self._pages = ReadPages((self._x, self._y, self._weight, self._reset))
         if not 0 <= self.burn_in < self.lane_steps:
             raise ArgumentError(
                 f"burn_in must be at least 0 and less than the steps of a lane, "
@@ -152,6 +156,7 @@ class Stream(Source):
             stop = min(t1, int(length))
             if stop > t0:
                 cut[: stop - t0, lane] = array[start + t0 : start + stop]
+                self._pages.read(array, int(start) + t0, int(start) + stop)
         return cut if array.dtype == np.bool_ and array is self._reset else cast(cut, self._dtype)
 
 
