@@ -135,6 +135,26 @@ def steady(name, memory, *lengths):
     return {"rounds": rounds}
 
 
+def training(hidden, accumulate):
+    """Page faults per update of a Trainer."""
+    net = gd.Stack(gd.LSTM(4, int(hidden)), gd.Linear(int(hidden), 1))
+    params = net.init(seed=0)
+    seen = []
+
+    class Counting(gd.optim.Adam):
+        def step(self, *arguments, **options):
+            report = super().step(*arguments, **options)
+            seen.append(faults())
+            return report
+
+    x = np.random.default_rng(0).standard_normal((40 * 64, 4), np.float32)
+    source = gd.data.Stream(x, x[:, :1], batch_size=4, k1=64)
+    optimizer = Counting(params, lr=1e-3)
+    trainer = gd.Trainer(net, params, optimizer, loss="mse", quiet=True, accumulate=int(accumulate))
+    trainer.fit(source, steps=8)
+    return {"bytes": params.flat.nbytes, "faults": np.diff(seen).tolist()}
+
+
 def stream(folder, kind, steps):
     """Growth of the resident set by one pass of truncated BPTT over a memory map."""
     steps = int(steps)
@@ -166,5 +186,5 @@ def stream(folder, kind, steps):
 
 
 if __name__ == "__main__":
-    jobs = {job.__name__: job for job in (growth, steady, stream)}
+    jobs = {job.__name__: job for job in (growth, steady, training, stream)}
     print(json.dumps(jobs[sys.argv[1]](*sys.argv[2:])))

@@ -83,6 +83,14 @@ def test_lengths_in_buckets_do_not_fault(net):
     assert sum(map(sum, rounds[2:])) <= FEW
 
 
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_training_of_large_nets_does_not_fault(accumulate):
+    """Arrays of more than 32 MB go back to the system when NumPy frees them."""
+    found = run("training", 1500, accumulate)
+    assert found["bytes"] > 33_000_000
+    assert sum(found["faults"][2:]) <= FEW
+
+
 @pytest.mark.parametrize(("kind", "steps"), [("tokens", 10_000_000), ("features", 6_000_000)])
 def test_a_stream_takes_bounded_memory(tmp_path, kind, steps):
     """16 MB of the maps stay, and what is mapped around a page; the rest is the run's own."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ._checks import float_in
 from ._state_dict import StateDict, StateReader
@@ -12,6 +14,10 @@ from .errors import ArgumentError, DTypeError, ShapeError
 from .params import Grads, Params
 
 __all__ = ["Accumulator"]
+
+# Elements that are widened to float64 at a time: they stay in the cache, and no array as large as
+# all parameters comes and goes with every batch.
+PIECE = 1 << 15
 
 
 class Accumulator:
@@ -54,12 +60,13 @@ class Accumulator:
         elif grads.exponent > self._exponent:
             np.ldexp(self._sum, _shift(self._exponent - grads.exponent), out=self._sum)
             self._exponent = grads.exponent
-        term = grads.flat.astype(np.float64)
-        if grads.exponent < self._exponent:
-            np.ldexp(term, _shift(grads.exponent - self._exponent), out=term)
-        if weight != 1.0:
-            term *= weight
-        self._sum += term
+        for start in range(0, self._sum.size, PIECE):
+            term = grads.flat[start : start + PIECE].astype(np.float64)
+            if grads.exponent < self._exponent:
+                np.ldexp(term, _shift(grads.exponent - self._exponent), out=term)
+            if weight != 1.0:
+                term *= weight
+            self._sum[start : start + PIECE] += term
         self._weight += weight
         self._count += 1
 
@@ -69,18 +76,28 @@ class Accumulator:
         It carries an exponent only where its numbers would leave the range of the dtype.
         Raises ArgumentError if nothing was added or all weights are 0.
         """
+        flat = np.empty(self._sum.shape, self._dtype)
+        return Grads(self._net, flat, self._take_into(flat))
+
+    def _take_into(self, flat: NDArray[Any]) -> int:
+        """Writes the mean to an array; returns its exponent."""
         if self._weight == 0.0:
             raise ArgumentError(
                 "take() needs gradients with a weight above 0; "
                 f"{self._count} were added, of weight 0 together. Call add(grads) first."
             )
-        mean = self._sum / self._weight
+        mean: NDArray[np.float64] = self._sum
         exponent = 0
+        mean /= self._weight
         if self._exponent != 0:
             mean, exponent = _folded(mean, self._exponent, self._dtype == np.float32)
+        np.copyto(flat, mean, casting="same_kind")
+        self._clear()
+        return exponent
+
+    def _clear(self) -> None:
         self._sum.fill(0.0)
         self._exponent, self._weight, self._count = 0, 0.0, 0
-        return Grads(self._net, mean.astype(self._dtype), exponent)
 
     def state_dict(self) -> StateDict:
         """What was added since the last take()."""

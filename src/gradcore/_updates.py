@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,10 @@ Carried = tuple[LayerState, ...] | None
 
 @dataclass(frozen=True, eq=False)
 class Gathered:
-    """Loss and gradient of the batches of one update. grads is None where the data ended."""
+    """Loss and gradient of the batches of one update. grads is None where the data ended.
+
+    The arrays of grads are written to again by the next update.
+    """
 
     loss: float
     grads: Grads | None
@@ -47,6 +50,10 @@ class Updater:
     seed: int
     memory: int | str | None
     threads: int | None
+    workspace: _Workspace = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "workspace", _Workspace(self.params))
 
     @property
     def averaged(self) -> Params:
@@ -55,7 +62,8 @@ class Updater:
 
     def gather(self, take: Callable[[], Batch | None], carried: Carried) -> Gathered:
         """Takes batches until `accumulate` of them count; changes nothing."""
-        mean = _Mean(self.params, isinstance(self.loss, Loss) and self.loss.reduction == "sum")
+        total = isinstance(self.loss, Loss) and self.loss.reduction == "sum"
+        mean = _Mean(self.workspace, total)
         while mean.count < self.accumulate:
             batch = take()
             if batch is None:
@@ -95,6 +103,7 @@ class Updater:
             state=start,
             memory=self.memory,
             threads=self.threads,
+            out=self.workspace.grads(mean.count),
             **random,
         )
         assert result.grads is not None
@@ -165,11 +174,37 @@ def start_state(net: Stack, batch: Batch, carried: Carried) -> Carried:
     return carried
 
 
+class _Workspace:
+    """Arrays as large as the parameters that one update after another uses.
+
+    Fresh ones would go back to the system after every update, from 32 MB on, and be touched anew.
+    """
+
+    def __init__(self, params: Params) -> None:
+        self._params = params
+        self._grads: list[Grads] = []
+        self._sum: Accumulator | None = None
+
+    def grads(self, batch: int) -> Grads:
+        """Where a batch's gradient goes; an update's first is kept until the second is there."""
+        index = batch % 2
+        while len(self._grads) <= index:
+            self._grads.append(Grads(self._params.net, np.empty_like(self._params.flat)))
+        return self._grads[index]
+
+    def accumulator(self) -> Accumulator:
+        """An empty one."""
+        if self._sum is None:
+            self._sum = Accumulator(self._params)
+        self._sum._clear()
+        return self._sum
+
+
 class _Mean:
     """The weighted mean (or the sum) of losses and gradients of some batches."""
 
-    def __init__(self, params: Params, total: bool) -> None:
-        self._total, self._params = total, params
+    def __init__(self, workspace: _Workspace, total: bool) -> None:
+        self._total, self._workspace = total, workspace
         self._losses: list[tuple[float, float]] = []
         self._single: Grads | None = None
         self._sum: Accumulator | None = None
@@ -181,7 +216,7 @@ class _Mean:
     def add(self, loss: float, grads: Grads, weight: float) -> None:
         weight = 1.0 if self._total else weight
         if self._losses and self._sum is None:
-            self._sum = Accumulator(self._params)
+            self._sum = self._workspace.accumulator()
             assert self._single is not None
             self._sum.add(self._single, self._losses[0][1])
         if self._sum is None:
@@ -200,5 +235,8 @@ class _Mean:
     def take(self) -> Grads | None:
         if self._sum is None:
             return self._single
-        mean = self._sum.take()
-        return Grads(mean.net, mean.flat * self.count, mean.exponent) if self._total else mean
+        mean = self._workspace.grads(0)
+        mean.written(self._sum._take_into(mean.flat))
+        if self._total:
+            np.multiply(mean.flat, self.count, out=mean.flat)
+        return mean
