@@ -127,37 +127,23 @@ struct Dense {
                                                  : NV == 3 ? 4
                                                  : NV == 2 ? 6
                                                            : 8);
-    // 64 rows of dz stay in L1 while all inputs are swept. Wide rows lie so far apart that few sets
-    // of the cache would hold them: a copy side by side does not fight for places. It pays from
-    // some 192 inputs on.
-    constexpr int sweep = 64, worth_copying = 192;
-    const bool copies = k1 - k0 >= worth_copying;
-    alignas(64) T copy[sweep * NV * L];
-    int64_t side[NV];
-    GC_UNROLL
-    for (int i = 0; i < NV; i++) side[i] = copies ? i * L : from[i];
-    const int64_t z_step = copies ? NV * L : dz_stride;
+    // 64 rows of dz stay in L1 while all inputs are swept.
+    constexpr int sweep = 64;
     for (int64_t end = rows; end > 0; end -= sweep) {
       const int64_t begin = end > sweep ? end - sweep : 0, n = end - begin;
       const T* z = dz + begin * dz_stride;
-      if (copies) {
-        for (int64_t r = 0; r < n; r++) GC_UNROLL
-        for (int i = 0; i < NV; i++)
-          store<V>(copy + (r * NV + i) * L, load<V>(z + r * dz_stride + from[i]));
-        z = copy;
-      }
       const T* x = a + begin * a_stride;
       int64_t k = k0;
       for (; k + KT <= k1; k += KT)
-        outer_tile<KT, NV>(acc + k * acc_step, acc_step, to, x + k, a_stride, z, z_step, side, n);
+        outer_tile<KT, NV>(acc + k * acc_step, acc_step, to, x + k, a_stride, z, dz_stride, from, n);
       if constexpr (KT > 4)
         for (; k + 4 <= k1; k += 4)
-          outer_tile<4, NV>(acc + k * acc_step, acc_step, to, x + k, a_stride, z, z_step, side, n);
+          outer_tile<4, NV>(acc + k * acc_step, acc_step, to, x + k, a_stride, z, dz_stride, from, n);
       if constexpr (KT > 2)
         for (; k + 2 <= k1; k += 2)
-          outer_tile<2, NV>(acc + k * acc_step, acc_step, to, x + k, a_stride, z, z_step, side, n);
+          outer_tile<2, NV>(acc + k * acc_step, acc_step, to, x + k, a_stride, z, dz_stride, from, n);
       for (; k < k1; k++)
-        outer_tile<1, NV>(acc + k * acc_step, acc_step, to, x + k, a_stride, z, z_step, side, n);
+        outer_tile<1, NV>(acc + k * acc_step, acc_step, to, x + k, a_stride, z, dz_stride, from, n);
     }
   }
 

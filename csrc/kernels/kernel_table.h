@@ -77,7 +77,8 @@ struct LayerView {
   // backward only
   T* d;         // [states][B][Hp] in/out: adjoint of the state, scaled
   T* ring;      // [lag][B][Hp] in/out: adjoints on their way to step t - lag, in slot t mod lag
-  T* dz;        // [.][B][nb][planes][UB] out: adjoints of the pre-activations
+  T* dz;        // [.][B] rows of [nb][planes][UB], z_row apart, out: adjoints of the pre-activations
+  int64_t z_row;
   T* dskip;     // [.][B][Hp] out: terms of the gradient of the learned skip parameter; null if none
   const T* dy;  // [.][B][Hp] in: gradient arriving at the layer's outputs; null: none
   const T* dy_factor;  // [.] power of two that brings dy to the adjoint's scale

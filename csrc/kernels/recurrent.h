@@ -343,7 +343,7 @@ struct Recurrent {
       at[n] = (i * v.B + q) * Hp + u;
       at_d[n] = q * Hp + u;
       at_k[n] = ((i * v.B + q) * v.nb + j) * (NK * UB) + (m + n % MM) * L;
-      at_z[n] = ((i * v.B + q) * v.nb + j) * (NZ * UB) + (m + n % MM) * L;
+      at_z[n] = (i * v.B + q) * v.z_row + j * (NZ * UB) + (m + n % MM) * L;
     }
     GC_UNROLL
     for (int c = 0; c < NK; c++) k[c] = gather<V, N>(v.saved + c * UB, at_k);
@@ -435,7 +435,7 @@ struct Recurrent {
   }
   // A sequence past its end: nothing flows, the adjoint passes.
   static void rest(const View& v, int64_t i, int j, int64_t b) {
-    __builtin_memset(v.dz + ((i * v.B + b) * v.nb + j) * (NZ * UB), 0, NZ * UB * sizeof(T));
+    __builtin_memset(v.dz + (i * v.B + b) * v.z_row + j * (NZ * UB), 0, NZ * UB * sizeof(T));
     if (v.dskip) __builtin_memset(v.dskip + ((i * v.B + b) * v.nb + j) * UB, 0, UB * sizeof(T));
   }
   static __attribute__((noinline)) void cells_backward(const View& v, int64_t i, const Share& w,
@@ -468,7 +468,7 @@ struct Recurrent {
     const int64_t Hp = static_cast<int64_t>(v.nb) * UB, block = G * Hp * UB,
                   gate = v.interleaved ? UB : Hp * UB;
     const int64_t w_step = v.interleaved ? G * UB : UB,
-                  row = static_cast<int64_t>(v.nb) * (NZ * UB);
+                  row = v.z_row;
     const T* z0 = v.dz + (i * v.B + b) * row;
     for (int m = 0; m < M; m++) {
       const T* w = v.w_backward + j * block + m * L;

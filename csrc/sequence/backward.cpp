@@ -254,7 +254,7 @@ void Job<T>::accumulate(Me& m, int l, int64_t first, int64_t i0, int64_t i1) {
   const Layer& layer = net_.layers[static_cast<size_t>(l)];
   const LayerWork<T>& w = work_[static_cast<size_t>(l)];
   const auto& cell = k_.cells[layer.spec.cell];
-  const int64_t zs = layer.nb * layer.planes * UB, Hp = layer.Hp;
+  const int64_t zs = layer.z_row, Hp = layer.Hp;
   const T *h = w.r_mask ? masked_ : w.h + (layer.lead - 1 + first - op_t0_) * B_ * Hp,
           *dz = dz_ + i0 * B_ * zs;
   // Threads own unit blocks where these divide evenly, else inputs.
@@ -375,7 +375,7 @@ void Job<T>::input_gradient(Me& m, int l, int64_t n, const T* dy, T* dx) {
   const LayerWork<T>& w = work_[static_cast<size_t>(l)];
   int64_t r0, r1;
   rows_of(m, n, r0, r1);
-  k_.dense(dx, layer.Ip, w.w_input_t, nullptr, dz_, layer.nb * layer.planes * UB, w.dz_runs,
+  k_.dense(dx, layer.Ip, w.w_input_t, nullptr, dz_, layer.z_row, w.dz_runs,
            layer.nb * layer.gates, r0, r1, 0, static_cast<int32_t>(layer.ib));
   if (layer.spec.residual && dy) add_residual(l, r0, r1, m, dy, dx);
 }
@@ -471,7 +471,7 @@ void Job<T>::backward_layer(Me& m, int l, int64_t first, int64_t n, const T* dy,
   weight_gradients(m, l, first, n);
   barrier(m);
   if (l == 0 && w.table_sum)
-    scatter_tokens(m, w.table_sum, layer.nb * layer.gates * UB, dz_, layer.nb * layer.planes * UB,
+    scatter_tokens(m, w.table_sum, layer.nb * layer.gates * UB, dz_, layer.z_row,
                    w.dz_runs, n);
   if (l == 0 && dx && call_.dx) write_dx(m, first, n, dx);
   if (l == 0 && dx && embedding_sum_)

@@ -42,6 +42,7 @@ LayerView<T> Job<T>::view(int l, int64_t first) const {
   v.d = w.d;
   v.ring = w.ring;
   v.dz = dz_;
+  v.z_row = layer.z_row;
   v.dskip = w.dskip;
   return v;
 }

@@ -56,7 +56,7 @@ void Job<T>::lay_out(Carver& c) {
     if (!table) widest_h = widest_h > l.Ip ? widest_h : l.Ip;
     if (l.pass) continue;
     widest_x = widest_x > l.nb * l.gates ? widest_x : l.nb * l.gates;
-    widest_z = widest_z > l.nb * l.planes ? widest_z : l.nb * l.planes;
+    widest_z = widest_z > l.z_row ? widest_z : l.z_row;
 
     w.w_forward = c.take<T>(hh);
     w.w_backward = adjoint ? c.take<T>(l.Hp * l.gates * l.Hp) : nullptr;
@@ -105,7 +105,7 @@ void Job<T>::lay_out(Carver& c) {
   const bool table = call_.tokens && !net_.embedding_rows;
   x_rows_ = direct_input_ || table ? nullptr : c.take<T>(rows_ * first.Ip);
   x_pre_ = c.take<T>(rows_ * widest_x * UB);
-  dz_ = adjoint ? c.take<T>(rows_ * widest_z * UB) : nullptr;
+  dz_ = adjoint ? c.take<T>(rows_ * widest_z) : nullptr;
   for (T*& dy : dy_) dy = adjoint ? c.take<T>(rows_ * widest_h) : nullptr;
   const bool head =
       part_.last && (trains_ || (emits_ && (call_.outputs || call_.loss != GC_LOSS_NONE)));

@@ -17,6 +17,7 @@ struct Layer {
   int32_t gates, states, saved, planes;
   const int32_t* input_plane;
   int64_t H, nb, Hp;                                     // units, unit blocks, padded units
+  int64_t z_row;  // elements from row to row of adjoints of pre-activations
   int64_t I, ib, Ip;                                     // inputs, the same
   int64_t lead;                                          // rows of outputs in a state: max(1, lag)
   int64_t weight_ih, weight_hh, bias_ih, bias_hh, skip;  // offsets in the flat buffer; -1: absent
