@@ -73,13 +73,15 @@ const T* Job<T>::arriving(Me& m, int64_t first, int64_t n) {
 // ---- the adjoint's scale
 
 template <class T>
-void Job<T>::scale_adjoint(int l, const Share& s, T factor) {
+void Job<T>::scale_adjoint(const Me& m, int l, T factor) {
   const Layer& layer = net_.layers[static_cast<size_t>(l)];
   const LayerWork<T>& w = work_[static_cast<size_t>(l)];
   auto scale = [&](T* rows, int64_t planes) {
-    for (int64_t p = 0; p < planes; p++)
-      for (int64_t b = s.b0; b < s.b1; b++)
-        k_.scale(rows + (p * B_ + b) * layer.Hp + s.j0 * UB, (s.j1 - s.j0) * UB, factor);
+    each_share(m, l, [&](const Share& s) {
+      for (int64_t p = 0; p < planes; p++)
+        for (int64_t b = s.b0; b < s.b1; b++)
+          k_.scale(rows + (p * B_ + b) * layer.Hp + s.j0 * UB, (s.j1 - s.j0) * UB, factor);
+    });
   };
   scale(w.d, layer.states);
   if (w.ring) scale(w.ring, layer.lead);
@@ -88,13 +90,16 @@ void Job<T>::scale_adjoint(int l, const Share& s, T factor) {
 // Of the adjoint and of what steps [t0,t1) have put into the ring: where the cell passes nothing
 // on, all of the gradient travels there.
 template <class T>
-double Job<T>::largest_adjoint(int l, const Share& s, int64_t t0, int64_t t1) const {
+double Job<T>::largest_adjoint(const Me& m, int l, int64_t t0, int64_t t1) const {
   const Layer& layer = net_.layers[static_cast<size_t>(l)];
   const LayerWork<T>& w = work_[static_cast<size_t>(l)];
   double largest = 0;
   auto look = [&](const T* rows) {
-    for (int64_t b = s.b0; b < s.b1; b++)
-      largest = std::max(largest, k_.max_abs(rows + b * layer.Hp + s.j0 * UB, (s.j1 - s.j0) * UB));
+    each_share(m, l, [&](const Share& s) {
+      for (int64_t b = s.b0; b < s.b1; b++)
+        largest =
+            std::max(largest, k_.max_abs(rows + b * layer.Hp + s.j0 * UB, (s.j1 - s.j0) * UB));
+    });
   };
   for (int64_t p = 0; p < layer.states; p++) look(w.d + p * B_ * layer.Hp);
   for (int64_t n = 0; w.ring && n < std::min(layer.lead, t1 - t0); n++)
@@ -103,28 +108,32 @@ double Job<T>::largest_adjoint(int l, const Share& s, int64_t t0, int64_t t1) co
 }
 
 template <class T>
-double Job<T>::largest_ring(int l, const Share& s) const {
+double Job<T>::largest_ring(const Me& m, int l) const {
   const Layer& layer = net_.layers[static_cast<size_t>(l)];
   const LayerWork<T>& w = work_[static_cast<size_t>(l)];
   double largest = 0;
-  for (int64_t p = 0; w.ring && p < layer.lead; p++)
-    for (int64_t b = s.b0; b < s.b1; b++)
-      largest = std::max(
-          largest, k_.max_abs(w.ring + (p * B_ + b) * layer.Hp + s.j0 * UB, (s.j1 - s.j0) * UB));
+  each_share(m, l, [&](const Share& s) {
+    for (int64_t p = 0; w.ring && p < layer.lead; p++)
+      for (int64_t b = s.b0; b < s.b1; b++)
+        largest = std::max(
+            largest, k_.max_abs(w.ring + (p * B_ + b) * layer.Hp + s.j0 * UB, (s.j1 - s.j0) * UB));
+  });
   return largest;
 }
 
 // The adjoint and the ring slots that steps [t0,t1) will change, to the copy or back from it.
 template <class T>
-void Job<T>::copy_adjoint(int l, const Share& s, int64_t t0, int64_t t1, bool back) {
+void Job<T>::copy_adjoint(const Me& m, int l, int64_t t0, int64_t t1, bool back) {
   const Layer& layer = net_.layers[static_cast<size_t>(l)];
   const LayerWork<T>& w = work_[static_cast<size_t>(l)];
-  const size_t bytes = static_cast<size_t>((s.j1 - s.j0) * UB) * sizeof(T);
   auto move = [&](T* live, T* kept) {
-    for (int64_t b = s.b0; b < s.b1; b++) {
-      const int64_t at = b * layer.Hp + s.j0 * UB;
-      std::memcpy((back ? live : kept) + at, (back ? kept : live) + at, bytes);
-    }
+    each_share(m, l, [&](const Share& s) {
+      const size_t bytes = static_cast<size_t>((s.j1 - s.j0) * UB) * sizeof(T);
+      for (int64_t b = s.b0; b < s.b1; b++) {
+        const int64_t at = b * layer.Hp + s.j0 * UB;
+        std::memcpy((back ? live : kept) + at, (back ? kept : live) + at, bytes);
+      }
+    });
   };
   const int64_t row = B_ * layer.Hp;
   for (int64_t p = 0; p < layer.states; p++) move(w.d + p * row, w.d_copy + p * row);
@@ -136,7 +145,7 @@ void Job<T>::copy_adjoint(int l, const Share& s, int64_t t0, int64_t t1, bool ba
 // Before steps at which gradients with exponents up to `needed` arrive: the adjoint's exponent is
 // at least that, and its size in the band.
 template <class T>
-void Job<T>::adjust(Me& m, int l, const Share& s, int32_t needed) {
+void Job<T>::adjust(Me& m, int l, int32_t needed) {
   if (call_.no_scaling) return;
   const int32_t now = m.exponent[l];
   const double look = m.look[l];
@@ -144,7 +153,7 @@ void Job<T>::adjust(Me& m, int l, const Share& s, int32_t needed) {
   if (look > 0 && exponent_of(look) > band) next = now + exponent_of(look);
   if (needed < now && (look > 0 ? exponent_of(look) < -band : needed != no_exponent)) {
     // What waits in the ring may be larger.
-    const double all = std::max(look, reduce_max(m, largest_ring(l, s)));
+    const double all = std::max(look, reduce_max(m, largest_ring(m, l)));
     if (all == 0) {  // after a reset of every sequence: what arrives starts afresh
       m.exponent[l] = needed;
       return;
@@ -153,7 +162,7 @@ void Job<T>::adjust(Me& m, int l, const Share& s, int32_t needed) {
   }
   if (needed != no_exponent) next = std::max(next, needed);
   if (next == now) return;
-  scale_adjoint(l, s, power<T>(static_cast<int64_t>(now) - next));
+  scale_adjoint(m, l, power<T>(static_cast<int64_t>(now) - next));
   m.exponent[l] = next;
   m.look[l] = look * std::ldexp(1.0, std::clamp(now - next, -5000, 5000));
 }
@@ -175,42 +184,44 @@ int64_t Job<T>::exponent_spread(const Me& m, int l, bool arrives, int64_t i0, in
 
 // Steps [i0,i1) at one exponent; returns the largest |d| after them.
 template <class T>
-double Job<T>::walk_steps(Me& m, LayerView<T> v, int l, int64_t i0, int64_t i1, const Share& s) {
+double Job<T>::walk_steps(Me& m, LayerView<T> v, int l, int64_t i0, int64_t i1) {
   int32_t needed = no_exponent;
   for (int64_t i = i0; v.dy && i < i1; i++) needed = std::max(needed, m.trace_in[i]);
-  adjust(m, l, s, needed);
+  adjust(m, l, needed);
   for (int64_t i = i0; i < i1; i++) {
     const bool arrives = v.dy && m.trace_in[i] != no_exponent;
     m.dy_factor[i] = arrives ? power<T>(static_cast<int64_t>(m.trace_in[i]) - m.exponent[l]) : T(0);
     m.trace_out[i] = m.exponent[l];
   }
-  if (i1 - i0 > 1 && !call_.no_scaling) copy_adjoint(l, s, v.first + i0, v.first + i1, false);
+  if (i1 - i0 > 1 && !call_.no_scaling) copy_adjoint(m, l, v.first + i0, v.first + i1, false);
   v.dy_factor = m.dy_factor;
   if (needed == no_exponent) v.dy = nullptr;
-  k_.cells[net_.layers[static_cast<size_t>(l)].spec.cell].backward(v, i0, i1, s, *m.team, m.me);
-  return call_.no_scaling ? 0.0 : reduce_max(m, largest_adjoint(l, s, v.first + i0, v.first + i1));
+  each_share(m, l, [&](const Share& s) {
+    k_.cells[net_.layers[static_cast<size_t>(l)].spec.cell].backward(v, i0, i1, s, *m.team, m.me);
+  });
+  return call_.no_scaling ? 0.0 : reduce_max(m, largest_adjoint(m, l, v.first + i0, v.first + i1));
 }
 
 // All steps of the chunk, eight at a time. One by one where exponents that meet are so far apart
 // that the smaller could underflow and yet grow within the eight, and where eight steps grew so
 // much that sums over them could overflow: those are done again from a copy.
 template <class T>
-void Job<T>::walk_adjoint(Me& m, const LayerView<T>& v, int l, int64_t n, const Share& s) {
+void Job<T>::walk_adjoint(Me& m, const LayerView<T>& v, int l, int64_t n) {
   constexpr int headroom = std::numeric_limits<T>::max_exponent / 2;
   for (int64_t i1 = n; i1 > 0;) {
     const int64_t i0 = (i1 - 1) / look_steps * look_steps;
     bool singly = i1 - i0 == 1 ||
                   (!call_.no_scaling && exponent_spread(m, l, v.dy != nullptr, i0, i1) > band);
     if (!singly) {
-      const double look = walk_steps(m, v, l, i0, i1, s);
+      const double look = walk_steps(m, v, l, i0, i1);
       singly = !std::isfinite(look) || exponent_of(look) > headroom;
       if (singly)
-        copy_adjoint(l, s, v.first + i0, v.first + i1, true);
+        copy_adjoint(m, l, v.first + i0, v.first + i1, true);
       else
         m.look[l] = look;
     }
     for (int64_t i = i1 - 1; singly && i >= i0; i--) {
-      m.look[l] = walk_steps(m, v, l, i, i + 1, s);
+      m.look[l] = walk_steps(m, v, l, i, i + 1);
       if (!std::isfinite(m.look[l])) {
         if (offenders_[m.me].layer == INT64_MAX) offenders_[m.me] = {l, v.first + i, 0, true};
         std::fill(m.trace_out, m.trace_out + i1, 0);
@@ -375,8 +386,8 @@ void Job<T>::input_gradient(Me& m, int l, int64_t n, const T* dy, T* dx) {
   const LayerWork<T>& w = work_[static_cast<size_t>(l)];
   int64_t r0, r1;
   rows_of(m, n, r0, r1);
-  k_.dense(dx, layer.Ip, w.w_input_t, nullptr, dz_, layer.z_row, w.dz_runs,
-           layer.nb * layer.gates, r0, r1, 0, static_cast<int32_t>(layer.ib));
+  k_.dense(dx, layer.Ip, w.w_input_t, nullptr, dz_, layer.z_row, w.dz_runs, layer.nb * layer.gates,
+           r0, r1, 0, static_cast<int32_t>(layer.ib));
   if (layer.spec.residual && dy) add_residual(l, r0, r1, m, dy, dx);
 }
 
@@ -458,7 +469,7 @@ void Job<T>::backward_layer(Me& m, int l, int64_t first, int64_t n, const T* dy,
   LayerView<T> v = view(l, first);
   v.dy = dy;
   prepare_masks(m, l, first, n, true);
-  walk_adjoint(m, v, l, n, share(m, l));
+  walk_adjoint(m, v, l, n);
   barrier(m);
   if (dx) {
     auto& chain = chains_[static_cast<size_t>(l)];
@@ -471,8 +482,7 @@ void Job<T>::backward_layer(Me& m, int l, int64_t first, int64_t n, const T* dy,
   weight_gradients(m, l, first, n);
   barrier(m);
   if (l == 0 && w.table_sum)
-    scatter_tokens(m, w.table_sum, layer.nb * layer.gates * UB, dz_, layer.z_row,
-                   w.dz_runs, n);
+    scatter_tokens(m, w.table_sum, layer.nb * layer.gates * UB, dz_, layer.z_row, w.dz_runs, n);
   if (l == 0 && dx && call_.dx) write_dx(m, first, n, dx);
   if (l == 0 && dx && embedding_sum_)
     scatter_tokens(m, embedding_sum_, layer.Ip, dx, layer.Ip, w.input_runs, n);

@@ -91,27 +91,28 @@ template <class T>
 void Job<T>::input_product(const Me& m, int l, int64_t first, int64_t n) {
   const Layer& layer = net_.layers[static_cast<size_t>(l)];
   const LayerWork<T>& w = work_[static_cast<size_t>(l)];
-  const Share s = share(m, l);
   const auto G = static_cast<int32_t>(layer.gates);
   const int64_t width = layer.nb * G * UB;
-  if (w.table) {
-    const int64_t from = s.j0 * G * UB;
-    const size_t bytes = static_cast<size_t>((s.j1 - s.j0) * G * UB) * sizeof(T);
-    for (int64_t i = 0; i < n; i++)
-      for (int64_t b = s.b0; b < s.b1; b++) {
-        T* to = x_pre_ + (i * B_ + b) * width + from;
-        if (!active(first + i, b))
-          std::memset(to, 0, bytes);
-        else
-          std::memcpy(to, w.table + token(time(first + i) * B_ + b) * width + from, bytes);
-      }
-    return;
-  }
-  const T* in = input_rows(l, first);
-  const bool all = s.b0 == 0 && s.b1 == B_;
-  for (int64_t i = 0; i < (all ? 1 : n); i++)
-    k_.dense(x_pre_, width, w.w_input, w.bias_x, in, layer.Ip, w.input_runs, layer.ib,
-             all ? 0 : i * B_ + s.b0, all ? n * B_ : i * B_ + s.b1, s.j0 * G, s.j1 * G);
+  const T* in = w.table ? nullptr : input_rows(l, first);
+  each_share(m, l, [&](const Share& s) {
+    if (w.table) {
+      const int64_t from = s.j0 * G * UB;
+      const size_t bytes = static_cast<size_t>((s.j1 - s.j0) * G * UB) * sizeof(T);
+      for (int64_t i = 0; i < n; i++)
+        for (int64_t b = s.b0; b < s.b1; b++) {
+          T* to = x_pre_ + (i * B_ + b) * width + from;
+          if (!active(first + i, b))
+            std::memset(to, 0, bytes);
+          else
+            std::memcpy(to, w.table + token(time(first + i) * B_ + b) * width + from, bytes);
+        }
+      return;
+    }
+    const bool all = s.b0 == 0 && s.b1 == B_;
+    for (int64_t i = 0; i < (all ? 1 : n); i++)
+      k_.dense(x_pre_, width, w.w_input, w.bias_x, in, layer.Ip, w.input_runs, layer.ib,
+               all ? 0 : i * B_ + s.b0, all ? n * B_ : i * B_ + s.b1, s.j0 * G, s.j1 * G);
+  });
 }
 
 template <class T>
@@ -122,11 +123,12 @@ void Job<T>::forward_layer(const Me& m, int l, int64_t first, int64_t n, bool ta
   if (net_.layers[static_cast<size_t>(l)].pass) return;
   prepare_masks(m, l, first, n, false);
   input_product(m, l, first, n);
-  const Share s = share(m, l);
   LayerView<T> v = view(l, first);
   if (!tape) v.saved = nullptr;
-  k_.cells[net_.layers[static_cast<size_t>(l)].spec.cell].forward(v, 0, n, s, *m.team, m.me);
-  if (!s.by_units) barrier(m);
+  each_share(m, l, [&](const Share& s) {
+    k_.cells[net_.layers[static_cast<size_t>(l)].spec.cell].forward(v, 0, n, s, *m.team, m.me);
+  });
+  if (!by_units_[l]) barrier(m);
   if (w.out) {
     int64_t r0, r1;
     rows_of(m, n, r0, r1);

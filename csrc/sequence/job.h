@@ -23,6 +23,7 @@ namespace gradcore {
 
 constexpr int64_t block_steps = 128;
 constexpr int64_t look_steps = 8;
+constexpr int32_t tile_rows = 4;  // of the recurrent kernels
 constexpr int32_t no_exponent =
     INT_MIN;  // of a step at which nothing arrives, of a sum that is still empty
 
@@ -162,7 +163,10 @@ class Job {
   void find_resets();
   void mirror_masks();
   // team.cpp
-  Share share(const Me& m, int l) const;
+  // f(share) for each part of layer l that this thread computes; in lockstep with the others, part
+  // by part, if by_units.
+  template <class F>
+  void each_share(const Me& m, int l, F f) const;
   void barrier(const Me& m) const { m.team->wait(m.me); }
   double reduce_max(Me& m, double value);
   void rows_of(const Me& m, int64_t n, int64_t& r0, int64_t& r1) const;
@@ -218,14 +222,14 @@ class Job {
   const T* arriving(Me& m, int64_t first, int64_t n);
   void backward_layer(Me& m, int l, int64_t first, int64_t n, const T* dy, T* dx);
   int64_t exponent_spread(const Me& m, int l, bool arrives, int64_t i0, int64_t i1) const;
-  double walk_steps(Me& m, LayerView<T> v, int l, int64_t i0, int64_t i1, const Share& s);
-  void walk_adjoint(Me& m, const LayerView<T>& v, int l, int64_t n, const Share& s);
+  double walk_steps(Me& m, LayerView<T> v, int l, int64_t i0, int64_t i1);
+  void walk_adjoint(Me& m, const LayerView<T>& v, int l, int64_t n);
   int32_t common_exponent(Me& m, const T* z, int64_t z_stride, int64_t n);
-  void adjust(Me& m, int l, const Share& s, int32_t needed);
-  void scale_adjoint(int l, const Share& s, T factor);
-  double largest_adjoint(int l, const Share& s, int64_t t0, int64_t t1) const;
-  double largest_ring(int l, const Share& s) const;
-  void copy_adjoint(int l, const Share& s, int64_t t0, int64_t t1, bool back);
+  void adjust(Me& m, int l, int32_t needed);
+  void scale_adjoint(const Me& m, int l, T factor);
+  double largest_adjoint(const Me& m, int l, int64_t t0, int64_t t1) const;
+  double largest_ring(const Me& m, int l) const;
+  void copy_adjoint(const Me& m, int l, int64_t t0, int64_t t1, bool back);
   void weight_gradients(Me& m, int l, int64_t first, int64_t n);
   void accumulate(Me& m, int l, int64_t first, int64_t i0, int64_t i1);
   void flush(Me& m, int l);
@@ -294,5 +298,23 @@ class Job {
   std::optional<Arena> arena_;
   double loss_factor_ = 1;  // 1/N of a mean
 };
+
+// Threads own unit blocks of all sequences, or all units of some sequences: of one stretch, or,
+// where sequences end at different times, of tiles dealt out in turn, so that batches sorted by
+// length leave nobody idle.
+template <class T>
+template <class F>
+void Job<T>::each_share(const Me& m, int l, F f) const {
+  const auto nb = static_cast<int32_t>(net_.layers[static_cast<size_t>(l)].nb),
+             B = static_cast<int32_t>(B_), size = m.team_size;
+  if (by_units_[l]) {
+    f(Share{nb * m.me / size, nb * (m.me + 1) / size, 0, B, size > 1});
+  } else if (call_.lengths && B % (tile_rows * size) == 0) {
+    for (int32_t b = tile_rows * m.me; b < B; b += tile_rows * size)
+      f(Share{0, nb, b, b + tile_rows, false});
+  } else {
+    f(Share{0, nb, B * m.me / size, B * (m.me + 1) / size, false});
+  }
+}
 
 }  // namespace gradcore

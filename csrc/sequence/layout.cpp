@@ -17,7 +17,6 @@ namespace gradcore {
 // thread gets as many blocks as any other, or enough of them. Decision 9 has the measurements.
 template <class T>
 void Job<T>::choose_team() {
-  constexpr int64_t tile_rows = 4;
   int wanted = call_.threads > 0 ? call_.threads : default_threads();
   wanted = wanted > max_team ? max_team : wanted;
   int64_t flops = 0, most_blocks = 0;
@@ -37,9 +36,8 @@ void Job<T>::choose_team() {
     const Layer& layer = net_.layers[static_cast<size_t>(l)];
     const int64_t nb = layer.nb, tiles = B_ / (tile_rows * threads_),
                   weights = layer.gates * layer.H * layer.Hp * static_cast<int64_t>(sizeof(T));
-    // With several tiles of ragged sequences, the thread that has the shorter ones would wait.
-    const bool whole_tiles = (call_.lengths ? tiles == 1 : tiles > 0) &&
-                             B_ % (tile_rows * threads_) == 0 && weights / tiles <= l2_bytes() / 2;
+    const bool whole_tiles = tiles > 0 && B_ % (tile_rows * threads_) == 0 &&
+                             weights / (call_.lengths ? 1 : tiles) <= l2_bytes() / 2;
     const bool even = nb >= threads_ && (nb % threads_ == 0 || nb >= 4 * threads_);
     by_units_[l] = !whole_tiles && (even || B_ < threads_);
   }

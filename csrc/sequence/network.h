@@ -16,10 +16,10 @@ struct Layer {
   int64_t column;  // where its output begins in the rows of its layer: 0, or H
   int32_t gates, states, saved, planes;
   const int32_t* input_plane;
-  int64_t H, nb, Hp;                                     // units, unit blocks, padded units
-  int64_t z_row;  // elements from row to row of adjoints of pre-activations
-  int64_t I, ib, Ip;                                     // inputs, the same
-  int64_t lead;                                          // rows of outputs in a state: max(1, lag)
+  int64_t H, nb, Hp;  // units, unit blocks, padded units
+  int64_t z_row;      // elements from row to row of adjoints of pre-activations
+  int64_t I, ib, Ip;  // inputs, the same
+  int64_t lead;       // rows of outputs in a state: max(1, lag)
   int64_t weight_ih, weight_hh, bias_ih, bias_hh, skip;  // offsets in the flat buffer; -1: absent
   int64_t state_offset;                                  // of B = 1, in elements; times B
   bool has_skip() const { return spec.skip_kind != GC_SKIP_NONE; }

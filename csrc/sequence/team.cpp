@@ -3,16 +3,6 @@
 
 namespace gradcore {
 
-template <class T>
-Share Job<T>::share(const Me& m, int l) const {
-  const Layer& layer = net_.layers[static_cast<size_t>(l)];
-  auto cut = [&](int64_t n, int64_t i) { return static_cast<int32_t>(n * i / m.team_size); };
-  if (by_units_[l])
-    return {cut(layer.nb, m.me), cut(layer.nb, m.me + 1), 0, static_cast<int32_t>(B_),
-            m.team_size > 1};
-  return {0, static_cast<int32_t>(layer.nb), cut(B_, m.me), cut(B_, m.me + 1), false};
-}
-
 // This thread's part of the rows of n steps.
 template <class T>
 void Job<T>::rows_of(const Me& m, int64_t n, int64_t& r0, int64_t& r1) const {
