@@ -24,7 +24,10 @@ std::atomic<bool> forked{false};
 [[maybe_unused]] const int fork_guard =
     pthread_atfork(nullptr, nullptr, [] { forked.store(true, std::memory_order_relaxed); });
 
-std::atomic<int64_t> starved_until_ns{0};
+// Calls after a starved one do with one thread for a while: at first shortly, since uneven work also
+// looks like that (the first touches of fresh memory do), and longer each time it happens again.
+constexpr int64_t shortest_pause_ns = 50'000'000, longest_pause_ns = 1'000'000'000;
+std::atomic<int64_t> starved_until_ns{0}, pause_ns{shortest_pause_ns};
 
 int64_t now_ns() noexcept {
   using namespace std::chrono;
@@ -118,8 +121,13 @@ bool Team::starved() noexcept {
   // yielded > (size - 1) * elapsed. Time for which a thread was itself not running counts as work
   // here, so the border is drawn at half of that: a team of two on one core and a half yields for
   // half of its time and does no more than one thread.
-  if (2 * yielded <= (size_ - 1) * elapsed) return false;
-  starved_until_ns.store(now_ns() + 1'000'000'000, std::memory_order_relaxed);
+  if (2 * yielded <= (size_ - 1) * elapsed) {
+    pause_ns.store(shortest_pause_ns, std::memory_order_relaxed);
+    return false;
+  }
+  const int64_t pause = pause_ns.load(std::memory_order_relaxed);
+  starved_until_ns.store(now_ns() + pause, std::memory_order_relaxed);
+  pause_ns.store(std::min(2 * pause, longest_pause_ns), std::memory_order_relaxed);
   return true;
 }
 

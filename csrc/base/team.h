@@ -70,8 +70,9 @@ int run_team(int threads, F& body) noexcept {
       &body);
 }
 
-// True for a second after a team was found starved: the machine is still busy, and finding out
-// again costs a call some 100 ms.
+// True for a while after a team was found starved, 50 ms the first time and up to a second where it
+// happens again and again: the machine is still busy, and finding out again costs a call some
+// 100 ms.
 bool starved_lately() noexcept;
 
 // min(affinity, cgroup cpu.max, OMP_NUM_THREADS, max_team); 1 in a forked child.

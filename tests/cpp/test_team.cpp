@@ -113,6 +113,38 @@ TEST(team_that_waits_for_a_sleeper_is_starved) {
   CHECK(starved_lately());
 }
 
+// Starves until starved() says so once; returns for how many milliseconds starved_lately() holds.
+static int starve_once() {
+  bool starved = false;
+  auto body = [&](Team& team, int me) {
+    for (int round = 0; round < 40 && !starved; round++) {
+      if (me == 1) sleep_ms(1);
+      team.wait(me);
+      if (me == 0) starved = team.starved();
+      team.wait(me);
+    }
+  };
+  if (run_team(2, body) != 2) return -1;
+  int held = 0;
+  while (starved_lately() && held < 2000) {
+    sleep_ms(5);
+    held += 5;
+  }
+  return held;
+}
+
+TEST(pause_after_starvation_grows_to_a_second) {
+  int before = starve_once(), most = before;
+  if (before < 0) return;
+  for (int i = 0; i < 5; i++) {
+    const int held = starve_once();
+    CHECK(held >= before || held >= 900);
+    most = held > most ? held : most;
+    before = held;
+  }
+  CHECK(most >= 400 && most < 1500);
+}
+
 TEST(callback_does_not_count_as_starvation) {
   bool starved = true;
   auto body = [&](Team& team, int me) {
