@@ -2,6 +2,8 @@
 //   dense ROWS INPUTS OUTPUTS SECONDS   out[r][n] = sum over k of in[r][k] w[k][n]
 //   outer ROWS INPUTS OUTPUTS SECONDS   acc[k][n] += sum over r of in[r][k] dz[r][n]  (LSTM gates)
 // and gets the best time of a product in seconds; the result is checked against sums in double.
+#include <gradcore/gradcore.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>

@@ -84,6 +84,26 @@ struct LayerView {
   const T* dy_factor;  // [.] power of two that brings dy to the adjoint's scale
 };
 
+// What the kernels of tangents and cotangents see beside the layer: row r = b * K + k is direction k
+// of sequence b. Null where there is none.
+template <class T>
+struct DirectionView {
+  int64_t K, rows;  // directions; B * K
+  T* jac;           // of the thread: [sequences of its rows][nb][local_entries][UB]
+  T* masked;        // tangents: [rows][Hp] room for h times r_mask; cotangents: r_mask by row
+  T* ring;          // [lag][rows][Hp] in/out: outputs, or their adjoints, of steps t mod lag
+
+  T *h, *c;         // [.][rows][Hp] in/out: row 0 is the state before `first`
+  const T* x_pre;   // [.][rows][nb][gates][UB] in: from the input and the input side's parameters
+  const T* h_pre;   // the same from the recurrent side's parameters
+  const T* d_skip;  // [K][Hp] direction of the learned skip parameter, to be multiplied by
+  T d_skip_factor;
+
+  T* d;         // [states][rows][Hp] in/out: adjoint of the state
+  T* dz;        // [.][rows] as LayerView::dz, out
+  const T* dy;  // [.][rows][Hp] in: adjoint arriving at the layer's outputs
+};
+
 template <class T>
 struct CellKernels {
   int32_t gates, states, saved, planes;
@@ -95,6 +115,12 @@ struct CellKernels {
   // different times.
   void (*backward)(const LayerView<T>&, int64_t i0, int64_t i1, const Share&, Team&,
                    int me) noexcept;
+  int32_t local_entries;  // of DirectionView::jac
+  // Rows [r0,r1) over steps i0 up to i1-1, and i1-1 down to i0. Rows do not meet: no barrier.
+  void (*tangent)(const LayerView<T>&, const DirectionView<T>&, int64_t i0, int64_t i1, int64_t r0,
+                  int64_t r1) noexcept;
+  void (*cotangent)(const LayerView<T>&, const DirectionView<T>&, int64_t i0, int64_t i1,
+                    int64_t r0, int64_t r1) noexcept;
   // acc[j][k][g][UB] += sum over rows r = rows-1..0 of a[r][k] * dz[r][j][plane(g)][UB], blocks
   // [j0,j1), inputs [k0,k1) of K. Planes: 0..gates-1 (recurrent) or input_plane[] (input).
   void (*outer_recurrent)(T* acc, const T* a, int64_t a_stride, int64_t K, const T* dz,

@@ -2,6 +2,7 @@
 // kernel table.
 #include "cells/cells.h"
 #include "kernels/dense.h"
+#include "kernels/directions.h"
 #include "kernels/elementwise.h"
 #include "kernels/loss.h"
 #include "kernels/masks.h"
@@ -20,6 +21,9 @@ static constexpr CellKernels<T> cell_kernels() {
   for (int g = 0; g < Cell::gates; g++) k.input_plane[g] = Cell::input_plane[g];
   k.forward = &Recurrent<Cell, T>::forward;
   k.backward = &Recurrent<Cell, T>::backward;
+  k.local_entries = Directions<Cell, T>::entries;
+  k.tangent = &Directions<Cell, T>::tangent;
+  k.cotangent = &Directions<Cell, T>::cotangent;
   k.outer_recurrent = &Dense<T>::template outer_recurrent<Cell>;
   k.outer_input = &Dense<T>::template outer_input<Cell>;
   return k;

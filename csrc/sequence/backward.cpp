@@ -7,15 +7,6 @@
 
 namespace gradcore {
 
-// The adjoint is brought back when its largest element leaves 2^-20 .. 2^20.
-static constexpr int band = 20;
-
-// 2^n, 0 where that underflows.
-template <class T>
-static T power(int64_t n) {
-  return static_cast<T>(std::ldexp(T(1), static_cast<int>(std::clamp<int64_t>(n, -5000, 5000))));
-}
-
 template <class T>
 void Job<T>::start_backward(Me& m) {
   for (int l = 0; l < L_; l++) {

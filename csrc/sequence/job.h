@@ -8,6 +8,7 @@
 #pragma once
 #include <gradcore/gradcore.h>
 
+#include <algorithm>
 #include <climits>
 #include <cmath>
 #include <cstring>
@@ -27,11 +28,20 @@ constexpr int32_t tile_rows = 4;  // of the recurrent kernels
 constexpr int32_t no_exponent =
     INT_MIN;  // of a step at which nothing arrives, of a sum that is still empty
 
+// Adjoints and tangents are brought back when the largest element leaves 2^-20 .. 2^20.
+constexpr int band = 20;
+
 // e of x = m * 2^e with 0.5 <= |m| < 1.
 inline int exponent_of(double x) {
   int e = 0;
   std::frexp(x, &e);
   return e;
+}
+
+// 2^n, 0 where that underflows.
+template <class T>
+T power(int64_t n) {
+  return static_cast<T>(std::ldexp(T(1), static_cast<int>(std::clamp<int64_t>(n, -5000, 5000))));
 }
 
 // The arrays of one layer. Rows are padded; see kernel_table.h for the packed layouts.
@@ -93,6 +103,20 @@ struct TransformWork {
   int64_t at_weight, at_bias;  // of their sums among those of what reads the rows; -1: no parameter
 };
 
+// What a layer's tangents and cotangents live in; rows = B * K, row b * K + k is direction k.
+template <class T>
+struct DirectionWork {
+  T *h, *c;   // tangents of a few steps: row 0 is before them
+  T* out;     // [.][rows][Hp] tangents of h + input, residual layers only
+  T* d;       // [states][rows][Hp] cotangents
+  T* ring;    // [lead][rows][Hp], skip connections only
+  T* masked;  // [rows][Hp], recurrent dropout only
+  // directions of the parameters, packed for Kernels::dense
+  T *w_input, *bias_x, *w_recurrent, *bias_h, *d_skip;
+  int64_t input_size;  // elements of w_input per direction
+  Run* state_runs;
+};
+
 // Numbers of random streams, in gradcore.h.
 enum class MaskKind : uint32_t { dropout = 0, zoneout = 1, zoneout_cell = 2, recurrent = 3 };
 
@@ -109,6 +133,7 @@ struct Member {
   double* look;           // [layers] largest |d| at the last look
   int32_t *trace_in, *trace_out;  // [chunk] exponents of dy and of dz, dx by step
   T* dy_factor;                   // [chunk]
+  int32_t direction_exponent;     // of tangents or cotangents
 };
 
 enum class Verdict : int { go_on = 0, one_thread = 1, stop = 2 };
@@ -217,6 +242,45 @@ class Job {
   void emit(const Me& m, int64_t first, int64_t n);
   bool call_loss(Me& m, int64_t t0, int64_t t1);
   const T* backward_head(Me& m, int64_t first, int64_t n);
+  // directions.cpp
+  void lay_out_directions(Carver& carver);
+  int64_t direction_width() const;
+  void direction_rows_of(const Me& m, int64_t& r0, int64_t& r1) const;
+  void pack_directions(const Me& m);
+  int64_t ring_slot(const Layer& layer, int64_t end, int64_t r) const;
+  int64_t end_of(int64_t b) const;
+  bool cleared_at_end(const Layer& layer, int64_t b, int64_t r) const;
+  void load_directions(int l);
+  void store_directions(int l);
+  bool directions_enter() const;
+  void scale_directions(int64_t r0, int64_t r1, T factor);
+  double largest_direction(int64_t r0, int64_t r1, bool with_ring) const;
+  void adjust_directions(Me& m, int64_t first, int64_t r0, int64_t r1);
+  void start_directions(Me& m, int64_t r0, int64_t r1);
+  // tangents.cpp
+  bool tangent_op(Me& m, const gc_op& op);
+  const T* tangent_input(int64_t first, int64_t n, int64_t r0, int64_t r1, T factor);
+  bool tangent_transform(const TransformWork<T>& t, const T* primal, int64_t n, int64_t r0,
+                         int64_t r1, const T* in, T* out, T factor);
+  const T* tangent_chain(int l, int64_t first, int64_t n, int64_t r0, int64_t r1, const T* in,
+                         int& turn, T factor);
+  void tangent_of_weights(T* out, bool adds, int64_t width, const T* w, int64_t size,
+                          const T* bias, const T* in, int64_t in_stride, const Run* runs,
+                          int64_t n_runs, int64_t n, int64_t r0, int64_t r1, T factor);
+  void tangent_table(int64_t first, int64_t n, int64_t r0, int64_t r1, T factor);
+  const T* rows_before(const Me& m, const LayerView<T>& v, int64_t first, int64_t n, int64_t Hp);
+  const T* tangent_layer(Me& m, int l, int64_t first, int64_t n, int64_t r0, int64_t r1,
+                         const T* in, T factor);
+  void tangent_head(Me& m, int64_t first, int64_t n, int64_t r0, int64_t r1, const T* in,
+                    T factor);
+  // cotangents.cpp
+  bool cotangent_op(Me& m, const gc_op& op);
+  const T* cotangent_head(Me& m, int64_t first, int64_t n, int64_t r0, int64_t r1, T factor);
+  void cotangent_chain(int l, int64_t first, int64_t n, int64_t r0, int64_t r1, T* d);
+  void cotangent_layer(Me& m, int l, int64_t first, int64_t n, int64_t r0, int64_t r1,
+                       const T* dy, T* dx);
+  void store_cotangents(const Me& m, int64_t first, int64_t n, int64_t r0, int64_t r1,
+                        const T* dx);
   // backward.cpp
   void start_backward(Me& m);
   const T* arriving(Me& m, int64_t first, int64_t n);
@@ -251,6 +315,7 @@ class Job {
   int64_t chunk_, rows_;  // steps of a chunk, its rows chunk * B
   int64_t segment_;       // longest range of an op
   bool trains_ = false, tape_ = false, emits_ = false;
+  bool directs_ = false, reverses_ = false;  // tangents or cotangents; the latter
   bool wants_input_gradient_ = false;
   bool direct_input_ = false;  // x is read where it lies
   int threads_ = 1;
@@ -261,6 +326,12 @@ class Job {
   int64_t *begins_ = nullptr, max_begin_ = 0;  // [B] where ragged sequences begin, time backward
 
   std::vector<LayerWork<T>> work_;
+  std::vector<DirectionWork<T>> direction_work_;
+  // Rows of a few steps: between layers, [2]; pre-activations from both sides; room for products.
+  T *direction_rows_[2] = {}, *direction_x_pre_ = nullptr, *direction_h_pre_ = nullptr,
+    *direction_room_ = nullptr, *direction_dz_ = nullptr, *before_ = nullptr, *ones_ = nullptr,
+    *direction_head_ = nullptr, *direction_head_bias_ = nullptr;
+  std::vector<T*> jacs_;  // by thread: local Jacobians of a step
   std::vector<Member<T>> members_;
   std::vector<std::vector<TransformWork<T>>> chains_;  // those that act in this call, by reader
   uint32_t mask_key_[2] = {};

@@ -25,10 +25,12 @@ void Job<T>::choose_team() {
                     : 2 * l.gates * l.H * (l.H + (call_.tokens ? 0 : l.I)) * B_;
     most_blocks = most_blocks > l.nb ? most_blocks : l.nb;
   }
+  flops *= 1 + call_.directions;
   if (!call_.exact_threads && call_.threads != 1) {
     const int64_t enough = B_ >= 2 * tile_rows ? 16384 : 49152;
     if (flops * static_cast<int64_t>(sizeof(T)) / 4 < enough) wanted = 1;
-    const int64_t useful = most_blocks > B_ ? most_blocks : B_;
+    const int64_t rows = B_ * (1 + call_.directions),
+                  useful = most_blocks > rows ? most_blocks : rows;
     wanted = wanted > useful ? static_cast<int>(useful) : wanted;
   }
   threads_ = wanted;
@@ -45,14 +47,14 @@ void Job<T>::choose_team() {
 
 template <class T>
 void Job<T>::lay_out(Carver& c) {
-  const bool adjoint = trains_;
+  const bool adjoint = trains_, transposed = trains_ || reverses_;
   work_.assign(static_cast<size_t>(L_), LayerWork<T>{});
   int64_t widest_h = 0, widest_x = 0, widest_z = 0;
   for (int64_t i = 0; i < L_; i++) {
     const Layer& l = net_.layers[static_cast<size_t>(i)];
     LayerWork<T>& w = work_[static_cast<size_t>(i)];
     const bool table = i == 0 && call_.tokens && !net_.embedding_rows;
-    const bool input_gradient = adjoint && (i > 0 || wants_input_gradient_);
+    const bool input_gradient = transposed && (i > 0 || wants_input_gradient_);
     const int64_t hh = l.H * l.gates * l.Hp, row = B_ * l.Hp;
     widest_h = widest_h > l.Hp ? widest_h : l.Hp;
     if (!table) widest_h = widest_h > l.Ip ? widest_h : l.Ip;
@@ -61,7 +63,7 @@ void Job<T>::lay_out(Carver& c) {
     widest_z = widest_z > l.z_row ? widest_z : l.z_row;
 
     w.w_forward = c.take<T>(hh);
-    w.w_backward = adjoint ? c.take<T>(l.Hp * l.gates * l.Hp) : nullptr;
+    w.w_backward = transposed ? c.take<T>(l.Hp * l.gates * l.Hp) : nullptr;
     w.bias_h = c.take<T>(l.gates * l.Hp);
     if (table) {
       w.table = c.take<T>(l.I * l.gates * l.Hp);
@@ -71,7 +73,7 @@ void Job<T>::lay_out(Carver& c) {
       w.input_runs = c.take<Run>(l.ib);
     }
     if (input_gradient && !table) w.w_input_t = c.take<T>(l.ib * l.nb * l.gates * UB * UB);
-    if (adjoint && (input_gradient || table)) w.dz_runs = c.take<Run>(l.nb * l.gates);
+    if (input_gradient || (adjoint && table)) w.dz_runs = c.take<Run>(l.nb * l.gates);
     w.skip_coef = l.has_skip() ? c.take<T>(l.Hp) : nullptr;
     w.h = c.take<T>((l.lead + segment_) * row);
     w.c = l.states > 1 ? c.take<T>((1 + segment_) * row) : nullptr;
@@ -110,13 +112,14 @@ void Job<T>::lay_out(Carver& c) {
   dz_ = adjoint ? c.take<T>(rows_ * widest_z) : nullptr;
   for (T*& dy : dy_) dy = adjoint ? c.take<T>(rows_ * widest_h) : nullptr;
   const bool head =
-      part_.last && (trains_ || (emits_ && (call_.outputs || call_.loss != GC_LOSS_NONE)));
+      part_.last &&
+      (trains_ || directs_ || (emits_ && (call_.outputs || call_.loss != GC_LOSS_NONE)));
   logits_ = head ? c.take<T>(rows_ * net_.Op) : nullptr;
   if (net_.has_head && head) {
     w_head_ = c.take<T>(net_.ob * top.nb * UB * UB);
     bias_head_ = c.take<T>(net_.Op);
     head_runs_ = c.take<Run>(top.nb);
-    if (adjoint) {
+    if (transposed) {
       w_head_t_ = c.take<T>(top.nb * net_.ob * UB * UB);
       logit_runs_ = c.take<Run>(net_.ob);
     }
@@ -154,6 +157,7 @@ void Job<T>::lay_out(Carver& c) {
   reset_ = part_.reverse ? mirrored_reset_ : call_.reset;
   begins_ = call_.lengths && part_.reverse ? c.take<int64_t>(B_) : nullptr;
 
+  lay_out_directions(c);
   members_.assign(static_cast<size_t>(threads_), Member<T>{});
   for (Member<T>& m : members_) {
     m.exponent = c.take<int32_t>(L_);

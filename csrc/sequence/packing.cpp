@@ -106,13 +106,13 @@ void Job<T>::pack_head(const Me& m) {
     for (int64_t u = 0; u < top.Hp; u++) {
       const T value = o < O && u < top.H ? weight[o * top.H + u] : T(0);
       w_head_[(o / UB * top.Hp + u) * UB + o % UB] = value;
-      if (trains_) w_head_t_[(u / UB * net_.Op + o) * UB + u % UB] = value;
+      if (w_head_t_) w_head_t_[(u / UB * net_.Op + o) * UB + u % UB] = value;
     }
   }
   for (int64_t q = 0; q < top.nb; q++)
     head_runs_[q] = {static_cast<int32_t>(q * UB),
                      static_cast<int32_t>(std::min<int64_t>(UB, top.H - q * UB))};
-  if (trains_)
+  if (logit_runs_)
     for (int64_t q = 0; q < net_.ob; q++)
       logit_runs_[q] = {static_cast<int32_t>(q * UB),
                         static_cast<int32_t>(std::min<int64_t>(UB, O - q * UB))};

@@ -87,6 +87,7 @@ void Job<T>::execute(Me& m, int64_t n) {
   const int64_t first = next_op_;
   if (first == 0) {
     pack(m);
+    if (directs_) pack_directions(m);
     if (m.me == 0 && last_reset_) find_resets();
   }
   bool backward = false;
@@ -96,7 +97,11 @@ void Job<T>::execute(Me& m, int64_t n) {
   barrier(m);
   for (int64_t i = first; i < first + n; i++) {
     const gc_op& op = call_.ops[i];
-    if (op.kind == GC_OP_BACKWARD ? !backward_op(m, op) : !forward_op(m, op)) return;
+    const bool goes_on = op.kind == GC_OP_BACKWARD    ? backward_op(m, op)
+                         : op.kind == GC_OP_TANGENT   ? tangent_op(m, op)
+                         : op.kind == GC_OP_COTANGENT ? cotangent_op(m, op)
+                                                      : forward_op(m, op);
+    if (!goes_on) return;
   }
 }
 

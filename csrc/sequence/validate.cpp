@@ -29,7 +29,9 @@ Job<T>::Job(const Part& part, gc_call& call, const Link<T>& link, Progress& prog
   check_plan();
   check_presence();
   choose_transforms();
-  wants_input_gradient_ = trains_ && (call_.dx || net_.embedding_rows || trains_transforms(0));
+  wants_input_gradient_ =
+      (trains_ && (call_.dx || net_.embedding_rows || trains_transforms(0))) ||
+      (reverses_ && call_.direction_x);
   direct_input_ =
       !call_.tokens && !call_.lengths && !part_.reverse && net_.layers[0].I == net_.layers[0].Ip;
   choose_team();
@@ -60,17 +62,29 @@ void Job<T>::check_plan() {
            ", end at one or at %" PRId64 ", and be at most segment_steps = %" PRId64
            " long; got [%" PRId64 ", %" PRId64 ").",
            i, block_steps, T_, segment_, op.t0, op.t1);
-    if (op.kind < GC_OP_FORWARD || op.kind > GC_OP_EMIT)
+    if (op.kind < GC_OP_FORWARD || op.kind > GC_OP_COTANGENT)
       fail(GC_INVALID, "operation %" PRId64 ": unknown kind %d.", i, op.kind);
-    if (op.kind == GC_OP_BACKWARD) {
+    const bool directs = op.kind == GC_OP_TANGENT || op.kind == GC_OP_COTANGENT;
+    if (op.kind == GC_OP_BACKWARD || directs) {
       if (!before || before->kind != GC_OP_TAPE || before->t0 != op.t0 || before->t1 != op.t1)
-        fail(GC_INVALID, "operation %" PRId64 ": BACKWARD must follow the TAPE of the same range.",
+        fail(GC_INVALID,
+             "operation %" PRId64
+             ": BACKWARD, TANGENT and COTANGENT must follow the TAPE of the same range.",
              i);
-      if (!trains_) first_backward_ = i;
-      trains_ = true;
+      if (directs && (trains_ || (directs_ && reverses_ != (op.kind == GC_OP_COTANGENT))))
+        fail(GC_INVALID, "operation %" PRId64 ": a plan has operations of one kind after TAPEs.",
+             i);
+      if (directs) {
+        directs_ = true;
+        reverses_ = op.kind == GC_OP_COTANGENT;
+      } else {
+        if (!trains_) first_backward_ = i;
+        trains_ = true;
+      }
     } else {
       const bool previous = op.from_slot == GC_FROM_PREVIOUS;
-      if (previous && (!before || before->kind == GC_OP_BACKWARD || before->t1 != op.t0))
+      if (previous && (!before || before->kind == GC_OP_BACKWARD ||
+                       before->kind == GC_OP_COTANGENT || before->t1 != op.t0))
         fail(GC_INVALID,
              "operation %" PRId64 ": no operation just before it ends at step %" PRId64 ".", i,
              op.t0);
@@ -88,6 +102,11 @@ void Job<T>::check_plan() {
     }
     before = &op;
   }
+  if (directs_ && (trains_ || !part_.first || !part_.last))
+    fail(GC_INVALID,
+         "tangents and cotangents go through nets whose layers all read time forward, in calls "
+         "without BACKWARD.");
+  if (directs_ && call_.directions < 1) fail(GC_INVALID, "directions must be 1 or more.");
   if (trains_ && part_.last && call_.loss == GC_LOSS_NONE)
     fail(GC_INVALID, "BACKWARD needs a loss.");
   if (trains_ && !call_.grads) fail(GC_INVALID, "BACKWARD needs an array for the gradients.");
@@ -126,6 +145,14 @@ void Job<T>::check_presence() {
   if (call_.dx && !call_.dx_exponent) fail(GC_INVALID, "dx needs dx_exponent.");
   if (call_.dstate && !call_.dstate_exponent) fail(GC_INVALID, "dstate needs dstate_exponent.");
   if (!call_.params) fail(GC_INVALID, "params is missing.");
+  if (call_.tokens && call_.direction_x)
+    fail(GC_INVALID, "tokens have no directions: direction_x needs float input.");
+  const bool by_step = reverses_ ? call_.direction_x : call_.direction_outputs;
+  const bool at_end = reverses_ ? call_.direction_state : call_.direction_state_out;
+  if (directs_ && by_step && !call_.direction_exponent)
+    fail(GC_INVALID, "directions by step need direction_exponent.");
+  if (directs_ && at_end && !call_.direction_state_exponent)
+    fail(GC_INVALID, "directions of a state need direction_state_exponent.");
   if (call_.loss < GC_LOSS_NONE || call_.loss > GC_LOSS_CALLBACK)
     fail(GC_INVALID, "unknown loss %d.", call_.loss);
   if (call_.loss == GC_LOSS_CALLBACK && !call_.loss_fn)

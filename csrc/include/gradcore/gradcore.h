@@ -132,7 +132,9 @@ typedef enum gc_op_kind {
   GC_OP_FORWARD = 0,  /* steps [t0,t1), nothing kept but the state at t1 */
   GC_OP_TAPE = 1,     /* the same, and what BACKWARD over the same range needs is kept */
   GC_OP_BACKWARD = 2, /* head, loss and BPTT over the range of the TAPE op before it */
-  GC_OP_EMIT = 3      /* FORWARD that also writes outputs and adds to the loss */
+  GC_OP_EMIT = 3,     /* FORWARD that also writes outputs and adds to the loss */
+  GC_OP_TANGENT = 4,  /* tangents along the range of the TAPE op before it, and the outputs */
+  GC_OP_COTANGENT = 5 /* cotangents back along it */
 } gc_op_kind;
 
 enum { GC_FROM_START = -1, GC_FROM_PREVIOUS = -2, GC_TO_NOWHERE = -1 };
@@ -204,6 +206,20 @@ typedef struct gc_call {
   double loss_value;
   double loss_weight;     /* what a mean divided by */
   int64_t grads_exponent; /* the true gradient is grads * 2^grads_exponent */
+
+  /* Tangents or cotangents, K directions at once, in plans with such operations. NULL: zero, or not
+   * wanted. Tangents take x, params and state and give outputs and state_out; cotangents take
+   * outputs and state_out and give x and state. What is given is at exponent 0, but for the state
+   * where the operations begin; what comes out is to be multiplied by 2^exponent. */
+  int64_t directions;                /* K */
+  void* direction_x;                 /* [K,T,B,I] */
+  const void* direction_params;      /* [K, gc_net_parameters], tangents only */
+  void* direction_state;             /* [K, gc_net_state_size], of the initial state */
+  void* direction_outputs;           /* [K,T,B,O] */
+  void* direction_state_out;         /* [K, gc_net_state_size], of the final state */
+  int32_t direction_start_exponent;  /* of the state that is given */
+  int32_t* direction_exponent;       /* [T] of outputs, or of x */
+  int32_t* direction_state_exponent; /* [1] of the state that comes out */
 
   /* execution */
   int32_t threads;       /* at most this many; 0: gc_default_threads() */
