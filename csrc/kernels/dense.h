@@ -135,13 +135,16 @@ struct Dense {
       const T* x = a + begin * a_stride;
       int64_t k = k0;
       for (; k + KT <= k1; k += KT)
-        outer_tile<KT, NV>(acc + k * acc_step, acc_step, to, x + k, a_stride, z, dz_stride, from, n);
+        outer_tile<KT, NV>(acc + k * acc_step, acc_step, to, x + k, a_stride, z, dz_stride, from,
+                           n);
       if constexpr (KT > 4)
         for (; k + 4 <= k1; k += 4)
-          outer_tile<4, NV>(acc + k * acc_step, acc_step, to, x + k, a_stride, z, dz_stride, from, n);
+          outer_tile<4, NV>(acc + k * acc_step, acc_step, to, x + k, a_stride, z, dz_stride, from,
+                            n);
       if constexpr (KT > 2)
         for (; k + 2 <= k1; k += 2)
-          outer_tile<2, NV>(acc + k * acc_step, acc_step, to, x + k, a_stride, z, dz_stride, from, n);
+          outer_tile<2, NV>(acc + k * acc_step, acc_step, to, x + k, a_stride, z, dz_stride, from,
+                            n);
       for (; k < k1; k++)
         outer_tile<1, NV>(acc + k * acc_step, acc_step, to, x + k, a_stride, z, dz_stride, from, n);
     }

@@ -64,15 +64,13 @@ struct Directions {
         local(v, i, b, w.jac + (b - r0 / w.K) * v.nb * (entries * UB));
   }
 
-  // The rows among [r0,r1) of sequences whose state is zeroed before step i become 0 in p
-  // [planes][rows][Hp].
-  static void clear(const View& v, const Rows& w, int64_t i, T* p, int planes, int64_t r0,
-                    int64_t r1) {
+  // Before step i the states of some sequences were zeroed: nothing flows further back there.
+  static void cut(const View& v, const Rows& w, int64_t i, int64_t r0, int64_t r1) {
     const int64_t Hp = static_cast<int64_t>(v.nb) * UB;
     for (int64_t r = r0; v.reset && r < r1; r++)
       if (Loop::resets(v, v.first + i, r / w.K) && Loop::active(v, v.first + i, r / w.K))
-        for (int n = 0; n < planes; n++)
-          __builtin_memset(p + (n * w.rows + r) * Hp, 0, static_cast<size_t>(Hp) * sizeof(T));
+        for (int n = 0; n < NS; n++)
+          __builtin_memset(w.d + (n * w.rows + r) * Hp, 0, static_cast<size_t>(Hp) * sizeof(T));
   }
 
   // ---- tangents
@@ -87,9 +85,12 @@ struct Directions {
     for (int m = 0; m < M; m++) {
       V acc[NB][G];
       const T* x[NB];
+      bool cleared[NB];
       GC_UNROLL
       for (int q = 0; q < NB; q++) {
-        x[q] = product + (r + q) * Hp;
+        // A state that was zeroed before the step; the row itself is the output of the step before.
+        cleared[q] = Loop::resets(v, t, (r + q) / w.K);
+        x[q] = cleared[q] ? v.zeros : product + (r + q) * Hp;
         const int64_t from = ((i * w.rows + r + q) * v.nb + j) * (G * UB) + m * L;
         GC_UNROLL
         for (int g = 0; g < G; g++) acc[q][g] = w.h_pre ? load<V>(w.h_pre + from + g * UB) : V{};
@@ -110,8 +111,8 @@ struct Directions {
             z[Cell::input_plane[g]] = z[Cell::input_plane[g]] + load<V>(from + g * UB);
         }
         V s[NS], s1[NS];
-        s[0] = load<V>(w.h + at);
-        if constexpr (NS > 1) s[1] = load<V>(w.c + at);
+        s[0] = cleared[q] ? V{} : load<V>(w.h + at);
+        if constexpr (NS > 1) s[1] = cleared[q] ? V{} : load<V>(w.c + at);
         GC_UNROLL
         for (int o = 0; o < NS; o++) {
           const T* row = jac + o * row_entries * UB;
@@ -133,8 +134,8 @@ struct Directions {
                     factor = v.skip_kind == GC_SKIP_ADD
                                  ? before
                                  : coef * (before - load<V>(v.h + here + v.B * Hp));
-            s1[0] = fma(factor, load<V>(w.d_skip + (r + q) % w.K * Hp + u) *
-                                    broadcast<V>(w.d_skip_factor),
+            s1[0] = fma(factor,
+                        load<V>(w.d_skip + (r + q) % w.K * Hp + u) * broadcast<V>(w.d_skip_factor),
                         s1[0]);
           }
           store<V>(slot, s1[0]);
@@ -149,8 +150,7 @@ struct Directions {
   static void hold(const View& v, const Rows& w, int64_t i, int j, int64_t r) {
     const int64_t Hp = static_cast<int64_t>(v.nb) * UB, at = (i * w.rows + r) * Hp + j * UB;
     __builtin_memcpy(w.h + at + w.rows * Hp, w.h + at, UB * sizeof(T));
-    if constexpr (NS > 1)
-      __builtin_memcpy(w.c + at + w.rows * Hp, w.c + at, UB * sizeof(T));
+    if constexpr (NS > 1) __builtin_memcpy(w.c + at + w.rows * Hp, w.c + at, UB * sizeof(T));
   }
 
   // Steps [i0,i1) of rows [r0,r1).
@@ -160,13 +160,11 @@ struct Directions {
     const int64_t Hp = static_cast<int64_t>(v.nb) * UB, b0 = r0 / w.K;
     if (r0 == r1) return;
     for (int64_t i = i0; i < i1; i++) {
-      clear(v, w, i, w.h + i * w.rows * Hp, 1, r0, r1);
-      if constexpr (NS > 1) clear(v, w, i, w.c + i * w.rows * Hp, 1, r0, r1);
       locals(v, w, i, r0, r1);
       for (int64_t r = r0; w.masked && r < r1; r++)
         for (int64_t u = 0; u < Hp; u += L)
-          store<V>(w.masked + r * Hp + u, load<V>(w.h + (i * w.rows + r) * Hp + u) *
-                                              load<V>(v.r_mask + r / w.K * Hp + u));
+          store<V>(w.masked + r * Hp + u,
+                   load<V>(w.h + (i * w.rows + r) * Hp + u) * load<V>(v.r_mask + r / w.K * Hp + u));
       const bool all = !Loop::rests(v, v.first + i);
       for (int j = 0; j < v.nb; j++)
         for (int64_t r = r0; r < r1;) {
@@ -244,11 +242,10 @@ struct Directions {
           __builtin_memset(w.dz + (i * w.rows + r) * v.z_row, 0,
                            static_cast<size_t>(v.nb) * (NZ * UB) * sizeof(T));
       }
-      if (whole > r0)
-        Loop::template tiles_backward<Loop::rows_backward>(rows, i, all, r0, whole);
+      if (whole > r0) Loop::template tiles_backward<Loop::rows_backward>(rows, i, all, r0, whole);
       if (pairs > whole) Loop::template tiles_backward<2>(rows, i, all, whole, pairs);
       for (int64_t r = pairs; r < r1; r++) Loop::row_backward(rows, i, all, r, false);
-      clear(v, w, i, w.d, NS, r0, r1);
+      cut(v, w, i, r0, r1);
     }
   }
 };

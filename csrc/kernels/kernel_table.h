@@ -75,17 +75,18 @@ struct LayerView {
   const T* r_mask;           // [B][Hp] in
 
   // backward only
-  T* d;         // [states][B][Hp] in/out: adjoint of the state, scaled
-  T* ring;      // [lag][B][Hp] in/out: adjoints on their way to step t - lag, in slot t mod lag
-  T* dz;        // [.][B] rows of [nb][planes][UB], z_row apart, out: adjoints of the pre-activations
+  T* d;     // [states][B][Hp] in/out: adjoint of the state, scaled
+  T* ring;  // [lag][B][Hp] in/out: adjoints on their way to step t - lag, in slot t mod lag
+  T* dz;    // [.][B] rows of [nb][planes][UB], z_row apart, out: adjoints of the pre-activations
   int64_t z_row;
   T* dskip;     // [.][B][Hp] out: terms of the gradient of the learned skip parameter; null if none
   const T* dy;  // [.][B][Hp] in: gradient arriving at the layer's outputs; null: none
   const T* dy_factor;  // [.] power of two that brings dy to the adjoint's scale
+  T* record;  // [.][B][Hp] out: adjoint of each step's output by all paths; null if unwanted
 };
 
-// What the kernels of tangents and cotangents see beside the layer: row r = b * K + k is direction k
-// of sequence b. Null where there is none.
+// What the kernels of tangents and cotangents see beside the layer: row r = b * K + k is direction
+// k of sequence b. Null where there is none.
 template <class T>
 struct DirectionView {
   int64_t K, rows;  // directions; B * K

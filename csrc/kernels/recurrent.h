@@ -371,6 +371,11 @@ struct Recurrent {
     for (int c = 0; c < NS; c++) d1[c] = gather<V, N>(v.d + c * step, at_d);
     if (v.dy)
       d1[0] = fma(gather<V, N>(v.dy, at), constant<W>(static_cast<double>(v.dy_factor[i])), d1[0]);
+    if (v.record)
+      scatter<V, N>(v.record, at,
+                    v.skip_kind == GC_SKIP_NONE
+                        ? d1[0]
+                        : d1[0] + gather<V, N>(v.ring + t % v.skip_lag * step, at_d));
     if (v.skip_kind != GC_SKIP_NONE) {
       T* slot = v.ring + t % v.skip_lag * step;
       auto place = [&](int n) GC_LAMBDA { return Place{b + n / MM, j, m + n % MM}; };
@@ -437,6 +442,7 @@ struct Recurrent {
   static void rest(const View& v, int64_t i, int j, int64_t b) {
     __builtin_memset(v.dz + (i * v.B + b) * v.z_row + j * (NZ * UB), 0, NZ * UB * sizeof(T));
     if (v.dskip) __builtin_memset(v.dskip + ((i * v.B + b) * v.nb + j) * UB, 0, UB * sizeof(T));
+    if (v.record) __builtin_memset(v.record + ((i * v.B + b) * v.nb + j) * UB, 0, UB * sizeof(T));
   }
   static __attribute__((noinline)) void cells_backward(const View& v, int64_t i, const Share& w,
                                                        int64_t b0, int64_t b1) {
@@ -467,8 +473,7 @@ struct Recurrent {
   static GC_INLINE void tile_backward(const View& v, int64_t i, int j, int64_t b) {
     const int64_t Hp = static_cast<int64_t>(v.nb) * UB, block = G * Hp * UB,
                   gate = v.interleaved ? UB : Hp * UB;
-    const int64_t w_step = v.interleaved ? G * UB : UB,
-                  row = v.z_row;
+    const int64_t w_step = v.interleaved ? G * UB : UB, row = v.z_row;
     const T* z0 = v.dz + (i * v.B + b) * row;
     for (int m = 0; m < M; m++) {
       const T* w = v.w_backward + j * block + m * L;

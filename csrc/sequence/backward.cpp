@@ -33,8 +33,17 @@ void Job<T>::start_backward(Me& m) {
     clear(head_sum_, head_sums_);
     clear(embedding_sum_, embedding_sum_ ? net_.embedding_rows * net_.layers[0].Ip : 0);
     if (token_head_) std::fill(token_head_, token_head_ + net_.vocabulary(), -1);
+    for (int l = 0; call_.direction_state_out && l < L_; l++)
+      if (!net_.layers[static_cast<size_t>(l)].pass) load_final_adjoint(l);
   }
   barrier(m);
+  if (!call_.direction_state_out) return;
+  for (int l = 0; l < L_; l++) {
+    if (net_.layers[static_cast<size_t>(l)].pass) continue;
+    m.exponent[l] = call_.direction_start_exponent;
+    m.look[l] =
+        std::max(reduce_max(m, largest_adjoint(m, l, 0, 0)), reduce_max(m, largest_ring(m, l)));
+  }
 }
 
 // The gradient that the next part left for the chunk's outputs: dy [n][B][Hp], or null if all of it
@@ -442,6 +451,42 @@ void Job<T>::write_dx(const Me& m, int64_t first, int64_t n, const T* dx) {
   }
 }
 
+// ---- the adjoint step by step
+
+template <class T>
+bool Job<T>::records(int l) const {
+  return record_ && net_.layers[static_cast<size_t>(l)].direction == call_.hidden_direction;
+}
+
+// Adjoints of the layer's outputs to the caller's array; the sums of their squares, which may leave
+// the range of the dtype, go at the scale 2^-shift of the row's largest element.
+template <class T>
+void Job<T>::write_record(const Me& m, int64_t first, int64_t n) {
+  const Layer* layer = nullptr;
+  for (int l = 0; l < L_; l++)
+    if (records(l)) layer = &net_.layers[static_cast<size_t>(l)];
+  for (int64_t i = n * m.me / m.team_size; i < n * (m.me + 1) / m.team_size; i++) {
+    const int64_t t = time(first + i);
+    if (call_.hidden_exponent) call_.hidden_exponent[t] = m.trace_out[i];
+    for (int64_t b = 0; b < B_; b++) {
+      const T* row = record_ + (i * B_ + b) * layer->Hp;
+      if (call_.hidden)
+        std::memcpy(static_cast<T*>(call_.hidden) + (t * B_ + b) * layer->H, row,
+                    static_cast<size_t>(layer->H) * sizeof(T));
+      if (!call_.hidden_log2_norm) continue;
+      const double largest = k_.max_abs(row, layer->Hp);
+      double sum = 0;
+      for (int64_t u = 0; largest > 0 && u < layer->H; u++) {
+        const double part = static_cast<double>(row[u]) / largest;
+        sum += part * part;
+      }
+      call_.hidden_log2_norm[t * B_ + b] =
+          largest > 0 ? std::log2(largest) + 0.5 * std::log2(sum) + m.trace_out[i]
+                      : -std::numeric_limits<double>::infinity();
+    }
+  }
+}
+
 // ---- a layer, a chunk
 
 template <class T>
@@ -460,8 +505,10 @@ void Job<T>::backward_layer(Me& m, int l, int64_t first, int64_t n, const T* dy,
   LayerView<T> v = view(l, first);
   v.dy = dy;
   prepare_masks(m, l, first, n, true);
+  v.record = records(l) ? record_ : nullptr;
   walk_adjoint(m, v, l, n);
   barrier(m);
+  if (v.record) write_record(m, first, n);
   if (dx) {
     auto& chain = chains_[static_cast<size_t>(l)];
     int64_t r0, r1;

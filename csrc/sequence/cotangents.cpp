@@ -7,8 +7,7 @@ namespace gradcore {
 
 // The cotangents of the chunk's outputs, brought before the head: [n][rows][Hp], or null.
 template <class T>
-const T* Job<T>::cotangent_head(Me& m, int64_t first, int64_t n, int64_t r0, int64_t r1,
-                                T factor) {
+const T* Job<T>::cotangent_head(Me& m, int64_t first, int64_t n, int64_t r0, int64_t r1, T factor) {
   if (!call_.direction_outputs) return nullptr;
   const int reader = static_cast<int>(L_);
   const int64_t K = call_.directions, rows = B_ * K, O = net_.outputs, Op = net_.Op,
@@ -102,9 +101,9 @@ void Job<T>::store_cotangents(const Me& m, int64_t first, int64_t n, int64_t r0,
   const int64_t K = call_.directions, rows = B_ * K;
   for (int64_t i = 0; i < n; i++) {
     for (int64_t r = r0; r < r1; r++)
-      std::memcpy(static_cast<T*>(call_.direction_x) +
-                      ((r % K * T_ + first + i) * B_ + r / K) * layer.I,
-                  dx + (i * rows + r) * layer.Ip, static_cast<size_t>(layer.I) * sizeof(T));
+      std::memcpy(
+          static_cast<T*>(call_.direction_x) + ((r % K * T_ + first + i) * B_ + r / K) * layer.I,
+          dx + (i * rows + r) * layer.Ip, static_cast<size_t>(layer.I) * sizeof(T));
     if (m.me == 0) call_.direction_exponent[first + i] = m.direction_exponent;
   }
 }

@@ -84,8 +84,8 @@ void Job<T>::direction_rows_of(const Me& m, int64_t& r0, int64_t& r1) const {
 // ---- the start
 
 template <class T>
-static void pack_dense(T* to, const T* weight, int64_t outs, int64_t gates, int64_t ins,
-                       int64_t nb, int64_t padded) {
+static void pack_dense(T* to, const T* weight, int64_t outs, int64_t gates, int64_t ins, int64_t nb,
+                       int64_t padded) {
   constexpr int UB = unit_block<T>;
   for (int64_t j = 0; j < nb; j++)
     for (int64_t g = 0; g < gates; g++)
@@ -138,8 +138,8 @@ void Job<T>::pack_directions(const Me& m) {
     }
     if (!net_.has_head) continue;
     const Layer& top = net_.top();
-    pack_dense(direction_head_ + k * net_.ob * top.Hp * UB, params + net_.head_weight,
-               net_.outputs, 1, top.H, net_.ob, top.Hp);
+    pack_dense(direction_head_ + k * net_.ob * top.Hp * UB, params + net_.head_weight, net_.outputs,
+               1, top.H, net_.ob, top.Hp);
     for (int64_t o = 0; o < net_.Op; o++)
       direction_head_bias_[k * net_.Op + o] =
           net_.head_bias && o < net_.outputs ? params[net_.head_bias_offset + o] : T(0);
@@ -155,7 +155,26 @@ int64_t Job<T>::ring_slot(const Layer& layer, int64_t end, int64_t r) const {
 // The step after which a sequence's state is that of the end.
 template <class T>
 int64_t Job<T>::end_of(int64_t b) const {
-  return call_.lengths ? call_.lengths[b] : T_;
+  return call_.lengths && !part_.reverse ? call_.lengths[b] : T_;
+}
+
+// Where a backward pass begins: the adjoint of the final state, of one direction.
+template <class T>
+void Job<T>::load_final_adjoint(int l) {
+  const Layer& layer = net_.layers[static_cast<size_t>(l)];
+  const LayerWork<T>& w = work_[static_cast<size_t>(l)];
+  const T* state = static_cast<const T*>(call_.direction_state_out) + layer.state_offset * B_;
+  const int64_t H = layer.H, row = B_ * layer.Hp;
+  const size_t bytes = static_cast<size_t>(H) * sizeof(T);
+  for (int64_t b = 0; b < B_; b++) {
+    for (int64_t q = 0; q < layer.lead; q++) {
+      if (cleared_at_end(layer, b, q)) continue;
+      T* to = q == layer.lead - 1 ? w.d : w.ring + ring_slot(layer, end_of(b), q) * row;
+      std::memcpy(to + b * layer.Hp, state + (q * B_ + b) * H, bytes);
+    }
+    if (layer.states > 1)
+      std::memcpy(w.d + row + b * layer.Hp, state + (layer.lead * B_ + b) * H, bytes);
+  }
 }
 
 // True if row r of the outputs in the final state of sequence b was zeroed by a reset.
@@ -180,15 +199,13 @@ void Job<T>::load_directions(int l) {
   clear(w.ring, w.ring ? layer.lead * row : 0);
   if (w.masked && reverses_)
     for (int64_t r = 0; r < rows; r++)
-      std::memcpy(w.masked + r * layer.Hp,
-                  work_[static_cast<size_t>(l)].r_mask + r / K * layer.Hp,
+      std::memcpy(w.masked + r * layer.Hp, work_[static_cast<size_t>(l)].r_mask + r / K * layer.Hp,
                   static_cast<size_t>(layer.Hp) * sizeof(T));
   const void* given = reverses_ ? call_.direction_state_out : call_.direction_state;
   if (!given) return;
   for (int64_t r = 0; r < rows; r++) {
     const int64_t b = r / K, k = r % K;
-    const T* state =
-        static_cast<const T*>(given) + (k * net_.state_size + layer.state_offset) * B_;
+    const T* state = static_cast<const T*>(given) + (k * net_.state_size + layer.state_offset) * B_;
     for (int64_t q = 0; q < layer.lead; q++) {
       const T* from = state + (q * B_ + b) * H;
       const bool last = q == layer.lead - 1;
@@ -220,9 +237,9 @@ void Job<T>::store_directions(int l) {
     for (int64_t q = 0; q < layer.lead; q++) {
       T* to = state + (q * B_ + b) * H;
       const bool last = q == layer.lead - 1;
-      const T* ring = w.ring ? w.ring + ring_slot(layer, reverses_ ? 0 : end_of(b), q) * row +
-                                   r * layer.Hp
-                             : nullptr;
+      const T* ring =
+          w.ring ? w.ring + ring_slot(layer, reverses_ ? 0 : end_of(b), q) * row + r * layer.Hp
+                 : nullptr;
       for (int64_t u = 0; u < H; u++) {
         if (reverses_)
           to[u] = (ring ? ring[u] : T(0)) + (last ? h[r * layer.Hp + u] : T(0));
@@ -280,8 +297,8 @@ double Job<T>::largest_direction(int64_t r0, int64_t r1, bool with_ring) const {
     if (layer.pass) continue;
     auto look = [&](const T* p, int64_t planes) {
       for (int64_t n = 0; p && n < planes; n++)
-        largest = std::max(largest, k_.max_abs(p + (n * rows + r0) * layer.Hp,
-                                               (r1 - r0) * layer.Hp));
+        largest =
+            std::max(largest, k_.max_abs(p + (n * rows + r0) * layer.Hp, (r1 - r0) * layer.Hp));
     };
     look(reverses_ ? w.d : w.h, reverses_ ? layer.states : 1);
     look(reverses_ ? nullptr : w.c, 1);

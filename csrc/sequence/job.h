@@ -250,6 +250,7 @@ class Job {
   int64_t ring_slot(const Layer& layer, int64_t end, int64_t r) const;
   int64_t end_of(int64_t b) const;
   bool cleared_at_end(const Layer& layer, int64_t b, int64_t r) const;
+  void load_final_adjoint(int l);
   void load_directions(int l);
   void store_directions(int l);
   bool directions_enter() const;
@@ -264,23 +265,21 @@ class Job {
                          int64_t r1, const T* in, T* out, T factor);
   const T* tangent_chain(int l, int64_t first, int64_t n, int64_t r0, int64_t r1, const T* in,
                          int& turn, T factor);
-  void tangent_of_weights(T* out, bool adds, int64_t width, const T* w, int64_t size,
-                          const T* bias, const T* in, int64_t in_stride, const Run* runs,
-                          int64_t n_runs, int64_t n, int64_t r0, int64_t r1, T factor);
+  void tangent_of_weights(T* out, bool adds, int64_t width, const T* w, int64_t size, const T* bias,
+                          const T* in, int64_t in_stride, const Run* runs, int64_t n_runs,
+                          int64_t n, int64_t r0, int64_t r1, T factor);
   void tangent_table(int64_t first, int64_t n, int64_t r0, int64_t r1, T factor);
   const T* rows_before(const Me& m, const LayerView<T>& v, int64_t first, int64_t n, int64_t Hp);
   const T* tangent_layer(Me& m, int l, int64_t first, int64_t n, int64_t r0, int64_t r1,
                          const T* in, T factor);
-  void tangent_head(Me& m, int64_t first, int64_t n, int64_t r0, int64_t r1, const T* in,
-                    T factor);
+  void tangent_head(Me& m, int64_t first, int64_t n, int64_t r0, int64_t r1, const T* in, T factor);
   // cotangents.cpp
   bool cotangent_op(Me& m, const gc_op& op);
   const T* cotangent_head(Me& m, int64_t first, int64_t n, int64_t r0, int64_t r1, T factor);
   void cotangent_chain(int l, int64_t first, int64_t n, int64_t r0, int64_t r1, T* d);
-  void cotangent_layer(Me& m, int l, int64_t first, int64_t n, int64_t r0, int64_t r1,
-                       const T* dy, T* dx);
-  void store_cotangents(const Me& m, int64_t first, int64_t n, int64_t r0, int64_t r1,
-                        const T* dx);
+  void cotangent_layer(Me& m, int l, int64_t first, int64_t n, int64_t r0, int64_t r1, const T* dy,
+                       T* dx);
+  void store_cotangents(const Me& m, int64_t first, int64_t n, int64_t r0, int64_t r1, const T* dx);
   // backward.cpp
   void start_backward(Me& m);
   const T* arriving(Me& m, int64_t first, int64_t n);
@@ -288,6 +287,8 @@ class Job {
   int64_t exponent_spread(const Me& m, int l, bool arrives, int64_t i0, int64_t i1) const;
   double walk_steps(Me& m, LayerView<T> v, int l, int64_t i0, int64_t i1);
   void walk_adjoint(Me& m, const LayerView<T>& v, int l, int64_t n);
+  bool records(int l) const;
+  void write_record(const Me& m, int64_t first, int64_t n);
   int32_t common_exponent(Me& m, const T* z, int64_t z_stride, int64_t n);
   void adjust(Me& m, int l, int32_t needed);
   void scale_adjoint(const Me& m, int l, T factor);
@@ -338,6 +339,7 @@ class Job {
   T* zone_[2] = {};      // [rows][Hp] of the chunk: zoneout of h and c of the layer at work
   T* masked_ = nullptr;  // [rows + B][Hp] of the chunk: what its recurrent product reads
   int64_t zeros_count_ = 0;
+  T* record_ = nullptr;  // [rows][Hp] of the chunk: adjoints of the outputs of the layer asked for
   T *zeros_ = nullptr, *x_rows_ = nullptr, *x_pre_ = nullptr, *dz_ = nullptr, *dy_[2] = {},
     *logits_ = nullptr;
   T *w_head_ = nullptr, *w_head_t_ = nullptr, *bias_head_ = nullptr, *head_part_ = nullptr,

@@ -110,10 +110,11 @@ void Job<T>::lay_out(Carver& c) {
   x_rows_ = direct_input_ || table ? nullptr : c.take<T>(rows_ * first.Ip);
   x_pre_ = c.take<T>(rows_ * widest_x * UB);
   dz_ = adjoint ? c.take<T>(rows_ * widest_z) : nullptr;
+  record_ =
+      adjoint && (call_.hidden || call_.hidden_log2_norm) ? c.take<T>(rows_ * widest_h) : nullptr;
   for (T*& dy : dy_) dy = adjoint ? c.take<T>(rows_ * widest_h) : nullptr;
-  const bool head =
-      part_.last &&
-      (trains_ || directs_ || (emits_ && (call_.outputs || call_.loss != GC_LOSS_NONE)));
+  const bool head = part_.last && (trains_ || directs_ ||
+                                   (emits_ && (call_.outputs || call_.loss != GC_LOSS_NONE)));
   logits_ = head ? c.take<T>(rows_ * net_.Op) : nullptr;
   if (net_.has_head && head) {
     w_head_ = c.take<T>(net_.ob * top.nb * UB * UB);

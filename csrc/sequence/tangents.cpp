@@ -31,8 +31,7 @@ bool Job<T>::tangent_transform(const TransformWork<T>& t, const T* primal, int64
         std::memset(to, 0, static_cast<size_t>(stride) * sizeof(T));
       }
       if (!params) continue;
-      const T* d =
-          static_cast<const T*>(call_.direction_params) + r % K * net_.n_parameters;
+      const T* d = static_cast<const T*>(call_.direction_params) + r % K * net_.n_parameters;
       const T mean = t.stats[2 * p], inverse = t.stats[2 * p + 1];
       for (int64_t u = 0; u < t.what->I; u++) {
         const T unit = (primal[p * stride + u] - mean) * inverse;
@@ -110,8 +109,8 @@ const T* Job<T>::rows_before(const Me& m, const LayerView<T>& v, int64_t first, 
 // Tangents `in` [n][rows][stride] of what reader l reads go through its transforms; `turn` is the
 // array of direction_rows_ that is free.
 template <class T>
-const T* Job<T>::tangent_chain(int l, int64_t first, int64_t n, int64_t r0, int64_t r1,
-                               const T* in, int& turn, T factor) {
+const T* Job<T>::tangent_chain(int l, int64_t first, int64_t n, int64_t r0, int64_t r1, const T* in,
+                               int& turn, T factor) {
   const auto& chain = chains_[static_cast<size_t>(l)];
   for (size_t i = 0; i < chain.size(); i++) {
     const T* primal = i ? chain[i - 1].out : raw_rows(l, first);
@@ -145,9 +144,8 @@ const T* Job<T>::tangent_layer(Me& m, int l, int64_t first, int64_t n, int64_t r
     if (w.table)
       tangent_table(first, n, r0, r1, factor);
     else
-      tangent_of_weights(direction_x_pre_, in != nullptr, width, d.w_input, d.input_size,
-                         d.bias_x, input_rows(l, first), layer.Ip, w.input_runs, layer.ib, n, r0,
-                         r1, factor);
+      tangent_of_weights(direction_x_pre_, in != nullptr, width, d.w_input, d.input_size, d.bias_x,
+                         input_rows(l, first), layer.Ip, w.input_runs, layer.ib, n, r0, r1, factor);
     tangent_of_weights(direction_h_pre_, false, width, d.w_recurrent, width * layer.Hp, d.bias_h,
                        before, layer.Hp, d.state_runs, layer.nb, n, r0, r1, factor);
   }
@@ -186,8 +184,7 @@ void Job<T>::tangent_table(int64_t first, int64_t n, int64_t r0, int64_t r1, T f
       T* to = direction_x_pre_ + (i * rows + r) * width;
       std::memset(to, 0, static_cast<size_t>(width) * sizeof(T));
       if (!active(first + i, r / K)) continue;
-      const T *column = d.w_input + r % K * d.input_size +
-                        token((first + i) * B_ + r / K) * width,
+      const T *column = d.w_input + r % K * d.input_size + token((first + i) * B_ + r / K) * width,
               *bias = d.bias_x + r % K * width;
       for (int64_t u = 0; u < width; u++) to[u] = (column[u] + bias[u]) * factor;
     }
@@ -224,8 +221,8 @@ void Job<T>::tangent_head(Me& m, int64_t first, int64_t n, int64_t r0, int64_t r
   }
   for (int64_t i = 0; i < n; i++) {
     for (int64_t r = r0; r < r1; r++) {
-      T* to = static_cast<T*>(call_.direction_outputs) +
-              ((r % K * T_ + first + i) * B_ + r / K) * O;
+      T* to =
+          static_cast<T*>(call_.direction_outputs) + ((r % K * T_ + first + i) * B_ + r / K) * O;
       if (out && active(first + i, r / K))
         std::memcpy(to, out + (i * rows + r) * stride, static_cast<size_t>(O) * sizeof(T));
       else

@@ -29,9 +29,8 @@ Job<T>::Job(const Part& part, gc_call& call, const Link<T>& link, Progress& prog
   check_plan();
   check_presence();
   choose_transforms();
-  wants_input_gradient_ =
-      (trains_ && (call_.dx || net_.embedding_rows || trains_transforms(0))) ||
-      (reverses_ && call_.direction_x);
+  wants_input_gradient_ = (trains_ && (call_.dx || net_.embedding_rows || trains_transforms(0))) ||
+                          (reverses_ && call_.direction_x);
   direct_input_ =
       !call_.tokens && !call_.lengths && !part_.reverse && net_.layers[0].I == net_.layers[0].Ip;
   choose_team();
@@ -144,6 +143,7 @@ void Job<T>::check_presence() {
   if (call_.dx && call_.tokens) fail(GC_INVALID, "tokens have no gradient: dx needs float input.");
   if (call_.dx && !call_.dx_exponent) fail(GC_INVALID, "dx needs dx_exponent.");
   if (call_.dstate && !call_.dstate_exponent) fail(GC_INVALID, "dstate needs dstate_exponent.");
+  if (call_.hidden && !call_.hidden_exponent) fail(GC_INVALID, "hidden needs hidden_exponent.");
   if (!call_.params) fail(GC_INVALID, "params is missing.");
   if (call_.tokens && call_.direction_x)
     fail(GC_INVALID, "tokens have no directions: direction_x needs float input.");

@@ -99,6 +99,14 @@ int32_t Net::parts() const {
   return parts;
 }
 
+int64_t Net::direction_size(int32_t direction) const noexcept {
+  for (const gc_layer& layer : layers_) {
+    direction -= layer.bidirectional ? 2 : 1;
+    if (direction < 0) return layer.hidden_size;
+  }
+  return 0;
+}
+
 int64_t Net::directions() const noexcept {
   int64_t n = 0;
   for (const gc_layer& layer : layers_) n += layer.bidirectional ? 2 : 1;

@@ -15,7 +15,7 @@ namespace py = pybind11;
 
 namespace {
 
-enum class Element { real, flag, int32, int64, token, target };
+enum class Element { real, flag, int32, int64, float64, token, target };
 
 int64_t positions(const gc_call& call) {
   return call.loss_last ? call.batch : call.steps * call.batch;
@@ -29,6 +29,15 @@ int64_t input_elements(const Net& net, const gc_call& call) {
 }
 int64_t step_elements(const Net&, const gc_call& call) { return call.steps * call.batch; }
 int64_t parameter_elements(const Net& net, const gc_call&) { return net.parameters(); }
+int64_t direction_state_elements(const Net& net, const gc_call& call) {
+  return call.directions * state_elements(net, call);
+}
+int64_t direction_input_elements(const Net& net, const gc_call& call) {
+  return call.directions * input_elements(net, call);
+}
+int64_t direction_output_elements(const Net& net, const gc_call& call) {
+  return call.directions * output_elements(net, call);
+}
 int64_t target_elements(const Net& net, const gc_call& call) {
   return positions(call) * (call.loss == GC_LOSS_CROSS_ENTROPY ? 1 : net.outputs());
 }
@@ -67,6 +76,40 @@ const Field fields[] = {
     {"dstate_exponent", Element::int32, true,
      [](const Net& n, const gc_call&) { return n.directions(); },
      [](gc_call& c, void* p) { c.dstate_exponent = static_cast<int32_t*>(p); }},
+    {"direction_params", Element::real, false,
+     [](const Net& n, const gc_call& c) { return c.directions * n.parameters(); },
+     [](gc_call& c, void* p) { c.direction_params = p; }},
+    {"tangent_x", Element::real, false, direction_input_elements,
+     [](gc_call& c, void* p) { c.direction_x = p; }},
+    {"tangent_state", Element::real, false, direction_state_elements,
+     [](gc_call& c, void* p) { c.direction_state = p; }},
+    {"tangent_outputs", Element::real, true, direction_output_elements,
+     [](gc_call& c, void* p) { c.direction_outputs = p; }},
+    {"tangent_state_out", Element::real, true, direction_state_elements,
+     [](gc_call& c, void* p) { c.direction_state_out = p; }},
+    {"cotangent_outputs", Element::real, false, direction_output_elements,
+     [](gc_call& c, void* p) { c.direction_outputs = p; }},
+    {"cotangent_state_out", Element::real, false, direction_state_elements,
+     [](gc_call& c, void* p) { c.direction_state_out = p; }},
+    {"cotangent_x", Element::real, true, direction_input_elements,
+     [](gc_call& c, void* p) { c.direction_x = p; }},
+    {"cotangent_state", Element::real, true, direction_state_elements,
+     [](gc_call& c, void* p) { c.direction_state = p; }},
+    {"direction_exponent", Element::int32, true,
+     [](const Net&, const gc_call& c) { return c.steps; },
+     [](gc_call& c, void* p) { c.direction_exponent = static_cast<int32_t*>(p); }},
+    {"direction_state_exponent", Element::int32, true,
+     [](const Net&, const gc_call&) { return int64_t{1}; },
+     [](gc_call& c, void* p) { c.direction_state_exponent = static_cast<int32_t*>(p); }},
+    {"hidden", Element::real, true,
+     [](const Net& n, const gc_call& c) {
+       return c.steps * c.batch * n.direction_size(c.hidden_direction);
+     },
+     [](gc_call& c, void* p) { c.hidden = p; }},
+    {"hidden_exponent", Element::int32, true, [](const Net&, const gc_call& c) { return c.steps; },
+     [](gc_call& c, void* p) { c.hidden_exponent = static_cast<int32_t*>(p); }},
+    {"hidden_log2_norm", Element::float64, true, step_elements,
+     [](gc_call& c, void* p) { c.hidden_log2_norm = static_cast<double*>(p); }},
 };
 
 const std::map<std::string, gc_loss_kind> losses = {{"none", GC_LOSS_NONE},
@@ -96,6 +139,8 @@ bool has_element(const py::dtype& dtype, Element element, const Net& net, const 
       return dtype.equal(py::dtype::of<int32_t>());
     case Element::int64:
       return dtype.equal(py::dtype::of<int64_t>());
+    case Element::float64:
+      return dtype.equal(py::dtype::of<double>());
     case Element::token:
       return dtype.equal(py::dtype::of<uint8_t>()) || dtype.equal(py::dtype::of<int32_t>()) ||
              dtype.equal(py::dtype::of<int64_t>());
@@ -169,6 +214,14 @@ class Call {
     call_.poll_context = this;
     progress_ = progress;
   }
+
+  // Before bind(): sizes depend on it.
+  void directions(int64_t count, int32_t start_exponent) {
+    call_.directions = count;
+    call_.direction_start_exponent = start_exponent;
+  }
+
+  void hidden(int32_t direction) { call_.hidden_direction = direction; }
 
   void mode(bool train, uint64_t seed, uint64_t step) {
     call_.train = train;
@@ -280,6 +333,8 @@ void register_constants(py::module_& module) {
   module.attr("OP_TAPE") = py::int_(static_cast<int>(GC_OP_TAPE));
   module.attr("OP_BACKWARD") = py::int_(static_cast<int>(GC_OP_BACKWARD));
   module.attr("OP_EMIT") = py::int_(static_cast<int>(GC_OP_EMIT));
+  module.attr("OP_TANGENT") = py::int_(static_cast<int>(GC_OP_TANGENT));
+  module.attr("OP_COTANGENT") = py::int_(static_cast<int>(GC_OP_COTANGENT));
   module.attr("FROM_START") = py::int_(static_cast<int>(GC_FROM_START));
   module.attr("FROM_PREVIOUS") = py::int_(static_cast<int>(GC_FROM_PREVIOUS));
   module.attr("TO_NOWHERE") = py::int_(static_cast<int>(GC_TO_NOWHERE));
@@ -310,6 +365,9 @@ void register_run(py::module_& module) {
       .def("execution", &Call::execution, py::kw_only(), py::arg("threads") = 0,
            py::arg("exact_threads") = false, py::arg("scaling") = true,
            py::arg("progress") = py::none())
+      .def("directions", &Call::directions, py::arg("count"), py::kw_only(),
+           py::arg("start_exponent") = 0)
+      .def("hidden", &Call::hidden, py::arg("direction"))
       .def("mode", &Call::mode, py::arg("train"), py::kw_only(), py::arg("seed") = 0,
            py::arg("step") = 0)
       .def("plan", &Call::plan, py::arg("ops").noconvert(), py::kw_only(), py::arg("segment_steps"),

@@ -30,6 +30,7 @@ __all__ = [
     "Schedule",
     "fewest_slots",
     "forward_ops",
+    "goes_back",
     "gradient_ops",
     "groups_of",
     "listed",
@@ -59,6 +60,13 @@ class OpKind(IntEnum):
     TAPE = _core.OP_TAPE
     BACKWARD = _core.OP_BACKWARD
     EMIT = _core.OP_EMIT
+    TANGENT = _core.OP_TANGENT
+    COTANGENT = _core.OP_COTANGENT
+
+
+def goes_back(aim: OpKind) -> bool:
+    """Whether a pass for this ends with the first step."""
+    return aim in (OpKind.BACKWARD, OpKind.COTANGENT)
 
 
 class Op(NamedTuple):
@@ -76,14 +84,20 @@ class Schedule(NamedTuple):
     """A pass over steps in segments of so many blocks of the core, with so many slots for states.
 
     The first segment may be shorter; the last is whole because it is the one whose forward pass is
-    not repeated. parts: of the net. backward: whether a gradient is wanted.
+    not repeated. parts: of the net. aim: what the pass is for: EMIT and TANGENT go forward only,
+    BACKWARD and COTANGENT back as well.
     """
 
     steps: int
     blocks: int
     slots: int
     parts: int = 1
-    backward: bool = True
+    aim: OpKind = OpKind.BACKWARD
+
+    @property
+    def backward(self) -> bool:
+        """Whether the pass goes back."""
+        return goes_back(self.aim)
 
     @property
     def segments(self) -> int:
@@ -138,7 +152,7 @@ class Schedule(NamedTuple):
     def n_ops(self) -> int:
         """Operations of all parts."""
         if not self.backward:
-            return self.parts * self.segments
+            return self.parts * self.segments * (2 if self.aim == OpKind.TANGENT else 1)
         groups = self.groups
         again = self.segments - groups[-1] - (len(groups) - 1)
         return self.parts * (3 * self.segments - 1 + again)
@@ -184,7 +198,7 @@ def gradient_ops(steps: int, blocks: int, parts: int = 1, slots: int | None = No
 
 def forward_ops(steps: int, blocks: int, parts: int = 1) -> list[Op]:
     """Every segment once, with its outputs and its share of the loss, part by part."""
-    return listed(Schedule(steps, blocks, 0, parts, backward=False))
+    return listed(Schedule(steps, blocks, 0, parts, OpKind.EMIT))
 
 
 def listed(schedule: Schedule) -> list[Op]:
@@ -200,8 +214,11 @@ def _kept_ops(schedule: Schedule) -> NDArray[np.void]:
 def _made_ops(schedule: Schedule) -> NDArray[np.void]:
     made = np.empty(schedule.n_ops, OP)
     if not schedule.backward:
+        # A tangent operation has the range of the tape before it.
+        kinds = [OpKind.TAPE, OpKind.TANGENT] if schedule.aim == OpKind.TANGENT else [schedule.aim]
         for part, ops in enumerate(np.split(made, schedule.parts)):
-            _fill(ops, OpKind.EMIT, part, schedule.borders())
+            for offset, kind in enumerate(kinds):
+                _fill(ops[offset :: len(kinds)], kind, part, schedule.borders())
             ops["from_slot"][0] = FROM_START
     else:
         # Every part of a net goes forward before the next, and backward after it. The tape of its
@@ -245,18 +262,20 @@ def _back(ops: NDArray[np.void], schedule: Schedule, part: int) -> None:
             again["from_slot"][:1] = here
             _keep_inner(again["to_slot"], g, size)
             at += size - 1
-        pairs = _pairs(borders[start : end + 1], here, g, part)
+        pairs = _pairs(borders[start : end + 1], here, g, part, schedule.aim)
         pairs = pairs[1:] if done else pairs
         ops[at : at + len(pairs)] = pairs
         at += len(pairs)
         end = start
 
 
-def _pairs(borders: NDArray[np.int64], here: int, first_slot: int, part: int) -> NDArray[np.void]:
-    """TAPE and BACKWARD in turn, from the last segment of a group to the first."""
+def _pairs(
+    borders: NDArray[np.int64], here: int, first_slot: int, part: int, back: OpKind
+) -> NDArray[np.void]:
+    """TAPE and BACKWARD (or COTANGENT) in turn, from the last segment of a group to the first."""
     size = len(borders) - 1
     pairs = np.empty(2 * size, OP)
-    for offset, kind in enumerate((OpKind.TAPE, OpKind.BACKWARD)):
+    for offset, kind in enumerate((OpKind.TAPE, back)):
         # Starts and ends from the last to the first, which _fill takes the other way round.
         _fill(pairs[offset::2], kind, part, borders)
         pairs["t0"][offset::2] = borders[-2::-1]

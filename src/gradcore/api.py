@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core, _validate
-from ._execution import current
-from ._memory import budget_bytes
-from ._net import core_net
-from .bptt import Plan, Workload, copied_bytes, make_plan
+from ._run import Arrays, Progress, execute
+from .bptt import Plan
 from .layers import Stack
 from .loss import Loss, LossFunction, Objective, objective
 from .params import Grads, Params
@@ -21,8 +19,6 @@ from .state import LayerState, state_size, unflatten
 
 __all__ = ["GradientResult", "apply", "release_memory", "value", "value_and_grad"]
 
-Progress = Callable[[int, int], object]
-Arrays = dict[str, NDArray[Any] | None]
 Seed = int | tuple[int, int] | None
 
 
@@ -95,7 +91,7 @@ def value_and_grad(
     wanted = _validate.wrt(wrt, inputs.token_bytes > 0)
     given = _validate.out(out, params)
     results = _results(params, inputs, wanted, given)
-    report, made = _execute(
+    report, made = execute(
         params,
         inputs,
         mode,
@@ -138,7 +134,7 @@ def value(
     mode = _validate.mode(net, train, seed)
     goal = objective(loss, net, params.dtype, inputs.steps, inputs.batch, y, weight)
     given = (x, y, weight, lengths, reset)
-    report, _ = _execute(params, inputs, mode, goal, {}, given, memory, threads, progress)
+    report, _ = execute(params, inputs, mode, goal, {}, given, memory, threads, progress)
     return report.loss
 
 
@@ -169,7 +165,7 @@ def apply(
     }
     given = (x, lengths, reset)
     mode = _validate.mode(net, train, seed)
-    _execute(params, inputs, mode, Objective("none"), results, given, memory, threads, progress)
+    execute(params, inputs, mode, Objective("none"), results, given, memory, threads, progress)
     state_after = unflatten(net, inputs.batch, _present(results, "state_out"))
     return _present(results, "outputs"), state_after
 
@@ -196,58 +192,6 @@ def _results(
         directions = sum(len(layer.directions) for layer in net.recurrent)
         results["dstate_exponent"] = np.empty(directions, np.int32)
     return results
-
-
-def _execute(
-    params: Params,
-    inputs: _validate.Inputs,
-    mode: _validate.Mode,
-    goal: Objective,
-    results: Arrays,
-    given: Sequence[object],
-    memory: int | str | None,
-    threads: int | None,
-    progress: Progress | None,
-) -> tuple[_core.Report, Plan]:
-    """Plans the call and makes it."""
-    arrays: Arrays = {**inputs.arrays, **goal.arrays}
-    work = Workload(
-        params.net,
-        params.dtype,
-        inputs.steps,
-        inputs.batch,
-        frozenset(
-            name
-            for name, array in {"params": params.flat, **arrays, **results}.items()
-            if array is not None
-        ),
-        inputs.token_bytes,
-        goal.kind,
-        goal.last,
-        _validate.threads(threads),
-        copied_bytes(arrays, given),
-        mode.train and params.net.is_random,
-    )
-    made = make_plan(work, budget_bytes(memory))
-    settings = current()
-    call = _core.Call(core_net(work.net, work.dtype), steps=work.steps, batch=work.batch)
-    call.loss(
-        goal.kind,
-        last=goal.last,
-        sum=goal.total,
-        ignore_index=goal.ignore_index,
-        function=goal.function,
-    )
-    call.mode(mode.train, seed=mode.seed, step=mode.step)
-    call.bind(params=params.flat, **arrays, **results)
-    call.execution(
-        threads=work.threads,
-        exact_threads=settings.exact_threads,
-        scaling=settings.scaling,
-        progress=progress,
-    )
-    call.plan(made.schedule.ops(), segment_steps=made.segment_steps, slots=made.slots)
-    return call.run(), made
 
 
 def _collect(

@@ -23,7 +23,7 @@ from . import _core, _validate
 from ._checks import flag, float_dtype, positive_int
 from ._memory import budget_bytes, format_bytes
 from ._net import core_net
-from ._schedule import OP, OP_BYTES, Op, OpKind, Schedule, fewest_slots, listed
+from ._schedule import OP, OP_BYTES, Op, OpKind, Schedule, fewest_slots, goes_back, listed
 from .errors import ArgumentError, DTypeError, InternalError, MemoryBudgetError
 from .layers import Stack
 from .loss import CrossEntropy, Loss, LossFunction, resolve
@@ -78,7 +78,8 @@ class Workload:
     """Everything about a call that its memory depends on.
 
     arrays: names of the core's arrays that are present, in and out. copies: bytes of the copies
-    that gradcore made of the caller's arrays. train: whether random masks are drawn.
+    that gradcore made of the caller's arrays. train: whether random masks are drawn. directions: of
+    tangents or cotangents.
     """
 
     net: Stack
@@ -92,11 +93,22 @@ class Workload:
     threads: int = 0
     copies: int = 0
     train: bool = False
+    directions: int = 0
+
+    @property
+    def aim(self) -> OpKind:
+        """The operation that the pass is for, which its arrays tell."""
+        if "grads" in self.arrays:
+            return OpKind.BACKWARD
+        if not self.directions:
+            return OpKind.EMIT
+        back = any(name.startswith("cotangent") for name in self.arrays)
+        return OpKind.COTANGENT if back else OpKind.TANGENT
 
     @property
     def backward(self) -> bool:
-        """Whether a gradient is wanted."""
-        return "grads" in self.arrays
+        """Whether the pass goes back."""
+        return goes_back(self.aim)
 
 
 def plan(
@@ -200,6 +212,7 @@ class Predictor:
         callback = work.loss == "callback"
         self._call.loss(work.loss, last=work.last, function=_no_loss if callback else None)
         self._call.mode(work.train)
+        self._call.directions(work.directions)
         self._call.expect(sorted(work.arrays), work.token_bytes)
         self._call.execution(threads=work.threads)
         # A loss function is handed a copy of its segment's outputs.
@@ -224,14 +237,16 @@ class Predictor:
         backward = self.work.backward
         if slots is None:
             slots = max(0, -(-self.blocks // blocks) - 2) if backward else 0
-        return Schedule(self.work.steps, blocks, slots, self.parts, backward)
+        return Schedule(self.work.steps, blocks, slots, self.parts, self.work.aim)
 
     def _ask(self, segment_steps: int, slots: int) -> int:
         parts = range(self.parts)
         if self.work.backward:
             kinds = [(OpKind.TAPE, part) for part in parts]
             for part in reversed(parts):
-                kinds += [(OpKind.TAPE, part), (OpKind.BACKWARD, part)]
+                kinds += [(OpKind.TAPE, part), (self.work.aim, part)]
+        elif self.work.aim == OpKind.TANGENT:
+            kinds = [(kind, part) for part in parts for kind in (OpKind.TAPE, OpKind.TANGENT)]
         else:
             kinds = [(OpKind.EMIT, part) for part in parts]
         end = min(_core.block_steps(), self.work.steps)
@@ -250,7 +265,9 @@ def _no_loss(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[An
 
 def _choose_forward(predict: Predictor, budget: int | None) -> Schedule:
     """The longest useful segment that fits."""
-    size = min(predict.blocks, FORWARD_BLOCKS)
+    # A tape is wanted only until the tangents have passed it.
+    longest = 1 if predict.work.aim == OpKind.TANGENT else FORWARD_BLOCKS
+    size = min(predict.blocks, longest)
     while budget is not None and size > 1 and predict(predict.schedule(size)) > budget:
         size -= 1
     return predict.schedule(size)

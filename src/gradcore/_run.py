@@ -1,0 +1,84 @@
+"""One call of the core: its plan within a budget, its arrays, its execution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from . import _core, _validate
+from ._execution import current
+from ._memory import budget_bytes
+from ._net import core_net
+from .bptt import Plan, Workload, copied_bytes, make_plan
+from .loss import Objective
+from .params import Params
+
+__all__ = ["Arrays", "Progress", "execute"]
+
+Progress = Callable[[int, int], object]
+Arrays = dict[str, NDArray[Any] | None]
+
+
+def execute(
+    params: Params,
+    inputs: _validate.Inputs,
+    mode: _validate.Mode,
+    goal: Objective,
+    results: Arrays,
+    given: Sequence[object],
+    memory: int | str | None,
+    threads: int | None,
+    progress: Progress | None,
+    *,
+    directions: int = 0,
+    start_exponent: int = 0,
+    hidden: int = 0,
+) -> tuple[_core.Report, Plan]:
+    """Plans the call and makes it.
+
+    given: what the caller passed, so that copies can be told. directions, start_exponent: of
+    tangents or cotangents. hidden: the layer and direction whose adjoints are recorded.
+    """
+    arrays: Arrays = {**inputs.arrays, **goal.arrays}
+    work = Workload(
+        params.net,
+        params.dtype,
+        inputs.steps,
+        inputs.batch,
+        frozenset(
+            name
+            for name, array in {"params": params.flat, **arrays, **results}.items()
+            if array is not None
+        ),
+        inputs.token_bytes,
+        goal.kind,
+        goal.last,
+        _validate.threads(threads),
+        copied_bytes(arrays, given),
+        mode.train and params.net.is_random,
+        directions,
+    )
+    made = make_plan(work, budget_bytes(memory))
+    settings = current()
+    call = _core.Call(core_net(work.net, work.dtype), steps=work.steps, batch=work.batch)
+    call.loss(
+        goal.kind,
+        last=goal.last,
+        sum=goal.total,
+        ignore_index=goal.ignore_index,
+        function=goal.function,
+    )
+    call.directions(directions, start_exponent=start_exponent)
+    call.hidden(hidden)
+    call.mode(mode.train, seed=mode.seed, step=mode.step)
+    call.bind(params=params.flat, **arrays, **results)
+    call.execution(
+        threads=work.threads,
+        exact_threads=settings.exact_threads,
+        scaling=settings.scaling,
+        progress=progress,
+    )
+    call.plan(made.schedule.ops(), segment_steps=made.segment_steps, slots=made.slots)
+    return call.run(), made

@@ -1,0 +1,18 @@
+"""Jacobian products of whole nets: tangents, cotangents, adjoints step by step.
+
+Directions come first: K of them make arrays (K, T, B, ...), and states whose arrays have a leading
+K. Whatever grows or dies along time is given as an array and an exponent, the true value being
+array * 2**exponent: never NaN, infinity or zero because of the length of the chain.
+"""
+
+from ._forward import Jvp as Jvp
+from ._forward import jvp as jvp
+from ._hidden import HiddenGradients as HiddenGradients
+from ._hidden import hidden_gradients as hidden_gradients
+from ._matrices import ScaledMatrices as ScaledMatrices
+from ._matrices import state_jacobian as state_jacobian
+from ._matrices import state_singular_values as state_singular_values
+from ._matrices import step_jacobians as step_jacobians
+from ._reverse import Vjp as Vjp
+from ._reverse import vjp as vjp
+from ._samples import per_sample_gradients as per_sample_gradients

@@ -1,0 +1,339 @@
+"""Jacobians of the state as matrices: of single steps, of many steps, and their singular values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _validate
+from .._run import Progress
+from ..api import apply
+from ..errors import ArgumentError
+from ..layers import Stack
+from ..params import Params
+from ..state import LayerState, state_size
+from ._directions import flat_states, states_of
+from ._forward import forward_only, jvp
+from ._ranges import Ranges
+from ._reverse import vjp
+
+__all__ = ["ScaledMatrices", "state_jacobian", "state_singular_values", "step_jacobians"]
+
+# Between two orthogonalisations the directions may grow apart by this much: half of the digits of
+# a float32 are left, and three quarters of a float64's.
+APART = 1e4
+# Sweeps of the QR iteration on the triangular factors: each squares the ratio of what is left off
+# the diagonal where neighbouring singular values differ.
+SWEEPS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledMatrices:
+    """Matrices mantissa (B, S, S) times 2**exponent: never out of range because of many steps."""
+
+    mantissa: NDArray[Any]
+    exponent: int
+
+    def log10_norm(self) -> NDArray[np.float64]:
+        """log10 of the Frobenius norm of each, (B,); -inf for zero."""
+        values = self.mantissa.astype(np.float64)
+        largest = np.abs(values).max(axis=(1, 2))
+        safe = np.where(largest > 0, largest, 1.0)
+        norms = np.linalg.norm(values / safe[:, None, None], axis=(1, 2))
+        with np.errstate(divide="ignore"):
+            logs: NDArray[np.float64] = (
+                np.log10(norms) + np.log10(largest) + self.exponent * np.log10(2.0)
+            )
+        return logs
+
+
+def step_jacobians(
+    net: Stack,
+    params: Params,
+    x: Any,
+    steps: Sequence[int],
+    *,
+    layer: int | None = None,
+    state: Sequence[LayerState] | None = None,
+    lengths: Any = None,
+    reset: Any = None,
+    memory: int | str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> NDArray[Any]:
+    """d state_t / d state_(t-1) at chosen steps t, (len(steps), B, S, S), in evaluation mode.
+
+    Rows: the state after step t; columns: the state before it. S counts what one sequence keeps, in
+    the order of the flat state: per recurrent layer the last outputs, oldest first, then c of an
+    LSTM. layer: the block of that layer's state alone. A step that is reset has zeros; one past a
+    sequence's end has the identity.
+
+    One forward pass to the last of the steps, and S tangents through each of them.
+    Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
+    """
+    _validate.model(net, params)
+    forward_only(net, "step_jacobians")
+    ranges = Ranges(net, params.dtype, x, lengths, reset)
+    wanted = [_validate.integer("steps", t) for t in steps]
+    if any(not 0 <= t < ranges.steps for t in wanted):
+        raise ArgumentError(f"steps must be in 0..T-1 = 0..{ranges.steps - 1}; got {wanted}.")
+    part = _part(net, layer)
+    found: dict[int, NDArray[Any]] = {}
+    at, now = 0, state
+    how: dict[str, Any] = {"memory": memory, "threads": threads}
+    for count, t in enumerate(sorted(set(wanted))):
+        if t > at:
+            _, now = apply(net, params, **ranges[at:t], state=now, **how)
+            at = t
+        made = state_jacobian(net, params, **ranges[t : t + 1], state=now, **how)
+        found[t] = np.ldexp(made.mantissa, made.exponent)[:, part, part]
+        if progress is not None:
+            progress(count + 1, len(set(wanted)))
+    return np.stack([found[t] for t in wanted])
+
+
+def state_jacobian(
+    net: Stack,
+    params: Params,
+    x: Any,
+    *,
+    state: Sequence[LayerState] | None = None,
+    lengths: Any = None,
+    reset: Any = None,
+    memory: int | str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> ScaledMatrices:
+    """d state_T / d state_0 over all steps of x, (B, S, S) with an exponent, in evaluation mode.
+
+    Rows and columns as of step_jacobians. Columns that lie more than the dtype's digits below the
+    largest are lost in its roundings: for all singular values use state_singular_values.
+    Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
+    """
+    _validate.model(net, params)
+    forward_only(net, "state_jacobian")
+    ranges = Ranges(net, params.dtype, x, lengths, reset)
+    size = state_size(net, 1)
+    start = _unit_states(net, ranges.batch, params.dtype, np.eye(size, dtype=params.dtype))
+    result = jvp(
+        net,
+        params,
+        x,
+        dstate=start,
+        state=state,
+        lengths=lengths,
+        reset=reset,
+        memory=memory,
+        threads=threads,
+        progress=progress,
+    )
+    return ScaledMatrices(
+        _matrices(net, ranges.batch, params.dtype, result.dstate), result.dstate_exponent
+    )
+
+
+def state_singular_values(
+    net: Stack,
+    params: Params,
+    x: Any,
+    lags: Sequence[int],
+    *,
+    interval: int | None = None,
+    state: Sequence[LayerState] | None = None,
+    lengths: Any = None,
+    reset: Any = None,
+    memory: int | str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> NDArray[np.float64]:
+    """log10 of all singular values of d state_T / d state_(T-lag), (len(lags), B, S), falling.
+
+    Cotangents go back from the end and are orthogonalised every `interval` steps (None: as often as
+    their measured spread asks for, at most 64); the triangular factors are multiplied without ever
+    being formed, so values of 1e+5000 and 1e-5000 stand side by side; -inf for zero. Values are
+    right to the dtype's roundings times the number of factors, a few digits less where several lie
+    close together. Takes lag/interval * B * S * S * 8 bytes for the factors.
+
+    In evaluation mode. Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError,
+    NonFiniteError.
+    Reference: Oliveira and Stewart 2000, "Exponential splittings of products of matrices" (the QR
+    iteration on the factors); Benettin et al. 1980 for the orthogonalisation.
+    """
+    _validate.model(net, params)
+    forward_only(net, "state_singular_values")
+    ranges = Ranges(net, params.dtype, x, lengths, reset)
+    wanted = [_validate.integer("lags", lag) for lag in lags]
+    if not wanted or any(not 0 <= lag <= ranges.steps for lag in wanted):
+        raise ArgumentError(f"lags must be in 0..T = 0..{ranges.steps}; got {wanted}.")
+    step = 1 if interval is None else _validate.positive_int("interval", interval)
+    size, batch, dtype = state_size(net, 1), ranges.batch, params.dtype
+    how: dict[str, Any] = {"memory": memory, "threads": threads}
+    longest = max(wanted)
+    borders = sorted({ranges.steps - lag for lag in wanted} | {ranges.steps})
+    states = _states_at(net, params, ranges, state, borders[0], how)
+    frames = np.broadcast_to(np.eye(size), (batch, size, size)).copy()
+    factors: list[NDArray[np.float64]] = []
+    logs: dict[int, NDArray[np.float64]] = {0: np.zeros((batch, size))}
+    at = ranges.steps
+    while at > borders[0]:
+        begin = max(at - step, max(b for b in borders if b < at))
+        result = vjp(
+            net,
+            params,
+            **ranges[begin:at],
+            dstate_out=_unit_states(net, batch, dtype, frames.astype(dtype)),
+            wrt=("state",),
+            state=states(begin),
+            **how,
+        )
+        assert result.dstate is not None
+        assert result.dstate_exponent is not None
+        product = _matrices(net, batch, dtype, result.dstate).astype(np.float64)
+        frames, factor = _orthogonal(product, int(result.dstate_exponent[0]))
+        factors.append(factor)
+        at = begin
+        if ranges.steps - at in wanted:
+            logs[ranges.steps - at] = _log_singular_values(factors)
+        if interval is None:
+            step = _next_interval(factor, step)
+        if progress is not None:
+            progress(ranges.steps - at, longest)
+    return np.stack([logs[lag] for lag in wanted]) / np.log(10.0)
+
+
+# ---- states and matrices
+
+
+def _part(net: Stack, layer: int | None) -> slice:
+    """Where a layer's state lies in the flat state of one sequence."""
+    if layer is None:
+        return slice(None)
+    which = _validate.integer("layer", layer)
+    if not -len(net.recurrent) <= which < len(net.recurrent):
+        raise ArgumentError(
+            f"layer must be one of the net's {len(net.recurrent)} recurrent layers; got {which}."
+        )
+    sizes = [(each.lag + len(each.cell.states) - 1) * each.hidden_size for each in net.recurrent]
+    which %= len(sizes)
+    return slice(sum(sizes[:which]), sum(sizes[: which + 1]))
+
+
+def _rows(net: Stack, batch: int) -> NDArray[np.intp]:
+    """Index of element s of sequence b in the flat state of the batch, [B, S]."""
+    flat = np.arange(state_size(net, batch))
+    parts, start = [], 0
+    for layer in net.recurrent:
+        rows = layer.lag + len(layer.cell.states) - 1
+        size = rows * batch * layer.hidden_size
+        block = flat[start : start + size].reshape(rows, batch, layer.hidden_size)
+        parts.append(block.transpose(1, 0, 2).reshape(batch, -1))
+        start += size
+    return np.concatenate(parts, axis=1)
+
+
+def _unit_states(
+    net: Stack, batch: int, dtype: np.dtype[Any], columns: NDArray[Any]
+) -> tuple[LayerState, ...]:
+    """Columns [S, K], or [B, S, K], as K directions of the state."""
+    columns = np.broadcast_to(columns, (batch, *columns.shape[-2:]))
+    flat = np.empty((columns.shape[2], state_size(net, batch)), dtype)
+    flat[:, _rows(net, batch)] = columns.transpose(2, 0, 1)
+    return states_of(net, batch, flat)
+
+
+def _matrices(
+    net: Stack, batch: int, dtype: np.dtype[Any], states: Sequence[LayerState]
+) -> NDArray[Any]:
+    """K directions of a state as the columns of matrices [B, S, K]."""
+    flat = flat_states("state", net, batch, dtype, states)
+    return np.ascontiguousarray(flat[:, _rows(net, batch)].transpose(1, 2, 0))
+
+
+def _states_at(
+    net: Stack,
+    params: Params,
+    ranges: Ranges,
+    state: Sequence[LayerState] | None,
+    first: int,
+    how: dict[str, Any],
+) -> Any:
+    """A function from a step at or behind `first` to the state before it.
+
+    Keeps a state every 64 steps, and those of the stretch that was asked for last.
+    """
+    stretch = 64
+    kept: dict[int, Any] = {}
+    if first:
+        _, state = apply(net, params, **ranges[:first], state=state, **how)
+    kept[first] = state
+    for t in range(first, ranges.steps - stretch, stretch):
+        _, kept[t + stretch] = apply(net, params, **ranges[t : t + stretch], state=kept[t], **how)
+    recent: dict[int, Any] = {}
+
+    def before(t: int) -> Any:
+        start = first + (t - first) // stretch * stretch
+        if start not in kept:
+            start = max(kept)
+        if t not in recent:
+            recent.clear()
+            recent[start] = kept[start]
+            for s in range(start, t):
+                _, recent[s + 1] = apply(net, params, **ranges[s : s + 1], state=recent[s], **how)
+        return recent[t]
+
+    return before
+
+
+# ---- the product of the factors
+
+
+def _orthogonal(
+    product: NDArray[np.float64], exponent: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Q and R of each matrix; R has its exponent taken in as a last column of logs.
+
+    Returned as R [B, S, S + 1]: true R is R[:, :, :S] * exp(R[:, 0, S]).
+    """
+    q, r = np.linalg.qr(product)
+    largest = np.abs(r).max(axis=(1, 2))
+    scale = np.where(largest > 0, largest, 1.0)
+    logs = np.where(largest > 0, np.log(scale) + exponent * np.log(2.0), -np.inf)
+    scaled = np.concatenate([r / scale[:, None, None], np.zeros((*r.shape[:2], 1))], axis=2)
+    scaled[:, 0, -1] = logs
+    return q, scaled
+
+
+def _next_interval(factor: NDArray[np.float64], step: int) -> int:
+    """So many steps that directions grow apart by APART."""
+    diagonal = np.abs(np.einsum("bss->bs", factor[:, :, :-1]))
+    least = diagonal.min(axis=1)
+    ratio = float(
+        np.where(least > 0, diagonal.max(axis=1) / np.where(least > 0, least, 1), np.inf).max()
+    )
+    if not np.isfinite(ratio):
+        return step
+    per_step = np.log(max(ratio, 1.0 + 1e-9)) / step
+    return int(np.clip(np.log(APART) / per_step, 1, 64))
+
+
+def _log_singular_values(factors: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Natural logs [B, S] of the singular values of R_n ... R_1, falling."""
+    total = sum(factor[:, 0, -1] for factor in factors)
+    triangles = [factor[:, :, :-1] for factor in factors]
+    for _ in range(SWEEPS):
+        # The transposed product is R_1' ... R_n'; orthogonalised from its right end it is Q U_1 ...
+        # U_n with upper triangles again, in the opposite order.
+        frame, swept = None, []
+        for triangle in reversed(triangles):
+            lower = triangle.transpose(0, 2, 1)
+            frame, upper = np.linalg.qr(lower if frame is None else lower @ frame)
+            swept.append(upper)
+        triangles = swept
+    with np.errstate(divide="ignore"):
+        logs = sum(np.log(np.abs(np.einsum("bss->bs", triangle))) for triangle in triangles)
+    values = np.asarray(logs) + np.asarray(total)[:, None]
+    return -np.sort(-values, axis=1)

@@ -1,0 +1,35 @@
+"""Ranges of steps of an input, with its masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import _validate
+from ..layers import Stack
+
+__all__ = ["Ranges"]
+
+
+class Ranges:
+    """ranges[t0:t1] are the keyword arguments x, lengths and reset of a call over these steps."""
+
+    def __init__(
+        self, net: Stack, dtype: np.dtype[Any], x: Any, lengths: Any = None, reset: Any = None
+    ) -> None:
+        inputs = _validate.inputs(net, dtype, x, lengths, reset)
+        self.steps, self.batch = inputs.steps, inputs.batch
+        arrays = inputs.arrays
+        self._x = arrays["x"] if arrays["tokens"] is None else arrays["tokens"]
+        self._lengths, self._reset = arrays["lengths"], arrays["reset"]
+
+    def __getitem__(self, steps: slice) -> dict[str, Any]:
+        t0, t1, _ = steps.indices(self.steps)
+        assert self._x is not None
+        lengths = self._lengths
+        return {
+            "x": self._x[t0:t1],
+            "lengths": None if lengths is None else np.clip(lengths - t0, 0, t1 - t0),
+            "reset": None if self._reset is None else self._reset[t0:t1],
+        }

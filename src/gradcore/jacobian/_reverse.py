@@ -1,0 +1,227 @@
+"""Vector-Jacobian products: cotangents that go back through a net, K at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _validate
+from .._run import Progress, execute
+from ..api import Seed
+from ..layers import Stack
+from ..loss import Objective
+from ..params import Grads, Params
+from ..state import LayerState, state_size, unflatten
+from ._directions import arrays_of, common_count, flat_states, states_of
+
+__all__ = ["Vjp", "vjp"]
+
+
+@dataclass(frozen=True, eq=False)
+class Vjp:
+    """What vjp found; None for what was not wanted.
+
+    grads: K Grads of the parameters, each with its exponent. dx (K, T, B, I): the true cotangent of
+    x[t] is dx[:, t] * 2**dx_exponent[..., t], where dx_exponent is (T,) or, where the directions
+    went one by one, (K, T). dstate: cotangents of the initial state, arrays with a leading K, to be
+    multiplied by 2**dstate_exponent: (layers and directions,) or (K, layers and directions).
+    state: the state after the last step.
+    """
+
+    grads: list[Grads] | None
+    dx: NDArray[Any] | None
+    dx_exponent: NDArray[np.int32] | None
+    dstate: tuple[LayerState, ...] | None
+    dstate_exponent: NDArray[np.int32] | None
+    state: tuple[LayerState, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Cotangents:
+    """What goes into a call. Both arrays have a leading K."""
+
+    params: Params
+    inputs: _validate.Inputs
+    mode: _validate.Mode
+    outputs: NDArray[Any] | None
+    state_out: NDArray[Any] | None
+    exponent: int
+    given: tuple[object, ...]
+    memory: int | str | None
+    threads: int | None
+    progress: Progress | None
+
+
+def vjp(
+    net: Stack,
+    params: Params,
+    x: Any,
+    *,
+    d_outputs: Any = None,
+    dstate_out: Sequence[LayerState] | None = None,
+    dstate_out_exponent: int = 0,
+    wrt: Sequence[str] = ("params", "x", "state"),
+    state: Sequence[LayerState] | None = None,
+    lengths: Any = None,
+    reset: Any = None,
+    seed: Seed = None,
+    train: bool = False,
+    memory: int | str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Vjp:
+    """Cotangents of parameters, input and initial state from K cotangents of outputs and state.
+
+    d_outputs: (K, T, B, O), of the outputs; where t >= lengths[b] it counts for nothing.
+    dstate_out: of the state after the last step (after lengths[b]-1), arrays with a leading K, to
+    be multiplied by 2**dstate_out_exponent; what an earlier call over the steps behind returned as
+    dstate, so that ranges can be chained. What is not given is zero.
+    wrt: "params", "x", "state". Without "params", and where all layers read time forward, the net
+    is run once and all directions are rows of one wider product; else each direction is a pass of
+    its own. Other arguments as of gradcore.apply.
+
+    Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
+    Reference: Griewank and Walther 2008, section 3.2.
+    """
+    _validate.model(net, params)
+    inputs = _validate.inputs(net, params.dtype, x, lengths, reset, state)
+    wanted = _validate.wrt(wrt, inputs.token_bytes > 0 and tuple(wrt) != _ALL)
+    if inputs.token_bytes:
+        wanted -= {"x"}
+    shape = (inputs.steps, inputs.batch, net.output_size)
+    outputs = None if d_outputs is None else arrays_of("d_outputs", d_outputs, shape, params.dtype)
+    state_out = (
+        None
+        if dstate_out is None
+        else flat_states("dstate_out", net, inputs.batch, params.dtype, dstate_out)
+    )
+    common_count(d_outputs=outputs, dstate_out=state_out)
+    call = _Cotangents(
+        params,
+        inputs,
+        _validate.mode(net, train, seed),
+        outputs,
+        state_out,
+        _validate.integer("dstate_out_exponent", dstate_out_exponent),
+        (x, lengths, reset, d_outputs),
+        memory,
+        threads,
+        progress,
+    )
+    together = "params" not in wanted and not any(layer.bidirectional for layer in net.recurrent)
+    return _together(call, wanted) if together else _one_by_one(call, wanted)
+
+
+_ALL = ("params", "x", "state")
+
+
+def _together(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
+    net, inputs, dtype = call.params.net, call.inputs, call.params.dtype
+    steps, batch = inputs.steps, inputs.batch
+    count = common_count(d_outputs=call.outputs, dstate_out=call.state_out)
+    size = state_size(net, batch)
+    results: dict[str, NDArray[Any] | None] = {
+        "state_out": (state_out := np.empty(size, dtype)),
+        "direction_exponent": (exponents := np.empty(steps, np.int32)),
+        "cotangent_state": (dstate := np.empty((count, size), dtype)),
+        "direction_state_exponent": (dstate_exponent := np.zeros(1, np.int32)),
+    }
+    dx = None
+    if "x" in wanted:
+        dx = results["cotangent_x"] = np.empty((count, steps, batch, net.input_size), dtype)
+    given = {"cotangent_outputs": call.outputs, "cotangent_state_out": call.state_out}
+    execute(
+        call.params,
+        replace(inputs, arrays={**inputs.arrays, **given}),
+        call.mode,
+        Objective("none"),
+        results,
+        call.given,
+        call.memory,
+        call.threads,
+        call.progress,
+        directions=count,
+        start_exponent=call.exponent,
+    )
+    directions = sum(len(layer.directions) for layer in net.recurrent)
+    by_state = "state" in wanted
+    return Vjp(
+        None,
+        dx,
+        None if dx is None else exponents,
+        states_of(net, batch, dstate) if by_state else None,
+        np.repeat(dstate_exponent, directions) if by_state else None,
+        unflatten(net, batch, state_out),
+    )
+
+
+def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
+    """A backward pass for each direction."""
+    net, inputs, dtype = call.params.net, call.inputs, call.params.dtype
+    steps, batch = inputs.steps, inputs.batch
+    count = common_count(d_outputs=call.outputs, dstate_out=call.state_out)
+    directions = sum(len(layer.directions) for layer in net.recurrent)
+    size = state_size(net, batch)
+    grads = []
+    dx = np.empty((count, steps, batch, net.input_size), dtype) if "x" in wanted else None
+    dx_exponents = np.empty((count, steps), np.int32)
+    dstate = np.empty((count, size), dtype)
+    dstate_exponents = np.empty((count, directions), np.int32)
+    state_out = np.empty(size, dtype)
+    for k in range(count):
+        grad = np.empty(net.n_parameters, dtype)
+        results: dict[str, NDArray[Any] | None] = {
+            "state_out": state_out,
+            "grads": grad,
+            "dstate": dstate[k],
+            "dstate_exponent": dstate_exponents[k],
+        }
+        if dx is not None:
+            results |= {"dx": dx[k], "dx_exponent": dx_exponents[k]}
+        end = None if call.state_out is None else call.state_out[k : k + 1]
+        report, _ = execute(
+            call.params,
+            replace(inputs, arrays={**inputs.arrays, "cotangent_state_out": end}),
+            call.mode,
+            _handed(None if call.outputs is None else call.outputs[k], batch, net, dtype),
+            results,
+            call.given,
+            call.memory,
+            call.threads,
+            _part_of(call.progress, k, count),
+            directions=1,
+            start_exponent=call.exponent,
+        )
+        grads.append(Grads(net, grad, report.grads_exponent))
+    by_state = "state" in wanted
+    return Vjp(
+        grads if "params" in wanted else None,
+        dx,
+        None if dx is None else dx_exponents,
+        states_of(net, batch, dstate) if by_state else None,
+        dstate_exponents if by_state else None,
+        unflatten(net, batch, state_out),
+    )
+
+
+def _handed(
+    d_outputs: NDArray[Any] | None, batch: int, net: Stack, dtype: np.dtype[Any]
+) -> Objective:
+    """A loss whose gradient is given: the cotangents."""
+
+    def function(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[Any]]:
+        if d_outputs is None:
+            return 0.0, np.zeros((t1 - t0, batch, net.output_size), dtype)
+        return 0.0, np.ascontiguousarray(d_outputs[t0:t1])
+
+    return Objective("callback", function=function)
+
+
+def _part_of(progress: Progress | None, k: int, count: int) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(k * total + done, count * total)
