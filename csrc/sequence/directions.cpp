@@ -31,7 +31,8 @@ void Job<T>::lay_out_directions(Carver& c) {
     widest_z = std::max(widest_z, layer.z_row);
     widest_jac = std::max(widest_jac, layer.nb * UB * k_.cells[layer.spec.cell].local_entries);
     w.ring = layer.has_skip() ? c.take<T>(layer.lead * row) : nullptr;
-    w.masked = work_[static_cast<size_t>(l)].r_mask ? c.take<T>(row) : nullptr;
+    const bool masked = call_.train && layer.spec.recurrent_dropout > 0;
+    w.masked = masked ? c.take<T>(row) : nullptr;
     if (!forward) {
       w.d = c.take<T>(layer.states * row);
       continue;
