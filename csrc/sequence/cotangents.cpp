@@ -12,7 +12,7 @@ const T* Job<T>::cotangent_head(Me& m, int64_t first, int64_t n, int64_t r0, int
   const int reader = static_cast<int>(L_);
   const int64_t K = call_.directions, rows = B_ * K, O = net_.outputs, Op = net_.Op,
                 Hp = net_.top().Hp;
-  T* rows_out = direction_rows_[0];
+  T* rows_out = direction_logits_;
   for (int64_t i = 0; i < n; i++)
     for (int64_t r = r0; r < r1; r++) {
       T* to = rows_out + (i * rows + r) * Op;
@@ -22,11 +22,9 @@ const T* Job<T>::cotangent_head(Me& m, int64_t first, int64_t n, int64_t r0, int
                       ((r % K * T_ + first + i) * B_ + r / K) * O;
       for (int64_t o = 0; o < O; o++) to[o] = from[o] * factor;
     }
-  int turn = 1;
   T* d = rows_out;
   if (net_.has_head) {
-    d = direction_rows_[turn];
-    turn ^= 1;
+    d = direction_rows_[0];
     for (int64_t i = 0; i < n; i++)
       k_.dense(d, Hp, w_head_t_, nullptr, rows_out, Op, logit_runs_, net_.ob, i * rows + r0,
                i * rows + r1, 0, static_cast<int32_t>(net_.top().nb));

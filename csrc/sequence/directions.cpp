@@ -49,6 +49,7 @@ void Job<T>::lay_out_directions(Carver& c) {
     w.d_skip = layer.skip >= 0 ? c.take<T>(K * layer.Hp) : nullptr;
     w.state_runs = c.take<Run>(layer.nb);
   }
+  direction_logits_ = c.take<T>(n * rows * net_.Op);
   for (T*& array : direction_rows_) array = c.take<T>(n * rows * widest_row);
   if (forward) {
     direction_x_pre_ = c.take<T>(n * rows * widest_x);

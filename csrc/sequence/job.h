@@ -328,10 +328,12 @@ class Job {
 
   std::vector<LayerWork<T>> work_;
   std::vector<DirectionWork<T>> direction_work_;
-  // Rows of a few steps: between layers, [2]; pre-activations from both sides; room for products.
-  T *direction_rows_[2] = {}, *direction_x_pre_ = nullptr, *direction_h_pre_ = nullptr,
-    *direction_room_ = nullptr, *direction_dz_ = nullptr, *before_ = nullptr, *ones_ = nullptr,
-    *direction_head_ = nullptr, *direction_head_bias_ = nullptr;
+  // Rows of a few steps: between layers, [2], all of one width between two barriers; of the
+  // outputs; pre-activations from both sides; room for products.
+  T *direction_rows_[2] = {}, *direction_logits_ = nullptr, *direction_x_pre_ = nullptr,
+    *direction_h_pre_ = nullptr, *direction_room_ = nullptr, *direction_dz_ = nullptr,
+    *before_ = nullptr, *ones_ = nullptr, *direction_head_ = nullptr,
+    *direction_head_bias_ = nullptr;
   std::vector<T*> jacs_;  // by thread: local Jacobians of a step
   std::vector<Member<T>> members_;
   std::vector<std::vector<TransformWork<T>>> chains_;  // those that act in this call, by reader

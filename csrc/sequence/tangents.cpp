@@ -208,7 +208,7 @@ void Job<T>::tangent_head(Me& m, int64_t first, int64_t n, int64_t r0, int64_t r
   const T* out = in;
   int64_t stride = Hp;
   if (net_.has_head && (in || call_.direction_params)) {
-    T* to = direction_rows_[turn];
+    T* to = direction_logits_;
     for (int64_t i = 0; in && i < n; i++)
       k_.dense(to, net_.Op, w_head_, nullptr, in, Hp, head_runs_, net_.top().nb, i * rows + r0,
                i * rows + r1, 0, static_cast<int32_t>(net_.ob));
