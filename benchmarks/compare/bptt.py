@@ -3,12 +3,17 @@
 The 23 rows of the table in docs/performance.md; what is measured and how is in gradcore.bench, and
 `gradcore bench` does the same for any grid. Microseconds per time step, all B sequences together.
 
+RLtools (github.com/rl-tools/rl-tools, C++) is not run here: its GRU was timed once, on the machine
+where PyTorch's LSTM with H = 128, B = 8 took 71.5 us. A table scales those times by PyTorch's time
+for that row in the present run.
+
     python benchmarks/compare/bptt.py [--peers torch,jax] [--threads N] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import gradcore as gd
@@ -23,6 +28,50 @@ SIZES = {  # (H, B)
     "GRU": ((32, 1), (32, 8), (64, 1), (64, 32), (128, 1), (128, 8), (256, 1), (256, 8)),
     "RNN": ((32, 1), (128, 1), (128, 8), (256, 1), (256, 8)),
 }
+
+
+# Microseconds per step by (H, B), and PyTorch's for the LSTM with H = 128, B = 8 beside them.
+RLTOOLS_GRU = {
+    (32, 1): 1.19,
+    (32, 8): 4.4,
+    (64, 1): 2.7,
+    (64, 32): 43.7,
+    (128, 1): 10.7,
+    (128, 8): 43.6,
+    (256, 1): 46.9,
+    (256, 8): 160.0,
+}
+TORCH_LSTM_BESIDE = 71.5
+
+
+def against_rltools(results: list[bench.Result]) -> str:
+    """A table of the GRU rows, or "" without PyTorch's LSTM row."""
+    torch = [
+        r.peers["torch"]
+        for r in results
+        if (r.row.cell, r.row.hidden, r.row.batch) == ("LSTM", 128, 8) and "torch" in r.peers
+    ]
+    rows = [
+        (r, RLTOOLS_GRU[r.row.hidden, r.row.batch] * torch[0] / TORCH_LSTM_BESIDE)
+        for r in results
+        if torch and r.row.cell == "GRU" and (r.row.hidden, r.row.batch) in RLTOOLS_GRU
+    ]
+    if not rows:
+        return ""
+    lines = [
+        "",
+        f"RLtools, its times x {torch[0] / TORCH_LSTM_BESIDE:.3f}:",
+        "",
+        "| cell | H | B | gradcore | RLtools, scaled | RLtools / gradcore |",
+        "|---|---|---|---|---|---|",
+    ]
+    ratios = []
+    for r, us in rows:
+        ratios.append(us / r.us_per_step)
+        size = f"{r.row.hidden} | {r.row.batch}"
+        lines.append(f"| GRU | {size} | {r.us_per_step:.3g} | {us:.3g} | {ratios[-1]:.2f} |")
+    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    return "\n".join([*lines, "", f"geometric mean {mean:.2f}, least {min(ratios):.2f}"])
 
 
 def main() -> None:
@@ -47,6 +96,7 @@ def main() -> None:
                     results.append(bench.run(row, machine, peers, repeats=args.repeats))
                     print(report.line(results[-1], names), flush=True)
     print(f"\n{report.summary(results)}")
+    print(against_rltools(results))
     if args.json:
         versions = {name: contestants.version(name) for name in names}
         report.write_json(args.json, machine, results, versions)
