@@ -198,7 +198,8 @@ class Job {
   Verdict verdict(Me& m);
   // plan.cpp
   void start();
-  void execute(Me& m, int64_t n);
+  void execute(Me& m, int64_t last);
+  void follow(Me& m);
   bool forward_op(Me& m, const gc_op& op);
   bool backward_op(Me& m, const gc_op& op);
   void start_segment(const Me& m, const gc_op& op);

@@ -81,28 +81,42 @@ bool Job<T>::backward_op(Me& m, const gc_op& op) {
   return true;
 }
 
-// The next n operations.
+// The operations before `last`, or fewer where thread 0 is alone and the others could come back.
 template <class T>
-void Job<T>::execute(Me& m, int64_t n) {
+void Job<T>::execute(Me& m, int64_t last) {
   const int64_t first = next_op_;
+  if (m.me != 0) follow(m);
+  barrier(m);
   if (first == 0) {
     pack(m);
     if (directs_) pack_directions(m);
     if (m.me == 0 && last_reset_) find_resets();
   }
   bool backward = false;
-  for (int64_t i = first; i < first + n; i++)
-    backward = backward || call_.ops[i].kind == GC_OP_BACKWARD;
+  for (int64_t i = first; i < last; i++) backward = backward || call_.ops[i].kind == GC_OP_BACKWARD;
   if (backward && !started_backward_) start_backward(m);
   barrier(m);
-  for (int64_t i = first; i < first + n; i++) {
+  for (int64_t i = first; i < last; i++) {
     const gc_op& op = call_.ops[i];
     const bool goes_on = op.kind == GC_OP_BACKWARD    ? backward_op(m, op)
                          : op.kind == GC_OP_TANGENT   ? tangent_op(m, op)
                          : op.kind == GC_OP_COTANGENT ? cotangent_op(m, op)
                                                       : forward_op(m, op);
+    if (m.me == 0) next_op_ = goes_on ? i + 1 : last;
     if (!goes_on) return;
+    if (m.team_size == 1 && threads_ > 1 && !starved_lately()) return;
   }
+}
+
+// A thread that joins takes over what all threads of a team have come to.
+template <class T>
+void Job<T>::follow(Me& m) {
+  const Me& leader = members_[0];
+  std::copy(leader.exponent, leader.exponent + L_, m.exponent);
+  std::copy(leader.part_exponent, leader.part_exponent + L_, m.part_exponent);
+  std::copy(leader.sum_exponent, leader.sum_exponent + L_ + 1, m.sum_exponent);
+  std::copy(leader.look, leader.look + L_, m.look);
+  m.direction_exponent = leader.direction_exponent;
 }
 
 template <class T>
@@ -132,18 +146,20 @@ void Job<T>::start() {
 template <class T>
 void Job<T>::run(int64_t n) {
   if (next_op_ == 0) start();
+  const int64_t last = next_op_ + n;
   auto body = [&](Team& team, int me) {
     Me& m = members_[static_cast<size_t>(me)];
     m.me = me;
     m.team = &team;
     m.team_size = team.size();
     m.parity = 0;
-    execute(m, n);
+    execute(m, last);
     if (me == 0) call_.threads_used = m.team_size;
   };
-  run_team(starved_lately() && !call_.exact_threads ? 1 : threads_, body);
-  next_op_ += n;
-  started_backward_ = seen_backward_;
+  while (next_op_ < last) {
+    run_team(starved_lately() && !call_.exact_threads ? 1 : threads_, body);
+    started_backward_ = seen_backward_;
+  }
   if (interrupted_ || callback_stopped_) fail(GC_INTERRUPTED, "a callback asked to stop.");
   const Offender first = *std::min_element(offenders_, offenders_ + max_team,
                                            [](const Offender& a, const Offender& b) {
