@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 import gradcore as gd
-import nets
 import test_core_agreement as agreement
 import tolerances
-from gradcore import _core, jacobian
+from gradcore import jacobian
 from gradcore._execution import override
 from pairwise import covering
 from problem import core_arguments, error, from_core, isa, named

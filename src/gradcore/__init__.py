@@ -14,6 +14,7 @@ from . import data as data
 from . import errors as errors
 from . import info as info
 from . import init as init
+from . import jacobian as jacobian
 from . import loss as loss
 from . import optim as optim
 from . import schedule as schedule

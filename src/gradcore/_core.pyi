@@ -13,8 +13,10 @@ __all__: list[str] = [
     "FROM_PREVIOUS",
     "FROM_START",
     "OP_BACKWARD",
+    "OP_COTANGENT",
     "OP_EMIT",
     "OP_FORWARD",
+    "OP_TANGENT",
     "OP_TAPE",
     "TO_NOWHERE",
     "Call",
@@ -121,6 +123,12 @@ class Call:
     ) -> None: ...
     def bind(self, **kwargs: typing.Any) -> None: ...
     def bytes(self) -> int: ...
+    def directions(
+        self,
+        count: typing.SupportsInt | typing.SupportsIndex,
+        *,
+        start_exponent: typing.SupportsInt | typing.SupportsIndex = 0,
+    ) -> None: ...
     def execution(
         self,
         *,
@@ -134,6 +142,7 @@ class Call:
         names: collections.abc.Sequence[str],
         token_bytes: typing.SupportsInt | typing.SupportsIndex = 0,
     ) -> None: ...
+    def hidden(self, direction: typing.SupportsInt | typing.SupportsIndex) -> None: ...
     def loss(
         self,
         kind: str,
@@ -317,7 +326,9 @@ def version() -> str: ...
 FROM_PREVIOUS: int = -2
 FROM_START: int = -1
 OP_BACKWARD: int = 2
+OP_COTANGENT: int = 5
 OP_EMIT: int = 3
 OP_FORWARD: int = 0
+OP_TANGENT: int = 4
 OP_TAPE: int = 1
 TO_NOWHERE: int = -1

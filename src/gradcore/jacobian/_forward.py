@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _validate
+from .._checks import integer
 from .._run import Progress, execute
 from ..api import Seed
 from ..errors import ArgumentError, DTypeError
@@ -60,13 +61,14 @@ def jvp(
     """Tangents of outputs and state along K directions of parameters, input and initial state.
 
     dparams: (K, n_parameters), or a sequence of K Params or Grads. dx: (K, T, B, I), float input
-    only. dstate: a state whose arrays have a leading K, to be multiplied by 2**dstate_exponent. What
-    is not given is zero. The net is run once; the K tangents of all sequences are rows of one wider
-    product. Other arguments as of gradcore.apply; a range of steps is x[t0:t1] with the state at t0.
+    only. dstate: a state whose arrays have a leading K, to be multiplied by 2**dstate_exponent.
+    What is not given is zero. The net is run once; the K tangents of all sequences are rows of one
+    wider product. Other arguments as of gradcore.apply; a range of steps is x[t0:t1] with the state
+    before it.
 
     Layers that read both ways are refused: their tangents would need two passes over all steps.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
-    Reference: Griewank and Walther 2008, section 3.1; the exponent is kept as in design section 5.
+    Reference: Griewank and Walther 2008, section 3.1.
     """
     _validate.model(net, params)
     forward_only(net, "jvp")
@@ -105,7 +107,7 @@ def jvp(
         threads,
         progress,
         directions=count,
-        start_exponent=_validate.integer("dstate_exponent", dstate_exponent),
+        start_exponent=integer("dstate_exponent", dstate_exponent),
     )
     outputs, after = results["outputs"], results["state_out"]
     assert outputs is not None

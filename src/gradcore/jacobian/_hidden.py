@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _validate
+from .._checks import integer
 from .._run import Progress, execute
 from ..api import Seed
 from ..errors import ArgumentError
@@ -26,8 +27,8 @@ class HiddenGradients:
 
     loss and grads: as of gradcore.value_and_grad. dh (T, B, H): the true gradient with respect to
     h_t is dh[t] * 2**exponent[t]; None with norms_only. norm_log10 (T, B): log10 of its Euclidean
-    norm, -inf for zero. layer: which recurrent layer; reverse: whether its direction that reads time
-    backward.
+    norm, -inf for zero. layer: which recurrent layer; reverse: whether its direction that reads
+    time backward.
     """
 
     loss: float
@@ -110,7 +111,7 @@ def hidden_gradients(
 def _direction(net: Stack, layer: object, reverse: bool) -> tuple[int, int]:
     """The layer counted from 0, and its direction's number in the core."""
     layers: Sequence[Any] = net.recurrent
-    which = _validate.integer("layer", layer)
+    which = integer("layer", layer)
     if not layers:
         raise ArgumentError("the net has no recurrent layer, so there is no hidden gradient.")
     if not -len(layers) <= which < len(layers):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _validate
+from .._checks import integer, positive_int
 from .._run import Progress
 from ..api import apply
 from ..errors import ArgumentError
@@ -23,12 +24,10 @@ from ._reverse import vjp
 
 __all__ = ["ScaledMatrices", "state_jacobian", "state_singular_values", "step_jacobians"]
 
-# Between two orthogonalisations the directions may grow apart by this much: half of the digits of
-# a float32 are left, and three quarters of a float64's.
-APART = 1e4
-# Sweeps of the QR iteration on the triangular factors: each squares the ratio of what is left off
-# the diagonal where neighbouring singular values differ.
-SWEEPS = 3
+# The QR iteration on the triangular factors ends when no logarithm moves by more; each sweep
+# multiplies what is off the diagonal by the squared ratio of neighbouring singular values.
+SETTLED = 1e-7
+MOST_SWEEPS = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +77,7 @@ def step_jacobians(
     _validate.model(net, params)
     forward_only(net, "step_jacobians")
     ranges = Ranges(net, params.dtype, x, lengths, reset)
-    wanted = [_validate.integer("steps", t) for t in steps]
+    wanted = [integer("steps", t) for t in steps]
     if any(not 0 <= t < ranges.steps for t in wanted):
         raise ArgumentError(f"steps must be in 0..T-1 = 0..{ranges.steps - 1}; got {wanted}.")
     part = _part(net, layer)
@@ -154,9 +153,10 @@ def state_singular_values(
 
     Cotangents go back from the end and are orthogonalised every `interval` steps (None: as often as
     their measured spread asks for, at most 64); the triangular factors are multiplied without ever
-    being formed, so values of 1e+5000 and 1e-5000 stand side by side; -inf for zero. Values are
-    right to the dtype's roundings times the number of factors, a few digits less where several lie
-    close together. Takes lag/interval * B * S * S * 8 bytes for the factors.
+    being formed, so values of 1e+5000 and 1e-5000 stand side by side; -inf for zero. Logarithms are
+    right to the dtype's roundings times the number of factors; neighbours below 1e-16 of the
+    largest that are equal to within some percent may be off by part of their distance. Takes
+    lag/interval * B * S * S * 8 bytes for the factors.
 
     In evaluation mode. Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError,
     NonFiniteError.
@@ -166,10 +166,10 @@ def state_singular_values(
     _validate.model(net, params)
     forward_only(net, "state_singular_values")
     ranges = Ranges(net, params.dtype, x, lengths, reset)
-    wanted = [_validate.integer("lags", lag) for lag in lags]
+    wanted = [integer("lags", lag) for lag in lags]
     if not wanted or any(not 0 <= lag <= ranges.steps for lag in wanted):
         raise ArgumentError(f"lags must be in 0..T = 0..{ranges.steps}; got {wanted}.")
-    step = 1 if interval is None else _validate.positive_int("interval", interval)
+    step = 1 if interval is None else positive_int("interval", interval)
     size, batch, dtype = state_size(net, 1), ranges.batch, params.dtype
     how: dict[str, Any] = {"memory": memory, "threads": threads}
     longest = max(wanted)
@@ -199,10 +199,11 @@ def state_singular_values(
         if ranges.steps - at in wanted:
             logs[ranges.steps - at] = _log_singular_values(factors)
         if interval is None:
-            step = _next_interval(factor, step)
+            step = _next_interval(factor, step, dtype)
         if progress is not None:
             progress(ranges.steps - at, longest)
-    return np.stack([logs[lag] for lag in wanted]) / np.log(10.0)
+    found: NDArray[np.float64] = np.stack([logs[lag] for lag in wanted]) / np.log(10.0)
+    return found
 
 
 # ---- states and matrices
@@ -212,7 +213,7 @@ def _part(net: Stack, layer: int | None) -> slice:
     """Where a layer's state lies in the flat state of one sequence."""
     if layer is None:
         return slice(None)
-    which = _validate.integer("layer", layer)
+    which = integer("layer", layer)
     if not -len(net.recurrent) <= which < len(net.recurrent):
         raise ArgumentError(
             f"layer must be one of the net's {len(net.recurrent)} recurrent layers; got {which}."
@@ -307,8 +308,23 @@ def _orthogonal(
     return q, scaled
 
 
-def _next_interval(factor: NDArray[np.float64], step: int) -> int:
-    """So many steps that directions grow apart by APART."""
+def _left_vectors(triangles: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Left singular vectors [B, S, S] of R_n ... R_1, as far as double precision reaches."""
+    product = triangles[0]
+    for triangle in triangles[1:]:
+        product = triangle @ product
+        largest = np.abs(product).max(axis=(1, 2), keepdims=True)
+        product = product / np.where(largest > 0, largest, 1.0)
+    vectors: NDArray[np.float64] = np.linalg.svd(product)[0]
+    return vectors
+
+
+def _next_interval(factor: NDArray[np.float64], step: int, dtype: np.dtype[Any]) -> int:
+    """So many steps that directions grow apart by a quarter of the dtype's digits.
+
+    The rest is what the smallest singular value of a factor is right to.
+    """
+    apart = float(np.finfo(dtype).eps) ** -0.25
     diagonal = np.abs(np.einsum("bss->bs", factor[:, :, :-1]))
     least = diagonal.min(axis=1)
     ratio = float(
@@ -317,23 +333,31 @@ def _next_interval(factor: NDArray[np.float64], step: int) -> int:
     if not np.isfinite(ratio):
         return step
     per_step = np.log(max(ratio, 1.0 + 1e-9)) / step
-    return int(np.clip(np.log(APART) / per_step, 1, 64))
+    return int(np.clip(np.log(apart) / per_step, 1, 64))
 
 
 def _log_singular_values(factors: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Natural logs [B, S] of the singular values of R_n ... R_1, falling."""
     total = sum(factor[:, 0, -1] for factor in factors)
     triangles = [factor[:, :, :-1] for factor in factors]
-    for _ in range(SWEEPS):
+    before = None
+    for _ in range(MOST_SWEEPS):
         # The transposed product is R_1' ... R_n'; orthogonalised from its right end it is Q U_1 ...
-        # U_n with upper triangles again, in the opposite order.
-        frame, swept = None, []
+        # U_n with upper triangles again, in the opposite order. The first sweep begins with what a
+        # plain product knows of its left singular vectors, or equal neighbours would take long to
+        # change places.
+        frame, swept = _left_vectors(triangles) if before is None else None, []
         for triangle in reversed(triangles):
             lower = triangle.transpose(0, 2, 1)
             frame, upper = np.linalg.qr(lower if frame is None else lower @ frame)
             swept.append(upper)
         triangles = swept
-    with np.errstate(divide="ignore"):
-        logs = sum(np.log(np.abs(np.einsum("bss->bs", triangle))) for triangle in triangles)
-    values = np.asarray(logs) + np.asarray(total)[:, None]
-    return -np.sort(-values, axis=1)
+        with np.errstate(divide="ignore"):
+            logs = np.asarray(
+                sum(np.log(np.abs(np.einsum("bss->bs", triangle))) for triangle in triangles)
+            )
+        if before is not None and np.all((logs == before) | (np.abs(logs - before) < SETTLED)):
+            break
+        before = logs
+    values: NDArray[np.float64] = -np.sort(-(logs + np.asarray(total)[:, None]), axis=1)
+    return values

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _validate
+from .._checks import integer
 from .._run import Progress, execute
 from ..api import Seed
 from ..layers import Stack
@@ -106,7 +107,7 @@ def vjp(
         _validate.mode(net, train, seed),
         outputs,
         state_out,
-        _validate.integer("dstate_out_exponent", dstate_out_exponent),
+        integer("dstate_out_exponent", dstate_out_exponent),
         (x, lengths, reset, d_outputs),
         memory,
         threads,
