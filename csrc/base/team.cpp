@@ -24,8 +24,9 @@ std::atomic<bool> forked{false};
 [[maybe_unused]] const int fork_guard =
     pthread_atfork(nullptr, nullptr, [] { forked.store(true, std::memory_order_relaxed); });
 
-// Calls after a starved one do with one thread for a while: at first shortly, since uneven work also
-// looks like that (the first touches of fresh memory do), and longer each time it happens again.
+// Calls after a starved one do with one thread for a while: at first shortly, since uneven work
+// also looks like that (the first touches of fresh memory do), and longer each time it happens
+// again.
 constexpr int64_t shortest_pause_ns = 50'000'000, longest_pause_ns = 1'000'000'000;
 std::atomic<int64_t> starved_until_ns{0}, pause_ns{shortest_pause_ns};
 

@@ -224,10 +224,10 @@ typedef struct gc_call {
   /* With BACKWARD: direction_state_out, of one direction, is where the adjoint begins. And the
    * adjoint of the outputs h of one layer and direction, step by step and by all paths; a residual
    * connection goes round it. NULL: not wanted. */
-  int32_t hidden_direction;  /* among the net's layers and directions */
-  void* hidden;              /* [T,B,H], to be multiplied by 2^hidden_exponent[t] */
-  int32_t* hidden_exponent;  /* [T] */
-  double* hidden_log2_norm;  /* [T,B] log2 of its norm, -infinity for 0 */
+  int32_t hidden_direction; /* among the net's layers and directions */
+  void* hidden;             /* [T,B,H], to be multiplied by 2^hidden_exponent[t] */
+  int32_t* hidden_exponent; /* [T] */
+  double* hidden_log2_norm; /* [T,B] log2 of its norm, -infinity for 0 */
 
   /* execution */
   int32_t threads;       /* at most this many; 0: gc_default_threads() */
