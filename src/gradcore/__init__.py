@@ -16,6 +16,7 @@ from . import info as info
 from . import init as init
 from . import jacobian as jacobian
 from . import loss as loss
+from . import lyapunov as lyapunov
 from . import optim as optim
 from . import schedule as schedule
 from .api import GradientResult as GradientResult

@@ -17,10 +17,10 @@ from ..errors import ArgumentError
 from ..layers import Stack
 from ..params import Params
 from ..state import LayerState, state_size
-from ._directions import flat_states, states_of
 from ._forward import forward_only, jvp
 from ._ranges import Ranges
 from ._reverse import vjp
+from ._states import columns_of, state_directions
 
 __all__ = ["ScaledMatrices", "state_jacobian", "state_singular_values", "step_jacobians"]
 
@@ -117,7 +117,7 @@ def state_jacobian(
     forward_only(net, "state_jacobian")
     ranges = Ranges(net, params.dtype, x, lengths, reset)
     size = state_size(net, 1)
-    start = _unit_states(net, ranges.batch, params.dtype, np.eye(size, dtype=params.dtype))
+    start = state_directions(net, ranges.batch, params.dtype, np.eye(size, dtype=params.dtype))
     result = jvp(
         net,
         params,
@@ -131,7 +131,7 @@ def state_jacobian(
         progress=progress,
     )
     return ScaledMatrices(
-        _matrices(net, ranges.batch, params.dtype, result.dstate), result.dstate_exponent
+        columns_of(net, ranges.batch, params.dtype, result.dstate), result.dstate_exponent
     )
 
 
@@ -185,14 +185,14 @@ def state_singular_values(
             net,
             params,
             **ranges[begin:at],
-            dstate_out=_unit_states(net, batch, dtype, frames.astype(dtype)),
+            dstate_out=state_directions(net, batch, dtype, frames.astype(dtype)),
             wrt=("state",),
             state=states(begin),
             **how,
         )
         assert result.dstate is not None
         assert result.dstate_exponent is not None
-        product = _matrices(net, batch, dtype, result.dstate).astype(np.float64)
+        product = columns_of(net, batch, dtype, result.dstate).astype(np.float64)
         frames, factor = _orthogonal(product, int(result.dstate_exponent[0]))
         factors.append(factor)
         at = begin
@@ -221,37 +221,6 @@ def _part(net: Stack, layer: int | None) -> slice:
     sizes = [(each.lag + len(each.cell.states) - 1) * each.hidden_size for each in net.recurrent]
     which %= len(sizes)
     return slice(sum(sizes[:which]), sum(sizes[: which + 1]))
-
-
-def _rows(net: Stack, batch: int) -> NDArray[np.intp]:
-    """Index of element s of sequence b in the flat state of the batch, [B, S]."""
-    flat = np.arange(state_size(net, batch))
-    parts, start = [], 0
-    for layer in net.recurrent:
-        rows = layer.lag + len(layer.cell.states) - 1
-        size = rows * batch * layer.hidden_size
-        block = flat[start : start + size].reshape(rows, batch, layer.hidden_size)
-        parts.append(block.transpose(1, 0, 2).reshape(batch, -1))
-        start += size
-    return np.concatenate(parts, axis=1)
-
-
-def _unit_states(
-    net: Stack, batch: int, dtype: np.dtype[Any], columns: NDArray[Any]
-) -> tuple[LayerState, ...]:
-    """Columns [S, K], or [B, S, K], as K directions of the state."""
-    columns = np.broadcast_to(columns, (batch, *columns.shape[-2:]))
-    flat = np.empty((columns.shape[2], state_size(net, batch)), dtype)
-    flat[:, _rows(net, batch)] = columns.transpose(2, 0, 1)
-    return states_of(net, batch, flat)
-
-
-def _matrices(
-    net: Stack, batch: int, dtype: np.dtype[Any], states: Sequence[LayerState]
-) -> NDArray[Any]:
-    """K directions of a state as the columns of matrices [B, S, K]."""
-    flat = flat_states("state", net, batch, dtype, states)
-    return np.ascontiguousarray(flat[:, _rows(net, batch)].transpose(1, 2, 0))
 
 
 def _states_at(
