@@ -12,6 +12,7 @@ optimizer.step(result.grads)
 from . import clip as clip
 from . import data as data
 from . import errors as errors
+from . import horizon as horizon
 from . import info as info
 from . import init as init
 from . import jacobian as jacobian
