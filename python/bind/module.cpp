@@ -21,4 +21,5 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
   register_run(module);
   register_optim(module);
   register_measure(module);
+  register_linalg(module);
 }

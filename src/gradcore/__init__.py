@@ -20,6 +20,7 @@ from . import loss as loss
 from . import lyapunov as lyapunov
 from . import optim as optim
 from . import schedule as schedule
+from . import spectral as spectral
 from .api import GradientResult as GradientResult
 from .api import apply as apply
 from .api import release_memory as release_memory

@@ -35,6 +35,7 @@ __all__: list[str] = [
     "measure_reads",
     "openmp_runtime",
     "release_memory",
+    "spectral_norms",
     "version",
 ]
 
@@ -321,6 +322,22 @@ def openmp_runtime() -> str:
     """
 
 def release_memory() -> None: ...
+def spectral_norms(
+    matrices: numpy.ndarray,
+    out: collections.abc.Mapping[str, numpy.ndarray],
+    *,
+    start_left: typing.Any,
+    start_right: typing.Any,
+    tolerance: typing.SupportsFloat | typing.SupportsIndex,
+    max_steps: typing.SupportsInt | typing.SupportsIndex,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    threads: typing.SupportsInt | typing.SupportsIndex,
+    progress: typing.Any,
+) -> None:
+    """
+    Largest singular values of a stack of matrices, into the arrays of `out`.
+    """
+
 def version() -> str: ...
 
 FROM_PREVIOUS: int = -2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -34,10 +35,14 @@ def replace_file(target: Path, write: Callable[[Path], None]) -> None:
 
 
 def remove_stale(target: Path) -> None:
-    """Removes what killed calls of replace_file left beside target; nobody may be writing it."""
+    """Removes what killed calls of replace_file left beside target, in a folder of ours that
+    nobody else is writing to.
+    """
     prefix = f".{target.name}."
     for path in target.parent.iterdir():
-        if path.name.startswith(prefix) and path.name.endswith(".tmp"):
+        own = path.name.startswith(prefix) and path.name.endswith(".tmp")
+        # safetensors writes a file of its own first, too.
+        if own or re.fullmatch(r"\.tmp[A-Za-z0-9]{6}", path.name):
             path.unlink(missing_ok=True)
 
 

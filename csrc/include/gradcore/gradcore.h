@@ -351,6 +351,38 @@ typedef struct gc_update {
  * is no clip, or if the clipped gradient is still beyond the range of its dtype. */
 GC_API gc_status gc_optimizer_step(gc_update* update);
 
+/* ---- Spectral norms
+ * ----------------------------------------------------------------------------------------------------------
+ */
+
+typedef struct gc_spectral {
+  int32_t dtype; /* gc_dtype */
+  int64_t count, rows, columns;
+  const void* matrices; /* [count, rows, columns], finite */
+  double tolerance;  /* stops where |A'A v - sigma^2 v| <= tolerance * sigma^2; at least 8 units of
+                        the dtype's rounding count */
+  int64_t max_steps; /* products with A'A per matrix, at most */
+  uint64_t seed;     /* of the first vectors, normal deviates */
+  /* First vectors instead, of an earlier call: left [count, rows] is used where rows < columns,
+   * else right [count, columns]. NULL: random. */
+  const void *start_left, *start_right;
+  int32_t threads; /* at most this many, each with matrices of its own; 0: gc_default_threads() */
+  gc_poll_fn poll; /* after a matrix of the calling thread */
+  void* poll_context;
+  /* what was found */
+  double* values;     /* [count] |A v|, a lower bound of the largest singular value */
+  double* residuals;  /* [count] |A'u - sigma v| / sigma */
+  void* left;         /* [count, rows] u = A v / sigma */
+  void* right;        /* [count, columns] v */
+  int32_t* steps;     /* [count] products with A'A */
+  int32_t* converged; /* [count] 0: no; 1: within the tolerance; 2: the iteration's space cannot
+                         grow, so the value is right to rounding */
+} gc_spectral;
+
+/* The largest singular value of each matrix, by Lanczos iteration. GC_NONFINITE if an element is
+ * not finite. */
+GC_API gc_status gc_spectral_norms(gc_spectral* call);
+
 /* ---- Limits of the machine
  * ----------------------------------------------------------------------------------------------------------
  */
