@@ -7,6 +7,8 @@
 #include "kernels/masks.h"
 #include "kernels/norm.h"
 #include "kernels/recurrent.h"
+#include "kernels/tangent.h"
+#include "kernels/tangent_norm.h"
 
 namespace gradcore::GRADCORE_ISA {
 
@@ -20,6 +22,8 @@ static constexpr CellKernels<T> cell_kernels() {
   for (int g = 0; g < Cell::gates; g++) k.input_plane[g] = Cell::input_plane[g];
   k.forward = &Recurrent<Cell, T>::forward;
   k.backward = &Recurrent<Cell, T>::backward;
+  k.tangent_forward = &Tangent<Cell, T>::forward;
+  k.tangent_backward = &Tangent<Cell, T>::backward;
   k.outer_recurrent = &Dense<T>::template outer_recurrent<Cell>;
   k.outer_input = &Dense<T>::template outer_input<Cell>;
   return k;
@@ -41,6 +45,9 @@ static constexpr Kernels<T> all_kernels() {
   k.norm_forward = &Norm<T>::norm_forward;
   k.norm_backward = &Norm<T>::norm_backward;
   k.norm_gradient = &Norm<T>::norm_gradient;
+  k.norm_tangent = &TangentNorm<T>::norm_tangent;
+  k.norm_backward_tangent = &TangentNorm<T>::norm_backward_tangent;
+  k.norm_gradient_tangent = &TangentNorm<T>::norm_gradient_tangent;
   k.philox = &philox_once;
   k.mask_rows = &Masks<T>::mask_rows;
   k.max_abs = &Elementwise<T>::max_abs;

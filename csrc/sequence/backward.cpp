@@ -42,6 +42,7 @@ void Job<T>::start_backward(Me& m) {
     clear(head_sum_, head_sums_);
     clear(embedding_sum_, embedding_sum_ ? net_.embedding_rows * net_.layers[0].Ip : 0);
     if (token_head_) std::fill(token_head_, token_head_ + net_.vocabulary(), -1);
+    if (hessian_) start_curvature();
   }
   barrier(m);
 }
@@ -452,6 +453,7 @@ void Job<T>::backward_layer(Me& m, int l, int64_t first, int64_t n, const T* dy,
                   i1 = n * (m.me + 1) / m.team_size;
     if (!dy) std::memset(dx + i0 * row, 0, static_cast<size_t>((i1 - i0) * row) * sizeof(T));
     write_dx(m, first, n, dy ? dy : dx);
+    if (hessian_) write_tangent_dx(m, first, n, m.t_dy);
     barrier(m);
     return;
   }
@@ -477,6 +479,7 @@ void Job<T>::backward_layer(Me& m, int l, int64_t first, int64_t n, const T* dy,
   if (l == 0 && dx && embedding_sum_)
     scatter_tokens(m, embedding_sum_, layer.Ip, dx, layer.Ip, w.input_runs, n);
   barrier(m);
+  if (hessian_) curvature_layer(m, l, first, n, dy, dx);
 }
 
 // Everything backward over steps [first, first+n).
@@ -485,6 +488,7 @@ void Job<T>::backward_chunk(Me& m, int64_t first, int64_t n) {
   stage_input(m, first, n);
   if (token_head_ && m.me == 0) link_tokens(first, n);
   const T* dy = part_.last ? backward_head(m, first, n) : arriving(m, first, n);
+  if (hessian_ && !part_.last) curvature_arriving(m, first, n, dy != nullptr);
   for (int l = static_cast<int>(L_ - 1), turn = 1; l >= 0; l--, turn ^= 1) {
     T* dx = l > 0 || wants_input_gradient_ ? dy_[turn] : nullptr;
     backward_layer(m, l, first, n, dy, dx);

@@ -19,13 +19,13 @@ void Job<T>::choose_team() {
   wanted = wanted > max_team ? max_team : wanted;
   int64_t flops = 0, most_blocks = 0;
   for (const Layer& l : net_.layers) {
-    flops += l.pass ? 2 * l.H * net_.outputs * B_
-                    : 2 * l.gates * l.H * (l.H + (call_.tokens ? 0 : l.I)) * B_;
+    flops += (1 + K_) * (l.pass ? 2 * l.H * net_.outputs * B_
+                                : 2 * l.gates * l.H * (l.H + (call_.tokens ? 0 : l.I)) * B_);
     most_blocks = most_blocks > l.nb ? most_blocks : l.nb;
   }
   if (!call_.exact_threads && call_.threads != 1) {
     if (flops < 32768 * static_cast<int64_t>(sizeof(T)) / 8) wanted = 1;
-    const int64_t useful = most_blocks > B_ ? most_blocks : B_;
+    const int64_t rows = (1 + K_) * B_, useful = most_blocks > rows ? most_blocks : rows;
     wanted = wanted > useful ? static_cast<int>(useful) : wanted;
   }
   threads_ = wanted;
@@ -49,7 +49,7 @@ void Job<T>::lay_out(Carver& c) {
   for (int64_t i = 0; i < L_; i++) {
     const Layer& l = net_.layers[static_cast<size_t>(i)];
     LayerWork<T>& w = work_[static_cast<size_t>(i)];
-    const bool table = i == 0 && call_.tokens && !net_.embedding_rows;
+    const bool table = reads_table(i);
     const bool input_gradient = adjoint && (i > 0 || wants_input_gradient_);
     const int64_t hh = l.H * l.gates * l.Hp, row = B_ * l.Hp;
     widest_h = widest_h > l.Hp ? widest_h : l.Hp;
@@ -102,13 +102,12 @@ void Job<T>::lay_out(Carver& c) {
   const Layer &first = net_.layers[0], &top = net_.top();
   zeros_count_ = widest_h;
   zeros_ = c.take<T>(widest_h);
-  const bool table = call_.tokens && !net_.embedding_rows;
+  const bool table = reads_table(0);
   x_rows_ = direct_input_ || table ? nullptr : c.take<T>(rows_ * first.Ip);
   x_pre_ = c.take<T>(rows_ * widest_x * UB);
   dz_ = adjoint ? c.take<T>(rows_ * widest_z * UB) : nullptr;
   for (T*& dy : dy_) dy = adjoint ? c.take<T>(rows_ * widest_h) : nullptr;
-  const bool head =
-      part_.last && (trains_ || (emits_ && (call_.outputs || call_.loss != GC_LOSS_NONE)));
+  const bool head = puts_out();
   logits_ = head ? c.take<T>(rows_ * net_.Op) : nullptr;
   if (net_.has_head && head) {
     w_head_ = c.take<T>(net_.ob * top.nb * UB * UB);
@@ -151,6 +150,8 @@ void Job<T>::lay_out(Carver& c) {
   mirrored_reset_ = call_.reset && part_.reverse ? c.take<uint8_t>(T_ * B_) : nullptr;
   reset_ = part_.reverse ? mirrored_reset_ : call_.reset;
   begins_ = call_.lengths && part_.reverse ? c.take<int64_t>(B_) : nullptr;
+
+  if (K_) lay_out_tangents(c);
 
   members_.assign(static_cast<size_t>(threads_), Member<T>{});
   for (Member<T>& m : members_) {

@@ -26,8 +26,12 @@ Job<T>::Job(const Part& part, gc_call& call, const Link<T>& link, Progress& prog
   if (L_ > static_cast<int64_t>(sizeof by_units_))
     fail(GC_INVALID, "a net may have at most %zu recurrent layers; got %" PRId64 ".",
          sizeof by_units_, L_);
+  K_ = call_.tangents;
+  hessian_ = K_ && call_.curvature == GC_CURVATURE_HESSIAN;
+  gauss_newton_ = K_ && call_.curvature == GC_CURVATURE_GAUSS_NEWTON;
   check_plan();
   check_presence();
+  check_tangents();
   choose_transforms();
   wants_input_gradient_ = trains_ && (call_.dx || net_.embedding_rows || trains_transforms(0));
   direct_input_ =
@@ -41,6 +45,7 @@ Job<T>::Job(const Part& part, gc_call& call, const Link<T>& link, Progress& prog
     row = row > B_ * l.Hp * widest ? row : B_ * l.Hp * widest;
   }
   chunk_ = block_steps;
+  if (K_ && !hessian_ && !gauss_newton_) chunk_ = look_steps;  // one exponent for a chunk
   while (chunk_ > look_steps && chunk_ * row * static_cast<int64_t>(sizeof(T)) > 256 * 1024)
     chunk_ /= 2;
   rows_ = chunk_ * B_;
@@ -132,6 +137,31 @@ void Job<T>::check_presence() {
     fail(GC_INVALID, "the loss callback is missing.");
   if (call_.loss != GC_LOSS_NONE && call_.loss != GC_LOSS_CALLBACK && !call_.target)
     fail(GC_INVALID, "the loss needs targets.");
+}
+
+template <class T>
+void Job<T>::check_tangents() const {
+  if (K_ < 0 || call_.curvature < GC_CURVATURE_NONE || call_.curvature > GC_CURVATURE_GAUSS_NEWTON)
+    fail(GC_INVALID, "unknown curvature %d, or a negative number of tangents.", call_.curvature);
+  if (!K_ && call_.curvature != GC_CURVATURE_NONE) fail(GC_INVALID, "a curvature needs a tangent.");
+  if (!K_) return;
+  if (K_ > INT32_MAX / 4 / B_) fail(GC_INVALID, "tangents times batch must be below 2^29.");
+  if (call_.t_x && call_.tokens)
+    fail(GC_INVALID, "tokens have no tangents: t_x needs float input.");
+  if (!hessian_ && !gauss_newton_) {
+    if (trains_ || tape_)
+      fail(GC_INVALID, "tangents without a curvature are for plans of EMIT and FORWARD.");
+    if (part_.last && (!call_.outputs || !call_.t_outputs || !call_.t_exponent))
+      fail(GC_INVALID, "tangents need outputs, t_outputs and t_exponent.");
+    if (!call_.t_state_out != !call_.t_state_exponent)
+      fail(GC_INVALID, "t_state_out needs t_state_exponent.");
+    return;
+  }
+  if (!trains_ || K_ != 1) fail(GC_INVALID, "a curvature needs BACKWARD and one tangent.");
+  if (call_.loss == GC_LOSS_CALLBACK)
+    fail(GC_INVALID, "a loss function has no known Hessian: use a loss of gradcore.");
+  if (hessian_ && (!call_.product || !call_.no_scaling))
+    fail(GC_INVALID, "a Hessian needs an array for the product, and adjoints without a scale.");
 }
 
 template <class T>

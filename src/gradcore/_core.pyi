@@ -158,6 +158,12 @@ class Call:
         slots: typing.SupportsInt | typing.SupportsIndex,
     ) -> None: ...
     def run(self) -> Report: ...
+    def tangents(
+        self,
+        count: typing.SupportsInt | typing.SupportsIndex,
+        *,
+        curvature: str = "none",
+    ) -> None: ...
 
 class GroupNorms:
     """

@@ -95,7 +95,7 @@ def value_and_grad(
     wanted = _validate.wrt(wrt, inputs.token_bytes > 0)
     given = _validate.out(out, params)
     results = _results(params, inputs, wanted, given)
-    report, made = _execute(
+    report, made = execute(
         params,
         inputs,
         mode,
@@ -138,7 +138,7 @@ def value(
     mode = _validate.mode(net, train, seed)
     goal = objective(loss, net, params.dtype, inputs.steps, inputs.batch, y, weight)
     given = (x, y, weight, lengths, reset)
-    report, _ = _execute(params, inputs, mode, goal, {}, given, memory, threads, progress)
+    report, _ = execute(params, inputs, mode, goal, {}, given, memory, threads, progress)
     return report.loss
 
 
@@ -169,7 +169,7 @@ def apply(
     }
     given = (x, lengths, reset)
     mode = _validate.mode(net, train, seed)
-    _execute(params, inputs, mode, Objective("none"), results, given, memory, threads, progress)
+    execute(params, inputs, mode, Objective("none"), results, given, memory, threads, progress)
     state_after = unflatten(net, inputs.batch, _present(results, "state_out"))
     return _present(results, "outputs"), state_after
 
@@ -198,7 +198,7 @@ def _results(
     return results
 
 
-def _execute(
+def execute(
     params: Params,
     inputs: _validate.Inputs,
     mode: _validate.Mode,
@@ -208,8 +208,10 @@ def _execute(
     memory: int | str | None,
     threads: int | None,
     progress: Progress | None,
+    tangents: int = 0,
+    curvature: str = "none",
 ) -> tuple[_core.Report, Plan]:
-    """Plans the call and makes it."""
+    """Plans the call and makes it; tangents and curvature as in bptt.Workload."""
     arrays: Arrays = {**inputs.arrays, **goal.arrays}
     work = Workload(
         params.net,
@@ -227,6 +229,8 @@ def _execute(
         _validate.threads(threads),
         copied_bytes(arrays, given),
         mode.train and params.net.is_random,
+        tangents,
+        curvature,
     )
     made = make_plan(work, budget_bytes(memory))
     settings = current()
@@ -239,11 +243,12 @@ def _execute(
         function=goal.function,
     )
     call.mode(mode.train, seed=mode.seed, step=mode.step)
+    call.tangents(tangents, curvature=curvature)
     call.bind(params=params.flat, **arrays, **results)
     call.execution(
         threads=work.threads,
         exact_threads=settings.exact_threads,
-        scaling=settings.scaling,
+        scaling=settings.scaling and curvature != "hessian",
         progress=progress,
     )
     call.plan(made.schedule.ops(), segment_steps=made.segment_steps, slots=made.slots)

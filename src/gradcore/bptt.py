@@ -78,7 +78,9 @@ class Workload:
     """Everything about a call that its memory depends on.
 
     arrays: names of the core's arrays that are present, in and out. copies: bytes of the copies
-    that gradcore made of the caller's arrays. train: whether random masks are drawn.
+    that gradcore made of the caller's arrays. train: whether random masks are drawn. tangents: how
+    many go forward with the steps; curvature: "none", or what goes back, "hessian" or
+    "gauss_newton".
     """
 
     net: Stack
@@ -92,6 +94,8 @@ class Workload:
     threads: int = 0
     copies: int = 0
     train: bool = False
+    tangents: int = 0
+    curvature: str = "none"
 
     @property
     def backward(self) -> bool:
@@ -200,8 +204,9 @@ class Predictor:
         callback = work.loss == "callback"
         self._call.loss(work.loss, last=work.last, function=_no_loss if callback else None)
         self._call.mode(work.train)
+        self._call.tangents(work.tangents, curvature=work.curvature)
         self._call.expect(sorted(work.arrays), work.token_bytes)
-        self._call.execution(threads=work.threads)
+        self._call.execution(threads=work.threads, scaling=work.curvature != "hessian")
         # A loss function is handed a copy of its segment's outputs.
         self._handed = work.batch * net.n_outputs * work.dtype.itemsize if callback else 0
         # The core makes a list of its own for each part where there are several.
@@ -250,7 +255,8 @@ def _no_loss(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[An
 
 def _choose_forward(predict: Predictor, budget: int | None) -> Schedule:
     """The longest useful segment that fits."""
-    size = min(predict.blocks, FORWARD_BLOCKS)
+    # Tangents are walked a few steps at a time whatever the segments are.
+    size = 1 if predict.work.tangents else min(predict.blocks, FORWARD_BLOCKS)
     while budget is not None and size > 1 and predict(predict.schedule(size)) > budget:
         size -= 1
     return predict.schedule(size)

@@ -162,6 +162,14 @@ typedef int32_t (*gc_loss_fn)(void* context, const void* outputs, void* d_output
  * On the thread that called gc_run. */
 typedef int32_t (*gc_poll_fn)(void* context, int64_t done, int64_t total);
 
+/* What BACKWARD does with tangents of the outputs. */
+typedef enum gc_curvature {
+  GC_CURVATURE_NONE = 0,
+  GC_CURVATURE_HESSIAN = 1, /* the Hessian of the loss times t_params, to `product` */
+  GC_CURVATURE_GAUSS_NEWTON =
+      2 /* J^T H J t_params, H: the loss's Hessian by the outputs, to `grads` */
+} gc_curvature;
+
 typedef struct gc_call {
   int64_t steps, batch; /* T >= 1, B >= 1 */
 
@@ -204,6 +212,21 @@ typedef struct gc_call {
   double loss_value;
   double loss_weight;     /* what a mean divided by */
   int64_t grads_exponent; /* the true gradient is grads * 2^grads_exponent */
+
+  /* Forward mode: K tangents of what EMIT, or the TAPE and BACKWARD of a curvature, computes. They
+   * follow the primal steps, whose bits are those of a call without tangents. */
+  int64_t tangents;     /* K, 0: none */
+  int32_t curvature;    /* gc_curvature; others than GC_CURVATURE_NONE need tangents = 1 */
+  const void* t_params; /* [K, gc_net_parameters], NULL: zeros */
+  const void* t_x;      /* [K,T,B,I], float input only, NULL: zeros */
+  const void* t_state;  /* [K, gc_net_state_size], NULL: zeros */
+  void* t_outputs;      /* [K,T,B,O] out, zeros where t >= lengths[b] */
+  int32_t*
+      t_exponent;    /* [T] with t_outputs: the true tangent is t_outputs[:,t] * 2^t_exponent[t] */
+  void* t_state_out; /* [K, gc_net_state_size] out */
+  int32_t* t_state_exponent; /* by layer and direction, with t_state_out */
+  void* product; /* [gc_net_parameters] out, GC_CURVATURE_HESSIAN: tangent of grads; adjoints are
+                    then kept without a scale */
 
   /* execution */
   int32_t threads;       /* at most this many; 0: gc_default_threads() */

@@ -1,0 +1,168 @@
+"""Checks of directions: arrays and states with a leading axis K."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _validate
+from ..errors import ArgumentError, DTypeError, ShapeError
+from ..layers import Stack
+from ..params import Grads, Params
+from ..state import LayerState, flatten, state_size, unflatten
+
+Array = NDArray[Any]
+
+
+def parameter_directions(name: str, value: object, params: Params) -> Array:
+    """(K, n_parameters) from such an array or a sequence of K Params or Grads."""
+    if isinstance(value, (Params, Grads)):
+        raise ShapeError(
+            f"{name} must be K directions: pass [{name}] to make one {type(value).__name__} one "
+            "direction."
+        )
+    if isinstance(value, (list, tuple)):
+        return _stacked(name, value, params)
+    array = _validate.as_array(name, value)
+    size = params.flat.size
+    if array.ndim != 2 or array.shape[1] != size or not len(array):
+        hint = f" Add the axis with {name}[None]." if array.shape == (size,) else ""
+        raise ShapeError(
+            f"{name} must have shape (K, {size}), a row of values per parameter for each of K "
+            f"directions; got {array.shape}.{hint}"
+        )
+    return _of_dtype(name, array, params.dtype)
+
+
+def input_directions(
+    name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """(K, *shape), shape being that of x."""
+    array = _validate.as_array(name, value)
+    if array.ndim != len(shape) + 1 or array.shape[1:] != shape or not len(array):
+        hint = f" Add the axis with {name}[None]." if array.shape == shape else ""
+        raise ShapeError(
+            f"{name} must have shape (K, {', '.join(map(str, shape))}), K directions of x; got "
+            f"{array.shape}.{hint}"
+        )
+    return _of_dtype(name, array, dtype)
+
+
+def state_directions(
+    name: str, net: Stack, batch: int, dtype: np.dtype[Any], state: Sequence[LayerState]
+) -> Array:
+    """Flat states (K, ...) from a state whose arrays have a leading axis K."""
+    if not isinstance(state, Sequence) or not all(isinstance(s, LayerState) for s in state):
+        raise DTypeError(
+            f"{name} must be a tuple with one gradcore.LayerState per recurrent layer, whose "
+            f"arrays have a leading axis K; got {type(state).__name__}."
+        )
+    counts = {array.shape[0] if array.ndim else 0 for layer in state for array in _arrays(layer)}
+    if len(counts) != 1 or 0 in counts:
+        raise ShapeError(
+            f"all arrays of {name} must have the same leading axis of K >= 1 directions; got "
+            f"{sorted(counts)}."
+        )
+    (count,) = counts
+    return np.stack(
+        [flatten(net, batch, dtype, [_taken(layer, k) for layer in state]) for k in range(count)]
+    )
+
+
+def split_state(net: Stack, batch: int, flat: Array) -> tuple[LayerState, ...]:
+    """A state with a leading axis K from flat states (K, ...)."""
+    directions = [unflatten(net, batch, row) for row in flat]
+    return tuple(_joined(layers) for layers in zip(*directions, strict=True))
+
+
+def count_of(**directions: Array | None) -> int:
+    """K, the same for all that is given.
+
+    Raises ArgumentError if nothing is, ShapeError if they differ.
+    """
+    counts = {name: len(array) for name, array in directions.items() if array is not None}
+    if not counts:
+        raise ArgumentError(f"at least one of {', '.join(directions)} must be given.")
+    if len(set(counts.values())) > 1:
+        got = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise ShapeError(f"all directions must have the same leading axis K; {got}.")
+    return next(iter(counts.values()))
+
+
+def empty_states(net: Stack, batch: int, count: int, dtype: np.dtype[Any]) -> Array:
+    return np.empty((count, state_size(net, batch)), dtype)
+
+
+def _stacked(name: str, values: Sequence[object], params: Params) -> Array:
+    if not values:
+        raise ShapeError(f"{name} must have at least one direction; got an empty sequence.")
+    rows = []
+    for k, item in enumerate(values):
+        if not isinstance(item, (Params, Grads)):
+            raise DTypeError(
+                f"{name}[{k}] must be gradcore.Params or gradcore.Grads; got "
+                f"{type(item).__name__}. An array (K, n_parameters) is taken whole."
+            )
+        if item.net != params.net:
+            raise ShapeError(f"{name}[{k}] must belong to the net of params; it is of {item.net}.")
+        row = _of_dtype(f"{name}[{k}]", item.flat, params.dtype)
+        if isinstance(item, Grads) and item.exponent:
+            row = np.ldexp(row, item.exponent)
+            if not np.isfinite(row).all():
+                raise ArgumentError(
+                    f"{name}[{k}] times 2**{item.exponent} leaves the range of {params.dtype}; "
+                    "a direction may have any length: pass it scaled."
+                )
+        rows.append(row)
+    return np.stack(rows)
+
+
+def _of_dtype(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
+    if array.dtype != dtype:
+        raise DTypeError(
+            f"{name} must have dtype {dtype}, that of the parameters; got {array.dtype}. "
+            f"Convert it with .astype({str(dtype)!r})."
+        )
+    return array
+
+
+def _arrays(layer: LayerState) -> list[Array]:
+    found = []
+    for part in fields(layer):
+        value = getattr(layer, part.name)
+        if isinstance(value, LayerState):
+            found += _arrays(value)
+        elif isinstance(value, np.ndarray):
+            found.append(value)
+        elif value is not None:
+            raise DTypeError(f"a state's {part.name} must be a NumPy array; got {value!r}.")
+    return found
+
+
+def _taken(layer: LayerState, k: int) -> LayerState:
+    reverse = None if layer.reverse is None else _taken(layer.reverse, k)
+    return replace(
+        layer,
+        h=layer.h[k],
+        c=None if layer.c is None else layer.c[k],
+        skip=None if layer.skip is None else layer.skip[k],
+        reverse=reverse,
+    )
+
+
+def _joined(layers: Sequence[LayerState]) -> LayerState:
+    first = layers[0]
+
+    def stacked(name: str) -> Array | None:
+        if getattr(first, name) is None:
+            return None
+        return np.stack([getattr(layer, name) for layer in layers])
+
+    h = stacked("h")
+    assert h is not None
+    reverse = [layer.reverse for layer in layers if layer.reverse is not None]
+    return LayerState(h, stacked("c"), stacked("skip"), _joined(reverse) if reverse else None)
