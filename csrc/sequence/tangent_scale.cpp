@@ -179,21 +179,12 @@ double Job<T>::largest_tangent_behind(Me& m, int64_t first) {
 // The largest exponent of what enters in steps [first,first+n), no_exponent if nothing does.
 template <class T>
 int32_t Job<T>::tangent_source(Me& m, int64_t first, int64_t n) {
-  if (call_.t_params) {
-    int32_t needed = 0;
-    for (int64_t t = first; link_.t_in && t < first + n; t++)
-      for (const int32_t* exponents : link_.t_in_exponent)
-        needed = std::max(needed, exponents[time(t)]);
-    return needed;
-  }
-  int32_t needed = no_exponent;
-  if (link_.t_in) {
-    const bool both = link_.t_in_split < net_.layers[0].I;
-    for (int64_t t = first; t < first + n; t++)
-      for (int i = 0; i < (both ? 2 : 1); i++)
-        needed = std::max(needed, link_.t_in_exponent[i][time(t)]);
-    return needed;
-  }
+  int32_t needed = call_.t_params ? 0 : no_exponent;
+  const bool both = link_.t_in_split < net_.layers[0].I;
+  for (int64_t t = first; link_.t_in && t < first + n; t++)
+    for (int i = 0; i < (both ? 2 : 1); i++)
+      needed = std::max(needed, link_.t_in_exponent[i][time(t)]);
+  if (link_.t_in || call_.t_params) return needed;
   if (!call_.t_x) return no_exponent;
   const int64_t I = net_.layers[0].I;
   bool any = false;
