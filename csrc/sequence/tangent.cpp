@@ -57,7 +57,7 @@ void Job<T>::lay_out_tangents(Carver& c) {
   tangent_work_.assign(static_cast<size_t>(L_), TangentWork<T>{});
   const int64_t length = tangent_length();
   const bool params = call_.t_params;
-  int64_t widest_x = net_.Op, widest_mask = 0;
+  int64_t widest_x = std::max(net_.Op, net_.top().Hp), widest_mask = 0;
   for (int64_t i = 0; i < L_; i++) {
     const Layer& l = net_.layers[static_cast<size_t>(i)];
     TangentWork<T>& t = tangent_work_[static_cast<size_t>(i)];

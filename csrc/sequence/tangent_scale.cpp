@@ -266,8 +266,12 @@ void Job<T>::forward_chunk(Me& m, const gc_op& op, int64_t first, int64_t n) {
     m.tangent_look = largest_tangent(m, from, count);
     return std::isfinite(m.tangent_look) && exponent_of(m.tangent_look) <= headroom;
   };
+  // What has shrunk out of sight in eight steps may go on in single ones.
+  auto vanished = [&](double before) {
+    return m.tangent_look == 0 ? before > 0 : exponent_of(m.tangent_look) < -headroom;
+  };
   const double before = m.tangent_look;
-  if (steps(first, n) || n == 1) {
+  if ((steps(first, n) && !vanished(before)) || n == 1) {
     finish_tangents(m, first, n);
     return;
   }
