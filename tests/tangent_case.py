@@ -1,5 +1,7 @@
 """Directions of a problem, and tangents by the reference and by gradcore as doubles."""
 
+from dataclasses import replace
+
 import numpy as np
 
 import gradcore as gd
@@ -100,8 +102,6 @@ def core_directions(problem, along, dtype):
     if d_x is not None:
         keywords["dx"] = np.array(d_x, dtype)
     if d_state is not None:
-        from dataclasses import replace
-
         keywords["dstate"] = stacked(
             [core_state(replace(problem, state=state), dtype) for state in d_state]
         )
@@ -111,8 +111,8 @@ def core_directions(problem, along, dtype):
 def by_core(problem, along, dtype="float64", **how):
     arguments, keywords = core_arguments(problem, dtype)
     with override(exact_threads=True):
-        r = jacobian.jvp(*arguments, **keywords, **core_directions(problem, along, dtype), **how)
-    return r
+        given = core_directions(problem, along, dtype)
+        return jacobian.jvp(*arguments, **keywords, **given, **how)
 
 
 def true_outputs(r):

@@ -2,8 +2,6 @@
 definiteness, PyTorch, budgets.
 """
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -33,7 +31,7 @@ FACTORS = {
     "hidden": [1, 7, 8, 16, 17, 33, 64],
     "inputs": [1, 5, 17],
     "batch": [1, 2, 5, 9],
-    "steps": [1, 7, BLOCK + 3],
+    "steps": [1, 7, 8, 12, BLOCK + 3],
     "layers": [1, 2],
     "skip": [*SKIPS, "lag 20"],
     "residual": [False, True],
@@ -162,3 +160,150 @@ def test_products_of_the_reference(seed, case):
     assert_agree(got, hessian_product(problem, d_params[0]), tolerance * 2)
     (got,) = products(problem, of_outputs)
     assert_agree(got, gauss_newton(problem, d_params[0]), tolerance * 2)
+
+
+def test_symmetry_and_definiteness():
+    """u . H v = v . H u; the Gauss-Newton matrix is that and has no negative curvature."""
+    net = stack("lstm", 5, 17, layers=2, skip=SKIPS["mix learned"], classes=4, between="norm")
+    problem = random_problem(net, gd.loss.CrossEntropy(), 140, 3, seed=1, lengths=True, reset=True)
+    d_params, _, _ = directions(problem, 4, np.random.default_rng(2))
+    v = np.array([p.flat for p in flat_params(problem, d_params, "float64")])
+    for function in (jacobian.hvp, jacobian.gauss_newton_product):
+        table = v @ by_core(function, problem, d_params).product.T
+        np.testing.assert_allclose(table, table.T, rtol=0, atol=1e-12 * np.abs(table).max())
+    assert np.linalg.eigvalsh((table + table.T) / 2).min() > 0.0
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_against_differences_of_gradients(cell):
+    net = stack(cell, 5, 17, layers=2, residual=True, bidirectional=(0,), classes=4)
+    problem = random_problem(net, gd.loss.MeanSquaredError(), 60, 3, seed=3, state=True)
+    d_params, _, _ = directions(problem, 1, np.random.default_rng(4))
+    (got,) = by_core(jacobian.hvp, problem, d_params).product
+    (net, params, x), keywords = core_arguments(problem, "float64")
+    (v,) = flat_params(problem, d_params, "float64")
+    step = 1e-3 / norm([v.flat])
+    f = {}
+    for s in (-2, -1, 1, 2):
+        moved = gd.Params(net, params.flat + s * step * v.flat)
+        targets = core_targets(problem, "float64")
+        f[s] = gd.value_and_grad(net, moved, x, **targets, **keywords).grads.flat
+    slope = (8 * (f[1] - f[-1]) - (f[2] - f[-2])) / (12 * step)
+    assert error(got, slope) <= 20 * tolerances.DIFFERENCES
+
+
+@pytest.mark.parametrize("function", [jacobian.hvp, jacobian.gauss_newton_product])
+@pytest.mark.parametrize("both", [(), (1,)])
+def test_the_same_bits_for_all_threads_and_budgets(function, both):
+    net = stack(
+        "gru", 6, 33, layers=2, skip=SKIPS["add learned"], classes=4, between="norm",
+        vocabulary=7, bidirectional=both,
+    )  # fmt: skip
+    loss = gd.loss.CrossEntropy()
+    problem = random_problem(net, loss, 4 * BLOCK + 3, 3, seed=5, lengths=True, reset=True)
+    d_params, _, _ = directions(problem, 2, np.random.default_rng(6))
+    how = {"dtype": "float32"}
+    want = by_core(function, problem, d_params, **how, memory="full")
+    with pytest.raises(gd.MemoryBudgetError, match="memory must be at least") as refused:
+        by_core(function, problem, d_params, **how, memory=1)
+    smallest = refused.value.smallest
+    assert smallest < want.plan.bytes
+    others = [{"threads": 2, "memory": "full"}, {"threads": 3}]
+    others += [{"memory": smallest, "threads": n} for n in (1, 2)]
+    for other in others:
+        if other.get("memory") == smallest and other["threads"] > 1:
+            other["memory"] = 2 * smallest
+        got = by_core(function, problem, d_params, **how, **other)
+        np.testing.assert_array_equal(got.product, want.product)
+        assert got.loss == want.loss
+    (one,) = by_core(function, problem, d_params[1:], **how).product
+    np.testing.assert_array_equal(one, want.product[1])
+
+
+def test_a_quadratic_loss_has_a_known_hessian():
+    """y = w x: the Hessian of sum (w x - y)^2 by w is 2 sum x x^T per output; no recurrence."""
+    net = gd.Stack(gd.RNN(3, 3, nonlinearity="identity", bias=False), gd.Linear(3, 2, bias=False))
+    params = net.init(seed=0, dtype="float64")
+    params["0.weight_hh"][:] = 0.0
+    params["0.weight_ih"][:] = np.eye(3)
+    rng = np.random.default_rng(7)
+    x, y = rng.standard_normal((9, 2, 3)), rng.standard_normal((9, 2, 2))
+    v = gd.Params(net, np.zeros_like(params.flat))
+    v["1.weight"][:] = rng.standard_normal((2, 3))
+    loss = gd.loss.MeanSquaredError(reduction="sum")
+    rows = x.reshape(-1, 3)
+    want = 2.0 * v["1.weight"] @ (rows.T @ rows)
+    for function in (jacobian.hvp, jacobian.gauss_newton_product):
+        found = gd.Params(net, function(net, params, x, y, [v], loss=loss).product[0])
+        np.testing.assert_allclose(found["1.weight"], want, rtol=1e-13)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_against_double_backward_of_torch(cell):
+    torch = pytest.importorskip("torch", reason="compares with PyTorch's double backward")
+    kind = {"rnn": torch.nn.RNNCell, "lstm": torch.nn.LSTMCell, "gru": torch.nn.GRUCell}[cell]
+    module = kind(3, 9).double()
+    net = gd.Stack({"rnn": gd.RNN, "lstm": gd.LSTM, "gru": gd.GRU}[cell](3, 9))
+    params = net.init(seed=0, dtype="float64")
+    rng = np.random.default_rng(8)
+    x, y = rng.standard_normal((20, 2, 3)), rng.standard_normal((20, 2, 9))
+    v = gd.Params(net, rng.standard_normal(net.n_parameters))
+    weights = dict(module.named_parameters())
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            tensor.copy_(torch.from_numpy(params[f"0.{name}"].copy()))
+    h = torch.zeros(2, 9, dtype=torch.float64)
+    state = (h, torch.zeros_like(h)) if cell == "lstm" else h
+    total = torch.zeros((), dtype=torch.float64)
+    for row, target in zip(torch.from_numpy(x), torch.from_numpy(y), strict=True):
+        state = module(row, state)
+        h = state[0] if cell == "lstm" else state
+        total = total + ((h - target) ** 2).sum()
+    tensors = list(weights.values())
+    first = torch.autograd.grad(total, tensors, create_graph=True)
+    along = [torch.from_numpy(v[f"0.{name}"].copy()) for name in weights]
+    dot = sum((g * d).sum() for g, d in zip(first, along, strict=True))
+    second = torch.autograd.grad(dot, tensors)
+    loss = gd.loss.MeanSquaredError(reduction="sum")
+    r = jacobian.hvp(net, params, x, y, [v], loss=loss)
+    found = gd.Params(net, r.product[0])
+    scale = norm([r.product])
+    for name, want in zip(weights, second, strict=True):
+        assert norm([found[f"0.{name}"] - want.numpy()]) <= 1e-12 * scale
+
+
+def exploding(dtype="float32"):
+    net = gd.Stack(gd.RNN(1, 8, nonlinearity="identity", bias=False), gd.Linear(8, 1))
+    params = net.init(seed=0, dtype=dtype)
+    params["0.weight_hh"][:] = 1.5 * np.eye(8)
+    x = np.zeros((400, 1, 1), dtype)
+    return net, params, x, np.ones((400, 1, 1), dtype)
+
+
+def test_adjoints_that_overflow_are_an_error():
+    net, params, x, y = exploding()
+    v = np.ones((1, net.n_parameters), np.float32)
+    assert gd.value_and_grad(net, params, x, y, loss="mse").grads.exponent > 0
+    with pytest.raises(gd.NonFiniteError, match="overflow"):
+        jacobian.hvp(net, params, x, y, v, loss="mse")
+    with pytest.raises(gd.NonFiniteError, match=r"Gauss-Newton product leaves|overflow"):
+        jacobian.gauss_newton_product(net, params, x, y, v, loss="mse")
+    ok = jacobian.hvp(*exploding("float64"), v.astype(float), loss="mse")
+    assert np.isfinite(ok.product).all()
+
+
+@pytest.mark.parametrize("function", [jacobian.hvp, jacobian.gauss_newton_product])
+def test_what_cannot_be_multiplied_is_refused(function):
+    net, params, x, y = exploding()
+    v = np.ones((1, net.n_parameters), np.float32)
+    with pytest.raises(gd.ArgumentError, match="the Hessian of a loss function is not known"):
+        function(net, params, x, None, v, loss=lambda outputs, t0, t1: (0.0, outputs))
+    with pytest.raises(gd.ArgumentError, match="v must be given"):
+        function(net, params, x, y, loss="mse")
+    with pytest.raises(gd.ShapeError, match=r"v must have shape \(K, \d+\).*Add the axis"):
+        function(net, params, x, y, v[0], loss="mse")
+    with pytest.raises(gd.DTypeError, match="v must have dtype float32"):
+        function(net, params, x, y, v.astype(float), loss="mse")
+    with pytest.raises(gd.ArgumentError, match="y must be given"):
+        function(net, params, x, None, v, loss="mse")

@@ -315,7 +315,7 @@ class Job {
   void load_tangent_start(int l);
   void move_tangents(int l, const gc_op& op);
   void save_tangent_slot(int l, int slot, int64_t n);
-  void capture_tangents(int l, int64_t t0, int64_t t1, T factor);
+  void capture_tangents(int l, int64_t t0, int64_t t1, int32_t exponent);
   double largest_tangent(Me& m, int64_t first, int64_t n);
   double largest_tangent_behind(Me& m, int64_t first);
   int32_t tangent_source(Me& m, int64_t first, int64_t n);

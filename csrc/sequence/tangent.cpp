@@ -268,7 +268,8 @@ void Job<T>::stage_tangents(const Me& m, int64_t first, int64_t r0, int64_t r1) 
   const Layer& layer = net_.layers[0];
   const int64_t I = layer.I;
   auto copy = [&](T* to, const T* from, int64_t begin, int64_t end, int32_t exponent) {
-    const T factor = exponent == no_exponent
+    // An exponent above the tangents' is that of zeros: what enters has raised theirs.
+    const T factor = exponent == no_exponent || exponent > m.tangent_exponent
                          ? T(0)
                          : power_of_two<T>(static_cast<int64_t>(exponent) - m.tangent_exponent);
     for (int64_t u = begin; u < end; u++) to[u] = factor == 0 ? T(0) : from[u] * factor;

@@ -73,9 +73,9 @@ void Job<T>::save_tangent_slot(int l, int slot, int64_t n) {
   if (t.c) copy(to + layer.lead * row, t.c + n * row, row);
 }
 
-// As capture_state, of steps [t0,t1), at the tangents' scale; `factor` brings t_state to it.
+// As capture_state, of steps [t0,t1), at the tangents' exponent.
 template <class T>
-void Job<T>::capture_tangents(int l, int64_t t0, int64_t t1, T factor) {
+void Job<T>::capture_tangents(int l, int64_t t0, int64_t t1, int32_t exponent) {
   const Layer& layer = net_.layers[static_cast<size_t>(l)];
   const TangentWork<T>& t = tangent_work_[static_cast<size_t>(l)];
   const int64_t H = layer.H, row = B_ * K_ * layer.Hp, origin = tangent_origin_;
@@ -96,7 +96,8 @@ void Job<T>::capture_tangents(int l, int64_t t0, int64_t t1, T factor) {
         for (int64_t u = 0; u < H; u++)
           to[u] = !there      ? T(0)
                   : step >= 0 ? t.h[(layer.lead + step - origin) * row + at + u]
-                              : start[((layer.lead + step - begin) * B_ + b) * H + u] * factor;
+                              : std::ldexp(start[((layer.lead + step - begin) * B_ + b) * H + u],
+                                           -exponent);
       }
       if (t.c && t1 == T_)
         copy(state + (layer.lead * B_ + b) * H, t.c + (T_ - origin) * row + at, H);
@@ -140,7 +141,8 @@ void Job<T>::start_tangents(Me& m) {
 
 // ---- the exponent
 
-// Largest element of the states after steps [first,first+n), and of what the layers put out.
+// Largest element of the states after each of steps [first,first+n), and of what the layers put
+// out.
 template <class T>
 double Job<T>::largest_tangent(Me& m, int64_t first, int64_t n) {
   double largest = 0;
@@ -234,6 +236,7 @@ void Job<T>::adjust_tangents(Me& m, int64_t first, int64_t n) {
     else if (exponent_of(all) < -band)
       next = now + exponent_of(all);
   }
+  next = std::max(next, now - (std::numeric_limits<T>::max_exponent - 8));  // a finite factor
   if (needed != no_exponent) next = std::max(next, needed);
   if (next == now) return;
   barrier(m);
@@ -263,8 +266,10 @@ void Job<T>::forward_chunk(Me& m, const gc_op& op, int64_t first, int64_t n) {
     adjust_tangents(m, from, count);
     forward_layers(m, op, from, count);
     barrier(m);
-    m.tangent_look = largest_tangent(m, from, count);
-    return std::isfinite(m.tangent_look) && exponent_of(m.tangent_look) <= headroom;
+    const double all = largest_tangent(m, from, count);
+    m.tangent_look =
+        count > 1 && std::isfinite(all) ? largest_tangent(m, from + count - 1, 1) : all;
+    return std::isfinite(all) && exponent_of(all) <= headroom;
   };
   // What has shrunk out of sight in eight steps may go on in single ones.
   auto vanished = [&](double before) {
@@ -295,14 +300,13 @@ void Job<T>::finish_tangents(Me& m, int64_t first, int64_t n) {
   if (link_.t_out) pass_tangents_on(m, first, n);
   barrier(m);
   if (m.me == 0) {
-    const T factor = power_of_two<T>(-static_cast<int64_t>(m.tangent_exponent));
     const int64_t end = first + n, kept = end - tangent_origin_;
     const bool full = kept == tangent_length();
     for (int l = 0; l < L_; l++) {
       const Layer& layer = net_.layers[static_cast<size_t>(l)];
       const TangentWork<T>& t = tangent_work_[static_cast<size_t>(l)];
       if (layer.pass) continue;
-      if (call_.t_state_out) capture_tangents(l, first, end, factor);
+      if (call_.t_state_out) capture_tangents(l, first, end, m.tangent_exponent);
       const int64_t row = B_ * K_ * layer.Hp;
       if (full) {
         copy(t.h, t.h + kept * row, layer.lead * row);
