@@ -44,7 +44,8 @@ void Job<T>::lay_out_curvature(Carver& c) {
   carried_ = params ? c.take<T>(rows_ * widest_h) : nullptr;
   t_head_part_ = head_sums_ ? c.take<T>(head_sums_) : nullptr;
   t_head_sum_ = head_sums_ ? c.take<T>(head_sums_) : nullptr;
-  t_embedding_sum_ = embedding_sum_ ? c.take<T>(net_.embedding_rows * net_.layers[0].Ip) : nullptr;
+  t_embedding_sum_ =
+      net_.embedding_rows ? c.take<T>(net_.embedding_rows * net_.layers[0].Ip) : nullptr;
 }
 
 // Thread 0.

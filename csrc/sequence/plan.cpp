@@ -115,6 +115,9 @@ void Job<T>::start() {
   arena_.emplace(count.used());
   Carver carver(arena_->data());
   lay_out(carver);
+  if (carver.used() != count.used())
+    fail(GC_INTERNAL, "the layout of a call depends on its own arrays: %zu bytes, then %zu.",
+         count.used(), carver.used());
   if (part_.reverse) mirror_masks();
   if (chunk_loss_) {
     std::fill(chunk_loss_, chunk_loss_ + (T_ + chunk_ - 1) / chunk_, 0.0);
