@@ -177,6 +177,21 @@ def test_tangents_that_leave_the_range_of_the_dtype(factor, steps, lag, dtype):
     np.testing.assert_allclose(ratios, one[:, 0, 0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("count", [1, 4])
+def test_steps_that_are_done_again_one_by_one(count):
+    """A reset of all sequences makes the tangents vanish within a chunk; both directions have the
+    residual's input to add.
+    """
+    net = stack("gru", 16, 8, bidirectional=(0,), residual=True, classes=3)
+    problem = random_problem(net, LOSS, 20, 2, seed=11, reset=True)
+    problem.reset[[2, 13]] = True
+    along = directions(problem, count, np.random.default_rng(12), params=False, x=False)
+    got = by_core(problem, along)
+    arguments, keywords = core_arguments(problem, "float64")
+    np.testing.assert_array_equal(got.outputs, gd.apply(*arguments, **keywords)[0])
+    assert_agree(net, got, by_reference(problem, along), tolerances.DOUBLE)
+
+
 def test_an_input_after_the_tangent_has_vanished_starts_afresh():
     net = gd.Stack(gd.RNN(1, 8, nonlinearity="identity", bias=False))
     params = net.init(seed=0, dtype="float32")

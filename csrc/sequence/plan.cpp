@@ -49,12 +49,13 @@ bool Job<T>::forward_op(Me& m, const gc_op& op) {
   start_segment(m, op);
   for (int64_t first = op.t0; first < op.t1; first += chunk_) {
     const int64_t n = std::min(chunk_, op.t1 - first);
-    if (K_ && !hessian_ && !gauss_newton_)
+    const bool scaled = K_ && !hessian_ && !gauss_newton_;  // finish_tangents passes on
+    if (scaled)
       forward_chunk(m, op, first, n);
     else
       forward_layers(m, op, first, n);
-    if (link_.out && !again) pass_on(m, first, n);
-    if (link_.t_out && !again && (hessian_ || gauss_newton_)) pass_tangents_on(m, first, n);
+    if (link_.out && !again && !scaled) pass_on(m, first, n);
+    if (link_.t_out && !again && !scaled) pass_tangents_on(m, first, n);
     if (m.me == 0) progress_.done += n;
     if (verdict(m) != Verdict::go_on) return false;
   }

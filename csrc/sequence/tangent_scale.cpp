@@ -297,6 +297,7 @@ void Job<T>::finish_tangents(Me& m, int64_t first, int64_t n) {
     return;
   }
   if (part_.last) emit_tangents(m, first, n);
+  if (link_.out) pass_on(m, first, n);
   if (link_.t_out) pass_tangents_on(m, first, n);
   barrier(m);
   if (m.me == 0) {
