@@ -73,6 +73,8 @@ struct LayerView {
   // (zoneout), and factors of h on its way into the recurrent product.
   const T *zone_h, *zone_c;  // [.][B][Hp] in
   const T* r_mask;           // [B][Hp] in
+  T* h_pre;  // [.][B][nb][gates][UB] out: recurrent product and its bias, for tangents; null: not
+             // kept
 
   // backward only
   T* d;     // [states][B][Hp] in/out: adjoint of the state, scaled
@@ -82,27 +84,44 @@ struct LayerView {
   T* dskip;     // [.][B][Hp] out: terms of the gradient of the learned skip parameter; null if none
   const T* dy;  // [.][B][Hp] in: gradient arriving at the layer's outputs; null: none
   const T* dy_factor;  // [.] power of two that brings dy to the adjoint's scale
-  T* record;  // [.][B][Hp] out: adjoint of each step's output by all paths; null if unwanted
+  T* record;   // [.][B][Hp] out: adjoint of each step's output by all paths; null if unwanted
+  T* d_steps;  // [.][states][B][Hp] out: adjoint of the state after each step, all paths of h
+               // included, for tangents; null: not kept
 };
 
-// What the kernels of tangents and cotangents see beside the layer: row r = b * K + k is direction
-// k of sequence b. Null where there is none.
+// What the kernels of cotangents see beside the layer: row r = b * K + k is direction k of sequence
+// b. Null where there is none.
 template <class T>
 struct DirectionView {
   int64_t K, rows;  // directions; B * K
   T* jac;           // of the thread: [sequences of its rows][nb][local_entries][UB]
-  T* masked;        // tangents: [rows][Hp] room for h times r_mask; cotangents: r_mask by row
-  T* ring;          // [lag][rows][Hp] in/out: outputs, or their adjoints, of steps t mod lag
+  T* masked;        // [rows][Hp] r_mask by row
+  T* ring;          // [lag][rows][Hp] in/out: adjoints of outputs of steps t mod lag
+  T* d;             // [states][rows][Hp] in/out: adjoint of the state
+  T* dz;            // [.][rows] as LayerView::dz, out
+  const T* dy;      // [.][rows][Hp] in: adjoint arriving at the layer's outputs
+};
 
-  T *h, *c;         // [.][rows][Hp] in/out: row 0 is the state before `first`
-  const T* x_pre;   // [.][rows][nb][gates][UB] in: from the input and the input side's parameters
-  const T* h_pre;   // the same from the recurrent side's parameters
-  const T* d_skip;  // [K][Hp] direction of the learned skip parameter, to be multiplied by
-  T d_skip_factor;
+// What the tangent kernels of one layer see beside the LayerView of the same chunk. Row b * K + k
+// is tangent k of sequence b; all are at one scale.
+template <class T>
+struct TangentView {
+  int32_t K;
+  const T* x_pre;      // [.][B*K][nb][gates][UB] in: tangents of x_pre; null: zero
+  const T* h_pre;      // the same: what tangents of weight_hh and bias_hh add; null: zero
+  const T* skip_coef;  // [K][Hp] in; null: zero
+  const T* start;      // [lag][B*K][Hp] as in LayerView
+  // [.][B*K][Hp] in/out, as in LayerView: row 0 is before the first step, rows -lag+1.. precede it
+  T *h, *r, *c;
+  T* saved;  // [.][B][nb][cell saved][UB] out, in for backward (K == 1); null: not kept
 
-  T* d;         // [states][rows][Hp] in/out: adjoint of the state
-  T* dz;        // [.][rows] as LayerView::dz, out
-  const T* dy;  // [.][rows][Hp] in: adjoint arriving at the layer's outputs
+  // backward only, K == 1
+  T* d;              // [states][B][Hp] in/out: tangent of the adjoint
+  T* ring;           // [lag][B][Hp] in/out
+  T* dz;             // [.][B][nb][planes][UB] out
+  T* dskip;          // [.][B][Hp] out; null if the skip connection learns nothing
+  const T* dy;       // [.][B][Hp] in; null: zero
+  const T* carried;  // [.][B][Hp] in: what tangents of weight_hh make of dz; null: zero
 };
 
 template <class T>
@@ -117,11 +136,16 @@ struct CellKernels {
   void (*backward)(const LayerView<T>&, int64_t i0, int64_t i1, const Share&, Team&,
                    int me) noexcept;
   int32_t local_entries;  // of DirectionView::jac
-  // Rows [r0,r1) over steps i0 up to i1-1, and i1-1 down to i0. Rows do not meet: no barrier.
-  void (*tangent)(const LayerView<T>&, const DirectionView<T>&, int64_t i0, int64_t i1, int64_t r0,
-                  int64_t r1) noexcept;
+  // Rows [r0,r1) over steps i1-1 down to i0. Rows do not meet: no barrier.
   void (*cotangent)(const LayerView<T>&, const DirectionView<T>&, int64_t i0, int64_t i1,
                     int64_t r0, int64_t r1) noexcept;
+  // Tangents of steps [i0,i1), behind forward with h_pre kept; share.b0, b1 are rows of B*K. Ends
+  // with a barrier if share.by_units.
+  void (*tangent_forward)(const LayerView<T>&, const TangentView<T>&, int64_t i0, int64_t i1,
+                          const Share&, Team&, int me) noexcept;
+  // Tangents of steps i1-1 down to i0, behind backward with d_steps kept; K == 1.
+  void (*tangent_backward)(const LayerView<T>&, const TangentView<T>&, int64_t i0, int64_t i1,
+                           const Share&, Team&, int me) noexcept;
   // acc[j][k][g][UB] += sum over rows r = rows-1..0 of a[r][k] * dz[r][j][plane(g)][UB], blocks
   // [j0,j1), inputs [k0,k1) of K. Planes: 0..gates-1 (recurrent) or input_plane[] (input).
   void (*outer_recurrent)(T* acc, const T* a, int64_t a_stride, int64_t K, const T* dz,
@@ -174,6 +198,19 @@ struct Kernels {
   // in [i0,i1). Either may be null.
   void (*norm_gradient)(T* acc_weight, T* acc_bias, const T* d, const T* in, const T* stats,
                         int64_t stride, int64_t rows, int64_t i0, int64_t i1) noexcept;
+  // One row's tangent of norm_forward, from those of the row (`t_in`), weight and bias (null:
+  // zero). t_stats [2]: mean of t_in, and mean of its products with the normalised row.
+  void (*norm_tangent)(T* out, T* t_stats, const T* t_in, const T* in, const T* stats,
+                       int64_t stride, int64_t units, const T* weight, const T* t_weight,
+                       const T* t_bias) noexcept;
+  // One row's tangent of norm_backward, which gave dx of d; t_d: tangent of d.
+  void (*norm_backward_tangent)(T* out, const T* t_d, const T* d, const T* dx, const T* t_in,
+                                const T* in, const T* stats, const T* t_stats, int64_t stride,
+                                int64_t units, const T* weight, const T* t_weight) noexcept;
+  // The tangent of norm_gradient's sums.
+  void (*norm_gradient_tangent)(T* acc_weight, T* acc_bias, const T* t_d, const T* d, const T* t_in,
+                                const T* in, const T* stats, const T* t_stats, int64_t stride,
+                                int64_t rows, int64_t i0, int64_t i1) noexcept;
   // Philox4x32-10 of one counter [4] and key [2]: out [4].
   void (*philox)(const uint32_t* counter, const uint32_t* key, uint32_t* out) noexcept;
   // Rows r = [r0,r1) of out [.][width], row r being sequence r % batch at step t0 + r / batch *

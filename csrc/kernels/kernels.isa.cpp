@@ -8,6 +8,8 @@
 #include "kernels/masks.h"
 #include "kernels/norm.h"
 #include "kernels/recurrent.h"
+#include "kernels/tangent.h"
+#include "kernels/tangent_norm.h"
 
 namespace gradcore::GRADCORE_ISA {
 
@@ -22,8 +24,9 @@ static constexpr CellKernels<T> cell_kernels() {
   k.forward = &Recurrent<Cell, T>::forward;
   k.backward = &Recurrent<Cell, T>::backward;
   k.local_entries = Directions<Cell, T>::entries;
-  k.tangent = &Directions<Cell, T>::tangent;
   k.cotangent = &Directions<Cell, T>::cotangent;
+  k.tangent_forward = &Tangent<Cell, T>::forward;
+  k.tangent_backward = &Tangent<Cell, T>::backward;
   k.outer_recurrent = &Dense<T>::template outer_recurrent<Cell>;
   k.outer_input = &Dense<T>::template outer_input<Cell>;
   return k;
@@ -45,6 +48,9 @@ static constexpr Kernels<T> all_kernels() {
   k.norm_forward = &Norm<T>::norm_forward;
   k.norm_backward = &Norm<T>::norm_backward;
   k.norm_gradient = &Norm<T>::norm_gradient;
+  k.norm_tangent = &TangentNorm<T>::norm_tangent;
+  k.norm_backward_tangent = &TangentNorm<T>::norm_backward_tangent;
+  k.norm_gradient_tangent = &TangentNorm<T>::norm_gradient_tangent;
   k.philox = &philox_once;
   k.mask_rows = &Masks<T>::mask_rows;
   k.max_abs = &Elementwise<T>::max_abs;

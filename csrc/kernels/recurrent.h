@@ -126,6 +126,10 @@ struct Recurrent {
     for (int c = 0; c < G; c++) x[c] = gather<V, N>(v.x_pre + c * UB, at_x);
     GC_UNROLL
     for (int c = 0; c < G; c++) g[c] = h_pre(c);
+    if (v.h_pre) {
+      GC_UNROLL
+      for (int c = 0; c < G; c++) scatter<V, N>(v.h_pre + c * UB, at_x, g[c]);
+    }
     if (cleared) {
       GC_UNROLL
       for (int c = 0; c < NS; c++) s[c] = constant<W>(0);
@@ -376,11 +380,13 @@ struct Recurrent {
                     v.skip_kind == GC_SKIP_NONE
                         ? d1[0]
                         : d1[0] + gather<V, N>(v.ring + t % v.skip_lag * step, at_d));
+    W arrived = d1[0];
     if (v.skip_kind != GC_SKIP_NONE) {
       T* slot = v.ring + t % v.skip_lag * step;
       auto place = [&](int n) GC_LAMBDA { return Place{b + n / MM, j, m + n % MM}; };
       const W coef = skip_coef<N>(v, place);
       const W dh = d1[0] + gather<V, N>(slot, at_d);
+      arrived = dh;
       const W sent = coef * dh;
       scatter<V, N>(slot, at_d, collect<V, N>([&](int n) GC_LAMBDA {
                       if constexpr (N == 1)
@@ -398,6 +404,11 @@ struct Recurrent {
         // cell_t) = h_(t-k) - h_t.
         scatter<V, N>(v.dskip, at, v.skip_kind == GC_SKIP_ADD ? dh * back : sent * (back - s1[0]));
       }
+    }
+    if (v.d_steps) {
+      T* to = v.d_steps + i * NS * step;
+      scatter<V, N>(to, at_d, arrived);
+      if constexpr (NS > 1) scatter<V, N>(to + step, at_d, d1[1]);
     }
     W held_h = constant<W>(0), held_c = held_h;
     if (v.zone_h) {

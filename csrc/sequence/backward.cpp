@@ -35,6 +35,7 @@ void Job<T>::start_backward(Me& m) {
     if (token_head_) std::fill(token_head_, token_head_ + net_.vocabulary(), -1);
     for (int l = 0; call_.direction_state_out && l < L_; l++)
       if (!net_.layers[static_cast<size_t>(l)].pass) load_final_adjoint(l);
+    if (hessian_) start_curvature();
   }
   barrier(m);
   if (!call_.direction_state_out) return;
@@ -162,7 +163,7 @@ void Job<T>::adjust(Me& m, int l, int32_t needed) {
   }
   if (needed != no_exponent) next = std::max(next, needed);
   if (next == now) return;
-  scale_adjoint(m, l, power<T>(static_cast<int64_t>(now) - next));
+  scale_adjoint(m, l, power_of_two<T>(static_cast<int64_t>(now) - next));
   m.exponent[l] = next;
   m.look[l] = look * std::ldexp(1.0, std::clamp(now - next, -5000, 5000));
 }
@@ -190,7 +191,8 @@ double Job<T>::walk_steps(Me& m, LayerView<T> v, int l, int64_t i0, int64_t i1) 
   adjust(m, l, needed);
   for (int64_t i = i0; i < i1; i++) {
     const bool arrives = v.dy && m.trace_in[i] != no_exponent;
-    m.dy_factor[i] = arrives ? power<T>(static_cast<int64_t>(m.trace_in[i]) - m.exponent[l]) : T(0);
+    m.dy_factor[i] =
+        arrives ? power_of_two<T>(static_cast<int64_t>(m.trace_in[i]) - m.exponent[l]) : T(0);
     m.trace_out[i] = m.exponent[l];
   }
   if (i1 - i0 > 1 && !call_.no_scaling) copy_adjoint(m, l, v.first + i0, v.first + i1, false);
@@ -252,8 +254,8 @@ void Job<T>::flush(Me& m, int l) {
   }
   const int32_t next = std::max(part, sum);
   k_.add_block(w.sum + i0, w.part + i0, i1 - i0,
-               sum == no_exponent ? T(1) : power<T>(static_cast<int64_t>(sum) - next),
-               power<T>(static_cast<int64_t>(part) - next));
+               sum == no_exponent ? T(1) : power_of_two<T>(static_cast<int64_t>(sum) - next),
+               power_of_two<T>(static_cast<int64_t>(part) - next));
   barrier(m);
   m.sum_exponent[l] = next;
   m.part_exponent[l] = no_exponent;
@@ -362,19 +364,19 @@ void Job<T>::scatter_tokens(Me& m, T* table, int64_t width, T* z, int64_t z_stri
   for (int64_t i = 0; i < n; i++)
     if (m.trace_out[i] < common && i % m.team_size == m.me)  // rows above it are all zero
       k_.scale(z + i * B_ * z_stride, B_ * z_stride,
-               power<T>(static_cast<int64_t>(m.trace_out[i]) - common));
+               power_of_two<T>(static_cast<int64_t>(m.trace_out[i]) - common));
   const int64_t pieces = width / UB, p0 = pieces * m.me / m.team_size,
                 p1 = pieces * (m.me + 1) / m.team_size;
   if (sum != no_exponent && sum != next)
     for (int64_t v = 0; v < net_.vocabulary(); v++)
       k_.scale(table + v * width + p0 * UB, (p1 - p0) * UB,
-               power<T>(static_cast<int64_t>(sum) - next));
+               power_of_two<T>(static_cast<int64_t>(sum) - next));
   sum = next;
   barrier(m);
   for (int64_t p = p0; p < p1; p++)
     k_.scatter_add(table + p * UB, width, distinct_, heads_, n_distinct_, token_next_,
-                   z + from[p].offset, z_stride, power<T>(static_cast<int64_t>(common) - next), 0,
-                   UB);
+                   z + from[p].offset, z_stride,
+                   power_of_two<T>(static_cast<int64_t>(common) - next), 0, UB);
 }
 
 // ---- the input's gradient
@@ -398,7 +400,7 @@ void Job<T>::add_residual(int l, int64_t r0, int64_t r1, const Me& m, const T* d
   for (int64_t r = r0; r < r1; r++) {
     const int64_t i = r / B_;
     if (m.trace_in[i] == no_exponent) continue;
-    const T factor = power<T>(static_cast<int64_t>(m.trace_in[i]) - m.trace_out[i]);
+    const T factor = power_of_two<T>(static_cast<int64_t>(m.trace_in[i]) - m.trace_out[i]);
     T* to = dx + r * layer.Ip + layer.column;
     if (layer.adds_rows())
       k_.add_scaled(to, to, dy + r * layer.Ip, layer.Ip, factor);
@@ -499,6 +501,7 @@ void Job<T>::backward_layer(Me& m, int l, int64_t first, int64_t n, const T* dy,
                   i1 = n * (m.me + 1) / m.team_size;
     if (!dy) std::memset(dx + i0 * row, 0, static_cast<size_t>((i1 - i0) * row) * sizeof(T));
     write_dx(m, first, n, dy ? dy : dx);
+    if (hessian_) write_tangent_dx(m, first, n, m.t_dy);
     barrier(m);
     return;
   }
@@ -525,6 +528,7 @@ void Job<T>::backward_layer(Me& m, int l, int64_t first, int64_t n, const T* dy,
   if (l == 0 && dx && embedding_sum_)
     scatter_tokens(m, embedding_sum_, layer.Ip, dx, layer.Ip, w.input_runs, n);
   barrier(m);
+  if (hessian_) curvature_layer(m, l, first, n, dy, dx);
 }
 
 // Everything backward over steps [first, first+n).
@@ -533,6 +537,7 @@ void Job<T>::backward_chunk(Me& m, int64_t first, int64_t n) {
   stage_input(m, first, n);
   if (token_head_ && m.me == 0) link_tokens(first, n);
   const T* dy = part_.last ? backward_head(m, first, n) : arriving(m, first, n);
+  if (hessian_ && !part_.last) curvature_arriving(m, first, n, dy != nullptr);
   for (int l = static_cast<int>(L_ - 1), turn = 1; l >= 0; l--, turn ^= 1) {
     T* dx = l > 0 || wants_input_gradient_ ? dy_[turn] : nullptr;
     backward_layer(m, l, first, n, dy, dx);

@@ -114,7 +114,7 @@ bool Job<T>::cotangent_op(Me& m, const gc_op& op) {
   if (op.t1 == T_) start_directions(m, r0, r1);
   for (int64_t end = op.t1; end > op.t0;) {
     const int64_t first = (end - 1) / look_steps * look_steps, n = end - first;
-    const T factor = power<T>(-static_cast<int64_t>(m.direction_exponent));
+    const T factor = power_of_two<T>(-static_cast<int64_t>(m.direction_exponent));
     stage_input(m, first, n);
     const T* dy = cotangent_head(m, first, n, r0, r1, factor);
     for (int l = static_cast<int>(L_ - 1); l >= 0; l--) {

@@ -39,6 +39,8 @@ LayerView<T> Job<T>::view(int l, int64_t first) const {
   v.zeros = zeros_;
   v.saved = w.saved ? w.saved + at * row * layer.saved : nullptr;
   v.x_pre = x_pre_;
+  v.h_pre = h_pre_;
+  v.d_steps = d_steps_;
   v.d = w.d;
   v.ring = w.ring;
   v.dz = dz_;

@@ -195,7 +195,10 @@ const T* Job<T>::backward_head(Me& m, int64_t first, int64_t n) {
     loss_rows_of_range(first, r0, r1);
   } else if (loss_at_all(first, n)) {
     logits(first, r0, r1);
+    if (K_ && top.pass) stage_tangents(m, first, r0, r1);
+    if (K_) tangent_logits(m, first, r0, r1);
     loss_rows(first, r0, r1);
+    if (K_) bend_loss(first, r0, r1);
   } else {
     std::fill(row_weight_ + r0, row_weight_ + r1, T(0));
     std::fill(row_loss_ + r0, row_loss_ + r1, 0.0);
@@ -225,6 +228,7 @@ const T* Job<T>::backward_head(Me& m, int64_t first, int64_t n) {
       transform_gradients(m, reader, first, 0, n, head_part_);
     }
   }
+  if (hessian_) curvature_head(m, first, n, any);
   barrier(m);
   if (head_sums_ && first % block_steps == 0 && m.me == 0)
     k_.add_block(head_sum_, head_part_, head_sums_, T(1), T(1));

@@ -38,12 +38,6 @@ inline int exponent_of(double x) {
   return e;
 }
 
-// 2^n, 0 where that underflows.
-template <class T>
-T power(int64_t n) {
-  return static_cast<T>(std::ldexp(T(1), static_cast<int>(std::clamp<int64_t>(n, -5000, 5000))));
-}
-
 // The arrays of one layer. Rows are padded; see kernel_table.h for the packed layouts.
 template <class T>
 struct LayerWork {
@@ -75,6 +69,30 @@ struct LayerWork {
   T* start;
 };
 
+// What a call with tangents has for each layer beside LayerWork. K tangents of sequence b are rows
+// b * K + k; `length` is that of the rows that are kept (tangent_length()).
+template <class T>
+struct TangentWork {
+  // tangents of parameters, null without: [K] packed as Kernels::dense takes them
+  T *w_hh, *w_ih, *w_hh_t, *w_ih_t;
+  T* table;              // [K][I][nb*G*UB], bias included
+  T *bias_h, *bias_x;    // [K][nb*G*UB]
+  T* skip_coef;          // [K][Hp] of a learned one
+  Run *h_runs, *z_runs;  // of rows of h; of rows of dz, the recurrent planes
+  // as in LayerWork, rows of B*K
+  T *h, *c, *saved, *out, *slots, *start;
+  // Hessian only (K == 1)
+  T *d, *ring, *dskip, *part, *sum, *table_sum;
+};
+
+// 2^n, 0 where that underflows.
+template <class T>
+T power_of_two(int64_t n) {
+  return static_cast<T>(std::ldexp(T(1), static_cast<int>(n < -5000  ? -5000
+                                                          : n > 5000 ? 5000
+                                                                     : n)));
+}
+
 // The arrays through which this part and the next meet; null in the last part.
 template <class T>
 struct Link {
@@ -84,6 +102,15 @@ struct Link {
   // dx_exponent says no_exponent where dx is zero, and the other direction's dx and gradients of
   // what comes before the layer are there already: add to them.
   bool marks_zeros, joins;
+  // Tangents: of out, with this direction's exponents; of what this part reads, columns from
+  // t_in_split on having the exponents t_in_exponent[1]; of d_out and dx. Null without.
+  T* t_out;                         // [T][B][K][part.width]
+  int32_t* t_out_exponent;          // [T]
+  const T* t_in;                    // [T][B][K][I]
+  const int32_t* t_in_exponent[2];  // [T] no_exponent where all is zero
+  int64_t t_in_split;
+  const T* t_d_out;  // [T][B][part.width]
+  T* t_dx;           // [T][B][I]
 };
 
 // Shared by the parts of a call.
@@ -95,26 +122,23 @@ struct Progress {
 template <class T>
 struct TransformWork {
   const Transform* what;
-  int64_t stride;              // I padded
-  T *weight, *bias, *stats;    // LayerNorm: packed [stride]; of the chunk [rows][2]
-  T* mask;                     // dropout: factors of the chunk [rows][stride]
-  T* out;                      // [rows][stride] of the chunk
-  T* d;                        // [rows][stride] gradient of out
+  int64_t stride;            // I padded
+  T *weight, *bias, *stats;  // LayerNorm: packed [stride]; of the chunk [rows][2]
+  T* mask;                   // dropout: factors of the chunk [rows][stride]
+  T* out;                    // [rows][stride] of the chunk
+  T* d;                      // [rows][stride] gradient of out
+  // Tangents: of weight and bias [K][stride], null where they have none; of the chunk: what
+  // norm_tangent leaves [rows*K][2], of out [rows*K][stride], of d [rows][stride].
+  T *t_weight, *t_bias, *t_stats, *t_out, *t_d;
   int64_t at_weight, at_bias;  // of their sums among those of what reads the rows; -1: no parameter
 };
 
-// What a layer's tangents and cotangents live in; rows = B * K, row b * K + k is direction k.
+// What a layer's cotangents live in; rows = B * K, row b * K + k is direction k.
 template <class T>
 struct DirectionWork {
-  T *h, *c;   // tangents of a few steps: row 0 is before them
-  T* out;     // [.][rows][Hp] tangents of h + input, residual layers only
   T* d;       // [states][rows][Hp] cotangents
   T* ring;    // [lead][rows][Hp], skip connections only
   T* masked;  // [rows][Hp], recurrent dropout only
-  // directions of the parameters, packed for Kernels::dense
-  T *w_input, *bias_x, *w_recurrent, *bias_h, *d_skip;
-  int64_t input_size;  // elements of w_input per direction
-  Run* state_runs;
 };
 
 // Numbers of random streams, in gradcore.h.
@@ -133,7 +157,11 @@ struct Member {
   double* look;           // [layers] largest |d| at the last look
   int32_t *trace_in, *trace_out;  // [chunk] exponents of dy and of dz, dx by step
   T* dy_factor;                   // [chunk]
-  int32_t direction_exponent;     // of tangents or cotangents
+  int32_t direction_exponent;     // of cotangents
+  int32_t tangent_exponent;       // of all tangents of the part
+  double tangent_look;            // largest tangent of a state at the last look
+  const T* t_dy;                  // tangent of the gradient that arrives at the layer at work
+  int t_turn;                     // which of t_dy_ is free
 };
 
 enum class Verdict : int { go_on = 0, one_thread = 1, stop = 2 };
@@ -155,6 +183,8 @@ class Job {
   // INT64_MIN if all are zero; and the gradients themselves, times 2^-exponent.
   int64_t gradient_exponent() const;
   void unpack_gradients(int64_t exponent);
+  // The tangent of the gradients, of a Hessian.
+  void unpack_product();
 
  private:
   static constexpr int UB = unit_block<T>;
@@ -163,6 +193,7 @@ class Job {
   // validate.cpp
   void check_plan();
   void check_presence();
+  void check_tangents() const;
   void check_contents();
   int64_t token(int64_t row) const;
   int64_t time(int64_t t) const { return part_.reverse ? T_ - 1 - t : t; }
@@ -175,9 +206,14 @@ class Job {
   void pack_recurrent(const Me& m, int l);
   void pack_input(const Me& m, int l);
   void pack_head(const Me& m);
-  void unpack_layer(int l, int64_t exponent);
-  void unpack_head(int64_t exponent);
-  void unpack_embedding(int64_t exponent);
+  // Where packed sums go and with which power of two: of the layers, and of the token sums.
+  struct Unpacking {
+    T* grads;
+    int64_t shift, table_shift;
+  };
+  void unpack_layer(int l, const T* sum, const T* table_sum, const Unpacking& to);
+  void unpack_head(const T* sum, const Unpacking& to);
+  void unpack_embedding(const T* sum, const Unpacking& to);
   // boundary.cpp: states between segments and at both ends
   void load_start(int l);
   void load_slot(int l, int slot);
@@ -230,7 +266,7 @@ class Job {
   void prepare_masks(const Me& m, int l, int64_t first, int64_t n, bool backward);
   void transforms_backward(int l, int64_t first, int64_t r0, int64_t r1, T* to);
   void transform_gradients(const Me& m, int l, int64_t first, int64_t i0, int64_t i1, T* part);
-  void unpack_transforms(int l, const T* sums, int64_t shift);
+  void unpack_transforms(int l, const T* sums, T* grads, int64_t shift);
   // head.cpp
   double total_weight() const;
   T row_weight(int64_t t, int64_t b) const;
@@ -245,9 +281,7 @@ class Job {
   const T* backward_head(Me& m, int64_t first, int64_t n);
   // directions.cpp
   void lay_out_directions(Carver& carver);
-  int64_t direction_width() const;
   void direction_rows_of(const Me& m, int64_t& r0, int64_t& r1) const;
-  void pack_directions(const Me& m);
   int64_t ring_slot(const Layer& layer, int64_t end, int64_t r) const;
   int64_t end_of(int64_t b) const;
   bool cleared_at_end(const Layer& layer, int64_t b, int64_t r) const;
@@ -259,21 +293,6 @@ class Job {
   double largest_direction(int64_t r0, int64_t r1, bool with_ring) const;
   void adjust_directions(Me& m, int64_t first, int64_t r0, int64_t r1);
   void start_directions(Me& m, int64_t r0, int64_t r1);
-  // tangents.cpp
-  bool tangent_op(Me& m, const gc_op& op);
-  const T* tangent_input(int64_t first, int64_t n, int64_t r0, int64_t r1, T factor);
-  bool tangent_transform(const TransformWork<T>& t, const T* primal, int64_t n, int64_t r0,
-                         int64_t r1, const T* in, T* out, T factor);
-  const T* tangent_chain(int l, int64_t first, int64_t n, int64_t r0, int64_t r1, const T* in,
-                         int& turn, T factor);
-  void tangent_of_weights(T* out, bool adds, int64_t width, const T* w, int64_t size, const T* bias,
-                          const T* in, int64_t in_stride, const Run* runs, int64_t n_runs,
-                          int64_t n, int64_t r0, int64_t r1, T factor);
-  void tangent_table(int64_t first, int64_t n, int64_t r0, int64_t r1, T factor);
-  const T* rows_before(const Me& m, const LayerView<T>& v, int64_t first, int64_t n, int64_t Hp);
-  const T* tangent_layer(Me& m, int l, int64_t first, int64_t n, int64_t r0, int64_t r1,
-                         const T* in, T factor);
-  void tangent_head(Me& m, int64_t first, int64_t n, int64_t r0, int64_t r1, const T* in, T factor);
   // cotangents.cpp
   bool cotangent_op(Me& m, const gc_op& op);
   const T* cotangent_head(Me& m, int64_t first, int64_t n, int64_t r0, int64_t r1, T factor);
@@ -307,6 +326,59 @@ class Job {
   void scatter_tokens(Me& m, T* table, int64_t width, T* z, int64_t z_stride, const Run* from,
                       int64_t n);
 
+  // tangent.cpp: the forward stages of tangents
+  int64_t tangent_length() const;
+  bool reads_table(int64_t l) const;
+  bool puts_out() const;
+  void lay_out_tangents(Carver& carver);
+  void lay_out_tangent_chain(Carver& carver, int l);
+  void pack_tangents(const Me& m);
+  void pack_tangent_layer(const Me& m, int l, int64_t k);
+  void pack_tangent_head(const Me& m, int64_t k);
+  TangentView<T> tangent_view(int l, int64_t first) const;
+  bool tangent_enters(int l) const;
+  T* tangent_raw_rows(int l, int64_t first) const;
+  T* tangent_input_rows(int l, int64_t first) const;
+  T* tangent_output_rows(int l, int64_t first) const;
+  void pack_tangent_factors(T factor);
+  void stage_tangents(const Me& m, int64_t first, int64_t r0, int64_t r1);
+  void transform_tangents(const Me& m, int l, int64_t first, int64_t r0, int64_t r1);
+  void tangent_input_product(const Me& m, int l, int64_t first, int64_t r0, int64_t r1);
+  void tangent_recurrent_product(const Me& m, int l, int64_t first, int64_t r0, int64_t r1);
+  void add_room(T* to, int64_t width, int64_t k, int64_t r0, int64_t r1, T factor) const;
+  Share tangent_share(const Me& m, int l) const;
+  void tangent_layer(const Me& m, int l, int64_t first, int64_t n);
+  void tangent_logits(const Me& m, int64_t first, int64_t r0, int64_t r1);
+  void emit_tangents(const Me& m, int64_t first, int64_t n);
+  void pass_tangents_on(const Me& m, int64_t first, int64_t n);
+  // tangent_scale.cpp: states of tangents and their exponent
+  void start_tangents(Me& m);
+  void load_tangent_start(int l);
+  void move_tangents(int l, const gc_op& op);
+  void save_tangent_slot(int l, int slot, int64_t n);
+  void capture_tangents(int l, int64_t t0, int64_t t1, int32_t exponent);
+  double largest_tangent(Me& m, int64_t first, int64_t n);
+  double largest_tangent_behind(Me& m, int64_t first);
+  int32_t tangent_source(Me& m, int64_t first, int64_t n);
+  void scale_tangents(const Me& m, int64_t first, T factor);
+  void adjust_tangents(Me& m, int64_t first, int64_t n);
+  void forward_layers(Me& m, const gc_op& op, int64_t first, int64_t n);
+  void forward_chunk(Me& m, const gc_op& op, int64_t first, int64_t n);
+  void finish_tangents(Me& m, int64_t first, int64_t n);
+  void fold_tangent_state(int l, int32_t exponent);
+  // curvature.cpp: Hessian and Gauss-Newton products
+  void lay_out_curvature(Carver& carver);
+  void start_curvature();
+  void bend_loss(int64_t first, int64_t r0, int64_t r1);
+  void bend_row(int64_t first, int64_t r);
+  void curvature_head(Me& m, int64_t first, int64_t n, bool any);
+  void curvature_arriving(Me& m, int64_t first, int64_t n, bool any);
+  void curvature_layer(Me& m, int l, int64_t first, int64_t n, const T* dy, const T* dx);
+  void curvature_transforms(int l, int64_t first, int64_t r0, int64_t r1, const T* d_in, T* to);
+  void curvature_transform_sums(const Me& m, int l, int64_t first, int64_t n, T* part);
+  void curvature_sums(Me& m, int l, int64_t first, int64_t n);
+  void write_tangent_dx(const Me& m, int64_t first, int64_t n, const T* t_dx);
+
   const Part& part_;
   const Network& net_;
   gc_call& call_;
@@ -317,7 +389,7 @@ class Job {
   int64_t chunk_, rows_;  // steps of a chunk, its rows chunk * B
   int64_t segment_;       // longest range of an op
   bool trains_ = false, tape_ = false, emits_ = false;
-  bool directs_ = false, reverses_ = false;  // tangents or cotangents; the latter
+  bool directs_ = false;  // cotangents
   bool wants_input_gradient_ = false;
   bool direct_input_ = false;  // x is read where it lies
   int threads_ = 1;
@@ -330,11 +402,8 @@ class Job {
   std::vector<LayerWork<T>> work_;
   std::vector<DirectionWork<T>> direction_work_;
   // Rows of a few steps: between layers, [2], all of one width between two barriers; of the
-  // outputs; pre-activations from both sides; room for products.
-  T *direction_rows_[2] = {}, *direction_logits_ = nullptr, *direction_x_pre_ = nullptr,
-    *direction_h_pre_ = nullptr, *direction_room_ = nullptr, *direction_dz_ = nullptr,
-    *before_ = nullptr, *ones_ = nullptr, *direction_head_ = nullptr,
-    *direction_head_bias_ = nullptr;
+  // outputs.
+  T *direction_rows_[2] = {}, *direction_logits_ = nullptr, *direction_dz_ = nullptr;
   std::vector<T*> jacs_;  // by thread: local Jacobians of a step
   std::vector<Member<T>> members_;
   std::vector<std::vector<TransformWork<T>>> chains_;  // those that act in this call, by reader
@@ -358,13 +427,24 @@ class Job {
     *range_d_outputs_ = nullptr;  // for a callback: the whole segment, [.][B][O]
   int64_t n_distinct_ = 0;
 
+  // tangents; null without
+  int64_t K_ = 0;
+  bool hessian_ = false, gauss_newton_ = false;
+  int64_t tangent_origin_ = 0;  // the step of the first kept row
+  std::vector<TangentWork<T>> tangent_work_;
+  T *t_x_rows_ = nullptr, *t_x_pre_ = nullptr, *t_h_pre_ = nullptr, *h_pre_ = nullptr,
+    *t_masked_ = nullptr, *t_room_ = nullptr, *t_logits_ = nullptr;
+  T *t_w_head_ = nullptr, *t_w_head_t_ = nullptr, *t_bias_head_ = nullptr;
+  T *d_steps_ = nullptr, *t_dz_ = nullptr, *t_dy_[2] = {}, *carried_ = nullptr;
+  T *t_head_part_ = nullptr, *t_head_sum_ = nullptr, *t_embedding_sum_ = nullptr;
+
   struct alignas(64) Slot {
     double value[2];
   };
   Slot slots_[max_team];
   struct Offender {
     int64_t layer = INT64_MAX, step = 0, sequence = 0;
-    bool adjoint = false;
+    bool adjoint = false, tangent = false;
   };
   Offender offenders_[max_team];
   bool interrupted_ = false, callback_stopped_ = false;

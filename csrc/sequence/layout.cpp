@@ -21,15 +21,15 @@ void Job<T>::choose_team() {
   wanted = wanted > max_team ? max_team : wanted;
   int64_t flops = 0, most_blocks = 0;
   for (const Layer& l : net_.layers) {
-    flops += l.pass ? 2 * l.H * net_.outputs * B_
-                    : 2 * l.gates * l.H * (l.H + (call_.tokens ? 0 : l.I)) * B_;
+    flops += (1 + K_ + call_.directions) *
+             (l.pass ? 2 * l.H * net_.outputs * B_
+                     : 2 * l.gates * l.H * (l.H + (call_.tokens ? 0 : l.I)) * B_);
     most_blocks = most_blocks > l.nb ? most_blocks : l.nb;
   }
-  flops *= 1 + call_.directions;
   if (!call_.exact_threads && call_.threads != 1) {
     const int64_t enough = B_ >= 2 * tile_rows ? 16384 : 49152;
     if (flops * static_cast<int64_t>(sizeof(T)) / 4 < enough) wanted = 1;
-    const int64_t rows = B_ * (1 + call_.directions),
+    const int64_t rows = B_ * (1 + K_ + call_.directions),
                   useful = most_blocks > rows ? most_blocks : rows;
     wanted = wanted > useful ? static_cast<int>(useful) : wanted;
   }
@@ -47,13 +47,13 @@ void Job<T>::choose_team() {
 
 template <class T>
 void Job<T>::lay_out(Carver& c) {
-  const bool adjoint = trains_, transposed = trains_ || reverses_;
+  const bool adjoint = trains_, transposed = trains_ || directs_;
   work_.assign(static_cast<size_t>(L_), LayerWork<T>{});
   int64_t widest_h = 0, widest_x = 0, widest_z = 0;
   for (int64_t i = 0; i < L_; i++) {
     const Layer& l = net_.layers[static_cast<size_t>(i)];
     LayerWork<T>& w = work_[static_cast<size_t>(i)];
-    const bool table = i == 0 && call_.tokens && !net_.embedding_rows;
+    const bool table = reads_table(i);
     const bool input_gradient = transposed && (i > 0 || wants_input_gradient_);
     const int64_t hh = l.H * l.gates * l.Hp, row = B_ * l.Hp;
     widest_h = widest_h > l.Hp ? widest_h : l.Hp;
@@ -106,15 +106,14 @@ void Job<T>::lay_out(Carver& c) {
   const Layer &first = net_.layers[0], &top = net_.top();
   zeros_count_ = widest_h;
   zeros_ = c.take<T>(widest_h);
-  const bool table = call_.tokens && !net_.embedding_rows;
+  const bool table = reads_table(0);
   x_rows_ = direct_input_ || table ? nullptr : c.take<T>(rows_ * first.Ip);
   x_pre_ = c.take<T>(rows_ * widest_x * UB);
   dz_ = adjoint ? c.take<T>(rows_ * widest_z) : nullptr;
   record_ =
       adjoint && (call_.hidden || call_.hidden_log2_norm) ? c.take<T>(rows_ * widest_h) : nullptr;
   for (T*& dy : dy_) dy = adjoint ? c.take<T>(rows_ * widest_h) : nullptr;
-  const bool head = part_.last && (trains_ || directs_ ||
-                                   (emits_ && (call_.outputs || call_.loss != GC_LOSS_NONE)));
+  const bool head = puts_out() || (part_.last && directs_);
   logits_ = head ? c.take<T>(rows_ * net_.Op) : nullptr;
   if (net_.has_head && head) {
     w_head_ = c.take<T>(net_.ob * top.nb * UB * UB);
@@ -159,6 +158,8 @@ void Job<T>::lay_out(Carver& c) {
   begins_ = call_.lengths && part_.reverse ? c.take<int64_t>(B_) : nullptr;
 
   lay_out_directions(c);
+  if (K_) lay_out_tangents(c);
+
   members_.assign(static_cast<size_t>(threads_), Member<T>{});
   for (Member<T>& m : members_) {
     m.exponent = c.take<int32_t>(L_);

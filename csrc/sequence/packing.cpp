@@ -16,6 +16,7 @@ void Job<T>::pack(const Me& m) {
   }
   if (logits_ && net_.has_head) pack_head(m);
   pack_transforms(m);
+  if (K_) pack_tangents(m);
 }
 
 template <class T>
@@ -141,15 +142,6 @@ int64_t Job<T>::gradient_exponent() const {
 }
 
 template <class T>
-void Job<T>::unpack_gradients(int64_t exponent) {
-  for (int l = 0; l < L_; l++)
-    if (!net_.layers[static_cast<size_t>(l)].pass) unpack_layer(l, exponent);
-  if (net_.has_head) unpack_head(exponent);
-  unpack_transforms(static_cast<int>(L_), head_sum_, -exponent);
-  if (embedding_sum_) unpack_embedding(exponent);
-}
-
-template <class T>
 static T scaled(T value, int64_t shift) {
   return shift == 0 ? value
                     : static_cast<T>(std::ldexp(
@@ -157,38 +149,73 @@ static T scaled(T value, int64_t shift) {
 }
 
 template <class T>
-void Job<T>::unpack_layer(int l, int64_t exponent) {
-  const Layer& layer = net_.layers[static_cast<size_t>(l)];
-  const LayerWork<T>& w = work_[static_cast<size_t>(l)];
+void Job<T>::unpack_gradients(int64_t exponent) {
   T* grads = static_cast<T*>(call_.grads);
   const int32_t* exponents = members_[0].sum_exponent;
   auto shift_of = [&](int32_t e) { return e == no_exponent ? 0 : e - exponent; };
-  const int64_t shift = shift_of(exponents[l]), table_shift = shift_of(exponents[L_]);
+  const int64_t token_shift = shift_of(exponents[L_]);
+  for (int l = 0; l < L_; l++) {
+    const LayerWork<T>& w = work_[static_cast<size_t>(l)];
+    if (!net_.layers[static_cast<size_t>(l)].pass)
+      unpack_layer(l, w.sum, w.table_sum, {grads, shift_of(exponents[l]), token_shift});
+  }
+  if (net_.has_head) unpack_head(head_sum_, {grads, -exponent, 0});
+  unpack_transforms(static_cast<int>(L_), head_sum_, grads, -exponent);
+  if (embedding_sum_) unpack_embedding(embedding_sum_, {grads, 0, token_shift});
+}
+
+template <class T>
+void Job<T>::unpack_product() {
+  const Unpacking to{static_cast<T*>(call_.product), 0, 0};
+  auto check = [&](const T* sums, int64_t n) {
+    if (sums && !std::isfinite(k_.max_abs(sums, n)))
+      fail(GC_NONFINITE,
+           "the Hessian-vector product overflowed: its adjoints are kept without a scale. Shorten "
+           "the sequence, scale the direction or the loss down, or use float64.");
+  };
+  for (int l = 0; l < L_; l++) {
+    const Layer& layer = net_.layers[static_cast<size_t>(l)];
+    const TangentWork<T>& t = tangent_work_[static_cast<size_t>(l)];
+    if (layer.pass) continue;
+    check(t.sum, work_[static_cast<size_t>(l)].sums);
+    check(t.table_sum, layer.I * layer.gates * layer.Hp);
+    unpack_layer(l, t.sum, t.table_sum, to);
+  }
+  check(t_head_sum_, head_sums_);
+  check(t_embedding_sum_, net_.embedding_rows * net_.layers[0].Ip);
+  if (net_.has_head) unpack_head(t_head_sum_, to);
+  unpack_transforms(static_cast<int>(L_), t_head_sum_, to.grads, 0);
+  if (t_embedding_sum_) unpack_embedding(t_embedding_sum_, to);
+}
+
+template <class T>
+void Job<T>::unpack_layer(int l, const T* sum, const T* table_sum, const Unpacking& to) {
+  const Layer& layer = net_.layers[static_cast<size_t>(l)];
+  const LayerWork<T>& w = work_[static_cast<size_t>(l)];
   const int64_t G = layer.gates, H = layer.H, I = layer.I;
   for (int64_t u = 0; u < H; u++) {
     const int64_t j = u / UB, lane = u % UB;
     for (int64_t g = 0; g < G; g++) {
       for (int64_t k = 0; k < H; k++)
-        grads[layer.weight_hh + (g * H + u) * H + k] =
-            scaled(w.sum[((j * H + k) * G + g) * UB + lane], shift);
+        to.grads[layer.weight_hh + (g * H + u) * H + k] =
+            scaled(sum[((j * H + k) * G + g) * UB + lane], to.shift);
       for (int64_t i = 0; i < I; i++)
-        grads[layer.weight_ih + (g * H + u) * I + i] =
-            w.table_sum ? scaled(w.table_sum[((i * layer.nb + j) * G + g) * UB + lane], table_shift)
-                        : scaled(w.sum[w.at_ih + ((j * I + i) * G + g) * UB + lane], shift);
+        to.grads[layer.weight_ih + (g * H + u) * I + i] =
+            table_sum ? scaled(table_sum[((i * layer.nb + j) * G + g) * UB + lane], to.table_shift)
+                      : scaled(sum[w.at_ih + ((j * I + i) * G + g) * UB + lane], to.shift);
       if (layer.bias_ih >= 0) {
-        const T* bias = w.sum + w.at_bias + j * layer.planes * UB + lane;
-        grads[layer.bias_ih + g * H + u] = scaled(bias[layer.input_plane[g] * UB], shift);
-        grads[layer.bias_hh + g * H + u] = scaled(bias[g * UB], shift);
+        const T* bias = sum + w.at_bias + j * layer.planes * UB + lane;
+        to.grads[layer.bias_ih + g * H + u] = scaled(bias[layer.input_plane[g] * UB], to.shift);
+        to.grads[layer.bias_hh + g * H + u] = scaled(bias[g * UB], to.shift);
       }
     }
-    if (layer.skip >= 0) grads[layer.skip + u] = scaled(w.sum[w.at_skip + u], shift);
+    if (layer.skip >= 0) to.grads[layer.skip + u] = scaled(sum[w.at_skip + u], to.shift);
   }
-  unpack_transforms(l, w.sum, shift);
+  unpack_transforms(l, sum, to.grads, to.shift);
 }
 
 template <class T>
-void Job<T>::unpack_transforms(int l, const T* sums, int64_t shift) {
-  T* grads = static_cast<T*>(call_.grads);
+void Job<T>::unpack_transforms(int l, const T* sums, T* grads, int64_t shift) {
   for (const TransformWork<T>& t : chains_[static_cast<size_t>(l)])
     for (int64_t u = 0; u < t.what->I; u++) {
       auto put = [&](int64_t to, int64_t from) {
@@ -202,28 +229,24 @@ void Job<T>::unpack_transforms(int l, const T* sums, int64_t shift) {
 }
 
 template <class T>
-void Job<T>::unpack_head(int64_t exponent) {
-  T* grads = static_cast<T*>(call_.grads);
+void Job<T>::unpack_head(const T* sum, const Unpacking& to) {
   const int64_t H = net_.top().H;
   for (int64_t o = 0; o < net_.outputs; o++) {
     for (int64_t u = 0; u < H; u++)
-      grads[net_.head_weight + o * H + u] =
-          scaled(head_sum_[(o / UB * H + u) * UB + o % UB], -exponent);
+      to.grads[net_.head_weight + o * H + u] =
+          scaled(sum[(o / UB * H + u) * UB + o % UB], to.shift);
     if (net_.head_bias)
-      grads[net_.head_bias_offset + o] = scaled(head_sum_[head_at_bias_ + o], -exponent);
+      to.grads[net_.head_bias_offset + o] = scaled(sum[head_at_bias_ + o], to.shift);
   }
 }
 
 template <class T>
-void Job<T>::unpack_embedding(int64_t exponent) {
-  T* grads = static_cast<T*>(call_.grads);
-  const int32_t own = members_[0].sum_exponent[L_];
+void Job<T>::unpack_embedding(const T* sum, const Unpacking& to) {
   for (int64_t v = 0; v < net_.embedding_rows; v++)
     for (int64_t i = 0; i < net_.embedding_dim; i++) {
-      const T value = scaled(embedding_sum_[v * net_.layers[0].Ip + i],
-                             own == no_exponent ? 0 : own - exponent);
-      T& sum = grads[net_.embedding + v * net_.embedding_dim + i];
-      sum = link_.joins ? sum + value : value;
+      const T value = scaled(sum[v * net_.layers[0].Ip + i], to.table_shift);
+      T& total = to.grads[net_.embedding + v * net_.embedding_dim + i];
+      total = link_.joins ? total + value : value;
     }
 }
 

@@ -50,6 +50,12 @@ void Pipeline<T>::lay_out(Carver& carver) {
     }
     const int64_t size = call_.steps * call_.batch * parts_[p].width;
     meetings_[p].out = carver.take<T>(size);
+    if (call_.tangents > 0) {
+      meetings_[p].t_out = carver.take<T>(size * call_.tangents);
+      for (int32_t*& exponents : meetings_[p].t_exponent)
+        exponents = carver.take<int32_t>(call_.steps);
+      if (call_.curvature == GC_CURVATURE_HESSIAN) meetings_[p].t_d_out = carver.take<T>(size);
+    }
     if (!trains_) continue;
     meetings_[p].d_out = carver.take<T>(size);
     meetings_[p].d_out_exponent = carver.take<int32_t>(call_.steps);
@@ -79,10 +85,32 @@ void Pipeline<T>::make_jobs() {
       call.dx_exponent = arena_ ? before.d_out_exponent : reinterpret_cast<int32_t*>(this);
     }
     const bool both = part.reverse || (p + 1 < parts_.size() && parts_[p + 1].reverse);
-    const Link<T> link{meetings_[p].out, meetings_[p].d_out, meetings_[p].d_out_exponent,
-                       !part.first || both, both && !part.reverse};
+    Link<T> link{};
+    link.out = meetings_[p].out;
+    link.d_out = meetings_[p].d_out;
+    link.d_out_exponent = meetings_[p].d_out_exponent;
+    link.marks_zeros = !part.first || both;
+    link.joins = both && !part.reverse;
+    if (call_.tangents > 0) link_tangents(p, link);
     jobs_.push_back(std::make_unique<Job<T>>(part, call, link, progress_));
   }
+}
+
+template <class T>
+void Pipeline<T>::link_tangents(size_t p, Link<T>& link) {
+  const Part& part = parts_[p];
+  link.t_out = meetings_[p].t_out;
+  link.t_out_exponent = meetings_[p].t_exponent[part.reverse];
+  link.t_d_out = meetings_[p].t_d_out;
+  if (part.first) return;
+  const Part& before = parts_[p - (part.reverse ? 2 : 1)];
+  const Meeting& meeting = meetings_[p - (part.reverse ? 2 : 1)];
+  // As above: before there is an arena, any pointer.
+  link.t_in = arena_ ? meeting.t_out : reinterpret_cast<const T*>(this);
+  link.t_in_exponent[0] = meeting.t_exponent[0];
+  link.t_in_exponent[1] = meeting.t_exponent[1];
+  link.t_in_split = before.reverse ? before.column : before.width;
+  link.t_dx = meeting.t_d_out;
 }
 
 template <class T>
@@ -157,6 +185,8 @@ void Pipeline<T>::finish() {
   // In the order of backward: the second direction to come adds to the first.
   for (auto job = jobs_.rbegin(); job != jobs_.rend(); job++)
     (*job)->unpack_gradients(call_.grads_exponent);
+  if (call_.curvature == GC_CURVATURE_HESSIAN)
+    for (auto job = jobs_.rbegin(); job != jobs_.rend(); job++) (*job)->unpack_product();
   // What two directions have added up says where it is zero.
   if (call_.dx && parts_.size() > 1)
     for (int64_t t = 0; t < call_.steps; t++)

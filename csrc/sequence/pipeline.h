@@ -27,11 +27,14 @@ class Pipeline {
   struct Meeting {
     T *out, *d_out;           // [T][B][width]
     int32_t* d_out_exponent;  // [T]
+    T *t_out, *t_d_out;       // tangents: [T][B][K][width], [T][B][width]
+    int32_t* t_exponent[2];   // [T] of t_out, by direction
   };
 
   void divide_plan();
   void lay_out(Carver& carver);
   void make_jobs();
+  void link_tangents(size_t p, Link<T>& link);
   void finish();
 
   gc_call& call_;

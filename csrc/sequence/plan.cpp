@@ -34,8 +34,10 @@ void Job<T>::start_segment(const Me& m, const gc_op& op) {
         carry_over(l, op_steps_);
       else
         load_slot(l, op.from_slot);
+      if (K_) move_tangents(l, op);
     }
     op_t0_ = op.t0;
+    if (hessian_ || gauss_newton_ || op.from_slot == GC_FROM_START) tangent_origin_ = op.t0;
     op_steps_ = op.t1 - op.t0;
   }
   barrier(m);
@@ -47,9 +49,13 @@ bool Job<T>::forward_op(Me& m, const gc_op& op) {
   start_segment(m, op);
   for (int64_t first = op.t0; first < op.t1; first += chunk_) {
     const int64_t n = std::min(chunk_, op.t1 - first);
-    for (int l = 0; l < L_; l++) forward_layer(m, l, first, n, op.kind == GC_OP_TAPE);
-    if (op.kind == GC_OP_EMIT && part_.last) emit(m, first, n);
-    if (link_.out && !again) pass_on(m, first, n);
+    const bool scaled = K_ && !hessian_ && !gauss_newton_;  // finish_tangents passes on
+    if (scaled)
+      forward_chunk(m, op, first, n);
+    else
+      forward_layers(m, op, first, n);
+    if (link_.out && !again && !scaled) pass_on(m, first, n);
+    if (link_.t_out && !again && !scaled) pass_tangents_on(m, first, n);
     if (m.me == 0) progress_.done += n;
     if (verdict(m) != Verdict::go_on) return false;
   }
@@ -59,6 +65,7 @@ bool Job<T>::forward_op(Me& m, const gc_op& op) {
   for (int l = 0; l < L_; l++) {
     if (net_.layers[static_cast<size_t>(l)].pass) continue;
     if (op.to_slot != GC_TO_NOWHERE) save_slot(l, op.to_slot, op.t1 - op.t0);
+    if (K_ && op.to_slot != GC_TO_NOWHERE) save_tangent_slot(l, op.to_slot, op.t1 - op.t0);
     if (call_.state_out && !seen_backward_) capture_state(l, op.t0, op.t1);
   }
   return true;
@@ -89,8 +96,8 @@ void Job<T>::execute(Me& m, int64_t last) {
   barrier(m);
   if (first == 0) {
     pack(m);
-    if (directs_) pack_directions(m);
     if (m.me == 0 && last_reset_) find_resets();
+    if (K_) start_tangents(m);
   }
   bool backward = false;
   for (int64_t i = first; i < last; i++) backward = backward || call_.ops[i].kind == GC_OP_BACKWARD;
@@ -99,7 +106,6 @@ void Job<T>::execute(Me& m, int64_t last) {
   for (int64_t i = first; i < last; i++) {
     const gc_op& op = call_.ops[i];
     const bool goes_on = op.kind == GC_OP_BACKWARD    ? backward_op(m, op)
-                         : op.kind == GC_OP_TANGENT   ? tangent_op(m, op)
                          : op.kind == GC_OP_COTANGENT ? cotangent_op(m, op)
                                                       : forward_op(m, op);
     if (m.me == 0) next_op_ = goes_on ? i + 1 : last;
@@ -117,6 +123,8 @@ void Job<T>::follow(Me& m) {
   std::copy(leader.sum_exponent, leader.sum_exponent + L_ + 1, m.sum_exponent);
   std::copy(leader.look, leader.look + L_, m.look);
   m.direction_exponent = leader.direction_exponent;
+  m.tangent_exponent = leader.tangent_exponent;
+  m.tangent_look = leader.tangent_look;
 }
 
 template <class T>
@@ -127,6 +135,9 @@ void Job<T>::start() {
   arena_.emplace(count.used());
   Carver carver(arena_->data());
   lay_out(carver);
+  if (carver.used() != count.used())
+    fail(GC_INTERNAL, "the layout of a call depends on its own arrays: %zu bytes, then %zu.",
+         count.used(), carver.used());
   if (part_.reverse) mirror_masks();
   if (chunk_loss_) {
     std::fill(chunk_loss_, chunk_loss_ + (T_ + chunk_ - 1) / chunk_, 0.0);
@@ -181,7 +192,7 @@ double Job<T>::loss() const {
 template <class T>
 void Job<T>::report(const Offender& o) {
   const bool head = o.layer == L_;
-  const Layer& at = head ? net_.top() : net_.layers[static_cast<size_t>(o.layer)];
+  const Layer& at = head || o.tangent ? net_.top() : net_.layers[static_cast<size_t>(o.layer)];
   const int layer = at.index + (head && !at.pass ? 1 : 0);
   call_.where_layer = layer;
   call_.where_step = time(o.step);
@@ -194,6 +205,14 @@ void Job<T>::report(const Offender& o) {
          "Jacobian there is beyond the "
          "range of the dtype; look at the weights, or use float64.",
          layer, step);
+  if (o.tangent)
+    fail(
+        GC_NONFINITE,
+        "a tangent overflowed within one step, step %lld, though the states are finite: a Jacobian "
+        "there is beyond the range of the dtype, or the directions are not finite. Look at "
+        "dparams, "
+        "dx and dstate, or use float64.",
+        step);
   if (head)
     fail(GC_NONFINITE,
          "the loss is not finite at step %lld, sequence %lld, though the states are: outputs too "

@@ -26,11 +26,15 @@ Job<T>::Job(const Part& part, gc_call& call, const Link<T>& link, Progress& prog
   if (L_ > static_cast<int64_t>(sizeof by_units_))
     fail(GC_INVALID, "a net may have at most %zu recurrent layers; got %" PRId64 ".",
          sizeof by_units_, L_);
+  K_ = call_.tangents;
+  hessian_ = K_ && call_.curvature == GC_CURVATURE_HESSIAN;
+  gauss_newton_ = K_ && call_.curvature == GC_CURVATURE_GAUSS_NEWTON;
   check_plan();
   check_presence();
+  check_tangents();
   choose_transforms();
   wants_input_gradient_ = (trains_ && (call_.dx || net_.embedding_rows || trains_transforms(0))) ||
-                          (reverses_ && call_.direction_x);
+                          (directs_ && call_.direction_x);
   direct_input_ =
       !call_.tokens && !call_.lengths && !part_.reverse && net_.layers[0].I == net_.layers[0].Ip;
   choose_team();
@@ -42,6 +46,7 @@ Job<T>::Job(const Part& part, gc_call& call, const Link<T>& link, Progress& prog
     row = row > B_ * l.Hp * widest ? row : B_ * l.Hp * widest;
   }
   chunk_ = block_steps;
+  if (K_ && !hessian_ && !gauss_newton_) chunk_ = look_steps;  // one exponent for a chunk
   while (chunk_ > look_steps && chunk_ * row * static_cast<int64_t>(sizeof(T)) > 256 * 1024)
     chunk_ /= 2;
   rows_ = chunk_ * B_;
@@ -63,19 +68,14 @@ void Job<T>::check_plan() {
            i, block_steps, T_, segment_, op.t0, op.t1);
     if (op.kind < GC_OP_FORWARD || op.kind > GC_OP_COTANGENT)
       fail(GC_INVALID, "operation %" PRId64 ": unknown kind %d.", i, op.kind);
-    const bool directs = op.kind == GC_OP_TANGENT || op.kind == GC_OP_COTANGENT;
-    if (op.kind == GC_OP_BACKWARD || directs) {
+    if (op.kind == GC_OP_BACKWARD || op.kind == GC_OP_COTANGENT) {
       if (!before || before->kind != GC_OP_TAPE || before->t0 != op.t0 || before->t1 != op.t1)
         fail(GC_INVALID,
              "operation %" PRId64
-             ": BACKWARD, TANGENT and COTANGENT must follow the TAPE of the same range.",
+             ": BACKWARD and COTANGENT must follow the TAPE of the same range.",
              i);
-      if (directs && (trains_ || (directs_ && reverses_ != (op.kind == GC_OP_COTANGENT))))
-        fail(GC_INVALID, "operation %" PRId64 ": a plan has operations of one kind after TAPEs.",
-             i);
-      if (directs) {
+      if (op.kind == GC_OP_COTANGENT) {
         directs_ = true;
-        reverses_ = op.kind == GC_OP_COTANGENT;
       } else {
         if (!trains_) first_backward_ = i;
         trains_ = true;
@@ -103,8 +103,8 @@ void Job<T>::check_plan() {
   }
   if (directs_ && (trains_ || !part_.first || !part_.last))
     fail(GC_INVALID,
-         "tangents and cotangents go through nets whose layers all read time forward, in calls "
-         "without BACKWARD.");
+         "cotangents go through nets whose layers all read time forward, in calls without "
+         "BACKWARD.");
   if (directs_ && call_.directions < 1) fail(GC_INVALID, "directions must be 1 or more.");
   if (trains_ && part_.last && call_.loss == GC_LOSS_NONE)
     fail(GC_INVALID, "BACKWARD needs a loss.");
@@ -147,18 +147,41 @@ void Job<T>::check_presence() {
   if (!call_.params) fail(GC_INVALID, "params is missing.");
   if (call_.tokens && call_.direction_x)
     fail(GC_INVALID, "tokens have no directions: direction_x needs float input.");
-  const bool by_step = reverses_ ? call_.direction_x : call_.direction_outputs;
-  const bool at_end = reverses_ ? call_.direction_state : call_.direction_state_out;
-  if (directs_ && by_step && !call_.direction_exponent)
-    fail(GC_INVALID, "directions by step need direction_exponent.");
-  if (directs_ && at_end && !call_.direction_state_exponent)
-    fail(GC_INVALID, "directions of a state need direction_state_exponent.");
+  if (call_.direction_x && !call_.direction_exponent)
+    fail(GC_INVALID, "direction_x needs direction_exponent.");
+  if (call_.direction_state && !call_.direction_state_exponent)
+    fail(GC_INVALID, "direction_state needs direction_state_exponent.");
   if (call_.loss < GC_LOSS_NONE || call_.loss > GC_LOSS_CALLBACK)
     fail(GC_INVALID, "unknown loss %d.", call_.loss);
   if (call_.loss == GC_LOSS_CALLBACK && !call_.loss_fn)
     fail(GC_INVALID, "the loss callback is missing.");
   if (call_.loss != GC_LOSS_NONE && call_.loss != GC_LOSS_CALLBACK && !call_.target)
     fail(GC_INVALID, "the loss needs targets.");
+}
+
+template <class T>
+void Job<T>::check_tangents() const {
+  if (K_ < 0 || call_.curvature < GC_CURVATURE_NONE || call_.curvature > GC_CURVATURE_GAUSS_NEWTON)
+    fail(GC_INVALID, "unknown curvature %d, or a negative number of tangents.", call_.curvature);
+  if (!K_ && call_.curvature != GC_CURVATURE_NONE) fail(GC_INVALID, "a curvature needs a tangent.");
+  if (!K_) return;
+  if (K_ > INT32_MAX / 4 / B_) fail(GC_INVALID, "tangents times batch must be below 2^29.");
+  if (call_.t_x && call_.tokens)
+    fail(GC_INVALID, "tokens have no tangents: t_x needs float input.");
+  if (!hessian_ && !gauss_newton_) {
+    if (trains_ || tape_)
+      fail(GC_INVALID, "tangents without a curvature are for plans of EMIT and FORWARD.");
+    if (part_.last && (!call_.outputs || !call_.t_outputs || !call_.t_exponent))
+      fail(GC_INVALID, "tangents need outputs, t_outputs and t_exponent.");
+    if (!call_.t_state_out != !call_.t_state_exponent)
+      fail(GC_INVALID, "t_state_out needs t_state_exponent.");
+    return;
+  }
+  if (!trains_ || K_ != 1) fail(GC_INVALID, "a curvature needs BACKWARD and one tangent.");
+  if (call_.loss == GC_LOSS_CALLBACK)
+    fail(GC_INVALID, "a loss function has no known Hessian: use a loss of gradcore.");
+  if (hessian_ && (!call_.product || !call_.no_scaling))
+    fail(GC_INVALID, "a Hessian needs an array for the product, and adjoints without a scale.");
 }
 
 template <class T>

@@ -1,76 +1,98 @@
-// Dual numbers: a value and its tangent. Over them a cell's forward() is its Jacobian-vector
-// product and its backward() the Hessian-vector product, without a line of cell code
-// (forward-mode differentiation: Griewank and Walther 2008, section 3.1).
+// A value with N tangents (jets of order one; N = 1: dual numbers). Over them a cell's forward() is
+// its Jacobian-vector product and its backward() the Hessian-vector product, without a line of cell
+// code (forward-mode differentiation: Griewank and Walther 2008, section 3.1). The value's part of
+// an operation, exponentials included, is done once for all tangents.
 #pragma once
 #include "simd/lanes.h"
 #include "simd/math.h"
 
 namespace gradcore::GRADCORE_ISA {
 
-template <class V>
-struct Dual {
-  V value, tangent;
+template <class V, int N>
+struct Jet {
+  V value, tangent[N];
 };
 template <class V>
-struct LaneTraits<Dual<V>> {
+using Dual = Jet<V, 1>;
+
+template <class V, int N>
+struct LaneTraits<Jet<V, N>> {
   using Scalar = ScalarOf<V>;
 };
-template <class V>
-struct Constant<Dual<V>> {
-  static GC_INLINE Dual<V> make(ScalarOf<V> x) {
-    return {Constant<V>::make(x), Constant<V>::make(0)};
+
+// f(n) is the tangent number n.
+template <class V, int N, class F>
+GC_INLINE Jet<V, N> jet(V value, F f) {
+  Jet<V, N> r;
+  r.value = value;
+  GC_UNROLL
+  for (int n = 0; n < N; n++) r.tangent[n] = f(n);
+  return r;
+}
+template <class V, int N>
+struct Constant<Jet<V, N>> {
+  static GC_INLINE Jet<V, N> make(ScalarOf<V> x) {
+    const V zero = Constant<V>::make(0);
+    return jet<V, N>(Constant<V>::make(x), [&](int) GC_LAMBDA { return zero; });
   }
 };
 
-template <class V>
-GC_INLINE Dual<V> operator+(Dual<V> a, Dual<V> b) {
-  return {a.value + b.value, a.tangent + b.tangent};
+template <class V, int N>
+GC_INLINE Jet<V, N> operator+(Jet<V, N> a, Jet<V, N> b) {
+  return jet<V, N>(a.value + b.value, [&](int n) GC_LAMBDA { return a.tangent[n] + b.tangent[n]; });
 }
-template <class V>
-GC_INLINE Dual<V> operator-(Dual<V> a, Dual<V> b) {
-  return {a.value - b.value, a.tangent - b.tangent};
+template <class V, int N>
+GC_INLINE Jet<V, N> operator-(Jet<V, N> a, Jet<V, N> b) {
+  return jet<V, N>(a.value - b.value, [&](int n) GC_LAMBDA { return a.tangent[n] - b.tangent[n]; });
 }
-template <class V>
-GC_INLINE Dual<V> operator-(Dual<V> a) {
-  return {-a.value, -a.tangent};
+template <class V, int N>
+GC_INLINE Jet<V, N> operator-(Jet<V, N> a) {
+  return jet<V, N>(-a.value, [&](int n) GC_LAMBDA { return -a.tangent[n]; });
 }
-template <class V>
-GC_INLINE Dual<V> operator*(Dual<V> a, Dual<V> b) {
-  return {a.value * b.value, fma(a.tangent, b.value, a.value * b.tangent)};
+template <class V, int N>
+GC_INLINE Jet<V, N> operator*(Jet<V, N> a, Jet<V, N> b) {
+  return jet<V, N>(a.value * b.value, [&](int n) GC_LAMBDA {
+    return fma(a.tangent[n], b.value, a.value * b.tangent[n]);
+  });
 }
-template <class V>
-GC_INLINE Dual<V> fma(Dual<V> a, Dual<V> b, Dual<V> c) {
-  return {fma(a.value, b.value, c.value),
-          fma(a.tangent, b.value, fma(a.value, b.tangent, c.tangent))};
+template <class V, int N>
+GC_INLINE Jet<V, N> fma(Jet<V, N> a, Jet<V, N> b, Jet<V, N> c) {
+  return jet<V, N>(fma(a.value, b.value, c.value), [&](int n) GC_LAMBDA {
+    return fma(a.tangent[n], b.value, fma(a.value, b.tangent[n], c.tangent[n]));
+  });
 }
-template <class V>
-GC_INLINE Dual<V> sigmoid(Dual<V> x) {
-  const V s = sigmoid(x.value);
-  return {s, s * one_minus(s) * x.tangent};
+template <class V, int N>
+GC_INLINE Jet<V, N> sigmoid(Jet<V, N> x) {
+  const V s = sigmoid(x.value), slope = s * one_minus(s);
+  return jet<V, N>(s, [&](int n) GC_LAMBDA { return slope * x.tangent[n]; });
 }
-template <class V>
-GC_INLINE Dual<V> tanh(Dual<V> x) {
-  const V t = tanh(x.value);
-  return {t, one_minus_square(t) * x.tangent};
+template <class V, int N>
+GC_INLINE Jet<V, N> tanh(Jet<V, N> x) {
+  const V t = tanh(x.value), slope = one_minus_square(t);
+  return jet<V, N>(t, [&](int n) GC_LAMBDA { return slope * x.tangent[n]; });
 }
 // The chain rule, spelled out where the value has a form that rounds less than its parts.
-template <class V>
-GC_INLINE Dual<V> one_minus(Dual<V> x) {
-  return {one_minus(x.value), -x.tangent};
+template <class V, int N>
+GC_INLINE Jet<V, N> one_minus(Jet<V, N> x) {
+  return jet<V, N>(one_minus(x.value), [&](int n) GC_LAMBDA { return -x.tangent[n]; });
 }
-template <class V>
-GC_INLINE Dual<V> one_minus_square(Dual<V> x) {
-  const V half = -x.value * x.tangent;
-  return {one_minus_square(x.value), half + half};
-}
-template <class V>
-GC_INLINE Dual<V> relu(Dual<V> x) {
-  return {relu(x.value), where_positive(x.value, x.tangent)};
+template <class V, int N>
+GC_INLINE Jet<V, N> one_minus_square(Jet<V, N> x) {
+  return jet<V, N>(one_minus_square(x.value), [&](int n) GC_LAMBDA {
+    const V half = -x.value * x.tangent[n];
+    return half + half;
+  });
 }
 // b where a > 0, else 0: the mask is that of the value and is constant around it.
-template <class V>
-GC_INLINE Dual<V> where_positive(Dual<V> a, Dual<V> b) {
-  return {where_positive(a.value, b.value), where_positive(a.value, b.tangent)};
+template <class V, int N>
+GC_INLINE Jet<V, N> where_positive(Jet<V, N> a, Jet<V, N> b) {
+  return jet<V, N>(where_positive(a.value, b.value),
+                   [&](int n) GC_LAMBDA { return where_positive(a.value, b.tangent[n]); });
+}
+template <class V, int N>
+GC_INLINE Jet<V, N> relu(Jet<V, N> x) {
+  return jet<V, N>(relu(x.value),
+                   [&](int n) GC_LAMBDA { return where_positive(x.value, x.tangent[n]); });
 }
 
 }  // namespace gradcore::GRADCORE_ISA

@@ -42,6 +42,8 @@ int64_t target_elements(const Net& net, const gc_call& call) {
   return positions(call) * (call.loss == GC_LOSS_CROSS_ENTROPY ? 1 : net.outputs());
 }
 
+int64_t of_tangents(const gc_call& call, int64_t elements) { return call.tangents * elements; }
+
 // An array of gc_call: what it holds, whether the core writes it, how many elements it must have.
 struct Field {
   const char* name;
@@ -76,17 +78,6 @@ const Field fields[] = {
     {"dstate_exponent", Element::int32, true,
      [](const Net& n, const gc_call&) { return n.directions(); },
      [](gc_call& c, void* p) { c.dstate_exponent = static_cast<int32_t*>(p); }},
-    {"direction_params", Element::real, false,
-     [](const Net& n, const gc_call& c) { return c.directions * n.parameters(); },
-     [](gc_call& c, void* p) { c.direction_params = p; }},
-    {"tangent_x", Element::real, false, direction_input_elements,
-     [](gc_call& c, void* p) { c.direction_x = p; }},
-    {"tangent_state", Element::real, false, direction_state_elements,
-     [](gc_call& c, void* p) { c.direction_state = p; }},
-    {"tangent_outputs", Element::real, true, direction_output_elements,
-     [](gc_call& c, void* p) { c.direction_outputs = p; }},
-    {"tangent_state_out", Element::real, true, direction_state_elements,
-     [](gc_call& c, void* p) { c.direction_state_out = p; }},
     {"cotangent_outputs", Element::real, false, direction_output_elements,
      [](gc_call& c, void* p) { c.direction_outputs = p; }},
     {"cotangent_state_out", Element::real, false, direction_state_elements,
@@ -110,6 +101,28 @@ const Field fields[] = {
      [](gc_call& c, void* p) { c.hidden_exponent = static_cast<int32_t*>(p); }},
     {"hidden_log2_norm", Element::float64, true, step_elements,
      [](gc_call& c, void* p) { c.hidden_log2_norm = static_cast<double*>(p); }},
+    {"t_params", Element::real, false,
+     [](const Net& n, const gc_call& c) { return of_tangents(c, n.parameters()); },
+     [](gc_call& c, void* p) { c.t_params = p; }},
+    {"t_x", Element::real, false,
+     [](const Net& n, const gc_call& c) { return of_tangents(c, input_elements(n, c)); },
+     [](gc_call& c, void* p) { c.t_x = p; }},
+    {"t_state", Element::real, false,
+     [](const Net& n, const gc_call& c) { return of_tangents(c, state_elements(n, c)); },
+     [](gc_call& c, void* p) { c.t_state = p; }},
+    {"t_outputs", Element::real, true,
+     [](const Net& n, const gc_call& c) { return of_tangents(c, output_elements(n, c)); },
+     [](gc_call& c, void* p) { c.t_outputs = p; }},
+    {"t_exponent", Element::int32, true, [](const Net&, const gc_call& c) { return c.steps; },
+     [](gc_call& c, void* p) { c.t_exponent = static_cast<int32_t*>(p); }},
+    {"t_state_out", Element::real, true,
+     [](const Net& n, const gc_call& c) { return of_tangents(c, state_elements(n, c)); },
+     [](gc_call& c, void* p) { c.t_state_out = p; }},
+    {"t_state_exponent", Element::int32, true,
+     [](const Net& n, const gc_call&) { return n.directions(); },
+     [](gc_call& c, void* p) { c.t_state_exponent = static_cast<int32_t*>(p); }},
+    {"product", Element::real, true, parameter_elements,
+     [](gc_call& c, void* p) { c.product = p; }},
 };
 
 const std::map<std::string, gc_loss_kind> losses = {{"none", GC_LOSS_NONE},
@@ -117,6 +130,11 @@ const std::map<std::string, gc_loss_kind> losses = {{"none", GC_LOSS_NONE},
                                                     {"binary_cross_entropy", GC_LOSS_BCE},
                                                     {"mse", GC_LOSS_MSE},
                                                     {"callback", GC_LOSS_CALLBACK}};
+
+const std::map<std::string, gc_curvature> curvatures = {
+    {"none", GC_CURVATURE_NONE},
+    {"hessian", GC_CURVATURE_HESSIAN},
+    {"gauss_newton", GC_CURVATURE_GAUSS_NEWTON}};
 
 const Field& find_field(const std::string& name) {
   for (const Field& field : fields) {
@@ -229,6 +247,14 @@ class Call {
     call_.step = step;
   }
 
+  void tangents(int64_t count, const std::string& curvature) {
+    const auto found = curvatures.find(curvature);
+    if (found == curvatures.end())
+      raise_error("InternalError", "there is no curvature '" + curvature + "'.");
+    call_.tangents = count;
+    call_.curvature = found->second;
+  }
+
   // Kept rather than copied: the plan of 10^8 steps has millions of operations.
   void plan(const py::array& ops, int64_t segment_steps, int64_t slots) {
     if (!ops.dtype().equal(py::dtype::of<gc_op>()) || !(ops.flags() & py::array::c_style))
@@ -333,7 +359,6 @@ void register_constants(py::module_& module) {
   module.attr("OP_TAPE") = py::int_(static_cast<int>(GC_OP_TAPE));
   module.attr("OP_BACKWARD") = py::int_(static_cast<int>(GC_OP_BACKWARD));
   module.attr("OP_EMIT") = py::int_(static_cast<int>(GC_OP_EMIT));
-  module.attr("OP_TANGENT") = py::int_(static_cast<int>(GC_OP_TANGENT));
   module.attr("OP_COTANGENT") = py::int_(static_cast<int>(GC_OP_COTANGENT));
   module.attr("FROM_START") = py::int_(static_cast<int>(GC_FROM_START));
   module.attr("FROM_PREVIOUS") = py::int_(static_cast<int>(GC_FROM_PREVIOUS));
@@ -370,6 +395,8 @@ void register_run(py::module_& module) {
       .def("hidden", &Call::hidden, py::arg("direction"))
       .def("mode", &Call::mode, py::arg("train"), py::kw_only(), py::arg("seed") = 0,
            py::arg("step") = 0)
+      .def("tangents", &Call::tangents, py::arg("count"), py::kw_only(),
+           py::arg("curvature") = "none")
       .def("plan", &Call::plan, py::arg("ops").noconvert(), py::kw_only(), py::arg("segment_steps"),
            py::arg("slots"))
       .def("bytes", &Call::bytes)

@@ -16,7 +16,6 @@ __all__: list[str] = [
     "OP_COTANGENT",
     "OP_EMIT",
     "OP_FORWARD",
-    "OP_TANGENT",
     "OP_TAPE",
     "TO_NOWHERE",
     "Call",
@@ -168,6 +167,9 @@ class Call:
         slots: typing.SupportsInt | typing.SupportsIndex,
     ) -> None: ...
     def run(self) -> Report: ...
+    def tangents(
+        self, count: typing.SupportsInt | typing.SupportsIndex, *, curvature: str = "none"
+    ) -> None: ...
 
 class GroupNorms:
     """
@@ -343,9 +345,8 @@ def version() -> str: ...
 FROM_PREVIOUS: int = -2
 FROM_START: int = -1
 OP_BACKWARD: int = 2
-OP_COTANGENT: int = 5
+OP_COTANGENT: int = 4
 OP_EMIT: int = 3
 OP_FORWARD: int = 0
-OP_TANGENT: int = 4
 OP_TAPE: int = 1
 TO_NOWHERE: int = -1

@@ -32,14 +32,17 @@ def execute(
     threads: int | None,
     progress: Progress | None,
     *,
+    tangents: int = 0,
+    curvature: str = "none",
     directions: int = 0,
     start_exponent: int = 0,
     hidden: int = 0,
 ) -> tuple[_core.Report, Plan]:
     """Plans the call and makes it.
 
-    given: what the caller passed, so that copies can be told. directions, start_exponent: of
-    tangents or cotangents. hidden: the layer and direction whose adjoints are recorded.
+    given: what the caller passed, so that copies can be told. tangents, curvature: as in
+    bptt.Workload. directions, start_exponent: of cotangents. hidden: the layer and direction whose
+    adjoints are recorded.
     """
     arrays: Arrays = {**inputs.arrays, **goal.arrays}
     work = Workload(
@@ -59,6 +62,8 @@ def execute(
         copied_bytes(arrays, given),
         mode.train and params.net.is_random,
         directions,
+        tangents,
+        curvature,
     )
     made = make_plan(work, budget_bytes(memory))
     settings = current()
@@ -70,6 +75,7 @@ def execute(
         ignore_index=goal.ignore_index,
         function=goal.function,
     )
+    call.tangents(tangents, curvature=curvature)
     call.directions(directions, start_exponent=start_exponent)
     call.hidden(hidden)
     call.mode(mode.train, seed=mode.seed, step=mode.step)
@@ -77,7 +83,7 @@ def execute(
     call.execution(
         threads=work.threads,
         exact_threads=settings.exact_threads,
-        scaling=settings.scaling,
+        scaling=settings.scaling and curvature != "hessian",
         progress=progress,
     )
     call.plan(made.schedule.ops(), segment_steps=made.segment_steps, slots=made.slots)

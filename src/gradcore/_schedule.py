@@ -60,7 +60,6 @@ class OpKind(IntEnum):
     TAPE = _core.OP_TAPE
     BACKWARD = _core.OP_BACKWARD
     EMIT = _core.OP_EMIT
-    TANGENT = _core.OP_TANGENT
     COTANGENT = _core.OP_COTANGENT
 
 
@@ -84,8 +83,8 @@ class Schedule(NamedTuple):
     """A pass over steps in segments of so many blocks of the core, with so many slots for states.
 
     The first segment may be shorter; the last is whole because it is the one whose forward pass is
-    not repeated. parts: of the net. aim: what the pass is for: EMIT and TANGENT go forward only,
-    BACKWARD and COTANGENT back as well.
+    not repeated. parts: of the net. aim: what the pass is for: EMIT goes forward only, BACKWARD
+    and COTANGENT back as well.
     """
 
     steps: int
@@ -152,7 +151,7 @@ class Schedule(NamedTuple):
     def n_ops(self) -> int:
         """Operations of all parts."""
         if not self.backward:
-            return self.parts * self.segments * (2 if self.aim == OpKind.TANGENT else 1)
+            return self.parts * self.segments
         groups = self.groups
         again = self.segments - groups[-1] - (len(groups) - 1)
         return self.parts * (3 * self.segments - 1 + again)
@@ -214,11 +213,8 @@ def _kept_ops(schedule: Schedule) -> NDArray[np.void]:
 def _made_ops(schedule: Schedule) -> NDArray[np.void]:
     made = np.empty(schedule.n_ops, OP)
     if not schedule.backward:
-        # A tangent operation has the range of the tape before it.
-        kinds = [OpKind.TAPE, OpKind.TANGENT] if schedule.aim == OpKind.TANGENT else [schedule.aim]
         for part, ops in enumerate(np.split(made, schedule.parts)):
-            for offset, kind in enumerate(kinds):
-                _fill(ops[offset :: len(kinds)], kind, part, schedule.borders())
+            _fill(ops, schedule.aim, part, schedule.borders())
             ops["from_slot"][0] = FROM_START
     else:
         # Every part of a net goes forward before the next, and backward after it. The tape of its

@@ -79,7 +79,8 @@ class Workload:
 
     arrays: names of the core's arrays that are present, in and out. copies: bytes of the copies
     that gradcore made of the caller's arrays. train: whether random masks are drawn. directions: of
-    tangents or cotangents.
+    cotangents. tangents: how many go forward with the steps; curvature: "none", or what goes back,
+    "hessian" or "gauss_newton".
     """
 
     net: Stack
@@ -94,16 +95,15 @@ class Workload:
     copies: int = 0
     train: bool = False
     directions: int = 0
+    tangents: int = 0
+    curvature: str = "none"
 
     @property
     def aim(self) -> OpKind:
         """The operation that the pass is for, which its arrays tell."""
         if "grads" in self.arrays:
             return OpKind.BACKWARD
-        if not self.directions:
-            return OpKind.EMIT
-        back = any(name.startswith("cotangent") for name in self.arrays)
-        return OpKind.COTANGENT if back else OpKind.TANGENT
+        return OpKind.COTANGENT if self.directions else OpKind.EMIT
 
     @property
     def backward(self) -> bool:
@@ -213,8 +213,9 @@ class Predictor:
         self._call.loss(work.loss, last=work.last, function=_no_loss if callback else None)
         self._call.mode(work.train)
         self._call.directions(work.directions)
+        self._call.tangents(work.tangents, curvature=work.curvature)
         self._call.expect(sorted(work.arrays), work.token_bytes)
-        self._call.execution(threads=work.threads)
+        self._call.execution(threads=work.threads, scaling=work.curvature != "hessian")
         # A loss function is handed a copy of its segment's outputs.
         self._handed = work.batch * net.n_outputs * work.dtype.itemsize if callback else 0
         # The core makes a list of its own for each part where there are several.
@@ -245,8 +246,6 @@ class Predictor:
             kinds = [(OpKind.TAPE, part) for part in parts]
             for part in reversed(parts):
                 kinds += [(OpKind.TAPE, part), (self.work.aim, part)]
-        elif self.work.aim == OpKind.TANGENT:
-            kinds = [(kind, part) for part in parts for kind in (OpKind.TAPE, OpKind.TANGENT)]
         else:
             kinds = [(OpKind.EMIT, part) for part in parts]
         end = min(_core.block_steps(), self.work.steps)
@@ -265,9 +264,8 @@ def _no_loss(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[An
 
 def _choose_forward(predict: Predictor, budget: int | None) -> Schedule:
     """The longest useful segment that fits."""
-    # A tape is wanted only until the tangents have passed it.
-    longest = 1 if predict.work.aim == OpKind.TANGENT else FORWARD_BLOCKS
-    size = min(predict.blocks, longest)
+    # Tangents are walked a few steps at a time whatever the segments are.
+    size = 1 if predict.work.tangents else min(predict.blocks, FORWARD_BLOCKS)
     while budget is not None and size > 1 and predict(predict.schedule(size)) > budget:
         size -= 1
     return predict.schedule(size)

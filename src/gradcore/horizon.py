@@ -18,9 +18,8 @@ from ._run import Progress, execute
 from .api import apply
 from .errors import ArgumentError
 from .jacobian import hidden_gradients
-from .jacobian._directions import flat_states
-from .jacobian._forward import forward_only
-from .jacobian._ranges import Ranges
+from .jacobian._directions import state_directions
+from .jacobian._ranges import Ranges, one_way
 from .layers import Stack
 from .loss import Loss, LossFunction, Objective, objective, resolve
 from .params import Params
@@ -256,7 +255,7 @@ class _Work:
         what: str,
     ) -> None:
         _validate.model(net, params)
-        forward_only(net, what)
+        one_way(net, what)
         described = resolve(loss)
         if not isinstance(described, Loss):
             raise ArgumentError(f"{what} needs a named loss or one of gradcore.loss.")
@@ -364,7 +363,7 @@ class _Work:
             )
             for layer in layers
         ]
-        return flat_states("dstate", net, batch, dstate.dtype, leading), common
+        return state_directions("dstate", net, batch, dstate.dtype, leading), common
 
 
 def _borders(windows: int | Sequence[int], steps: int) -> list[int]:

@@ -18,9 +18,8 @@ from ._checks import integer, positive_int
 from ._run import Progress
 from .errors import ArgumentError, NonFiniteError
 from .jacobian import jvp
-from .jacobian._forward import forward_only
-from .jacobian._ranges import Ranges
-from .jacobian._states import columns_of, state_directions
+from .jacobian._ranges import Ranges, one_way
+from .jacobian._states import columns_of, state_of_columns
 from .layers import Stack
 from .params import Params
 from .state import LayerState, state_size
@@ -96,7 +95,7 @@ def spectrum(
     Reference: Benettin et al. 1980, eq. 9; Engelken, Wolf, Abbott 2023, sec. II.
     """
     _validate.model(net, params)
-    forward_only(net, "lyapunov.spectrum")
+    one_way(net, "lyapunov.spectrum")
     ranges = Ranges(net, params.dtype, x)
     size, batch, dtype = state_size(net, 1), ranges.batch, params.dtype
     count = size if k is None else positive_int("k", k)
@@ -111,14 +110,13 @@ def spectrum(
             net,
             params,
             **ranges[t0:t1],
-            dstate=state_directions(net, batch, dtype, frames.astype(dtype)),
+            dstate=state_of_columns(net, batch, dtype, frames.astype(dtype)),
             state=now,
             memory=memory,
             threads=threads,
         )
         now = result.state
-        moved = columns_of(net, batch, dtype, result.dstate).astype(np.float64)
-        return moved, result.dstate_exponent
+        return columns_of(net, batch, dtype, result.dstate, result.dstate_exponent)
 
     return _collect(advance, frames, ranges.steps, size, interval, burn_in, dtype, progress)
 

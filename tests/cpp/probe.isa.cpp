@@ -28,7 +28,7 @@ static void step_of(int nonlinearity, CellStep* p) noexcept {
   N x[Cell::gates], h[Cell::gates], s[Cell::states], s1[Cell::states], k[Cell::saved];
   N w[Cell::states], z[Cell::planes], d[Cell::states];
   auto read = [](double value, double tangent) {
-    return N{broadcast<V>(value), broadcast<V>(tangent)};
+    return N{broadcast<V>(value), {broadcast<V>(tangent)}};
   };
   for (int i = 0; i < Cell::gates; i++) {
     x[i] = read(p->x[i], p->dx[i]);
@@ -42,13 +42,13 @@ static void step_of(int nonlinearity, CellStep* p) noexcept {
   Cell::backward(nonlinearity, k, s, s1, w, z, d);
   for (int i = 0; i < Cell::states; i++) {
     p->s1[i] = s1[i].value[0];
-    p->ds1[i] = s1[i].tangent[0];
+    p->ds1[i] = s1[i].tangent[0][0];
     p->d[i] = d[i].value[0];
-    p->dd[i] = d[i].tangent[0];
+    p->dd[i] = d[i].tangent[0][0];
   }
   for (int i = 0; i < Cell::planes; i++) {
     p->z[i] = z[i].value[0];
-    p->dz[i] = z[i].tangent[0];
+    p->dz[i] = z[i].tangent[0][0];
   }
 }
 static void step(int cell, int nonlinearity, CellStep* p) noexcept {

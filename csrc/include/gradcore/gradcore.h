@@ -133,8 +133,7 @@ typedef enum gc_op_kind {
   GC_OP_TAPE = 1,     /* the same, and what BACKWARD over the same range needs is kept */
   GC_OP_BACKWARD = 2, /* head, loss and BPTT over the range of the TAPE op before it */
   GC_OP_EMIT = 3,     /* FORWARD that also writes outputs and adds to the loss */
-  GC_OP_TANGENT = 4,  /* tangents along the range of the TAPE op before it, and the outputs */
-  GC_OP_COTANGENT = 5 /* cotangents back along it */
+  GC_OP_COTANGENT = 4 /* cotangents back along the range of the TAPE op before it */
 } gc_op_kind;
 
 enum { GC_FROM_START = -1, GC_FROM_PREVIOUS = -2, GC_TO_NOWHERE = -1 };
@@ -163,6 +162,14 @@ typedef int32_t (*gc_loss_fn)(void* context, const void* outputs, void* d_output
 /* done and total count step x layer executions of the plan. Nonzero return: stop (GC_INTERRUPTED).
  * On the thread that called gc_run. */
 typedef int32_t (*gc_poll_fn)(void* context, int64_t done, int64_t total);
+
+/* What BACKWARD does with tangents of the outputs. */
+typedef enum gc_curvature {
+  GC_CURVATURE_NONE = 0,
+  GC_CURVATURE_HESSIAN = 1, /* the Hessian of the loss times t_params, to `product` */
+  GC_CURVATURE_GAUSS_NEWTON =
+      2 /* J^T H J t_params, H: the loss's Hessian by the outputs, to `grads` */
+} gc_curvature;
 
 typedef struct gc_call {
   int64_t steps, batch; /* T >= 1, B >= 1 */
@@ -207,19 +214,17 @@ typedef struct gc_call {
   double loss_weight;     /* what a mean divided by */
   int64_t grads_exponent; /* the true gradient is grads * 2^grads_exponent */
 
-  /* Tangents or cotangents, K directions at once, in plans with such operations. NULL: zero, or not
-   * wanted. Tangents take x, params and state and give outputs and state_out; cotangents take
-   * outputs and state_out and give x and state. What is given is at exponent 0, but for the state
-   * where the operations begin; what comes out is to be multiplied by 2^exponent. */
+  /* Cotangents, K directions at once, in plans with such operations: of outputs and the final state
+   * in, of x and the initial state out. NULL: zero, or not wanted. What is given is at exponent 0,
+   * but for the state; what comes out is to be multiplied by 2^exponent. */
   int64_t directions;                /* K */
-  void* direction_x;                 /* [K,T,B,I] */
-  const void* direction_params;      /* [K, gc_net_parameters], tangents only */
-  void* direction_state;             /* [K, gc_net_state_size], of the initial state */
-  void* direction_outputs;           /* [K,T,B,O] */
-  void* direction_state_out;         /* [K, gc_net_state_size], of the final state */
-  int32_t direction_start_exponent;  /* of the state that is given */
-  int32_t* direction_exponent;       /* [T] of outputs, or of x */
-  int32_t* direction_state_exponent; /* [1] of the state that comes out */
+  void* direction_x;                 /* [K,T,B,I] out */
+  void* direction_state;             /* [K, gc_net_state_size] out, of the initial state */
+  const void* direction_outputs;     /* [K,T,B,O] */
+  const void* direction_state_out;   /* [K, gc_net_state_size], of the final state */
+  int32_t direction_start_exponent;  /* of direction_state_out */
+  int32_t* direction_exponent;       /* [T] of direction_x */
+  int32_t* direction_state_exponent; /* [1] of direction_state */
 
   /* With BACKWARD: direction_state_out, of one direction, is where the adjoint begins. And the
    * adjoint of the outputs h of one layer and direction, step by step and by all paths; a residual
@@ -228,6 +233,20 @@ typedef struct gc_call {
   void* hidden;             /* [T,B,H], to be multiplied by 2^hidden_exponent[t] */
   int32_t* hidden_exponent; /* [T] */
   double* hidden_log2_norm; /* [T,B] log2 of its norm, -infinity for 0 */
+  /* Forward mode: K tangents of what EMIT, or the TAPE and BACKWARD of a curvature, computes. They
+   * follow the primal steps, whose bits are those of a call without tangents. */
+  int64_t tangents;     /* K, 0: none */
+  int32_t curvature;    /* gc_curvature; others than GC_CURVATURE_NONE need tangents = 1 */
+  const void* t_params; /* [K, gc_net_parameters], NULL: zeros */
+  const void* t_x;      /* [K,T,B,I], float input only, NULL: zeros */
+  const void* t_state;  /* [K, gc_net_state_size], NULL: zeros */
+  void* t_outputs;      /* [K,T,B,O] out, zeros where t >= lengths[b] */
+  int32_t*
+      t_exponent;    /* [T] with t_outputs: the true tangent is t_outputs[:,t] * 2^t_exponent[t] */
+  void* t_state_out; /* [K, gc_net_state_size] out */
+  int32_t* t_state_exponent; /* by layer and direction, with t_state_out */
+  void* product; /* [gc_net_parameters] out, GC_CURVATURE_HESSIAN: tangent of grads; adjoints are
+                    then kept without a scale */
 
   /* execution */
   int32_t threads;       /* at most this many; 0: gc_default_threads() */

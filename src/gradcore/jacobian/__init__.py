@@ -1,12 +1,14 @@
-"""Jacobian products of whole nets: tangents, cotangents, adjoints step by step.
+"""Jacobian and curvature products of whole nets: tangents, cotangents, adjoints step by step.
 
 Directions come first: K of them make arrays (K, T, B, ...), and states whose arrays have a leading
 K. Whatever grows or dies along time is given as an array and an exponent, the true value being
 array * 2**exponent: never NaN, infinity or zero because of the length of the chain.
 """
 
-from ._forward import Jvp as Jvp
-from ._forward import jvp as jvp
+from ._curvature import GaussNewton as GaussNewton
+from ._curvature import Hvp as Hvp
+from ._curvature import gauss_newton_product as gauss_newton_product
+from ._curvature import hvp as hvp
 from ._hidden import HiddenGradients as HiddenGradients
 from ._hidden import hidden_gradients as hidden_gradients
 from ._matrices import ScaledMatrices as ScaledMatrices
@@ -16,3 +18,5 @@ from ._matrices import step_jacobians as step_jacobians
 from ._reverse import Vjp as Vjp
 from ._reverse import vjp as vjp
 from ._samples import per_sample_gradients as per_sample_gradients
+from ._tangents import Jvp as Jvp
+from ._tangents import jvp as jvp

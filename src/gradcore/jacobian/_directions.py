@@ -1,9 +1,9 @@
-"""Directions as the core takes them: flat arrays whose first axis counts them."""
+"""Checks of directions: arrays and states with a leading axis K."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,109 +15,154 @@ from ..layers import Stack
 from ..params import Grads, Params
 from ..state import LayerState, flatten, state_size, unflatten
 
-__all__ = ["arrays_of", "common_count", "flat_states", "states_of", "values_of"]
+Array = NDArray[Any]
 
 
-def arrays_of(
-    name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> NDArray[Any]:
-    """Directions (K, *shape) of an array, checked."""
+def parameter_directions(name: str, value: object, params: Params) -> Array:
+    """(K, n_parameters) from such an array or a sequence of K Params or Grads."""
+    if isinstance(value, (Params, Grads)):
+        raise ShapeError(
+            f"{name} must be K directions: pass [{name}] to make one {type(value).__name__} one "
+            "direction."
+        )
+    if isinstance(value, (list, tuple)):
+        return _stacked(name, value, params)
     array = _validate.as_array(name, value)
+    size = params.flat.size
+    if array.ndim != 2 or array.shape[1] != size or not len(array):
+        hint = f" Add the axis with {name}[None]." if array.shape == (size,) else ""
+        raise ShapeError(
+            f"{name} must have shape (K, {size}), a row of values per parameter for each of K "
+            f"directions; got {array.shape}.{hint}"
+        )
+    return _of_dtype(name, array, params.dtype)
+
+
+def input_directions(
+    name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """(K, *shape), shape being that of x."""
+    array = _validate.as_array(name, value)
+    if array.ndim != len(shape) + 1 or array.shape[1:] != shape or not len(array):
+        hint = f" Add the axis with {name}[None]." if array.shape == shape else ""
+        raise ShapeError(
+            f"{name} must have shape (K, {', '.join(map(str, shape))}), directions first; got "
+            f"{array.shape}.{hint}"
+        )
+    return _of_dtype(name, array, dtype)
+
+
+def state_directions(
+    name: str, net: Stack, batch: int, dtype: np.dtype[Any], state: Sequence[LayerState]
+) -> Array:
+    """Flat states (K, ...) from a state whose arrays have a leading axis K."""
+    if not isinstance(state, Sequence) or not all(isinstance(s, LayerState) for s in state):
+        raise DTypeError(
+            f"{name} must be a tuple with one gradcore.LayerState per recurrent layer, whose "
+            f"arrays have a leading axis K; got {type(state).__name__}."
+        )
+    counts = {array.shape[0] if array.ndim else 0 for layer in state for array in _arrays(layer)}
+    if len(counts) != 1 or 0 in counts:
+        raise ShapeError(
+            f"all arrays of {name} must have the same leading axis of K >= 1 directions; got "
+            f"{sorted(counts)}."
+        )
+    (count,) = counts
+    return np.stack(
+        [flatten(net, batch, dtype, [_taken(layer, k) for layer in state]) for k in range(count)]
+    )
+
+
+def split_state(net: Stack, batch: int, flat: Array) -> tuple[LayerState, ...]:
+    """A state with a leading axis K from flat states (K, ...)."""
+    directions = [unflatten(net, batch, row) for row in flat]
+    return tuple(_joined(layers) for layers in zip(*directions, strict=True))
+
+
+def count_of(**directions: Array | None) -> int:
+    """K, the same for all that is given.
+
+    Raises ArgumentError if nothing is, ShapeError if they differ.
+    """
+    counts = {name: len(array) for name, array in directions.items() if array is not None}
+    if not counts:
+        raise ArgumentError(f"at least one of {', '.join(directions)} must be given.")
+    if len(set(counts.values())) > 1:
+        got = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise ShapeError(f"all directions must have the same leading axis K; {got}.")
+    return next(iter(counts.values()))
+
+
+def empty_states(net: Stack, batch: int, count: int, dtype: np.dtype[Any]) -> Array:
+    return np.empty((count, state_size(net, batch)), dtype)
+
+
+def _stacked(name: str, values: Sequence[object], params: Params) -> Array:
+    if not values:
+        raise ShapeError(f"{name} must have at least one direction; got an empty sequence.")
+    rows = []
+    for k, item in enumerate(values):
+        if not isinstance(item, (Params, Grads)):
+            raise DTypeError(
+                f"{name}[{k}] must be gradcore.Params or gradcore.Grads; got "
+                f"{type(item).__name__}. An array (K, n_parameters) is taken whole."
+            )
+        if item.net != params.net:
+            raise ShapeError(f"{name}[{k}] must belong to the net of params; it is of {item.net}.")
+        row = _of_dtype(f"{name}[{k}]", item.flat, params.dtype)
+        if isinstance(item, Grads) and item.exponent:
+            row = np.ldexp(row, item.exponent)
+            if not np.isfinite(row).all():
+                raise ArgumentError(
+                    f"{name}[{k}] times 2**{item.exponent} leaves the range of {params.dtype}; "
+                    "a direction may have any length: pass it scaled."
+                )
+        rows.append(row)
+    return np.stack(rows)
+
+
+def _of_dtype(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
     if array.dtype != dtype:
         raise DTypeError(
             f"{name} must have dtype {dtype}, that of the parameters; got {array.dtype}. "
             f"Convert it with .astype({str(dtype)!r})."
         )
-    if array.ndim != len(shape) + 1 or array.shape[1:] != shape or not len(array):
-        expected = ", ".join(["K", *map(str, shape)])
-        hint = f" For one direction pass {name}[None]." if array.shape == shape else ""
-        raise ShapeError(
-            f"{name} must have shape ({expected}), directions first; got {array.shape}.{hint}"
-        )
     return array
 
 
-def values_of(name: str, value: object, params: Params) -> NDArray[Any]:
-    """Directions (K, n) of the parameters, from an array or a sequence of Params or Grads."""
-    if isinstance(value, (Params, Grads)):
-        value = [value]
-    if not isinstance(value, (list, tuple)):
-        return arrays_of(name, value, (params.net.n_parameters,), params.dtype)
-    rows = np.empty((len(value), params.net.n_parameters), params.dtype)
-    if not len(value):
-        raise ShapeError(f"{name} must have at least one direction.")
-    for k, item in enumerate(value):
-        if not isinstance(item, (Params, Grads)) or item.net != params.net:
-            raise DTypeError(
-                f"{name}[{k}] must be gradcore.Params or Grads of the net; got "
-                f"{type(item).__name__}."
-            )
-        if item.dtype != params.dtype:
-            raise DTypeError(f"{name}[{k}] must have dtype {params.dtype}; got {item.dtype}.")
-        if isinstance(item, Grads) and item.exponent:
-            raise ArgumentError(
-                f"{name}[{k}] is to be multiplied by 2**{item.exponent}; a direction must have "
-                "exponent 0. Scale it, and the product, yourself: products are linear."
-            )
-        rows[k] = item.flat
-    return rows
+def _arrays(layer: LayerState) -> list[Array]:
+    found = []
+    for part in fields(layer):
+        value = getattr(layer, part.name)
+        if isinstance(value, LayerState):
+            found += _arrays(value)
+        elif isinstance(value, np.ndarray):
+            found.append(value)
+        elif value is not None:
+            raise DTypeError(f"a state's {part.name} must be a NumPy array; got {value!r}.")
+    return found
 
 
-def flat_states(
-    name: str, net: Stack, batch: int, dtype: np.dtype[Any], states: Sequence[LayerState]
-) -> NDArray[Any]:
-    """Directions of a state, LayerState arrays with a leading K, as (K, size)."""
-    if not isinstance(states, Sequence) or not all(isinstance(s, LayerState) for s in states):
-        raise DTypeError(
-            f"{name} must be a tuple with one gradcore.LayerState per recurrent layer, whose "
-            f"arrays have a leading axis of directions; got {type(states).__name__}."
-        )
-    if not states or not isinstance(states[0].h, np.ndarray) or states[0].h.ndim != 3:
-        raise ShapeError(f"{name}[0].h must have shape (K, B, H), directions first.")
-    count = len(states[0].h)
-    try:
-        rows = [
-            flatten(net, batch, dtype, [_picked(state, k) for state in states])
-            for k in range(count)
-        ]
-    except IndexError:
-        raise ShapeError(
-            f"{name}: all arrays must have as many directions as {name}[0].h, {count}."
-        ) from None
-    return np.stack(rows) if rows else np.empty((0, state_size(net, batch)), dtype)
-
-
-def _picked(state: LayerState, k: int) -> LayerState:
-    return LayerState(
-        h=state.h[k],
-        c=None if state.c is None else state.c[k],
-        skip=None if state.skip is None else state.skip[k],
-        reverse=None if state.reverse is None else _picked(state.reverse, k),
+def _taken(layer: LayerState, k: int) -> LayerState:
+    reverse = None if layer.reverse is None else _taken(layer.reverse, k)
+    return replace(
+        layer,
+        h=layer.h[k],
+        c=None if layer.c is None else layer.c[k],
+        skip=None if layer.skip is None else layer.skip[k],
+        reverse=reverse,
     )
 
 
-def states_of(net: Stack, batch: int, flat: NDArray[Any]) -> tuple[LayerState, ...]:
-    """The states of flat (K, size), stacked: their arrays have a leading K."""
-    singles = [unflatten(net, batch, row) for row in flat]
-    return tuple(_stacked(list(layer)) for layer in zip(*singles, strict=True))
+def _joined(layers: Sequence[LayerState]) -> LayerState:
+    first = layers[0]
 
+    def stacked(name: str) -> Array | None:
+        if getattr(first, name) is None:
+            return None
+        return np.stack([getattr(layer, name) for layer in layers])
 
-def _stacked(states: list[LayerState]) -> LayerState:
-    def stack(name: str) -> Any:
-        first = getattr(states[0], name)
-        return None if first is None else np.stack([getattr(state, name) for state in states])
-
-    reverse = [state.reverse for state in states if state.reverse is not None]
-    made = LayerState(stack("h"), stack("c"), stack("skip"))
-    return replace(made, reverse=_stacked(reverse)) if reverse else made
-
-
-def common_count(**directions: NDArray[Any] | None) -> int:
-    """K, which all that are given must share."""
-    counts = {name: len(array) for name, array in directions.items() if array is not None}
-    if not counts:
-        raise ArgumentError(f"give at least one of {', '.join(directions)}.")
-    if len(set(counts.values())) > 1:
-        found = ", ".join(f"{name} has {count}" for name, count in counts.items())
-        raise ShapeError(f"all must have the same number of directions; {found}.")
-    return next(iter(counts.values()))
+    h = stacked("h")
+    assert h is not None
+    reverse = [layer.reverse for layer in layers if layer.reverse is not None]
+    return LayerState(h, stacked("c"), stacked("skip"), _joined(reverse) if reverse else None)

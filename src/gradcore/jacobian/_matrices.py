@@ -17,10 +17,10 @@ from ..errors import ArgumentError
 from ..layers import Stack
 from ..params import Params
 from ..state import LayerState, state_size
-from ._forward import forward_only, jvp
-from ._ranges import Ranges
+from ._ranges import Ranges, one_way
 from ._reverse import vjp
-from ._states import columns_of, state_directions
+from ._states import columns_of, state_of_columns
+from ._tangents import jvp
 
 __all__ = ["ScaledMatrices", "state_jacobian", "state_singular_values", "step_jacobians"]
 
@@ -75,7 +75,7 @@ def step_jacobians(
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     """
     _validate.model(net, params)
-    forward_only(net, "step_jacobians")
+    one_way(net, "step_jacobians")
     ranges = Ranges(net, params.dtype, x, lengths, reset)
     wanted = [integer("steps", t) for t in steps]
     if any(not 0 <= t < ranges.steps for t in wanted):
@@ -114,10 +114,10 @@ def state_jacobian(
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     """
     _validate.model(net, params)
-    forward_only(net, "state_jacobian")
+    one_way(net, "state_jacobian")
     ranges = Ranges(net, params.dtype, x, lengths, reset)
     size = state_size(net, 1)
-    start = state_directions(net, ranges.batch, params.dtype, np.eye(size, dtype=params.dtype))
+    start = state_of_columns(net, ranges.batch, params.dtype, np.eye(size, dtype=params.dtype))
     result = jvp(
         net,
         params,
@@ -130,9 +130,10 @@ def state_jacobian(
         threads=threads,
         progress=progress,
     )
-    return ScaledMatrices(
-        columns_of(net, ranges.batch, params.dtype, result.dstate), result.dstate_exponent
+    matrices, exponent = columns_of(
+        net, ranges.batch, params.dtype, result.dstate, result.dstate_exponent
     )
+    return ScaledMatrices(matrices.astype(params.dtype), exponent)
 
 
 def state_singular_values(
@@ -164,7 +165,7 @@ def state_singular_values(
     iteration on the factors); Benettin et al. 1980 for the orthogonalisation.
     """
     _validate.model(net, params)
-    forward_only(net, "state_singular_values")
+    one_way(net, "state_singular_values")
     ranges = Ranges(net, params.dtype, x, lengths, reset)
     wanted = [integer("lags", lag) for lag in lags]
     if not wanted or any(not 0 <= lag <= ranges.steps for lag in wanted):
@@ -185,15 +186,15 @@ def state_singular_values(
             net,
             params,
             **ranges[begin:at],
-            dstate_out=state_directions(net, batch, dtype, frames.astype(dtype)),
+            dstate_out=state_of_columns(net, batch, dtype, frames.astype(dtype)),
             wrt=("state",),
             state=states(begin),
             **how,
         )
         assert result.dstate is not None
         assert result.dstate_exponent is not None
-        product = columns_of(net, batch, dtype, result.dstate).astype(np.float64)
-        frames, factor = _orthogonal(product, int(result.dstate_exponent[0]))
+        product, exponent = columns_of(net, batch, dtype, result.dstate, result.dstate_exponent)
+        frames, factor = _orthogonal(product, exponent)
         factors.append(factor)
         at = begin
         if ranges.steps - at in wanted:

@@ -7,9 +7,19 @@ from typing import Any
 import numpy as np
 
 from .. import _validate
+from ..errors import ArgumentError
 from ..layers import Stack
 
-__all__ = ["Ranges"]
+__all__ = ["Ranges", "one_way"]
+
+
+def one_way(net: Stack, what: str) -> None:
+    """Refuses nets with a layer that reads both ways: a range of steps means nothing there."""
+    if any(layer.bidirectional for layer in net.recurrent):
+        raise ArgumentError(
+            f"{what} does not go through bidirectional layers; use jvp or vjp over all steps, or "
+            "nets whose layers all read time forward."
+        )
 
 
 class Ranges:

@@ -17,7 +17,7 @@ from ..layers import Stack
 from ..loss import Objective
 from ..params import Grads, Params
 from ..state import LayerState, state_size, unflatten
-from ._directions import arrays_of, common_count, flat_states, states_of
+from ._directions import count_of, input_directions, split_state, state_directions
 
 __all__ = ["Vjp", "vjp"]
 
@@ -94,13 +94,15 @@ def vjp(
     if inputs.token_bytes:
         wanted -= {"x"}
     shape = (inputs.steps, inputs.batch, net.output_size)
-    outputs = None if d_outputs is None else arrays_of("d_outputs", d_outputs, shape, params.dtype)
+    outputs = (
+        None if d_outputs is None else input_directions("d_outputs", d_outputs, shape, params.dtype)
+    )
     state_out = (
         None
         if dstate_out is None
-        else flat_states("dstate_out", net, inputs.batch, params.dtype, dstate_out)
+        else state_directions("dstate_out", net, inputs.batch, params.dtype, dstate_out)
     )
-    common_count(d_outputs=outputs, dstate_out=state_out)
+    count_of(d_outputs=outputs, dstate_out=state_out)
     call = _Cotangents(
         params,
         inputs,
@@ -123,7 +125,7 @@ _ALL = ("params", "x", "state")
 def _together(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
     net, inputs, dtype = call.params.net, call.inputs, call.params.dtype
     steps, batch = inputs.steps, inputs.batch
-    count = common_count(d_outputs=call.outputs, dstate_out=call.state_out)
+    count = count_of(d_outputs=call.outputs, dstate_out=call.state_out)
     size = state_size(net, batch)
     results: dict[str, NDArray[Any] | None] = {
         "state_out": (state_out := np.empty(size, dtype)),
@@ -154,7 +156,7 @@ def _together(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
         None,
         dx,
         None if dx is None else exponents,
-        states_of(net, batch, dstate) if by_state else None,
+        split_state(net, batch, dstate) if by_state else None,
         np.repeat(dstate_exponent, directions) if by_state else None,
         unflatten(net, batch, state_out),
     )
@@ -164,7 +166,7 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
     """A backward pass for each direction."""
     net, inputs, dtype = call.params.net, call.inputs, call.params.dtype
     steps, batch = inputs.steps, inputs.batch
-    count = common_count(d_outputs=call.outputs, dstate_out=call.state_out)
+    count = count_of(d_outputs=call.outputs, dstate_out=call.state_out)
     directions = sum(len(layer.directions) for layer in net.recurrent)
     size = state_size(net, batch)
     grads = []
@@ -203,7 +205,7 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
         grads if "params" in wanted else None,
         dx,
         None if dx is None else dx_exponents,
-        states_of(net, batch, dstate) if by_state else None,
+        split_state(net, batch, dstate) if by_state else None,
         dstate_exponents if by_state else None,
         unflatten(net, batch, state_out),
     )

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from ..layers import Stack
 from ..state import LayerState, state_size
-from ._directions import flat_states, states_of
+from ._directions import split_state, state_directions
 
-__all__ = ["columns_of", "state_directions"]
+__all__ = ["columns_of", "state_of_columns"]
 
 
 def _rows(net: Stack, batch: int) -> NDArray[np.intp]:
@@ -28,19 +28,34 @@ def _rows(net: Stack, batch: int) -> NDArray[np.intp]:
     return np.concatenate(parts, axis=1)
 
 
-def state_directions(
+def state_of_columns(
     net: Stack, batch: int, dtype: np.dtype[Any], columns: NDArray[Any]
 ) -> tuple[LayerState, ...]:
     """Columns [S, K], or [B, S, K], as K directions of the state."""
     columns = np.broadcast_to(columns, (batch, *columns.shape[-2:]))
     flat = np.empty((columns.shape[2], state_size(net, batch)), dtype)
     flat[:, _rows(net, batch)] = columns.transpose(2, 0, 1)
-    return states_of(net, batch, flat)
+    return split_state(net, batch, flat)
 
 
 def columns_of(
-    net: Stack, batch: int, dtype: np.dtype[Any], states: Sequence[LayerState]
-) -> NDArray[Any]:
-    """K directions of a state as the columns of matrices [B, S, K]."""
-    flat = flat_states("state", net, batch, dtype, states)
-    return np.ascontiguousarray(flat[:, _rows(net, batch)].transpose(1, 2, 0))
+    net: Stack,
+    batch: int,
+    dtype: np.dtype[Any],
+    states: Sequence[LayerState],
+    exponents: NDArray[np.int32],
+) -> tuple[NDArray[np.float64], int]:
+    """K directions of a state as the columns of matrices [B, S, K], all at one exponent.
+
+    exponents: by layer, as jvp and vjp return them.
+    """
+    flat = state_directions("state", net, batch, dtype, states).astype(np.float64)
+    matrices = flat[:, _rows(net, batch)].transpose(1, 2, 0)
+    common, start = int(exponents.max()), 0
+    scaled = np.array(matrices)
+    for layer, exponent in zip(net.recurrent, exponents, strict=True):
+        size = (layer.lag + len(layer.cell.states) - 1) * layer.hidden_size
+        rows = slice(start, start + size)
+        scaled[:, rows] = np.ldexp(matrices[:, rows], int(exponent) - common)
+        start += size
+    return scaled, common

@@ -1,0 +1,202 @@
+"""Products of the loss's curvature with directions of the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _validate
+from .._run import Arrays, Progress, execute
+from ..api import Seed
+from ..bptt import Plan
+from ..errors import ArgumentError, NonFiniteError
+from ..layers import Stack
+from ..loss import Loss, objective, resolve
+from ..params import Grads, Params
+from ..state import LayerState
+from ._directions import parameter_directions
+
+__all__ = ["GaussNewton", "Hvp", "gauss_newton_product", "hvp"]
+
+
+@dataclass(frozen=True, eq=False)
+class Hvp:
+    """What hvp found.
+
+    loss: the loss. grads: its gradient. product (K, n_parameters): the Hessian times each
+    direction, laid out like the parameters. plan: what was done for each direction.
+    """
+
+    loss: float
+    grads: Grads
+    product: NDArray[Any]
+    plan: Plan
+
+
+@dataclass(frozen=True, eq=False)
+class GaussNewton:
+    """What gauss_newton_product found.
+
+    loss: the loss. product (K, n_parameters): the Gauss-Newton matrix times each direction, laid
+    out like the parameters. plan: what was done for each direction.
+    """
+
+    loss: float
+    product: NDArray[Any]
+    plan: Plan
+
+
+def hvp(
+    net: Stack,
+    params: Params,
+    x: Any,
+    y: Any = None,
+    v: NDArray[Any] | Sequence[Params | Grads] | None = None,
+    *,
+    loss: str | Loss,
+    weight: Any = None,
+    lengths: Any = None,
+    reset: Any = None,
+    state: Sequence[LayerState] | None = None,
+    seed: Seed = None,
+    train: bool = False,
+    memory: int | str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Hvp:
+    """Hessian of the loss with respect to the parameters, times K directions v.
+
+    v: (K, n_parameters), or a sequence of K Params or Grads. loss: a name or an object of
+    gradcore.loss; the Hessian of a loss function is not known. The other arguments are those of
+    gradcore.value_and_grad. Where a unit of relu is at its kink its second derivative counts as 0.
+
+    Forward over reverse: the tangent of the gradient along v, one direction after the other, within
+    the memory budget, which must hold about twice the tape of a gradient. Adjoints are kept without
+    a scale: where they overflow the dtype a NonFiniteError is raised; where they underflow they are
+    0. The same bits for every memory, threads and run.
+    Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
+    Reference: Pearlmutter 1994; Griewank and Walther 2008, section 5.2.
+    """
+    work = _Work.checked(net, params, x, y, v, loss, weight, lengths, reset, state, train, seed)
+    grads = Grads(net, np.empty_like(params.flat))
+    product = np.empty_like(work.directions)
+    for direction, row in zip(work.directions, product, strict=True):
+        results: Arrays = {"grads": grads.flat, "product": row}
+        value, exponent, plan = work.run("hessian", direction, results, memory, threads, progress)
+        grads.written(exponent)
+    return Hvp(value, grads, product, plan)
+
+
+def gauss_newton_product(
+    net: Stack,
+    params: Params,
+    x: Any,
+    y: Any = None,
+    v: NDArray[Any] | Sequence[Params | Grads] | None = None,
+    *,
+    loss: str | Loss,
+    weight: Any = None,
+    lengths: Any = None,
+    reset: Any = None,
+    state: Sequence[LayerState] | None = None,
+    seed: Seed = None,
+    train: bool = False,
+    memory: int | str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> GaussNewton:
+    """J^T H J v for K directions v: J the outputs' Jacobian by the parameters, H the loss's Hessian
+    by the outputs, which is positive semidefinite for the losses of gradcore.
+
+    Arguments and memory as for hvp. The tangent J v goes forward with the steps; H J v goes back as
+    a gradient does, and is scaled as one. Tangents are kept without a scale.
+    Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError; NonFiniteError, also where a
+    product leaves the range of the dtype.
+    Reference: Schraudolph 2002; Martens 2010.
+    """
+    work = _Work.checked(net, params, x, y, v, loss, weight, lengths, reset, state, train, seed)
+    product = np.empty_like(work.directions)
+    for direction, row in zip(work.directions, product, strict=True):
+        results: Arrays = {"grads": row}
+        value, exponent, plan = work.run(
+            "gauss_newton", direction, results, memory, threads, progress
+        )
+        if exponent:
+            with np.errstate(over="ignore", under="ignore"):
+                np.ldexp(row, exponent, out=row)
+        if not np.isfinite(row).all():
+            raise NonFiniteError(
+                f"the Gauss-Newton product leaves the range of {params.dtype}. Scale the direction "
+                "down, or use float64."
+            )
+    return GaussNewton(value, product, plan)
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """Checked arguments of a product."""
+
+    params: Params
+    inputs: _validate.Inputs
+    mode: _validate.Mode
+    goal: Any
+    given: tuple[object, ...]
+    directions: NDArray[Any]
+
+    @staticmethod
+    def checked(
+        net: Stack,
+        params: Params,
+        x: Any,
+        y: Any,
+        v: object,
+        loss: str | Loss,
+        weight: Any,
+        lengths: Any,
+        reset: Any,
+        state: Sequence[LayerState] | None,
+        train: bool,
+        seed: Seed,
+    ) -> _Work:
+        _validate.model(net, params)
+        inputs = _validate.inputs(net, params.dtype, x, lengths, reset, state)
+        mode = _validate.mode(net, train, seed)
+        if not isinstance(resolve(loss), Loss):
+            raise ArgumentError(
+                "loss must be a name or an object of gradcore.loss: the Hessian of a loss function "
+                "is not known. Differences of gradcore.value_and_grad along v approximate it."
+            )
+        goal = objective(loss, net, params.dtype, inputs.steps, inputs.batch, y, weight)
+        if v is None:
+            raise ArgumentError("v must be given: the directions to multiply with.")
+        directions = parameter_directions("v", v, params)
+        return _Work(params, inputs, mode, goal, (x, y, weight, lengths, reset, v), directions)
+
+    def run(
+        self,
+        curvature: str,
+        direction: NDArray[Any],
+        results: Arrays,
+        memory: int | str | None,
+        threads: int | None,
+        progress: Progress | None,
+    ) -> tuple[float, int, Plan]:
+        arrays = {**self.inputs.arrays, "t_params": direction}
+        report, plan = execute(
+            self.params,
+            replace(self.inputs, arrays=arrays),
+            self.mode,
+            self.goal,
+            results,
+            (*self.given, direction),
+            memory,
+            threads,
+            progress,
+            tangents=1,
+            curvature=curvature,
+        )
+        return report.loss, report.grads_exponent, plan

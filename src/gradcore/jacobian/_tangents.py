@@ -1,0 +1,147 @@
+"""Jacobian-vector products by forward mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _validate
+from .._run import Arrays, Progress, execute
+from ..api import Seed
+from ..bptt import Plan
+from ..errors import ArgumentError
+from ..layers import Stack
+from ..loss import Objective
+from ..params import Grads, Params
+from ..state import LayerState, state_size, unflatten
+from ._directions import (
+    count_of,
+    empty_states,
+    input_directions,
+    parameter_directions,
+    split_state,
+    state_directions,
+)
+
+__all__ = ["Jvp", "jvp"]
+
+
+@dataclass(frozen=True, eq=False)
+class Jvp:
+    """What jvp found.
+
+    outputs [T, B, O], state: as gradcore.apply gives them, to the bit. d_outputs [K, T, B, O]: the
+    true tangent of outputs[t] is d_outputs[:, t] * 2**d_outputs_exponent[t]. dstate: tangents of
+    state, whose arrays have a leading axis K; those of layer i are to be multiplied by
+    2**dstate_exponent[i], where a bidirectional layer counts as two, one per direction. Exponents
+    are 0 unless the numbers would leave the range of the dtype. plan: what was done; arena_bytes:
+    what the core held; threads: those used at the end.
+    """
+
+    outputs: NDArray[Any]
+    state: tuple[LayerState, ...]
+    d_outputs: NDArray[Any]
+    d_outputs_exponent: NDArray[np.int32]
+    dstate: tuple[LayerState, ...]
+    dstate_exponent: NDArray[np.int32]
+    plan: Plan
+    threads: int
+    arena_bytes: int
+
+
+def jvp(
+    net: Stack,
+    params: Params,
+    x: Any,
+    *,
+    dparams: NDArray[Any] | Sequence[Params | Grads] | None = None,
+    dx: Any = None,
+    dstate: Sequence[LayerState] | None = None,
+    lengths: Any = None,
+    reset: Any = None,
+    state: Sequence[LayerState] | None = None,
+    seed: Seed = None,
+    train: bool = False,
+    memory: int | str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Jvp:
+    """J v for K directions v at once: tangents of a net's outputs and of its final state.
+
+    A direction moves the parameters along dparams (K, n_parameters), or a sequence of K Params or
+    Grads; the input along dx (K, T, B, I), float x only; the initial state along dstate, a state
+    whose arrays have a leading axis K. What is None does not move; one of them must be given, and
+    what is given must agree in K. x, lengths, reset, state, seed, train, memory, threads and
+    progress are those of gradcore.apply; dx past a sequence's end counts for nothing.
+
+    The primal steps run once; the K tangents of all B sequences are rows of one product. Tangents
+    are kept times one power of two for the K directions together, looked at every 8 steps: the
+    largest is right whatever its size, and those more than 2**-126 (float32) below it are 0.
+    Accuracy: that of the dtype, as of a gradient. The same bits for every memory, threads and run.
+
+    Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError; NonFiniteError if the forward
+    pass overflows, or a tangent within one step.
+    Reference: Griewank and Walther 2008, section 3.1.
+    """
+    _validate.model(net, params)
+    inputs = _validate.inputs(net, params.dtype, x, lengths, reset, state)
+    mode = _validate.mode(net, train, seed)
+    steps, batch = inputs.steps, inputs.batch
+    if dx is not None and inputs.token_bytes:
+        raise ArgumentError(
+            "dx is given, but x holds integer tokens and has no tangent. Move the embedding, or "
+            "weight_ih, through dparams."
+        )
+    directions: Arrays = {
+        "t_params": None if dparams is None else parameter_directions("dparams", dparams, params),
+        "t_x": None
+        if dx is None
+        else input_directions("dx", dx, (steps, batch, net.input_size), params.dtype),
+        "t_state": None
+        if dstate is None
+        else state_directions("dstate", net, batch, params.dtype, dstate),
+    }
+    count = count_of(
+        dparams=directions["t_params"], dx=directions["t_x"], dstate=directions["t_state"]
+    )
+    outputs = np.empty((steps, batch, net.output_size), params.dtype)
+    state_out = np.empty(state_size(net, batch), params.dtype)
+    d_outputs = np.empty((count, *outputs.shape), params.dtype)
+    exponent = np.empty(steps, np.int32)
+    d_state = empty_states(net, batch, count, params.dtype)
+    d_state_exponent = np.empty(sum(len(layer.directions) for layer in net.recurrent), np.int32)
+    results: Arrays = {
+        "outputs": outputs,
+        "state_out": state_out,
+        "t_outputs": d_outputs,
+        "t_exponent": exponent,
+        "t_state_out": d_state,
+        "t_state_exponent": d_state_exponent,
+    }
+    report, made = execute(
+        params,
+        replace(inputs, arrays={**inputs.arrays, **directions}),
+        mode,
+        Objective("none"),
+        results,
+        (x, lengths, reset, dparams, dx),
+        memory,
+        threads,
+        progress,
+        tangents=count,
+    )
+    return Jvp(
+        outputs=outputs,
+        state=unflatten(net, batch, state_out),
+        d_outputs=d_outputs,
+        d_outputs_exponent=exponent,
+        dstate=split_state(net, batch, d_state),
+        dstate_exponent=d_state_exponent,
+        plan=made,
+        threads=report.threads,
+        arena_bytes=report.arena_bytes,
+    )
