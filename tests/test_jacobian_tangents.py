@@ -113,8 +113,11 @@ def assert_agree(net, got, expected, tolerance):
         have = true_state(net, got, k)
         assert have.keys() == want.keys()
         floor = 1e-2 * norm(want.values())
+        # What has nearly vanished went through that many Jacobians, each with its rounding.
+        vanished = norm(want.values()) < 1e-1 * norm([d_outputs[k]])
         for name, array in want.items():
-            assert error(have[name], array, floor) <= tolerance, (k, name)
+            off = error(have[name], array, floor)
+            assert off <= tolerance * (20 if vanished else 1), (k, name)
 
 
 @pytest.mark.parametrize(("seed", "case"), list(enumerate(CASES)), ids=map(label, CASES))
@@ -355,6 +358,9 @@ def test_directions_that_do_not_fit_each_other_are_refused():
     dx = np.zeros((2, *x.shape), np.float32)
     with pytest.raises(gd.ShapeError, match="same leading axis K; dx has 2, dstate has 3"):
         jacobian.jvp(net, params, x, dx=dx, dstate=states(net, 3))
+    bad = (gd.LayerState(np.zeros((2, 2, 7), "f4"), np.zeros((2, 2, 8), "f4")),)
+    with pytest.raises(gd.ShapeError, match=r"direction 0 of dstate\[0\].h must have shape"):
+        jacobian.jvp(net, params, x, dstate=bad)
     with pytest.raises(gd.ShapeError, match=r"K directions: pass \[dparams\]"):
         jacobian.jvp(net, params, x, dparams=params)
     other = gd.Stack(gd.LSTM(3, 9), gd.Linear(9, 2)).init(seed=0)

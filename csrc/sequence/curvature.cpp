@@ -232,7 +232,7 @@ void Job<T>::curvature_layer(Me& m, int l, int64_t first, int64_t n, const T* dy
   int64_t r0, r1;
   rows_of(m, n, r0, r1);
   if (l == 0 && t_x_rows_) stage_tangents(m, first, r0, r1);
-  transform_tangents(m, l, first, r0, r1);
+  transform_tangents(l, first, r0, r1);
   TangentView<T> v = tangent_view(l, first);
   v.dy = m.t_dy;
   for (int64_t r = r0; w.r_mask && r < r1; r++)

@@ -333,8 +333,8 @@ class Job {
   void lay_out_tangents(Carver& carver);
   void lay_out_tangent_chain(Carver& carver, int l);
   void pack_tangents(const Me& m);
-  void pack_tangent_layer(const Me& m, int l, int64_t k);
-  void pack_tangent_head(const Me& m, int64_t k);
+  void pack_tangent_layer(int l, int64_t k);
+  void pack_tangent_head(int64_t k);
   TangentView<T> tangent_view(int l, int64_t first) const;
   bool tangent_enters(int l) const;
   T* tangent_raw_rows(int l, int64_t first) const;
@@ -342,7 +342,7 @@ class Job {
   T* tangent_output_rows(int l, int64_t first) const;
   void pack_tangent_factors(T factor);
   void stage_tangents(const Me& m, int64_t first, int64_t r0, int64_t r1);
-  void transform_tangents(const Me& m, int l, int64_t first, int64_t r0, int64_t r1);
+  void transform_tangents(int l, int64_t first, int64_t r0, int64_t r1);
   void tangent_input_product(const Me& m, int l, int64_t first, int64_t r0, int64_t r1);
   void tangent_recurrent_product(const Me& m, int l, int64_t first, int64_t r0, int64_t r1);
   void add_room(T* to, int64_t width, int64_t k, int64_t r0, int64_t r1, T factor) const;

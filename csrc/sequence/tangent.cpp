@@ -113,8 +113,8 @@ void Job<T>::pack_tangents(const Me& m) {
   for (int64_t k = 0; k < K_; k++) {
     if (k % m.team_size != m.me) continue;
     for (int l = 0; l < L_; l++)
-      if (!net_.layers[static_cast<size_t>(l)].pass) pack_tangent_layer(m, l, k);
-    if (t_w_head_) pack_tangent_head(m, k);
+      if (!net_.layers[static_cast<size_t>(l)].pass) pack_tangent_layer(l, k);
+    if (t_w_head_) pack_tangent_head(k);
   }
   if (m.me != 0) return;
   for (int64_t l = 0; l < L_; l++) {
@@ -132,7 +132,7 @@ void Job<T>::pack_tangents(const Me& m) {
 }
 
 template <class T>
-void Job<T>::pack_tangent_layer(const Me&, int l, int64_t k) {
+void Job<T>::pack_tangent_layer(int l, int64_t k) {
   const Layer& layer = net_.layers[static_cast<size_t>(l)];
   const TangentWork<T>& t = tangent_work_[static_cast<size_t>(l)];
   const T* params = static_cast<const T*>(call_.t_params) + k * net_.n_parameters;
@@ -167,7 +167,7 @@ void Job<T>::pack_tangent_layer(const Me&, int l, int64_t k) {
 }
 
 template <class T>
-void Job<T>::pack_tangent_head(const Me&, int64_t k) {
+void Job<T>::pack_tangent_head(int64_t k) {
   const Layer& top = net_.top();
   const T *params = static_cast<const T*>(call_.t_params) + k * net_.n_parameters,
           *weight = params + net_.head_weight;
@@ -300,7 +300,7 @@ void Job<T>::stage_tangents(const Me& m, int64_t first, int64_t r0, int64_t r1) 
 
 // What transform_rows does, for tangents; behind it on the same rows.
 template <class T>
-void Job<T>::transform_tangents(const Me&, int l, int64_t first, int64_t r0, int64_t r1) {
+void Job<T>::transform_tangents(int l, int64_t first, int64_t r0, int64_t r1) {
   const auto& chain = chains_[static_cast<size_t>(l)];
   for (size_t i = 0; i < chain.size(); i++) {
     const TransformWork<T>& t = chain[i];
@@ -414,7 +414,7 @@ void Job<T>::tangent_layer(const Me& m, int l, int64_t first, int64_t n) {
   if (l == 0 && t_x_rows_) stage_tangents(m, first, r0, r1);
   if (layer.pass) return;
   const TangentView<T> v = tangent_view(l, first);
-  transform_tangents(m, l, first, r0, r1);
+  transform_tangents(l, first, r0, r1);
   tangent_input_product(m, l, first, r0, r1);
   tangent_recurrent_product(m, l, first, r0, r1);
   if (w.r_mask && m.me == 0)
@@ -440,7 +440,7 @@ void Job<T>::tangent_logits(const Me& m, int64_t first, int64_t r0, int64_t r1) 
   const Layer& top = net_.top();
   const int reader = static_cast<int>(L_);
   const int64_t Op = net_.Op;
-  transform_tangents(m, reader, first, r0, r1);
+  transform_tangents(reader, first, r0, r1);
   const T* in = tangent_input_rows(reader, first);
   if (!net_.has_head) {
     std::memcpy(t_logits_ + r0 * K_ * Op, in + r0 * K_ * Op,

@@ -72,7 +72,11 @@ def unflatten(net: Stack, batch: int, flat: NDArray[Any]) -> tuple[LayerState, .
 
 
 def flatten(
-    net: Stack, batch: int, dtype: np.dtype[Any], state: Sequence[LayerState]
+    net: Stack,
+    batch: int,
+    dtype: np.dtype[Any],
+    state: Sequence[LayerState],
+    name: str = "state",
 ) -> NDArray[Any]:
     """A flat copy of a state, checked.
 
@@ -80,19 +84,19 @@ def flatten(
     """
     if not isinstance(state, Sequence) or not all(isinstance(s, LayerState) for s in state):
         raise DTypeError(
-            "state must be a tuple with one gradcore.LayerState per recurrent layer, as calls "
+            f"{name} must be a tuple with one gradcore.LayerState per recurrent layer, as calls "
             f"return it; got {type(state).__name__}."
         )
     if len(state) != len(net.recurrent):
         raise ShapeError(
-            f"state must have one LayerState per recurrent layer, {len(net.recurrent)} of them; "
+            f"{name} must have one LayerState per recurrent layer, {len(net.recurrent)} of them; "
             f"got {len(state)}."
         )
     flat = np.empty(state_size(net, batch), dtype)
     for index, (layer, source, target) in enumerate(
         zip(net.recurrent, state, unflatten(net, batch, flat), strict=True)
     ):
-        _copy_layer(f"state[{index}]", layer, source, target)
+        _copy_layer(f"{name}[{index}]", layer, source, target)
     return flat
 
 

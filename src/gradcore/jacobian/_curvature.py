@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _validate
+from .. import _core, _validate
 from .._run import Arrays, Progress, execute
 from ..api import Seed
 from ..bptt import Plan
@@ -28,13 +28,15 @@ class Hvp:
     """What hvp found.
 
     loss: the loss. grads: its gradient. product (K, n_parameters): the Hessian times each
-    direction, laid out like the parameters. plan: what was done for each direction.
+    direction, laid out like the parameters. plan: what was done for each direction; arena_bytes:
+    what the core held.
     """
 
     loss: float
     grads: Grads
     product: NDArray[Any]
     plan: Plan
+    arena_bytes: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +44,14 @@ class GaussNewton:
     """What gauss_newton_product found.
 
     loss: the loss. product (K, n_parameters): the Gauss-Newton matrix times each direction, laid
-    out like the parameters. plan: what was done for each direction.
+    out like the parameters. plan: what was done for each direction; arena_bytes: what the core
+    held.
     """
 
     loss: float
     product: NDArray[Any]
     plan: Plan
+    arena_bytes: int
 
 
 def hvp(
@@ -86,9 +90,9 @@ def hvp(
     product = np.empty_like(work.directions)
     for direction, row in zip(work.directions, product, strict=True):
         results: Arrays = {"grads": grads.flat, "product": row}
-        value, exponent, plan = work.run("hessian", direction, results, memory, threads, progress)
-        grads.written(exponent)
-    return Hvp(value, grads, product, plan)
+        report, plan = work.run("hessian", direction, results, memory, threads, progress)
+        grads.written(report.grads_exponent)
+    return Hvp(report.loss, grads, product, plan, report.arena_bytes)
 
 
 def gauss_newton_product(
@@ -122,18 +126,16 @@ def gauss_newton_product(
     product = np.empty_like(work.directions)
     for direction, row in zip(work.directions, product, strict=True):
         results: Arrays = {"grads": row}
-        value, exponent, plan = work.run(
-            "gauss_newton", direction, results, memory, threads, progress
-        )
-        if exponent:
+        report, plan = work.run("gauss_newton", direction, results, memory, threads, progress)
+        if report.grads_exponent:
             with np.errstate(over="ignore", under="ignore"):
-                np.ldexp(row, exponent, out=row)
+                np.ldexp(row, report.grads_exponent, out=row)
         if not np.isfinite(row).all():
             raise NonFiniteError(
                 f"the Gauss-Newton product leaves the range of {params.dtype}. Scale the direction "
                 "down, or use float64."
             )
-    return GaussNewton(value, product, plan)
+    return GaussNewton(report.loss, product, plan, report.arena_bytes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,9 +186,9 @@ class _Work:
         memory: int | str | None,
         threads: int | None,
         progress: Progress | None,
-    ) -> tuple[float, int, Plan]:
+    ) -> tuple[_core.Report, Plan]:
         arrays = {**self.inputs.arrays, "t_params": direction}
-        report, plan = execute(
+        return execute(
             self.params,
             replace(self.inputs, arrays=arrays),
             self.mode,
@@ -199,4 +201,3 @@ class _Work:
             tangents=1,
             curvature=curvature,
         )
-        return report.loss, report.grads_exponent, plan

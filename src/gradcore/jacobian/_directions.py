@@ -69,7 +69,12 @@ def state_directions(
         )
     (count,) = counts
     return np.stack(
-        [flatten(net, batch, dtype, [_taken(layer, k) for layer in state]) for k in range(count)]
+        [
+            flatten(
+                net, batch, dtype, [_taken(layer, k) for layer in state], f"direction {k} of {name}"
+            )
+            for k in range(count)
+        ]
     )
 
 
