@@ -60,7 +60,7 @@ static void diagonals(gc_dtype dtype, int64_t rows, int64_t columns, int32_t thr
   const int64_t most = std::min<int64_t>(6, std::min(rows, columns) - 1);
   for (int64_t n = 0; n < count; n++) {
     CHECK(std::fabs(values[static_cast<size_t>(n)] - static_cast<double>(n * 10 + most)) < 1e-4);
-    CHECK_EQUAL(converged[static_cast<size_t>(n)], 1);
+    CHECK(converged[static_cast<size_t>(n)] >= 1);
   }
   a[5 % a.size()] = std::numeric_limits<T>::quiet_NaN();
   CHECK_EQUAL(gc_spectral_norms(&call), GC_NONFINITE);
