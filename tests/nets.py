@@ -88,3 +88,21 @@ def stack(
     if classes is not None:
         made.append(gd.Linear(width, classes, bias=bias))
     return gd.Stack(*made)
+
+
+def net_of(case, skips):
+    """The net of a pairwise case; skips: name -> Skip."""
+    inputs = case["inputs"]
+    if case["residual"]:
+        # Bare tokens have no sum with the first layer's output; later layers are residual then.
+        width = case["hidden"] * (1 + (0 in case["bidirectional"]))
+        inputs = width + (case["source"] == "tokens")
+    same = ("cell", "hidden", "layers", "residual", "bias", "bidirectional", "classes", "between")
+    return stack(
+        inputs=inputs,
+        skip=skips[case["skip"]],
+        vocabulary=11 if case["source"] == "embedding" else None,
+        masks=case["masks"],
+        bare_tokens=case["source"] == "tokens",
+        **{name: case[name] for name in same},
+    )

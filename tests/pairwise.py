@@ -8,6 +8,11 @@ import itertools
 import random
 
 
+def label(case):
+    """A case as the name of a test."""
+    return "-".join(str(value) for value in case.values()).replace(" ", "_")
+
+
 def covering(factors, *, seed=0, excluded=()):
     """Cases, dicts with one value per factor, that cover every pair at least once.
 

@@ -16,7 +16,7 @@ import nets
 import tolerances
 from gradcore import _core
 from nets import CELLS, stack
-from pairwise import covering
+from pairwise import covering, label
 from problem import (
     assert_agree,
     by_core,
@@ -86,43 +86,16 @@ def smallest_budget(problem, dtype, threads):
     return smallest
 
 
-def label(case):
-    return "-".join(str(value) for value in case.values()).replace(" ", "_")
-
-
 def problem_of(case, seed):
-    inputs = case["inputs"]
-    if case["residual"]:
-        # Bare tokens have no sum with the first layer's output; later layers are residual then.
-        width = case["hidden"] * (1 + (0 in case["bidirectional"]))
-        inputs = width + (case["source"] == "tokens")
-    net = stack(
-        case["cell"],
-        inputs,
-        case["hidden"],
-        layers=case["layers"],
-        skip=SKIPS[case["skip"]],
-        residual=case["residual"],
-        bias=case["bias"],
-        bidirectional=case["bidirectional"],
-        vocabulary=11 if case["source"] == "embedding" else None,
-        classes=case["classes"],
-        between=case["between"],
-        masks=case["masks"],
-        bare_tokens=case["source"] == "tokens",
-    )
+    given = {name: case[name] for name in ("weight", "lengths", "reset", "state", "train")}
     return random_problem(
-        net,
+        nets.net_of(case, SKIPS),
         LOSSES[case["loss"]],
         case["steps"],
         case["batch"],
         seed=seed,
         tokens=case["source"] == "tokens",
-        weight=case["weight"],
-        lengths=case["lengths"],
-        reset=case["reset"],
-        state=case["state"],
-        train=case["train"],
+        **given,
     )
 
 

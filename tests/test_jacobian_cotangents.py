@@ -8,7 +8,7 @@ import test_core_agreement as agreement
 import tolerances
 from gradcore import jacobian
 from gradcore._execution import override
-from pairwise import covering
+from pairwise import covering, label
 from problem import core_arguments, error, from_core, isa, named
 from reference import pipeline
 
@@ -50,7 +50,7 @@ def budget(case, call):
     raise AssertionError
 
 
-@pytest.mark.parametrize("case", CASES, ids=map(agreement.label, CASES))
+@pytest.mark.parametrize("case", CASES, ids=map(label, CASES))
 def test_cotangents_are_those_of_the_reference(case):
     rng = np.random.default_rng(6)
     problem = problem_of(case, 12)

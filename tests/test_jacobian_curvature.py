@@ -9,8 +9,8 @@ import gradcore as gd
 import tolerances
 from gradcore import _core, jacobian
 from gradcore._execution import override
-from nets import BETWEEN, CELLS, MASKS, SKIPS, stack
-from pairwise import covering
+from nets import BETWEEN, CELLS, MASKS, SKIPS, net_of, stack
+from pairwise import covering, label
 from problem import core_arguments, core_targets, error, isa, norm, random_problem
 from reference import losses, two_ways
 from tangent_case import by_reference, directions, flat_params
@@ -59,36 +59,17 @@ EXCLUDED = [
 CASES = covering(FACTORS, seed=5, excluded=EXCLUDED)
 
 
-def label(case):
-    return "-".join(str(value) for value in case.values()).replace(" ", "_")
-
-
 def problem_of(case, seed):
     skips = SKIPS | {"lag 20": gd.Skip(20, kind="add", value=-0.2, learned=True)}
-    inputs = case["inputs"]
-    if case["residual"]:
-        width = case["hidden"] * (1 + (0 in case["bidirectional"]))
-        inputs = width + (case["source"] == "tokens")
-    net = stack(
-        case["cell"],
-        inputs,
-        case["hidden"],
-        layers=case["layers"],
-        skip=skips[case["skip"]],
-        residual=case["residual"],
-        bias=case["bias"],
-        bidirectional=case["bidirectional"],
-        vocabulary=11 if case["source"] == "embedding" else None,
-        classes=case["classes"],
-        between=case["between"],
-        masks=case["masks"],
-        bare_tokens=case["source"] == "tokens",
-    )
     given = {name: case[name] for name in ("weight", "lengths", "reset", "state", "train")}
-    tokens = case["source"] == "tokens"
-    loss = LOSSES[case["loss"]]
     return random_problem(
-        net, loss, case["steps"], case["batch"], seed=seed, tokens=tokens, **given
+        net_of(case, skips),
+        LOSSES[case["loss"]],
+        case["steps"],
+        case["batch"],
+        seed=seed,
+        tokens=case["source"] == "tokens",
+        **given,
     )
 
 

@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cinttypes>
-#include <climits>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <string>
@@ -93,8 +93,7 @@ class Matrix {
   static double split(T x, int& e) {
     constexpr int digits = std::numeric_limits<T>::digits;
     e = 0;
-    if (std::fabs(x) >= std::numeric_limits<T>::min() || !std::isfinite(x))
-      return static_cast<double>(x);
+    if (std::fabs(x) >= std::numeric_limits<T>::min()) return static_cast<double>(x);
     std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t> bits;
     std::memcpy(&bits, &x, sizeof bits);
     const auto mantissa = bits & ((decltype(bits){1} << (digits - 1)) - 1);
@@ -108,29 +107,48 @@ class Matrix {
 
   // False if the matrix is zero.
   bool load() {
+    using Bits = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
     const T* p = elements();
-    int e = 0;
-    scale_ = INT_MIN;
+    Bits largest = 0;  // of absolute values, which are ordered as their bits are
     for (int64_t i = 0; i < call_.rows * call_.columns; i++) {
-      const double m = split(p[i], e);
-      if (!std::isfinite(m))
-        fail(GC_NONFINITE,
-             "matrix %" PRId64 " holds NaN or infinity at [%" PRId64 ", %" PRId64 "].", index_,
-             i / call_.columns, i % call_.columns);
-      int own = 0;
-      if (m == 0) continue;
-      std::frexp(m, &own);
-      scale_ = std::max(scale_, own + e);
+      Bits bits;
+      std::memcpy(&bits, p + i, sizeof bits);
+      largest = std::max(largest, bits & std::numeric_limits<Bits>::max());
     }
-    if (scale_ == INT_MIN) return false;
+    T top;
+    std::memcpy(&top, &largest, sizeof top);
+    if (!std::isfinite(top)) refuse();
+    if (largest == 0) return false;
+    int e = 0, own = 0;
+    std::frexp(split(top, e), &own);
+    scale_ = own + e;
+    // Away from the ends of the range the scale is a number, and denormals are below the roundings.
+    if (std::abs(scale_) <= std::numeric_limits<T>::max_exponent / 2) {
+      const T factor = std::ldexp(T(1), -scale_);
+      fill([&](T x) { return x * factor; });
+    } else {
+      fill([&](T x) {
+        const double m = split(x, e);
+        return static_cast<T>(std::ldexp(m, e - scale_));
+      });
+    }
+    return true;
+  }
+  template <class Scaled>
+  void fill(Scaled&& scaled) {
+    const T* p = elements();
     const bool turned = call_.rows < call_.columns;
     std::memset(r_.a, 0, static_cast<size_t>(r_.rows * r_.np) * sizeof(T));
     for (int64_t i = 0; i < r_.rows; i++)
-      for (int64_t j = 0; j < r_.n; j++) {
-        const double m = split(turned ? p[j * call_.columns + i] : p[i * call_.columns + j], e);
-        r_.a[i * r_.np + j] = static_cast<T>(std::ldexp(m, e - scale_));
-      }
-    return true;
+      for (int64_t j = 0; j < r_.n; j++)
+        r_.a[i * r_.np + j] = scaled(turned ? p[j * call_.columns + i] : p[i * call_.columns + j]);
+  }
+  [[noreturn]] void refuse() const {
+    const T* p = elements();
+    int64_t i = 0;
+    while (std::isfinite(p[i])) i++;
+    fail(GC_NONFINITE, "matrix %" PRId64 " holds NaN or infinity at [%" PRId64 ", %" PRId64 "].",
+         index_, i / call_.columns, i % call_.columns);
   }
 
   double normalise(T* x) const {

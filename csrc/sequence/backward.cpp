@@ -47,21 +47,27 @@ void Job<T>::start_backward(Me& m) {
   }
 }
 
-// The gradient that the next part left for the chunk's outputs: dy [n][B][Hp], or null if all of it
-// is zero; trace_in gets its exponents.
+// This thread's rows of what the next part left for the chunk's outputs: rows [n][B][Hp].
 template <class T>
-const T* Job<T>::arriving(Me& m, int64_t first, int64_t n) {
+void Job<T>::gather_arriving(const Me& m, const T* from, int64_t first, int64_t n, T* rows) const {
   const Layer& top = net_.top();
   int64_t r0, r1;
   rows_of(m, n, r0, r1);
   for (int64_t r = r0; r < r1; r++) {
     const int64_t t = first + r / B_, b = r % B_;
-    T* to = dy_[0] + r * top.Hp;
+    T* to = rows + r * top.Hp;
     std::memset(to, 0, static_cast<size_t>(top.Hp) * sizeof(T));
     if (active(t, b))
-      std::memcpy(to, link_.d_out + (time(t) * B_ + b) * part_.width + part_.column,
+      std::memcpy(to, from + (time(t) * B_ + b) * part_.width + part_.column,
                   static_cast<size_t>(top.H) * sizeof(T));
   }
+}
+
+// The gradient that the next part left for the chunk's outputs: dy [n][B][Hp], or null if all of it
+// is zero; trace_in gets its exponents.
+template <class T>
+const T* Job<T>::arriving(Me& m, int64_t first, int64_t n) {
+  gather_arriving(m, link_.d_out, first, n, dy_[0]);
   bool any = false;
   for (int64_t i = 0; i < n; i++) {
     m.trace_in[i] = link_.d_out_exponent[time(first + i)];

@@ -203,17 +203,7 @@ void Job<T>::curvature_head(Me& m, int64_t first, int64_t n, bool any) {
 // As arriving, for tangents.
 template <class T>
 void Job<T>::curvature_arriving(Me& m, int64_t first, int64_t n, bool any) {
-  const Layer& top = net_.top();
-  int64_t r0, r1;
-  rows_of(m, n, r0, r1);
-  for (int64_t r = r0; r < r1; r++) {
-    const int64_t t = first + r / B_, b = r % B_;
-    T* to = t_dy_[0] + r * top.Hp;
-    std::memset(to, 0, static_cast<size_t>(top.Hp) * sizeof(T));
-    if (active(t, b))
-      std::memcpy(to, link_.t_d_out + (time(t) * B_ + b) * part_.width + part_.column,
-                  static_cast<size_t>(top.H) * sizeof(T));
-  }
+  gather_arriving(m, link_.t_d_out, first, n, t_dy_[0]);
   m.t_turn = 1;
   m.t_dy = any ? t_dy_[0] : nullptr;
   barrier(m);

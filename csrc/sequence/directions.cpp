@@ -66,25 +66,6 @@ int64_t Job<T>::end_of(int64_t b) const {
   return call_.lengths && !part_.reverse ? call_.lengths[b] : T_;
 }
 
-// Where a backward pass begins: the adjoint of the final state, of one direction.
-template <class T>
-void Job<T>::load_final_adjoint(int l) {
-  const Layer& layer = net_.layers[static_cast<size_t>(l)];
-  const LayerWork<T>& w = work_[static_cast<size_t>(l)];
-  const T* state = static_cast<const T*>(call_.direction_state_out) + layer.state_offset * B_;
-  const int64_t H = layer.H, row = B_ * layer.Hp;
-  const size_t bytes = static_cast<size_t>(H) * sizeof(T);
-  for (int64_t b = 0; b < B_; b++) {
-    for (int64_t q = 0; q < layer.lead; q++) {
-      if (cleared_at_end(layer, b, q)) continue;
-      T* to = q == layer.lead - 1 ? w.d : w.ring + ring_slot(layer, end_of(b), q) * row;
-      std::memcpy(to + b * layer.Hp, state + (q * B_ + b) * H, bytes);
-    }
-    if (layer.states > 1)
-      std::memcpy(w.d + row + b * layer.Hp, state + (layer.lead * B_ + b) * H, bytes);
-  }
-}
-
 // True if row r of the outputs in the final state of sequence b was zeroed by a reset.
 template <class T>
 bool Job<T>::cleared_at_end(const Layer& layer, int64_t b, int64_t r) const {
@@ -92,31 +73,43 @@ bool Job<T>::cleared_at_end(const Layer& layer, int64_t b, int64_t r) const {
   return last_reset_ && end > 0 && end - layer.lead + r < last_reset_[(end - 1) * B_ + b];
 }
 
+// The final state's part of all directions, rows b * K + k: outputs before the last into the ring.
+template <class T>
+void Job<T>::load_final(const Layer& layer, T* d, T* ring) const {
+  const int64_t K = call_.directions, rows = B_ * K, row = rows * layer.Hp, H = layer.H;
+  const size_t bytes = static_cast<size_t>(H) * sizeof(T);
+  for (int64_t r = 0; r < rows; r++) {
+    const int64_t b = r / K;
+    const T* state = static_cast<const T*>(call_.direction_state_out) + state_place(layer, r % K);
+    for (int64_t q = 0; q < layer.lead; q++) {
+      if (cleared_at_end(layer, b, q)) continue;
+      T* to = q == layer.lead - 1 ? d : ring + ring_slot(layer, end_of(b), q) * row;
+      std::memcpy(to + r * layer.Hp, state + (q * B_ + b) * H, bytes);
+    }
+    if (layer.states > 1)
+      std::memcpy(d + row + r * layer.Hp, state + (layer.lead * B_ + b) * H, bytes);
+  }
+}
+
+// Where a backward pass begins: the adjoint of the final state, of one direction.
+template <class T>
+void Job<T>::load_final_adjoint(int l) {
+  const LayerWork<T>& w = work_[static_cast<size_t>(l)];
+  load_final(net_.layers[static_cast<size_t>(l)], w.d, w.ring);
+}
+
 // Cotangents of the final state.
 template <class T>
 void Job<T>::load_directions(int l) {
   const Layer& layer = net_.layers[static_cast<size_t>(l)];
   DirectionWork<T>& w = direction_work_[static_cast<size_t>(l)];
-  const int64_t K = call_.directions, rows = B_ * K, row = rows * layer.Hp, H = layer.H;
-  const size_t bytes = static_cast<size_t>(H) * sizeof(T);
+  const int64_t K = call_.directions, rows = B_ * K, row = rows * layer.Hp;
   std::memset(w.d, 0, static_cast<size_t>(layer.states * row) * sizeof(T));
   if (w.ring) std::memset(w.ring, 0, static_cast<size_t>(layer.lead * row) * sizeof(T));
   for (int64_t r = 0; w.masked && r < rows; r++)
     std::memcpy(w.masked + r * layer.Hp, work_[static_cast<size_t>(l)].r_mask + r / K * layer.Hp,
                 static_cast<size_t>(layer.Hp) * sizeof(T));
-  if (!call_.direction_state_out) return;
-  for (int64_t r = 0; r < rows; r++) {
-    const int64_t b = r / K;
-    const T* state = static_cast<const T*>(call_.direction_state_out) +
-                     (r % K * net_.state_size + layer.state_offset) * B_;
-    for (int64_t q = 0; q < layer.lead; q++) {
-      if (cleared_at_end(layer, b, q)) continue;
-      T* to = q == layer.lead - 1 ? w.d : w.ring + ring_slot(layer, end_of(b), q) * row;
-      std::memcpy(to + r * layer.Hp, state + (q * B_ + b) * H, bytes);
-    }
-    if (layer.states > 1)
-      std::memcpy(w.d + row + r * layer.Hp, state + (layer.lead * B_ + b) * H, bytes);
-  }
+  if (call_.direction_state_out) load_final(layer, w.d, w.ring);
 }
 
 // Cotangents of the initial state.
@@ -128,8 +121,7 @@ void Job<T>::store_directions(int l) {
   if (!call_.direction_state) return;
   for (int64_t r = 0; r < rows; r++) {
     const int64_t b = r / K;
-    T* state = static_cast<T*>(call_.direction_state) +
-               (r % K * net_.state_size + layer.state_offset) * B_;
+    T* state = static_cast<T*>(call_.direction_state) + state_place(layer, r % K);
     for (int64_t q = 0; q < layer.lead; q++) {
       T* to = state + (q * B_ + b) * H;
       const T *ring = w.ring ? w.ring + ring_slot(layer, 0, q) * row + r * layer.Hp : nullptr,

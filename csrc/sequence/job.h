@@ -281,10 +281,15 @@ class Job {
   const T* backward_head(Me& m, int64_t first, int64_t n);
   // directions.cpp
   void lay_out_directions(Carver& carver);
+  // Where a layer's part of direction k begins in flat states.
+  int64_t state_place(const Layer& layer, int64_t k) const {
+    return (k * net_.state_size + layer.state_offset) * B_;
+  }
   void direction_rows_of(const Me& m, int64_t& r0, int64_t& r1) const;
   int64_t ring_slot(const Layer& layer, int64_t end, int64_t r) const;
   int64_t end_of(int64_t b) const;
   bool cleared_at_end(const Layer& layer, int64_t b, int64_t r) const;
+  void load_final(const Layer& layer, T* d, T* ring) const;
   void load_final_adjoint(int l);
   void load_directions(int l);
   void store_directions(int l);
@@ -302,6 +307,7 @@ class Job {
   void store_cotangents(const Me& m, int64_t first, int64_t n, int64_t r0, int64_t r1, const T* dx);
   // backward.cpp
   void start_backward(Me& m);
+  void gather_arriving(const Me& m, const T* from, int64_t first, int64_t n, T* rows) const;
   const T* arriving(Me& m, int64_t first, int64_t n);
   void backward_layer(Me& m, int l, int64_t first, int64_t n, const T* dy, T* dx);
   int64_t exponent_spread(const Me& m, int l, bool arrives, int64_t i0, int64_t i1) const;

@@ -27,8 +27,7 @@ void Job<T>::load_tangent_start(int l) {
   if (t.c) std::memset(t.c, 0, static_cast<size_t>(row) * sizeof(T));
   if (!call_.t_state) return;
   for (int64_t k = 0; k < K_; k++) {
-    const T* state =
-        static_cast<const T*>(call_.t_state) + k * net_.state_size * B_ + layer.state_offset * B_;
+    const T* state = static_cast<const T*>(call_.t_state) + state_place(layer, k);
     for (int64_t b = 0; b < B_; b++) {
       const int64_t begin = t.start ? begins_[b] : 0, at = (b * K_ + k) * layer.Hp;
       for (int64_t r = 0; r < layer.lead; r++) {
@@ -77,7 +76,7 @@ void Job<T>::capture_tangents(int l, int64_t t0, int64_t t1, int32_t exponent) {
   const TangentWork<T>& t = tangent_work_[static_cast<size_t>(l)];
   const int64_t H = layer.H, row = B_ * K_ * layer.Hp, origin = tangent_origin_;
   for (int64_t k = 0; k < K_; k++) {
-    const int64_t offset = k * net_.state_size * B_ + layer.state_offset * B_;
+    const int64_t offset = state_place(layer, k);
     T* state = static_cast<T*>(call_.t_state_out) + offset;
     const T* start = call_.t_state ? static_cast<const T*>(call_.t_state) + offset : nullptr;
     for (int64_t b = 0; b < B_; b++) {
@@ -110,8 +109,7 @@ void Job<T>::start_tangents(Me& m) {
     for (int64_t l = 0; l < L_; l++) {
       const Layer& layer = net_.layers[static_cast<size_t>(l)];
       for (int64_t k = 0; k < K_ && !layer.pass; k++) {
-        const T* state = static_cast<const T*>(call_.t_state) + k * net_.state_size * B_ +
-                         layer.state_offset * B_;
+        const T* state = static_cast<const T*>(call_.t_state) + state_place(layer, k);
         for (int64_t i = 0; i < (layer.lead + layer.states - 1) * B_ * layer.H; i++)
           m.tangent_look = std::max(m.tangent_look, std::fabs(static_cast<double>(state[i])));
       }
@@ -130,9 +128,8 @@ void Job<T>::start_tangents(Me& m) {
       std::memset(t.c, 0,
                   static_cast<size_t>((1 + tangent_length()) * B_ * K_ * layer.Hp) * sizeof(T));
     for (int64_t k = 0; call_.t_state_out && k < K_; k++)
-      std::memset(
-          static_cast<T*>(call_.t_state_out) + k * net_.state_size * B_ + layer.state_offset * B_,
-          0, static_cast<size_t>((layer.lead + layer.states - 1) * B_ * layer.H) * sizeof(T));
+      std::memset(static_cast<T*>(call_.t_state_out) + state_place(layer, k), 0,
+                  static_cast<size_t>((layer.lead + layer.states - 1) * B_ * layer.H) * sizeof(T));
   }
 }
 
@@ -209,8 +206,7 @@ void Job<T>::scale_tangents(const Me& m, int64_t first, T factor) {
       if (t.c) k_.scale(t.c + at * row, row, factor);
       if (t.start) k_.scale(t.start, layer.lead * row, factor);
       for (int64_t k = 0; call_.t_state_out && k < K_; k++) {
-        T* state =
-            static_cast<T*>(call_.t_state_out) + k * net_.state_size * B_ + layer.state_offset * B_;
+        T* state = static_cast<T*>(call_.t_state_out) + state_place(layer, k);
         for (int64_t i = 0; i < (layer.lead + layer.states - 1) * B_ * layer.H; i++)
           state[i] *= factor;
       }
@@ -324,8 +320,7 @@ void Job<T>::fold_tangent_state(int l, int32_t exponent) {
   const int64_t count = (layer.lead + layer.states - 1) * B_ * layer.H;
   auto each = [&](auto f) {
     for (int64_t k = 0; k < K_; k++) {
-      T* state =
-          static_cast<T*>(call_.t_state_out) + k * net_.state_size * B_ + layer.state_offset * B_;
+      T* state = static_cast<T*>(call_.t_state_out) + state_place(layer, k);
       for (int64_t i = 0; i < count; i++) f(state[i]);
     }
   };

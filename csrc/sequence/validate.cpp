@@ -106,6 +106,10 @@ void Job<T>::check_plan() {
          "cotangents go through nets whose layers all read time forward, in calls without "
          "BACKWARD.");
   if (directs_ && call_.directions < 1) fail(GC_INVALID, "directions must be 1 or more.");
+  if (trains_ && call_.direction_state_out && call_.directions != 1)
+    fail(GC_INVALID,
+         "BACKWARD begins from one direction of direction_state_out; got %" PRId64 " directions.",
+         call_.directions);
   if (trains_ && part_.last && call_.loss == GC_LOSS_NONE)
     fail(GC_INVALID, "BACKWARD needs a loss.");
   if (trains_ && !call_.grads) fail(GC_INVALID, "BACKWARD needs an array for the gradients.");

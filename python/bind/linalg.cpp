@@ -2,11 +2,11 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
-#include <exception>
 #include <map>
 #include <string>
 #include <utility>
 
+#include "callbacks.h"
 #include "register.h"
 #include "status.h"
 
@@ -15,24 +15,6 @@ namespace py = pybind11;
 namespace {
 
 using Arrays = std::map<std::string, py::array>;
-
-struct Poll {
-  py::object progress;
-  std::exception_ptr raised;
-
-  static int32_t call(void* context, int64_t done, int64_t total) noexcept {
-    Poll& self = *static_cast<Poll*>(context);
-    const py::gil_scoped_acquire locked;
-    try {
-      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-      if (!self.progress.is_none()) self.progress(done, total);
-      return 0;
-    } catch (...) {
-      self.raised = std::current_exception();
-      return 1;
-    }
-  }
-};
 
 // Arrays were checked by Python; their sizes are looked at again because the core trusts them.
 template <class T>
@@ -67,15 +49,16 @@ void run(py::array& matrices, Arrays& out, const py::object& start_left,
   call.right = data<T>(right, call.count * call.columns, true);
   call.steps = static_cast<int32_t*>(data<int32_t>(steps, call.count, true));
   call.converged = static_cast<int32_t*>(data<int32_t>(converged, call.count, true));
-  Poll poll{progress, nullptr};
-  call.poll = &Poll::call;
-  call.poll_context = &poll;
+  Callbacks callbacks;
+  callbacks.progress = progress;
+  call.poll = &Callbacks::poll;
+  call.poll_context = &callbacks;
   gc_status status;
   {
     const py::gil_scoped_release unlocked;
     status = gc_spectral_norms(&call);
   }
-  if (poll.raised) std::rethrow_exception(poll.raised);
+  callbacks.rethrow();
   if (status == GC_NONFINITE) raise_error("NonFiniteError", gc_last_error());
   check_status(status);
 }

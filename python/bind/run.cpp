@@ -4,9 +4,9 @@
 #include <array>
 #include <atomic>
 #include <cstring>
-#include <exception>
 #include <map>
 
+#include "callbacks.h"
 #include "net.h"
 #include "register.h"
 #include "status.h"
@@ -228,9 +228,9 @@ class Call {
     call_.threads = threads;
     call_.exact_threads = exact_threads;
     call_.no_scaling = !scaling;
-    call_.poll = &Call::on_poll;
-    call_.poll_context = this;
-    progress_ = progress;
+    call_.poll = &Callbacks::poll;
+    call_.poll_context = &callbacks_;
+    callbacks_.progress = progress;
   }
 
   // Before bind(): sizes depend on it.
@@ -277,14 +277,13 @@ class Call {
     if (running_.exchange(true))
       raise_error("ArgumentError",
                   "this object is already running in another thread; give each thread its own.");
-    raised_ = nullptr;
     gc_status status;
     {
       py::gil_scoped_release unlocked;
       status = gc_run(&net_.get(), &call_);
     }
     running_ = false;
-    if (raised_) std::rethrow_exception(std::exchange(raised_, nullptr));
+    callbacks_.rethrow();
     if (status == GC_NONFINITE) {
       raise_error("NonFiniteError", gc_last_error(), call_.where_layer, call_.where_step,
                   call_.where_sequence);
@@ -305,32 +304,11 @@ class Call {
     if (array.size() != field.elements(net_, call_)) wrong("has the wrong size.");
   }
 
-  // Runs a callback's body with the GIL; what it raises waits here until gc_run has returned.
-  template <class Body>
-  static int32_t call_python(Call& self, Body&& body) noexcept {
-    const py::gil_scoped_acquire locked;
-    try {
-      body();
-      return 0;
-    } catch (...) {
-      self.raised_ = std::current_exception();
-      return 1;
-    }
-  }
-
-  static int32_t on_poll(void* context, int64_t done, int64_t total) noexcept {
-    Call& self = *static_cast<Call*>(context);
-    return call_python(self, [&] {
-      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-      if (!self.progress_.is_none()) self.progress_(done, total);
-    });
-  }
-
   // The function gets a copy of the outputs: a view would dangle if it were kept.
   static int32_t on_loss(void* context, const void* outputs, void* d_outputs, int64_t t0,
                          int64_t t1, double* loss) noexcept {
     Call& self = *static_cast<Call*>(context);
-    return call_python(self, [&] {
+    return self.callbacks_.call([&] {
       const std::array<py::ssize_t, 3> shape{t1 - t0, self.call_.batch, self.net_.outputs()};
       const py::dtype dtype = real_dtype(self.net_);
       const py::tuple result = self.loss_function_(py::array(dtype, shape, outputs), t0, t1);
@@ -348,8 +326,8 @@ class Call {
   gc_call call_{};
   py::array ops_;
   std::map<std::string, py::array> kept_;
-  py::object loss_function_ = py::none(), progress_ = py::none();
-  std::exception_ptr raised_;
+  py::object loss_function_ = py::none();
+  Callbacks callbacks_;
   bool complete_ = true;
   std::atomic<bool> running_ = false;
 };

@@ -297,6 +297,17 @@ TEST(plan_for_another_number_of_parts_is_refused) {
   CHECK_CONTAINS(gc_last_error(), "parts 0..3");
 }
 
+TEST(backward_from_several_directions_is_refused) {
+  Problem problem(cases[2]);
+  gc_call call = problem.call();
+  const std::vector<double> ends = problem.normal(3 * T, 1);  // nothing of it may be read
+  call.direction_state_out = ends.data();
+  call.directions = 3;
+  problem.gradient(T, 1, call);
+  CHECK_EQUAL(problem.status, GC_INVALID);
+  CHECK_CONTAINS(gc_last_error(), "one direction");
+}
+
 TEST(invalid_net_is_refused_with_a_message) {
   gc_net net{};
   CHECK_EQUAL(gc_net_parameters(&net), int64_t{-1});
