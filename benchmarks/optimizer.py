@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,9 +22,9 @@ import numpy as np
 import gradcore as gd
 from gradcore import bench
 from gradcore.bench import contestants, report
+from gradcore.bench.turns import take_turns
 
 LR, LIMIT, ARRAYS = 1e-3, 1.0, 8
-REST = 0.05
 
 
 def net_of(parameters: int) -> gd.Stack:
@@ -80,13 +79,7 @@ def main() -> None:
                 turns["PyTorch, fused"]()
             theirs = turns.pop("their parameters")()
             np.testing.assert_allclose(theirs, params.flat, atol=1e-6)
-        best = dict.fromkeys(turns, math.inf)
-        for _ in range(args.repeats):
-            for name, turn in turns.items():
-                time.sleep(REST)
-                begin = time.perf_counter()
-                turn()
-                best[name] = min(best[name], time.perf_counter() - begin)
+        best = take_turns(turns, args.repeats)
     copy = min(seconds for name, seconds in best.items() if name.endswith("copy"))
     bound = copy * ARRAYS / 2
     print(f"{size:,} parameters; a copy moves {2 * 4 * size / copy / 1e9:.1f} GB/s")

@@ -2,9 +2,9 @@
 
 Lengths uniform in 1..T, one of them T; squared error on every output that is there, all gradients,
 whole tape; float32, I = 16. `padded` runs all T steps of all sequences, the error of those past
-their end weighted 0 (PyTorch: a product with a mask). PackedSequence is given lengths in descending
-order, as it likes them best. Seconds per call, contestants in turns, best of --repeats; gradients
-of the same weights are compared first.
+their end weighted 0 (PyTorch: a product with a mask). The lengths come as they are, in no order:
+PackedSequence sorts them (enforce_sorted=False). Seconds per call, contestants in turns, best of
+--repeats; gradients of the same weights are compared first.
 
     python benchmarks/ragged.py [--quick] [--no-torch] [--threads N]
 """
@@ -12,9 +12,8 @@ of the same weights are compared first.
 from __future__ import annotations
 
 import argparse
-import math
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,9 @@ import numpy as np
 import gradcore as gd
 from gradcore import bench
 from gradcore.bench import contestants, report
+from gradcore.bench.turns import take_turns
 
 INPUTS = 16
-REST = 0.1  # seconds: a contestant's threads spin for some milliseconds after its turn
 TOLERANCE = 1e-4  # of float32 gradients over thousands of steps, norm-wise
 Turn = Callable[[], dict[str, np.ndarray]]
 
@@ -38,7 +37,7 @@ class Case:
         self.params = self.net.init(seed=0)
         lengths = rng.integers(1, steps + 1, batch)
         lengths[0] = steps
-        self.lengths = np.sort(lengths)[::-1].copy()
+        self.lengths = lengths
         self.there = (np.arange(steps)[:, None] < self.lengths).astype(np.float32)
         self.x = rng.standard_normal((steps, batch, INPUTS), dtype=np.float32)
         self.x *= self.there[..., None]
@@ -76,7 +75,7 @@ class Case:
                 values.copy_(torch.from_numpy(self.params[f"0.{name.removesuffix('_l0')}"]))
         x, y, there = (torch.from_numpy(a) for a in (self.x, self.y, self.there[..., None]))
         terms = float(self.there.sum()) * self.y.shape[2]
-        pack = torch.nn.utils.rnn.pack_padded_sequence
+        pack = partial(torch.nn.utils.rnn.pack_padded_sequence, enforce_sorted=False)
         lengths = torch.from_numpy(self.lengths)
 
         def turn() -> dict[str, np.ndarray]:
@@ -100,17 +99,6 @@ def check(turns: dict[str, Turn]) -> None:
             error = np.linalg.norm(got[key] - value) / np.linalg.norm(value)
             if not error < TOLERANCE:
                 raise SystemExit(f"{name}: {key} differs by {error:.1e} of its norm.")
-
-
-def take(turns: dict[str, Turn], repeats: int) -> dict[str, float]:
-    best = dict.fromkeys(turns, math.inf)
-    for _ in range(repeats):
-        for name, turn in turns.items():
-            time.sleep(REST)
-            begin = time.perf_counter()
-            turn()
-            best[name] = min(best[name], time.perf_counter() - begin)
-    return best
 
 
 def main() -> None:
@@ -139,7 +127,7 @@ def main() -> None:
                     turns["packed"] = case.torch(args.threads, packed=True)
                     turns["torch"] = case.torch(args.threads, packed=False)
                 check(turns)
-                best = take(turns, repeats)
+                best = take_turns(turns, repeats)
                 line = f"| {case.title} | {best['ragged']:.3f} | {best['padded']:.3f} | "
                 line += f"{best['ragged'] / best['padded']:.2f} | {case.there.mean():.2f} |"
                 if not args.no_torch:

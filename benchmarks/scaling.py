@@ -31,6 +31,7 @@ from gradcore.bench.agreement import DIFFERENCE_STEPS, check_differences
 from gradcore.bench.bound import bound_us
 from gradcore.bench.problem import INPUTS, Problem, Row
 
+WARM = 0.7  # seconds before a point is timed: a core that idled is slow for some 100 ms
 REST = 0.05  # seconds: threads spin for some milliseconds after a turn
 
 
@@ -87,7 +88,10 @@ def take(points: list[Point], repeats: int) -> list[float]:
     for _ in range(repeats):
         for i, point in enumerate(points):
             turn = turn_of(point)
+            warm = time.perf_counter() + WARM
             turn()
+            while time.perf_counter() < warm:
+                turn()
             for _ in range(2):
                 time.sleep(REST)
                 begin = time.perf_counter()

@@ -145,3 +145,55 @@ def test_loop(cell, skip, tokens):
     expected = by_torch_loop(problem)
     assert_agree(by_reference(problem), expected, tolerances.DOUBLE)
     assert_agree(by_core(problem), expected, tolerances.DOUBLE)
+
+
+@pytest.mark.parametrize("lengths", [None, [23, 9, 1]])
+@pytest.mark.parametrize("cell", MODULES)
+def test_cotangents_are_those_of_autograd(cell, lengths):
+    """K at once, of outputs and final state, back to inputs, initial state and parameters."""
+    rng = np.random.default_rng(8)
+    steps, batch, inputs, hidden, count = 23, 3, 4, 9, 5
+    kind = {"rnn": gd.RNN, "relu": gd.RNN, "lstm": gd.LSTM, "gru": gd.GRU}[cell]
+    options = {"nonlinearity": "relu"} if cell == "relu" else {}
+    net = gd.Stack(kind(inputs, hidden, **options))
+    params = net.init(seed=2, dtype="float64")
+    x = rng.standard_normal((steps, batch, inputs))
+    h0, c0 = rng.standard_normal((2, batch, hidden))
+    w_out = rng.standard_normal((count, steps, batch, hidden))
+    w_h, w_c = rng.standard_normal((2, count, batch, hidden))
+    has_c = cell == "lstm"
+    found = gd.jacobian.vjp(
+        net,
+        params,
+        x,
+        d_outputs=w_out,
+        dstate_out=[gd.LayerState(w_h, w_c if has_c else None)],
+        state=[gd.LayerState(h0, c0 if has_c else None)],
+        lengths=None if lengths is None else np.array(lengths),
+    )
+
+    module = MODULES[cell](inputs, hidden).double()
+    for name, parameter in module.named_parameters():
+        parameter.data.copy_(torch.from_numpy(params[f"0.{name.removesuffix('_l0')}"]))
+    leaves = [torch.from_numpy(a)[None].requires_grad_() for a in ((h0, c0) if has_c else (h0,))]
+    start = torch.from_numpy(x).requires_grad_()
+    packed = torch.nn.utils.rnn.pack_padded_sequence(
+        start, torch.tensor(lengths or [steps] * batch), enforce_sorted=False
+    )
+    outputs, last = module(packed, tuple(leaves) if has_c else leaves[0])
+    outputs, _ = torch.nn.utils.rnn.pad_packed_sequence(outputs, total_length=steps)
+    last = list(last) if has_c else [last]
+    wrt = [start, *leaves, *module.parameters()]
+    names = [name.removesuffix("_l0") for name, _ in module.named_parameters()]
+    for k in range(count):
+        arriving = [w_out[k], w_h[k][None], w_c[k][None]][: 1 + len(last)]
+        exact = torch.autograd.grad(
+            [outputs, *last], wrt, [torch.from_numpy(w) for w in arriving], retain_graph=True
+        )
+        ours = [found.dx[k], found.dstate[0].h[k][None]]
+        ours += [found.dstate[0].c[k][None]] if has_c else []
+        ours += [found.grads[k][f"0.{name}"] for name in names]
+        for own, theirs in zip(ours, exact, strict=True):
+            assert error(own, theirs.numpy()) <= tolerances.DOUBLE
+    assert not found.dx_exponent.any()
+    assert not found.dstate_exponent.any()

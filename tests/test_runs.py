@@ -148,8 +148,9 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 
 def test_files_of_killed_processes_are_cleaned_up(tmp_path):
-    (tmp_path / ".last.safetensors.abc.tmp").write_text("half")
-    (tmp_path / ".best.safetensors.abc.tmp").write_text("half")
+    for name in (".last.safetensors.abc.tmp", ".best.safetensors.abc.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").write_text("half")
     (tmp_path / ".other.abc.tmp").write_text("somebody else's")
     fit(make(), source(), 5, tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".other.abc.tmp", *FILES]

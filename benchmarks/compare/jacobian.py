@@ -1,8 +1,10 @@
-"""What do tangents and Hessian-vector products cost, beside their bound, a gradient and JAX?
+"""What do Jacobian and Hessian-vector products cost, beside their bound, a gradient and JAX?
 
-* K tangents of an LSTM's outputs along directions of its input and initial state: microseconds per
-  time step, all K together. Bound: the product of the recurrent weights with K*B rows, 2*4*H*H*K*B
-  flops at the machine's peak; JAX: vmap of jax.jvp over lax.scan.
+* K directions through an LSTM: tangents of its outputs along the input, and along the initial
+  state; cotangents of the initial state from those of the final one. Microseconds per time step,
+  all K together. Bound: the products of the weights with K*B rows, 2*4*H*H*K*B flops (and
+  2*4*H*I*K*B along the input) at the machine's peak; JAX: vmap of jax.jvp or of the function that
+  jax.vjp gives, over lax.scan.
 * A Hessian-vector product: microseconds per time step, and as a multiple of a gradient of the same
   net, data and threads; JAX: jvp of grad over lax.scan.
 
@@ -17,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -29,6 +30,7 @@ import numpy as np
 import gradcore as gd
 from gradcore import bench, jacobian
 from gradcore.bench import contestants, report
+from gradcore.bench.turns import take_turns
 
 # Relative error of the norm that float32 may have against float64 or JAX after T steps.
 TOLERANCE = 1e-3
@@ -42,7 +44,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=gd.build_info().threads)
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--tangents", type=int, nargs="+", default=[1, 4, 32])
+    parser.add_argument("--directions", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--no-jax", action="store_true")
@@ -55,51 +57,67 @@ def main() -> None:
         if not with_jax:
             print("JAX: skipped" + ("" if args.no_jax else ", it is not installed"))
         jax = Jax(args.threads) if with_jax else None
-        rows = [tangents(args, count, machine, jax) for count in args.tangents]
+        rows = [
+            directions(args, kind, count, machine, jax)
+            for count in args.directions
+            for kind in ("jvp, input", "jvp, initial state", "vjp, final state")
+        ]
         rows += [curvature(args, batch, jax) for batch in args.batches]
     if args.json:
         text = json.dumps({"machine": machine.facts(), "rows": rows}, indent=1)
         args.json.write_text(text + "\n")
 
 
-def tangents(
-    args: argparse.Namespace, count: int, machine: bench.Machine, jax: Jax | None
+def directions(
+    args: argparse.Namespace, kind: str, count: int, machine: bench.Machine, jax: Jax | None
 ) -> dict[str, Any]:
-    """One row: K tangents, B = 1."""
+    """One row: K directions of the input, the initial state or, backward, the final one; B = 1."""
     hidden, steps = args.hidden, args.steps
     net = gd.Stack(gd.LSTM(INPUTS, hidden))
-    params = net.init(seed=0)
     rng = np.random.default_rng(1)
-    x = rng.standard_normal((steps, 1, INPUTS)).astype(np.float32)
-    dx = rng.standard_normal((count, steps, 1, INPUTS)).astype(np.float32)
-    start = (
-        gd.LayerState(*(rng.standard_normal((count, 1, hidden)).astype("f4") for _ in range(2))),
-    )
+    x = rng.standard_normal((steps, 1, INPUTS))
+    dx = rng.standard_normal((count, steps, 1, INPUTS))
+    h, c = rng.standard_normal((2, count, 1, hidden))
 
-    def ours() -> np.ndarray:
-        return jacobian.jvp(net, params, x, dx=dx, dstate=start, threads=args.threads).d_outputs
+    def of(dtype: str) -> Callable[[], np.ndarray]:
+        params = net.init(seed=0, dtype=dtype)
+        along = dx.astype(dtype)
+        state = (gd.LayerState(h.astype(dtype), c.astype(dtype)),)
+        given: dict[str, Any] = {"x": x.astype(dtype), "threads": args.threads}
 
-    turns: dict[str, Callable[[], np.ndarray]] = {"gradcore": ours}
+        def turn() -> np.ndarray:
+            if kind == "vjp, final state":
+                back = jacobian.vjp(net, params, dstate_out=state, wrt=("state",), **given)
+                return np.ldexp(back.dstate[0].h, back.dstate_exponent[0])
+            moved = {"dx": along} if kind == "jvp, input" else {"dstate": state}
+            return jacobian.jvp(net, params, **moved, **given).d_outputs
+
+        return turn
+
+    turns = {"gradcore": of("float32")}
     if jax is not None:
-        turns["jax"] = jax.tangents(params, x, dx, start[0])
-    wide = gd.Params(net, params.flat.astype(float))
-    exact = jacobian.jvp(
-        net,
-        wide,
-        x.astype(float),
-        dx=dx.astype(float),
-        dstate=(gd.LayerState(start[0].h.astype(float), start[0].c.astype(float)),),
-    ).d_outputs
-    check(turns, exact)
-    best = least(turns, args.repeats)
-    flops = 2.0 * 4 * hidden * hidden * count
-    bound = flops / machine.all.flops["float32"]
+        arrays = {
+            "jvp, input": (dx,),
+            "jvp, initial state": (h, c),
+            "vjp, final state": (h, c),
+        }[kind]
+        single = [a.astype(np.float32) for a in (x, *arrays)]
+        turns["jax"] = jax.directions(kind, net.init(seed=0), *single)
+    check(turns, of("float64")())
+    best = take_turns(turns, args.repeats)
+    bound = 2.0 * 4 * hidden * (hidden + INPUTS * (kind == "jvp, input")) * count
+    bound /= machine.all.flops["float32"]
     row = {
-        "what": f"jvp, K = {count}, LSTM {hidden}, B = 1, T = {steps}",
+        "what": f"{kind}, K = {count}, LSTM {hidden}, B = 1, T = {steps}",
         "us_per_step": {name: seconds / steps * 1e6 for name, seconds in best.items()},
+        "bound_us": bound * 1e6,
         "fraction_of_product_bound": bound * steps / best["gradcore"],
     }
-    print(line(row), f"{row['fraction_of_product_bound']:.2f} of the product bound", flush=True)
+    print(
+        line(row),
+        f"bound {bound * 1e6:.2f}, {row['fraction_of_product_bound']:.2f} of it",
+        flush=True,
+    )
     return row
 
 
@@ -128,7 +146,7 @@ def curvature(args: argparse.Namespace, batch: int, jax: Jax | None) -> dict[str
         turns["jax"] = jax.curvature(net, params, x, y, v[0])
     wide = gd.Params(net, params.flat.astype(float))
     check(turns, jacobian.hvp(net, wide, x.astype(float), y, v.astype(float), **how).product[0])
-    best = least(turns | {"gradient": gradient, "gauss_newton": gauss_newton}, args.repeats)
+    best = take_turns(turns | {"gradient": gradient, "gauss_newton": gauss_newton}, args.repeats)
     row = {
         "what": f"hvp, LSTM {hidden}, B = {batch}, T = {steps}",
         "us_per_step": {name: seconds / steps * 1e6 for name, seconds in best.items()},
@@ -148,31 +166,42 @@ class Jax:
             os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
         self.jax: Any = import_module("jax")
 
-    def outputs(self, p: dict[str, Any], x: Any, h: Any, c: Any) -> Any:
+    def run(self, p: dict[str, Any], x: Any, h: Any, c: Any) -> Any:
+        """The final state, and the outputs."""
+
         def step(carry: Any, from_x: Any) -> Any:
             h, c = carry
             from_h = h @ p["weight_hh"].T + p["bias_hh"]
             h, c = contestants.JAX_CELLS["LSTM"](self.jax, from_x, from_h, h, c)
             return (h, c), h
 
-        return self.jax.lax.scan(step, (h, c), x @ p["weight_ih"].T + p["bias_ih"])[1]
+        return self.jax.lax.scan(step, (h, c), x @ p["weight_ih"].T + p["bias_ih"])
 
-    def tangents(
-        self, params: gd.Params, x: np.ndarray, dx: np.ndarray, start: gd.LayerState
+    def directions(
+        self, kind: str, params: gd.Params, x: np.ndarray, *along: np.ndarray
     ) -> Callable[[], np.ndarray]:
         jax, jnp = self.jax, self.jax.numpy
         weights = self.layer(params)
-        zeros = jnp.zeros(start.h.shape[1:], jnp.float32)
+        zeros = jnp.zeros((1, weights["weight_hh"].shape[1]), jnp.float32)
 
         @jax.jit
         def all_of(x: Any, *along: Any) -> Any:
-            def one(*v: Any) -> Any:
-                at = (x, zeros, zeros)
-                return jax.jvp(lambda *a: self.outputs(weights, *a), at, v)[1]
+            if kind == "jvp, input":
+                return jax.vmap(
+                    lambda v: jax.jvp(lambda a: self.run(weights, a, zeros, zeros)[1], (x,), (v,))[
+                        1
+                    ]
+                )(*along)
 
-            return jax.vmap(one)(*along)
+            def from_state(h: Any, c: Any) -> Any:
+                return self.run(weights, x, h, c)
 
-        given = [jnp.asarray(a) for a in (x, dx, start.h, start.c)]
+            if kind == "jvp, initial state":
+                return jax.vmap(lambda *v: jax.jvp(from_state, (zeros, zeros), v)[1][1])(*along)
+            back = jax.vjp(lambda h, c: from_state(h, c)[0], zeros, zeros)[1]
+            return jax.vmap(lambda *v: back(v)[0])(*along)
+
+        given = [jnp.asarray(a) for a in (x, *along)]
         return lambda: np.asarray(jax.block_until_ready(all_of(*given)))
 
     def curvature(
@@ -184,7 +213,7 @@ class Jax:
 
         def loss(p: dict[str, Any]) -> Any:
             layer = {name[2:]: a for name, a in p.items() if name.startswith("0.")}
-            z = self.outputs(layer, inputs, zeros, zeros) @ p["1.weight"].T + p["1.bias"]
+            z = self.run(layer, inputs, zeros, zeros)[1] @ p["1.weight"].T + p["1.bias"]
             picked = jnp.take_along_axis(jax.nn.log_softmax(z), targets[..., None], axis=-1)
             return -jnp.mean(picked)
 
@@ -207,17 +236,6 @@ def check(turns: dict[str, Callable[[], np.ndarray]], exact: np.ndarray) -> None
     for name, turn in turns.items():
         off = np.linalg.norm(turn().astype(float) - exact) / np.linalg.norm(exact)
         assert off < TOLERANCE, f"{name}: relative error {off:.2e}"
-
-
-def least(turns: dict[str, Callable[[], np.ndarray]], repeats: int) -> dict[str, float]:
-    """Seconds of each contestant's best turn."""
-    best = dict.fromkeys(turns, float("inf"))
-    for _ in range(repeats):
-        for name, turn in turns.items():
-            start = time.perf_counter()
-            turn()
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best
 
 
 def line(row: dict[str, Any]) -> str:

@@ -12,8 +12,6 @@ reaches soon. Seconds, best of --repeats in turns; answers are compared first.
 from __future__ import annotations
 
 import argparse
-import math
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -21,8 +19,10 @@ import numpy as np
 import gradcore as gd
 from gradcore import bench
 from gradcore.bench import contestants, report
+from gradcore.bench.turns import take_turns
 
 MOST = 2_000  # power iterations
+REST = 0.15  # seconds: the threads of BLAS spin for some 100 ms
 Norms = Callable[[], np.ndarray]
 
 
@@ -87,13 +87,7 @@ def main() -> None:
             errors = {key: np.abs(turn() / exact - 1).max() for key, turn in turns.items()}
             if errors["gradcore"] > 1e-6:
                 raise SystemExit(f"gradcore is off by {errors['gradcore']:.1e}")
-            best = dict.fromkeys(turns, math.inf)
-            for _ in range(args.repeats):
-                for key, turn in turns.items():
-                    time.sleep(0.15)  # the threads of BLAS spin for some 100 ms
-                    begin = time.perf_counter()
-                    turn()
-                    best[key] = min(best[key], time.perf_counter() - begin)
+            best = take_turns(turns, args.repeats, REST)
             for key, seconds in best.items():
                 ratio = seconds / best["gradcore"]
                 print(f"| {name} | {key} | {seconds:.3f} | {ratio:.1f} | {errors[key]:.0e} |")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,18 +18,16 @@ def replace_file(target: Path, write: Callable[[Path], None]) -> None:
     The file is on the disk before its name is, and the name before the call returns: killed or
     without power at any moment, target is the previous or the new file. Raises OSError.
     """
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    # A folder of its own, because a writer may make files beside the one it is asked for.
+    with tempfile.TemporaryDirectory(
+        dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"
+    ) as folder:
+        temporary = Path(folder) / target.name
         write(temporary)
         _sync(temporary, os.O_RDWR)
-        # mkstemp makes files for the owner alone; this is an ordinary one.
+        # The writer may have made it for its owner alone; this is an ordinary file.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     if sys.platform != "win32":
         _sync(target.parent, os.O_RDONLY)
 
@@ -40,10 +38,8 @@ def remove_stale(target: Path) -> None:
     """
     prefix = f".{target.name}."
     for path in target.parent.iterdir():
-        own = path.name.startswith(prefix) and path.name.endswith(".tmp")
-        # safetensors writes a file of its own first, too.
-        if own or re.fullmatch(r"\.tmp[A-Za-z0-9]{6}", path.name):
-            path.unlink(missing_ok=True)
+        if path.name.startswith(prefix) and path.name.endswith(".tmp"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 class FolderLock:

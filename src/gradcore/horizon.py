@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from . import _validate
 from ._checks import integer, positive_int
 from ._run import Progress, execute
+from ._scaled import log10_norm
 from .api import apply
 from .errors import ArgumentError
 from .jacobian import hidden_gradients
-from .jacobian._directions import state_directions
 from .jacobian._ranges import Ranges, one_way
 from .layers import Stack
 from .loss import Loss, LossFunction, Objective, objective, resolve
 from .params import Params
-from .state import LayerState, state_size, unflatten
+from .state import LayerState, at_one_exponent, state_size
 
 __all__ = [
     "TruncationBias",
@@ -101,7 +101,9 @@ def window_shares(
     square = _dot(total, total)
     shares = [0.0 if square == 0 else _dot(part, total) / square for part in _aligned(parts, total)]
     return WindowShares(
-        np.array(borders, np.int64), np.array(shares), np.array([_log10_norm(p) for p in parts])
+        np.array(borders, np.int64),
+        np.array(shares),
+        np.array([log10_norm(values, exponent) for values, exponent in parts]),
     )
 
 
@@ -324,10 +326,9 @@ class _Work:
         weights = None if self.weights is None else np.ascontiguousarray(self.weights[t0:t1])
         y = np.ascontiguousarray(self.y[t0:t1])
         goal: Objective = objective(self.loss, net, dtype, t1 - t0, batch, y, weights)
-        directions = sum(len(layer.directions) for layer in net.recurrent)
         grads = np.empty(net.n_parameters, dtype)
         dstate = np.empty(state_size(net, batch), dtype)
-        exponents = np.empty(directions, np.int32)
+        exponents = np.empty(len(net.recurrent), np.int32)
         report, _ = execute(
             self.params,
             replace(inputs, arrays={**inputs.arrays, "cotangent_state_out": arriving[0]}),
@@ -342,28 +343,8 @@ class _Work:
             start_exponent=arriving[1],
         )
         scaled = (grads.astype(np.float64), report.grads_exponent)
-        return scaled, report.loss_weight, self._together(dstate, exponents)
-
-    def _together(
-        self, dstate: NDArray[Any], exponents: NDArray[np.int32]
-    ) -> tuple[NDArray[Any], int]:
-        """A state's gradient (1, size) with one exponent for all layers."""
-        net, batch = self.net, self.ranges.batch
-        common = int(exponents.max())
-        layers = unflatten(net, batch, dstate)
-        for layer, exponent in zip(layers, exponents, strict=True):
-            for array in (layer.h if layer.skip is None else layer.skip, layer.c):
-                if array is not None:
-                    np.ldexp(array, int(exponent) - common, out=array)
-        leading = [
-            LayerState(
-                layer.h[None],
-                None if layer.c is None else layer.c[None],
-                None if layer.skip is None else layer.skip[None],
-            )
-            for layer in layers
-        ]
-        return state_directions("dstate", net, batch, dstate.dtype, leading), common
+        exponent = at_one_exponent(net, batch, dstate, exponents)
+        return scaled, report.loss_weight, (dstate[None], exponent)
 
 
 def _borders(windows: int | Sequence[int], steps: int) -> list[int]:
@@ -394,11 +375,3 @@ def _sum(parts: Sequence[_Scaled]) -> _Scaled:
 def _dot(a: _Scaled, b: _Scaled) -> float:
     """Of values at one exponent, without it."""
     return float(np.dot(a[0], b[0]))
-
-
-def _log10_norm(part: _Scaled) -> float:
-    largest = float(np.abs(part[0]).max())
-    if largest == 0:
-        return -np.inf
-    norm = float(np.linalg.norm(part[0] / largest))
-    return float(np.log10(norm) + np.log10(largest) + part[1] * np.log10(2.0))

@@ -18,6 +18,7 @@ from ._checks import integer, positive_int
 from ._run import Progress
 from .errors import ArgumentError, NonFiniteError
 from .jacobian import jvp
+from .jacobian._interval import next_interval
 from .jacobian._ranges import Ranges, one_way
 from .jacobian._states import columns_of, state_of_columns
 from .layers import Stack
@@ -29,7 +30,6 @@ __all__ = ["LyapunovSpectrum", "of_map", "spectrum"]
 # Windows that the mean's error is estimated from: enough for the spread, few enough that each is
 # long against the correlation between steps.
 BATCHES = 20
-LONGEST_INTERVAL = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,21 +209,11 @@ def _collect(
             lengths.append(end - at)
             longest = max(longest, end - at)
         if interval is None:
-            length = _next_length(diagonal, end - at, dtype)
+            length = next_interval(diagonal, end - at, dtype)
         at = end
         if progress is not None:
             progress(at, steps)
     return _summary(np.stack(logs), np.array(lengths), longest, skipped, size)
-
-
-def _next_length(diagonal: NDArray[np.float64], length: int, dtype: np.dtype[Any]) -> int:
-    """So many steps that directions grow apart by a quarter of the dtype's digits."""
-    least, most = diagonal.min(axis=1), diagonal.max(axis=1)
-    if not least.all():
-        return 1
-    per_step = max(float(np.log(most / least).max()), 1e-9) / length
-    apart = -0.25 * np.log(float(np.finfo(dtype).eps))
-    return int(np.clip(apart / per_step, 1, LONGEST_INTERVAL))
 
 
 def _summary(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._checks import float_dtype, integer
+from ._scaled import log10_norm
 from .errors import ArgumentError, DTypeError, ShapeError
 from .layers import ParameterSpec, Stack
 
@@ -134,12 +134,7 @@ class Grads(_FlatArrays):
 
     def norm_log10(self) -> float:
         """log10 of the Euclidean norm of the true gradient; -inf for a zero gradient."""
-        largest = float(np.max(np.abs(self._flat)))
-        if largest == 0.0:
-            return -math.inf
-        scaled = self._flat.astype(np.float64) / largest
-        norm = math.sqrt(float(np.dot(scaled, scaled)))
-        return math.log10(norm) + math.log10(largest) + self._exponent * math.log10(2.0)
+        return float(log10_norm(self._flat, self._exponent))
 
     def _like(self, flat: NDArray[Any]) -> Grads:
         return Grads(self._net, flat, self._exponent)

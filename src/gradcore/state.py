@@ -42,22 +42,42 @@ def state_size(net: Stack, batch: int) -> int:
     """Values in the flat state: per layer and direction the last outputs [k, B, H], then c [B, H]
     if any.
     """
-    return sum(
-        len(layer.directions) * (layer.lag + _extra(layer)) * batch * layer.hidden_size
-        for layer in net.recurrent
-    )
+    return sum(span.stop - span.start for span in spans(net, batch))
+
+
+def spans(net: Stack, batch: int) -> list[slice]:
+    """Where each recurrent layer, and each direction of it, lies in the flat state."""
+    found, start = [], 0
+    for layer in net.recurrent:
+        size = (layer.lag + _extra(layer)) * batch * layer.hidden_size
+        for _ in layer.directions:
+            found.append(slice(start, start + size))
+            start += size
+    return found
+
+
+def at_one_exponent(
+    net: Stack, batch: int, flat: NDArray[Any], exponents: NDArray[np.int32]
+) -> int:
+    """Brings flat states (..., size) to the largest of their layers' exponents, which it returns.
+
+    exponents: one per layer and direction. In place.
+    """
+    common = int(exponents.max())
+    for span, exponent in zip(spans(net, batch), exponents, strict=True):
+        np.ldexp(flat[..., span], int(exponent) - common, out=flat[..., span])
+    return common
 
 
 def unflatten(net: Stack, batch: int, flat: NDArray[Any]) -> tuple[LayerState, ...]:
     """Views of the flat state."""
     layers, start = [], 0
+    places = spans(net, batch)
     for layer in net.recurrent:
         made: LayerState | None = None
-        rows = layer.lag + _extra(layer)
-        size = rows * batch * layer.hidden_size
-        for index in reversed(range(len(layer.directions))):
-            first = start + index * size
-            block = flat[first : first + size].reshape(rows, batch, layer.hidden_size)
+        stop = start + len(layer.directions)
+        for place in reversed(places[start:stop]):
+            block = flat[place].reshape(-1, batch, layer.hidden_size)
             past = block[: layer.lag]
             made = LayerState(
                 h=past[-1],
@@ -67,7 +87,7 @@ def unflatten(net: Stack, batch: int, flat: NDArray[Any]) -> tuple[LayerState, .
             )
         assert made is not None
         layers.append(made)
-        start += len(layer.directions) * size
+        start = stop
     return tuple(layers)
 
 

@@ -1,4 +1,4 @@
-"""Takes the time of a row: everyone's gradients are compared, then the contestants take turns."""
+"""Takes times: contestants take turns; of a row, after everyone's gradients were compared."""
 
 from __future__ import annotations
 
@@ -14,12 +14,30 @@ from .contestants import Contestant, Peer, gradcore, memory_for
 from .machine import Machine
 from .problem import INPUTS, Problem, Row
 
-__all__ = ["Result", "run"]
+__all__ = ["Result", "run", "take_turns"]
 
 # Seconds before each turn: the threads of the contestant before spin for some milliseconds after
 # its work, and whoever came next would share the cores with them.
 REST = 0.1
 REPEATS = 4
+
+
+def take_turns(
+    turns: Mapping[str, Callable[[], object]],
+    repeats: int = REPEATS,
+    rest: float = REST,
+    progress: Callable[[int], None] = lambda repeat: None,
+) -> dict[str, float]:
+    """Seconds of each contestant's best turn; one after the other, `rest` seconds before each."""
+    best = dict.fromkeys(turns, math.inf)
+    for repeat in range(repeats):
+        progress(repeat)
+        for name, turn in turns.items():
+            time.sleep(rest)
+            begin = time.perf_counter()
+            turn()
+            best[name] = min(best[name], time.perf_counter() - begin)
+    return best
 
 
 @dataclass(frozen=True)
@@ -92,14 +110,9 @@ def run(
             progress(f"checking {peer.title}")
             turns[name] = peer.make(problem, threads)
             errors[name] = check_same(problem, name, turns[name](), gradients)
-    best = dict.fromkeys(turns, math.inf)
-    for repeat in range(repeats):
-        progress(f"turn {repeat + 1} of {repeats}")
-        for name, turn in turns.items():
-            time.sleep(rest)
-            begin = time.perf_counter()
-            turn()
-            best[name] = min(best[name], time.perf_counter() - begin)
+    best = take_turns(
+        turns, repeats, rest, lambda repeat: progress(f"turn {repeat + 1} of {repeats}")
+    )
     per_step = {name: seconds / row.steps * 1e6 for name, seconds in best.items()}
     bound = bound_us(machine, gates=row.gates, inputs=INPUTS, hidden=row.hidden, batch=row.batch)
     memory = memory_for(row, threads) or "default"

@@ -13,7 +13,7 @@ from .. import _validate
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..layers import Stack
 from ..params import Grads, Params
-from ..state import LayerState, flatten, state_size, unflatten
+from ..state import LayerState, flatten, unflatten
 
 Array = NDArray[Any]
 
@@ -96,10 +96,6 @@ def count_of(**directions: Array | None) -> int:
         got = ", ".join(f"{name} has {count}" for name, count in counts.items())
         raise ShapeError(f"all directions must have the same leading axis K; {got}.")
     return next(iter(counts.values()))
-
-
-def empty_states(net: Stack, batch: int, count: int, dtype: np.dtype[Any]) -> Array:
-    return np.empty((count, state_size(net, batch)), dtype)
 
 
 def _stacked(name: str, values: Sequence[object], params: Params) -> Array:

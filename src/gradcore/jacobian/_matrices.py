@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from .. import _validate
 from .._checks import integer, positive_int
 from .._run import Progress
+from .._scaled import log10_norm
 from ..api import apply
 from ..errors import ArgumentError
 from ..layers import Stack
 from ..params import Params
-from ..state import LayerState, state_size
+from ..state import LayerState, spans, state_size
+from ._interval import next_interval
 from ._ranges import Ranges, one_way
 from ._reverse import vjp
 from ._states import columns_of, state_of_columns
@@ -39,15 +41,7 @@ class ScaledMatrices:
 
     def log10_norm(self) -> NDArray[np.float64]:
         """log10 of the Frobenius norm of each, (B,); -inf for zero."""
-        values = self.mantissa.astype(np.float64)
-        largest = np.abs(values).max(axis=(1, 2))
-        safe = np.where(largest > 0, largest, 1.0)
-        norms = np.linalg.norm(values / safe[:, None, None], axis=(1, 2))
-        with np.errstate(divide="ignore"):
-            logs: NDArray[np.float64] = (
-                np.log10(norms) + np.log10(largest) + self.exponent * np.log10(2.0)
-            )
-        return logs
+        return log10_norm(self.mantissa, self.exponent, axis=(1, 2))
 
 
 def step_jacobians(
@@ -196,11 +190,12 @@ def state_singular_values(
         product, exponent = columns_of(net, batch, dtype, result.dstate, result.dstate_exponent)
         frames, factor = _orthogonal(product, exponent)
         factors.append(factor)
+        if interval is None:
+            diagonal = np.abs(np.einsum("bss->bs", factor[:, :, :-1]))
+            step = next_interval(diagonal, at - begin, dtype)
         at = begin
         if ranges.steps - at in wanted:
             logs[ranges.steps - at] = _log_singular_values(factors)
-        if interval is None:
-            step = _next_interval(factor, step, dtype)
         if progress is not None:
             progress(ranges.steps - at, longest)
     found: NDArray[np.float64] = np.stack([logs[lag] for lag in wanted]) / np.log(10.0)
@@ -219,9 +214,7 @@ def _part(net: Stack, layer: int | None) -> slice:
         raise ArgumentError(
             f"layer must be one of the net's {len(net.recurrent)} recurrent layers; got {which}."
         )
-    sizes = [(each.lag + len(each.cell.states) - 1) * each.hidden_size for each in net.recurrent]
-    which %= len(sizes)
-    return slice(sum(sizes[:which]), sum(sizes[: which + 1]))
+    return spans(net, 1)[which]
 
 
 def _states_at(
@@ -232,10 +225,7 @@ def _states_at(
     first: int,
     how: dict[str, Any],
 ) -> Any:
-    """A function from a step at or behind `first` to the state before it.
-
-    Keeps a state every 64 steps, and those of the stretch that was asked for last.
-    """
+    """A function from a step at or behind `first` to the state before it; keeps every 64th."""
     stretch = 64
     kept: dict[int, Any] = {}
     if first:
@@ -243,18 +233,12 @@ def _states_at(
     kept[first] = state
     for t in range(first, ranges.steps - stretch, stretch):
         _, kept[t + stretch] = apply(net, params, **ranges[t : t + stretch], state=kept[t], **how)
-    recent: dict[int, Any] = {}
 
     def before(t: int) -> Any:
-        start = first + (t - first) // stretch * stretch
-        if start not in kept:
-            start = max(kept)
-        if t not in recent:
-            recent.clear()
-            recent[start] = kept[start]
-            for s in range(start, t):
-                _, recent[s + 1] = apply(net, params, **ranges[s : s + 1], state=recent[s], **how)
-        return recent[t]
+        start = min(first + (t - first) // stretch * stretch, max(kept))
+        if t == start:
+            return kept[start]
+        return apply(net, params, **ranges[start:t], state=kept[start], **how)[1]
 
     return before
 
@@ -287,23 +271,6 @@ def _left_vectors(triangles: list[NDArray[np.float64]]) -> NDArray[np.float64]:
         product = product / np.where(largest > 0, largest, 1.0)
     vectors: NDArray[np.float64] = np.linalg.svd(product)[0]
     return vectors
-
-
-def _next_interval(factor: NDArray[np.float64], step: int, dtype: np.dtype[Any]) -> int:
-    """So many steps that directions grow apart by a quarter of the dtype's digits.
-
-    The rest is what the smallest singular value of a factor is right to.
-    """
-    apart = float(np.finfo(dtype).eps) ** -0.25
-    diagonal = np.abs(np.einsum("bss->bs", factor[:, :, :-1]))
-    least = diagonal.min(axis=1)
-    ratio = float(
-        np.where(least > 0, diagonal.max(axis=1) / np.where(least > 0, least, 1), np.inf).max()
-    )
-    if not np.isfinite(ratio):
-        return step
-    per_step = np.log(max(ratio, 1.0 + 1e-9)) / step
-    return int(np.clip(np.log(apart) / per_step, 1, 64))
 
 
 def _log_singular_values(factors: list[NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..layers import Stack
-from ..state import LayerState, state_size
+from ..state import LayerState, at_one_exponent, spans, state_size
 from ._directions import split_state, state_directions
 
 __all__ = ["columns_of", "state_of_columns"]
@@ -18,13 +18,10 @@ __all__ = ["columns_of", "state_of_columns"]
 def _rows(net: Stack, batch: int) -> NDArray[np.intp]:
     """Index of element s of sequence b in the flat state of the batch, [B, S]."""
     flat = np.arange(state_size(net, batch))
-    parts, start = [], 0
-    for layer in net.recurrent:
-        rows = layer.lag + len(layer.cell.states) - 1
-        size = rows * batch * layer.hidden_size
-        block = flat[start : start + size].reshape(rows, batch, layer.hidden_size)
+    parts = []
+    for layer, span in zip(net.recurrent, spans(net, batch), strict=True):
+        block = flat[span].reshape(-1, batch, layer.hidden_size)
         parts.append(block.transpose(1, 0, 2).reshape(batch, -1))
-        start += size
     return np.concatenate(parts, axis=1)
 
 
@@ -50,12 +47,5 @@ def columns_of(
     exponents: by layer, as jvp and vjp return them.
     """
     flat = state_directions("state", net, batch, dtype, states).astype(np.float64)
-    matrices = flat[:, _rows(net, batch)].transpose(1, 2, 0)
-    common, start = int(exponents.max()), 0
-    scaled = np.array(matrices)
-    for layer, exponent in zip(net.recurrent, exponents, strict=True):
-        size = (layer.lag + len(layer.cell.states) - 1) * layer.hidden_size
-        rows = slice(start, start + size)
-        scaled[:, rows] = np.ldexp(matrices[:, rows], int(exponent) - common)
-        start += size
-    return scaled, common
+    common = at_one_exponent(net, batch, flat, exponents)
+    return flat[:, _rows(net, batch)].transpose(1, 2, 0), common

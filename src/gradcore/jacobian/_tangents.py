@@ -20,7 +20,6 @@ from ..params import Grads, Params
 from ..state import LayerState, state_size, unflatten
 from ._directions import (
     count_of,
-    empty_states,
     input_directions,
     parameter_directions,
     split_state,
@@ -112,7 +111,7 @@ def jvp(
     state_out = np.empty(state_size(net, batch), params.dtype)
     d_outputs = np.empty((count, *outputs.shape), params.dtype)
     exponent = np.empty(steps, np.int32)
-    d_state = empty_states(net, batch, count, params.dtype)
+    d_state = np.empty((count, state_size(net, batch)), params.dtype)
     d_state_exponent = np.empty(sum(len(layer.directions) for layer in net.recurrent), np.int32)
     results: Arrays = {
         "outputs": outputs,
