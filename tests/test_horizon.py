@@ -109,6 +109,37 @@ def test_memory_of_a_leak_is_its_logarithm(factor, fraction):
     assert found[1] == pytest.approx(min(want, 299), abs=1)
 
 
+def test_reach_goes_on_where_float32_ends():
+    """A chain with a factor of 0.5: one more power of two for every step of 3,000."""
+    net = gd.Stack(gd.RNN(1, 4, nonlinearity="identity"))
+    params = net.init(seed=0)
+    params["0.weight_hh"][...] = 0.5 * np.eye(4)
+    x = np.zeros((3000, 2, 1), np.float32)
+    told = []
+    found = horizon.reach(
+        net,
+        params,
+        x,
+        lengths=np.array([3000, 0]),
+        probes=3,
+        progress=lambda n, m: told.append((n, m)),
+    )
+    np.testing.assert_allclose(
+        found.norm_log10[:, 0] - found.norm_log10[-1, 0], np.arange(-2999, 1) * np.log10(2.0)
+    )
+    assert np.isneginf(found.norm_log10[:, 1]).all()
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    np.testing.assert_array_equal(found.memory_length(), [6, 0])  # 2^-6 >= 1 % > 2^-7
+
+
+def test_a_layer_that_the_outputs_do_not_see_has_no_memory():
+    net = gd.Stack(gd.RNN(1, 4), gd.Linear(4, 2))
+    params = net.init(seed=0)
+    params["1.weight"][...] = 0
+    found = horizon.reach(net, params, np.zeros((20, 1, 1), np.float32))
+    np.testing.assert_array_equal(found.memory_length(), [0])
+
+
 def test_shares_of_a_dead_gradient_and_far_windows():
     """Of 5,000 steps with a factor of 0.8, the first window has 10^-400 of the gradient."""
     net = gd.Stack(gd.RNN(1, 4, nonlinearity="identity"))

@@ -18,7 +18,7 @@ from ._run import Progress, execute
 from ._scaled import log10_norm
 from .api import apply
 from .errors import ArgumentError
-from .jacobian import hidden_gradients
+from .jacobian import HiddenGradients, hidden_gradients
 from .jacobian._ranges import Ranges, one_way
 from .layers import Stack
 from .loss import Loss, LossFunction, Objective, objective, resolve
@@ -26,9 +26,11 @@ from .params import Params
 from .state import LayerState, at_one_exponent, state_size
 
 __all__ = [
+    "Reach",
     "TruncationBias",
     "WindowShares",
     "memory_length",
+    "reach",
     "truncation_bias",
     "window_shares",
 ]
@@ -156,12 +158,42 @@ def truncation_bias(
     return TruncationBias(np.array(chosen, np.int64), np.array(errors), np.array(cosines))
 
 
-def memory_length(
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """How much of a gradient of the last outputs arrives at each step before.
+
+    norm_log10 (T, B): log10 of the root mean square, over random cotangents of the outputs of each
+    sequence's last step, of their gradient with respect to h_t; -inf for zero and from the
+    sequence's end on. ends (B,): steps of each sequence. layer: which recurrent layer h_t is of.
+    """
+
+    norm_log10: NDArray[np.float64]
+    ends: NDArray[np.int64]
+    layer: int
+
+    def memory_length(self, fraction: float = 0.01) -> NDArray[np.int64]:
+        """Effective memory length of each sequence, (B,), in steps.
+
+        The largest lag at which the gradient with respect to h_(T-1-lag) still has `fraction` of
+        its norm at lag 0; T-1 where it never falls below, 0 where nothing arrives at lag 0. The
+        definition is ours.
+        """
+        if not 0 < fraction < 1:
+            raise ArgumentError(f"fraction must be in (0, 1); got {fraction}.")
+        result = np.zeros(len(self.ends), np.int64)
+        for b, end in enumerate(self.ends - 1):
+            logs = self.norm_log10[: end + 1, b]
+            if end >= 0 and logs[end] > -np.inf:
+                above = np.flatnonzero(logs >= logs[end] + np.log10(fraction))
+                result[b] = end - int(above[0])
+        return result
+
+
+def reach(
     net: Stack,
     params: Params,
     x: Any,
     *,
-    fraction: float = 0.01,
     layer: int = -1,
     probes: int = 4,
     seed: int = 0,
@@ -170,31 +202,29 @@ def memory_length(
     state: Sequence[LayerState] | None = None,
     memory: int | str | None = None,
     threads: int | None = None,
-) -> NDArray[np.int64]:
-    """Effective memory length of each sequence, (B,), in steps.
+    progress: Progress | None = None,
+) -> Reach:
+    """How far a gradient of the last outputs reaches back, in a layer's outputs; needs no targets.
 
-    The largest lag at which the gradient of the last outputs with respect to h_(T-1-lag) still has
-    `fraction` of its norm at lag 0, as a root mean square over `probes` random cotangents of the
-    outputs (whose mean square is the Frobenius norm of the Jacobian). T-1 where it never falls
-    below. The definition is ours; the gradient's decay with the lag is what Pascanu, Mikolov and
-    Bengio 2013, section 2, bound. One backward pass per probe, in evaluation mode.
+    probes: random cotangents, whose mean square estimates the Frobenius norm of the Jacobian of the
+    last outputs; one backward pass each, in evaluation mode.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
+    Reference: the decay with the lag is what Pascanu, Mikolov and Bengio 2013, section 2, bound.
     """
     _validate.model(net, params)
-    if not 0 < fraction < 1:
-        raise ArgumentError(f"fraction must be in (0, 1); got {fraction}.")
     ranges = Ranges(net, params.dtype, x, lengths, reset)
-    batch = ranges.batch
     rng = np.random.default_rng(integer("seed", seed))
-    squares = np.full((ranges.steps, batch), -np.inf)
-    last = np.full(batch, ranges.steps) if lengths is None else np.asarray(lengths)
-    for _ in range(positive_int("probes", probes)):
-        cotangent = rng.standard_normal((batch, net.output_size)).astype(params.dtype)
+    count = positive_int("probes", probes)
+    squares = np.full((ranges.steps, ranges.batch), -np.inf)
+    ends = np.full(ranges.batch, ranges.steps) if lengths is None else np.array(lengths, np.int64)
+    found: HiddenGradients | None = None
+    for probe in range(count):
+        cotangent = rng.standard_normal((ranges.batch, net.output_size)).astype(params.dtype)
         found = hidden_gradients(
             net,
             params,
             x,
-            loss=_at_end(cotangent, last),
+            loss=_at_end(cotangent, ends),
             layer=layer,
             norms_only=True,
             lengths=lengths,
@@ -203,17 +233,21 @@ def memory_length(
             memory=memory,
             threads=threads,
         )
-        with np.errstate(invalid="ignore"):
-            squares = np.logaddexp2(squares, 2 * found.norm_log10 * np.log2(10.0))
-    logs = squares * 0.5 * np.log10(2.0)
-    result = np.zeros(batch, np.int64)
-    for b in range(batch):
-        end = int(last[b]) - 1
-        if end < 0:
-            continue
-        above = np.flatnonzero(logs[: end + 1, b] >= logs[end, b] + np.log10(fraction))
-        result[b] = end - int(above[0]) if len(above) else 0
-    return result
+        squares = np.logaddexp2(squares, 2 * found.norm_log10 * np.log2(10.0))
+        if progress is not None:
+            progress(probe + 1, count)
+    assert found is not None
+    return Reach((squares - np.log2(count)) * 0.5 * np.log10(2.0), ends, found.layer)
+
+
+def memory_length(
+    net: Stack, params: Params, x: Any, *, fraction: float = 0.01, **how: Any
+) -> NDArray[np.int64]:
+    """Effective memory length of each sequence, (B,), in steps: that of reach(net, params, x).
+
+    fraction: see Reach.memory_length. Other arguments and errors as of reach.
+    """
+    return reach(net, params, x, **how).memory_length(fraction)
 
 
 def _at_end(cotangent: NDArray[Any], last: NDArray[Any]) -> LossFunction:
