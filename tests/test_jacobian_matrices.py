@@ -96,8 +96,29 @@ def test_singular_values_of_a_linear_net_reach_any_size(low, high, interval):
     np.testing.assert_allclose(found[0, 0], 900 * np.log10(sizes), atol=4e-3)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_largest_singular_values_are_the_first_of_all(dtype):
+    net = gd.Stack(gd.LSTM(3, 16), gd.GRU(16, 9, skip=gd.Skip(2, value=0.3)), gd.Linear(9, 2))
+    params = net.init(seed=1, dtype=dtype)
+    x = np.random.default_rng(0).standard_normal((300, 2, 3)).astype(dtype)
+    reset = np.zeros((300, 2), bool)
+    reset[80, 1] = True
+    lags = [1, 3, 0, 30, 250]
+    exact = jacobian.state_singular_values(net, params, x, lags, reset=reset)[..., :3]
+    found = jacobian.state_singular_values(net, params, x, lags, 3, reset=reset)
+    finite = np.isfinite(exact)
+    assert (finite == np.isfinite(found)).all()  # none beyond the reset
+    assert not finite[-1, 1].any()
+    # Lower bounds, up to the roundings of the factors.
+    off = exact[finite] - found[finite]
+    assert off.min() > (-1e-9 if dtype == "float64" else -1e-4)
+    assert off.max() < 2e-3
+
+
 def test_wrong_questions_are_refused():
     net, params, x = setting()
+    with pytest.raises(gd.ArgumentError, match=r"k must be at most S = 18"):
+        jacobian.state_singular_values(net, params, x, [3], 19)
     with pytest.raises(gd.ArgumentError, match=r"steps must be in 0\.\.T-1 = 0\.\.39"):
         jacobian.step_jacobians(net, params, x, [40])
     with pytest.raises(gd.ArgumentError, match=r"lags must be in 0\.\.T = 0\.\.40"):

@@ -13,10 +13,10 @@ from ._hidden import HiddenGradients as HiddenGradients
 from ._hidden import hidden_gradients as hidden_gradients
 from ._matrices import ScaledMatrices as ScaledMatrices
 from ._matrices import state_jacobian as state_jacobian
-from ._matrices import state_singular_values as state_singular_values
 from ._matrices import step_jacobians as step_jacobians
 from ._reverse import Vjp as Vjp
 from ._reverse import vjp as vjp
 from ._samples import per_sample_gradients as per_sample_gradients
+from ._singular import state_singular_values as state_singular_values
 from ._tangents import Jvp as Jvp
 from ._tangents import jvp as jvp

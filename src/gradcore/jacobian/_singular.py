@@ -1,0 +1,303 @@
+"""Singular values of the Jacobian of the state over many steps, in logarithms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _validate
+from .._checks import integer, positive_int
+from .._run import Progress
+from ..api import apply
+from ..errors import ArgumentError
+from ..layers import Stack
+from ..params import Params
+from ..state import LayerState, state_size
+from ._interval import next_interval
+from ._ranges import Ranges, one_way
+from ._reverse import vjp
+from ._states import columns_of, state_of_columns
+from ._tangents import jvp
+
+__all__ = ["state_singular_values"]
+
+# The QR iteration on the triangular factors ends when no logarithm moves by more; each sweep
+# multiplies what is off the diagonal by the squared ratio of neighbouring singular values.
+SETTLED = 1e-7
+MOST_SWEEPS = 60
+
+# The leading k come from k + SPARE directions that go forth and back until no log10 rises by more.
+SPARE = 8
+RISE = 1e-4
+MOST_ROUNDS = 20
+
+# Steps between the states that are kept of the forward pass.
+STRETCH = 64
+
+Matrices = NDArray[np.float64]
+
+
+def state_singular_values(
+    net: Stack,
+    params: Params,
+    x: Any,
+    lags: Sequence[int],
+    k: int | None = None,
+    *,
+    interval: int | None = None,
+    seed: int = 0,
+    state: Sequence[LayerState] | None = None,
+    lengths: Any = None,
+    reset: Any = None,
+    memory: int | str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> NDArray[np.float64]:
+    """log10 of the singular values of d state_T / d state_(T-lag), (len(lags), B, k), falling.
+
+    None for k: all S. Cotangents go back from the end and are orthogonalised every `interval` steps
+    (None: as often as their measured spread asks for, at most 64); the triangular factors are
+    multiplied without ever being formed, so values of 1e+5000 and 1e-5000 stand side by side; -inf
+    for zero. Logarithms are right to the dtype's roundings times the number of factors; neighbours
+    below 1e-16 of the largest that are equal to within some percent may be off by part of their
+    distance. Takes lag/interval * B * S * S * 8 bytes for the factors, and time with S^3.
+
+    With k, k + 8 directions go forth and back between T-lag and T, from random ones (seed), until
+    no value rises by more than 1e-4 in log10: lower bounds, of which those with close neighbours
+    may lack some 1e-3. Time and memory go with S * k.
+
+    In evaluation mode. Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError,
+    NonFiniteError.
+    Reference: Oliveira and Stewart 2000, "Exponential splittings of products of matrices" (the QR
+    iteration on the factors); Benettin et al. 1980 for the orthogonalisation; Halko, Martinsson and
+    Tropp 2011, algorithm 4.4 (subspace iteration).
+    """
+    _validate.model(net, params)
+    one_way(net, "state_singular_values")
+    ranges = Ranges(net, params.dtype, x, lengths, reset)
+    wanted = [integer("lags", lag) for lag in lags]
+    if not wanted or any(not 0 <= lag <= ranges.steps for lag in wanted):
+        raise ArgumentError(f"lags must be in 0..T = 0..{ranges.steps}; got {wanted}.")
+    size = state_size(net, 1)
+    count = size if k is None else positive_int("k", k)
+    if count > size:
+        raise ArgumentError(f"k must be at most S = {size}, what one sequence keeps; got {count}.")
+    fixed = None if interval is None else positive_int("interval", interval)
+    path = _Path(net, params, ranges, state, ranges.steps - max(wanted), fixed, memory, threads)
+    lengths_of = sorted(set(wanted) - {0})
+    if count + SPARE < size:
+        rng = np.random.default_rng(integer("seed", seed))
+        logs = _leading(path, lengths_of, count, rng, progress)
+    else:
+        logs = _all(path, lengths_of, progress)
+    logs[0] = np.zeros((ranges.batch, size))
+    found: Matrices = np.stack([logs[lag][:, :count] for lag in wanted]) / np.log(10.0)
+    return found
+
+
+def _all(path: _Path, lags: Sequence[int], progress: Progress | None) -> dict[int, Matrices]:
+    """Natural logs by lag, from one way back with as many directions as there are."""
+    size, end = state_size(path.net, 1), path.ranges.steps
+    frames = np.broadcast_to(np.eye(size), (path.ranges.batch, size, size)).copy()
+    factors: list[Matrices] = []
+    logs = {}
+    for lag in lags:
+        begin = path.ranges.steps - lag
+
+        def tell(t: int) -> None:
+            if progress is not None:
+                progress(path.ranges.steps - t, lags[-1])
+
+        frames = path.back(frames, end, begin, factors, tell)
+        end = begin
+        logs[lag] = _log_singular_values(factors)
+    return logs
+
+
+def _leading(
+    path: _Path,
+    lags: Sequence[int],
+    count: int,
+    rng: np.random.Generator,
+    progress: Progress | None,
+) -> dict[int, Matrices]:
+    """Natural logs by lag of the largest, from some directions that go forth and back."""
+    size, end, batch = state_size(path.net, 1), path.ranges.steps, path.ranges.batch
+    logs = {}
+    for number, lag in enumerate(lags):
+        begin = end - lag
+        frames = np.linalg.qr(rng.standard_normal((batch, size, count + SPARE)))[0]
+        before = np.full((batch, count), -np.inf)
+        for _ in range(MOST_ROUNDS):
+            factors: list[Matrices] = []
+            frames = path.back(path.forth(frames, begin, end), end, begin, factors)
+            found = _log_singular_values(factors)
+            rises = found[:, :count] > before + RISE * np.log(10.0)
+            before = found[:, :count]
+            if not rises.any():
+                break
+        logs[lag] = found
+        if progress is not None:
+            progress(number + 1, len(lags))
+    return logs
+
+
+class _Path:
+    """A trajectory from step `first` on, along which orthonormal frames [B, S, K] are taken."""
+
+    def __init__(
+        self,
+        net: Stack,
+        params: Params,
+        ranges: Ranges,
+        state: Sequence[LayerState] | None,
+        first: int,
+        interval: int | None,
+        memory: int | str | None,
+        threads: int | None,
+    ) -> None:
+        self.net, self.params, self.ranges, self.first = net, params, ranges, first
+        self.fixed = interval
+        self.step = 1 if interval is None else interval
+        self.how: dict[str, Any] = {"memory": memory, "threads": threads}
+        if first:
+            _, state = apply(net, params, **ranges[:first], state=state, **self.how)
+        self.kept: dict[int, Any] = {first: state}
+        for t in range(first, ranges.steps - STRETCH, STRETCH):
+            _, self.kept[t + STRETCH] = apply(
+                net, params, **ranges[t : t + STRETCH], state=self.kept[t], **self.how
+            )
+
+    def back(
+        self,
+        frames: Matrices,
+        end: int,
+        begin: int,
+        factors: list[Matrices],
+        tell: Callable[[int], None] = lambda t: None,
+    ) -> Matrices:
+        """Cotangents at the end to those at the beginning; the factors are appended."""
+        at = end
+        while at > begin:
+            start = max(at - self.step, begin)
+            result = vjp(
+                self.net,
+                self.params,
+                **self.ranges[start:at],
+                dstate_out=self._directions(frames),
+                wrt=("state",),
+                state=self._before(start),
+                **self.how,
+            )
+            assert result.dstate is not None
+            assert result.dstate_exponent is not None
+            frames, factor = self._orthogonal(result.dstate, result.dstate_exponent, at - start)
+            factors.append(factor)
+            at = start
+            tell(at)
+        return frames
+
+    def forth(self, frames: Matrices, begin: int, end: int) -> Matrices:
+        """Tangents at the beginning to those at the end."""
+        at, state = begin, self._before(begin)
+        while at < end:
+            stop = min(at + self.step, end)
+            result = jvp(
+                self.net,
+                self.params,
+                **self.ranges[at:stop],
+                dstate=self._directions(frames),
+                state=state,
+                **self.how,
+            )
+            state = result.state
+            frames, _ = self._orthogonal(result.dstate, result.dstate_exponent, stop - at)
+            at = stop
+        return frames
+
+    def _before(self, t: int) -> Any:
+        """The state before step t."""
+        start = min(self.first + (t - self.first) // STRETCH * STRETCH, max(self.kept))
+        if t == start:
+            return self.kept[start]
+        ranges = self.ranges[start:t]
+        return apply(self.net, self.params, **ranges, state=self.kept[start], **self.how)[1]
+
+    def _directions(self, frames: Matrices) -> tuple[LayerState, ...]:
+        dtype = self.params.dtype
+        return state_of_columns(self.net, self.ranges.batch, dtype, frames.astype(dtype))
+
+    def _orthogonal(
+        self, states: Sequence[LayerState], exponents: NDArray[np.int32], steps: int
+    ) -> tuple[Matrices, Matrices]:
+        """Q and R of what `steps` steps made of a frame; chooses the next interval."""
+        dtype = self.params.dtype
+        product, exponent = columns_of(self.net, self.ranges.batch, dtype, states, exponents)
+        frames, factor = _orthogonal(product, exponent)
+        if self.fixed is None:
+            diagonal = np.abs(np.einsum("bkk->bk", factor[:, :, :-1]))
+            self.step = next_interval(diagonal, steps, dtype)
+        return frames, factor
+
+
+# ---- the product of the factors
+
+
+def _orthogonal(
+    product: NDArray[np.float64], exponent: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Q and R of each matrix; R has its exponent taken in as a last column of logs.
+
+    Returned as R [B, S, S + 1]: true R is R[:, :, :S] * exp(R[:, 0, S]).
+    """
+    q, r = np.linalg.qr(product)
+    largest = np.abs(r).max(axis=(1, 2))
+    scale = np.where(largest > 0, largest, 1.0)
+    logs = np.where(largest > 0, np.log(scale) + exponent * np.log(2.0), -np.inf)
+    scaled = np.concatenate([r / scale[:, None, None], np.zeros((*r.shape[:2], 1))], axis=2)
+    scaled[:, 0, -1] = logs
+    return q, scaled
+
+
+def _left_vectors(triangles: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Left singular vectors [B, S, S] of R_n ... R_1, as far as double precision reaches."""
+    product = triangles[0]
+    for triangle in triangles[1:]:
+        product = triangle @ product
+        largest = np.abs(product).max(axis=(1, 2), keepdims=True)
+        product = product / np.where(largest > 0, largest, 1.0)
+    vectors: NDArray[np.float64] = np.linalg.svd(product)[0]
+    return vectors
+
+
+def _log_singular_values(factors: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Natural logs [B, S] of the singular values of R_n ... R_1, falling."""
+    total = sum(factor[:, 0, -1] for factor in factors)
+    triangles = [factor[:, :, :-1] for factor in factors]
+    before = None
+    for _ in range(MOST_SWEEPS):
+        # The transposed product is R_1' ... R_n'; orthogonalised from its right end it is Q U_1 ...
+        # U_n with upper triangles again, in the opposite order. The first sweep begins with what a
+        # plain product knows of its left singular vectors, or equal neighbours would take long to
+        # change places.
+        frame, swept = _left_vectors(triangles) if before is None else None, []
+        for triangle in reversed(triangles):
+            lower = triangle.transpose(0, 2, 1)
+            frame, upper = np.linalg.qr(lower if frame is None else lower @ frame)
+            swept.append(upper)
+        triangles = swept
+        with np.errstate(divide="ignore"):
+            logs = np.asarray(
+                sum(np.log(np.abs(np.einsum("bss->bs", triangle))) for triangle in triangles)
+            )
+        if before is not None:
+            with np.errstate(invalid="ignore"):  # -inf twice is settled, too
+                settled = (logs == before) | (np.abs(logs - before) < SETTLED)
+            if settled.all():
+                break
+        before = logs
+    values: NDArray[np.float64] = -np.sort(-(logs + np.asarray(total)[:, None]), axis=1)
+    return values
