@@ -11,6 +11,7 @@ optimizer.step(result.grads)
 
 from . import clip as clip
 from . import data as data
+from . import diagnosis as diagnosis
 from . import errors as errors
 from . import horizon as horizon
 from . import info as info
@@ -32,6 +33,7 @@ from .cells import GRU as GRU
 from .cells import LSTM as LSTM
 from .cells import RNN as RNN
 from .data import Batch as Batch
+from .diagnosis import diagnose as diagnose
 from .errors import ArgumentError as ArgumentError
 from .errors import CheckpointError as CheckpointError
 from .errors import DTypeError as DTypeError

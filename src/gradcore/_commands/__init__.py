@@ -2,6 +2,7 @@
 
 from . import bench as bench
 from . import brackets as brackets
+from . import diagnose as diagnose
 from . import info as info
 from . import plot as plot
 from . import synthetic as synthetic

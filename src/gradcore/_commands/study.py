@@ -57,7 +57,7 @@ def conduct(
             fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
         check_folder(json_file)
         check_folder(picture)
-        with _shown(quiet) as progress:
+        with shown(quiet) as progress:
             result = run(progress)
         print("\n".join(result.lines()), flush=True)
         saved = []
@@ -75,8 +75,8 @@ def conduct(
 
 
 @contextmanager
-def _shown(quiet: bool) -> Iterator[Progress]:
-    """A bar on a terminal that has rich, a line per tenth otherwise."""
+def shown(quiet: bool) -> Iterator[Progress]:
+    """Shows progress on stderr: a bar on a terminal that has rich, a line per tenth otherwise."""
     if quiet:
         yield lambda what, part: None
     elif sys.stderr.isatty() and find_spec("rich") is not None:

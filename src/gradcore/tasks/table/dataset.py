@@ -118,9 +118,11 @@ def load_inputs(
     schema: Schema,
     wanted: Wanted,
     unseen: Unseen = "error",
+    target: bool = False,
 ) -> tuple[Table, Groups, NDArray[np.float32] | NDArray[np.int32], list[str]]:
     """Reads files to predict from: the table, its sequences, what the net reads, and notes.
 
+    target: whether the table gets the target's column, too, where the files have it.
     Raises ArgumentError for a column that the net needs and the files lack, and as load does.
     """
     names, notes = read.names(paths, wanted)
@@ -131,6 +133,10 @@ def load_inputs(
         raise ArgumentError(_lacking(str(paths[0]), lacking, names))
     text = [feature.name for feature in schema.features if feature.kind == "text"]
     number = [feature.name for feature in schema.features if feature.kind == "number"]
+    if target and schema.target.name in names:
+        others.append(schema.target.name)
+        if schema.target.kind == "number":
+            number.append(schema.target.name)
     table = read.read(
         paths,
         replace(
@@ -148,6 +154,26 @@ def load_inputs(
         groups = groups.without(dropped)
     x, more = schemas.encode(schema, table, groups, unseen)
     return table, groups, x, [*table.notes, *notes, *more]
+
+
+def load_targets(
+    paths: Sequence[str | os.PathLike[str]], schema: Schema, wanted: Wanted
+) -> tuple[NDArray[np.float32] | NDArray[np.int32], NDArray[np.float64] | None, Groups]:
+    """What the net reads for each place of the groups, and its target, as Dataset has them.
+
+    Texts and classes that training has not seen are none of the categories, and NaN. None for the
+    targets if the files have no such column. Raises as load_inputs.
+    """
+    table, groups, x, _ = load_inputs(paths, schema, wanted, "none", target=True)
+    target = schema.target
+    if target.name not in table.columns:
+        return x, None, groups
+    column = table.columns[target.name]
+    of_rows = schemas.class_codes(target, column) if target.kind == "class" else column.values
+    now = of_rows[groups.rows]
+    if target.per == "sequence":
+        return x, np.fmax.reduceat(now, groups.starts[:-1]), groups
+    return x, _later(now, groups, target.ahead), groups
 
 
 def _lacking(file: str, lacking: list[str], names: list[str]) -> str:

@@ -1,0 +1,362 @@
+"""Measures the parts of a diagnosis, one after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _validate, horizon, lyapunov
+from .._checks import choice, integer, positive_int
+from .._scaled import log10_norm
+from ..api import apply
+from ..errors import ArgumentError, NonFiniteError
+from ..jacobian import HiddenGradients, hidden_gradients, state_singular_values
+from ..jacobian._ranges import Ranges
+from ..layers import Stack
+from ..loss import Loss
+from ..params import Params
+from ..state import LayerState, state_size
+from ._measured import Measured, Overflow
+from ._result import Diagnosis
+from ._verdict import findings_of
+
+__all__ = ["PARTS", "Progress", "diagnose"]
+
+# In the order they are measured; the share of the time that each takes, of an LSTM with H = 128 at
+# T = 10,000: it drives the bar alone.
+PARTS = {
+    "gradient": 0.05,
+    "reach": 0.1,
+    "windows": 0.05,
+    "truncation": 0.4,
+    "lyapunov": 0.1,
+    "singular_values": 0.3,
+}
+NEED_LOSS = ("gradient", "windows", "truncation")
+# Layers that read both ways have no state that goes from step to step through the whole net.
+ONE_WAY = ("windows", "truncation", "lyapunov", "singular_values")
+
+EXPONENTS = 8
+SINGULAR_VALUES = 8
+# Steps that must come before an overflow for anything to be said about them.
+LEAST_STEPS = 4
+STRETCH = 1024
+
+# What is being done, and the share of the work that is done.
+Progress = Callable[[str, float], None]
+
+
+def diagnose(
+    net: Stack,
+    params: Params,
+    x: Any,
+    y: Any = None,
+    *,
+    loss: str | Loss | None = None,
+    weight: Any = None,
+    lengths: Any = None,
+    reset: Any = None,
+    state: Sequence[LayerState] | None = None,
+    parts: Sequence[str] | None = None,
+    sequences: int = 1,
+    seed: int = 0,
+    memory: int | str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Diagnosis:
+    """Where the gradient of a net on its data goes, why it dies or explodes, and what would help.
+
+    found = gd.diagnose(net, params, batch.x, batch.y, loss="cross_entropy")
+    print(found)                       # the verdict: each sentence with its number and remedy
+    found.to_html("diagnosis.html")    # one file with all pictures
+
+    x, y, loss, weight, lengths, reset, state, memory, threads: as of gradcore.value_and_grad;
+    evaluation mode. Without y and loss, what needs no targets is measured. parts: some of
+    gradcore.diagnosis.PARTS, None for all: "gradient" (its norm by parameter, and of dL/dh_t by
+    step), "reach" (gradcore.horizon.reach), "windows" (window_shares), "truncation"
+    (truncation_bias), "lyapunov" (the 8 largest exponents), "singular_values" (the 8 largest of the
+    state's Jacobian over lags 1, 3, 10, 30, ...). sequences: how many of the longest ones lyapunov
+    and singular_values look at. seed: of random directions. progress(what, share) is called in
+    between; an exception from it ends the diagnosis.
+
+    A forward pass that overflows is a finding, not an error. A part that cannot be measured, as of
+    layers that read both ways, is missing, with the reason in `left_out`.
+    Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError.
+    """
+    _validate.model(net, params)
+    if (loss is None) != (y is None):
+        missing, given = ("loss", "y") if loss is None else ("y", "loss")
+        raise ArgumentError(f"{given} is given, but not {missing}; give both, or neither.")
+    wanted = [choice("parts", part, tuple(PARTS)) for part in (PARTS if parts is None else parts)]
+    if not wanted:
+        raise ArgumentError(f"parts must name at least one of {', '.join(PARTS)}.")
+    inputs = Ranges(net, params.dtype, x, lengths, reset)
+    how: dict[str, Any] = {"memory": memory, "threads": threads}
+    work = _Work(
+        net,
+        params,
+        inputs,
+        None if lengths is None else np.asarray(lengths),
+        state,
+        {"y": y, "loss": loss, "weight": weight},
+        positive_int("sequences", sequences),
+        integer("seed", seed),
+        how,
+        _Bar(wanted, progress),
+    )
+    measured = work.run(wanted)
+    return Diagnosis(measured, findings_of(measured))
+
+
+class _Work:
+    """A net, its data, and what was measured so far."""
+
+    def __init__(
+        self,
+        net: Stack,
+        params: Params,
+        inputs: Ranges,
+        lengths: NDArray[Any] | None,
+        state: Sequence[LayerState] | None,
+        target: dict[str, Any],
+        sequences: int,
+        seed: int,
+        how: dict[str, Any],
+        bar: _Bar,
+    ) -> None:
+        self.net, self.params, self.inputs, self.state = net, params, inputs, state
+        self.target, self.seed, self.how, self.bar = target, seed, how, bar
+        self.steps = inputs.steps
+        self.ends = np.full(inputs.batch, inputs.steps) if lengths is None else lengths
+        order = np.argsort(-self.ends, kind="stable")[:sequences]
+        self.looked_at = tuple(int(b) for b in np.sort(order))
+        self.overflow: Overflow | None = None
+        self.found: dict[str, Any] = {}
+        self.left_out: dict[str, str] = {}
+        self.seconds: dict[str, float] = {}
+
+    def run(self, wanted: Sequence[str]) -> Measured:
+        self._look_for_overflow()
+        for part in PARTS:
+            if part not in wanted:
+                continue
+            reason = self._reason_against(part)
+            if reason is not None:
+                self.left_out[part] = reason
+                continue
+            begin = time.perf_counter()
+            self.bar.start(part)
+            try:
+                getattr(self, f"_{part}")()
+            except NonFiniteError as error:
+                self.left_out[part] = str(error)
+            self.seconds[part] = time.perf_counter() - begin
+        self.bar.end()
+        net, params = self.net, self.params
+        measured = Measured(
+            net=net,
+            dtype=str(params.dtype),
+            names=tuple(
+                f"{place}.{type(layer).__name__}"
+                for place, layer in enumerate(net.layers)
+                if layer in net.recurrent
+            ),
+            steps=self.inputs.steps,
+            batch=self.inputs.batch,
+            looked_at=self.looked_at,
+            loss=None,
+            gradients=None,
+            gradients_complete=True,
+            sizes={name: float(log10_norm(array, 0)) for name, array in params.items()},
+            hidden=None,
+            reach=None,
+            windows=None,
+            truncation=None,
+            lyapunov=None,
+            lags=None,
+            singular_values=None,
+            left_out=self.left_out,
+            overflow=self.overflow,
+            seconds=self.seconds,
+        )
+        return replace(measured, **self.found)
+
+    def _look_for_overflow(self) -> None:
+        # Ranges of steps, so that no outputs of the whole length are there at once.
+        both = any(layer.bidirectional for layer in self.net.recurrent)
+        stretch = self.steps if both else STRETCH
+        state: Any = self.state
+        t0 = 0
+        try:
+            for t0 in range(0, self.steps, stretch):
+                inputs = self.inputs[t0 : t0 + stretch]
+                _, state = apply(self.net, self.params, **inputs, state=state, **self.how)
+        except NonFiniteError as error:
+            self.overflow = Overflow(error.layer, t0 + error.step, error.sequence)
+            self.steps = t0 + error.step
+
+    def _reason_against(self, part: str) -> str | None:
+        if part in NEED_LOSS and self.target["loss"] is None:
+            return "needs y and loss."
+        if part in ONE_WAY and any(layer.bidirectional for layer in self.net.recurrent):
+            return "does not go through layers that read both ways."
+        if part == "lyapunov" and self._is_reset():
+            return "resets cut the trajectory of the sequences looked at."
+        if self.overflow is not None and part in NEED_LOSS:
+            return f"the forward pass overflows at step {self.overflow.step}."
+        if self.steps < LEAST_STEPS:
+            return f"needs {LEAST_STEPS} steps or more; there are {self.steps}."
+        return None
+
+    def _is_reset(self) -> bool:
+        reset = self.inputs[1 : self.steps]["reset"]
+        return reset is not None and bool(reset[:, list(self.looked_at)].any())
+
+    # ---- parts
+
+    def _gradient(self) -> None:
+        layers: list[HiddenGradients] = []
+        directions = [
+            (index, reverse)
+            for index, layer in enumerate(self.net.recurrent)
+            for reverse in (False, True)[: len(layer.directions)]
+        ]
+        for count, (index, reverse) in enumerate(directions):
+            layers.append(
+                hidden_gradients(
+                    self.net,
+                    self.params,
+                    **self.inputs[: self.steps],
+                    **self.target,
+                    layer=index,
+                    reverse=reverse,
+                    norms_only=True,
+                    state=self.state,
+                    **self.how,
+                )
+            )
+            self.bar(count + 1, len(directions))
+        grads = layers[-1].grads
+        # With an exponent, what is far below the largest is 0 without being dead.
+        self.found |= {
+            "hidden": tuple(layers),
+            "loss": layers[-1].loss,
+            "gradients_complete": grads.exponent == 0,
+            "gradients": {
+                name: float(log10_norm(array, grads.exponent)) for name, array in grads.items()
+            },
+        }
+
+    def _reach(self) -> None:
+        found = []
+        for index in range(len(self.net.recurrent)):
+            found.append(
+                horizon.reach(
+                    self.net,
+                    self.params,
+                    **self.inputs[: self.steps],
+                    layer=index,
+                    seed=self.seed,
+                    state=self.state,
+                    **self.how,
+                )
+            )
+            self.bar(index + 1, len(self.net.recurrent))
+        self.found["reach"] = tuple(found)
+
+    def _windows(self) -> None:
+        self.found["windows"] = horizon.window_shares(
+            self.net,
+            self.params,
+            **self.inputs[: self.steps],
+            **self.target,
+            state=self.state,
+            **self.how,
+            progress=self.bar,
+        )
+
+    def _truncation(self) -> None:
+        self.found["truncation"] = horizon.truncation_bias(
+            self.net,
+            self.params,
+            **self.inputs[: self.steps],
+            **self.target,
+            state=self.state,
+            **self.how,
+            progress=self.bar,
+        )
+
+    def _lyapunov(self) -> None:
+        x, state = self._whole()
+        self.found["lyapunov"] = lyapunov.spectrum(
+            self.net,
+            self.params,
+            x,
+            min(EXPONENTS, state_size(self.net, 1)),
+            frames_seed=self.seed,
+            state=state,
+            **self.how,
+            progress=self.bar,
+        )
+
+    def _singular_values(self) -> None:
+        x, state = self._whole()
+        lags = [m * 10**n for n in range(12) for m in (1, 3) if m * 10**n < len(x)] + [len(x)]
+        self.found["lags"] = np.array(lags, np.int64)
+        self.found["singular_values"] = state_singular_values(
+            self.net,
+            self.params,
+            x,
+            lags,
+            min(SINGULAR_VALUES, state_size(self.net, 1)),
+            seed=self.seed,
+            state=state,
+            **self.how,
+            progress=self.bar,
+        )
+
+    def _whole(self) -> tuple[NDArray[Any], Sequence[LayerState] | None]:
+        """Input and first state of the sequences looked at, up to the end of the shortest."""
+        chosen = list(self.looked_at)
+        stop = max(1, min(self.steps, int(self.ends[chosen].min())))
+        x = np.ascontiguousarray(self.inputs[:stop]["x"][:, chosen])
+        state = self.state
+        if state is not None:
+            state = [_taken(layer, chosen) for layer in state]
+        return x, state
+
+
+def _taken(layer: LayerState, chosen: list[int]) -> LayerState:
+    return LayerState(
+        layer.h[chosen],
+        None if layer.c is None else layer.c[chosen],
+        None if layer.skip is None else layer.skip[:, chosen],
+    )
+
+
+class _Bar:
+    """Progress of the parts as one share."""
+
+    def __init__(self, parts: Sequence[str], show: Progress | None) -> None:
+        self.show, self.part, self.done = show, "", 0.0
+        self.shares = {part: PARTS[part] / sum(PARTS[p] for p in parts) for part in parts}
+
+    def start(self, part: str) -> None:
+        self.done += self.shares.get(self.part, 0.0)
+        self.part = part
+        self(0, 1)
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.show is not None:
+            self.show(
+                self.part.replace("_", " "), self.done + self.shares[self.part] * done / total
+            )
+
+    def end(self) -> None:
+        if self.show is not None:
+            self.show("done", 1.0)

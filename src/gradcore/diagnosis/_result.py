@@ -1,0 +1,145 @@
+"""A diagnosis: numbers, verdict, and the forms they can be had in."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._files import replace_file
+from ..jacobian import HiddenGradients
+from ..layers import Layer
+from ._measured import Measured
+from ._verdict import Finding
+
+__all__ = ["Diagnosis"]
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """What gradcore.diagnose found.
+
+    measured: all arrays, by part. findings: the verdict, warnings first; each has text, remedy and
+    the values behind it. print(diagnosis) shows the verdict.
+    """
+
+    measured: Measured
+    findings: tuple[Finding, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def __repr__(self) -> str:
+        m = self.measured
+        return f"<Diagnosis of {m.net!r} over {m.steps} steps, {len(self.findings)} findings>"
+
+    def lines(self) -> list[str]:
+        """The verdict for a terminal."""
+        m = self.measured
+        batch = f"{m.batch} sequences" if m.batch != 1 else "1 sequence"
+        lines = [" > ".join(map(_short, m.net.layers)), f"{m.steps:,} steps, {batch}, {m.dtype}"]
+        if m.loss is not None:
+            lines[-1] += f", loss {m.loss:.4g}"
+        for finding in self.findings:
+            lines += ["", f"{finding.level}: {finding.text}"]
+            if finding.remedy:
+                lines.append(f"  -> {finding.remedy}")
+        if not self.findings:
+            lines += ["", "nothing to tell: see left_out, or ask for more parts."]
+        for part, reason in m.left_out.items():
+            lines += ["", f"left out: {part.replace('_', ' ')}: {reason}"]
+        return lines
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """The pictures as a matplotlib Figure; with path also saved, the format by its suffix.
+
+        Raises ImportError without matplotlib, OSError or ValueError for a path of no use.
+        """
+        from ._pictures import draw
+
+        figure = draw(self.measured)
+        if path is not None:
+            figure.savefig(path, dpi=150)
+        return figure
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON values; infinities and NaN are None."""
+        m = self.measured
+        found = {
+            "net": repr(m.net),
+            "findings": [
+                {f.name: getattr(finding, f.name) for f in fields(finding)}
+                for finding in self.findings
+            ],
+        }
+        for part in fields(m):
+            if part.name != "net":
+                found[part.name] = getattr(m, part.name)
+        plain = _plain(found)
+        assert isinstance(plain, dict)
+        return plain
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Everything as JSON text; with path also written there."""
+        text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+        if path is not None:
+            _write(path, text)
+        return text
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """A report in one file: verdict, pictures and numbers; nothing is loaded from elsewhere.
+
+        The pictures need matplotlib; without it the report says so. With path also written there.
+        """
+        from ._page import page
+
+        text = page(self)
+        if path is not None:
+            _write(path, text)
+        return text
+
+
+def _short(layer: Layer) -> str:
+    """Its repr without what is as usual."""
+    given = []
+    for part in fields(layer):
+        value = getattr(layer, part.name)
+        if part.default is MISSING:
+            given.append(repr(value))
+        elif value != part.default:
+            given.append(f"{part.name}={value!r}")
+    return f"{type(layer).__name__}({', '.join(given)})"
+
+
+def _plain(value: Any) -> Any:
+    """JSON values of a result."""
+    if isinstance(value, HiddenGradients):
+        kept = {"layer": value.layer, "reverse": value.reverse, "norm_log10": value.norm_log10}
+        return _plain(kept)
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, (bool, int, str)) or value is None:
+        return value
+    if isinstance(value, (float, np.floating)):
+        # Six digits: arrays have a number per step.
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}
+
+
+def _write(path: str | os.PathLike[str], text: str) -> None:
+    replace_file(Path(path), lambda temporary: _text(temporary, text))
+
+
+def _text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

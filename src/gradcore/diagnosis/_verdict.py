@@ -1,0 +1,337 @@
+"""What the numbers of a diagnosis mean, in sentences: each has its number and its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..layers import Recurrent
+from ._measured import Measured
+
+__all__ = ["Finding", "findings_of"]
+
+Level = Literal["warning", "note", "good"]
+
+# The gradient has vanished for practical purposes where it is 1 % of what it was; it reaches far
+# where that takes nine tenths of the sequence, and not far where it takes less than a quarter.
+FRACTION = 0.01
+FAR, NEAR = 0.9, 0.25
+# Growth by more than a hundred on the way back is an explosion rather than a fluctuation.
+EXPLODED = 2.0
+# log10 of the smallest normal and of the largest float32.
+TINY, HUGE = -37.9, 38.5
+# Cutting the gradient is harmless where it changes it by 1 %.
+BIAS = 0.01
+# Share of the gradient that counts as nearly all of it.
+NEARLY_ALL = 0.95
+# Adam takes care of a factor of a thousand between layers; float32 sums do not feel it either.
+APART = 3.0
+# An untrained net of ordinary size has a gradient of norm 0.01 to 10.
+STEEP = 2.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sentence of the verdict.
+
+    about: the topic, such as "reach". text: what was found, with the numbers. remedy: what would
+    help, empty where nothing must be done. values: the numbers behind it, by name.
+    """
+
+    level: Level
+    about: str
+    text: str
+    remedy: str = ""
+    values: dict[str, float] = field(default_factory=dict)
+
+
+def findings_of(measured: Measured) -> tuple[Finding, ...]:
+    """Warnings first, then notes, then what is good."""
+    found = [
+        *_overflow(measured),
+        *_reach(measured),
+        *_exponents(measured),
+        *_range(measured),
+        *_windows(measured),
+        *_truncation(measured),
+        *_parameters(measured),
+    ]
+    order = ("warning", "note", "good")
+    return tuple(sorted(found, key=lambda finding: order.index(finding.level)))
+
+
+def _overflow(m: Measured) -> Iterator[Finding]:
+    if m.overflow is not None:
+        at = m.overflow
+        where = m.names[at.layer] if 0 <= at.layer < len(m.names) else "the head"
+        yield Finding(
+            "warning",
+            "overflow",
+            f"The forward pass overflows in {where} at step {at.step:,} of sequence {at.sequence}; "
+            "there is no gradient to scale.",
+            "Bound what grows: a smaller gain of weight_hh (net.init(gain=...)), a tanh or a gated "
+            "cell, or skip=gd.Skip(lag, mode='mix'), which cannot grow.",
+            {"step": at.step},
+        )
+
+
+def _reach(m: Measured) -> Iterator[Finding]:
+    if m.reach is None:
+        return
+    for name, layer, reach in zip(m.names, m.net.recurrent, m.reach, strict=True):
+        longer = np.flatnonzero(reach.ends > 1)
+        if not len(longer):
+            continue
+        ends = reach.ends[longer] - 1
+        last = reach.norm_log10[ends, longer]
+        alive = np.isfinite(last)
+        if not alive.any():
+            yield Finding(
+                "warning",
+                "reach",
+                f"{name}: no gradient of the last output arrives at all.",
+                "Look for a layer above it whose weights are zero or whose units are all dead.",
+                {"sequences": len(longer)},
+            )
+            continue
+        grown = float(np.median((reach.norm_log10[0, longer] - last)[alive]))
+        steps = int(np.median(ends[alive]))
+        length = int(np.median(reach.memory_length(FRACTION)[longer][alive]))
+        values = {"memory_length": length, "steps": steps, "log10_growth": grown}
+        if grown > EXPLODED:
+            yield Finding(
+                "warning",
+                "reach",
+                f"{name}: the gradient of the last output grows on its way back, to "
+                f"10^{grown:.3g} times its size after {steps:,} steps "
+                f"({10 ** (grown / steps):.4f} per step): it explodes.",
+                "Clip by norm (gd.clip.GlobalNorm), and take away the cause: weight_hh with a "
+                "smaller gain, or its spectral norm held at 1 or below.",
+                values,
+            )
+        elif length >= FAR * steps:
+            yield Finding(
+                "good",
+                "reach",
+                f"{name}: the gradient of the last output reaches all {steps:,} steps back; at the "
+                f"first it is {10**grown:.2g} times its size.",
+                values=values,
+            )
+        elif _levels_off(reach.norm_log10[:, longer[alive]], ends[alive]):
+            yield Finding(
+                "good",
+                "reach",
+                f"{name}: the gradient of the last output is down to 1 % after {length:,} steps, "
+                f"but then it lasts: at the first of {steps:,} it is 10^{grown:.3g}. Few "
+                "directions carry a long memory.",
+                values=values,
+            )
+        else:
+            rate = 10 ** (np.log10(FRACTION) / max(length, 1))
+            size = "0" if np.isneginf(grown) else f"10^{grown:.3g} of it"
+            yield Finding(
+                "warning" if length < NEAR * steps else "note",
+                "reach",
+                f"{name}: the gradient of the last output is down to 1 % after {length:,} of "
+                f"{steps:,} steps ({rate:.4f} per step) and {size} at the first: it vanishes.",
+                _longer(layer, m.steps),
+                values,
+            )
+
+
+def _levels_off(logs: NDArray[np.float64], ends: NDArray[np.int64]) -> bool:
+    """Whether the far half of the way back costs less than a power of ten."""
+    if not np.isfinite(logs[0]).all():
+        return False
+    columns = np.arange(logs.shape[1])
+    return bool(np.median(logs[0] - logs[ends // 2, columns]) > -1.0)
+
+
+def _longer(layer: Recurrent, steps: int) -> str:
+    skip = "" if layer.skip is not None else f", or skip=gd.Skip(lag={max(2, steps // 100)})"
+    if layer.cell.memory_gate is not None:
+        return (
+            f"If what matters lies further back: open the memory gates at the start, net.init("
+            f"chrono={steps}){skip}; the reach of a trained net shows what it has learned to keep."
+        )
+    return f"If what matters lies further back: an LSTM or GRU with net.init(chrono={steps}){skip}."
+
+
+def _exponents(m: Measured) -> Iterator[Finding]:
+    if m.lyapunov is None:
+        return
+    exponent = float(np.median(m.lyapunov.exponents[:, 0]))
+    if not np.isfinite(exponent):
+        return
+    errors = m.lyapunov.standard_error[:, 0]
+    error = float(np.median(errors))
+    known = "" if np.isnan(error) else f" +- {error:.1g}"
+    total = exponent * m.steps / np.log(10.0)
+    values = {"exponent": exponent, "standard_error": error, "log10_growth": total}
+    head = f"The largest Lyapunov exponent is {exponent:.4g}{known} per step: "
+    sure = not abs(exponent) <= 2 * error
+    if exponent > 0 and sure and total > EXPLODED:
+        yield Finding(
+            "warning",
+            "lyapunov",
+            f"{head}nearby states part, and gradients grow as 10^{total:.3g} over {m.steps:,} "
+            "steps.",
+            "Clip by norm, lower the gain of weight_hh, or hold its spectral norm.",
+            values,
+        )
+    elif exponent < 0 and sure:
+        yield Finding(
+            "note",
+            "lyapunov",
+            f"{head}perturbations, and gradients, fade with a time constant of "
+            f"{-1 / exponent:,.0f} steps.",
+            values=values,
+        )
+    else:
+        yield Finding(
+            "good",
+            "lyapunov",
+            f"{head}at the edge between growing and fading, where gradients travel furthest.",
+            values=values,
+        )
+
+
+def _range(m: Measured) -> Iterator[Finding]:
+    """Where numbers without a scale would have ended."""
+    if m.hidden is None:
+        return
+    norms = np.concatenate([layer.norm_log10 for layer in m.hidden], axis=1)
+    finite = norms[np.isfinite(norms)]
+    if not len(finite):
+        return
+    low, high = float(finite.min()), float(finite.max())
+    if high > HUGE:
+        yield Finding(
+            "warning",
+            "range",
+            f"dL/dh reaches 10^{high:.3g}: float32 ends at 10^38, so a framework without scaled "
+            "adjoints gives NaN.",
+            "gradcore's direction is right all the same; clip by norm to use it.",
+            {"log10_largest": high},
+        )
+    if low < TINY:
+        where = np.flatnonzero((norms < TINY).all(axis=1))
+        before = int(where.max()) if len(where) else -1
+        told = f" in all layers up to step {before:,}" if before >= 0 else " at some steps"
+        yield Finding(
+            "note",
+            "range",
+            f"dL/dh falls to 10^{low:.3g}, below what float32 holds{told}: a framework without "
+            "scaled adjoints has 0 there.",
+            values={"log10_smallest": low, "step": before},
+        )
+
+
+def _windows(m: Measured) -> Iterator[Finding]:
+    if m.windows is None:
+        return
+    share, borders = m.windows.share, m.windows.borders
+    late = np.cumsum(share[::-1])
+    enough = np.flatnonzero(late >= NEARLY_ALL)
+    if not share.any():
+        yield Finding(
+            "warning",
+            "windows",
+            "The gradient of the parameters is exactly 0.",
+            "Look for dead units, a loss whose weights are all 0, or targets that do not matter.",
+        )
+        return
+    begin = int(borders[len(share) - 1 - int(enough[0])]) if len(enough) else 0
+    steps = int(borders[-1])
+    if steps - begin <= NEAR * steps:
+        yield Finding(
+            "note",
+            "windows",
+            f"{late[int(enough[0])]:.0%} of the parameters' gradient comes from the last "
+            f"{steps - begin:,} of {steps:,} steps.",
+            "What lies before hardly trains the net: see the reach of the gradient.",
+            {"steps": steps - begin, "share": float(late[int(enough[0])])},
+        )
+        return
+    top = int(share.argmax())
+    if share[top] > 0.5 and len(share) > 2:
+        yield Finding(
+            "note",
+            "windows",
+            f"One window, steps {borders[top]:,} to {borders[top + 1] - 1:,}, gives "
+            f"{share[top]:.0%} of the parameters' gradient.",
+            "Look at the data and the targets there.",
+            {"first": float(borders[top]), "share": float(share[top])},
+        )
+
+
+def _truncation(m: Measured) -> Iterator[Finding]:
+    if m.truncation is None:
+        return
+    needed = m.truncation.needed(BIAS)
+    if needed is None:
+        longest, error = int(m.truncation.lengths[-1]), float(m.truncation.error[-1])
+        yield Finding(
+            "note",
+            "truncation",
+            f"Cutting the gradient every {longest:,} steps would put it off by {error:.1%}.",
+            "Train with the exact gradient over all steps.",
+            {"truncation": longest, "error": error},
+        )
+    elif needed <= NEAR * m.steps:
+        yield Finding(
+            "note",
+            "truncation",
+            f"Truncated backpropagation with K = {needed:,} costs {BIAS:.0%} or less of the "
+            "gradient's norm on this data.",
+            f"Nothing is lost by gd.data.Stream(k1={needed}) as the net is now; the exact gradient "
+            "shows when that changes.",
+            {"truncation": needed},
+        )
+
+
+def _parameters(m: Measured) -> Iterator[Finding]:
+    if m.gradients is None:
+        return
+    dead = [name for name, log in m.gradients.items() if np.isneginf(log)]
+    if dead and m.gradients_complete:
+        yield Finding(
+            "warning",
+            "parameters",
+            f"{', '.join(dead)}: the gradient is exactly 0.",
+            "They do not learn from this batch: look for dead relu units and zero weights above.",
+            {"count": len(dead)},
+        )
+    recurrent = {
+        name: log
+        for name, log in m.gradients.items()
+        if name.endswith("weight_hh") and np.isfinite(log)
+    }
+    if len(recurrent) > 1:
+        low, high = (pick(recurrent, key=recurrent.__getitem__) for pick in (min, max))
+        apart = recurrent[high] - recurrent[low]
+        if apart > APART:
+            yield Finding(
+                "warning",
+                "parameters",
+                f"The gradient of {low} is 10^{apart:.2g} times smaller than that of {high}.",
+                "Residual layers (residual=True) or gd.LayerNorm between layers bring them "
+                "together; Adam hides most of it.",
+                {"log10_ratio": apart},
+            )
+    squares = np.array([log for log in m.gradients.values() if np.isfinite(log)])
+    if len(squares):
+        top = float(squares.max())
+        total = float(top + 0.5 * np.log10(np.sum(10.0 ** (2 * (squares - top)))))
+        if total > STEEP:
+            yield Finding(
+                "warning",
+                "parameters",
+                f"The norm of the whole gradient is 10^{total:.3g}.",
+                "Clip by norm: clip=gd.clip.GlobalNorm(1.0).",
+                {"log10_norm": total},
+            )

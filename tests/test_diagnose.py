@@ -1,0 +1,240 @@
+"""gradcore.diagnose: the verdict on nets whose fate is known, and where its numbers come from."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import gradcore as gd
+
+LAST = gd.loss.MeanSquaredError(step="last")
+
+
+def chain(factor, steps, hidden=4, batch=2, nonlinearity="identity"):
+    """A linear chain: every gradient is multiplied by `factor` per step."""
+    net = gd.Stack(gd.RNN(1, hidden, nonlinearity=nonlinearity), gd.Linear(hidden, 1))
+    params = net.init(seed=0)
+    params["0.weight_hh"][...] = factor * np.eye(hidden)
+    x = np.full((steps, batch, 1), 0.01, np.float32)
+    return net, params, x, np.ones((batch, 1), np.float32)
+
+
+def about(found, topic):
+    return [finding for finding in found.findings if finding.about == topic]
+
+
+def test_a_vanishing_gradient_is_told_with_its_rate():
+    net, params, x, y = chain(0.9, 2000)
+    found = gd.diagnose(net, params, x, y, loss=LAST)
+    (reach,) = about(found, "reach")
+    assert reach.level == "warning"
+    assert reach.values["memory_length"] == int(np.log(0.01) / np.log(0.9))
+    assert reach.values["log10_growth"] == pytest.approx(1999 * np.log10(0.9), rel=1e-4)
+    assert "1 % after 43 of 1,999 steps" in reach.text
+    assert "net.init(chrono=2000)" in reach.remedy
+    (exponent,) = about(found, "lyapunov")
+    assert exponent.values["exponent"] == pytest.approx(np.log(0.9), rel=1e-4)
+    assert "9 steps" in exponent.text  # the time constant 1/0.105
+    (float32,) = about(found, "range")
+    assert float32.values["log10_smallest"] == found.measured.hidden[0].norm_log10.min()
+    # 0.9^847 is the first power below the smallest normal float32 (dL/dh_T is of order 1).
+    assert float32.values["step"] == pytest.approx(1999 - 835, abs=40)
+    (windows,) = about(found, "windows")
+    assert windows.values["steps"] == 100
+    (cut,) = about(found, "truncation")
+    # 64 would cut 16 steps before the end, for that is what 2,000 leaves.
+    assert cut.values["truncation"] == 128
+
+
+def test_an_exploding_gradient_is_told_with_its_rate():
+    net, params, x, y = chain(1.03, 2000)
+    params["0.weight_ih"][...] = 0
+    params["0.bias_ih"][...] = 0
+    params["0.bias_hh"][...] = 0
+    found = gd.diagnose(net, params, x, y, loss=LAST)
+    assert found.findings[0].level == "warning"
+    (reach,) = about(found, "reach")
+    assert "it explodes" in reach.text
+    assert reach.values["log10_growth"] == pytest.approx(1999 * np.log10(1.03), rel=1e-4)
+    assert "GlobalNorm" in reach.remedy
+    (exponent,) = about(found, "lyapunov")
+    assert exponent.level == "warning"
+    assert exponent.values["exponent"] == pytest.approx(np.log(1.03), rel=1e-3)
+
+
+def test_a_gradient_that_arrives_is_good():
+    net, params, x, y = chain(1.0, 500)
+    found = gd.diagnose(net, params, x, y, loss=LAST, parts=["reach", "lyapunov"])
+    assert [finding.level for finding in found.findings] == ["good", "good"]
+    assert found.measured.hidden is None
+    assert "reaches all 499 steps back" in str(found)
+
+
+def test_a_memory_of_few_directions_is_no_vanishing():
+    net, params, x, y = chain(0.5, 1000)
+    params["0.weight_hh"][0, 0] = 1.0
+    found = gd.diagnose(net, params, x, y, loss=LAST, parts=["reach"])
+    (reach,) = found.findings
+    assert reach.level == "good"
+    # One direction of four carries it on: a root mean square above 1 %, so nothing falls below.
+    params["1.weight"][0, 0] = 1e-4
+    (reach,) = gd.diagnose(net, params, x, y, loss=LAST, parts=["reach"]).findings
+    assert reach.level == "good"
+    assert "but then it lasts" in reach.text
+
+
+def test_an_overflow_is_a_finding_and_what_comes_before_is_measured():
+    net, params, x, y = chain(2.0, 300, nonlinearity="relu")
+    params["0.weight_ih"][...] = 1
+    found = gd.diagnose(net, params, x, y, loss=LAST)
+    (overflow,) = about(found, "overflow")
+    step = int(overflow.values["step"])
+    with pytest.raises(gd.NonFiniteError, match=rf"step {step}\b"):
+        gd.apply(net, params, x)
+    assert found.measured.lyapunov is not None
+    assert found.measured.lags[-1] == step
+    assert set(found.measured.left_out) >= {"gradient", "windows", "truncation"}
+
+
+def test_dead_units_and_layers_far_apart():
+    net = gd.Stack(gd.RNN(1, 4, nonlinearity="relu"), gd.Linear(4, 1))
+    params = net.init(seed=0)
+    params["0.bias_ih"][...] = -100.0
+    x = np.ones((50, 1, 1), np.float32)
+    found = gd.diagnose(net, params, x, np.ones((50, 1, 1), np.float32), loss="mse")
+    (dead,) = about(found, "parameters")
+    assert "0.weight_ih" in dead.text
+    assert "1.bias" not in dead.text
+    (reach,) = about(found, "reach")
+    assert "0 at the first: it vanishes" in reach.text
+
+    net = gd.Stack(gd.RNN(1, 4), gd.RNN(4, 4), gd.Linear(4, 1))
+    params = net.init(seed=0)
+    params["1.weight_ih"][...] *= 1e-6
+    params["1.bias_ih"][...] = 0.5
+    found = gd.diagnose(net, params, x, np.ones((50, 1, 1), np.float32), loss="mse")
+    (apart,) = about(found, "parameters")
+    assert "0.weight_hh is 10^" in apart.text
+    assert apart.values["log10_ratio"] == pytest.approx(
+        found.measured.gradients["1.weight_hh"] - found.measured.gradients["0.weight_hh"]
+    )
+
+
+def setting(bidirectional=False):
+    net = gd.Stack(
+        gd.Embedding(5, 3),
+        gd.LSTM(3, 9, bidirectional=bidirectional),
+        gd.GRU(18 if bidirectional else 9, 8, skip=gd.Skip(2, value=0.3)),
+        gd.Linear(8, 5),
+    )
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 5, (2, 120, 3))
+    return net, net.init(seed=1), x, y
+
+
+def test_the_numbers_are_those_of_the_parts():
+    net, params, x, y = setting()
+    lengths = np.array([100, 120, 0])
+    weight = np.random.default_rng(2).random((120, 3)).astype(np.float32)
+    target = {"loss": "cross_entropy", "weight": weight, "lengths": lengths}
+    found = gd.diagnose(net, params, x, y, **target, sequences=2, seed=3).measured
+    result = gd.value_and_grad(net, params, x, y, **target, train=False)
+    assert found.loss == result.loss
+    for name, log in found.gradients.items():
+        assert log == pytest.approx(np.log10(np.linalg.norm(result.grads[name])), abs=1e-6)
+    hidden = gd.jacobian.hidden_gradients(net, params, x, y, **target, layer=0)
+    np.testing.assert_array_equal(found.hidden[0].norm_log10, hidden.norm_log10)
+    reach = gd.horizon.reach(net, params, x, layer=1, lengths=lengths, seed=3)
+    np.testing.assert_array_equal(found.reach[1].norm_log10, reach.norm_log10)
+    assert found.names == ("1.LSTM", "2.GRU")
+    # The two longest, up to the end of the shorter.
+    assert found.looked_at == (0, 1)
+    spectrum = gd.lyapunov.spectrum(net, params, x[:100, :2], 8, frames_seed=3)
+    np.testing.assert_array_equal(found.lyapunov.exponents, spectrum.exponents)
+    assert found.singular_values.shape == (len(found.lags), 2, 8)
+    assert found.lags.tolist() == [1, 3, 10, 30, 100]
+
+
+def test_without_targets_what_needs_none_is_measured():
+    net, params, x, _ = setting()
+    found = gd.diagnose(net, params, x).measured
+    assert found.reach is not None
+    assert found.lyapunov is not None
+    assert found.loss is None
+    assert {"gradient", "windows", "truncation"} == set(found.left_out)
+
+
+def test_layers_that_read_both_ways_leave_parts_out():
+    net, params, x, y = setting(bidirectional=True)
+    found = gd.diagnose(net, params, x, y, loss="cross_entropy")
+    assert len(found.measured.hidden) == 3
+    assert found.measured.hidden[1].reverse
+    assert "read both ways" in found.measured.left_out["lyapunov"]
+    assert "left out: singular values" in str(found)
+
+
+def test_resets_leave_out_the_exponents_alone():
+    net, params, x, y = setting()
+    reset = np.zeros((120, 3), bool)
+    reset[60, 0] = True
+    found = gd.diagnose(net, params, x, y, loss="cross_entropy", reset=reset).measured
+    assert "resets" in found.left_out["lyapunov"]
+    assert np.isneginf(found.reach[0].norm_log10[:60, 0]).all()
+
+
+def test_json_and_page_hold_everything(tmp_path):
+    pytest.importorskip("matplotlib", reason="draws: install gradcore[plot]")
+    net, params, x, y = chain(0.9, 600)
+    found = gd.diagnose(net, params, x, y, loss=LAST)
+    read = json.loads(found.to_json(tmp_path / "found.json"))
+    assert (tmp_path / "found.json").read_text() == found.to_json()
+    assert read["findings"][0]["text"] == found.findings[0].text
+    assert read["truncation"]["error"][-1] == pytest.approx(
+        found.measured.truncation.error[-1], rel=1e-5
+    )
+    assert np.shape(read["hidden"][0]["norm_log10"]) == (600, 2)
+    page = found.to_html(tmp_path / "found.html")
+    assert (tmp_path / "found.html").read_text() == page
+    assert found.findings[0].text in page
+    assert "data:image/png;base64," in page
+    assert not re.search(r"(src|href)=['\"]http", page)
+    found.plot(tmp_path / "found.svg")
+    assert "truncated" in (tmp_path / "found.svg").read_text()
+
+
+def test_progress_rises_to_the_end_and_can_stop_it():
+    net, params, x, y = setting()
+    told = []
+    gd.diagnose(
+        net,
+        params,
+        x,
+        y,
+        loss="cross_entropy",
+        progress=lambda what, part: told.append((part, what)),
+    )
+    shares = [part for part, _ in told]
+    assert shares == sorted(shares)
+    assert told[-1] == (1.0, "done")
+    assert {"gradient", "reach", "truncation", "singular values"} <= {what for _, what in told}
+
+    def stop(what, part):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        gd.diagnose(net, params, x, y, loss="cross_entropy", progress=stop)
+
+
+def test_wrong_questions_are_refused():
+    net, params, x, y = setting()
+    with pytest.raises(gd.ArgumentError, match="y is given, but not loss"):
+        gd.diagnose(net, params, x, y)
+    with pytest.raises(gd.ArgumentError, match="loss is given, but not y"):
+        gd.diagnose(net, params, x, loss="mse")
+    with pytest.raises(gd.ArgumentError, match="parts must be one of 'gradient', 'reach'"):
+        gd.diagnose(net, params, x, parts=["horizon"])
+    with pytest.raises(gd.ArgumentError, match="parts must name at least one"):
+        gd.diagnose(net, params, x, parts=[])
+    with pytest.raises(gd.MemoryBudgetError):
+        gd.diagnose(net, params, x, memory=1000)
