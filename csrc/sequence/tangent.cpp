@@ -468,7 +468,8 @@ void Job<T>::emit_tangents(const Me& m, int64_t first, int64_t n) {
   rows_of(m, n, r0, r1);
   tangent_logits(m, first, r0, r1);
   barrier(m);
-  for (int64_t i = n * m.me / m.team_size; i < n * (m.me + 1) / m.team_size; i++) {
+  const int64_t i0 = n * m.me / m.team_size, i1 = n * (m.me + 1) / m.team_size;
+  for (int64_t i = i0; i < i1; i++) {
     const T* rows = t_logits_ + i * B_ * K_ * Op;
     const int64_t t = first + i;
     double largest = 0;
@@ -476,16 +477,27 @@ void Job<T>::emit_tangents(const Me& m, int64_t first, int64_t n) {
       if (active(t, b)) largest = std::max(largest, k_.max_abs(rows + b * K_ * Op, K_ * Op));
     const bool folds = std::abs(static_cast<int64_t>(exponent_of(largest)) + m.tangent_exponent) <
                        std::numeric_limits<T>::max_exponent - 28;
-    const int32_t shift = largest > 0 && folds ? m.tangent_exponent : 0;
     call_.t_exponent[t] = largest > 0 && !folds ? m.tangent_exponent : 0;
-    for (int64_t b = 0; b < B_; b++)
-      for (int64_t k = 0; k < K_; k++) {
-        T* to = static_cast<T*>(call_.t_outputs) + ((k * T_ + t) * B_ + b) * O;
-        const T* from = rows + (b * K_ + k) * Op;
-        for (int64_t o = 0; o < O; o++)
-          to[o] = !active(t, b) ? T(0) : shift ? std::ldexp(from[o], shift) : from[o];
-      }
   }
+  // Direction by direction: theirs lie T*B*O apart, often a multiple of what caches take for one
+  // set. Step by step took 16 us instead of 2 (K = 32, O = 128).
+  for (int64_t k = 0; k < K_; k++)
+    for (int64_t i = i0; i < i1; i++) {
+      const int64_t t = first + i;
+      const int32_t shift = call_.t_exponent[t] ? 0 : m.tangent_exponent;
+      // In two factors: one alone may be out of range where the product is not.
+      const T half = power_of_two<T>(shift / 2), rest = power_of_two<T>(shift - shift / 2);
+      for (int64_t b = 0; b < B_; b++) {
+        T* to = static_cast<T*>(call_.t_outputs) + ((k * T_ + t) * B_ + b) * O;
+        const T* from = t_logits_ + ((i * B_ + b) * K_ + k) * Op;
+        if (!active(t, b))
+          std::memset(to, 0, static_cast<size_t>(O) * sizeof(T));
+        else if (shift == 0)
+          std::memcpy(to, from, static_cast<size_t>(O) * sizeof(T));
+        else
+          for (int64_t o = 0; o < O; o++) to[o] = from[o] * half * rest;
+      }
+    }
   barrier(m);
 }
 
