@@ -117,7 +117,7 @@ def test_gate_rows():
 def test_a_new_cell_needs_its_class_only():
     @dataclasses.dataclass(frozen=True)
     class Minimal(Recurrent):
-        cell = Cell("minimal", gates=("f", "h"), states=("h",), memory_gate="f")
+        cell = Cell("minimal", gates=("f", "h"), functions=("", ""), states=("h",), memory_gate="f")
 
     net = gd.Stack(Minimal(3, 4), gd.Linear(4, 2))
     params = net.init(seed=1)

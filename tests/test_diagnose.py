@@ -121,6 +121,30 @@ def test_dead_units_and_layers_far_apart():
     )
 
 
+def test_gates_and_steps_are_told():
+    net = gd.Stack(gd.LSTM(2, 8), gd.Linear(8, 1))
+    params = net.init(seed=0, forget_bias=5.0)
+    params["0.weight_ih"][...] = 0
+    params["0.weight_hh"][...] = 0
+    params["0.bias_ih"][:8] = 9.0  # the input gate is wide open
+    x = np.zeros((400, 1, 2), np.float32)
+    found = gd.diagnose(net, params, x, parts=["gates", "amplification"])
+    remembers, stuck = sorted(about(found, "gates"), key=lambda finding: finding.level)
+    assert remembers.values["median_steps"] == pytest.approx(
+        -1 / np.log(1 / (1 + np.exp(-5))), 1e-3
+    )
+    assert "net.init(chrono=400)" not in remembers.remedy  # 149 steps of 400 are not few
+    assert "100% of the units are saturated" in stuck.text
+    assert "in i:" in stuck.text
+    (step,) = about(found, "amplification")
+    assert step.values["largest"] == found.measured.amplification.norm.max()
+
+    net, params, x, _ = chain(1.0, 50, nonlinearity="relu")
+    params["0.bias_ih"][...] = -9.0
+    (dead,) = about(gd.diagnose(net, params, x, parts=["gates"]), "gates")
+    assert "100% of the units are dead" in dead.text
+
+
 def setting(bidirectional=False):
     net = gd.Stack(
         gd.Embedding(5, 3),

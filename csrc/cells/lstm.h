@@ -8,8 +8,9 @@ namespace gradcore::GRADCORE_ISA {
 
 struct Lstm {
   // gates: pre-activations from the input and from the recurrent product; states: h, c; saved:
-  // values kept per unit and step; planes: adjoints of pre-activations; the recurrent side has
-  // planes 0..gates-1, the input side input_plane[0..gates-1].
+  // values kept per unit and step, the gates' activations first; planes: adjoints of
+  // pre-activations; the recurrent side has planes 0..gates-1, the input side
+  // input_plane[0..gates-1].
   static constexpr int gates = 4, states = 2, saved = 4, planes = 4;
   static constexpr int input_plane[] = {0, 1, 2, 3};
 

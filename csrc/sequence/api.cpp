@@ -33,6 +33,15 @@ int64_t gc_net_state_size(const gc_net* net, int64_t batch) {
   return n;
 }
 
+int64_t gc_net_gates(const gc_net* net, int32_t direction) {
+  int64_t n = -1;
+  guarded([&] {
+    const Network made(*net);
+    n = made.at(direction).gates * made.at(direction).H;
+  });
+  return n;
+}
+
 int32_t gc_net_parts(const gc_net* net) {
   int32_t n = -1;
   guarded([&] { n = static_cast<int32_t>(Network(*net).parts().size()); });

@@ -126,11 +126,12 @@ void Job<T>::forward_layer(const Me& m, int l, int64_t first, int64_t n, bool ta
   prepare_masks(m, l, first, n, false);
   input_product(m, l, first, n);
   LayerView<T> v = view(l, first);
-  if (!tape) v.saved = nullptr;
+  if (!tape) v.saved = w.gates;
   each_share(m, l, [&](const Share& s) {
     k_.cells[net_.layers[static_cast<size_t>(l)].spec.cell].forward(v, 0, n, s, *m.team, m.me);
   });
   if (!by_units_[l]) barrier(m);
+  if (!tape && w.gates) store_gates(m, l, first, n);
   if (w.out) {
     int64_t r0, r1;
     rows_of(m, n, r0, r1);
@@ -139,6 +140,28 @@ void Job<T>::forward_layer(const Me& m, int l, int64_t first, int64_t n, bool ta
     barrier(m);
   }
   check_finite(m, l, first, n);
+}
+
+// Of what a cell saves, the gates come first, in their order.
+template <class T>
+void Job<T>::store_gates(const Me& m, int l, int64_t first, int64_t n) {
+  const Layer& layer = net_.layers[static_cast<size_t>(l)];
+  const LayerWork<T>& w = work_[static_cast<size_t>(l)];
+  const int64_t H = layer.H, width = layer.gates * H;
+  int64_t r0, r1;
+  rows_of(m, n, r0, r1);
+  for (int64_t r = r0; r < r1; r++) {
+    const int64_t t = first + r / B_, b = r % B_;
+    T* to = static_cast<T*>(call_.gates) + (time(t) * B_ + b) * width;
+    if (!active(t, b)) {
+      std::memset(to, 0, static_cast<size_t>(width) * sizeof(T));
+      continue;
+    }
+    const T* from = w.gates + r * layer.Hp * layer.saved;
+    for (int64_t g = 0; g < layer.gates; g++)
+      for (int64_t u = 0; u < H; u++)
+        to[g * H + u] = from[(u / UB * layer.saved + g) * UB + u % UB];
+  }
 }
 
 // Outputs of the chunk to the array that the next part reads; zeros past a sequence's end.

@@ -52,7 +52,8 @@ struct LayerWork {
   Run *input_runs, *dz_runs;
   // the segment: rows 0..lead-1 of h (row 0 of c) are the state before it
   T *h, *c, *saved;
-  T* out;  // [S][B][Hp] h + input, residual layers only
+  T* gates;  // what `saved` is, of a chunk, for the caller's array; null: not wanted
+  T* out;    // [S][B][Hp] h + input, residual layers only
   // adjoints
   T *d, *d_copy, *ring, *ring_copy, *dskip;
   // sums of the weight gradients: `part` of the current block, `sum` of all blocks before
@@ -249,6 +250,7 @@ class Job {
   const T* output_rows(int l, int64_t first) const;
   void stage_input(const Me& m, int64_t first, int64_t n);
   void input_product(const Me& m, int l, int64_t first, int64_t n);
+  void store_gates(const Me& m, int l, int64_t first, int64_t n);
   void forward_layer(const Me& m, int l, int64_t first, int64_t n, bool tape);
   void check_finite(const Me& m, int l, int64_t first, int64_t n);
   void pass_on(const Me& m, int64_t first, int64_t n);

@@ -78,6 +78,9 @@ void Job<T>::lay_out(Carver& c) {
     w.h = c.take<T>((l.lead + segment_) * row);
     w.c = l.states > 1 ? c.take<T>((1 + segment_) * row) : nullptr;
     w.saved = tape_ ? c.take<T>(segment_ * row * l.saved) : nullptr;
+    w.gates = call_.gates && l.direction == call_.hidden_direction
+                  ? c.take<T>(chunk_ * row * l.saved)
+                  : nullptr;
     w.out = l.adds_rows() ? c.take<T>(segment_ * row) : nullptr;
     const bool late = part_.reverse && call_.lengths && call_.state && l.lead > 1;
     w.start = late ? c.take<T>(l.lead * row) : nullptr;

@@ -192,6 +192,13 @@ static Layer passing(int64_t width, int32_t index, int32_t ub) {
   return layer;
 }
 
+const Layer& Network::at(int32_t direction) const {
+  const auto count = static_cast<int32_t>(layers.size());
+  if (direction < 0 || direction >= count)
+    fail(GC_INVALID, "the net's layers and directions are 0..%d; got %d.", count - 1, direction);
+  return layers[static_cast<size_t>(direction)];
+}
+
 std::vector<Part> Network::parts() const {
   std::vector<std::vector<Layer>> groups;
   for (const Layer& layer : layers) {

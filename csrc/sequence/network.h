@@ -57,6 +57,8 @@ struct Network {
   std::vector<Part> parts() const;
 
   const Layer& top() const { return layers.back(); }
+  // One of the layers and directions of the whole net; throws Error(GC_INVALID).
+  const Layer& at(int32_t direction) const;
   // How many token values there are when the input is tokens.
   int64_t vocabulary() const { return embedding_rows ? embedding_rows : layers[0].I; }
 };

@@ -10,6 +10,7 @@ namespace gradcore {
 
 template <class T>
 Pipeline<T>::Pipeline(const Network& net, gc_call& call) : call_(call), parts_(net.parts()) {
+  if (call.gates || call.hidden || call.hidden_log2_norm) net.at(call.hidden_direction);
   divide_plan();
   // Checks of the plan and of what is there; pointers between parts only have to be something.
   Carver count;

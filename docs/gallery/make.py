@@ -173,7 +173,7 @@ def curves(lengths: list[int], runs: dict[tuple[int, str], dict[str, Any]]) -> s
         axis.set(title=f"T = {length:,}", xlabel="update", yscale="log")
         plain(axis)
     axes[0].set_ylabel("held-out squared error")
-    axes[0].legend(frameon=False, fontsize="small", loc="lower left")
+    axes[0].legend(frameon=False, fontsize="small", loc="upper right")
     figure.savefig(HERE / "training.png", dpi=120)
     return "\n".join(
         [
@@ -182,8 +182,8 @@ def curves(lengths: list[int], runs: dict[tuple[int, str], dict[str, Any]]) -> s
             "![held-out error by update](gallery/training.png)",
             "",
             "Exact gradients over all T steps, stages of growing length, the default rates of",
-            "`gradcore train adding`; solved is a held-out error under 0.01 (dashed). One thread for",
-            "each net, two nets side by side; a run ends when it is solved or its time is over.",
+            "`gradcore train adding`; solved is a held-out error under 0.01 (dashed). One thread",
+            "for each net, two nets side by side; a run ends when solved or when its time is over.",
             "",
             *lines,
             "",
@@ -227,7 +227,7 @@ def brackets(work: Path) -> str:
             "## The bracket net before and after it was trained",
             "",
             f"`gradcore diagnose` over the first {found.batch.x.shape[0]:,} characters of Python's",
-            "`argparse.py`, for the net that comes with gradcore and the same net with fresh weights:",
+            "`argparse.py`, for the net that comes with gradcore and for fresh weights:",
             "",
             "| net | 1 % after | at the first character | exponent per step | K that costs 1 % |",
             "|---|---|---|---|---|",
@@ -305,7 +305,8 @@ def float32() -> str:
             "",
             f"The same net, the same weights, T = {steps:,}, the loss at the last step. "
             + ". ".join(told)
-            + ". Ours is the exact gradient times a power of two, so its direction is right there, too.",
+            + ". Ours is the exact gradient times a power of two, so its direction is right. The "
+            "net on the right is chaotic: roundings drive the two forward passes apart.",
             "",
         ]
     )

@@ -88,6 +88,12 @@ int64_t Net::state_size(int64_t batch) const {
   return size;
 }
 
+int64_t Net::gates(int32_t direction) const {
+  const int64_t size = gc_net_gates(&net_, direction);
+  if (size < 0) raise_error("ArgumentError", gc_last_error());
+  return size;
+}
+
 int64_t Net::outputs() const noexcept {
   const gc_layer& top = layers_.back();
   return net_.head_outputs > 0 ? net_.head_outputs : top.hidden_size * (top.bidirectional ? 2 : 1);

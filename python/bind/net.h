@@ -32,6 +32,7 @@ class Net {
   int64_t directions() const noexcept;
   // Units of one of them; 0 if there is none such.
   int64_t direction_size(int32_t direction) const noexcept;
+  int64_t gates(int32_t direction) const;
   int64_t state_size(int64_t batch) const;
   // Width of what the net puts out per step: the head's outputs or the last layer's units.
   int64_t outputs() const noexcept;

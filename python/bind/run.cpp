@@ -92,6 +92,9 @@ const Field fields[] = {
     {"direction_state_exponent", Element::int32, true,
      [](const Net&, const gc_call&) { return int64_t{1}; },
      [](gc_call& c, void* p) { c.direction_state_exponent = static_cast<int32_t*>(p); }},
+    {"gates", Element::real, true,
+     [](const Net& n, const gc_call& c) { return c.steps * c.batch * n.gates(c.hidden_direction); },
+     [](gc_call& c, void* p) { c.gates = p; }},
     {"hidden", Element::real, true,
      [](const Net& n, const gc_call& c) {
        return c.steps * c.batch * n.direction_size(c.hidden_direction);

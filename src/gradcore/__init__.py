@@ -9,10 +9,12 @@ result = gd.value_and_grad(net, params, x, y, loss="cross_entropy", memory="256M
 optimizer.step(result.grads)
 """
 
+from . import amplification as amplification
 from . import clip as clip
 from . import data as data
 from . import diagnosis as diagnosis
 from . import errors as errors
+from . import gates as gates
 from . import horizon as horizon
 from . import info as info
 from . import init as init

@@ -23,7 +23,7 @@ class RNN(Recurrent):
     _: KW_ONLY
     nonlinearity: Nonlinearity = "tanh"
 
-    cell: ClassVar[Cell] = Cell("rnn", gates=("h",), states=("h",))
+    cell: ClassVar[Cell] = Cell("rnn", gates=("h",), functions=("",), states=("h",))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,6 +48,7 @@ class LSTM(Recurrent):
     cell: ClassVar[Cell] = Cell(
         "lstm",
         gates=("i", "f", "g", "o"),
+        functions=("sigmoid", "sigmoid", "tanh", "sigmoid"),
         states=("h", "c"),
         memory_gate="f",
         input_gate="i",
@@ -70,7 +71,13 @@ class GRU(Recurrent):
     Reference: Cho et al. 2014; equations, names and shapes as torch.nn.GRU.
     """
 
-    cell: ClassVar[Cell] = Cell("gru", gates=("r", "z", "n"), states=("h",), memory_gate="z")
+    cell: ClassVar[Cell] = Cell(
+        "gru",
+        gates=("r", "z", "n"),
+        functions=("sigmoid", "sigmoid", "tanh"),
+        states=("h",),
+        memory_gate="z",
+    )
 
 
 CELLS: tuple[type[Recurrent], ...] = (RNN, LSTM, GRU)

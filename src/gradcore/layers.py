@@ -36,12 +36,14 @@ class Cell:
     """What the library must know of a recurrent cell; its mathematics is in csrc/cells.
 
     name: the core's name. gates: names in the order of the rows of weight_ih and weight_hh.
-    states: what is carried from step to step, h first. memory_gate and input_gate: the gates
+    functions: what squashes each gate, "" where the layer's nonlinearity does. states: what is
+    carried from step to step, h first. memory_gate and input_gate: the gates
     that keep the state and let the new value in, where the cell has them.
     """
 
     name: str
     gates: tuple[str, ...]
+    functions: tuple[str, ...]
     states: tuple[str, ...]
     memory_gate: str | None = None
     input_gate: str | None = None
@@ -172,6 +174,10 @@ class Recurrent:
     def directions(self) -> tuple[str, ...]:
         """What the names of each direction's parameters end with."""
         return ("", "_reverse") if self.bidirectional else ("",)
+
+    def gate_function(self, gate: str) -> str:
+        """What squashes a gate: "sigmoid", "tanh", "relu" or "identity"."""
+        return self.cell.functions[self.cell.gates.index(gate)] or self.core_nonlinearity
 
     @property
     def core_nonlinearity(self) -> str:

@@ -136,8 +136,22 @@ class Problem {
     return c;
   }
 
+  int64_t gates(int32_t direction) const { return gc_net_gates(&net_, direction); }
+  int32_t directions() const {
+    int32_t n = 0;
+    for (const gc_layer& layer : layers_) n += layer.bidirectional ? 2 : 1;
+    return n;
+  }
+
   double loss() {
+    return forward([](gc_call&) {});
+  }
+
+  // The loss of a call that `change` has changed.
+  template <class F>
+  double forward(F change) {
     gc_call c = call();
+    change(c);
     gc_op op{};
     op.kind = GC_OP_EMIT;
     op.from_slot = GC_FROM_START;
@@ -306,6 +320,36 @@ TEST(backward_from_several_directions_is_refused) {
   problem.gradient(T, 1, call);
   CHECK_EQUAL(problem.status, GC_INVALID);
   CHECK_CONTAINS(gc_last_error(), "one direction");
+}
+
+TEST(gates_are_stored_by_layer_and_direction) {
+  for (const Case& one : cases) {
+    Problem problem(one);
+    const int32_t directions = problem.directions();
+    for (int32_t direction = 0; direction < directions; direction++) {
+      const int64_t width = problem.gates(direction);
+      std::vector<double> kept(static_cast<size_t>(T * B * width), 7.0);
+      problem.forward([&](gc_call& call) {
+        call.gates = kept.data();
+        call.hidden_direction = direction;
+      });
+      for (int64_t t = 0; t < T; t++)
+        for (int64_t b = 0; b < B; b++)
+          for (int64_t i = 0; i < width; i++) {
+            const double value = kept[static_cast<size_t>((t * B + b) * width + i)];
+            CHECK(std::isfinite(value));
+            if (one.ragged && b == 1) CHECK_EQUAL(value, 0.0);  // a sequence of no steps
+            if (one.nonlinearity == GC_TANH) CHECK(std::abs(value) <= 1);
+          }
+    }
+    CHECK_EQUAL(problem.gates(directions), int64_t{-1});
+    CHECK_CONTAINS(gc_last_error(), "layers and directions");
+    gc_call call = problem.call();
+    double nothing = 0;
+    call.gates = &nothing;
+    call.hidden_direction = directions;
+    CHECK_EQUAL(problem.run(call), GC_INVALID);
+  }
 }
 
 TEST(invalid_net_is_refused_with_a_message) {

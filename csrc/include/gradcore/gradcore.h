@@ -119,6 +119,10 @@ GC_API int64_t gc_net_parameters(const gc_net* net);
  * are done, and the one before step lengths[b]-1 at the start. */
 GC_API int64_t gc_net_state_size(const gc_net* net, int64_t batch);
 
+/* Gates of a layer and direction, counted over the net, times its H; -1 with a message if there is
+ * none such. */
+GC_API int64_t gc_net_gates(const gc_net* net, int32_t direction);
+
 /* Parts of a net that run one after the other, each over all steps: a bidirectional layer is two
  * parts, one per direction; the layers between two such layers, with the embedding or the head, are
  * one. -1 with a message if the description is not valid. */
@@ -225,6 +229,10 @@ typedef struct gc_call {
   int32_t direction_start_exponent;  /* of direction_state_out */
   int32_t* direction_exponent;       /* [T] of direction_x */
   int32_t* direction_state_exponent; /* [1] of direction_state */
+
+  /* By FORWARD and EMIT: the activations of the gates of one layer and direction, in the gates'
+   * order; zeros where t >= lengths[b]. NULL: not wanted. */
+  void* gates; /* [T,B,gc_net_gates] of hidden_direction */
 
   /* With BACKWARD: direction_state_out, of one direction, is where the adjoint begins. And the
    * adjoint of the outputs h of one layer and direction, step by step and by all paths; a residual

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _validate, horizon, lyapunov
+from .. import _validate, amplification, gates, horizon, lyapunov
 from .._checks import choice, integer, positive_int
 from .._scaled import log10_norm
 from ..api import apply
@@ -35,11 +35,13 @@ PARTS = {
     "windows": 0.05,
     "truncation": 0.4,
     "lyapunov": 0.1,
-    "singular_values": 0.3,
+    "singular_values": 0.2,
+    "amplification": 0.1,
+    "gates": 0.05,
 }
 NEED_LOSS = ("gradient", "windows", "truncation")
 # Layers that read both ways have no state that goes from step to step through the whole net.
-ONE_WAY = ("windows", "truncation", "lyapunov", "singular_values")
+ONE_WAY = ("windows", "truncation", "lyapunov", "singular_values", "amplification", "gates")
 
 EXPONENTS = 8
 SINGULAR_VALUES = 8
@@ -80,8 +82,9 @@ def diagnose(
     gradcore.diagnosis.PARTS, None for all: "gradient" (its norm by parameter, and of dL/dh_t by
     step), "reach" (gradcore.horizon.reach), "windows" (window_shares), "truncation"
     (truncation_bias), "lyapunov" (the 8 largest exponents), "singular_values" (the 8 largest of the
-    state's Jacobian over lags 1, 3, 10, 30, ...). sequences: how many of the longest ones lyapunov
-    and singular_values look at. seed: of random directions. progress(what, share) is called in
+    state's Jacobian over lags 1, 3, 10, 30, ...), "amplification" (gradcore.amplification), "gates"
+    (gradcore.gates). sequences: how many of the longest ones lyapunov, singular_values and
+    amplification look at. seed: of random directions. progress(what, share) is called in
     between; an exception from it ends the diagnosis.
 
     A forward pass that overflows is a finding, not an error. A part that cannot be measured, as of
@@ -180,6 +183,8 @@ class _Work:
             lyapunov=None,
             lags=None,
             singular_values=None,
+            amplification=None,
+            gates=None,
             left_out=self.left_out,
             overflow=self.overflow,
             seconds=self.seconds,
@@ -316,6 +321,22 @@ class _Work:
             min(SINGULAR_VALUES, state_size(self.net, 1)),
             seed=self.seed,
             state=state,
+            **self.how,
+            progress=self.bar,
+        )
+
+    def _amplification(self) -> None:
+        x, state = self._whole()
+        self.found["amplification"] = amplification.along(
+            self.net, self.params, x, state=state, **self.how, progress=self.bar
+        )
+
+    def _gates(self) -> None:
+        self.found["gates"] = gates.statistics(
+            self.net,
+            self.params,
+            **self.inputs[: self.steps],
+            state=self.state,
             **self.how,
             progress=self.bar,
         )

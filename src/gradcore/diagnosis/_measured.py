@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..amplification import Amplification
+from ..gates import GateStatistics
 from ..horizon import Reach, TruncationBias, WindowShares
 from ..jacobian import HiddenGradients
 from ..layers import Stack
@@ -29,7 +31,7 @@ class Measured:
     """All numbers of a diagnosis; None where a part was not asked for or could not be measured.
 
     names: of the recurrent layers, such as "1.LSTM". steps, batch: T and B. looked_at: sequences
-    that lyapunov and singular_values, which take one apart, were given. loss: its value.
+    that lyapunov, singular_values and amplification were given. loss: its value.
     gradients, sizes: log10 of the norm of each parameter's gradient, and of the parameter, -inf for
     zero; with gradients_complete False, those more than 2**126 below the largest are zero, too, in
     float32. hidden: dL/dh_t of each recurrent layer and direction. reach: of each recurrent layer.
@@ -55,6 +57,8 @@ class Measured:
     lyapunov: LyapunovSpectrum | None
     lags: NDArray[np.int64] | None
     singular_values: NDArray[np.float64] | None
+    amplification: Amplification | None
+    gates: tuple[GateStatistics, ...] | None
     left_out: dict[str, str]
     overflow: Overflow | None
     seconds: dict[str, float]

@@ -29,6 +29,8 @@ def draw(m: Measured) -> Any:
         ("lyapunov", _lyapunov),
         ("windows", _windows),
         ("truncation", _truncation),
+        ("gates", _gates),
+        ("amplification", _amplification),
     ]
     chosen = [panel for name, panel in panels if getattr(m, name) is not None]
     rows = max(1, -(-len(chosen) // COLUMNS))
@@ -126,6 +128,38 @@ def _truncation(axis: Any, m: Measured) -> None:
     axis.set_yscale("log")
     axis.set_xticks(m.truncation.lengths, [f"{k:,}" for k in m.truncation.lengths], fontsize=7)
     axis.minorticks_off()
+
+
+def _gates(axis: Any, m: Measured) -> None:
+    """How long each unit remembers, the longest first; where there are no gates, how saturated."""
+    assert m.gates is not None
+    remembers = [
+        (name, found)
+        for name, found in zip(m.names, m.gates, strict=True)
+        if found.time_constant is not None
+    ]
+    if remembers:
+        axis.set(title="Time constants of the memory gates", xlabel="share of the units")
+        axis.set(ylabel="steps", yscale="log")
+        for name, found in remembers:
+            assert found.time_constant is not None
+            values = np.sort(found.time_constant)[::-1]
+            axis.plot((np.arange(len(values)) + 0.5) / len(values), values, label=name)
+        axis.axhline(m.steps, color="grey", linewidth=0.8, linestyle="--")
+        return
+    axis.set(title="Saturation", xlabel="share of the units", ylabel="share of the steps")
+    for name, found in zip(m.names, m.gates, strict=True):
+        for gate, share in zip(found.gates, found.saturated, strict=True):
+            at = (np.arange(len(share)) + 0.5) / len(share)
+            axis.plot(at, np.sort(share)[::-1], label=f"{name} {gate}")
+
+
+def _amplification(axis: Any, m: Measured) -> None:
+    assert m.amplification is not None
+    axis.set(title="What single steps can stretch", xlabel="step t")
+    axis.set(ylabel="spectral norm of ds_t / ds_(t-1)")
+    axis.plot(m.amplification.steps, m.amplification.norm, "o-", markersize=2.5, linewidth=0.8)
+    axis.axhline(1.0, color="grey", linewidth=0.8)
 
 
 def _band(axis: Any, x: NDArray[Any], logs: NDArray[np.float64], label: str) -> None:

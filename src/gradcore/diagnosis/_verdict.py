@@ -30,6 +30,8 @@ BIAS = 0.01
 NEARLY_ALL = 0.95
 # Adam takes care of a factor of a thousand between layers; float32 sums do not feel it either.
 APART = 3.0
+# Of its steps, beyond which a unit counts as stuck.
+STUCK = 0.95
 # An untrained net of ordinary size has a gradient of norm 0.01 to 10.
 STEEP = 2.0
 
@@ -58,6 +60,8 @@ def findings_of(measured: Measured) -> tuple[Finding, ...]:
         *_range(measured),
         *_windows(measured),
         *_truncation(measured),
+        *_gates(measured),
+        *_amplification(measured),
         *_parameters(measured),
     ]
     order = ("warning", "note", "good")
@@ -131,13 +135,12 @@ def _reach(m: Measured) -> Iterator[Finding]:
                 values=values,
             )
         else:
-            rate = 10 ** (np.log10(FRACTION) / max(length, 1))
             size = "0" if np.isneginf(grown) else f"10^{grown:.3g} of it"
             yield Finding(
                 "warning" if length < NEAR * steps else "note",
                 "reach",
                 f"{name}: the gradient of the last output is down to 1 % after {length:,} of "
-                f"{steps:,} steps ({rate:.4f} per step) and {size} at the first: it vanishes.",
+                f"{steps:,} steps, and {size} at the first: it vanishes.",
                 _longer(layer, m.steps),
                 values,
             )
@@ -292,6 +295,55 @@ def _truncation(m: Measured) -> Iterator[Finding]:
             "shows when that changes.",
             {"truncation": needed},
         )
+
+
+def _gates(m: Measured) -> Iterator[Finding]:
+    for name, layer, found in zip(m.names, m.net.recurrent, m.gates or (), strict=False):
+        constants = found.time_constant
+        if constants is not None:
+            middle, longest = float(np.median(constants)), float(constants.max())
+            gate = str(layer.cell.memory_gate)
+            opened = float(found.mean[found.gates.index(gate)].mean())
+            short = longest < NEAR * m.steps
+            yield Finding(
+                "note",
+                "gates",
+                f"{name}: the gate {gate} is {opened:.3g} open on average; units remember for "
+                f"{middle:,.3g} steps in the middle, {longest:,.3g} at most, of {m.steps:,}.",
+                f"For longer ones: net.init(chrono={m.steps})." if short else "",
+                {"mean": opened, "median_steps": middle, "longest_steps": longest},
+            )
+        for gate, share in zip(found.gates, found.saturated, strict=True):
+            dead = layer.gate_function(gate) == "relu"
+            stuck = float((share >= STUCK).mean())
+            if stuck < 0.5 or (gate == layer.cell.memory_gate and not dead):
+                continue
+            yield Finding(
+                "warning",
+                "gates",
+                f"{name}: {stuck:.0%} of the units are {'dead' if dead else 'saturated'} at "
+                f"{STUCK:.0%} of the steps or more"
+                + ("." if dead else f" in {gate}: hardly any gradient passes there."),
+                "Smaller inputs or weights (gd.LayerNorm before the layer), a lower learning rate.",
+                {"share": stuck},
+            )
+
+
+def _amplification(m: Measured) -> Iterator[Finding]:
+    if m.amplification is None:
+        return
+    largest, bound = float(m.amplification.norm.max()), float(np.max(m.amplification.log10_bound))
+    if not np.isfinite(bound):
+        return
+    total = bound * m.steps
+    yield Finding(
+        "note",
+        "amplification",
+        f"A single step stretches some direction by up to {largest:.3g}, "
+        f"{10**bound:.3g} on the mean of logarithms; if all steps stretched the same one, that "
+        f"would be 10^{total:.3g} over {m.steps:,} steps.",
+        values={"largest": largest, "log10_bound": total},
+    )
 
 
 def _parameters(m: Measured) -> Iterator[Finding]:
