@@ -91,11 +91,11 @@ def shown(quiet: bool) -> Iterator[Progress]:
 
 
 def _lines() -> Progress:
-    told = 0
+    told = 0  # tenths; the end shows by itself
 
     def progress(what: str, part: float) -> None:
         nonlocal told
-        if int(part * 10) > told:
+        if told < int(part * 10) < 10:
             told = int(part * 10)
             say(f"{what} ({part:.0%})")
 
