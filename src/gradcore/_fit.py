@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +14,9 @@ from ._interrupts import Interrupts
 from ._progress import Show, Status
 from ._scoring import Score
 from ._snapshot import restore, settings_of, states_of
-from ._updates import Carried, Updater
+from ._updates import Carried, Gathered, Updater, start_state
+from ._watch import Watch, grown_before
+from .data import Batch
 from .errors import ArgumentError, NonFiniteError
 from .optim import StepReport
 from .runs import RunFolder
@@ -67,10 +70,15 @@ class Fit:
         maximise: bool,
         folder: RunFolder | None,
         carried: Carried,
+        watch: Watch | None,
+        tell: Callable[[str], None],
     ) -> None:
         self.updater, self.feed, self.limits, self.score = updater, feed, limits, score
         self.every, self.save_every, self.maximise = every, save_every, maximise
         self.folder, self.carried = folder, carried
+        self.watch, self.tell = watch, tell
+        self._taken: Batch | None = None
+        self._told_cause = False
         self.place = Place(first_epoch=feed.epoch)
         self.losses: list[float] = []
         # Where the data are after the last whole update; the feed itself may be ahead of it.
@@ -94,12 +102,18 @@ class Fit:
             self._save(interrupted=True)
             return "interrupted"
         except NonFiniteError as error:
-            if self.folder is None:
+            grown = self._grown_before(error)
+            if self.folder is None and grown is None:
                 raise
-            self._write_line()
+            message = str(error) if grown is None else f"{error} {grown}"
+            if self.folder is not None:
+                self._write_line()
+                message += (
+                    f" It was at update {self.place.step + 1}; {self.folder.last} has the "
+                    f"training as it was after update {self.saved_step}."
+                )
             raise NonFiniteError(
-                f"{error} It was at update {self.place.step + 1}; {self.folder.last} has the "
-                f"training as it was after update {self.saved_step}.",
+                message,
                 error.layer,
                 error.step,
                 error.sequence,
@@ -179,8 +193,11 @@ class Fit:
                     "a whole pass over the data had no loss term of a weight other than 0. Look "
                     "at weight, lengths and burn_in."
                 )
-            return self.feed.take(last)
+            self._taken = self.feed.take(last)
+            return self._taken
 
+        if self.watch is not None:
+            self.watch.remember()
         gathered = self.updater.gather(take, self.carried)
         with self._interrupts.held():
             if gathered.grads is not None:
@@ -191,7 +208,31 @@ class Fit:
                 self.losses.append(gathered.loss)
             self.carried = gathered.carried
             self.feed_state = self.feed.state_dict()
+        if gathered.grads is not None and self.watch is not None:
+            self._watch(self.watch, gathered, bool(report.clipped))
         return gathered.grads is not None
+
+    def _watch(self, watch: Watch, gathered: Gathered, clipped: bool) -> None:
+        """Adds to the line what was seen; an interruption here loses that and nothing else."""
+        assert gathered.grads is not None
+        assert gathered.last is not None
+        assert self.place.line is not None
+        step = self.place.step
+        seen: dict[str, Any] = {}
+        if clipped:
+            seen |= watch.cause(step, gathered.grads, *gathered.last)
+            if seen and not self._told_cause:
+                self._told_cause = True
+                self.tell(_cause(step, seen))
+        if step % watch.every == 0:
+            seen |= watch.look(*gathered.last)
+        self.place.line.update(seen)
+
+    def _grown_before(self, error: NonFiniteError) -> str | None:
+        if not isinstance(self._taken, Batch):
+            return None
+        start = start_state(self.updater.net, self._taken, self.carried)
+        return grown_before(self.updater, self._taken, start, error)
 
     def _look(self) -> None:
         """Scores the parameters as they are now, unless that has been done."""
@@ -213,9 +254,7 @@ class Fit:
                 if self.folder is not None:
                     self.folder.save_best(params, step=place.step, score=score)
 
-    def _line(
-        self, epoch: int, loss: float, rate: float, report: StepReport
-    ) -> dict[str, float | int | bool | None]:
+    def _line(self, epoch: int, loss: float, rate: float, report: StepReport) -> dict[str, Any]:
         norm, ratio = report.grad_norm_log10, report.update_ratio
         return {
             "step": self.place.step,
@@ -260,3 +299,11 @@ class Fit:
         if interrupted:
             # For whoever draws the curves; a resumed run writes it anew.
             self._write_line()
+
+
+def _cause(step: int, seen: dict[str, Any]) -> str:
+    told = f"update {step} was clipped; most of its gradient is that of {seen['clip_layer']}"
+    if seen["clip_window"] is None:
+        return told
+    first, last = seen["clip_window"]
+    return f"{told}, {seen['clip_share']:.0%} from steps {first:,} to {last:,}"

@@ -28,12 +28,14 @@ Carried = tuple[LayerState, ...] | None
 class Gathered:
     """Loss and gradient of the batches of one update. grads is None where the data ended.
 
-    The arrays of grads are written to again by the next update.
+    last: the last batch that counted, with the state it started from. The arrays of grads are
+    written to again by the next update.
     """
 
     loss: float
     grads: Grads | None
     carried: Carried
+    last: tuple[Batch, Carried] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,14 +66,18 @@ class Updater:
         """Takes batches until `accumulate` of them count; changes nothing."""
         total = isinstance(self.loss, Loss) and self.loss.reduction == "sum"
         mean = _Mean(self.workspace, total)
+        last: tuple[Batch, Carried] | None = None
         while mean.count < self.accumulate:
             batch = take()
             if batch is None:
                 break
             if not isinstance(batch, Batch):
                 raise DTypeError(f"data must yield gradcore.Batch; got {type(batch).__name__}.")
+            before, count = carried, mean.count
             carried = self._add(batch, carried, mean)
-        return Gathered(mean.loss(), mean.take(), carried)
+            if mean.count > count:
+                last = batch, start_state(self.net, batch, before)
+        return Gathered(mean.loss(), mean.take(), carried, last)
 
     def step(self, grads: Grads) -> tuple[StepReport, float]:
         """Updates parameters and average; returns the report and the rate that it was done with."""

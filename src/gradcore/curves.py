@@ -86,16 +86,24 @@ def _figure(runs: Mapping[str, Lines], x: X, log: bool) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10.0, 6.4), layout="constrained")
-    scored = any("score" in line for lines in runs.values() for line in lines)
-    panels = ["loss", "score", "lr", "gradient"] if scored else ["loss", "gradient", "lr", None]
-    axes = dict(zip(panels, figure.subplots(2, 2, sharex=True).flat, strict=True))
-    if not scored:
-        axes.pop(None).set_axis_off()
+    there = {name for lines in runs.values() for line in lines for name in line}
+    scored = "score" in there
+    panels = ["loss", "score", "lr", "gradient"] if scored else ["loss", "gradient", "lr"]
+    panels += ["memory_length", "lyapunov"] if "memory_length" in there else []
+    rows = -(-len(panels) // 2)
+    figure.set_figheight(3.2 * rows)
+    grid = figure.subplots(rows, 2, sharex=True).flat
+    axes = dict(zip(panels, grid, strict=False))
+    for axis in grid[len(panels) :]:
+        axis.set_axis_off()
     axes["loss"].set_ylabel("loss")
     axes["lr"].set_ylabel("learning rate")
     axes["gradient"].set_ylabel("log10 of the gradient's norm")
-    if scored:
+    if "score" in axes:
         axes["score"].set_ylabel("score")
+    if "memory_length" in axes:
+        axes["memory_length"].set_ylabel("steps that gradients reach back")
+        axes["lyapunov"].set_ylabel("largest Lyapunov exponent")
     handles = []
     for number, (name, lines) in enumerate(runs.items()):
         handles.append(_draw_run(axes, name, lines, x, f"C{number % 10}"))
@@ -130,7 +138,31 @@ def _draw_run(axes: Mapping[Any, Any], name: str, lines: Lines, x: X, colour: st
         at, scores = _columns(lines, x, "score")
         marker = "o" if len(at) <= 60 else None
         axes["score"].plot(at, scores, color=colour, marker=marker, markersize=3.5, linewidth=1.5)
+    if "memory_length" in axes:
+        _draw_watched(axes, lines, x, colour)
     return handle
+
+
+def _draw_watched(axes: Mapping[Any, Any], lines: Lines, x: X, colour: str) -> None:
+    """Memory length of each layer, the lowest dotted; the exponent with two standard errors."""
+    seen = [line for line in lines if line.get("memory_length") is not None]
+    at = [line[x] for line in seen]
+    layers = len(seen[0]["memory_length"]) if seen else 0
+    for layer in range(layers):
+        style = "-" if layer == layers - 1 else ":"
+        values = [line["memory_length"][layer] for line in seen]
+        axes["memory_length"].plot(at, values, style, color=colour, marker="o", markersize=3)
+    seen = [line for line in lines if (line.get("lyapunov") or [None])[0] is not None]
+    axes["lyapunov"].errorbar(
+        [line[x] for line in seen],
+        [line["lyapunov"][0] for line in seen],
+        [2 * (line["lyapunov_error"][0] or 0.0) for line in seen],
+        color=colour,
+        marker="o",
+        markersize=3,
+        linewidth=1,
+    )
+    axes["lyapunov"].axhline(0.0, color="grey", linewidth=0.8)
 
 
 def _draw_noisy(axis: Any, lines: Lines, x: X, name: str, colour: str) -> Any:

@@ -323,6 +323,15 @@ class Stack:
         return first if isinstance(first, Embedding) else None
 
     @cached_property
+    def recurrent_names(self) -> tuple[str, ...]:
+        """Place and kind of each recurrent layer, such as "1.LSTM"."""
+        return tuple(
+            f"{place}.{type(layer).__name__}"
+            for place, layer in enumerate(self.layers)
+            if isinstance(layer, Recurrent)
+        )
+
+    @cached_property
     def recurrent(self) -> tuple[Recurrent, ...]:
         """The recurrent layers, in order."""
         return tuple(layer for layer in self.layers if isinstance(layer, Recurrent))

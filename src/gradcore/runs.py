@@ -2,7 +2,8 @@
 
 metrics.jsonl has one JSON object per update: step, epoch, loss, lr, grad_norm_log10 (null for a
 zero gradient), clipped, update_ratio (norm of the update over that of the parameters), seconds
-since the start, and score where there was an evaluation.
+since the start, and score where there was an evaluation. With watch=: memory_length by recurrent
+layer, lyapunov and lyapunov_error; clip_layer, clip_window and clip_share of some clipped updates.
 """
 
 from __future__ import annotations

@@ -91,6 +91,20 @@ def unflatten(net: Stack, batch: int, flat: NDArray[Any]) -> tuple[LayerState, .
     return tuple(layers)
 
 
+def sequences_of(state: Sequence[LayerState], chosen: Sequence[int]) -> tuple[LayerState, ...]:
+    """The state of some sequences of a batch."""
+    index = list(chosen)
+    return tuple(
+        LayerState(
+            layer.h[index],
+            None if layer.c is None else layer.c[index],
+            None if layer.skip is None else np.ascontiguousarray(layer.skip[:, index]),
+            None if layer.reverse is None else sequences_of([layer.reverse], index)[0],
+        )
+        for layer in state
+    )
+
+
 def flatten(
     net: Stack,
     batch: int,

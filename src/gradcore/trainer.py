@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from ._progress import progress
 from ._scoring import scorer
 from ._updates import Carried, Updater
 from ._validate import model
+from ._watch import Watch
 from .data import Batch, Source
 from .errors import ArgumentError, DTypeError
 from .layers import Stack
@@ -138,6 +140,7 @@ class Trainer:
         run: str | os.PathLike[str] | None = None,
         resume: bool = False,
         save_every: int | None = None,
+        watch: int | None = None,
     ) -> FitReport:
         """Updates until steps, epochs, minutes or patience are used up, whichever comes first.
 
@@ -157,6 +160,13 @@ class Trainer:
         the same bits as if it had never stopped; steps, epochs and minutes count from its start.
         Starts anew if there is no run. An iterable must give the same batches from its start; those
         already used are skipped.
+
+        watch: every so many updates, the line of metrics.jsonl also gets the memory length of each
+        recurrent layer (gradcore.horizon, median of up to 4 sequences) and the two largest Lyapunov
+        exponents with their standard errors, over up to 2,000 steps of the update's batch; and a
+        clipped update, at most one of as many, the layer whose gradient is largest and the window
+        of time that gives most of it, with its share. A look costs about as much as an update of
+        that size, and changes nothing. See docs/training.md.
 
         Ctrl-C and SIGTERM end the training, write the checkpoint and return; an update is done
         whole or not. Other exceptions, those of data and callbacks included, pass through; a run
@@ -183,6 +193,8 @@ class Trainer:
                 maximise=flag("maximise", maximise),
                 folder=folder,
                 carried=carried,
+                watch=None if watch is None else Watch(self._updater, positive_int("watch", watch)),
+                tell=_quiet if self.quiet else _say,
             )
             if fit.score is not None:
                 _check_direction(self._updater.schedule, fit.maximise)
@@ -206,6 +218,14 @@ class Trainer:
             stopped=stopped,
             run=None if folder is None else folder.folder,
         )
+
+
+def _say(line: str) -> None:
+    print(f"gradcore: {line}", file=sys.stderr, flush=True)
+
+
+def _quiet(line: str) -> None:
+    pass
 
 
 def _check_dtype(name: str, source: object, params: Params) -> None:

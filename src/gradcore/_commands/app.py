@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -30,6 +30,19 @@ train_app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(train_app, name="train")
+
+
+# An option of all trainings.
+Watch = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Every N updates record how far back gradients reach and the Lyapunov exponents, and "
+        "name the layer and the steps behind a clipped update; for `gradcore plot`.",
+        show_default=False,
+    ),
+]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from .app import (
     EXIT_ERROR,
     EXIT_FINDINGS,
     EXIT_INTERRUPTED,
+    Watch,
     app,
     check_folder,
     errors,
@@ -93,6 +94,7 @@ def brackets(
             "matplotlib is installed.",
         ),
     ] = None,
+    watch: Watch = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads at most.")] = None,
     memory: Annotated[
         str | None, typer.Option(help="Memory budget of a training step, such as 64MB.")
@@ -108,11 +110,19 @@ def brackets(
     Ctrl-C saves the net as it is and exits with 130; --run FOLDER --resume goes on with it.
     """
     options = train.Options(
-        cell=cell.value, hidden=hidden, skip=skip, seed=seed, threads=threads, memory=memory
+        cell=cell.value,
+        hidden=hidden,
+        skip=skip,
+        seed=seed,
+        threads=threads,
+        memory=memory,
+        watch=watch,
     )
     with errors():
         if resume and run is None:
             fail("--resume needs --run FOLDER, the folder of the training to go on with.")
+        if watch is not None and run is None:
+            fail("--watch needs --run FOLDER, where what was seen is kept.")
         if run is not None and not resume and (run / LAST).exists():
             fail(f"{run} already holds a training. Go on with it by --resume, or name another.")
         picture = plot or out.with_suffix(".png")

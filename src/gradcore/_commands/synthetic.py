@@ -15,7 +15,7 @@ from gradcore.tasks.synthetic import job as jobs
 from gradcore.tasks.synthetic import report
 from gradcore.tasks.synthetic.recipes import TASKS, default
 
-from .app import EXIT_INTERRUPTED, check_folder, errors, fail, say, train_app
+from .app import EXIT_INTERRUPTED, Watch, check_folder, errors, fail, say, train_app
 
 
 class CellName(str, Enum):
@@ -133,6 +133,7 @@ def adding(
     resume: Resume = False,
     json_file: JsonFile = None,
     plot: Plot = None,
+    watch: Watch = None,
     threads: Threads = None,
     memory: Memory = None,
     quiet: Quiet = False,
@@ -163,6 +164,7 @@ def copy(
     resume: Resume = False,
     json_file: JsonFile = None,
     plot: Plot = None,
+    watch: Watch = None,
     threads: Threads = None,
     memory: Memory = None,
     quiet: Quiet = False,
@@ -195,6 +197,7 @@ def mqar(
     resume: Resume = False,
     json_file: JsonFile = None,
     plot: Plot = None,
+    watch: Watch = None,
     threads: Threads = None,
     memory: Memory = None,
     quiet: Quiet = False,
@@ -278,6 +281,7 @@ def _job(name: str, options: dict[str, Any]) -> jobs.Job:
         run=run or _fresh_folder(f"{name}-{task.length}"),
         resume=resume,
         threads=options["threads"],
+        watch=options["watch"],
         memory=options["memory"],
     )
 

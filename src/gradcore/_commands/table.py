@@ -14,7 +14,17 @@ from gradcore.tasks.table import job, predict, report, train
 from gradcore.tasks.table.read import Wanted
 from gradcore.tasks.table.roles import Roles
 
-from .app import EXIT_ERROR, EXIT_INTERRUPTED, app, check_folder, errors, fail, say, train_app
+from .app import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    Watch,
+    app,
+    check_folder,
+    errors,
+    fail,
+    say,
+    train_app,
+)
 
 
 class CellName(str, Enum):
@@ -188,6 +198,7 @@ def csv(
     delimiter: Delimiter = None,
     encoding: Encoding = "utf-8",
     columns: Columns = None,
+    watch: Watch = None,
     threads: Threads = None,
     memory: Memory = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
@@ -206,6 +217,8 @@ def csv(
             check_folder(path)
         if resume and run is None:
             fail("--resume needs --run, the folder of the training to go on with.")
+        if watch is not None and run is None:
+            fail("--watch needs --run FOLDER, where what was seen is kept.")
         if not report.can_draw():
             if plot is not None:
                 fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
@@ -244,6 +257,7 @@ def csv(
                 threads=threads,
                 memory=memory,
                 quiet=quiet,
+                watch=watch,
             ),
         )
         result = job.run(wanted, (lambda line: None) if quiet else say)

@@ -20,7 +20,7 @@ from ..jacobian._ranges import Ranges
 from ..layers import Stack
 from ..loss import Loss
 from ..params import Params
-from ..state import LayerState, state_size
+from ..state import LayerState, sequences_of, state_size
 from ._measured import Measured, Overflow
 from ._result import Diagnosis
 from ._verdict import findings_of
@@ -164,11 +164,7 @@ class _Work:
         measured = Measured(
             net=net,
             dtype=str(params.dtype),
-            names=tuple(
-                f"{place}.{type(layer).__name__}"
-                for place, layer in enumerate(net.layers)
-                if layer in net.recurrent
-            ),
+            names=net.recurrent_names,
             steps=self.inputs.steps,
             batch=self.inputs.batch,
             looked_at=self.looked_at,
@@ -348,16 +344,8 @@ class _Work:
         x = np.ascontiguousarray(self.inputs[:stop]["x"][:, chosen])
         state = self.state
         if state is not None:
-            state = [_taken(layer, chosen) for layer in state]
+            state = sequences_of(state, chosen)
         return x, state
-
-
-def _taken(layer: LayerState, chosen: list[int]) -> LayerState:
-    return LayerState(
-        layer.h[chosen],
-        None if layer.c is None else layer.c[chosen],
-        None if layer.skip is None else layer.skip[:, chosen],
-    )
 
 
 class _Bar:

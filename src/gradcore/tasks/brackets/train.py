@@ -44,6 +44,7 @@ class Options:
     stages: Sequence[Stage] = STAGES
     threads: int | None = None
     memory: int | str | None = None
+    watch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,14 @@ def train(
         threads=options.threads,
         quiet=quiet,
     )
-    report = trainer.fit(windows, epochs=1, run=run, resume=resume, save_every=SAVE_EVERY)
+    report = trainer.fit(
+        windows,
+        epochs=1,
+        run=run,
+        resume=resume,
+        save_every=SAVE_EVERY,
+        watch=options.watch,
+    )
     save()
     done = [(s.steps, s.batch, n) for s, n in zip(options.stages, windows.counts, strict=True) if n]
     return Trained(

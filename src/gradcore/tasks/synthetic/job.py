@@ -65,6 +65,7 @@ class Job:
     resume: bool = False
     threads: int | None = None
     memory: int | str | None = None
+    watch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
         maximise=job.task.maximise,
         run=job.run,
         resume=job.resume,
+        watch=job.watch,
     )
     return Result(
         job=job,

@@ -55,6 +55,7 @@ class Options:
     threads: int | None = None
     memory: int | str | None = None
     quiet: bool = False
+    watch: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +136,7 @@ def train(
         patience=options.patience,
         run=options.run,
         resume=options.resume,
+        watch=options.watch,
     )
     if options.run is not None:
         best = Path(options.run) / "best.safetensors"
