@@ -11,6 +11,7 @@ optimizer.step(result.grads)
 
 from . import amplification as amplification
 from . import clip as clip
+from . import constrain as constrain
 from . import data as data
 from . import diagnosis as diagnosis
 from . import errors as errors

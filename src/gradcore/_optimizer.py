@@ -16,6 +16,8 @@ from ._groups import Group, assign
 from ._state_dict import StateDict, StateReader
 from ._validate import threads as thread_count
 from .clip import Clip, RunningNorm, ZScore
+from .constrain._descriptions import Constraint
+from .constrain._keeper import ConstraintReport, Keeper
 from .errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
 from .params import Grads, Params
 
@@ -59,7 +61,8 @@ class StepReport:
     norm after clipping over the norm before: for a clip of the whole norm, the factor that was
     applied. update_norm: norm of the change of the parameters, param_norm: theirs before it.
     clipped_norm_log10: log10 of the norm after clipping. groups: the same for every group that is
-    not frozen; "default" is what no group claims.
+    not frozen; "default" is what no group claims. constraints: by parameter, what was done about
+    those; update_norm is of the step before that.
     """
 
     grad_norm_log10: float
@@ -69,6 +72,7 @@ class StepReport:
     param_norm: float
     clipped_norm_log10: float
     groups: dict[str, GroupReport]
+    constraints: dict[str, ConstraintReport]
 
     @property
     def update_ratio(self) -> float:
@@ -94,6 +98,7 @@ class Optimizer:
         weight_decay: float,
         clip: Clip | None,
         groups: Sequence[Group],
+        constraints: Sequence[Constraint],
         moments: Sequence[str],
         options: dict[str, float | bool],
     ) -> None:
@@ -116,6 +121,7 @@ class Optimizer:
         self._clip = clip
         self._running = clip.start() if clip is not None else None
         self._options = options
+        self._keeper = Keeper(params, constraints)
 
     @property
     def lr(self) -> float:
@@ -142,6 +148,11 @@ class Optimizer:
         return self._clip
 
     @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What the parameters are kept to."""
+        return self._keeper.constraints
+
+    @property
     def groups(self) -> tuple[Group, ...]:
         """The groups that were given."""
         return self._groups
@@ -160,14 +171,21 @@ class Optimizer:
         lr_factor = float_in("lr_factor", lr_factor, 0.0)
         update = self._update()
         update.lr = float_in("lr * lr_factor", self.lr * lr_factor, 0.0)
-        done = update.run(
-            grads.flat,
-            exponent=grads.exponent,
-            step=self.steps + 1,
-            threads=thread_count(threads),
-        )
+        used = self._keeper.prepare(grads)
+        done = False
+        try:
+            done = update.run(
+                used.flat,
+                exponent=used.exponent,
+                step=self.steps + 1,
+                threads=thread_count(threads),
+            )
+        finally:
+            if not done:
+                self._keeper.abandon()
         if not done:
             raise NonFiniteError(_place(grads, update.where))
+        kept = self._keeper.finish()
         self.steps += 1
         total = update.total
         if isinstance(self._clip, ZScore) and self._running is not None:
@@ -180,6 +198,7 @@ class Optimizer:
             param_norm=total.param_norm,
             clipped_norm_log10=total.clipped_norm_log10,
             groups=self._group_reports(update),
+            constraints=kept,
         )
 
     def state_dict(self) -> StateDict:
@@ -196,6 +215,7 @@ class Optimizer:
             "weight_decay": self.weight_decay,
             "options": dict(self._options),
             "running_norm": None if self._running is None else self._running.state_dict(),
+            **self._keeper.state_dict(),
             **{name: moment.copy() for name, moment in self.moments.items()},
         }
 
@@ -206,13 +226,15 @@ class Optimizer:
         ShapeError naming the key; nothing has changed then.
         """
         keys = ("parameters", "steps", "lr", "weight_decay", "options", "running_norm")
-        read = StateReader(type(self).__name__, state, self.kind, (*keys, *self.moments))
+        kept = self._keeper.state_dict()
+        read = StateReader(type(self).__name__, state, self.kind, (*keys, *self.moments, *kept))
         read.same("parameters", self._parameters())
         read.same("options", self._options)
         steps = read.integer("steps")
         lr, weight_decay = read.number("lr", 0.0), read.number("weight_decay", 0.0)
         moments = {name: read.array(name, moment) for name, moment in self.moments.items()}
         running = self._loaded_running(read)
+        self._keeper.load_state_dict({name: read.array(name, like) for name, like in kept.items()})
         self.steps, self.lr, self.weight_decay = steps, lr, weight_decay
         self._running = running
         for name, moment in self.moments.items():

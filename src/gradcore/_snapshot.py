@@ -38,6 +38,7 @@ def settings_of(updater: Updater, data: dict[str, Any], maximise: bool) -> dict[
             **{name: state[name] for name in ("kind", "lr", "weight_decay", "options")},
             "clip": repr(optimizer.clip),
             "groups": [repr(group) for group in optimizer.groups],
+            "constraints": [repr(constraint) for constraint in optimizer.constraints],
         },
         "loss": repr(updater.loss) if isinstance(updater.loss, Loss) else "a function",
         "schedule": _described(updater.schedule),

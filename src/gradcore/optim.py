@@ -1,7 +1,8 @@
 """Optimizers: each step is one pass of the core over the flat buffer, clipping included.
 
 Equations and options as torch.optim (Lion: its paper). A step that raises has changed nothing.
-Beside them: groups of parameters, accumulation of gradients, averages of weights.
+`constraints` are gradcore.constrain objects, met from the start and after every step. Beside them:
+groups of parameters, accumulation of gradients, averages of weights.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ._optimizer import GroupReport as GroupReport
 from ._optimizer import Optimizer as Optimizer
 from ._optimizer import StepReport as StepReport
 from .clip import Clip
+from .constrain import Constraint
 from .errors import ArgumentError, DTypeError
 from .params import Params
 
@@ -57,6 +59,7 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         clip: Clip | None = None,
         groups: Sequence[Group] = (),
+        constraints: Sequence[Constraint] = (),
     ) -> None:
         momentum = float_in("momentum", momentum, 0.0)
         dampening = float_in("dampening", dampening, 0.0)
@@ -67,7 +70,7 @@ class SGD(Optimizer):
             )
         options = {"momentum": momentum, "dampening": dampening, "nesterov": bool(nesterov)}
         moments = ("velocity",) if momentum > 0.0 else ()
-        super().__init__(params, lr, weight_decay, clip, groups, moments, options)
+        super().__init__(params, lr, weight_decay, clip, groups, constraints, moments, options)
 
 
 class Adam(Optimizer):
@@ -88,10 +91,11 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
         clip: Clip | None = None,
         groups: Sequence[Group] = (),
+        constraints: Sequence[Constraint] = (),
     ) -> None:
         options = {**_betas(betas), "eps": float_in("eps", eps, 0.0)}
         moments = ("first_moment", "second_moment")
-        super().__init__(params, lr, weight_decay, clip, groups, moments, options)
+        super().__init__(params, lr, weight_decay, clip, groups, constraints, moments, options)
 
 
 class AdamW(Adam):
@@ -111,8 +115,9 @@ class AdamW(Adam):
         weight_decay: float = 1e-2,
         clip: Clip | None = None,
         groups: Sequence[Group] = (),
+        constraints: Sequence[Constraint] = (),
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, clip, groups)
+        super().__init__(params, lr, betas, eps, weight_decay, clip, groups, constraints)
 
 
 class RMSprop(Optimizer):
@@ -138,6 +143,7 @@ class RMSprop(Optimizer):
         centered: bool = False,
         clip: Clip | None = None,
         groups: Sequence[Group] = (),
+        constraints: Sequence[Constraint] = (),
     ) -> None:
         options: dict[str, float | bool] = {
             "alpha": float_in("alpha", alpha, 0.0, 1.0),
@@ -150,7 +156,7 @@ class RMSprop(Optimizer):
             moments.append("first_moment")
         if options["momentum"]:
             moments.append("velocity")
-        super().__init__(params, lr, weight_decay, clip, groups, moments, options)
+        super().__init__(params, lr, weight_decay, clip, groups, constraints, moments, options)
 
 
 class Adagrad(Optimizer):
@@ -173,6 +179,7 @@ class Adagrad(Optimizer):
         eps: float = 1e-10,
         clip: Clip | None = None,
         groups: Sequence[Group] = (),
+        constraints: Sequence[Constraint] = (),
     ) -> None:
         initial = float_in("initial_accumulator_value", initial_accumulator_value, 0.0)
         options: dict[str, float | bool] = {
@@ -180,7 +187,7 @@ class Adagrad(Optimizer):
             "eps": float_in("eps", eps, 0.0),
         }
         moments = ("second_moment",)
-        super().__init__(params, lr, weight_decay, clip, groups, moments, options)
+        super().__init__(params, lr, weight_decay, clip, groups, constraints, moments, options)
         self.moments["second_moment"].fill(initial)
 
 
@@ -202,9 +209,12 @@ class Lion(Optimizer):
         weight_decay: float = 0.0,
         clip: Clip | None = None,
         groups: Sequence[Group] = (),
+        constraints: Sequence[Constraint] = (),
     ) -> None:
         moments = ("first_moment",)
-        super().__init__(params, lr, weight_decay, clip, groups, moments, _betas(betas))
+        super().__init__(
+            params, lr, weight_decay, clip, groups, constraints, moments, _betas(betas)
+        )
 
 
 def _betas(betas: tuple[float, float]) -> dict[str, float | bool]:

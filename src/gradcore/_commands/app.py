@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -42,6 +43,27 @@ Watch = Annotated[
         "name the layer and the steps behind a clipped update; for `gradcore plot`.",
         show_default=False,
     ),
+]
+
+
+class ConstrainName(str, Enum):
+    """Constraints, as typer shows them."""
+
+    spectral = "spectral"
+    orthogonal = "orthogonal"
+
+
+Constrain = Annotated[
+    ConstrainName | None,
+    typer.Option(
+        help="Keep recurrent weights at a spectral norm of --limit at most, or orthogonal (gate by "
+        "gate).",
+        show_default=False,
+    ),
+]
+Limit = Annotated[
+    float | None,
+    typer.Option(help="For --constrain spectral.", show_default="1.0"),
 ]
 
 

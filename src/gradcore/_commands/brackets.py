@@ -16,6 +16,8 @@ from .app import (
     EXIT_ERROR,
     EXIT_FINDINGS,
     EXIT_INTERRUPTED,
+    Constrain,
+    Limit,
     Watch,
     app,
     check_folder,
@@ -94,6 +96,8 @@ def brackets(
             "matplotlib is installed.",
         ),
     ] = None,
+    constrain: Constrain = None,
+    limit: Limit = None,
     watch: Watch = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads at most.")] = None,
     memory: Annotated[
@@ -117,6 +121,8 @@ def brackets(
         threads=threads,
         memory=memory,
         watch=watch,
+        constrain=None if constrain is None else constrain.value,
+        limit=1.0 if limit is None else limit,
     )
     with errors():
         if resume and run is None:

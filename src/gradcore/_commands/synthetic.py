@@ -15,7 +15,17 @@ from gradcore.tasks.synthetic import job as jobs
 from gradcore.tasks.synthetic import report
 from gradcore.tasks.synthetic.recipes import TASKS, default
 
-from .app import EXIT_INTERRUPTED, Watch, check_folder, errors, fail, say, train_app
+from .app import (
+    EXIT_INTERRUPTED,
+    Constrain,
+    Limit,
+    Watch,
+    check_folder,
+    errors,
+    fail,
+    say,
+    train_app,
+)
 
 
 class CellName(str, Enum):
@@ -133,6 +143,8 @@ def adding(
     resume: Resume = False,
     json_file: JsonFile = None,
     plot: Plot = None,
+    constrain: Constrain = None,
+    limit: Limit = None,
     watch: Watch = None,
     threads: Threads = None,
     memory: Memory = None,
@@ -164,6 +176,8 @@ def copy(
     resume: Resume = False,
     json_file: JsonFile = None,
     plot: Plot = None,
+    constrain: Constrain = None,
+    limit: Limit = None,
     watch: Watch = None,
     threads: Threads = None,
     memory: Memory = None,
@@ -197,6 +211,8 @@ def mqar(
     resume: Resume = False,
     json_file: JsonFile = None,
     plot: Plot = None,
+    constrain: Constrain = None,
+    limit: Limit = None,
     watch: Watch = None,
     threads: Threads = None,
     memory: Memory = None,
@@ -259,7 +275,9 @@ def _job(name: str, options: dict[str, Any]) -> jobs.Job:
     if run is not None and not resume and (run / LAST).exists():
         fail(f"{run} already holds a training. Go on with it by --resume, or name another folder.")
     sizes = _said(options, "length", "pairs", "symbols")
-    settings = _said(options, "hidden", "batch", "lr", "updates", "every")
+    settings = _said(options, "hidden", "batch", "lr", "updates", "every", "limit")
+    if options["constrain"] is not None:
+        settings["constrain"] = options["constrain"].value
     earlier = jobs.recorded(run) if resume else None
     if earlier is not None:
         task, recipe, seed = earlier

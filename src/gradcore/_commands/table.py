@@ -17,6 +17,8 @@ from gradcore.tasks.table.roles import Roles
 from .app import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
+    Constrain,
+    Limit,
     Watch,
     app,
     check_folder,
@@ -198,6 +200,8 @@ def csv(
     delimiter: Delimiter = None,
     encoding: Encoding = "utf-8",
     columns: Columns = None,
+    constrain: Constrain = None,
+    limit: Limit = None,
     watch: Watch = None,
     threads: Threads = None,
     memory: Memory = None,
@@ -258,6 +262,8 @@ def csv(
                 memory=memory,
                 quiet=quiet,
                 watch=watch,
+                constrain=None if constrain is None else constrain.value,
+                limit=1.0 if limit is None else limit,
             ),
         )
         result = job.run(wanted, (lambda line: None) if quiet else say)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from .. import horizon, lyapunov
 from .._checks import integer, positive_int
+from .._paths import path_sum
 from ..cells import GRU, LSTM, RNN
 from ..errors import ArgumentError
 from ..layers import Skip, Stack
@@ -235,22 +236,6 @@ def _chain(
     if kind == "mix":
         single *= 1.0 - hop
     return Chain(title, path_sum(single, lag, hop, length), measured)
-
-
-def path_sum(a: float, lag: int, strength: float, length: int) -> Array:
-    """log10 of g_0, ..., g_(length-1) with g_t = a g_(t-1) + s g_(t-lag), g_0 = 1; -inf for 0."""
-    logs = np.full(length, -np.inf)
-    logs[0] = 0.0
-    with np.errstate(divide="ignore"):
-        step, hop = np.log10(a), np.log10(strength)
-    for t in range(1, length):
-        terms = [step + logs[t - 1]]
-        if t >= lag:
-            terms.append(hop + logs[t - lag])
-        top = max(terms)
-        if top > -np.inf:
-            logs[t] = top + np.log10(sum(10.0 ** (term - top) for term in terms))
-    return logs
 
 
 def _cell(title: str, net: Stack, x: NDArray[Any], seed: int, threads: int | None) -> Cell:

@@ -27,6 +27,7 @@ class Options:
     skip: lag of a learned connection through time, None for none. lr: largest learning rate; it
     rises over `warmup` updates and falls to `last_lr` of itself from the share `steady` of the
     time on. average: the net is the mean of those after each update of this last share of the time.
+    watch: see gradcore.Trainer.fit. constrain, limit: of gradcore.constrain.by_name.
     Reference for the mean: Polyak and Juditsky 1992.
     """
 
@@ -45,6 +46,8 @@ class Options:
     threads: int | None = None
     memory: int | str | None = None
     watch: int | None = None
+    constrain: str | None = None
+    limit: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,11 @@ def train(
     net = build(options)
     params = net.init(seed=options.seed)
     optimizer = gd.optim.Adam(
-        params, lr=options.lr, betas=BETAS, clip=gd.clip.GlobalNorm(options.clip)
+        params,
+        lr=options.lr,
+        betas=BETAS,
+        clip=gd.clip.GlobalNorm(options.clip),
+        constraints=gd.constrain.by_name(options.constrain, options.limit),
     )
     told: list[Stage] = []
 

@@ -99,7 +99,13 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
     # A budget that the full length cannot meet is told now, not when the stages have grown to it.
     gd.plan(net, job.task.steps, job.recipe.batch, loss=job.task.loss, memory=job.memory)
     params = initial(net, job.task, job.recipe, job.seed)
-    optimizer = gd.optim.Adam(params, job.recipe.lr, betas=BETAS, clip=gd.clip.GlobalNorm(CLIP))
+    optimizer = gd.optim.Adam(
+        params,
+        job.recipe.lr,
+        betas=BETAS,
+        clip=gd.clip.GlobalNorm(CLIP),
+        constraints=gd.constrain.by_name(job.recipe.constrain, job.recipe.limit),
+    )
     trainer = gd.Trainer(
         net,
         params,

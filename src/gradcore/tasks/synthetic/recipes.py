@@ -37,7 +37,8 @@ class Recipe:
     length that halve it, 0 for none. chrono: whether the gates' time constants start spread up to
     the length of the sequences. first, grow: updates on the first stage, and on each of the
     following ones until the full length is reached; first = 0: the full length from the start.
-    every: updates between evaluations. updates: at most so many.
+    every: updates between evaluations. updates: at most so many. constrain, limit: of
+    gradcore.constrain.by_name.
     """
 
     cell: str
@@ -50,6 +51,8 @@ class Recipe:
     grow: int
     every: int
     updates: int
+    constrain: str | None = None
+    limit: float = 1.0
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:

@@ -38,7 +38,8 @@ class Options:
     batch: sequences side by side. window: steps that a gradient reaches back at most; None for
     whole sequences up to 5,000 rows, and windows of the rows' number for longer ones and where the
     parts are split by time. patience: stop after so many looks without a better score. run: folder
-    of a run that resume goes on with.
+    of a run that resume goes on with. watch: see gradcore.Trainer.fit. constrain, limit: of
+    gradcore.constrain.by_name.
     """
 
     cell: str = "lstm"
@@ -56,6 +57,8 @@ class Options:
     memory: int | str | None = None
     quiet: bool = False
     watch: int | None = None
+    constrain: str | None = None
+    limit: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +117,12 @@ def train(
         raise gd.ArgumentError("a limit is needed: give minutes or updates.")
     net = build(data.schema, options)
     params = init(data.schema, net, options.seed)
-    optimizer = gd.optim.Adam(params, lr=options.lr, clip=gd.clip.GlobalNorm(options.clip))
+    optimizer = gd.optim.Adam(
+        params,
+        lr=options.lr,
+        clip=gd.clip.GlobalNorm(options.clip),
+        constraints=gd.constrain.by_name(options.constrain, options.limit),
+    )
     batches, window = source(data, options)
     trainer = gd.Trainer(
         net,

@@ -1,0 +1,16 @@
+"""Weights that are kept where a net is stable: spectral norms, orthogonality, and what they prove.
+
+An optimizer takes constraints and meets them from its first step on:
+`gd.optim.Adam(params, constraints=[gd.constrain.SpectralNorm(1.0)])`.
+"""
+
+from ._bounds import jacobian_bound as jacobian_bound
+from ._bounds import trajectory_bound as trajectory_bound
+from ._conv import ConvNorm as ConvNorm
+from ._conv import conv_norm as conv_norm
+from ._conv import project_conv as project_conv
+from ._descriptions import Constraint as Constraint
+from ._descriptions import Orthogonal as Orthogonal
+from ._descriptions import SpectralNorm as SpectralNorm
+from ._descriptions import by_name as by_name
+from ._keeper import ConstraintReport as ConstraintReport

@@ -1,0 +1,106 @@
+"""What constraints prove about the product of T Jacobians, and what a trajectory shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _validate, amplification
+from .._checks import integer, positive_int
+from .._paths import path_sum
+from .._run import Progress
+from ..cells import RNN
+from ..errors import ArgumentError
+from ..layers import Stack
+from ..params import Params
+from ..state import LayerState
+from ._matrices import largest
+
+__all__ = ["jacobian_bound", "trajectory_bound"]
+
+# The norm is computed in doubles from the very weights; this covers its roundings.
+MARGIN = 1e-9
+
+
+def jacobian_bound(net: Stack, params: Params, steps: int, *, layer: int = 0) -> float:
+    """log10 of a proved bound on the spectral norm of dh_T / dh_0 over `steps` steps of an RNN.
+
+    layer: which recurrent layer, an RNN; h is its own output, by all paths through time (the layers
+    above do not come back, those below do not depend on it). tanh, relu and the identity have
+    slopes of at most 1, so a step multiplies by at most r = |W_hh|; with zoneout z in evaluation,
+    by z + (1-z) r. Hence r^T; with a skip connection of lag k and strength s the sum over all paths
+    g_t = r g_(t-1) + s g_(t-k), for kind "mix" with (1-s) r in place of r, and with the largest |s|
+    (the least, for what it leaves to r) where it is learned. Holds for every input and state.
+    Raises ArgumentError for other cells: see trajectory_bound.
+    Reference: Pascanu, Mikolov, Bengio 2013, section 2 and eq. 7, for the chain.
+    """
+    _validate.model(net, params)
+    count = positive_int("steps", steps)
+    which = integer("layer", layer)
+    if not -len(net.recurrent) <= which < len(net.recurrent):
+        raise ArgumentError(
+            f"layer must be one of the net's {len(net.recurrent)} recurrent layers; got {which}."
+        )
+    own = net.recurrent[which]
+    name = net.recurrent_names[which]
+    if not isinstance(own, RNN) or own.bidirectional:
+        raise ArgumentError(
+            f"there is a proof for RNN layers that read time forward only; {name} is another. Use "
+            "constrain.trajectory_bound."
+        )
+    place = name.partition(".")[0]
+    weight = params[f"{place}.weight_hh"].astype(np.float64)
+    step = float(largest(weight[None])[0]) * (1 + MARGIN)
+    step = own.zoneout + (1 - own.zoneout) * step
+    if own.skip is None:
+        return count * float(np.log10(step)) if step > 0 else -np.inf
+    least = most = float(own.skip.value or 0.0)
+    if own.skip.learned:
+        kind = "skip_scale" if own.skip.kind == "add" else "skip_logit"
+        values = params[f"{place}.{kind}"].astype(np.float64)
+        if own.skip.kind == "mix":
+            values = 1 / (1 + np.exp(-values))
+        least, most = float(values.min()), float(np.abs(values).max())
+    if own.skip.kind == "mix":
+        step *= 1 - least
+    return float(path_sum(step, own.skip.lag, abs(most), count + 1)[-1])
+
+
+def trajectory_bound(
+    net: Stack,
+    params: Params,
+    x: Any,
+    *,
+    points: int = 100,
+    layer: int | None = None,
+    state: Sequence[LayerState] | None = None,
+    lengths: Any = None,
+    reset: Any = None,
+    memory: int | str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> NDArray[np.float64]:
+    """log10 of the product of the norms of a trajectory's one-step Jacobians, (B,), for any cell.
+
+    Bounds the product of the T Jacobians of this very input if points >= T; with fewer, evenly
+    spread, it is an estimate of that bound. It says nothing about other inputs. Arguments as of
+    gradcore.amplification.along. Raises as it does.
+    """
+    found = amplification.along(
+        net,
+        params,
+        x,
+        points=points,
+        layer=layer,
+        state=state,
+        lengths=lengths,
+        reset=reset,
+        memory=memory,
+        threads=threads,
+        progress=progress,
+    )
+    bound: NDArray[np.float64] = found.log10_bound * len(x)
+    return bound
