@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize(("page", "count"), [("jacobian.md", 3), ("diagnose.md", 3)])
+@pytest.mark.parametrize(
+    ("page", "count"), [("jacobian.md", 3), ("diagnose.md", 3), ("constraints.md", 3)]
+)
 def test_examples_run(page, count):
     text = (Path(__file__).parents[1] / "docs" / page).read_text()
     examples = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
