@@ -5,6 +5,7 @@ from . import brackets as brackets
 from . import diagnose as diagnose
 from . import info as info
 from . import plot as plot
+from . import study_clipping as study_clipping
 from . import study_skip as study_skip
 from . import synthetic as synthetic
 from . import table as table

@@ -1,0 +1,151 @@
+"""What the study found, as tables, JSON and a picture."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ._grid import TASK, Cell
+from ._outlier import AT, FACTOR, Contamination
+from ._ways import CLIPS, OPTIMIZERS
+
+__all__ = ["ClippingStudy"]
+
+
+@dataclass(frozen=True, eq=False)
+class ClippingStudy:
+    """Cells of the grid, row by row, and what an outlier did."""
+
+    updates: int
+    seeds: int
+    seed: int
+    cells: tuple[Cell, ...]
+    outliers: tuple[Contamination, ...]
+
+    def cell(self, optimizer: str, clip: str) -> Cell:
+        """One of them."""
+        return next(c for c in self.cells if (c.optimizer, c.clip) == (optimizer, clip))
+
+    def disturbed(self, optimizer: str, clip: str) -> int | None:
+        """Steps that an outlier disturbs; None for plain SGD, which remembers nothing."""
+        for found in self.outliers:
+            if (found.optimizer, found.clip) == (optimizer, clip):
+                return found.disturbed
+        return None
+
+    def lines(self) -> list[str]:
+        """A table for each optimizer, its best clip first."""
+        lines = [
+            f"adding problem, T = {TASK.length}, relu RNN from the identity, {self.updates} "
+            f"updates, {self.seeds} seeds; always saying 1: {TASK.baseline.loss:.3f}",
+            f"disturbed: updates off by a tenth behind one gradient of {FACTOR:g} times the size",
+        ]
+        for optimizer in OPTIMIZERS:
+            lines += [
+                "",
+                f"{optimizer:14} {'error':>8} {'(least - most)':>17} {'failed':>7} {'lr':>7} "
+                f"{'clipped':>8} {'step':>8} {'angle':>6} {'disturbed':>10}",
+            ]
+            for cell in sorted(
+                (c for c in self.cells if c.optimizer == optimizer), key=lambda c: c.median
+            ):
+                disturbed = self.disturbed(optimizer, cell.clip)
+                angle = "-" if np.isnan(cell.angle) else f"{cell.angle:.0f}°"
+                spread = f"({_short(cell.loss.min())} - {_short(cell.loss.max())})"
+                lines.append(
+                    f"  {cell.clip:12} {_short(cell.median):>8} {spread:>17} {cell.failed:7.0%} "
+                    f"{cell.lr:7g} {cell.clipped:8.0%} {cell.step:8.1e} {angle:>6} "
+                    f"{'-' if disturbed is None else f'{disturbed:,}':>10}"
+                )
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers; infinite losses are None."""
+        return {
+            "study": "clipping",
+            "updates": self.updates,
+            "seeds": self.seeds,
+            "seed": self.seed,
+            "baseline": TASK.baseline.loss,
+            "clips": {name: repr(how) for name, how in CLIPS.items()},
+            "cells": [
+                {
+                    "optimizer": c.optimizer,
+                    "clip": c.clip,
+                    "lr": c.lr,
+                    "loss": [_plain(v) for v in c.loss],
+                    "failed": c.failed,
+                    "clipped": c.clipped,
+                    "step": _plain(c.step),
+                    "angle": _plain(c.angle),
+                }
+                for c in self.cells
+            ],
+            "outlier": {"factor": FACTOR, "at": AT},
+            "outliers": [
+                {
+                    "optimizer": found.optimizer,
+                    "clip": found.clip,
+                    "disturbed": found.disturbed,
+                    "ratio": [_plain(v) for v in found.ratio[::10]],
+                    "theory": None
+                    if found.theory is None
+                    else [_plain(v) for v in found.theory[::10]],
+                }
+                for found in self.outliers
+            ],
+        }
+
+    def draw(self, path: str | os.PathLike[str]) -> None:
+        """Errors with their spread by optimizer and clip; Adam's updates behind an outlier."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(11.5, 4.6), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
+        width = 0.8 / len(CLIPS)
+        for number, clip in enumerate(CLIPS):
+            cells = [self.cell(optimizer, clip) for optimizer in OPTIMIZERS]
+            x = np.arange(len(cells)) + (number - (len(CLIPS) - 1) / 2) * width
+            shown = [np.minimum(cell.loss, 1.0) for cell in cells]
+            middle = np.array([np.median(loss) for loss in shown])
+            spread = [middle - [v.min() for v in shown], [v.max() for v in shown] - middle]
+            left.bar(x, middle, width * 0.92, label=clip, color=f"C{number}")
+            left.errorbar(
+                x, middle, spread, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5
+            )
+        left.axhline(TASK.baseline.loss, color="grey", linewidth=0.8, linestyle="--")
+        left.set(yscale="log", ylabel="held-out error, median and range; cut at 1")
+        left.set_xticks(range(len(OPTIMIZERS)), list(OPTIMIZERS))
+        left.set_title(f"Adding over {TASK.length} steps, {self.updates} updates, own rates")
+        for number, clip in enumerate(CLIPS):
+            found = next(o for o in self.outliers if (o.optimizer, o.clip) == ("Adam", clip))
+            right.plot(found.ratio, color=f"C{number}", linewidth=1.2)
+            if found.theory is not None:
+                right.plot(found.theory, "k--", linewidth=0.9, label="theory, no clip")
+        right.set(title=f"Adam behind a gradient of {FACTOR:g} times the size")
+        right.set(xlabel="steps after it", ylabel="|update| over that without it", ylim=(0, 2))
+        right.legend(frameon=False, fontsize="small")
+        for axis in (left, right):
+            axis.grid(alpha=0.25)
+            axis.spines[["top", "right"]].set_visible(False)
+        left.legend(
+            frameon=False,
+            fontsize="small",
+            ncols=3,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.08),
+        )
+        figure.savefig(path, dpi=130)
+
+
+def _short(value: float) -> str:
+    if np.isinf(value):
+        return "inf"
+    return f"{value:.3g}" if value < 1e3 else f"{value:.0e}"
+
+
+def _plain(value: float) -> float | None:
+    return float(f"{value:.5g}") if np.isfinite(value) else None
