@@ -280,3 +280,25 @@ def test_two_optimizers_do_not_share_the_running_norm_of_one_clip():
 def test_wrong_options(make_clip, message):
     with pytest.raises(gd.ArgumentError, match=message):
         make_clip()
+
+
+@pytest.mark.parametrize(
+    ("make", "becomes"),
+    [
+        (lambda p, c: gd.optim.SGD(p, 0.1, clip=c), gd.clip.Adaptive(0.01)),
+        (lambda p, c: gd.optim.SGD(p, 0.1, momentum=0.9, clip=c), gd.clip.Adaptive(0.01)),
+        (lambda p, c: gd.optim.RMSprop(p, 1e-3, clip=c), gd.clip.GlobalNorm(1.0)),
+        (lambda p, c: gd.optim.Adam(p, 1e-3, clip=c), gd.clip.GlobalNorm(1.0)),
+        (lambda p, c: gd.optim.AdamW(p, 1e-3, clip=c), gd.clip.GlobalNorm(1.0)),
+        (lambda p, c: gd.optim.Lion(p, 1e-3, clip=c), gd.clip.GlobalNorm(1.0)),
+    ],
+)
+def test_auto_becomes_the_clip_of_its_optimizer(make, becomes):
+    net = gd.Stack(gd.RNN(2, 5))
+    params = [net.init(seed=0) for _ in range(2)]
+    auto, named = make(params[0], gd.clip.Auto()), make(params[1], becomes)
+    assert auto.clip == becomes
+    grads = gd.Grads(net, np.full(net.n_parameters, 3.0, np.float32))
+    assert auto.step(grads) == named.step(grads)
+    np.testing.assert_array_equal(params[0].flat, params[1].flat)
+    make(net.init(seed=1), becomes).load_state_dict(auto.state_dict())

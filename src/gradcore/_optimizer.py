@@ -15,7 +15,7 @@ from ._checks import float_in
 from ._groups import Group, assign
 from ._state_dict import StateDict, StateReader
 from ._validate import threads as thread_count
-from .clip import Clip, RunningNorm, ZScore
+from .clip import Auto, Clip, RunningNorm, ZScore
 from .constrain._descriptions import Constraint
 from .constrain._keeper import ConstraintReport, Keeper
 from .errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
@@ -109,6 +109,8 @@ class Optimizer:
                 "clip must be a gradcore.clip object, as gradcore.clip.GlobalNorm(1.0), or None; "
                 f"got {clip!r}."
             )
+        if isinstance(clip, Auto):
+            clip = clip.under(self.kind)
         self.params = params
         self._layout = assign(params, groups)
         self._groups = tuple(groups)

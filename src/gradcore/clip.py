@@ -13,7 +13,7 @@ from typing import ClassVar
 from ._checks import float_in, positive_int, store
 from ._state_dict import StateDict, StateReader
 
-__all__ = ["Adaptive", "Clip", "GlobalNorm", "ParameterNorm", "Value", "ZScore"]
+__all__ = ["Adaptive", "Auto", "Clip", "GlobalNorm", "ParameterNorm", "Value", "ZScore"]
 
 
 @dataclass(frozen=True)
@@ -186,6 +186,24 @@ class ZScore(Clip):
             running.mean = self.decay * running.mean + (1 - self.decay) * x
             spread = (x - running.mean) ** 2
             running.variance = self.decay * running.variance + (1 - self.decay) * spread
+
+
+@dataclass(frozen=True)
+class Auto(Clip):
+    """The clip that did best under the optimizer it is given to, which tells it as its clip.
+
+    Adaptive(0.01) under SGD, with momentum or without; GlobalNorm(1.0) under RMSprop, Adam and
+    AdamW, and under Adagrad and Lion, which were not in the study. ZScore(max_norm=10.0) was not
+    told apart from the global norm under the adaptive optimizers: choose it where no limit is
+    known. The evidence, and its limits (one task, one kind of net), are in docs/clipping.md, made
+    by `gradcore study clipping`.
+    """
+
+    core_name: ClassVar[str] = "none"
+
+    def under(self, kind: str) -> Clip:
+        """The clip for an optimizer of this kind."""
+        return Adaptive(0.01) if kind == "sgd" else GlobalNorm(1.0)
 
 
 @dataclass
