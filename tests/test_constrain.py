@@ -75,6 +75,25 @@ def test_a_limit_far_away_costs_no_norm_and_changes_no_bit(monkeypatch):
     np.testing.assert_array_equal(params.flat, free.flat)
 
 
+def test_eigenvalues_leave_no_blas_threads_behind(monkeypatch):
+    pool = pytest.importorskip("threadpoolctl", reason="asks BLAS: install gradcore[diagnose]")
+    net, params = setting(gain=2.0)
+    seen = []
+    real = _keeper.largest
+
+    def spy(w):
+        seen.append([p["num_threads"] for p in pool.threadpool_info() if p["user_api"] == "blas"])
+        return real(w)
+
+    monkeypatch.setattr(_keeper, "largest", spy)
+    before = pool.threadpool_info()
+    optimizer = gd.optim.Adam(params, 0.1, constraints=[constrain.SpectralNorm(1.0)])
+    optimizer.step(gradient(net, "float32", 0))
+    assert len(seen) > 2
+    assert {n for threads in seen for n in threads} == {1}
+    assert pool.threadpool_info() == before
+
+
 def test_the_gradient_through_the_norm_three_ways():
     rng = np.random.default_rng(0)
     v, g, moved = rng.standard_normal((3, 2, 6, 4))

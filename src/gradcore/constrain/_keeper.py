@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._blas import single_threaded
 from ..errors import ArgumentError, DTypeError
 from ..params import Grads, Params
 from ._descriptions import Constraint, Orthogonal, SpectralNorm, blocks_of
@@ -71,7 +72,8 @@ class Keeper:
                 if name in seen:
                     raise ArgumentError(f"{name} is under two constraints; it can have one.")
                 seen.add(name)
-                self._kept.append(self._begin(name, constraint))
+                with single_threaded():
+                    self._kept.append(self._begin(name, constraint))
 
     def __bool__(self) -> bool:
         return bool(self._kept)
@@ -89,10 +91,11 @@ class Keeper:
             if kept.free is None:
                 continue
             assert isinstance(kept.constraint, SpectralNorm)
-            v = self._blocks(kept, kept.free)
-            made[kept.name] = self._whole(
-                kept, _through_norm(v, self._blocks(kept, grads[kept.name]), kept.constraint.limit)
-            )
+            v, arrived = self._blocks(kept, kept.free), self._blocks(kept, grads[kept.name])
+            with single_threaded():
+                made[kept.name] = self._whole(
+                    kept, _through_norm(v, arrived, kept.constraint.limit)
+                )
             self._params[kept.name] = kept.free
         return made
 
@@ -108,28 +111,35 @@ class Keeper:
 
     def _finish(self, kept: _Kept) -> ConstraintReport:
         now = self._read(kept)
-        if isinstance(kept.constraint, Orthogonal):
-            if not np.array_equal(now, kept.before):
+        constraint = kept.constraint
+        if isinstance(constraint, SpectralNorm) and kept.free is None:
+            limit = constraint.limit * (1 + ROUNDING)
+            kept.upper = kept.upper + np.linalg.norm(now - kept.before, axis=(1, 2))
+            if kept.upper.max() <= limit:
+                return ConstraintReport(float(kept.upper.max()), False)
+            with single_threaded():
+                return self._bring_back(kept, constraint, now)
+        with single_threaded():
+            if isinstance(constraint, SpectralNorm):
+                kept.free = self._params[kept.name].copy()
+                values = largest(now)
+                self._write(kept, now * _shrink(values, constraint.limit))
+                return ConstraintReport(
+                    float(values.max()), bool((values > constraint.limit).any())
+                )
+            moved = not np.array_equal(now, kept.before)
+            if moved:
                 self._write(kept, polished(cayley(kept.before, now - kept.before)))
-                return ConstraintReport(1.0, True)
-            return ConstraintReport(1.0, False)
-        assert isinstance(kept.constraint, SpectralNorm)
-        limit = kept.constraint.limit
-        if kept.free is not None:
-            kept.free = self._params[kept.name].copy()
-            values = largest(now)
-            self._write(kept, now * _shrink(values, limit))
-            return ConstraintReport(float(values.max()), bool((values > limit).any()))
-        kept.upper = kept.upper + np.linalg.norm(now - kept.before, axis=(1, 2))
-        top = float(kept.upper.max())
-        if top <= limit * (1 + ROUNDING):
-            return ConstraintReport(top, False)
+            return ConstraintReport(1.0, moved)
+
+    def _bring_back(self, kept: _Kept, constraint: SpectralNorm, now: Array) -> ConstraintReport:
+        """Norms computed, and brought to the limit where they pass it."""
         kept.upper = largest(now)
         top = float(kept.upper.max())
-        if top <= limit * (1 + ROUNDING):
+        if top <= constraint.limit * (1 + ROUNDING):
             return ConstraintReport(top, False)
-        self._write(kept, _within(now, kept.upper, kept.constraint))
-        kept.upper = np.minimum(kept.upper, limit)
+        self._write(kept, _within(now, kept.upper, constraint))
+        kept.upper = np.minimum(kept.upper, constraint.limit)
         return ConstraintReport(top, True)
 
     # ---- state
