@@ -21,7 +21,7 @@ from .state import sequences_of, state_size
 
 __all__ = ["Watch", "grown_before"]
 
-# What is looked at of a batch: a look then costs about as much as an update of as many steps.
+# What is looked at of a batch: a look takes some updates of as many steps, for small nets a dozen.
 SEQUENCES = 4
 STEPS = 2_000
 PROBES = 2

@@ -165,8 +165,8 @@ class Trainer:
         recurrent layer (gradcore.horizon, median of up to 4 sequences) and the two largest Lyapunov
         exponents with their standard errors, over up to 2,000 steps of the update's batch; and a
         clipped update, at most one of as many, the layer whose gradient is largest and the window
-        of time that gives most of it, with its share. A look costs about as much as an update of
-        that size, and changes nothing. See docs/training.md.
+        of time that gives most of it, with its share. A look takes as long as some
+        updates, of a small net a dozen, and changes nothing. See docs/training.md.
 
         Ctrl-C and SIGTERM end the training, write the checkpoint and return; an update is done
         whole or not. Other exceptions, those of data and callbacks included, pass through; a run
