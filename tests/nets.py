@@ -9,6 +9,10 @@ CELLS = {
     "identity": lambda i, h, **options: gd.RNN(i, h, nonlinearity="identity", **options),
     "lstm": gd.LSTM,
     "gru": gd.GRU,
+    # A step as large as random weights allow: beyond, Euler's method blows roundings up.
+    "antisymmetric": lambda i, h, **options: gd.AntisymmetricRNN(
+        i, h, step=0.03, diffusion=0.2, **options
+    ),
 }
 
 # Added ones are subtracted here: added to the z h of a GRU, they could make a net explode.

@@ -137,7 +137,7 @@ def test_a_new_cell_needs_its_class_only():
         (lambda: gd.GRU(3, 5, residual=True), gd.ShapeError, "input_size == hidden_size; got 3"),
         (lambda: gd.GRU(3, 5, skip=4), gd.DTypeError, r"GRU\.skip must be a Skip or None; got 4"),
         (lambda: gd.RNN(3, 5, nonlinearity="elu"), gd.ArgumentError, "one of 'tanh', 'relu'"),
-        (lambda: Recurrent(3, 5), gd.DTypeError, "use RNN, LSTM or GRU"),
+        (lambda: Recurrent(3, 5), gd.DTypeError, "use RNN, LSTM, GRU or Antisym"),
         (lambda: gd.Skip(0), gd.ArgumentError, r"Skip\.lag must be at least 1; got 0"),
         (lambda: gd.Skip(1, kind="cat"), gd.ArgumentError, "one of 'add', 'mix'; got 'cat'"),
         (lambda: gd.Skip(1, value=np.nan), gd.ArgumentError, r"Skip\.value must be finite"),

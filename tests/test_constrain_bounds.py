@@ -16,6 +16,11 @@ NETS = {
     "mix": gd.RNN(3, 12, skip=gd.Skip(4, kind="mix", value=0.3)),
     "mix learned": gd.RNN(3, 12, skip=gd.Skip(2, kind="mix", value=0.6, learned=True)),
     "zoneout": gd.RNN(3, 12, zoneout=0.2),
+    "antisymmetric": gd.AntisymmetricRNN(3, 12, step=0.1, diffusion=0.05),
+    "antisymmetric, large step": gd.AntisymmetricRNN(3, 12, step=1.0, diffusion=0.3),
+    "antisymmetric, mix": gd.AntisymmetricRNN(
+        3, 12, step=0.2, skip=gd.Skip(3, kind="mix", value=0.4)
+    ),
 }
 
 
@@ -47,6 +52,19 @@ def test_the_bound_is_reached_by_a_linear_chain_and_far_beyond_float32():
     grown = reach.norm_log10[0, 0] - reach.norm_log10[-1, 0]
     assert grown < -300
     assert constrain.jacobian_bound(net, params, 4999) == pytest.approx(grown, rel=1e-5)
+
+
+def test_an_antisymmetric_net_neither_dies_nor_explodes_at_once():
+    """Over 200 small steps the state turns: gradients keep their size, and the bound says so."""
+    net = gd.Stack(gd.AntisymmetricRNN(3, 16, step=0.01, diffusion=0.0))
+    params = net.init(seed=0, dtype="float64")
+    x = 0.1 * np.random.default_rng(0).standard_normal((200, 1, 3))
+    logs = gd.jacobian.state_singular_values(net, params, x, [200])
+    assert np.abs(logs).max() < 0.2
+    assert 0 < constrain.jacobian_bound(net, params, 200) < 2
+    wrong = gd.Params(net, params.flat.copy())
+    wrong["0.weight_hh"] += wrong["0.weight_hh"].T  # symmetric parts do not count
+    assert constrain.jacobian_bound(net, wrong, 200) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_layer_of_a_stack_has_its_own_bound():

@@ -13,8 +13,12 @@ ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "identity": lambda a: a}
 
 def cell_step(layer, p, signal, h, c):
     x_pre = p["weight_ih"] @ signal + p.get("bias_ih", 0.0)
-    h_pre = p["weight_hh"] @ h + p.get("bias_hh", 0.0)
-    kind = type(layer).__name__
+    kind, weight = type(layer).__name__, p["weight_hh"]
+    if kind == "AntisymmetricRNN":
+        weight = weight - weight.T - layer.diffusion * torch.eye(len(weight), dtype=torch.double)
+    h_pre = weight @ h + p.get("bias_hh", 0.0)
+    if kind == "AntisymmetricRNN":
+        return h + layer.step * torch.tanh(x_pre + h_pre), None
     if kind == "RNN":
         return ACTIVATIONS[layer.nonlinearity](x_pre + h_pre), None
     if kind == "LSTM":

@@ -2,6 +2,7 @@
 // product, its bias included.
 //   n = tanh(x_n + r h_n),  h' = n + z (h - n)
 #pragma once
+#include "cells/options.h"
 #include "simd/math.h"
 
 namespace gradcore::GRADCORE_ISA {
@@ -13,7 +14,8 @@ struct Gru {
 
   // k [saved]: r, z, n, h_n
   template <class V>
-  static GC_INLINE void forward(int, const V* x, const V* h, const V* s, V* s1, V* k) {
+  static GC_INLINE void forward(const CellOptions&, const V* x, const V* h, const V* s, V* s1,
+                                V* k) {
     k[0] = sigmoid(x[0] + h[0]);
     k[1] = sigmoid(x[1] + h[1]);
     k[2] = tanh(fma(k[0], h[2], x[2]));
@@ -22,7 +24,8 @@ struct Gru {
   }
 
   template <class V>
-  static GC_INLINE void backward(int, const V* k, const V* s, const V*, const V* d1, V* dz, V* d) {
+  static GC_INLINE void backward(const CellOptions&, const V* k, const V* s, const V*, const V* d1,
+                                 V* dz, V* d) {
     const V r = k[0], z = k[1], n = k[2];
     const V dn = d1[0] * one_minus(z) * one_minus_square(n);
     dz[0] = dn * k[3] * (r * one_minus(r));

@@ -2,6 +2,7 @@
 // in PyTorch.
 //   c' = f c + i g,  h' = o tanh(c')
 #pragma once
+#include "cells/options.h"
 #include "simd/math.h"
 
 namespace gradcore::GRADCORE_ISA {
@@ -16,7 +17,8 @@ struct Lstm {
 
   // x, h [gates]: pre-activations; s [states] -> s1 [states]; k [saved]: i, f, g, o
   template <class V>
-  static GC_INLINE void forward(int, const V* x, const V* h, const V* s, V* s1, V* k) {
+  static GC_INLINE void forward(const CellOptions&, const V* x, const V* h, const V* s, V* s1,
+                                V* k) {
     k[0] = sigmoid(x[0] + h[0]);
     k[1] = sigmoid(x[1] + h[1]);
     k[2] = tanh(x[2] + h[2]);
@@ -35,8 +37,8 @@ struct Lstm {
   // s along the elementwise path. tanh(c') is computed again: keeping it would lengthen the tape by
   // a sixth.
   template <class V>
-  static GC_INLINE void backward(int, const V* k, const V* s, const V* s1, const V* d1, V* dz,
-                                 V* d) {
+  static GC_INLINE void backward(const CellOptions&, const V* k, const V* s, const V* s1,
+                                 const V* d1, V* dz, V* d) {
     const V i = k[0], f = k[1], g = k[2], o = k[3], tanh_c = tanh(s1[1]);
     const V dc = fma(d1[0] * o, one_minus_square(tanh_c), d1[1]);
     dz[0] = dc * g * (i * one_minus(i));

@@ -3,6 +3,7 @@
 #pragma once
 #include <gradcore/gradcore.h>
 
+#include "cells/options.h"
 #include "simd/math.h"
 
 namespace gradcore::GRADCORE_ISA {
@@ -14,18 +15,21 @@ struct Rnn {
   static constexpr int input_plane[] = {0};
 
   template <class V>
-  static GC_INLINE void forward(int nonlinearity, const V* x, const V* h, const V*, V* s1, V* k) {
+  static GC_INLINE void forward(const CellOptions& options, const V* x, const V* h, const V*, V* s1,
+                                V* k) {
     const V a = x[0] + h[0];
-    k[0] = nonlinearity == GC_TANH ? tanh(a) : nonlinearity == GC_RELU ? relu(a) : a;
+    k[0] = options.nonlinearity == GC_TANH   ? tanh(a)
+           : options.nonlinearity == GC_RELU ? relu(a)
+                                             : a;
     s1[0] = k[0];
   }
 
   template <class V>
-  static GC_INLINE void backward(int nonlinearity, const V* k, const V*, const V*, const V* d1,
-                                 V* dz, V* d) {
-    dz[0] = nonlinearity == GC_TANH   ? d1[0] * one_minus_square(k[0])
-            : nonlinearity == GC_RELU ? where_positive(k[0], d1[0])
-                                      : d1[0];
+  static GC_INLINE void backward(const CellOptions& options, const V* k, const V*, const V*,
+                                 const V* d1, V* dz, V* d) {
+    dz[0] = options.nonlinearity == GC_TANH   ? d1[0] * one_minus_square(k[0])
+            : options.nonlinearity == GC_RELU ? where_positive(k[0], d1[0])
+                                              : d1[0];
     d[0] = constant<V>(0);
   }
 };

@@ -46,7 +46,7 @@ struct Directions {
         for (int o = 0; o < NS; o++) {
           V d1[NS] = {}, z[NZ], d[NS];
           d1[o] = one_minus(part[o]);
-          Cell::backward(v.nonlinearity, k, s, s1, d1, z, d);
+          Cell::backward(v.options, k, s, s1, d1, z, d);
           d[o] = d[o] + part[o];
           T* to = jac + (j * entries + o * row_entries) * UB + m * L;
           GC_UNROLL

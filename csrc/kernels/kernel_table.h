@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "base/team.h"
+#include "cells/options.h"
 
 namespace gradcore {
 
@@ -38,11 +39,11 @@ struct MaskStream {
 // `first`, steps are counted from it.
 template <class T>
 struct LayerView {
-  int64_t first;         // absolute step
-  int64_t B;             // sequences
-  int32_t H, nb;         // units, unit blocks
-  int32_t nonlinearity;  // RNN only
-  int32_t skip_kind;     // gc_skip
+  int64_t first;  // absolute step
+  int64_t B;      // sequences
+  int32_t H, nb;  // units, unit blocks
+  CellOptions options;
+  int32_t skip_kind;  // gc_skip
   int64_t skip_lag;
 
   const T* w_forward;   // [nb][H][gates][UB]: weight_hh by unit block of the output
@@ -128,6 +129,7 @@ template <class T>
 struct CellKernels {
   int32_t gates, states, saved, planes;
   int32_t input_plane[4];
+  bool antisymmetric;  // the recurrent product multiplies by A - A' - diffusion * I
   // Steps [i0,i1) of the chunk. Ends with a barrier if share.by_units.
   void (*forward)(const LayerView<T>&, int64_t i0, int64_t i1, const Share&, Team&,
                   int me) noexcept;

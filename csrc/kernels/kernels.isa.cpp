@@ -21,6 +21,7 @@ static constexpr CellKernels<T> cell_kernels() {
   k.saved = Cell::saved;
   k.planes = Cell::planes;
   for (int g = 0; g < Cell::gates; g++) k.input_plane[g] = Cell::input_plane[g];
+  if constexpr (requires { Cell::antisymmetric; }) k.antisymmetric = Cell::antisymmetric;
   k.forward = &Recurrent<Cell, T>::forward;
   k.backward = &Recurrent<Cell, T>::backward;
   k.local_entries = Directions<Cell, T>::entries;

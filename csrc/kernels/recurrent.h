@@ -137,7 +137,7 @@ struct Recurrent {
       s[0] = gather<V, N>(v.h, at);
       if constexpr (NS > 1) s[1] = gather<V, N>(v.c, at);
     }
-    Cell::forward(v.nonlinearity, x, g, s, s1, k);
+    Cell::forward(v.options, x, g, s, s1, k);
     if (v.zone_h) s1[0] = hold_part(gather<V, N>(v.zone_h, at), s[0], s1[0]);
     if constexpr (NS > 1)
       if (v.zone_c) s1[1] = hold_part(gather<V, N>(v.zone_c, at), s[1], s1[1]);
@@ -423,7 +423,7 @@ struct Recurrent {
         d1[1] = one_minus(part) * d1[1];
         s1[1] = Cell::second_state(k, s);
       }
-    Cell::backward(v.nonlinearity, k, s, s1, d1, z, d);
+    Cell::backward(v.options, k, s, s1, d1, z, d);
     if (v.zone_h) d[0] = d[0] + held_h;
     if constexpr (NS > 1)
       if (v.zone_c) d[1] = d[1] + held_c;

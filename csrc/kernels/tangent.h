@@ -66,14 +66,14 @@ struct Tangent {
       s[1] = cleared ? constant<W>(0) : gather<V, P>(v.c, at);
       if (v.zone_c) part[1] = gather<V, P>(v.zone_c, at);
     }
-    Cell::forward(v.nonlinearity, x, g, s, s1, k);
+    Cell::forward(v.options, x, g, s, s1, k);
     Local<P> jac;
     GC_UNROLL
     for (int o = 0; o < NS; o++) {
       W d1[NS];
       GC_UNROLL
       for (int n = 0; n < NS; n++) d1[n] = n == o ? one_minus(part[o]) : constant<W>(0);
-      Cell::backward(v.nonlinearity, k, s, s1, d1, jac.z[o], jac.d[o]);
+      Cell::backward(v.options, k, s, s1, d1, jac.z[o], jac.d[o]);
       jac.d[o][o] = jac.d[o][o] + part[o];
     }
     jac.h = v.zone_h ? R::hold_part(part[0], s[0], s1[0]) : s1[0];
@@ -169,7 +169,7 @@ struct Tangent {
       s[0] = read<P>(v.h, at, w.h, at);
       if constexpr (NS > 1) s[1] = read<P>(v.c, at, w.c, at);
     }
-    Cell::forward(v.nonlinearity, x, g, s, s1, k);
+    Cell::forward(v.options, x, g, s, s1, k);
     if (v.zone_h) s1[0] = R::hold_part(fixed(gather<V, P>(v.zone_h, at)), s[0], s1[0]);
     if constexpr (NS > 1)
       if (v.zone_c) s1[1] = R::hold_part(fixed(gather<V, P>(v.zone_c, at)), s[1], s1[1]);
@@ -405,7 +405,7 @@ struct Tangent {
         d1[1] = one_minus(part) * d1[1];
         s1[1] = Cell::second_state(k, s);
       }
-    Cell::backward(v.nonlinearity, k, s, s1, d1, z, d);
+    Cell::backward(v.options, k, s, s1, d1, z, d);
     if (v.zone_h) d[0] = d[0] + held_h;
     if constexpr (NS > 1)
       if (v.zone_c) d[1] = d[1] + held_c;

@@ -15,7 +15,7 @@ LayerView<T> Job<T>::view(int l, int64_t first) const {
   v.B = B_;
   v.H = static_cast<int32_t>(layer.H);
   v.nb = static_cast<int32_t>(layer.nb);
-  v.nonlinearity = layer.spec.nonlinearity;
+  v.options = {layer.spec.nonlinearity, layer.spec.step};
   v.skip_kind = layer.spec.skip_kind;
   v.skip_lag = layer.spec.skip_lag;
   v.w_forward = w.w_forward;

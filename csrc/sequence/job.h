@@ -204,6 +204,8 @@ class Job {
   void choose_team();
   // packing.cpp
   void pack(const Me& m);
+  static T recurrent_weight(const Layer& layer, const T* weight, int64_t g, int64_t u, int64_t k,
+                            bool tangent);
   void pack_recurrent(const Me& m, int l);
   void pack_input(const Me& m, int l);
   void pack_head(const Me& m);

@@ -63,6 +63,14 @@ static void check_layer(const gc_layer& spec, int index) {
   if (spec.skip_kind != GC_SKIP_NONE && !spec.skip_learned && !std::isfinite(spec.skip_value))
     fail(GC_INVALID, "layer %d: the skip connection's value must be finite; got %g.", index,
          spec.skip_value);
+  if (kernels<float>().cells[spec.cell].antisymmetric) {
+    if (!(spec.step > 0) || !std::isfinite(spec.step) || !(spec.diffusion >= 0) ||
+        !std::isfinite(spec.diffusion))
+      fail(GC_INVALID, "layer %d: step must be above 0 and diffusion 0 or more; got %g and %g.",
+           index, spec.step, spec.diffusion);
+  } else if (spec.step != 0 || spec.diffusion != 0) {
+    fail(GC_INVALID, "layer %d: step and diffusion are those of the antisymmetric RNN.", index);
+  }
   check_place(index, spec.place);
   check_probability("zoneout", index, spec.zoneout);
   check_probability("zoneout_cell", index, spec.zoneout_cell);
@@ -85,6 +93,7 @@ static Layer make_layer(const gc_layer& spec, int32_t ub, int64_t& offset, int64
   l.states = cell.states;
   l.saved = cell.saved;
   l.planes = cell.planes;
+  l.antisymmetric = cell.antisymmetric;
   l.input_plane = cell.input_plane;
   l.H = spec.hidden_size;
   l.nb = blocks(l.H, ub);

@@ -15,6 +15,7 @@ struct Layer {
   bool pass;       // no recurrence: what comes in goes out (in front of a head that has no layer)
   int64_t column;  // where its output begins in the rows of its layer: 0, or H
   int32_t gates, states, saved, planes;
+  bool antisymmetric;
   const int32_t* input_plane;
   int64_t H, nb, Hp;  // units, unit blocks, padded units
   int64_t z_row;      // elements from row to row of adjoints of pre-activations

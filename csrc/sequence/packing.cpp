@@ -19,6 +19,17 @@ void Job<T>::pack(const Me& m) {
   if (K_) pack_tangents(m);
 }
 
+// What the recurrent product of gate g's unit u multiplies h of unit k by. weight: weight_hh, or
+// its tangent, of which a constant diagonal is no part.
+template <class T>
+T Job<T>::recurrent_weight(const Layer& layer, const T* weight, int64_t g, int64_t u, int64_t k,
+                           bool tangent) {
+  const T own = weight[(g * layer.H + u) * layer.H + k];
+  if (!layer.antisymmetric) return own;
+  if (u == k) return tangent ? T(0) : static_cast<T>(-layer.spec.diffusion);
+  return own - weight[k * layer.H + u];
+}
+
 template <class T>
 void Job<T>::pack_recurrent(const Me& m, int l) {
   const Layer& layer = net_.layers[static_cast<size_t>(l)];
@@ -35,13 +46,15 @@ void Job<T>::pack_recurrent(const Me& m, int l) {
       for (int64_t g = 0; g < G; g++)
         for (int64_t u = 0; u < UB; u++)
           w.w_forward[((j * H + k) * G + g) * UB + u] =
-              j * UB + u < H ? weight[(g * H + j * UB + u) * H + k] : T(0);
+              j * UB + u < H ? recurrent_weight(layer, weight, g, j * UB + u, k, false) : T(0);
     if (w.w_backward)
       for (int64_t u = 0; u < Hp; u++)
         for (int64_t g = 0; g < G; g++) {
           T* to = w.w_backward + j * G * Hp * UB + (B_ == 1 ? u * G + g : g * Hp + u) * UB;
           for (int64_t k = 0; k < UB; k++)
-            to[k] = u < H && j * UB + k < H ? weight[(g * H + u) * H + j * UB + k] : T(0);
+            to[k] = u < H && j * UB + k < H
+                        ? recurrent_weight(layer, weight, g, u, j * UB + k, false)
+                        : T(0);
         }
     if (w.skip_coef)
       for (int64_t u = j * UB; u < (j + 1) * UB; u++) {
@@ -196,9 +209,11 @@ void Job<T>::unpack_layer(int l, const T* sum, const T* table_sum, const Unpacki
   for (int64_t u = 0; u < H; u++) {
     const int64_t j = u / UB, lane = u % UB;
     for (int64_t g = 0; g < G; g++) {
-      for (int64_t k = 0; k < H; k++)
-        to.grads[layer.weight_hh + (g * H + u) * H + k] =
-            scaled(sum[((j * H + k) * G + g) * UB + lane], to.shift);
+      for (int64_t k = 0; k < H; k++) {
+        T value = sum[((j * H + k) * G + g) * UB + lane];
+        if (layer.antisymmetric) value -= sum[(k / UB * H + u) * UB + k % UB];
+        to.grads[layer.weight_hh + (g * H + u) * H + k] = scaled(value, to.shift);
+      }
       for (int64_t i = 0; i < I; i++)
         to.grads[layer.weight_ih + (g * H + u) * I + i] =
             table_sum ? scaled(table_sum[((i * layer.nb + j) * G + g) * UB + lane], to.table_shift)

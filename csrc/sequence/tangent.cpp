@@ -149,7 +149,9 @@ void Job<T>::pack_tangent_layer(int l, int64_t k) {
       auto bias_of = [&](int64_t at) { return real && at >= 0 ? params[at + row] : T(0); };
       bias_h[out * UB + u] = bias_of(layer.bias_hh);
       for (int64_t i = 0; i < Hp; i++) {
-        const T value = real && i < H ? params[layer.weight_hh + row * H + i] : T(0);
+        const T value = real && i < H ? recurrent_weight(layer, params + layer.weight_hh, out % G,
+                                                         unit, i, true)
+                                      : T(0);
         w_hh[(out * Hp + i) * UB + u] = value;
         if (t.w_hh_t) t.w_hh_t[((i / UB * blocks + out) * UB + u) * UB + i % UB] = value;
       }

@@ -18,6 +18,7 @@ const Names cells = {
     {"rnn", GC_RNN},
     {"lstm", GC_LSTM},
     {"gru", GC_GRU},
+    {"antisymmetric", GC_ANTISYMMETRIC},
 };
 const Names nonlinearities = {{"tanh", GC_TANH}, {"relu", GC_RELU}, {"identity", GC_IDENTITY}};
 const Names skips = {{"none", GC_SKIP_NONE}, {"add", GC_SKIP_ADD}, {"mix", GC_SKIP_MIX}};
@@ -36,7 +37,7 @@ int32_t lookup(const Names& names, const std::string& name, const char* what) {
 
 gc_layer to_layer(const LayerTuple& layer) {
   const auto& [cell, nonlinearity, inputs, hidden, bias, bidirectional, residual, skip, learned,
-               lag, value] = layer;
+               lag, value, step, diffusion] = layer;
   gc_layer out{};
   out.cell = lookup(cells, cell, "cell");
   out.nonlinearity = lookup(nonlinearities, nonlinearity, "nonlinearity");
@@ -49,6 +50,8 @@ gc_layer to_layer(const LayerTuple& layer) {
   out.skip_learned = learned;
   out.skip_lag = lag;
   out.skip_value = value;
+  out.step = step;
+  out.diffusion = diffusion;
   return out;
 }
 

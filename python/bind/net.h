@@ -7,9 +7,9 @@
 #include <vector>
 
 // cell, nonlinearity, input_size, hidden_size, bias, bidirectional, residual, skip_kind,
-// skip_learned, skip_lag, skip_value
+// skip_learned, skip_lag, skip_value, step, diffusion
 using LayerTuple = std::tuple<std::string, std::string, int64_t, int64_t, bool, bool, bool,
-                              std::string, bool, int64_t, double>;
+                              std::string, bool, int64_t, double, double, double>;
 
 // kind, before, place, affine, bias, eps, p
 using TransformTuple = std::tuple<std::string, int32_t, int32_t, bool, bool, double, double>;

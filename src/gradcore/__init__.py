@@ -35,6 +35,7 @@ from .bptt import plan as plan
 from .cells import GRU as GRU
 from .cells import LSTM as LSTM
 from .cells import RNN as RNN
+from .cells import AntisymmetricRNN as AntisymmetricRNN
 from .data import Batch as Batch
 from .diagnosis import diagnose as diagnose
 from .errors import ArgumentError as ArgumentError

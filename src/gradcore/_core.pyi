@@ -61,6 +61,8 @@ class Net:
                 bool,
                 typing.SupportsInt | typing.SupportsIndex,
                 typing.SupportsFloat | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
             ]
         ],
         head_outputs: typing.SupportsInt | typing.SupportsIndex,

@@ -45,7 +45,9 @@ def _transforms(net: Stack) -> list[tuple[str, int, int, bool, bool, float, floa
     return made
 
 
-def _layer(layer: Recurrent) -> tuple[str, str, int, int, bool, bool, bool, str, bool, int, float]:
+def _layer(
+    layer: Recurrent,
+) -> tuple[str, str, int, int, bool, bool, bool, str, bool, int, float, float, float]:
     skip = layer.skip
     return (
         layer.cell.name,
@@ -59,4 +61,6 @@ def _layer(layer: Recurrent) -> tuple[str, str, int, int, bool, bool, bool, str,
         skip.learned if skip else False,
         skip.lag if skip else 0,
         skip.value if skip and skip.value is not None else 0.0,
+        layer.core_step,
+        layer.core_diffusion,
     )

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 from ._checks import choice, float_in, store
 from .layers import Cell, Recurrent
 
-__all__ = ["CELLS", "GRU", "LSTM", "RNN"]
+__all__ = ["CELLS", "GRU", "LSTM", "RNN", "AntisymmetricRNN"]
 
 Nonlinearity = Literal["tanh", "relu", "identity"]
 
@@ -80,4 +80,38 @@ class GRU(Recurrent):
     )
 
 
-CELLS: tuple[type[Recurrent], ...] = (RNN, LSTM, GRU)
+@dataclass(frozen=True)
+class AntisymmetricRNN(Recurrent):
+    """Euler steps of a stable flow: h' = h + step * tanh((A - A' - diffusion*I) h + W_ih x + b).
+
+    weight_hh is A [H, H]; b = b_ih + b_hh. The recurrent weights have eigenvalues with a real part
+    of -diffusion, so that a small step neither loses nor blows up what h holds: how much is proved
+    is in gradcore.constrain.jacobian_bound. step > 0, diffusion >= 0; 0.01 to 0.1 are usual.
+    Reference: Chang, Chen, Haber, Chi 2019, eq. 9 and 10.
+    """
+
+    _: KW_ONLY
+    step: float = 0.01
+    diffusion: float = 0.01
+
+    cell: ClassVar[Cell] = Cell(
+        "antisymmetric", gates=("h",), functions=("tanh",), states=("h",), antisymmetric=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        step = float_in("AntisymmetricRNN.step", self.step, 0.0, open_low=True)
+        store(self, "step", step)
+        diffusion = float_in("AntisymmetricRNN.diffusion", self.diffusion, 0.0)
+        store(self, "diffusion", diffusion)
+
+    @property
+    def core_step(self) -> float:
+        return self.step
+
+    @property
+    def core_diffusion(self) -> float:
+        return self.diffusion
+
+
+CELLS: tuple[type[Recurrent], ...] = (RNN, LSTM, GRU, AntisymmetricRNN)

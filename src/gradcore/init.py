@@ -97,10 +97,11 @@ def initialise(
 ) -> Params:
     """Fresh parameters of a net.
 
-    recurrent: how each gate's block of weight_hh starts: "orthogonal" and "identity" times gain,
-    with zero biases, or "uniform" in +-1/sqrt(H) with biases drawn alike, as in PyTorch.
-    weight_ih is always uniform in +-1/sqrt(H), the head in +-1/sqrt(in_features), an embedding
-    standard normal, a LayerNorm 1 and 0, as in PyTorch. forget_bias: see forget_gate_bias(); None
+    recurrent: how each gate's block of weight_hh starts: "orthogonal" (an AntisymmetricRNN's normal
+    with a deviation of 1/sqrt(H)) and "identity" times gain, with zero biases, or "uniform" in
+    +-1/sqrt(H) with biases drawn alike, as in PyTorch. weight_ih is always uniform in +-1/sqrt(H),
+    the head in +-1/sqrt(in_features), an embedding standard normal, a LayerNorm 1 and 0, as in
+    PyTorch. forget_bias: see forget_gate_bias(); None
     leaves the biases alone. chrono: the longest time constant in steps, replaces forget_bias; see
     chrono_bias().
     Raises ArgumentError or DTypeError for a wrong option.
@@ -138,6 +139,9 @@ def _draw(
     if isinstance(layer, LayerNorm):
         return 1.0 if name == "weight" else 0.0
     assert isinstance(layer, Recurrent)  # Dropout has no parameters
+    if name == "weight_hh" and layer.cell.antisymmetric and recurrent == "orthogonal":
+        # Of the size of Chang et al. 2019, section 4: A - A' then has a norm of about 3 * gain.
+        return gain / math.sqrt(layer.hidden_size) * rng.standard_normal(shape)
     if name == "weight_hh" and recurrent != "uniform":
         size = layer.hidden_size
         blocks = [

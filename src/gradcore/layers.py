@@ -38,7 +38,8 @@ class Cell:
     name: the core's name. gates: names in the order of the rows of weight_ih and weight_hh.
     functions: what squashes each gate, "" where the layer's nonlinearity does. states: what is
     carried from step to step, h first. memory_gate and input_gate: the gates
-    that keep the state and let the new value in, where the cell has them.
+    that keep the state and let the new value in, where the cell has them. antisymmetric: whether
+    weight_hh is A of the recurrent weights A - A' - diffusion*I.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Cell:
     states: tuple[str, ...]
     memory_gate: str | None = None
     input_gate: str | None = None
+    antisymmetric: bool = False
 
     def rows(self, gate: str, hidden_size: int) -> slice:
         """Rows of weight_ih, weight_hh and the biases that belong to a gate."""
@@ -146,7 +148,7 @@ class Recurrent:
 
     def __post_init__(self) -> None:
         if type(self) is Recurrent:
-            raise DTypeError("Recurrent is not a layer; use RNN, LSTM or GRU.")
+            raise DTypeError("Recurrent is not a layer; use RNN, LSTM, GRU or AntisymmetricRNN.")
         name = type(self).__name__
         store(self, "input_size", layer_size(f"{name}.input_size", self.input_size))
         store(self, "hidden_size", layer_size(f"{name}.hidden_size", self.hidden_size))
@@ -183,6 +185,16 @@ class Recurrent:
     def core_nonlinearity(self) -> str:
         """The nonlinearity the core is told; only some cells have a choice."""
         return "tanh"
+
+    @property
+    def core_step(self) -> float:
+        """The step of Euler's method; only the antisymmetric RNN has one."""
+        return 0.0
+
+    @property
+    def core_diffusion(self) -> float:
+        """What is subtracted from the diagonal; only the antisymmetric RNN has it."""
+        return 0.0
 
     @property
     def core_zoneout_cell(self) -> float:
@@ -409,8 +421,8 @@ class Stack:
 
 def _check_order(layers: tuple[object, ...]) -> None:
     shape = (
-        "[Embedding], one or more of RNN, LSTM and GRU, [Linear], with LayerNorm and Dropout "
-        "anywhere between"
+        "[Embedding], one or more of RNN, LSTM, GRU and AntisymmetricRNN, [Linear], with LayerNorm "
+        "and Dropout anywhere between"
     )
     for index, layer in enumerate(layers):
         if isinstance(layer, (list, tuple)):

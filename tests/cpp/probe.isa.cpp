@@ -38,8 +38,9 @@ static void step_of(int nonlinearity, CellStep* p) noexcept {
     s[i] = read(p->s[i], p->ds[i]);
     w[i] = read(p->w[i], p->dw[i]);
   }
-  Cell::forward(nonlinearity, x, h, s, s1, k);
-  Cell::backward(nonlinearity, k, s, s1, w, z, d);
+  const CellOptions options{nonlinearity, 0.3};
+  Cell::forward(options, x, h, s, s1, k);
+  Cell::backward(options, k, s, s1, w, z, d);
   for (int i = 0; i < Cell::states; i++) {
     p->s1[i] = s1[i].value[0];
     p->ds1[i] = s1[i].tangent[0][0];

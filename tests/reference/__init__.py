@@ -1,8 +1,9 @@
 """The slow float64 reference: written to be read, and sharing no code with gradcore.
 
-rnn, lstm, gru: the elementwise mathematics of one step, forward, backward and tangent.
-skip: skip connections through time. pipeline: whole nets. two_ways: nets with bidirectional layers.
-losses: losses and their slopes. between: LayerNorm and dropout. philox: random masks. scaled:
+rnn, lstm, gru, antisymmetricrnn: the elementwise mathematics of one step, forward, backward and
+tangent. skip: skip connections through time. pipeline: whole nets. two_ways: nets with
+bidirectional layers. losses: losses and their slopes. between: LayerNorm and dropout. philox:
+random masks. scaled:
 gradients too large or too small for a double. lion, clips: the optimizer and the clips that PyTorch
 has not.
 

@@ -79,6 +79,12 @@ def cell_of(layer):
     return import_module(f".{type(layer).__name__.lower()}", __package__)
 
 
+def recurrent_weight(layer, weight, what=""):
+    """What stands for weight_hh in the product with h; what: "_tangent" or "_adjoint" of it."""
+    change = getattr(cell_of(layer), f"effective{what}", None)
+    return weight if change is None else change(layer, weight)
+
+
 def recurrent(net):
     """(place in the Stack, layer) of the recurrent layers."""
     return [(i, a) for i, a in enumerate(net.layers) if hasattr(a, "hidden_size")]
@@ -216,7 +222,8 @@ def layer_forward(layer, params, signal, before, zeroed, masks):
     kept, old = before.past[-1], before.past[0]
     h = kept * masks.recurrent
     x_pre = signal @ params["weight_ih"].T + params.get("bias_ih", 0.0)
-    h_pre = h @ params["weight_hh"].T + params.get("bias_hh", 0.0)
+    weight = recurrent_weight(layer, params["weight_hh"])
+    h_pre = h @ weight.T + params.get("bias_hh", 0.0)
     cell_state = (kept,) if before.c is None else (kept, before.c)
     (cell_h, *rest), saved = cell_of(layer).forward(layer, x_pre, h_pre, cell_state)
     cell_h = masks.zone * kept + (1 - masks.zone) * cell_h
@@ -293,13 +300,14 @@ def layer_backward(layer, params, record, active, d_signal, after):
     d_x_pre, d_h_pre, (d_h_before, *rest) = cell_of(layer).backward(layer, record.saved, d_cell)
     shares |= {
         "weight_ih": d_x_pre.T @ record.input,
-        "weight_hh": d_h_pre.T @ record.h,
+        "weight_hh": recurrent_weight(layer, d_h_pre.T @ record.h, "_adjoint"),
         "bias_ih": d_x_pre.sum(axis=0),
         "bias_hh": d_h_pre.sum(axis=0),
     }
     d_past = np.concatenate([np.zeros_like(d_h)[None], d_new.past[:-1]])
     d_past[0] += d_old
-    d_past[-1] += d_h_before + d_held + (d_h_pre @ params["weight_hh"]) * masks.recurrent
+    weight = recurrent_weight(layer, params["weight_hh"])
+    d_past[-1] += d_h_before + d_held + (d_h_pre @ weight) * masks.recurrent
     rest = [d + masks.zone_c * d_new.c for d in rest]
     d_before = chosen(active, cleared(record.zeroed, State(d_past, *rest)), after)
     d_input = d_x_pre @ params["weight_ih"]
@@ -361,8 +369,8 @@ def layer_tangent(layer, params, t_params, record, t_signal, before):
         + t_params.get("bias_ih", 0.0)
     )
     t_h_pre = (
-        t_h @ params["weight_hh"].T
-        + record.h @ t_params["weight_hh"].T
+        t_h @ recurrent_weight(layer, params["weight_hh"]).T
+        + record.h @ recurrent_weight(layer, t_params["weight_hh"], "_tangent").T
         + t_params.get("bias_hh", 0.0)
     )
     t_cell_state = (t_kept,) if before.c is None else (t_kept, before.c)

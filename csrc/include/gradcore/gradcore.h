@@ -30,7 +30,7 @@ typedef enum gc_status {
 
 typedef enum gc_dtype { GC_FLOAT32 = 0, GC_FLOAT64 = 1 } gc_dtype;
 typedef enum gc_isa { GC_ISA_BASELINE = 0, GC_ISA_V2 = 2, GC_ISA_V3 = 3, GC_ISA_V4 = 4 } gc_isa;
-typedef enum gc_cell { GC_RNN = 0, GC_LSTM = 1, GC_GRU = 2 } gc_cell;
+typedef enum gc_cell { GC_RNN = 0, GC_LSTM = 1, GC_GRU = 2, GC_ANTISYMMETRIC = 3 } gc_cell;
 typedef enum gc_nonlinearity { GC_TANH = 0, GC_RELU = 1, GC_IDENTITY = 2 } gc_nonlinearity;
 typedef enum gc_skip { GC_SKIP_NONE = 0, GC_SKIP_ADD = 1, GC_SKIP_MIX = 2 } gc_skip;
 typedef enum gc_transform_kind { GC_LAYER_NORM = 0, GC_DROPOUT = 1 } gc_transform_kind;
@@ -80,6 +80,9 @@ typedef struct gc_layer {
    * evaluation the expectation is taken. And that h of a unit counts for nothing in the recurrent
    * product of a training call (recurrent_dropout), the same units at all steps. */
   double zoneout, zoneout_cell, recurrent_dropout;
+  /* GC_ANTISYMMETRIC: the step of Euler's method, > 0, and what is subtracted from the diagonal of
+   * the recurrent weights A - A', >= 0; weight_hh is A. Other cells: 0. */
+  double step, diffusion;
 } gc_layer;
 
 /* What acts on each row of what one layer puts out before the next reads it. */

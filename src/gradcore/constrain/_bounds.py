@@ -12,7 +12,7 @@ from .. import _validate, amplification
 from .._checks import integer, positive_int
 from .._paths import path_sum
 from .._run import Progress
-from ..cells import RNN
+from ..cells import RNN, AntisymmetricRNN
 from ..errors import ArgumentError
 from ..layers import Stack
 from ..params import Params
@@ -28,12 +28,19 @@ MARGIN = 1e-9
 def jacobian_bound(net: Stack, params: Params, steps: int, *, layer: int = 0) -> float:
     """log10 of a proved bound on the spectral norm of dh_T / dh_0 over `steps` steps of an RNN.
 
-    layer: which recurrent layer, an RNN; h is its own output, by all paths through time (the layers
-    above do not come back, those below do not depend on it). tanh, relu and the identity have
-    slopes of at most 1, so a step multiplies by at most r = |W_hh|; with zoneout z in evaluation,
-    by z + (1-z) r. Hence r^T; with a skip connection of lag k and strength s the sum over all paths
-    g_t = r g_(t-1) + s g_(t-k), for kind "mix" with (1-s) r in place of r, and with the largest |s|
-    (the least, for what it leaves to r) where it is learned. Holds for every input and state.
+    layer: which recurrent layer, an RNN or AntisymmetricRNN; h is its own output, by all paths
+    through time (the layers above do not come back, those below do not depend on it). tanh, relu
+    and the identity have slopes of at most 1, so a step multiplies by at most r = |W_hh|; with
+    zoneout z in evaluation, by z + (1-z) r. Hence r^T; with a skip connection of lag k and strength
+    s the sum over all paths g_t = r g_(t-1) + s g_(t-k), for kind "mix" with (1-s) r in place of r,
+    and with the largest |s| (the least, for what it leaves to r) where it is learned. Holds for
+    every input and state.
+
+    An AntisymmetricRNN has J = I + e D (S - c I), S = A - A', D diagonal in [0, 1], e and c its
+    step and diffusion. |J x|^2 = |x|^2 + 2 e x'D(S - c I)x + e^2 |D(S - c I)x|^2: the symmetric
+    part of D S is (D S - S D)/2, of norm |S|/2 at most as D - I/2 has 1/2; -c x'D x is not
+    positive; and |S - c I|^2 = |S|^2 + c^2. So r = sqrt(1 + e |S| + e^2 (|S|^2 + c^2)). It grows
+    with e |S|/2 per step, and where the units do not saturate by far more than what happens.
     Raises ArgumentError for other cells: see trajectory_bound.
     Reference: Pascanu, Mikolov, Bengio 2013, section 2 and eq. 7, for the chain.
     """
@@ -46,14 +53,14 @@ def jacobian_bound(net: Stack, params: Params, steps: int, *, layer: int = 0) ->
         )
     own = net.recurrent[which]
     name = net.recurrent_names[which]
-    if not isinstance(own, RNN) or own.bidirectional:
+    if not isinstance(own, (RNN, AntisymmetricRNN)) or own.bidirectional:
         raise ArgumentError(
-            f"there is a proof for RNN layers that read time forward only; {name} is another. Use "
-            "constrain.trajectory_bound."
+            f"there is a proof for RNN and AntisymmetricRNN layers that read time forward only; "
+            f"{name} is another. Use constrain.trajectory_bound."
         )
     place = name.partition(".")[0]
     weight = params[f"{place}.weight_hh"].astype(np.float64)
-    step = float(largest(weight[None])[0]) * (1 + MARGIN)
+    step = _step_bound(own, weight)
     step = own.zoneout + (1 - own.zoneout) * step
     if own.skip is None:
         return count * float(np.log10(step)) if step > 0 else -np.inf
@@ -67,6 +74,16 @@ def jacobian_bound(net: Stack, params: Params, steps: int, *, layer: int = 0) ->
     if own.skip.kind == "mix":
         step *= 1 - least
     return float(path_sum(step, own.skip.lag, abs(most), count + 1)[-1])
+
+
+def _step_bound(layer: RNN | AntisymmetricRNN, weight: NDArray[np.float64]) -> float:
+    """What one step of the cell multiplies by at most."""
+    if isinstance(layer, RNN):
+        return float(largest(weight[None])[0]) * (1 + MARGIN)
+    turn = float(largest((weight - weight.T)[None])[0])
+    step = layer.step
+    square = 1 + step * turn + step**2 * (turn**2 + layer.diffusion**2)
+    return float(np.sqrt(square)) * (1 + MARGIN)
 
 
 def trajectory_bound(
