@@ -25,10 +25,15 @@ SKIPS = {
 }
 
 
+# Two units come out of a LayerNorm as +1 and -1, one as 0: without eps the gradient is rounding.
+def norm_eps(size):
+    return 1e-5 if size > 2 else 0.125
+
+
 # What stands before every layer but the embedding, and behind the last: name -> list by size.
 BETWEEN = {
     "nothing": lambda size: [],
-    "norm": lambda size: [gd.LayerNorm(size)],
+    "norm": lambda size: [gd.LayerNorm(size, norm_eps(size))],
     "plain norm": lambda size: [gd.LayerNorm(size, 0.125, elementwise_affine=False)],
     "dropout": lambda size: [gd.Dropout(0.3)],
     "all": lambda size: [

@@ -165,7 +165,9 @@ def test_grid_has_every_combination():
     assert len(rows) == 8
     assert [r.steps for r in bench.grid(["RNN"], [8], [1], [5, 7])] == [5, 7]
     assert [r.gates for r in bench.grid(["RNN", "LSTM", "GRU"], [8], [1])] == [1, 4, 3]
-    with pytest.raises(gd.ArgumentError, match="cells must be some of RNN, LSTM, GRU; got 'elm'"):
+    with pytest.raises(
+        gd.ArgumentError, match="cells must be some of RNN, LSTM, GRU, AntisymmetricRNN; got 'elm'"
+    ):
         bench.grid(["elm"], [8], [1])
     with pytest.raises(gd.ArgumentError, match="1 or more; got RNN H=0"):
         bench.grid(["RNN"], [0], [1])
@@ -441,7 +443,7 @@ def test_errors_of_the_command(tmp_path):
         (["--hidden", ""], "--hidden must be whole numbers"),
         (["--batch", "0"], "--batch must be whole numbers of 1 or more"),
         (["--steps", "1.5"], "--steps must be whole numbers"),
-        (["--cells", "elm"], "cells must be some of RNN, LSTM, GRU; got 'elm'"),
+        (["--cells", "elm"], "cells must be some of RNN, LSTM, GRU, AntisymmetricRNN; got 'elm'"),
         (["--peers", "tf"], "peers must be none, or some of torch, jax; got 'tf'"),
         (["--json", tmp_path / "no" / "a.json"], "is not a folder"),
         (["--plot", tmp_path / "no" / "a.png"], "is not a folder"),

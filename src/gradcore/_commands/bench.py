@@ -52,8 +52,12 @@ def choose_peers(text: str) -> dict[str, contestants.Peer]:
 @app.command()
 def bench(
     cells: Annotated[
-        str, typer.Option(metavar="LIST", help="Cells, separated by commas.")
-    ] = ",".join(benchmark.problem.CELL_BY_NAME),
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="Cells, separated by commas; also AntisymmetricRNN, which no peer has.",
+        ),
+    ] = "RNN,LSTM,GRU",
     hidden: Annotated[str, typer.Option(metavar="LIST", help="Hidden units H.")] = "32,128,256",
     batch: Annotated[str, typer.Option(metavar="LIST", help="Sequences B.")] = "1,8",
     steps: Annotated[
