@@ -75,6 +75,46 @@ def test_a_limit_far_away_costs_no_norm_and_changes_no_bit(monkeypatch):
     np.testing.assert_array_equal(params.flat, free.flat)
 
 
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("how", ["clip", "scale", "reparametrise"])
+def test_weights_changed_from_outside_come_under_the_limit(how, loaded):
+    # A bound that was carried past the change would be far above what is left of it: 0.1 here.
+    net, params = setting(gain=0.1)
+    optimizer = gd.optim.Adam(params, 1e-4, constraints=[constrain.SpectralNorm(1.0, how=how)])
+    optimizer.step(gradient(net, "float32", 0))
+    if loaded:
+        optimizer.load_state_dict(optimizer.state_dict())
+    outside = np.random.default_rng(1).standard_normal((7, 7)).astype(np.float32)
+    assert norms(outside, 1)[0] > 3
+    params["1.weight_hh"] = outside
+    optimizer.step(gradient(net, "float32", 1))
+    got = params["1.weight_hh"]
+    assert norms(got, 1)[0] == pytest.approx(1.0, rel=1e-5)
+    if how != "clip":
+        np.testing.assert_allclose(got, outside / norms(outside, 1)[0], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        constrain.SpectralNorm(1.0),
+        constrain.SpectralNorm(1.0, how="scale"),
+        constrain.SpectralNorm(1.0, how="reparametrise"),
+        constrain.Orthogonal(),
+    ],
+    ids=repr,
+)
+def test_weights_that_overflow_are_left_to_the_next_pass(constraint):
+    net, params = setting()
+    optimizer = gd.optim.SGD(params, 3e38, constraints=[constraint])
+    grads = gd.Grads(net, np.full(net.n_parameters, 2.0, np.float32))
+    report = optimizer.step(grads)
+    assert np.isnan(report.constraints["1.weight_hh"].norm)
+    assert not report.constraints["1.weight_hh"].active
+    with pytest.raises(gd.NonFiniteError):
+        gd.apply(net, params, np.ones((4, 1, 3), np.float32))
+
+
 def test_eigenvalues_leave_no_blas_threads_behind(monkeypatch):
     pool = pytest.importorskip("threadpoolctl", reason="asks BLAS: install gradcore[diagnose]")
     net, params = setting(gain=2.0)

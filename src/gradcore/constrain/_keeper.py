@@ -19,6 +19,8 @@ __all__ = ["ConstraintReport", "Keeper"]
 
 # Above this much of the limit a bound is looked at again: the roundings of float32.
 ROUNDING = 1e-6
+# What the norm of a change may lack: it is summed in float32, pairwise.
+SUMMING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class ConstraintReport:
 
     norm: the largest spectral norm among its blocks behind the optimizer's step, before anything
     was done about it; with reparametrise that of the free weights. It is an upper bound where it is
-    certain from the size of the updates alone that the limit holds. active: whether weights were
-    changed.
+    certain from the size of the updates alone that the limit holds, and NaN where the step left
+    weights that are not finite. active: whether weights were changed.
     """
 
     norm: float
@@ -37,14 +39,18 @@ class ConstraintReport:
 
 @dataclass(eq=False)
 class _Kept:
-    """One parameter under one constraint. upper (N,): what its blocks' norms are at most."""
+    """One parameter under one constraint. upper (N,): what its blocks' norms are at most.
+
+    last: the weights behind the last step, as they are stored. What moved them since, a step or
+    something else, is the difference. None behind a loaded state.
+    """
 
     name: str
     constraint: Constraint
     blocks: int
+    last: NDArray[Any] | None
     upper: Array = field(default_factory=lambda: np.zeros(0))
     free: NDArray[Any] | None = None  # of reparametrise: V, as the parameter is stored
-    before: Array = field(default_factory=lambda: np.zeros(0))
 
 
 class Keeper:
@@ -52,7 +58,8 @@ class Keeper:
 
     A bound is carried along: a step that moves a matrix by d changes its norm by d at most (Weyl),
     so norms are computed again only where the carried bound passes the limit. At H = 128 that
-    takes 1.3 ms for an exact one; with a margin it is hardly ever asked for.
+    takes 1.3 ms for an exact one; with a margin it is hardly ever asked for. Weights that something
+    else than the optimizer changed are brought to the limit in the next step.
     """
 
     def __init__(self, params: Params, constraints: Sequence[Constraint]) -> None:
@@ -83,7 +90,10 @@ class Keeper:
     def prepare(self, grads: Grads) -> Grads:
         """Before the optimizer's step: free weights take their places; returns their gradients."""
         for kept in self._kept:
-            kept.before = self._read(kept)
+            if kept.last is None:
+                self._catch_up(kept)
+            elif kept.free is not None and not np.array_equal(kept.last, self._params[kept.name]):
+                kept.free = self._params[kept.name].copy()  # set from outside
         if not any(kept.free is not None for kept in self._kept):
             return grads
         made = Grads(grads.net, grads.flat.copy(), grads.exponent)
@@ -96,27 +106,38 @@ class Keeper:
                 made[kept.name] = self._whole(
                     kept, _through_norm(v, arrived, kept.constraint.limit)
                 )
+            kept.last = self._params[kept.name].copy()
             self._params[kept.name] = kept.free
         return made
 
     def abandon(self) -> None:
         """After a step that did not happen: weights as they were."""
         for kept in self._kept:
-            if kept.free is not None:
-                self._write(kept, kept.before)
+            if kept.free is not None and kept.last is not None:
+                self._params[kept.name] = kept.last
 
     def finish(self) -> dict[str, ConstraintReport]:
         """After the optimizer's step: constraints hold again."""
         return {kept.name: self._finish(kept) for kept in self._kept}
 
     def _finish(self, kept: _Kept) -> ConstraintReport:
-        now = self._read(kept)
+        report = self._held(kept)
+        assert kept.last is not None
+        np.copyto(kept.last, self._params[kept.name])
+        return report
+
+    def _held(self, kept: _Kept) -> ConstraintReport:
         constraint = kept.constraint
+        assert kept.last is not None
         if isinstance(constraint, SpectralNorm) and kept.free is None:
             limit = constraint.limit * (1 + ROUNDING)
-            kept.upper = kept.upper + np.linalg.norm(now - kept.before, axis=(1, 2))
+            kept.upper = kept.upper + self._moved(kept, kept.last)
             if kept.upper.max() <= limit:
                 return ConstraintReport(float(kept.upper.max()), False)
+        now = self._read(kept)
+        if not np.isfinite(now).all():
+            return ConstraintReport(np.nan, False)  # the next pass says so
+        if isinstance(constraint, SpectralNorm) and kept.free is None:
             with single_threaded():
                 return self._bring_back(kept, constraint, now)
         with single_threaded():
@@ -127,10 +148,36 @@ class Keeper:
                 return ConstraintReport(
                     float(values.max()), bool((values > constraint.limit).any())
                 )
-            moved = not np.array_equal(now, kept.before)
+            before = self._blocks(kept, kept.last)
+            moved = not np.array_equal(now, before)
             if moved:
-                self._write(kept, polished(cayley(kept.before, now - kept.before)))
+                self._write(kept, polished(cayley(before, now - before)))
             return ConstraintReport(1.0, moved)
+
+    def _moved(self, kept: _Kept, last: NDArray[Any]) -> Array:
+        """What the norm of a block's change is at most, (N,)."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            change = self._params[kept.name] - last
+            square = np.square(change, out=change).reshape(kept.blocks, -1).sum(axis=1)
+        found: Array = np.sqrt(square.astype(np.float64)) * (1 + SUMMING)
+        return found
+
+    def _catch_up(self, kept: _Kept) -> None:
+        """After a loaded state, which need not be of these weights."""
+        kept.last = self._params[kept.name].copy()
+        if not isinstance(kept.constraint, SpectralNorm):
+            return
+        now = self._read(kept)
+        with single_threaded():
+            if kept.free is None:
+                values = largest(now)
+                if (values > kept.upper * (1 + ROUNDING)).any():
+                    kept.upper = values
+                return
+            v = self._blocks(kept, kept.free)
+            stated = v * _shrink(largest(v), kept.constraint.limit)
+        if not np.allclose(stated, now, rtol=0, atol=ROUNDING * np.abs(stated).max()):
+            kept.free = kept.last.copy()
 
     def _bring_back(self, kept: _Kept, constraint: SpectralNorm, now: Array) -> ConstraintReport:
         """Norms computed, and brought to the limit where they pass it."""
@@ -157,6 +204,7 @@ class Keeper:
     def load_state_dict(self, state: dict[str, NDArray[Any]]) -> None:
         """From arrays of the same keys, shapes and dtypes."""
         for kept in self._kept:
+            kept.last = None
             if kept.free is not None:
                 kept.free = state[f"constraint.{kept.name}.free"].copy()
             elif isinstance(kept.constraint, SpectralNorm):
@@ -167,26 +215,31 @@ class Keeper:
     def _begin(self, name: str, constraint: Constraint) -> _Kept:
         orthogonal = isinstance(constraint, Orthogonal)
         by_gate = orthogonal or (isinstance(constraint, SpectralNorm) and constraint.per_gate)
-        kept = _Kept(name, constraint, blocks_of(self._params.net, name, by_gate))
-        w = self._read(kept)
-        if orthogonal:
+        kept = _Kept(name, constraint, blocks_of(self._params.net, name, by_gate), None)
+        self._start(kept)
+        kept.last = self._params[name].copy()
+        return kept
+
+    def _start(self, kept: _Kept) -> None:
+        """What the weights are at first."""
+        name, constraint, w = kept.name, kept.constraint, self._read(kept)
+        if isinstance(constraint, Orthogonal):
             if w.shape[1] != w.shape[2]:
                 raise ArgumentError(
                     f"Orthogonal needs square matrices, gate by gate; {name} has blocks of "
                     f"{w.shape[1:]}. Choose others with weights=."
                 )
             self._write(kept, nearest_orthogonal(w))
-            return kept
+            return
         assert isinstance(constraint, SpectralNorm)
         if constraint.how == "reparametrise":
             kept.free = self._params[name].copy()
             self._write(kept, w * _shrink(largest(w), constraint.limit))
-            return kept
+            return
         values = largest(w)
         if values.max() > constraint.limit * (1 + ROUNDING):
             self._write(kept, _within(w, values, constraint))
         kept.upper = np.minimum(values, constraint.limit)
-        return kept
 
     def _blocks(self, kept: _Kept, array: NDArray[Any]) -> Array:
         rows, columns = array.shape
