@@ -34,6 +34,7 @@ class CellName(str, Enum):
     lstm = "lstm"
     gru = "gru"
     rnn = "rnn"
+    antisymmetric = "antisymmetric"
 
 
 @train_app.command()

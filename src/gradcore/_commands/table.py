@@ -35,6 +35,7 @@ class CellName(str, Enum):
     lstm = "lstm"
     gru = "gru"
     rnn = "rnn"
+    antisymmetric = "antisymmetric"
 
 
 class PerName(str, Enum):

@@ -51,6 +51,7 @@ class _Kept:
     last: NDArray[Any] | None
     upper: Array = field(default_factory=lambda: np.zeros(0))
     free: NDArray[Any] | None = None  # of reparametrise: V, as the parameter is stored
+    top: tuple[Array, Array, Array] | None = None  # V's largest singular value and its vectors
 
 
 class Keeper:
@@ -93,7 +94,7 @@ class Keeper:
             if kept.last is None:
                 self._catch_up(kept)
             elif kept.free is not None and not np.array_equal(kept.last, self._params[kept.name]):
-                kept.free = self._params[kept.name].copy()  # set from outside
+                kept.free, kept.top = self._params[kept.name].copy(), None  # set from outside
         if not any(kept.free is not None for kept in self._kept):
             return grads
         made = Grads(grads.net, grads.flat.copy(), grads.exponent)
@@ -103,9 +104,9 @@ class Keeper:
             assert isinstance(kept.constraint, SpectralNorm)
             v, arrived = self._blocks(kept, kept.free), self._blocks(kept, grads[kept.name])
             with single_threaded():
-                made[kept.name] = self._whole(
-                    kept, _through_norm(v, arrived, kept.constraint.limit)
-                )
+                top = kept.top or top_pair(v)
+            through = _through_norm(v, arrived, kept.constraint.limit, top)
+            made[kept.name] = self._whole(kept, through)
             kept.last = self._params[kept.name].copy()
             self._params[kept.name] = kept.free
         return made
@@ -143,7 +144,8 @@ class Keeper:
         with single_threaded():
             if isinstance(constraint, SpectralNorm):
                 kept.free = self._params[kept.name].copy()
-                values = largest(now)
+                kept.top = top_pair(now)
+                values = kept.top[0]
                 self._write(kept, now * _shrink(values, constraint.limit))
                 return ConstraintReport(
                     float(values.max()), bool((values > constraint.limit).any())
@@ -181,11 +183,11 @@ class Keeper:
 
     def _bring_back(self, kept: _Kept, constraint: SpectralNorm, now: Array) -> ConstraintReport:
         """Norms computed, and brought to the limit where they pass it."""
-        kept.upper = largest(now)
+        brought, kept.upper = _within(now, constraint)
         top = float(kept.upper.max())
         if top <= constraint.limit * (1 + ROUNDING):
             return ConstraintReport(top, False)
-        self._write(kept, _within(now, kept.upper, constraint))
+        self._write(kept, brought)
         kept.upper = np.minimum(kept.upper, constraint.limit)
         return ConstraintReport(top, True)
 
@@ -204,7 +206,7 @@ class Keeper:
     def load_state_dict(self, state: dict[str, NDArray[Any]]) -> None:
         """From arrays of the same keys, shapes and dtypes."""
         for kept in self._kept:
-            kept.last = None
+            kept.last = kept.top = None
             if kept.free is not None:
                 kept.free = state[f"constraint.{kept.name}.free"].copy()
             elif isinstance(kept.constraint, SpectralNorm):
@@ -236,10 +238,7 @@ class Keeper:
             kept.free = self._params[name].copy()
             self._write(kept, w * _shrink(largest(w), constraint.limit))
             return
-        values = largest(w)
-        if values.max() > constraint.limit * (1 + ROUNDING):
-            self._write(kept, _within(w, values, constraint))
-        kept.upper = np.minimum(values, constraint.limit)
+        self._bring_back(kept, constraint, w)
 
     def _blocks(self, kept: _Kept, array: NDArray[Any]) -> Array:
         rows, columns = array.shape
@@ -255,11 +254,15 @@ class Keeper:
         self._params[kept.name] = self._whole(kept, blocks)
 
 
-def _within(w: Array, values: Array, constraint: SpectralNorm) -> Array:
-    """Blocks of these norms brought to the limit."""
+def _within(w: Array, constraint: SpectralNorm) -> tuple[Array, Array]:
+    """Blocks brought to the limit; their norms before (N,).
+
+    Vectors are computed with the values, for whoever passed the limit once does it again.
+    """
     if constraint.how == "clip":
         return clipped(w, constraint.limit)
-    return w * _shrink(values, constraint.limit)
+    values = largest(w)
+    return w * _shrink(values, constraint.limit), values
 
 
 def _shrink(values: Array, limit: float) -> Array:
@@ -268,12 +271,12 @@ def _shrink(values: Array, limit: float) -> Array:
     return found
 
 
-def _through_norm(v: Array, grad: Array, limit: float) -> Array:
+def _through_norm(v: Array, grad: Array, limit: float, top: tuple[Array, Array, Array]) -> Array:
     """The gradient of V from that of W = V * limit / max(limit, |V|), (N, m, n).
 
-    Where |V| > limit: limit/|V| (G - <G, V>/|V| u v') with the top pair u, v.
+    Where |V| > limit: limit/|V| (G - <G, V>/|V| u v'). top: |V|, u and v.
     """
-    value, left, right = top_pair(v)
+    value, left, right = top
     outer = left[:, :, None] * right[:, None, :]
     along = np.einsum("bmn,bmn->b", grad, v) / np.maximum(value, np.finfo(float).tiny)
     inside = grad - along[:, None, None] * outer

@@ -14,28 +14,33 @@ __all__ = ["cayley", "clipped", "largest", "nearest_orthogonal", "polished", "to
 Array = NDArray[np.float64]
 
 
+def _gram(w: Array) -> tuple[Array, bool]:
+    """The smaller of W'W and WW', and whether it is that of the rows."""
+    rows = w.shape[1] < w.shape[2]
+    return (w @ w.transpose(0, 2, 1) if rows else w.transpose(0, 2, 1) @ w), rows
+
+
 def _eigen(w: Array) -> tuple[Array, Array, bool]:
     """Squared singular values, ascending, the vectors of the smaller side, whether that is rows."""
-    rows = w.shape[1] < w.shape[2]
-    gram = w @ w.transpose(0, 2, 1) if rows else w.transpose(0, 2, 1) @ w
+    gram, rows = _gram(w)
     squares, vectors = np.linalg.eigh(gram)
     return np.maximum(squares, 0.0), vectors, rows
 
 
 def largest(w: Array) -> Array:
-    """Spectral norms (N,)."""
-    found: Array = np.sqrt(_eigen(w)[0][:, -1])
+    """Spectral norms (N,). Without vectors: half the time of `clipped` and `top_pair`."""
+    found: Array = np.sqrt(np.maximum(np.linalg.eigvalsh(_gram(w)[0])[:, -1], 0.0))
     return found
 
 
-def clipped(w: Array, limit: float) -> Array:
-    """Each with singular values above the limit brought down to it."""
+def clipped(w: Array, limit: float) -> tuple[Array, Array]:
+    """Each with singular values above the limit brought down to it; norms before (N,)."""
     squares, vectors, rows = _eigen(w)
     values = np.sqrt(squares)
     factor = np.minimum(1.0, limit / np.maximum(values, np.finfo(float).tiny))
     turn = (vectors * factor[:, None, :]) @ vectors.transpose(0, 2, 1)
     found: Array = turn @ w if rows else w @ turn
-    return found
+    return found, values[:, -1]
 
 
 def top_pair(w: Array) -> tuple[Array, Array, Array]:

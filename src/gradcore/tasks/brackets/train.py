@@ -17,7 +17,7 @@ from gradcore.tasks.brackets.windows import STAGES, Stage, Windows
 BETAS = (0.9, 0.99)
 # Updates between two checkpoints.
 SAVE_EVERY = 1_000
-CELLS = {"lstm": gd.LSTM, "gru": gd.GRU, "rnn": gd.RNN}
+CELLS = {"lstm": gd.LSTM, "gru": gd.GRU, "rnn": gd.RNN, "antisymmetric": gd.AntisymmetricRNN}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from .schema import Schema
 from .scores import judge
 from .sequences import TRAIN, VALIDATION
 
-CELLS = {"lstm": gd.LSTM, "gru": gd.GRU, "rnn": gd.RNN}
+CELLS = {"lstm": gd.LSTM, "gru": gd.GRU, "rnn": gd.RNN, "antisymmetric": gd.AntisymmetricRNN}
 _EMBEDDING = 32
 # Longer sequences with a target in every row are learned window by window.
 LONGEST_WHOLE = 5_000
