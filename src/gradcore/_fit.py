@@ -14,8 +14,8 @@ from ._interrupts import Interrupts
 from ._progress import Show, Status
 from ._scoring import Score
 from ._snapshot import restore, settings_of, states_of
-from ._updates import Carried, Gathered, Updater, start_state
-from ._watch import Watch, grown_before
+from ._updates import Carried, Gathered, Updater
+from ._watch import WATCHED, Watch, grown_before
 from .data import Batch
 from .errors import ArgumentError, NonFiniteError
 from .optim import StepReport
@@ -77,8 +77,9 @@ class Fit:
         self.every, self.save_every, self.maximise = every, save_every, maximise
         self.folder, self.carried = folder, carried
         self.watch, self.tell = watch, tell
-        self._taken: Batch | None = None
-        self._told_cause = False
+        # What a forward pass is about, and where it started: an update's, not an evaluation's.
+        self._begun: tuple[Batch, Carried] | None = None
+        self.watched: list[dict[str, Any]] = []
         self.place = Place(first_epoch=feed.epoch)
         self.losses: list[float] = []
         # Where the data are after the last whole update; the feed itself may be ahead of it.
@@ -108,9 +109,12 @@ class Fit:
             message = str(error) if grown is None else f"{error} {grown}"
             if self.folder is not None:
                 self._write_line()
+                where = f"at update {self.place.step + 1}"
+                if self._begun is None:
+                    where = f"in the evaluation after update {self.place.step}"
                 message += (
-                    f" It was at update {self.place.step + 1}; {self.folder.last} has the "
-                    f"training as it was after update {self.saved_step}."
+                    f" It was {where}; {self.folder.last} has the training as it was after update "
+                    f"{self.saved_step}."
                 )
             raise NonFiniteError(
                 message,
@@ -193,46 +197,58 @@ class Fit:
                     "a whole pass over the data had no loss term of a weight other than 0. Look "
                     "at weight, lengths and burn_in."
                 )
-            self._taken = self.feed.take(last)
-            return self._taken
+            return self.feed.take(last)
 
-        if self.watch is not None:
-            self.watch.remember()
-        gathered = self.updater.gather(take, self.carried)
+        def begun(batch: Batch, start: Carried) -> None:
+            self._begun = batch, start
+
+        gathered = self.updater.gather(take, self.carried, begun)
+        # Before the update: an interrupted look undoes it whole, and a resumed run looks again.
+        seen = self._seen(gathered)
         with self._interrupts.held():
             if gathered.grads is not None:
                 self._write_line()  # before the update: if the disk is full, nothing has changed
                 report, rate = self.updater.step(gathered.grads)
                 self.place.step += 1
-                self.place.line = self._line(epoch, gathered.loss, rate, report)
+                self.place.line = self._line(epoch, gathered.loss, rate, report) | seen
                 self.losses.append(gathered.loss)
             self.carried = gathered.carried
             self.feed_state = self.feed.state_dict()
-        if gathered.grads is not None and self.watch is not None:
-            self._watch(self.watch, gathered, bool(report.clipped))
+        if gathered.grads is not None and report.clipped:
+            self._explain(gathered)
+        line = self.place.line
+        if gathered.grads is not None and line is not None and set(line) & WATCHED:
+            self.watched.append(line)
         return gathered.grads is not None
 
-    def _watch(self, watch: Watch, gathered: Gathered, clipped: bool) -> None:
-        """Adds to the line what was seen; an interruption here loses that and nothing else."""
+    def _seen(self, gathered: Gathered) -> dict[str, Any]:
+        """What a watch says of the update that is about to be made."""
+        if self.watch is None or gathered.last is None:
+            return {}
+        step = self.place.step + 1
+        self.watch.remember(step, self.place.explained)
+        return self.watch.look(*gathered.last) if step % self.watch.every == 0 else {}
+
+    def _explain(self, gathered: Gathered) -> None:
+        """Adds the cause of a clip to the line; an interruption leaves that to a later clip."""
+        if self.watch is None:
+            return
         assert gathered.grads is not None
         assert gathered.last is not None
         assert self.place.line is not None
-        step = self.place.step
-        seen: dict[str, Any] = {}
-        if clipped:
-            seen |= watch.cause(step, gathered.grads, *gathered.last)
-            if seen and not self._told_cause:
-                self._told_cause = True
-                self.tell(_cause(step, seen))
-        if step % watch.every == 0:
-            seen |= watch.look(*gathered.last)
-        self.place.line.update(seen)
+        cause = self.watch.cause(gathered.grads, *gathered.last)
+        if not cause:
+            return
+        if self.place.explained is None:
+            self.tell(_cause(self.place.step, cause))
+        self.place.explained = self.place.step
+        missing = self.place.line.get("watch_missing", {}) | cause.get("watch_missing", {})
+        self.place.line.update(cause)
+        if missing:
+            self.place.line["watch_missing"] = missing
 
     def _grown_before(self, error: NonFiniteError) -> str | None:
-        if not isinstance(self._taken, Batch):
-            return None
-        start = start_state(self.updater.net, self._taken, self.carried)
-        return grown_before(self.updater, self._taken, start, error)
+        return None if self._begun is None else grown_before(self.updater, *self._begun, error)
 
     def _look(self) -> None:
         """Scores the parameters as they are now, unless that has been done."""
@@ -241,6 +257,7 @@ class Fit:
         if self.score is None or place.step == 0 or done:
             return
         params = self.updater.averaged
+        self._begun = None
         score = self.score(params)
         with self._interrupts.held():
             place.evaluations.append((place.step, score))

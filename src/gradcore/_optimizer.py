@@ -159,6 +159,11 @@ class Optimizer:
         """The groups that were given."""
         return self._groups
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Names of the parameters that steps change: those of no frozen group."""
+        return tuple(spec.name for spec, _, _ in self._layout.members)
+
     def step(
         self, grads: Grads, *, lr_factor: float = 1.0, threads: int | None = None
     ) -> StepReport:

@@ -62,8 +62,16 @@ class Updater:
         """The parameters that are judged: the average, if there is one."""
         return self.params if self.average is None else self.average.params
 
-    def gather(self, take: Callable[[], Batch | None], carried: Carried) -> Gathered:
-        """Takes batches until `accumulate` of them count; changes nothing."""
+    def gather(
+        self,
+        take: Callable[[], Batch | None],
+        carried: Carried,
+        begun: Callable[[Batch, Carried], None],
+    ) -> Gathered:
+        """Takes batches until `accumulate` of them count; changes nothing.
+
+        begun: told of each batch and the state it starts from, before its pass.
+        """
         total = isinstance(self.loss, Loss) and self.loss.reduction == "sum"
         mean = _Mean(self.workspace, total)
         last: tuple[Batch, Carried] | None = None
@@ -73,10 +81,11 @@ class Updater:
                 break
             if not isinstance(batch, Batch):
                 raise DTypeError(f"data must yield gradcore.Batch; got {type(batch).__name__}.")
-            before, count = carried, mean.count
-            carried = self._add(batch, carried, mean)
+            start, count = start_state(self.net, batch, carried), mean.count
+            begun(batch, start)
+            carried = self._add(batch, start, carried, mean)
             if mean.count > count:
-                last = batch, start_state(self.net, batch, before)
+                last = batch, start
         return Gathered(mean.loss(), mean.take(), carried, last)
 
     def step(self, grads: Grads) -> tuple[StepReport, float]:
@@ -88,9 +97,8 @@ class Updater:
             self.average.update()
         return report, optimizer.lr * factor
 
-    def _add(self, batch: Batch, carried: Carried, mean: _Mean) -> Carried:
+    def _add(self, batch: Batch, start: Carried, carried: Carried, mean: _Mean) -> Carried:
         """Adds the gradient of a batch to the mean; returns the state for the next batch."""
-        start = start_state(self.net, batch, carried)
         random = self._random(mean.count)
         # The sum costs a pass over the weights, and is 1 by far the most of the time.
         counts = self.accumulate > 1 or batch.weight is not None

@@ -2,8 +2,10 @@
 
 metrics.jsonl has one JSON object per update: step, epoch, loss, lr, grad_norm_log10 (null for a
 zero gradient), clipped, update_ratio (norm of the update over that of the parameters), seconds
-since the start, and score where there was an evaluation. With watch=: memory_length by recurrent
-layer, lyapunov and lyapunov_error; clip_layer, clip_window and clip_share of some clipped updates.
+since the start, and score where there was an evaluation. With watch= every so often: watched_steps,
+memory_length, horizon and hidden_gradient_log10 by recurrent layer, lyapunov and lyapunov_error;
+clip_layer, clip_window and clip_share of some clipped updates; watch_missing says what could not be
+found and why.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ._checks import flag, integer, positive_int
 from ._feed import Data, feed_of
@@ -35,7 +36,8 @@ class FitReport:
 
     steps, seconds: updates and time, those before a resumption included. losses: one per update of
     this call. evaluations: (step, score) pairs. best: the best score, at best_step. stopped: what
-    ended it; "data" where the batches ran out. run: the folder, if there is one.
+    ended it; "data" where the batches ran out. run: the folder, if there is one. watched: the lines
+    of this call's updates in which fit's watch told something, as metrics.jsonl has them.
     """
 
     steps: int
@@ -46,6 +48,7 @@ class FitReport:
     best_step: int | None
     stopped: Stopped
     run: Path | None
+    watched: tuple[dict[str, Any], ...] = ()
 
     @property
     def interrupted(self) -> bool:
@@ -161,12 +164,14 @@ class Trainer:
         Starts anew if there is no run. An iterable must give the same batches from its start; those
         already used are skipped.
 
-        watch: every so many updates, the line of metrics.jsonl also gets the memory length of each
-        recurrent layer (gradcore.horizon, median of up to 4 sequences) and the two largest Lyapunov
-        exponents with their standard errors, over up to 2,000 steps of the update's batch; and a
-        clipped update, at most one of as many, the layer whose gradient is largest and the window
-        of time that gives most of it, with its share. A look takes as long as some
-        updates, of a small net a dozen, and changes nothing. See docs/training.md.
+        watch: every so many updates, the line of metrics.jsonl (and of FitReport.watched) also gets
+        the horizon and memory length of each recurrent layer (gradcore.horizon, median of up to 4
+        sequences), the norms of dL/dh over time, and the two largest Lyapunov exponents with their
+        standard errors, over up to the last 2,000 steps of the update's batch; and a clipped
+        update, at most one of as many, the layer whose gradient is largest and the window of time
+        that gives most of it, with its share. What cannot be found is None, and why is in
+        watch_missing. A look takes as long as two to eight updates and changes nothing. See
+        docs/training.md.
 
         Ctrl-C and SIGTERM end the training, write the checkpoint and return; an update is done
         whole or not. Other exceptions, those of data and callbacks included, pass through; a run
@@ -217,6 +222,7 @@ class Trainer:
             best_step=fit.place.best_step,
             stopped=stopped,
             run=None if folder is None else folder.folder,
+            watched=tuple(fit.watched),
         )
 
 

@@ -30,7 +30,8 @@ class Place:
 
     step: updates made. epoch: passes over the data begun before this training. seconds: time spent.
     evaluations: (step, score) pairs. best_step: that of the best score. line: the last step's line
-    of metrics.jsonl, as long as an evaluation may still be added to it.
+    of metrics.jsonl, as long as an evaluation may still be added to it. explained: the last update
+    whose clip was asked for its cause.
     """
 
     step: int = 0
@@ -39,6 +40,7 @@ class Place:
     evaluations: list[tuple[int, float]] = field(default_factory=list)
     best_step: int | None = None
     line: dict[str, Any] | None = None
+    explained: int | None = None
 
     @property
     def best(self) -> float | None:
@@ -68,6 +70,8 @@ class Place:
         place.evaluations = [_evaluation(pair, place.step) for pair in place.evaluations]
         if place.best_step is not None and place.best is None:
             raise CheckpointError("the best evaluation is none of the evaluations")
+        if place.explained is not None and integer("explained", place.explained) > place.step:
+            raise CheckpointError("the explained clip is of a later update")
         line = place.line
         if line is not None and (not isinstance(line, dict) or line.get("step") != place.step):
             raise CheckpointError("the line of metrics is not one of the last update")
