@@ -38,6 +38,10 @@ NORM = 10
 DOUBLE_MIX = 1e-13
 SINGLE_MIX = 2e-5
 
+# Times this where layers have one unit: a weight's gradient is one number then, a sum over steps
+# that may cancel by ten, and no norm of many averages that out.
+ONE_UNIT = 10
+
 # An antisymmetric net forgets next to nothing, so that the roundings of all its steps add up, not
 # those of the last dozens: of 300 steps at most 300 * 6e-8 = 4 * SINGLE in each of two layers.
 KEPT = 10
