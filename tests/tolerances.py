@@ -31,7 +31,7 @@ SINGLE = 5e-6
 
 # Times this where LayerNorms divide rows by their spread: what rounding did to a row whose units
 # differ little, or to a gradient that is mostly along what a norm takes out, grows by as much.
-NORM = 10
+NORM = 20
 
 # The gradient of a mixing skip's logit takes h_(t-k) - h_t, a difference smaller than its terms by
 # 1 - a = 0.01 (docs/decisions/0003).
