@@ -8,7 +8,13 @@ import pytest
 
 @pytest.mark.parametrize(
     ("page", "count"),
-    [("jacobian.md", 3), ("diagnose.md", 3), ("constraints.md", 3), ("clipping.md", 1)],
+    [
+        ("jacobian.md", 3),
+        ("diagnose.md", 3),
+        ("constraints.md", 3),
+        ("clipping.md", 1),
+        ("von_neumann.md", 3),
+    ],
 )
 def test_examples_run(page, count):
     text = (Path(__file__).parents[1] / "docs" / page).read_text()

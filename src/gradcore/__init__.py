@@ -25,6 +25,7 @@ from . import lyapunov as lyapunov
 from . import optim as optim
 from . import schedule as schedule
 from . import spectral as spectral
+from . import stability as stability
 from .api import GradientResult as GradientResult
 from .api import apply as apply
 from .api import release_memory as release_memory
