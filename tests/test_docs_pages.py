@@ -13,6 +13,7 @@ import pytest
         ("diagnose.md", 3),
         ("constraints.md", 3),
         ("clipping.md", 1),
+        ("flow.md", 3),
         ("von_neumann.md", 3),
     ],
 )

@@ -222,12 +222,19 @@ class Fit:
         return gathered.grads is not None
 
     def _seen(self, gathered: Gathered) -> dict[str, Any]:
-        """What a watch says of the update that is about to be made."""
-        if self.watch is None or gathered.last is None:
-            return {}
+        """What watch and monitor say of the update that is about to be made."""
+        seen: dict[str, Any] = {}
+        if gathered.last is None:
+            return seen
         step = self.place.step + 1
-        self.watch.remember(step, self.place.explained)
-        return self.watch.look(*gathered.last) if step % self.watch.every == 0 else {}
+        if self.watch is not None:
+            self.watch.remember(step, self.place.explained)
+            if step % self.watch.every == 0:
+                seen |= self.watch.look(*gathered.last)
+        found, told = self.updater.monitored(*gathered.last)
+        if told is not None:
+            self.tell(f"update {step}: {told}")
+        return seen | found
 
     def _explain(self, gathered: Gathered) -> None:
         """Adds the cause of a clip to the line; an interruption leaves that to a later clip."""

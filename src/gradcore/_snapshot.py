@@ -17,6 +17,7 @@ from .loss import Loss
 from .optim import Average
 from .runs import RunFolder
 from .schedule import Schedule
+from .stability import StabilityMonitor
 from .state import flatten, state_size, unflatten
 from .training_checkpoint import TrainingCheckpoint
 
@@ -43,6 +44,7 @@ def settings_of(updater: Updater, data: dict[str, Any], maximise: bool) -> dict[
         "loss": repr(updater.loss) if isinstance(updater.loss, Loss) else "a function",
         "schedule": _described(updater.schedule),
         "average": _described(updater.average),
+        "stability": _described(updater.stability),
         "accumulate": updater.accumulate,
         "seed": updater.seed,
         "maximise": maximise,
@@ -63,6 +65,8 @@ def states_of(updater: Updater, data: dict[str, Any], carried: Carried) -> State
         states["schedule"] = updater.schedule.state_dict()
     if updater.average is not None:
         states["average"] = updater.average.state_dict()
+    if updater.stability is not None:
+        states["stability"] = updater.stability.state_dict()
     return states
 
 
@@ -113,6 +117,8 @@ def _load(updater: Updater, states: States) -> None:
         updater.schedule.load_state_dict(states["schedule"])
     if updater.average is not None:
         updater.average.load_state_dict(states["average"])
+    if updater.stability is not None:
+        updater.stability.load_state_dict(states["stability"])
 
 
 def _flat(updater: Updater, carried: Carried) -> dict[str, Any]:
@@ -136,8 +142,8 @@ def _carried(updater: Updater, state: dict[str, Any]) -> Carried:
     return unflatten(updater.net, batch, flat)
 
 
-def _described(part: Schedule | Average | None) -> dict[str, Any] | None:
-    """Kind and options of a schedule or an average, as JSON values."""
+def _described(part: Schedule | Average | StabilityMonitor | None) -> dict[str, Any] | None:
+    """Kind and options of a schedule, an average or a monitor, as JSON values."""
     if part is None:
         return None
     options = {name: value for name, value in vars(part).items() if not name.startswith("_")}

@@ -17,6 +17,7 @@ from .loss import Loss, LossFunction
 from .optim import Accumulator, Average, Optimizer, StepReport
 from .params import Grads, Params
 from .schedule import Schedule
+from .stability import StabilityMonitor
 from .state import LayerState
 
 __all__ = ["Carried", "Gathered", "Updater", "start_state"]
@@ -52,6 +53,7 @@ class Updater:
     seed: int
     memory: int | str | None
     threads: int | None
+    stability: StabilityMonitor | None
     workspace: _Workspace = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,10 +94,30 @@ class Updater:
         """Updates parameters and average; returns the report and the rate that it was done with."""
         optimizer, schedule = self.optimizer, self.schedule
         factor = 1.0 if schedule is None else schedule.factor(optimizer.steps)
+        if self.stability is not None and optimizer.lr > 0:
+            factor = min(factor, self.stability.most() / optimizer.lr)
         report = optimizer.step(grads, lr_factor=factor, threads=self.threads)
         if self.average is not None:
             self.average.update()
         return report, optimizer.lr * factor
+
+    def monitored(self, batch: Batch, start: Carried) -> tuple[dict[str, Any], str | None]:
+        """What the monitor finds before a step that a batch led to, and a sentence to tell."""
+        optimizer, schedule = self.optimizer, self.schedule
+        if self.stability is None or not self.stability.due(optimizer):
+            return {}, None
+        assert isinstance(self.loss, Loss)
+        return self.stability.look(
+            self.net,
+            optimizer,
+            self.loss,
+            batch,
+            start,
+            rate=optimizer.lr * (1.0 if schedule is None else schedule.factor(optimizer.steps)),
+            accumulate=self.accumulate,
+            memory=self.memory,
+            threads=self.threads,
+        )
 
     def _add(self, batch: Batch, start: Carried, carried: Carried, mean: _Mean) -> Carried:
         """Adds the gradient of a batch to the mean; returns the state for the next batch."""

@@ -23,8 +23,8 @@ from .state import LayerState, sequences_of, state_size
 
 __all__ = ["WATCHED", "Watch", "grown_before"]
 
-# The fields of a line in which a watch told something.
-WATCHED = frozenset({"watched_steps", "clip_layer"})
+# The fields of a line in which a watch or a monitor told something.
+WATCHED = frozenset({"watched_steps", "clip_layer", "sharpness"})
 
 # What is looked at of a batch: its longest sequences, and their last steps. A look takes about
 # three updates of an LSTM of 128 units and one sequence, eight of one of 16 units, and less than

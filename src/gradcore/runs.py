@@ -5,7 +5,8 @@ zero gradient), clipped, update_ratio (norm of the update over that of the param
 since the start, and score where there was an evaluation. With watch= every so often: watched_steps,
 memory_length, horizon and hidden_gradient_log10 by recurrent layer, lyapunov and lyapunov_error;
 clip_layer, clip_window and clip_share of some clipped updates; watch_missing says what could not be
-found and why.
+found and why. With a StabilityMonitor: sharpness, sharpness_limit, stability_ratio, lr_stable, or
+stability_missing.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from .optim import Average, Optimizer
 from .params import Params
 from .runs import RunFolder
 from .schedule import Plateau, Schedule, WarmUp
+from .stability import StabilityMonitor
 
 __all__ = ["FitReport", "Trainer"]
 
@@ -65,9 +66,11 @@ class Trainer:
 
     loss, memory, threads: as for value_and_grad. optimizer: made with params. schedule: of
     gradcore.schedule; multiplies the optimizer's rate. average: a gradcore.optim.Average of params;
-    evaluations and the best checkpoint use it. accumulate: batches per update, weighted by the
-    weights of their loss terms, so that the update is that of one large batch (batches of a loss
-    function count the same). seed: of the net's random layers. quiet: no progress.
+    evaluations and the best checkpoint use it. stability: a gradcore.stability.StabilityMonitor,
+    which tells when steps are too large for the curvature, or holds them back. accumulate: batches
+    per update, weighted by the weights of their loss terms, so that the update is that of one large
+    batch (batches of a loss function count the same). seed: of the net's random layers. quiet: no
+    progress.
     Raises ArgumentError, ShapeError or DTypeError.
     """
 
@@ -80,6 +83,7 @@ class Trainer:
         loss: str | Loss | LossFunction,
         schedule: Schedule | None = None,
         average: Average | None = None,
+        stability: StabilityMonitor | None = None,
         accumulate: int = 1,
         seed: int = 0,
         memory: int | str | None = None,
@@ -97,6 +101,12 @@ class Trainer:
             raise DTypeError(f"average must be a gradcore.optim.Average; got {average!r}.")
         if average is not None and average._source is not params:
             raise ArgumentError("average must have been made with the params of the trainer.")
+        if stability is not None:
+            if not isinstance(stability, StabilityMonitor):
+                raise DTypeError(
+                    f"stability must be a gradcore.stability.StabilityMonitor; got {stability!r}."
+                )
+            stability.check(optimizer, resolve(loss))
         self.quiet = flag("quiet", quiet)
         self._updater = Updater(
             net,
@@ -109,6 +119,7 @@ class Trainer:
             integer("seed", seed),
             memory,
             threads,
+            stability,
         )
         # The state that a fit left for the next one over the same data.
         self._carried: tuple[object, Carried] = (None, None)

@@ -46,6 +46,26 @@ Watch = Annotated[
 ]
 
 
+Stability = Annotated[
+    int | None,
+    typer.Option(
+        "--stability",
+        min=1,
+        metavar="N",
+        help="Every N updates measure the curvature, and tell when the steps are too large for it.",
+        show_default=False,
+    ),
+]
+StableLr = Annotated[
+    bool,
+    typer.Option(
+        "--stable-lr",
+        help="Hold the learning rate where steps are stable, by the curvature every --stability "
+        "(50) updates.",
+    ),
+]
+
+
 class ConstrainName(str, Enum):
     """Constraints, as typer shows them."""
 

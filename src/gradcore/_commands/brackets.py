@@ -18,6 +18,8 @@ from .app import (
     EXIT_INTERRUPTED,
     Constrain,
     Limit,
+    Stability,
+    StableLr,
     Watch,
     app,
     check_folder,
@@ -100,6 +102,8 @@ def brackets(
     constrain: Constrain = None,
     limit: Limit = None,
     watch: Watch = None,
+    stability: Stability = None,
+    stable_lr: StableLr = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads at most.")] = None,
     memory: Annotated[
         str | None, typer.Option(help="Memory budget of a training step, such as 64MB.")
@@ -122,6 +126,8 @@ def brackets(
         threads=threads,
         memory=memory,
         watch=watch,
+        stability=stability,
+        stable_lr=stable_lr,
         constrain=None if constrain is None else constrain.value,
         limit=1.0 if limit is None else limit,
     )

@@ -27,7 +27,8 @@ class Options:
     skip: lag of a learned connection through time, None for none. lr: largest learning rate; it
     rises over `warmup` updates and falls to `last_lr` of itself from the share `steady` of the
     time on. average: the net is the mean of those after each update of this last share of the time.
-    watch: see gradcore.Trainer.fit. constrain, limit: of gradcore.constrain.by_name.
+    watch: see gradcore.Trainer.fit. stability, stable_lr: of gradcore.stability.by_option.
+    constrain, limit: of gradcore.constrain.by_name.
     Reference for the mean: Polyak and Juditsky 1992.
     """
 
@@ -46,6 +47,8 @@ class Options:
     threads: int | None = None
     memory: int | str | None = None
     watch: int | None = None
+    stability: int | None = None
+    stable_lr: bool = False
     constrain: str | None = None
     limit: float = 1.0
 
@@ -146,6 +149,7 @@ def train(
             options.warmup, Falling(options.steady, options.last_lr, windows)
         ),
         average=average,
+        stability=gd.stability.by_option(options.stability, options.stable_lr),
         memory=options.memory,
         threads=options.threads,
         quiet=quiet,

@@ -54,7 +54,7 @@ class Job:
 
     seed: of weights and training sequences. minutes: stop after this time. run: a folder that
     keeps the training, None for none. resume: go on with what is there. memory: budget of a
-    training step.
+    training step. watch, stability, stable_lr: see gradcore.Trainer and gradcore.stability.
     """
 
     task: Task
@@ -66,6 +66,8 @@ class Job:
     threads: int | None = None
     memory: int | str | None = None
     watch: int | None = None
+    stability: int | None = None
+    stable_lr: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
         optimizer,
         loss=job.task.loss,
         schedule=Rate(job.task, job.recipe),
+        stability=gd.stability.by_option(job.stability, job.stable_lr),
         memory=job.memory,
         threads=job.threads,
         quiet=True,  # the evaluations are what there is to see

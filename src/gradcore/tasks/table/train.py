@@ -38,8 +38,8 @@ class Options:
     batch: sequences side by side. window: steps that a gradient reaches back at most; None for
     whole sequences up to 5,000 rows, and windows of the rows' number for longer ones and where the
     parts are split by time. patience: stop after so many looks without a better score. run: folder
-    of a run that resume goes on with. watch: see gradcore.Trainer.fit. constrain, limit: of
-    gradcore.constrain.by_name.
+    of a run that resume goes on with. watch: see gradcore.Trainer.fit. stability, stable_lr: of
+    gradcore.stability.by_option. constrain, limit: of gradcore.constrain.by_name.
     """
 
     cell: str = "lstm"
@@ -57,6 +57,8 @@ class Options:
     memory: int | str | None = None
     quiet: bool = False
     watch: int | None = None
+    stability: int | None = None
+    stable_lr: bool = False
     constrain: str | None = None
     limit: float = 1.0
 
@@ -130,6 +132,7 @@ def train(
         optimizer,
         loss=loss(data.schema),
         seed=options.seed,
+        stability=gd.stability.by_option(options.stability, options.stable_lr),
         memory=options.memory,
         threads=options.threads,
         quiet=options.quiet,

@@ -1,0 +1,188 @@
+"""Watches the step size of a training against the curvature, and holds it back if asked to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._checks import choice, finite_float, float_in, positive_int
+from .._optimizer import Optimizer
+from ..errors import DTypeError, GradcoreError, ShapeError
+from ..loss import Loss
+from ..state import LayerState
+from ._rules import curvature_limit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..data import Batch
+    from ..layers import Stack
+
+__all__ = ["StabilityMonitor", "by_option"]
+
+Hold = Literal["given", "stable"]
+
+
+class StabilityMonitor:
+    """Measures every so many updates whether the steps of a training are stable.
+
+    gd.Trainer(net, params, optimizer, loss=..., stability=gd.stability.StabilityMonitor(50))
+
+    every: updates between measurements; the first is as early as the optimizer can be measured. lr:
+    "given": it only tells, once, when steps grow along the sharpest direction, which is before the
+    loss explodes; "stable": the rate of the next steps is held at `safety` times the largest stable
+    one, or below where the schedule is. tol, max_products: of the sharpness, from the direction of
+    the measurement before (see flow.sharpness); a product costs about three gradients.
+
+    It is the curvature of the update's batch (the last one with accumulate), in evaluation mode:
+    smaller batches are sharper and swing more. Clips and constraints are not looked at. Full
+    batches often stay at the limit without harm: the edge of stability.
+    Raises ArgumentError or DTypeError; the trainer ArgumentError for Lion and DTypeError for loss
+    functions, whose Hessian is not known.
+    Reference: Cohen et al. 2021; Cohen et al. 2022.
+    """
+
+    def __init__(
+        self,
+        every: int = 50,
+        *,
+        lr: Hold = "given",
+        safety: float = 0.9,
+        tol: float = 0.1,
+        max_products: int = 15,
+    ) -> None:
+        self.every = positive_int("every", every)
+        self.lr = choice("lr", lr, get_args(Hold))
+        self.safety = float_in("safety", safety, 0.0, 1.0, open_low=True)
+        self.tol = float_in("tol", tol, 0.0)
+        self.max_products = positive_int("max_products", max_products)
+        self._vector: NDArray[np.float64] | None = None
+        self._stable: float | None = None
+        self._told = False
+
+    # ---- what a trainer does with it
+
+    def check(self, optimizer: Optimizer, loss: object) -> None:
+        """Refuses what cannot be measured."""
+        curvature_limit(optimizer)
+        if not isinstance(loss, Loss):
+            raise DTypeError(
+                "a StabilityMonitor needs a loss of gradcore.loss: the Hessian of a loss function "
+                "is not known."
+            )
+
+    def due(self, optimizer: Optimizer) -> bool:
+        """Whether to measure before the optimizer's next step."""
+        if optimizer.steps == 0 and "second_moment" in optimizer.moments:
+            return False  # it divides by what it has not seen yet
+        return self._stable is None or (optimizer.steps + 1) % self.every == 0
+
+    def most(self) -> float:
+        """The largest rate of the next step."""
+        held = self.lr == "stable" and self._stable is not None
+        return self.safety * float(self._stable or 0.0) if held else float(np.inf)
+
+    def look(
+        self,
+        net: Stack,
+        optimizer: Optimizer,
+        loss: Loss,
+        batch: Batch,
+        start: Sequence[LayerState] | None,
+        *,
+        rate: float,
+        accumulate: int,
+        memory: int | str | None,
+        threads: int | None,
+    ) -> tuple[dict[str, Any], str | None]:
+        """For the line of the next update, and a sentence to tell, if there is one.
+
+        rate: that of the schedule. What could not be measured is None, and stability_missing says
+        why; an earlier limit holds on then.
+        """
+        from .flow import sharpness, stability_of
+
+        names = ("sharpness", "sharpness_limit", "stability_ratio", "lr_stable")
+        found: dict[str, Any] = dict.fromkeys(names)
+        try:
+            seen = sharpness(
+                net,
+                optimizer.params,
+                batch.x,
+                batch.y,
+                loss=loss,
+                optimizer=optimizer,
+                tol=self.tol,
+                max_products=self.max_products,
+                start=self._vector,
+                weight=batch.weight,
+                lengths=batch.lengths,
+                reset=batch.reset,
+                state=start,
+                memory=memory,
+                threads=threads,
+            )
+        except GradcoreError as error:
+            if self._stable is None:
+                self._stable = float(np.inf)
+            return found | {"stability_missing": str(error)}, None
+        times = accumulate if loss.reduction == "sum" else 1
+        limit = curvature_limit(optimizer, rate)
+        result = stability_of(seen, optimizer, limit, rate, times=times)
+        self._vector, self._stable = seen.vectors[:1], result.lr_stable
+        found = {
+            "sharpness": times * float(seen.values[0]),
+            "sharpness_limit": _plain(limit),
+            "stability_ratio": _plain(result.ratio),
+            "lr_stable": _plain(result.lr_stable),
+        }
+        if result.ratio <= (self.safety if self.lr == "stable" else 1.0) or self._told:
+            return found, None
+        self._told = True
+        return found, self._sentence(result.ratio, rate, result.lr_stable)
+
+    def _sentence(self, ratio: float, rate: float, stable: float) -> str:
+        against = f"lr {rate:.4g} is {ratio:.3g} times what the curvature of its batch allows"
+        if self.lr == "stable":
+            return f"{against}; held at {self.safety * stable:.4g}"
+        return (
+            f"{against}: the loss will rise or swing along the sharpest direction. Up to "
+            f"{stable:.4g} is stable; StabilityMonitor(lr='stable') holds it there"
+        )
+
+    # ---- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next measurements depend on."""
+        state: dict[str, Any] = {"stable": self._stable, "told": self._told}
+        if self._stable is not None and np.isinf(self._stable):
+            state["stable"] = "inf"
+        if self._vector is not None:
+            state["vector"] = self._vector.copy()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """From a state_dict. Raises DTypeError, ShapeError or ArgumentError; nothing changes."""
+        stable, told, vector = (state.get(name) for name in ("stable", "told", "vector"))
+        if stable is not None:
+            stable = float(np.inf) if stable == "inf" else finite_float("stable", stable)
+        if not isinstance(told, bool):
+            raise DTypeError(f"told must be a bool; got {told!r}.")
+        if vector is not None:
+            vector = np.array(vector, np.float64)
+            if vector.ndim != 2 or len(vector) != 1:
+                raise ShapeError(f"vector must have shape (1, n); got {vector.shape}.")
+        self._stable, self._told, self._vector = stable, told, vector
+
+
+def by_option(every: int | None, stable_lr: bool) -> StabilityMonitor | None:
+    """What --stability N and --stable-lr of a command mean."""
+    if every is None and not stable_lr:
+        return None
+    return StabilityMonitor(every or 50, lr="stable" if stable_lr else "given")
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

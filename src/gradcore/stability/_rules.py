@@ -1,0 +1,121 @@
+"""How optimizers step on a quadratic: the curvature they bear, and what they divide it by.
+
+On 0.5 * curvature * p^2 with frozen second moments every rule here is a linear map of a parameter
+and its memory, whose eigenvalues are the roots of a quadratic in which the curvature is linear. As
+the curvature rises from 0 the first root that leaves the unit circle leaves at -1, so the limit is
+where the quadratic is 0 at -1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._optimizer import Optimizer
+from ..errors import ArgumentError, DTypeError
+from ..optim import SGD, Adagrad, Adam, AdamW, RMSprop
+
+__all__ = ["curvature_decay", "curvature_limit", "curvature_scale", "step_map"]
+
+Array = NDArray[np.float64]
+
+
+def curvature_limit(optimizer: Optimizer, lr: float | None = None) -> float:
+    """The largest preconditioned curvature with which steps of this rate do not grow.
+
+    lr: instead of the optimizer's. gradient descent: 2/lr. With momentum m and dampening d:
+    2(1+m)/((1-d) lr); Nesterov's: 2(1+m)/((1+2m) lr). RMSprop 2(1+m)/lr, Adagrad 2/lr; Adam
+    2(1+beta1)/((1-beta1) lr); AdamW with decay w (1+beta1)(2 - lr w)/((1-beta1) lr). inf for lr 0.
+    The steps themselves are what is left when nothing is clipped or constrained.
+    Raises ArgumentError for Lion, whose steps have one size for every gradient.
+    Reference: Polyak 1964; Cohen et al. 2021, section 2 and appendix B; Cohen et al. 2022, eq. 3.
+    """
+    rate = _rate(optimizer, lr)
+    if rate == 0.0:
+        return float(np.inf)
+    options = optimizer._options
+    if isinstance(optimizer, Adam):
+        beta = float(options["beta1"])
+        decay = optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0
+        return (1 + beta) * max(0.0, 2 - rate * decay) / ((1 - beta) * rate)
+    momentum = float(options.get("momentum", 0.0))
+    if momentum >= 1.0:
+        return 0.0  # the memory grows by itself
+    if options.get("nesterov"):
+        return 2 * (1 + momentum) / ((1 + 2 * momentum) * rate)
+    free = 1.0 - float(options.get("dampening", 0.0)) if momentum > 0 else 1.0
+    return 2 * (1 + momentum) / (free * rate) if free > 0 else float(np.inf)
+
+
+def step_map(
+    optimizer: Optimizer, curvature: complex, lr: float | None = None
+) -> NDArray[np.complex128]:
+    """What a step makes of (parameter, memory) on a mode of this preconditioned curvature, (2, 2).
+
+    The eigenvalues' largest size is the growth of the mode per step. Raises as curvature_limit.
+    """
+    rate, options = _rate(optimizer, lr), optimizer._options
+    if isinstance(optimizer, Adam):
+        beta = float(options["beta1"])
+        keep = 1 - rate * (optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0)
+        gain = (1 - beta) * curvature
+        return np.array([[keep - rate * gain, -rate * beta], [gain, beta]], complex)
+    m = float(options.get("momentum", 0.0))
+    gain = curvature * (1.0 - float(options.get("dampening", 0.0)) if m > 0 else 1.0)
+    if options.get("nesterov"):
+        first = [1 - rate * (1 + m) * curvature, -rate * m**2]
+        return np.array([first, [curvature, m]], complex)
+    return np.array([[1 - rate * gain, -rate * m], [gain, m]], complex)
+
+
+def curvature_scale(optimizer: Optimizer) -> Array:
+    """What curvature is multiplied by before it meets the limit, (n_parameters,).
+
+    1 for gradient descent; 1/P with P the root of the second moments, plus eps, as the next step
+    has it (bias corrected for Adam); times the groups' lr_scale; 0 for frozen parameters.
+    Raises ArgumentError before the first step where there are second moments.
+    """
+    scale = np.zeros(optimizer.params.flat.size)
+    for offset, length, _, lr_scale, _, _ in optimizer._layout.segments(optimizer.weight_decay):
+        scale[offset : offset + length] = lr_scale
+    second = optimizer.moments.get("second_moment")
+    if second is None:
+        return scale
+    if optimizer.steps == 0:
+        raise ArgumentError(
+            f"{type(optimizer).__name__} divides by second moments that it has not seen yet: "
+            "measure after the first step."
+        )
+    options, steps = optimizer._options, optimizer.steps
+    root = second.astype(np.float64)
+    if isinstance(optimizer, Adam):
+        root = np.sqrt(root / (1 - float(options["beta2"]) ** steps)) + float(options["eps"])
+        return scale / (root * (1 - float(options["beta1"]) ** steps))
+    if options.get("centered"):
+        root = np.maximum(root - optimizer.moments["first_moment"].astype(np.float64) ** 2, 0.0)
+    bottom = np.sqrt(root) + float(options["eps"])
+    # Where there was no gradient and eps is 0 the rule does not step either.
+    return np.divide(scale, bottom, out=np.zeros_like(scale), where=bottom > 0)
+
+
+def curvature_decay(optimizer: Optimizer) -> Array:
+    """The curvature that coupled weight decay adds, (n_parameters,)."""
+    decay = np.zeros(optimizer.params.flat.size)
+    if not isinstance(optimizer, AdamW):
+        for offset, length, _, _, own, _ in optimizer._layout.segments(optimizer.weight_decay):
+            decay[offset : offset + length] = own
+    return decay
+
+
+def _rate(optimizer: Optimizer, lr: float | None) -> float:
+    if not isinstance(optimizer, Optimizer):
+        raise DTypeError(f"optimizer must be a gradcore.optim one; got {optimizer!r}.")
+    if not isinstance(optimizer, (SGD, Adam, RMSprop, Adagrad)):
+        raise ArgumentError(
+            f"{type(optimizer).__name__} steps by the sign of a gradient, equally far for every "
+            "curvature: there is no limit of this kind. Lower lr when the loss stops falling."
+        )
+    rate = optimizer.lr if lr is None else float(lr)
+    if isinstance(optimizer, Adagrad):
+        rate /= 1 + optimizer.steps * float(optimizer._options["lr_decay"])
+    return rate
