@@ -298,7 +298,7 @@ def test_held_at_the_limit_it_does_not(capsys):
     assert np.diff(report.losses).max() < 0.01
     assert "held at" in capsys.readouterr().err
     for line in report.watched[60:]:
-        assert line["lr"] == pytest.approx(0.9 * line["lr_stable"], rel=1e-6)
+        assert line["lr"] == pytest.approx(0.5 * line["lr_stable"], rel=1e-6)
         assert line["stability_ratio"] > 1
 
 
@@ -439,7 +439,7 @@ def test_commands_take_the_monitor(tmp_path, monkeypatch):
     options = ["--length", "40", "--hidden", "8", "--updates", "6", "--every", "3", "--no-stages"]
     for run, own, steps in (
         ("a", ["--stability", "3"], [2, 3, 6]),
-        ("b", ["--stable-lr"], [2]),
+        ("b", ["--stable-lr"], [2, 5]),
         ("c", [], []),
     ):
         result = CliRunner().invoke(app, ["train", "adding", *options, *own, "--run", run, "-q"])

@@ -61,7 +61,7 @@ StableLr = Annotated[
     typer.Option(
         "--stable-lr",
         help="Hold the learning rate where steps are stable, by the curvature every --stability "
-        "(50) updates.",
+        "(5) updates.",
     ),
 ]
 
