@@ -17,6 +17,7 @@ from . import diagnosis as diagnosis
 from . import errors as errors
 from . import gates as gates
 from . import horizon as horizon
+from . import implicit as implicit
 from . import info as info
 from . import init as init
 from . import jacobian as jacobian
@@ -41,6 +42,8 @@ from .data import Batch as Batch
 from .diagnosis import diagnose as diagnose
 from .errors import ArgumentError as ArgumentError
 from .errors import CheckpointError as CheckpointError
+from .errors import ConditioningWarning as ConditioningWarning
+from .errors import ConvergenceWarning as ConvergenceWarning
 from .errors import DTypeError as DTypeError
 from .errors import GradcoreError as GradcoreError
 from .errors import InternalError as InternalError

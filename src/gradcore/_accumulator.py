@@ -31,7 +31,7 @@ class Accumulator:
     def __init__(self, params: Params) -> None:
         if not isinstance(params, Params):
             raise DTypeError(f"params must be gradcore.Params; got {type(params).__name__}.")
-        self._net, self._dtype = params.net, params.dtype
+        self._owner, self._dtype = params.owner, params.dtype
         self._sum = np.zeros(params.flat.shape)
         self._exponent = 0  # the true sum is _sum * 2**_exponent
         self._weight = 0.0
@@ -49,10 +49,10 @@ class Accumulator:
         """
         if not isinstance(grads, Grads):
             raise DTypeError(f"grads must be gradcore.Grads; got {type(grads).__name__}.")
-        if grads.net != self._net or grads.dtype != self._dtype:
+        if grads.owner != self._owner or grads.dtype != self._dtype:
             raise ShapeError(
-                f"grads must be laid out like the params, {self._dtype} for {self._net}; they are "
-                f"{grads.dtype} for {grads.net}."
+                f"grads must be laid out like the params, {self._dtype} for {self._owner}; "
+                f"they are {grads.dtype} for {grads.owner}."
             )
         weight = float_in("weight", weight, 0.0)
         if self._count == 0:
@@ -77,7 +77,7 @@ class Accumulator:
         Raises ArgumentError if nothing was added or all weights are 0.
         """
         flat = np.empty(self._sum.shape, self._dtype)
-        return Grads(self._net, flat, self._take_into(flat))
+        return Grads(self._owner, flat, self._take_into(flat))
 
     def _take_into(self, flat: NDArray[Any]) -> int:
         """Writes the mean to an array; returns its exponent."""

@@ -69,7 +69,7 @@ def no_decay(params: Params) -> Group:
     """
     if not isinstance(params, Params):
         raise DTypeError(f"params must be gradcore.Params; got {type(params).__name__}.")
-    names = [spec.name for spec in params.net.parameter_specs if len(spec.shape) < 2]
+    names = [spec.name for spec in params.owner.parameter_specs if len(spec.shape) < 2]
     if not names:
         raise ArgumentError(
             "no_decay needs a net that has parameters with a single axis, as biases; all of "
@@ -128,7 +128,7 @@ def assign(params: Params, groups: Sequence[Group]) -> Layout:
     rest = Group("*", name=DEFAULT)
     owners = [
         (spec, next((g for g in groups if g.matches(spec.name)), rest))
-        for spec in params.net.parameter_specs
+        for spec in params.owner.parameter_specs
     ]
     for group in groups:
         if not any(owner is group for _, owner in owners):

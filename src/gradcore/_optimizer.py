@@ -248,7 +248,7 @@ class Optimizer:
             np.copyto(moment, moments[name])
 
     def _parameters(self) -> dict[str, list[int]]:
-        return {spec.name: list(spec.shape) for spec in self.params.net.parameter_specs}
+        return {spec.name: list(spec.shape) for spec in self.params.owner.parameter_specs}
 
     def _loaded_running(self, read: StateReader) -> RunningNorm | None:
         saved = read["running_norm"]
@@ -302,10 +302,10 @@ class Optimizer:
                 "grads must be gradcore.Grads, as value_and_grad(...).grads; got "
                 f"{type(grads).__name__}."
             )
-        if grads.net != self.params.net or grads.dtype != self.params.dtype:
+        if grads.owner != self.params.owner or grads.dtype != self.params.dtype:
             raise ShapeError(
                 f"grads must be laid out like the optimizer's params, {self.params.dtype} for "
-                f"{self.params.net}; they are {grads.dtype} for {grads.net}."
+                f"{self.params.owner}; they are {grads.dtype} for {grads.owner}."
             )
         if grads.exponent != 0 and self._clip is None:
             raise ArgumentError(
@@ -322,7 +322,7 @@ def _ratio(update_norm: float, param_norm: float) -> float:
 
 
 def _place(grads: Grads, index: int) -> str:
-    spec = next(s for s in grads.net.parameter_specs if s.start <= index < s.stop)
+    spec = next(s for s in grads.owner.parameter_specs if s.start <= index < s.stop)
     position = [int(i) for i in np.unravel_index(index - spec.start, spec.shape)]
     return (
         f"the gradient must be finite; that of {spec.name}{position} is {grads.flat[index]}. "

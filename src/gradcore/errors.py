@@ -1,6 +1,8 @@
 """Exceptions of gradcore: each says what was expected, what came, and what to do.
 
 Every one derives from GradcoreError and from the built-in exception that a caller would expect.
+Warnings are for results that are returned, flagged, and should not be trusted as they are;
+warnings.simplefilter("error", gd.ConvergenceWarning) makes exceptions of them.
 """
 
 from __future__ import annotations
@@ -8,6 +10,8 @@ from __future__ import annotations
 __all__ = [
     "ArgumentError",
     "CheckpointError",
+    "ConditioningWarning",
+    "ConvergenceWarning",
     "DTypeError",
     "GradcoreError",
     "InternalError",
@@ -66,3 +70,11 @@ class OutOfMemoryError(GradcoreError, MemoryError):
 
 class InternalError(GradcoreError, RuntimeError):
     """A defect of gradcore itself; please report it."""
+
+
+class ConvergenceWarning(UserWarning):
+    """An iteration ended before its residual met the tolerance; the result says where."""
+
+
+class ConditioningWarning(UserWarning):
+    """A problem is so nearly singular that its solution or gradient magnifies every error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from math import prod
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Cell",
+    "Composite",
     "Dropout",
     "Embedding",
     "LayerNorm",
@@ -395,6 +397,11 @@ class Stack:
         """Number of values in the flat buffer."""
         return self.parameter_specs[-1].stop
 
+    def layer_of(self, name: str) -> tuple[Layer | None, str]:
+        """The layer that a parameter belongs to, and the parameter's name there."""
+        place, _, own = name.partition(".")
+        return self.layers[int(place)], own
+
     def init(
         self,
         seed: int = 0,
@@ -417,6 +424,28 @@ class Stack:
             forget_bias=forget_bias,
             chrono=chrono,
         )
+
+
+class Composite(ABC):
+    """What has its parameters in one flat buffer without being a Stack, as implicit.Model.
+
+    Optimizers, groups, clips and constraints take its Params and Grads as those of a Stack.
+    """
+
+    @property
+    @abstractmethod
+    def parameter_specs(self) -> tuple[ParameterSpec, ...]:
+        """Every parameter in the order of the flat buffer."""
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of values in the flat buffer."""
+        specs = self.parameter_specs
+        return specs[-1].stop if specs else 0
+
+    @abstractmethod
+    def layer_of(self, name: str) -> tuple[Layer | None, str]:
+        """The layer that a parameter belongs to, if any, and the parameter's name there."""
 
 
 def _check_order(layers: tuple[object, ...]) -> None:

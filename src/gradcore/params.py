@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ._checks import float_dtype, integer
 from ._scaled import log10_norm
 from .errors import ArgumentError, DTypeError, ShapeError
-from .layers import ParameterSpec, Stack
+from .layers import Composite, ParameterSpec, Stack
 
 __all__ = ["Grads", "Params"]
 
@@ -21,8 +21,8 @@ Self = TypeVar("Self", bound="_FlatArrays")
 class _FlatArrays(Mapping[str, NDArray[Any]]):
     """A flat buffer [n_parameters] with a view for every parameter of a net."""
 
-    def __init__(self, net: Stack, flat: NDArray[Any]) -> None:
-        self._net = net
+    def __init__(self, net: Stack | Composite, flat: NDArray[Any]) -> None:
+        self._owner = net
         self._flat = _checked_flat(net, flat, type(self).__name__)
         self._views = {
             spec.name: self._flat[spec.start : spec.stop].reshape(spec.shape)
@@ -31,8 +31,22 @@ class _FlatArrays(Mapping[str, NDArray[Any]]):
 
     @property
     def net(self) -> Stack:
-        """The net whose parameters these are."""
-        return self._net
+        """The Stack whose parameters these are.
+
+        Raises DTypeError if they are of something else, as an implicit.Model.
+        """
+        if not isinstance(self._owner, Stack):
+            kind = type(self._owner).__name__
+            raise DTypeError(
+                f"a gradcore.Stack and its own {type(self).__name__} are needed here; these are of "
+                f"a {kind}. Those of each Stack in a Model are model.parts(params)."
+            )
+        return self._owner
+
+    @property
+    def owner(self) -> Stack | Composite:
+        """What the parameters are of: a Stack, or what is made of several."""
+        return self._owner
 
     @property
     def flat(self) -> NDArray[Any]:
@@ -57,7 +71,7 @@ class _FlatArrays(Mapping[str, NDArray[Any]]):
         Raises ShapeError or DTypeError; nothing is cast or broadcast.
         """
         view = self[name]
-        spec = next(spec for spec in self._net.parameter_specs if spec.name == name)
+        spec = next(spec for spec in self._owner.parameter_specs if spec.name == name)
         _check_assigned(spec, view, value)
         np.copyto(view, value)
 
@@ -71,7 +85,7 @@ class _FlatArrays(Mapping[str, NDArray[Any]]):
         """Whether net, dtype and all values are equal."""
         if type(other) is not type(self):
             return NotImplemented
-        same = self._net == other._net and self.dtype == other.dtype
+        same = self._owner == other._owner and self.dtype == other.dtype
         return same and np.array_equal(self._flat, other._flat)
 
     __hash__ = None  # type: ignore[assignment]
@@ -85,7 +99,7 @@ class _FlatArrays(Mapping[str, NDArray[Any]]):
         return self._like(self._flat.astype(float_dtype("dtype", dtype)))
 
     def _like(self: Self, flat: NDArray[Any]) -> Self:
-        return type(self)(self._net, flat)
+        return type(self)(self._owner, flat)
 
     def __copy__(self: Self) -> Self:
         return self.copy()
@@ -94,10 +108,10 @@ class _FlatArrays(Mapping[str, NDArray[Any]]):
         return self.copy()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._net, self._flat)
+        return type(self), (self._owner, self._flat)
 
     def __repr__(self) -> str:
-        width = max(len(name) for name in self)
+        width = max((len(name) for name in self), default=0)
         rows = "".join(f"\n  {name:{width}}  {view.shape}" for name, view in self.items())
         return f"{type(self).__name__}({self.dtype}, {self._flat.size:,} values){rows}"
 
@@ -118,7 +132,7 @@ class Grads(_FlatArrays):
     the range of the dtype.
     """
 
-    def __init__(self, net: Stack, flat: NDArray[Any], exponent: int = 0) -> None:
+    def __init__(self, net: Stack | Composite, flat: NDArray[Any], exponent: int = 0) -> None:
         super().__init__(net, flat)
         self._exponent = integer("exponent", exponent)
 
@@ -137,7 +151,7 @@ class Grads(_FlatArrays):
         return float(log10_norm(self._flat, self._exponent))
 
     def _like(self, flat: NDArray[Any]) -> Grads:
-        return Grads(self._net, flat, self._exponent)
+        return Grads(self._owner, flat, self._exponent)
 
     def __eq__(self, other: object) -> bool:
         same = super().__eq__(other)
@@ -148,14 +162,14 @@ class Grads(_FlatArrays):
     __hash__ = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Grads, (self._net, self._flat, self._exponent)
+        return Grads, (self._owner, self._flat, self._exponent)
 
     def __repr__(self) -> str:
         return f"{super().__repr__()}\n  times 2**{self._exponent}"
 
 
-def _checked_flat(net: Stack, flat: NDArray[Any], owner: str) -> NDArray[Any]:
-    if not isinstance(net, Stack):
+def _checked_flat(net: Stack | Composite, flat: NDArray[Any], owner: str) -> NDArray[Any]:
+    if not isinstance(net, (Stack, Composite)):
         raise DTypeError(f"{owner} needs a Stack; got {net!r}.")
     if not isinstance(flat, np.ndarray):
         raise DTypeError(f"{owner} needs a NumPy array; got {type(flat).__name__}.")

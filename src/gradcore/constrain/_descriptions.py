@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from .._checks import choice, flag, float_in, store
 from ..errors import ArgumentError, DTypeError
-from ..layers import Recurrent, Stack
+from ..layers import Composite, Recurrent, Stack
 
 __all__ = ["Constraint", "Orthogonal", "SpectralNorm", "blocks_of", "by_name"]
 
@@ -37,7 +37,7 @@ class Constraint:
             raise ArgumentError(f"{kind}.weights must hold at least one pattern; got none.")
         store(self, "weights", tuple(patterns))
 
-    def names(self, net: Stack) -> list[str]:
+    def names(self, net: Stack | Composite) -> list[str]:
         """The parameters that it is about.
 
         Raises ArgumentError for a pattern that matches nothing, or no matrix.
@@ -112,12 +112,11 @@ def by_name(name: str | None, limit: float = 1.0) -> list[Constraint]:
     return [SpectralNorm(limit)] if name == "spectral" else [Orthogonal()]
 
 
-def blocks_of(net: Stack, name: str, by_gate: bool) -> int:
+def blocks_of(net: Stack | Composite, name: str, by_gate: bool) -> int:
     """Into how many square or gate-sized blocks of rows a parameter is divided."""
     if not by_gate:
         return 1
-    place, _, own = name.partition(".")
-    layer = net.layers[int(place)]
+    layer, own = net.layer_of(name)
     if isinstance(layer, Recurrent) and own.startswith(("weight_ih", "weight_hh")):
         return len(layer.cell.gates)
     return 1

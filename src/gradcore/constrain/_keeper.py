@@ -76,7 +76,7 @@ class Keeper:
         self._kept: list[_Kept] = []
         seen: set[str] = set()
         for constraint in self.constraints:
-            for name in constraint.names(params.net):
+            for name in constraint.names(params.owner):
                 if name in seen:
                     raise ArgumentError(f"{name} is under two constraints; it can have one.")
                 seen.add(name)
@@ -97,7 +97,7 @@ class Keeper:
                 kept.free, kept.top = self._params[kept.name].copy(), None  # set from outside
         if not any(kept.free is not None for kept in self._kept):
             return grads
-        made = Grads(grads.net, grads.flat.copy(), grads.exponent)
+        made = Grads(grads.owner, grads.flat.copy(), grads.exponent)
         for kept in self._kept:
             if kept.free is None:
                 continue
@@ -217,7 +217,7 @@ class Keeper:
     def _begin(self, name: str, constraint: Constraint) -> _Kept:
         orthogonal = isinstance(constraint, Orthogonal)
         by_gate = orthogonal or (isinstance(constraint, SpectralNorm) and constraint.per_gate)
-        kept = _Kept(name, constraint, blocks_of(self._params.net, name, by_gate), None)
+        kept = _Kept(name, constraint, blocks_of(self._params.owner, name, by_gate), None)
         self._start(kept)
         kept.last = self._params[name].copy()
         return kept

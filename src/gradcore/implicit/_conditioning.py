@@ -1,0 +1,244 @@
+"""How nearly singular I - J is at fixed points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import spectral
+from .._blas import single_threaded
+from .._checks import integer
+from .._run import Progress
+from ._adjoint import Backward, solve_adjoint
+from ._krylov import Operator, gmres, norms
+from ._system import Linearised, System
+
+__all__ = ["NEAR", "Conditioning", "condition"]
+
+Array = NDArray[np.float64]
+
+# A singular value of I - J, or a distance of an eigenvalue from 1, below this is near: the layer
+# magnifies a hundredfold.
+NEAR = 0.01
+# Jacobians are made whole up to this size: 256 directions are one product of the core.
+DENSE = 256
+# Bytes of whole Jacobians at a time.
+ROOM = 64_000_000
+# Solves within estimates.
+SOLVE_TOL = 1e-10
+LANCZOS_TOL = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """What was found for n samples; arrays (n,), in float64.
+
+    samples: their indices. sigma_min, sigma_max: the outer singular values of I - J. norm: the
+    largest singular value of J; below 1, f is a contraction there. spectral_radius: the largest
+    modulus of an eigenvalue of J, of complex pairs too. eigenvalue: complex, the one nearest to 1.
+    amplification: |u| / |dz| of the adjoint. forward_residual: |f(z) - z| / |z|. forward_error: an
+    estimate of |z - exact| / |z|, by one Newton step. backward_residual: of the layer's own way
+    back (its dtype, its tolerance), |dz - (I - J)' u| / |dz|. gradient_error: an estimate of
+    |u - exact| / |exact|, of that u beside a precise one where the Newton step leads. certain:
+    whether all solves behind the estimates met their tolerance; where not, sigma_min is an upper
+    bound.
+    """
+
+    samples: NDArray[np.intp]
+    sigma_min: Array
+    sigma_max: Array
+    norm: Array
+    spectral_radius: Array
+    eigenvalue: NDArray[np.complex128]
+    amplification: Array
+    forward_residual: Array
+    forward_error: Array
+    backward_residual: Array
+    gradient_error: Array
+    certain: NDArray[np.bool_]
+
+    @property
+    def condition(self) -> Array:
+        """Condition numbers of I - J, (n,); inf where it is singular."""
+        with np.errstate(divide="ignore"):
+            found: Array = self.sigma_max / self.sigma_min
+        return found
+
+    @property
+    def distance(self) -> Array:
+        """|1 - eigenvalue|, (n,)."""
+        return np.abs(1 - self.eigenvalue)
+
+    @property
+    def near(self) -> NDArray[np.bool_]:
+        """Where a singular value of I - J, or the distance of an eigenvalue of J from 1, < 0.01."""
+        return (self.sigma_min < NEAR) | (self.distance < NEAR)
+
+    @property
+    def message(self) -> str:
+        """The worst sample in a sentence with its numbers."""
+        i = int(np.argmin(self.sigma_min))
+        value = self.eigenvalue[i]
+        shown = f"{value.real:.6g}" if value.imag == 0 else f"{value:.4g}"
+        verdict = "well conditioned"
+        if self.near.any():
+            verdict = "nearly singular"
+        elif self.condition[i] > 1 / NEAR:
+            verdict = "badly conditioned"
+        return (
+            f"I - J is {verdict}: worst in sample {self.samples[i]}, smallest singular value "
+            f"{'at most ' if not self.certain[i] else ''}{self.sigma_min[i]:.2e}, condition number "
+            f"{self.condition[i]:.1e}; the eigenvalue of J nearest to 1 is {shown}, its spectral "
+            f"radius {self.spectral_radius[i]:.4g}. Gradients are magnified by "
+            f"{self.amplification[i]:.2e}, with an estimated relative error of "
+            f"{self.gradient_error[i]:.1e}."
+        )
+
+    @property
+    def remedy(self) -> str:
+        """What to do; empty where nothing is."""
+        found = []
+        if self.near.any():
+            found.append(
+                "Keep J away from 1: constrain.SpectralNorm(0.95) for recurrent weights in the "
+                "optimizer's constraints (with tanh it bounds |J|), or FixedPoint.penalty added to "
+                "the loss; until then clip gradients, and solve with tol and float64 to match."
+            )
+        elif (self.condition > 1 / NEAR).any():
+            found.append(
+                "J is far from normal: lower tol by the condition number, and hold |J| down with "
+                "constrain.SpectralNorm or FixedPoint.penalty."
+            )
+        if (self.spectral_radius >= 1).any():
+            found.append(
+                "The spectral radius of J is 1 or more: the plain iteration does not come here and "
+                "backward='neumann' diverges. solver='newton' and backward='gmres' are not touched."
+            )
+        if (self.gradient_error > 0.1).any():
+            found.append(
+                "The gradient is off by more than a tenth: lower tol of the layer and of its "
+                "backward, or take backward='gmres' where it is 'neumann' or 'one_step'."
+            )
+        return " ".join(found)
+
+
+def condition(
+    system: System,
+    exact: System,
+    z: NDArray[Any],
+    dz: Array,
+    backward: Backward,
+    samples: NDArray[np.intp],
+    seed: int,
+    progress: Progress | None,
+) -> Conditioning:
+    """system: in the layer's dtype, as its gradients are made. exact: the same in float64."""
+    integer("seed", seed)
+    size = z.shape[1]
+    own = solve_adjoint(Linearised(system, z, transposed=True), dz, backward)
+    wide = z.astype(np.float64)
+    off = exact.value(wide) - wide
+    restart, most = min(size, 200), 10 * size + 100
+    correction = gmres(Linearised(exact, wide), off, SOLVE_TOL, most, restart)
+    there = wide + correction.x
+    precise = gmres(Linearised(exact, there, transposed=True), dz, SOLVE_TOL, most, restart)
+    parts = _dense(exact, wide, progress) if size <= DENSE else _sparse(exact, wide, seed, progress)
+    sigma_min, sigma_max, norm, radius, eigenvalue, certain = parts
+    met = np.maximum(correction.residual, precise.residual) <= 10 * SOLVE_TOL
+    return Conditioning(
+        samples,
+        sigma_min,
+        sigma_max,
+        norm,
+        radius,
+        eigenvalue,
+        _over(norms(precise.x), norms(dz)),
+        _over(norms(off), norms(wide)),
+        _over(norms(correction.x), norms(wide)),
+        own.residual,
+        _over(norms(own.u - precise.x), norms(precise.x)),
+        certain & met,
+    )
+
+
+_Parts = tuple[Array, Array, Array, Array, NDArray[np.complex128], NDArray[np.bool_]]
+
+
+def _dense(system: System, z: Array, progress: Progress | None) -> _Parts:
+    """From whole Jacobians, by LAPACK."""
+    count, size = z.shape
+    low, high, norm, radius = (np.empty(count) for _ in range(4))
+    nearest = np.empty(count, np.complex128)
+    at_once = max(1, ROOM // (8 * size * size))
+    for first in range(0, count, at_once):
+        rows = np.arange(first, min(first + at_once, count))
+        units = np.broadcast_to(np.eye(size)[:, None, :], (size, len(rows), size))
+        jacobians = system.take(rows).tangents(z[rows], units).transpose(1, 2, 0)
+        with single_threaded():
+            values = np.linalg.svd(np.eye(size) - jacobians, compute_uv=False)
+            eigenvalues = np.linalg.eigvals(jacobians).astype(np.complex128)
+            norm[rows] = np.linalg.svd(jacobians, compute_uv=False)[:, 0]
+        low[rows], high[rows] = values[:, -1], values[:, 0]
+        radius[rows] = np.abs(eigenvalues).max(axis=1)
+        place = np.argmin(np.abs(1 - eigenvalues), axis=1)
+        nearest[rows] = eigenvalues[np.arange(len(rows)), place]
+        if progress is not None:
+            progress(int(rows[-1]) + 1, count)
+    # Of a complex pair, the one above the real axis.
+    return low, high, norm, radius, nearest.real + 1j * np.abs(nearest.imag), np.ones(count, bool)
+
+
+def _sparse(system: System, z: Array, seed: int, progress: Progress | None) -> _Parts:
+    """By Krylov methods, sample by sample."""
+    count = len(z)
+    parts = np.empty((4, count))
+    nearest, certain = np.empty(count, np.complex128), np.empty(count, bool)
+    for i in range(count):
+        rows = np.array([i])
+        parts[:, i], nearest[i], certain[i] = _outer(system.take(rows), z[rows], seed)
+        if progress is not None:
+            progress(i + 1, count)
+    low, high, norm, radius = parts
+    return low, high, norm, radius, nearest, certain
+
+
+def _outer(system: System, z: Array, seed: int) -> tuple[list[float], complex, bool]:
+    """sigma_min, sigma_max, norm, spectral radius; the eigenvalue nearest to 1; whether certain.
+
+    What is smallest of I - J is largest of its inverse, which is applied by solves.
+    """
+    size = z.shape[1]
+    forward, back = Linearised(system, z), Linearised(system, z, transposed=True)
+    residuals: list[float] = []
+
+    def inverse(operator: Operator, v: Array) -> Array:
+        found = gmres(operator, v[None], SOLVE_TOL, 10 * size, 200)
+        residuals.append(float(found.residual[0]))
+        solved: Array = found.x[0]
+        return solved
+
+    shape = (size, size)
+    whole = spectral.Operator(shape, lambda v: forward(v[None])[0], lambda v: back(v[None])[0])
+    jacobian = spectral.Operator(
+        shape, lambda v: v - forward(v[None])[0], lambda v: v - back(v[None])[0]
+    )
+    inverted = spectral.Operator(shape, lambda v: inverse(forward, v), lambda v: inverse(back, v))
+    high, low, norm = (
+        spectral.spectral_norm(operator, LANCZOS_TOL, seed=seed)
+        for operator in (whole, inverted, jacobian)
+    )
+    radius = spectral.spectral_radius(jacobian).value
+    nearest = 1 - 1 / spectral.spectral_radius(inverted).eigenvalue
+    certain = high.converged and low.converged and norm.converged and max(residuals) <= 1e-6
+    found = [1 / float(low.value), float(high.value), float(norm.value), radius]
+    return found, complex(nearest.real, abs(nearest.imag)), certain
+
+
+def _over(above: Array, below: Array) -> Array:
+    """above / below; 0 where above is."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Array = np.where(above == 0, 0.0, above / below)
+    return found
