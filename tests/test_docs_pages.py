@@ -14,6 +14,7 @@ import pytest
         ("constraints.md", 3),
         ("clipping.md", 1),
         ("flow.md", 3),
+        ("implicit.md", 4),
         ("von_neumann.md", 3),
     ],
 )

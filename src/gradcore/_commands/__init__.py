@@ -7,6 +7,7 @@ from . import info as info
 from . import plot as plot
 from . import study_clipping as study_clipping
 from . import study_flow as study_flow
+from . import study_implicit as study_implicit
 from . import study_skip as study_skip
 from . import study_von_neumann as study_von_neumann
 from . import synthetic as synthetic

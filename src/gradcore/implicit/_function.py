@@ -22,7 +22,7 @@ Array = NDArray[Any]
 Values = Mapping[str, Array]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Function(Composite):
     """f(z, x) as Python functions over a batch, with parameters of its own.
 
@@ -59,6 +59,10 @@ class Function(Composite):
                 f"{self.parameters!r}."
             )
         store(self, "parameters", {name: a.copy() for name, a in self.parameters.items()})
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in self.parameters.items())
+        return f"Function({getattr(self.value, '__name__', 'f')}, size={self.size}: {shapes})"
 
     @cached_property
     def parameter_specs(self) -> tuple[ParameterSpec, ...]:

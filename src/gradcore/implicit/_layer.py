@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .. import _validate
-from .._checks import choice, float_in, positive_int, store
+from .._checks import choice, float_in, integer, positive_int, store
 from .._run import Progress
 from ..errors import ArgumentError, ConditioningWarning, ConvergenceWarning, DTypeError, ShapeError
 from ..jacobian._ranges import one_way
@@ -145,6 +145,7 @@ class FixedPoint:
     def init(self, seed: int = 0, dtype: DTypeLike = "float32", **options: Any) -> Params:
         """Parameters of f: those of Stack.init, with its options, or where a Function starts."""
         if isinstance(self.f, Function):
+            integer("seed", seed)
             if options:
                 raise ArgumentError(
                     f"a Function says itself where its parameters start; got {sorted(options)}."
