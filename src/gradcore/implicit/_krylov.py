@@ -1,7 +1,7 @@
 """Krylov solvers for many small systems at once: each sample stops on its own residual.
 
-SciPy's gmres and bicgstab solve one system; sample by sample, or over the whole batch as one
-system, they take many times longer (docs/decisions/0012-batched-krylov.md).
+SciPy's gmres and bicgstab solve one system: sample by sample they take 10 to 66 times as long, and
+over the batch as one system they have one residual for all (docs/decisions/0012-batched-krylov.md).
 """
 
 from __future__ import annotations
