@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 
 from gradcore import _commands
 from gradcore.runs import read_metrics
-from gradcore.tasks.brackets import lexing, train, windows
+from gradcore.tasks import staged
+from gradcore.tasks.brackets import lexing, train
 from gradcore.tasks.brackets.sources import Path, SourceFile
 from gradcore.tasks.brackets.windows import Stage, Windows
 
@@ -88,7 +89,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 1_000.0
-        monkeypatch.setattr(windows.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(staged.time, "monotonic", lambda: self.now)
 
     def train(self, source, updates, seconds=1.0):
         for _ in range(updates):

@@ -3,6 +3,7 @@
 from . import bench as bench
 from . import brackets as brackets
 from . import diagnose as diagnose
+from . import dna as dna
 from . import info as info
 from . import plot as plot
 from . import study_clipping as study_clipping

@@ -11,6 +11,7 @@ from typing import Any
 import gradcore as gd
 from gradcore.tasks.brackets.dataset import CLASSES, VOCABULARY, Corpus
 from gradcore.tasks.brackets.windows import STAGES, Stage, Windows
+from gradcore.tasks.staged import Falling, LastShare
 
 # Windows differ widely, and 0.999 remembers their squares for too long: after 36 million characters
 # 0.99 gave 0.979 at distances 10-100 against 0.974, and 3% false alarms against 17%.
@@ -174,39 +175,3 @@ def train(
         stages=tuple(done),
         interrupted=report.interrupted,
     )
-
-
-class Falling(gd.schedule.Schedule):
-    """1 until the share `steady` of the training, then half a cosine down to `last` at its end.
-
-    windows: tell how much of the training is over. As gradcore.schedule.Cosine, which counts
-    updates; here their number is not known before, and those of the last stage take longest.
-    """
-
-    kind = "brackets_falling"
-
-    def __init__(self, steady: float, last: float, windows: Windows) -> None:
-        self.steady, self.last = steady, last
-        self._windows = windows
-
-    def _factor(self, step: int) -> float:
-        falling = min(1.0, max(0.0, self._windows.part - self.steady) / (1 - self.steady))
-        return self.last + (1 - self.last) * 0.5 * (1 + math.cos(math.pi * falling))
-
-
-class LastShare(gd.optim.Average):
-    """The mean over the updates of the last `share` of the training; until then the parameters.
-
-    windows: tell how much of the training is over.
-    """
-
-    def __init__(self, params: gd.Params, share: float, windows: Windows) -> None:
-        super().__init__(params, decay=None)
-        self.share = share
-        self._windows = windows
-
-    def update(self) -> None:
-        """Counts the parameters as they are now."""
-        super().update()
-        if self._windows.part < 1 - self.share:
-            self.restart()

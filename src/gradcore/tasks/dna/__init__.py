@@ -1,0 +1,1 @@
+"""Genomes: a class per base, genes, files that genome browsers open."""

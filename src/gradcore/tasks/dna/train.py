@@ -1,0 +1,250 @@
+"""The net that annotates, and its training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gradcore as gd
+from gradcore.tasks.dna.labels import CLASSES, REVERSED, TOKENS, complement, tokens
+from gradcore.tasks.dna.records import Record
+from gradcore.tasks.dna.windows import STAGES, Windows
+from gradcore.tasks.staged import Falling, LastShare, Stage
+
+__all__ = ["CELLS", "Options", "Trained", "build", "predict", "train", "width_of"]
+
+CELLS = {"lstm": gd.LSTM, "gru": gd.GRU, "rnn": gd.RNN}
+BETAS = (0.9, 0.99)
+SAVE_EVERY = 500
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of the net and its training.
+
+    width: bases per token, 1 or 3 that overlap. both: reads each layer in both directions. skip:
+    lag of a learned connection through time, None for none. residual: upper layers add their input.
+    lr, last_lr, warmup, steady, average: as of tasks.brackets.train.Options. watch: see
+    gradcore.Trainer.fit. stability, stable_lr: of gradcore.stability.by_option. constrain, limit:
+    of gradcore.constrain.by_name.
+    """
+
+    cell: str = "gru"
+    hidden: int = 64
+    layers: int = 2
+    embedding: int = 16
+    width: int = 3
+    both: bool = True
+    skip: int | None = None
+    residual: bool = False
+    seed: int = 0
+    lr: float = 4e-3
+    last_lr: float = 0.02
+    warmup: int = 100
+    steady: float = 0.3
+    clip: float = 1.0
+    average: float = 0.15
+    stages: Sequence[Stage] = STAGES
+    threads: int | None = None
+    memory: int | str | None = None
+    watch: int | None = None
+    stability: int | None = None
+    stable_lr: bool = False
+    constrain: str | None = None
+    limit: float = 1.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained net. bases: how many were read in all, repeats included. longest: steps of the
+    longest window that a gradient passed over. losses: of every update.
+    """
+
+    net: gd.Stack
+    params: gd.Params
+    steps: int
+    seconds: float
+    bases: int
+    longest: int
+    losses: tuple[float, ...]
+    interrupted: bool
+
+
+def build(options: Options) -> gd.Stack:
+    """The net that options describe. Raises ArgumentError for what cannot be."""
+    if options.cell not in CELLS:
+        raise gd.ArgumentError(f"cell must be one of {', '.join(CELLS)}; got {options.cell!r}.")
+    if options.width not in TOKENS:
+        raise gd.ArgumentError(f"width must be 1 or 3 bases; got {options.width}.")
+    skip = options.skip and gd.Skip(options.skip, kind="mix", value=0.1, learned=True)
+    layers: list[gd.layers.Recurrent] = []
+    size = options.embedding
+    for _ in range(options.layers):
+        wide = options.hidden * (2 if options.both else 1)
+        layers.append(
+            CELLS[options.cell](
+                size,
+                options.hidden,
+                bidirectional=options.both,
+                skip=skip or None,
+                residual=options.residual and size == wide,
+            )
+        )
+        size = wide
+    return gd.Stack(
+        gd.Embedding(TOKENS[options.width], options.embedding),
+        *layers,
+        gd.Linear(size, len(CLASSES)),
+    )
+
+
+def width_of(net: gd.Stack) -> int:
+    """Bases per token of a net. Raises ArgumentError if it is none that annotates."""
+    rows = None if net.embedding is None else net.embedding.num_embeddings
+    width = next((w for w, n in TOKENS.items() if n == rows), None)
+    if width is None or net.output_size != len(CLASSES):
+        raise gd.ArgumentError(
+            "the net is none of `gradcore train dna`: it must read 5 or 65 tokens and put out "
+            f"{len(CLASSES)} classes."
+        )
+    return width
+
+
+def train(
+    records: Sequence[Record],
+    options: Options,
+    *,
+    seconds: float = math.inf,
+    bases: int | None = None,
+    checkpoint: str | Path | None = None,
+    run: str | Path | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    on_stage: Callable[[Stage], None] = lambda stage: None,
+) -> Trained:
+    """Trains a net for about `seconds` or on about `bases`, whichever comes first.
+
+    Exact gradients over whole windows, up to 50,000 bases in the last stage. checkpoint: where the
+    net is kept now and then. Other arguments as of tasks.brackets.train.train.
+    Raises ArgumentError without any limit, for records without genes, and as Trainer.fit does.
+    """
+    if math.isinf(seconds) and bases is None:
+        raise gd.ArgumentError("a limit is needed: give seconds or bases.")
+    if not records:
+        raise gd.ArgumentError("there must be a record to train on; got none.")
+    net = build(options)
+    params = net.init(seed=options.seed)
+    optimizer = gd.optim.Adam(
+        params,
+        lr=options.lr,
+        betas=BETAS,
+        clip=gd.clip.GlobalNorm(options.clip),
+        constraints=gd.constrain.by_name(options.constrain, options.limit),
+    )
+    told: list[Stage] = []
+
+    def save() -> None:
+        if checkpoint is not None:
+            gd.save(checkpoint, net, average.params, task="dna")
+
+    def on_batch(number: int, stage: Stage) -> None:
+        if stage not in told[-1:]:
+            told.append(stage)
+            on_stage(stage)
+        if number > 0 and number % SAVE_EVERY == 0:
+            save()
+
+    windows = Windows(
+        records,
+        options.stages,
+        width=options.width,
+        seed=options.seed,
+        seconds=seconds,
+        bases=bases,
+        on_batch=on_batch,
+    )
+    average = LastShare(params, options.average, windows)
+    trainer = gd.Trainer(
+        net,
+        params,
+        optimizer,
+        loss="cross_entropy",
+        schedule=gd.schedule.WarmUp(
+            options.warmup, Falling(options.steady, options.last_lr, windows)
+        ),
+        average=average,
+        stability=gd.stability.by_option(options.stability, options.stable_lr),
+        memory=options.memory,
+        threads=options.threads,
+        quiet=quiet,
+    )
+    report = trainer.fit(
+        windows, epochs=1, run=run, resume=resume, save_every=SAVE_EVERY, watch=options.watch
+    )
+    save()
+    longest = [s.steps for s, n in zip(options.stages, windows.counts, strict=True) if n]
+    return Trained(
+        net=net,
+        params=average.params,
+        steps=report.steps,
+        seconds=report.seconds,
+        bases=windows.read,
+        longest=max(longest, default=0),
+        losses=report.losses,
+        interrupted=report.interrupted,
+    )
+
+
+# Sequences are read in pieces with this much beside them that is read but not kept.
+PIECE, BESIDE = 60_000, 3_000
+
+
+def predict(
+    net: gd.Stack,
+    params: gd.Params,
+    letters: NDArray[np.uint8],
+    *,
+    threads: int | None = None,
+    memory: int | str | None = None,
+) -> NDArray[np.float32]:
+    """Log probabilities (n, 7) of every base's class: the mean over both strands.
+
+    Sequences of more than 66,000 bases are read in pieces of 60,000 with 3,000 more on each side.
+    """
+    width = width_of(net)
+    found = np.empty((len(letters), len(CLASSES)), np.float32)
+    for start in range(0, len(letters), PIECE):
+        stop = min(start + PIECE, len(letters))
+        if len(letters) <= PIECE + 2 * BESIDE:
+            stop = len(letters)
+        low, high = max(0, start - BESIDE), min(len(letters), stop + BESIDE)
+        part = letters[low:high]
+        own, other = (
+            _probabilities(
+                gd.apply(
+                    net,
+                    params,
+                    tokens(strand, width).astype(np.int64)[:, None],
+                    threads=threads,
+                    memory=memory,
+                )[0][:, 0]
+            )
+            for strand in (part, complement(part))
+        )
+        mean = 0.5 * (own + other[::-1][:, REVERSED])
+        found[start:stop] = np.log(np.maximum(mean, 1e-12))[start - low : stop - low]
+        if stop == len(letters):
+            break
+    return found
+
+
+def _probabilities(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    wide = scores.astype(np.float64)
+    made: NDArray[np.float64] = np.exp(wide - wide.max(axis=1, keepdims=True))
+    made /= made.sum(axis=1, keepdims=True)
+    return made

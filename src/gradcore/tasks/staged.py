@@ -1,0 +1,168 @@
+"""Training by stages that share the time: batches by the clock, and what follows that clock."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import gradcore as gd
+
+__all__ = ["Falling", "LastShare", "Stage", "Staged"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Windows of `steps` steps, `batch` side by side, for a share of the training time."""
+
+    steps: int
+    batch: int
+    share: float
+
+
+class Staged(gd.data.Source):
+    """One pass of windows, which ends when `seconds` or `limit` steps are used up.
+
+    Every stage has its share of that, the last at least one batch. What a batch holds follows from
+    its number and stage, and the stage from the steps read before it: without a limit in seconds a
+    resumed run meets the same batches. By the clock it goes on with the seconds left. described:
+    what must be the same for a run to be gone on with, as JSON values. on_batch: called with the
+    number and the stage of each batch before it is made.
+
+    counts: batches taken of each stage.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        *,
+        seconds: float = math.inf,
+        limit: int | None = None,
+        described: dict[str, Any],
+        on_batch: Callable[[int, Stage], None] = lambda number, stage: None,
+    ) -> None:
+        super().__init__()
+        self.stages = tuple(stages)
+        self.counts = [0] * len(self.stages)
+        self._seconds = seconds
+        self._limit = math.inf if limit is None else limit
+        self._description = {**described, "stages": [asdict(stage) for stage in self.stages]}
+        self._on_batch = on_batch
+        self._spent, self._start = 0.0, time.monotonic()
+        self._part = self._time = 0.0
+
+    @abstractmethod
+    def make(self, index: int, stage: int) -> gd.Batch:
+        """The batch number `index` of a stage."""
+
+    @property
+    def part(self) -> float:
+        """Share of the time or the steps that was used before the latest batch."""
+        return self._part
+
+    @property
+    def read(self) -> int:
+        """Steps in the batches taken."""
+        return sum(s.steps * s.batch * n for s, n in zip(self.stages, self.counts, strict=True))
+
+    def __len__(self) -> int:
+        """More than there can be: time or steps end the pass."""
+        return sys.maxsize
+
+    def batch(self, epoch: int, index: int) -> gd.Batch:
+        """The batch number `index`, if it is of the present stage."""
+        return self.make(index, self._stage())
+
+    def take(self) -> gd.Batch:
+        """The next batch; the stage is that of the time or of the steps read until now."""
+        before, self._time = self._time, self._elapsed() / self._seconds
+        self._part = max(self._time, self.read / self._limit)
+        stage = self._stage()
+        self._on_batch(self.position, self.stages[stage])
+        taken = self.batch(self.epoch, self.position)
+        self.position += 1
+        self.counts[stage] += 1
+        # By the clock as well it is told now that the next update would begin too late: it takes
+        # about as long from here to there as it took from the batch before.
+        used = max(2 * self._time - before, self.read / self._limit)
+        if used >= 1 and self.counts[-1]:
+            self.epoch, self.position = self.epoch + 1, 0
+        return taken
+
+    def describe(self) -> dict[str, Any]:
+        return self._description
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place, the batches taken of each stage, and the seconds spent."""
+        return {**super().state_dict(), "counts": [*self.counts], "seconds": self._elapsed()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes to a place that state_dict told; raises ArgumentError for one that cannot be."""
+        counts, seconds = state.get("counts"), state.get("seconds")
+        if (
+            not isinstance(counts, list)
+            or len(counts) != len(self.stages)
+            or not all(isinstance(n, int) and n >= 0 for n in counts)
+            or not isinstance(seconds, float)
+            or not 0 <= seconds < math.inf
+        ):
+            raise gd.ArgumentError(
+                f"the state of windows must have counts, {len(self.stages)} whole numbers >= 0, "
+                f"and seconds >= 0; got {counts!r} and {seconds!r}."
+            )
+        super().load_state_dict(state)
+        self.counts = [*counts]
+        self._spent, self._start = seconds, time.monotonic()
+        self._time = seconds / self._seconds
+
+    def _elapsed(self) -> float:
+        return self._spent + time.monotonic() - self._start
+
+    def _stage(self) -> int:
+        """Where the part used lies among the shares."""
+        part = self._part * sum(stage.share for stage in self.stages)
+        for index, stage in enumerate(self.stages):
+            part -= stage.share
+            if part < 0:
+                return index
+        return len(self.stages) - 1
+
+
+class Falling(gd.schedule.Schedule):
+    """1 until the share `steady` of the training, then half a cosine down to `last` at its end.
+
+    windows: tell how much of the training is over. As gradcore.schedule.Cosine, which counts
+    updates; here their number is not known before, and those of the last stage take longest.
+    """
+
+    kind = "falling"
+
+    def __init__(self, steady: float, last: float, windows: Staged) -> None:
+        self.steady, self.last = steady, last
+        self._windows = windows
+
+    def _factor(self, step: int) -> float:
+        falling = min(1.0, max(0.0, self._windows.part - self.steady) / (1 - self.steady))
+        return self.last + (1 - self.last) * 0.5 * (1 + math.cos(math.pi * falling))
+
+
+class LastShare(gd.optim.Average):
+    """The mean over the updates of the last `share` of the training; until then the parameters.
+
+    windows: tell how much of the training is over.
+    """
+
+    def __init__(self, params: gd.Params, share: float, windows: Staged) -> None:
+        super().__init__(params, decay=None)
+        self.share = share
+        self._windows = windows
+
+    def update(self) -> None:
+        """Counts the parameters as they are now."""
+        super().update()
+        if self._windows.part < 1 - self.share:
+            self.restart()
