@@ -13,6 +13,7 @@ from gradcore.tasks.dna.job import Job, run
 from gradcore.tasks.dna.labels import CLASSES, complement, labels, reverse_labels, tokens
 from gradcore.tasks.dna.records import Gene, Record, read, read_gff3
 from gradcore.tasks.dna.windows import Windows
+from gradcore.tasks.material import material
 from gradcore.tasks.staged import Stage
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "dna"
@@ -443,6 +444,10 @@ def test_the_commands(tmp_path, monkeypatch):
     )
     assert result.exit_code == 0, result.output
     assert Path("b.gff3").read_text() == Path("out.gff3").read_text()
+    pytest.importorskip("scipy", reason="diagnoses: install gradcore[diagnose]")
+    made = material("net.safetensors", [Path("held.fa")], steps=500)
+    assert made.batch.x.shape == made.batch.y.shape == (500, 1)
+    assert made.told == "the first 500 bases of held"
     for wrong, message in (
         (["train", "dna", "--test", "held.fa"], "there is nothing to train on"),
         (["train", "dna", "--train", "none.fa"], "cannot read none.fa"),

@@ -17,6 +17,10 @@ from gradcore.runs import BEST, LAST
 
 from .brackets import dataset as brackets
 from .brackets import lexing, sources
+from .dna.labels import labels as base_labels
+from .dna.labels import tokens as base_tokens
+from .dna.records import read as read_genomes
+from .dna.train import width_of
 from .synthetic import job as synthetic
 from .synthetic.task import Task
 from .table import dataset as table
@@ -52,10 +56,10 @@ def material(
     """The net of a checkpoint, or of the folder of a run, with data that it can read.
 
     files: source files for a net of `gradcore train brackets` (none: the longest that are found on
-    this machine), tables for one of `gradcore train csv`, one .npz with x, and if wanted y,
-    lengths, weight and reset, for any other net, with the loss of y. None for a net of the
-    synthetic tasks, which draw their own; else random input. At most `steps` steps of `sequences`
-    sequences, from the beginning.
+    this machine), genomes for one of `gradcore train dna`, tables for one of `gradcore train csv`,
+    one .npz with x, and if wanted y, lengths, weight and reset, for any other net, with the loss of
+    y. None for a net of the synthetic tasks, which draw their own; else random input. At most
+    `steps` steps of `sequences` sequences, from the beginning.
     Raises CheckpointError, ArgumentError, OSError.
     """
     path = _file_of(Path(checkpoint))
@@ -63,6 +67,9 @@ def material(
     if metadata.get("task") == "brackets":
         batch, told = _from_source(files, steps, sequences)
         return Material(net, params, batch, "cross_entropy", told)
+    if metadata.get("task") == "dna" and files:
+        batch, told = _from_genomes(net, files, steps, sequences)
+        return Material(net, params, batch, "cross_entropy" if batch.y is not None else None, told)
     if predict.METADATA in metadata and files:
         model = predict.load_model(path)
         batch, told = _from_table(model, files)
@@ -162,6 +169,26 @@ def _from_source(files: Sequence[Path], steps: int, sequences: int) -> tuple[gd.
         weight[:n, b] = brackets.Weights().of(labels, distances, fault, at_end=n == len(document))
     told = ", ".join(document.source.name for document in documents)
     return gd.Batch(x, y, lengths, weight), f"source: {told}"
+
+
+def _from_genomes(
+    net: gd.Stack, files: Sequence[Path], steps: int, sequences: int
+) -> tuple[gd.Batch, str]:
+    """The first bases of the longest records side by side; targets where all have genes."""
+    width = width_of(net)
+    found = sorted((r for path in files for r in read_genomes(path)), key=len, reverse=True)
+    some = found[:sequences]
+    lengths = np.array([min(steps, len(record)) for record in some])
+    shape = (int(lengths.max()), len(some))
+    x, y, weight = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+    known = all(record.genes is not None for record in some)
+    for b, (record, n) in enumerate(zip(some, lengths, strict=True)):
+        x[:n, b] = base_tokens(record.letters, width)[:n]
+        if known:
+            own = base_labels(record)
+            y[:n, b], weight[:n, b] = own.classes[:n], own.counts[:n]
+    told = f"the first {lengths.max():,} bases of {', '.join(record.name for record in some)}"
+    return gd.Batch(x, y if known else None, lengths, weight if known else None), told
 
 
 def _from_table(model: predict.Model, files: Sequence[Path]) -> tuple[gd.Batch, str]:
