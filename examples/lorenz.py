@@ -1,7 +1,5 @@
 """A GRU learns the Lorenz system from a trajectory; does it have the same Lyapunov exponent?
 
-    python examples/lorenz.py [--updates 4000]
-
 The net reads a point of the attractor and puts out where the next one is. Then it is left alone,
 fed with its own outputs, and the largest Lyapunov exponent of that closed loop is compared with
 0.9056, that of the Lorenz system (Sprott 2003, table 5.1).
@@ -33,17 +31,12 @@ def train(points, updates):
     net = gd.Stack(gd.GRU(3, HIDDEN), gd.Linear(HIDDEN, 3))
     params = net.init(seed=0)
     steps = (points[1:] - points[:-1]) / DT / 8  # of size 1, about
-    windows = [slice(t, t + 200) for t in range(0, len(steps) - 200, 50)]
-    data = gd.data.Sequences(
-        [points[w].astype(np.float32) for w in windows],
-        [steps[w].astype(np.float32) for w in windows],
-        batch_size=16,
-    )
+    x, y = points[:-1].astype(np.float32), steps.astype(np.float32)
+    data = gd.data.Stream(x, y, k1=200, batch_size=16)
     optimizer = gd.optim.Adam(params, 3e-3, clip=gd.clip.Auto())
-    schedule = gd.schedule.Cosine(updates)
-    trainer = gd.Trainer(net, params, optimizer, loss="mse", schedule=schedule)
-    report = trainer.fit(data, steps=updates)
-    print(f"squared error of a step at the end: {np.mean(report.losses[-50:]):.2e}")
+    rate = gd.schedule.Cosine(updates)
+    trainer = gd.Trainer(net, params, optimizer, loss="mse", schedule=rate)
+    print(f"squared error of a step: {trainer.fit(data, steps=updates).losses[-1]:.2e}")
     return net, params.astype("float64")
 
 
