@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import gradcore as gd
+from gradcore.tasks.synthetic import enhancer
 from gradcore.tasks.synthetic.adding import Adding
 from gradcore.tasks.synthetic.copying import BLANK, GO, Copying
+from gradcore.tasks.synthetic.enhancer import Enhancer
 from gradcore.tasks.synthetic.mqar import FILLER, NO_QUESTION, Mqar
 from gradcore.tasks.synthetic.task import Measured
 
@@ -242,3 +244,71 @@ def test_mqar_that_cannot_be(options, message):
 def test_mqar_sizes_are_integers(name):
     with pytest.raises(gd.DTypeError, match=f"{name} must be an integer"):
         Mqar(40, **{name: 2.5})
+
+
+# ---- enhancer ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [20, 32, 1_000])
+def test_enhancer_and_promoter_stand_where_they_should(length):
+    task = Enhancer(length)
+    batch = task.draw(np.random.default_rng(0), 400)
+    assert batch.x.shape == (length + length // 10 + 20, 400)
+    assert batch.x.shape[0] == task.steps
+    consensus = enhancer.motifs().argmax(axis=3)
+    found = []
+    for b in range(400):
+        # Where each motif fits best, and by how many bases.
+        views = np.lib.stride_tricks.sliding_window_view(batch.x[:, b], 20)
+        hits = (views[None, None] == consensus[:, :, None]).sum(axis=3)
+        offsets = np.arange(length // 10 + 1)
+        pairs = [
+            (hits[0, i, at] + hits[1, j, at + length], i, j, at)
+            for at in offsets
+            for i in range(2)
+            for j in range(2)
+        ]
+        best = max(pairs)
+        assert best[0] >= 26
+        assert batch.y[b, 0] == (best[1] == best[2])
+        found.append(best)
+    # 40 bases are kept with probability 0.92 each.
+    assert np.mean([one[0] for one in found]) == pytest.approx(36.8, abs=0.4)
+    assert {(one[1], one[2]) for one in found} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    assert len({one[3] for one in found}) >= min(length // 10 + 1, 90)
+
+
+def test_neither_motif_tells_the_answer():
+    task = Enhancer(50)
+    batch = task.draw(np.random.default_rng(1), 4_000)
+    assert batch.y.mean() == pytest.approx(0.5, abs=0.03)
+    consensus = enhancer.motifs()[1].argmax(axis=2)
+    ends = np.array([[(w == c).sum() for c in consensus] for w in _windows(batch.x, 50)])
+    kind = ends.argmax(axis=1)
+    assert batch.y[kind == 0].mean() == pytest.approx(0.5, abs=0.05)
+
+
+def _windows(x, length):
+    """The 20 bases that fit a promoter best, of each sequence."""
+    consensus = enhancer.motifs()[1].argmax(axis=2)
+    for b in range(x.shape[1]):
+        views = np.lib.stride_tricks.sliding_window_view(x[:, b], 20)[length:]
+        yield views[(views[None] == consensus[:, None]).sum(axis=2).max(axis=0).argmax()]
+
+
+def test_enhancer_is_measured_and_solved():
+    task = Enhancer(100)
+    batch = task.draw(np.random.default_rng(0), 64)
+    sure = np.where(batch.y > 0.5, 8.0, -8.0)
+    outputs = np.zeros((task.steps, 64, 1))
+    outputs[-1] = sure
+    measured = task.measure(outputs, batch)
+    assert measured.score == 1.0
+    assert measured.loss == pytest.approx(np.log1p(np.exp(-8.0)))
+    assert task.solved(measured)
+    guess = task.measure(np.zeros_like(outputs), batch)
+    assert guess.loss == pytest.approx(task.baseline.loss)
+    assert not task.solved(guess)
+    assert [task.stage(level).length for level in (0, 1, 2, 50)] == [32, 64, 100, 100]
+    with pytest.raises(gd.ArgumentError, match="length of enhancer must be at least 20"):
+        Enhancer(19)

@@ -167,7 +167,7 @@ def test_resume_refuses_what_is_no_training_of_a_task(tmp_path):
     trainer.fit([Adding(5).held_out(2)], run=tmp_path / "odd")
     result = call("adding", "--run", "odd", "--resume")
     assert result.exit_code == 2
-    assert "holds a training of something else than copy, adding or mqar" in result.stderr
+    assert "holds a training of something else than adding, copy, mqar, enhancer" in result.stderr
 
 
 # ---- Resuming ----------------------------------------------------------------------------------

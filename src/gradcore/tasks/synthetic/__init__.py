@@ -1,1 +1,1 @@
-"""Tasks made by a formula, whose best answer without memory is known: copy, adding, mqar."""
+"""Tasks made by a formula, whose best answer without memory is known."""

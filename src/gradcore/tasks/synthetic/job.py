@@ -268,7 +268,7 @@ def recorded(run: Path) -> tuple[Task, Recipe, int] | None:
         return made, recipe, int(data["seed"])
     except (KeyError, TypeError, ValueError) as error:
         raise gd.CheckpointError(
-            f"{run / LAST} holds a training of something else than copy, adding or mqar."
+            f"{run / LAST} holds a training of something else than {', '.join(TASKS)}."
         ) from error
 
 
