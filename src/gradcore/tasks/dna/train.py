@@ -43,10 +43,10 @@ class Options:
     skip: int | None = None
     residual: bool = False
     seed: int = 0
-    lr: float = 4e-3
+    lr: float = 2e-3
     last_lr: float = 0.02
     warmup: int = 100
-    steady: float = 0.3
+    steady: float = 0.1
     clip: float = 1.0
     average: float = 0.15
     stages: Sequence[Stage] = STAGES
