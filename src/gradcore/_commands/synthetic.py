@@ -262,7 +262,7 @@ def enhancer(
     memory: Memory = None,
     quiet: Quiet = False,
 ) -> None:
-    """Tell whether an enhancer motif fits a promoter motif D bases on (default 5,000).
+    """Tell whether an enhancer motif fits a promoter motif D bases on (default 500).
 
     Motifs are planted in a synthetic genome; neither tells anything alone. Guessing is right every
     second time; solved at a held-out accuracy of 0.95. --length or --distance is D.

@@ -57,7 +57,7 @@ class Enhancer(Task):
     criterion: ClassVar[str] = "held-out accuracy at least 0.95"
     loss: ClassVar[gd.loss.Loss] = gd.loss.BinaryCrossEntropy(step="last")
     least: ClassVar[int] = MOTIF
-    usual: ClassVar[int] = 5_000
+    usual: ClassVar[int] = 500
 
     @property
     def steps(self) -> int:

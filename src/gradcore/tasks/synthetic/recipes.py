@@ -97,7 +97,7 @@ class Rate(gd.schedule.Schedule):
 _BASE = {
     "adding": Recipe("gru", 64, 32, 5e-3, 0, True, 800, 200, every=100, updates=3_000),
     "copy": Recipe("lstm", 128, 16, 5e-3, 1_000, True, 1_500, 800, every=200, updates=10_000),
-    "enhancer": Recipe("gru", 64, 16, 3e-3, 1_000, True, 2_000, 200, every=100, updates=3_000),
+    "enhancer": Recipe("lstm", 64, 64, 5e-3, 1_000, True, 2_000, 200, every=100, updates=3_000),
     "mqar": Recipe("lstm", 128, 32, 5e-3, 1_000, False, 1_500, 1_000, every=200, updates=10_000),
 }
 # With 5e-4 the rnn adds at T = 200 after 1,300 updates, and overflows at T = 1,000 on both seeds
