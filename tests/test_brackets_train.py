@@ -49,16 +49,18 @@ def rest(source):
 
 
 def test_by_characters_every_stage_has_its_share():
-    told = []
-    source = make(characters=640, on_batch=lambda number, stage: told.append((number, stage)))
+    numbers, stages = [], []
+    source = make(characters=640, on_stage=stages.append)
+    source.on_batch = numbers.append
     parts = []
     while source.epoch == 0:
         shape = source.take().x.shape
-        assert shape == (told[-1][1].steps, told[-1][1].batch)
+        assert shape == (stages[-1].steps, stages[-1].batch)
         parts.append(source.part)
     # 320 characters at 16 a batch, 160 at 32, 160 at 64; the batch that reaches 640 is the last.
     assert source.counts == [20, 5, 3]
-    assert [number for number, _ in told] == list(range(28))
+    assert stages == list(STAGES)
+    assert numbers == list(range(28))
     assert source.read == 672
     assert parts == [
         pytest.approx(read / 640)
@@ -175,7 +177,7 @@ def test_what_must_be_the_same_is_described():
 
 def test_the_rate_falls_with_the_part_that_is_used():
     source = make(characters=640)
-    schedule = train.Falling(0.5, 0.1, source)
+    schedule = staged.Falling(0.5, 0.1, source)
     factors = []
     while source.epoch == 0:
         source.take()
@@ -188,7 +190,7 @@ def test_the_rate_falls_with_the_part_that_is_used():
 def test_the_mean_is_that_of_the_last_share():
     params = gd.Stack(gd.Embedding(4, 3), gd.LSTM(3, 4), gd.Linear(4, 2)).init(seed=0)
     source = make(characters=640)
-    average = train.LastShare(params, 0.25, source)
+    average = staged.LastShare(params, 0.25, source)
     late = []
     while source.epoch == 0:
         source.take()
@@ -257,9 +259,9 @@ KILLED = """
 import itertools, os, signal, sys
 import gradcore as gd
 from gradcore.cli import main
-from gradcore.tasks.brackets import train
+from gradcore.tasks import staged
 
-train.SAVE_EVERY = 5
+staged.SAVE_EVERY = 5
 updates, sys.argv = int(sys.argv[1]), ["gradcore", *sys.argv[2:]]
 step, count = gd.optim.Adam.step, itertools.count()
 
@@ -330,7 +332,7 @@ def test_by_the_clock_a_run_goes_on(monkeypatch):
 
 
 def test_the_net_is_saved_now_and_then(monkeypatch):
-    monkeypatch.setattr(train, "SAVE_EVERY", 10)
+    monkeypatch.setattr(staged, "SAVE_EVERY", 10)
     saved, save = [], gd.save
 
     def count(path, net, params, **metadata):

@@ -10,7 +10,14 @@ import pytest
 import gradcore as gd
 from gradcore.tasks.dna import annotation, genes, orfs, report, scores, synthetic, train
 from gradcore.tasks.dna.job import Job, run
-from gradcore.tasks.dna.labels import CLASSES, complement, labels, reverse_labels, tokens
+from gradcore.tasks.dna.labels import (
+    CLASSES,
+    classes_of,
+    complement,
+    labels,
+    reverse_labels,
+    tokens,
+)
 from gradcore.tasks.dna.records import Gene, Record, read, read_gff3
 from gradcore.tasks.dna.windows import Windows
 from gradcore.tasks.material import material
@@ -233,7 +240,7 @@ def test_the_orf_rule_has_its_known_scores(file, name, accuracy, correlation):
     (found,) = (r for r in read(DATA / file) if r.name == name)
     known = labels(found)
     known.counts[:] = True
-    guess = scores.classes_of(orfs.longest_orfs(found.letters), len(found))
+    guess = classes_of(orfs.longest_orfs(found.letters), len(found))
     own = scores.score(known, guess)
     assert own.accuracy == pytest.approx(accuracy, abs=6e-4)
     assert own.matthews == pytest.approx(correlation, abs=6e-4)
@@ -273,7 +280,7 @@ def test_scores():
     truth = labels(record("A" * 20, [Gene(((2, 8),), 1), Gene(((10, 16),), -1)]))
     perfect = scores.score(truth, truth.classes)
     assert (perfect.accuracy, perfect.frames, perfect.matthews, perfect.bases) == (1, 1, 1, 20)
-    shifted = scores.classes_of([Gene(((3, 9),), 1), Gene(((10, 16),), -1)], 20)
+    shifted = classes_of([Gene(((3, 9),), 1), Gene(((10, 16),), -1)], 20)
     own = scores.score(truth, shifted)
     assert own.accuracy == 18 / 20
     assert own.frames == 13 / 20

@@ -1,11 +1,28 @@
-"""Sums over paths through a chain with a skip connection, in logarithms."""
+"""Chains with a skip connection: its strength, and sums over paths in logarithms."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["path_sum"]
+from .layers import Skip
+from .params import Params
+
+__all__ = ["path_sum", "skip_strengths"]
+
+
+def skip_strengths(skip: Skip, params: Params, place: str) -> NDArray[np.float64]:
+    """What h_(t-lag) counts, s of "add" or a of "mix": (H,) where it is learned, else (1,).
+
+    place: of the layer in its stack, as in the names of its parameters.
+    """
+    if not skip.learned:
+        return np.array([float(skip.value or 0.0)])
+    if skip.kind == "add":
+        return params[f"{place}.skip_scale"].astype(np.float64)
+    scores = params[f"{place}.skip_logit"].astype(np.float64)
+    found: NDArray[np.float64] = 1 / (1 + np.exp(-scores))
+    return found
 
 
 def path_sum(a: float, lag: int, strength: float, length: int) -> NDArray[np.float64]:

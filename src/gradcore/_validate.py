@@ -63,6 +63,16 @@ def model(net: object, params: object) -> None:
         )
 
 
+def recurrent_index(net: Stack, layer: object) -> int:
+    """Which of the net's recurrent layers an index means, from 0; negative ones from the end."""
+    which, count = integer("layer", layer), len(net.recurrent)
+    if not -count <= which < count:
+        raise ArgumentError(
+            f"layer must be one of the net's {count} recurrent layers; got {which}."
+        )
+    return which % count
+
+
 def inputs(
     net: Stack,
     dtype: np.dtype[Any],

@@ -46,10 +46,6 @@ class Watch:
         self._how: dict[str, Any] = {"memory": updater.memory, "threads": updater.threads}
         self._before: NDArray[Any] | None = None
 
-    @property
-    def _both_ways(self) -> bool:
-        return any(layer.bidirectional for layer in self.updater.net.recurrent)
-
     def look(self, batch: Batch, start: Carried) -> dict[str, Any]:
         """For the line of the update that is about to be made with a batch.
 
@@ -184,7 +180,11 @@ class Watch:
         chosen = [b for b in chosen if lengths[b] > first]
         state = None if start is None else sequences_of(start, chosen)
         if first > 0:
-            state = None if self._both_ways else self._state_at(batch, chosen, first, state)
+            state = (
+                None
+                if self.updater.net.bidirectional
+                else self._state_at(batch, chosen, first, state)
+            )
         loss = self.updater.loss
         last = isinstance(loss, Loss) and loss.step == "last"
 
@@ -225,7 +225,7 @@ class Watch:
         fresh = begin > 0 or (reset is not None and bool(reset[0, 0]))
         own = None if fresh or state is None else sequences_of(state, [0])
         first = max(begin, end - EXPONENT_STEPS)
-        if first > begin and not self._both_ways:
+        if first > begin and not self.updater.net.bidirectional:
             own = self._forward(np.ascontiguousarray(x[begin:first, :1]), None, own)
         return np.ascontiguousarray(x[first:end, :1]), own
 
@@ -254,7 +254,6 @@ def grown_before(
     None where there is nothing to tell: another place, the first steps, both ways, or no growth.
     """
     net = updater.net
-    both = any(layer.bidirectional for layer in net.recurrent)
     if not 0 <= error.layer < len(net.recurrent):
         return None
     b = error.sequence
@@ -262,7 +261,7 @@ def grown_before(
         bad = np.flatnonzero(~np.isfinite(batch.x[: error.step + 1, b]).all(axis=-1))
         if len(bad):
             return f"x of sequence {b} is not finite at step {bad[0]}: look at the data."
-    if error.step < WINDOWS or both:
+    if error.step < WINDOWS or net.bidirectional:
         return None
     borders = [error.step * i // WINDOWS for i in range(WINDOWS + 1)]
     state = None if start is None else sequences_of(start, [b])

@@ -101,18 +101,19 @@ class Trainer:
             raise DTypeError(f"average must be a gradcore.optim.Average; got {average!r}.")
         if average is not None and average._source is not params:
             raise ArgumentError("average must have been made with the params of the trainer.")
+        resolved = resolve(loss)
         if stability is not None:
             if not isinstance(stability, StabilityMonitor):
                 raise DTypeError(
                     f"stability must be a gradcore.stability.StabilityMonitor; got {stability!r}."
                 )
-            stability.check(optimizer, resolve(loss))
+            stability.check(optimizer, resolved)
         self.quiet = flag("quiet", quiet)
         self._updater = Updater(
             net,
             params,
             optimizer,
-            resolve(loss),
+            resolved,
             schedule,
             average,
             positive_int("accumulate", accumulate),

@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import gradcore as gd
+from gradcore.runs import LAST
 
 EXIT_FINDINGS = 1
 EXIT_ERROR = 2
@@ -103,6 +104,24 @@ def check_folder(path: Path | None) -> None:
     """Fails unless a file can be made at path; told before the work rather than after it."""
     if path is not None and not path.absolute().parent.is_dir():
         fail(f"cannot write {path}: {path.absolute().parent} is not a folder. Make it first.")
+
+
+def check_run(run: Path | None, resume: bool, watch: int | None) -> None:
+    """Fails where the options of a run do not fit together, or it is there already."""
+    if resume and run is None:
+        fail("--resume needs --run FOLDER, the folder of the training to go on with.")
+    if watch is not None and run is None:
+        fail("--watch needs --run FOLDER, where what was seen is kept.")
+    if run is not None and not resume and (run / LAST).exists():
+        fail(f"{run} already holds a training. Go on with it by --resume, or name another.")
+
+
+def interrupted(out: Path, run: Path | None) -> NoReturn:
+    """Says what Ctrl-C has left, and ends with EXIT_INTERRUPTED."""
+    say(f"interrupted; the net as it is was saved to {out}")
+    if run is not None:
+        say(f"to go on, give the same command with --resume; it is kept in {run}")
+    raise typer.Exit(EXIT_INTERRUPTED)
 
 
 def say(line: str) -> None:

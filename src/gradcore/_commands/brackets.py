@@ -8,14 +8,12 @@ from typing import Annotated
 
 import typer
 
-from gradcore.runs import LAST
 from gradcore.tasks.brackets import check as brackets_check
 from gradcore.tasks.brackets import job, report, sources, train
 
 from .app import (
     EXIT_ERROR,
     EXIT_FINDINGS,
-    EXIT_INTERRUPTED,
     Constrain,
     Limit,
     Stability,
@@ -23,8 +21,10 @@ from .app import (
     Watch,
     app,
     check_folder,
+    check_run,
     errors,
     fail,
+    interrupted,
     say,
     train_app,
 )
@@ -132,12 +132,7 @@ def brackets(
         limit=1.0 if limit is None else limit,
     )
     with errors():
-        if resume and run is None:
-            fail("--resume needs --run FOLDER, the folder of the training to go on with.")
-        if watch is not None and run is None:
-            fail("--watch needs --run FOLDER, where what was seen is kept.")
-        if run is not None and not resume and (run / LAST).exists():
-            fail(f"{run} already holds a training. Go on with it by --resume, or name another.")
+        check_run(run, resume, watch)
         picture = plot or out.with_suffix(".png")
         for path in (out, json_file, picture):
             check_folder(path)
@@ -148,10 +143,7 @@ def brackets(
         wanted = job.Job(paths or (), minutes, characters, out, run, resume, options, quiet)
         result = job.run(wanted, (lambda line: None) if quiet else say)
         if result is None:
-            say(f"interrupted; the net as it is was saved to {out}")
-            if run is not None:
-                say(f"to go on, give the same command with --resume; it is kept in {run}")
-            raise typer.Exit(EXIT_INTERRUPTED)
+            interrupted(out, run)
         print(report.table(result))
         if json_file is not None:
             report.write_json(json_file, result)

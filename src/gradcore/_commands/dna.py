@@ -11,7 +11,6 @@ import typer
 
 import gradcore as gd
 from gradcore.curves import can_draw
-from gradcore.runs import LAST
 from gradcore.tasks.dna import annotation, job, report, train
 from gradcore.tasks.dna.records import read
 
@@ -23,8 +22,10 @@ from .app import (
     Watch,
     app,
     check_folder,
+    check_run,
     errors,
     fail,
+    interrupted,
     say,
     train_app,
 )
@@ -161,12 +162,7 @@ def dna(
         limit=1.0 if limit is None else limit,
     )
     with errors():
-        if resume and run is None:
-            fail("--resume needs --run FOLDER, the folder of the training to go on with.")
-        if watch is not None and run is None:
-            fail("--watch needs --run FOLDER, where what was seen is kept.")
-        if run is not None and not resume and (run / LAST).exists():
-            fail(f"{run} already holds a training. Go on with it by --resume, or name another.")
+        check_run(run, resume, watch)
         picture = plot or out.with_suffix(".png")
         for path in (out, json_file, picture, gff):
             check_folder(path)
@@ -189,8 +185,7 @@ def dna(
         )
         result = job.run(wanted, (lambda line: None) if quiet else say)
         if result is None:
-            say(f"interrupted; {out} has the net as it is")
-            raise typer.Exit(130)
+            interrupted(out, run)
         print("\n".join(report.lines(result)), flush=True)
         saved = [out]
         if json_file is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from enum import Enum
+from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -126,78 +127,62 @@ Memory = Annotated[str | None, typer.Option(help="Memory budget of a training st
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show baseline and result only.")]
 
 
-# What the three commands have in common is an option per line in each, because typer reads the
-# signature; `_train` takes them by name.
+# What the commands have in common is an option per line, because typer reads the signature;
+# `_train` takes them by name.
 
-
-@train_app.command()
-def adding(
-    length: Length = None,
-    cell: Cell = None,
-    hidden: Hidden = None,
-    batch: Sequences = None,
-    lr: Rate = None,
-    stages: Stages = None,
-    updates: Updates = None,
-    minutes: Minutes = None,
-    every: Every = None,
-    seed: Seed = None,
-    run: Run = None,
-    resume: Resume = False,
-    json_file: JsonFile = None,
-    plot: Plot = None,
-    constrain: Constrain = None,
-    limit: Limit = None,
-    watch: Watch = None,
-    stability: Stability = None,
-    stable_lr: StableLr = False,
-    threads: Threads = None,
-    memory: Memory = None,
-    quiet: Quiet = False,
-) -> None:
-    """Add the two marked numbers of a sequence of T numbers (default 1,000).
+HELP = {
+    "adding": """Add the two marked numbers of a sequence of T numbers (default 1,000).
 
     Guessing has a mean squared error of 0.167; solved at a held-out one under 0.01. Hochreiter and
     Schmidhuber 1997.
-
-    Ctrl-C saves the training and exits with 130; --run FOLDER --resume goes on with it.
-    """
-    _train("adding", locals())
-
-
-@train_app.command()
-def copy(
-    length: Length = None,
-    cell: Cell = None,
-    hidden: Hidden = None,
-    batch: Sequences = None,
-    lr: Rate = None,
-    stages: Stages = None,
-    updates: Updates = None,
-    minutes: Minutes = None,
-    every: Every = None,
-    seed: Seed = None,
-    run: Run = None,
-    resume: Resume = False,
-    json_file: JsonFile = None,
-    plot: Plot = None,
-    constrain: Constrain = None,
-    limit: Limit = None,
-    watch: Watch = None,
-    stability: Stability = None,
-    stable_lr: StableLr = False,
-    threads: Threads = None,
-    memory: Memory = None,
-    quiet: Quiet = False,
-) -> None:
-    """Say ten symbols again after a delay of T steps (default 500).
+    """,
+    "copy": """Say ten symbols again after a delay of T steps (default 500).
 
     Guessing has a loss of 10*log(8)/(T+20); solved at a held-out accuracy of the ten of 0.99 with
     a loss under a tenth of that. Hochreiter and Schmidhuber 1997; Arjovsky et al. 2016.
+    """,
+    "enhancer": """Tell whether an enhancer motif fits a promoter motif D bases on (default 500).
 
-    Ctrl-C saves the training and exits with 130; --run FOLDER --resume goes on with it.
-    """
-    _train("copy", locals())
+    Motifs are planted in a synthetic genome; neither tells anything alone. Guessing is right every
+    second time; solved at a held-out accuracy of 0.95. --length or --distance is D.
+    """,
+}
+GO_ON = "Ctrl-C saves the training and exits with 130; --run FOLDER --resume goes on with it."
+
+
+def _command(name: str) -> None:
+    """A command whose task has a length and nothing else of its own."""
+
+    @train_app.command(name, help=f"{cleandoc(HELP[name])}\n\n{GO_ON}")
+    def command(
+        length: Length = None,
+        cell: Cell = None,
+        hidden: Hidden = None,
+        batch: Sequences = None,
+        lr: Rate = None,
+        stages: Stages = None,
+        updates: Updates = None,
+        minutes: Minutes = None,
+        every: Every = None,
+        seed: Seed = None,
+        run: Run = None,
+        resume: Resume = False,
+        json_file: JsonFile = None,
+        plot: Plot = None,
+        constrain: Constrain = None,
+        limit: Limit = None,
+        watch: Watch = None,
+        stability: Stability = None,
+        stable_lr: StableLr = False,
+        threads: Threads = None,
+        memory: Memory = None,
+        quiet: Quiet = False,
+    ) -> None:
+        _train(name, locals())
+
+
+for _name in HELP:
+    _command(_name)
 
 
 @train_app.command()
@@ -235,41 +220,6 @@ def mqar(
     Ctrl-C saves the training and exits with 130; --run FOLDER --resume goes on with it.
     """
     _train("mqar", locals())
-
-
-@train_app.command()
-def enhancer(
-    length: Length = None,
-    cell: Cell = None,
-    hidden: Hidden = None,
-    batch: Sequences = None,
-    lr: Rate = None,
-    stages: Stages = None,
-    updates: Updates = None,
-    minutes: Minutes = None,
-    every: Every = None,
-    seed: Seed = None,
-    run: Run = None,
-    resume: Resume = False,
-    json_file: JsonFile = None,
-    plot: Plot = None,
-    constrain: Constrain = None,
-    limit: Limit = None,
-    watch: Watch = None,
-    stability: Stability = None,
-    stable_lr: StableLr = False,
-    threads: Threads = None,
-    memory: Memory = None,
-    quiet: Quiet = False,
-) -> None:
-    """Tell whether an enhancer motif fits a promoter motif D bases on (default 500).
-
-    Motifs are planted in a synthetic genome; neither tells anything alone. Guessing is right every
-    second time; solved at a held-out accuracy of 0.95. --length or --distance is D.
-
-    Ctrl-C saves the training and exits with 130; --run FOLDER --resume goes on with it.
-    """
-    _train("enhancer", locals())
 
 
 def _train(name: str, options: dict[str, Any]) -> None:

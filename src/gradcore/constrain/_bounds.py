@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _validate, amplification
-from .._checks import integer, positive_int
-from .._paths import path_sum
+from .._checks import positive_int
+from .._paths import path_sum, skip_strengths
 from .._run import Progress
 from ..cells import RNN, AntisymmetricRNN
 from ..errors import ArgumentError
@@ -46,11 +46,7 @@ def jacobian_bound(net: Stack, params: Params, steps: int, *, layer: int = 0) ->
     """
     _validate.model(net, params)
     count = positive_int("steps", steps)
-    which = integer("layer", layer)
-    if not -len(net.recurrent) <= which < len(net.recurrent):
-        raise ArgumentError(
-            f"layer must be one of the net's {len(net.recurrent)} recurrent layers; got {which}."
-        )
+    which = _validate.recurrent_index(net, layer)
     own = net.recurrent[which]
     name = net.recurrent_names[which]
     if not isinstance(own, (RNN, AntisymmetricRNN)) or own.bidirectional:
@@ -64,16 +60,11 @@ def jacobian_bound(net: Stack, params: Params, steps: int, *, layer: int = 0) ->
     step = own.zoneout + (1 - own.zoneout) * step
     if own.skip is None:
         return count * float(np.log10(step)) if step > 0 else -np.inf
-    least = most = float(own.skip.value or 0.0)
-    if own.skip.learned:
-        kind = "skip_scale" if own.skip.kind == "add" else "skip_logit"
-        values = params[f"{place}.{kind}"].astype(np.float64)
-        if own.skip.kind == "mix":
-            values = 1 / (1 + np.exp(-values))
-        least, most = float(values.min()), float(np.abs(values).max())
+    strengths = skip_strengths(own.skip, params, place)
     if own.skip.kind == "mix":
-        step *= 1 - least
-    return float(path_sum(step, own.skip.lag, abs(most), count + 1)[-1])
+        step *= 1 - float(strengths.min())
+    most = float(np.abs(strengths).max())
+    return float(path_sum(step, own.skip.lag, most, count + 1)[-1])
 
 
 def _step_bound(layer: RNN | AntisymmetricRNN, weight: NDArray[np.float64]) -> float:

@@ -189,8 +189,7 @@ class _Work:
 
     def _look_for_overflow(self) -> None:
         # Ranges of steps, so that no outputs of the whole length are there at once.
-        both = any(layer.bidirectional for layer in self.net.recurrent)
-        stretch = self.steps if both else STRETCH
+        stretch = self.steps if self.net.bidirectional else STRETCH
         state: Any = self.state
         t0 = 0
         try:
@@ -204,7 +203,7 @@ class _Work:
     def _reason_against(self, part: str) -> str | None:
         if part in NEED_LOSS and self.target["loss"] is None:
             return "needs y and loss."
-        if part in ONE_WAY and any(layer.bidirectional for layer in self.net.recurrent):
+        if part in ONE_WAY and self.net.bidirectional:
             return "does not go through layers that read both ways."
         if part == "lyapunov" and self._is_reset():
             return "resets cut the trajectory of the sequences looked at."

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .._checks import float_in, positive_int, store
 from ..errors import DTypeError
-from ._krylov import bicgstab, gmres, norms
+from ._krylov import bicgstab, gmres, norms, over
 from ._system import Linearised
 
 __all__ = ["Adjoint", "Backward", "Bicgstab", "Gmres", "Neumann", "OneStep", "backward_of"]
@@ -140,7 +140,7 @@ def _krylov(operator: Linearised, g: Array, backward: Gmres | Bicgstab) -> Adjoi
     else:
         found = bicgstab(operator, g, tol, backward.max_products)
     # |u - exact| = |(I - J)'^-1 r| <= |r| / smallest.
-    error = _over(found.residual * norms(g), found.smallest * norms(found.x))
+    error = over(found.residual * norms(g), found.smallest * norms(found.x))
     # The recurrences' own residual met tol; what roundings make of it may be twice as much.
     met = found.residual <= 2 * tol
     return Adjoint(found.x, found.residual, found.products, found.smallest, error, met)
@@ -155,22 +155,16 @@ def _series(operator: Linearised, g: Array, terms: int) -> Adjoint:
     # What is left out begins with the next term, which is also the residual of u.
     beyond = system.cotangents(z, term[None])[0]
     last, after = norms(term), norms(beyond)
-    ratio = _over(after, last)
+    ratio = over(after, last)
     tail = np.where(ratio < 1, after / np.where(ratio < 1, 1 - ratio, 1.0), np.inf)
     length = norms(total)
     smallest = np.where(length > 0, norms(g - beyond) / np.where(length > 0, length, 1.0), np.inf)
     count = len(g)
     return Adjoint(
         total,
-        _over(after, norms(g)),
+        over(after, norms(g)),
         np.full(count, terms + 1, np.int64),
         smallest,
-        _over(tail, length),
+        over(tail, length),
         np.ones(count, bool),
     )
-
-
-def _over(above: Array, below: Array) -> Array:
-    """above / below; 0 where above is, inf where only below is."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(above == 0, 0.0, above / below)

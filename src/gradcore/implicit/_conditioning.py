@@ -13,7 +13,7 @@ from .._blas import single_threaded
 from .._checks import integer
 from .._run import Progress
 from ._adjoint import Backward, solve_adjoint
-from ._krylov import Operator, gmres, norms
+from ._krylov import Operator, gmres, norms, over
 from ._system import Linearised, System
 
 __all__ = ["NEAR", "Conditioning", "condition"]
@@ -155,11 +155,11 @@ def condition(
         norm,
         radius,
         eigenvalue,
-        _over(norms(precise.x), norms(dz)),
-        _over(norms(off), norms(wide)),
-        _over(norms(correction.x), norms(wide)),
+        over(norms(precise.x), norms(dz)),
+        over(norms(off), norms(wide)),
+        over(norms(correction.x), norms(wide)),
         own.residual,
-        _over(norms(own.u - precise.x), norms(precise.x)),
+        over(norms(own.u - precise.x), norms(precise.x)),
         certain & met,
     )
 
@@ -235,10 +235,3 @@ def _outer(system: System, z: Array, seed: int) -> tuple[list[float], complex, b
     certain = high.converged and low.converged and norm.converged and max(residuals) <= 1e-6
     found = [1 / float(low.value), float(high.value), float(norm.value), radius]
     return found, complex(nearest.real, abs(nearest.imag)), certain
-
-
-def _over(above: Array, below: Array) -> Array:
-    """above / below; 0 where above is."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found: Array = np.where(above == 0, 0.0, above / below)
-    return found

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LinearSolution", "Operator", "bicgstab", "gmres", "norms"]
+__all__ = ["LinearSolution", "Operator", "bicgstab", "gmres", "norms", "over"]
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -53,6 +53,13 @@ class LinearSolution:
 def norms(rows: NDArray[Any]) -> Array:
     """Euclidean norms of the rows, in float64."""
     found: Array = np.linalg.norm(rows.astype(np.float64, copy=False), axis=-1)
+    return found
+
+
+def over(above: Array, below: Array) -> Array:
+    """above / below; 0 where above is, inf where only below is."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Array = np.where(above == 0, 0.0, above / below)
     return found
 
 

@@ -191,15 +191,8 @@ class Model(Composite):
         threads: int | None = None,
     ) -> ModelOutput:
         """Outputs (T, B, O), in evaluation mode; arguments and errors as of value_and_grad."""
-        options: dict[str, Any] = {
-            "lengths": lengths,
-            "reset": reset,
-            "memory": memory,
-            "threads": threads,
-        }
-        first, last = state or (None, None)
-        done = self._forward(params, x, first, start, {**options, "seed": None, "train": False})
-        outputs, after = apply(self.after, done.parts.after, done.z, state=last, **options)
+        done, options = self._evaluated(params, x, lengths, reset, state, start, memory, threads)
+        outputs, after = apply(self.after, done.parts.after, done.z, **options)
         return ModelOutput(outputs, done.z, done.solution, done.inputs, (done.state, after))
 
     def value(
@@ -218,23 +211,9 @@ class Model(Composite):
         threads: int | None = None,
     ) -> float:
         """The loss alone, in evaluation mode; arguments and errors as of value_and_grad."""
-        options: dict[str, Any] = {
-            "lengths": lengths,
-            "reset": reset,
-            "memory": memory,
-            "threads": threads,
-        }
-        first, last = state or (None, None)
-        done = self._forward(params, x, first, start, {**options, "seed": None, "train": False})
+        done, options = self._evaluated(params, x, lengths, reset, state, start, memory, threads)
         return value_of(
-            self.after,
-            done.parts.after,
-            done.z,
-            y,
-            loss=loss,
-            weight=weight,
-            state=last,
-            **options,
+            self.after, done.parts.after, done.z, y, loss=loss, weight=weight, **options
         )
 
     def value_and_grad(
@@ -326,6 +305,23 @@ class Model(Composite):
             back,
             penalty,
         )
+
+    def _evaluated(
+        self,
+        params: Params,
+        x: Any,
+        lengths: Any,
+        reset: Any,
+        state: States | None,
+        start: Array | None,
+        memory: int | str | None,
+        threads: int | None,
+    ) -> tuple[_Forward, dict[str, Any]]:
+        """Up to the layer, in evaluation mode, and the options of the Stack behind it."""
+        options = {"lengths": lengths, "reset": reset, "memory": memory, "threads": threads}
+        first, last = state or (None, None)
+        done = self._forward(params, x, first, start, {**options, "seed": None, "train": False})
+        return done, {**options, "state": last}
 
     def _forward(
         self,

@@ -127,9 +127,4 @@ def _part(net: Stack, layer: int | None) -> slice:
     """Where a layer's state lies in the flat state of one sequence."""
     if layer is None:
         return slice(None)
-    which = integer("layer", layer)
-    if not -len(net.recurrent) <= which < len(net.recurrent):
-        raise ArgumentError(
-            f"layer must be one of the net's {len(net.recurrent)} recurrent layers; got {which}."
-        )
-    return spans(net, 1)[which]
+    return spans(net, 1)[_validate.recurrent_index(net, layer)]

@@ -15,7 +15,7 @@ __all__ = ["Ranges", "one_way"]
 
 def one_way(net: Stack, what: str) -> None:
     """Refuses nets with a layer that reads both ways: a range of steps means nothing there."""
-    if any(layer.bidirectional for layer in net.recurrent):
+    if net.bidirectional:
         raise ArgumentError(
             f"{what} does not go through bidirectional layers; use jvp or vjp over all steps, or "
             "nets whose layers all read time forward."

@@ -115,7 +115,7 @@ def vjp(
         threads,
         progress,
     )
-    together = "params" not in wanted and not any(layer.bidirectional for layer in net.recurrent)
+    together = "params" not in wanted and not net.bidirectional
     return _together(call, wanted) if together else _one_by_one(call, wanted)
 
 

@@ -51,33 +51,34 @@ def top_eigenpairs(
     """
     rng = np.random.default_rng(seed)
     room = min(n, max(ROOM, 3 * k))
-    basis, images = np.zeros((0, n)), np.zeros((0, n))
+    basis, images, small = np.zeros((room, n)), np.zeros((room, n)), np.zeros((room, room))
     waiting = [] if start is None else [np.array(row) for row in start]
-    used = 0
+    held = used = 0
     while True:
-        v = _orthogonal(waiting.pop(0) if waiting else rng.standard_normal(n), basis, rng)
+        v = _orthogonal(waiting.pop(0) if waiting else rng.standard_normal(n), basis[:held], rng)
         image = np.asarray(product(v), np.float64)
         if not np.isfinite(image).all():
             raise NonFiniteError("a product with the Hessian is not finite: use float64.")
-        used += 1
-        basis, images = np.vstack([basis, v]), np.vstack([images, image])
-        small = basis @ images.T
-        theta, turn = np.linalg.eigh(0.5 * (small + small.T))
+        basis[held], images[held] = v, image
+        held, used = held + 1, used + 1
+        small[held - 1, :held] = small[:held, held - 1] = basis[:held] @ image
+        theta, turn = np.linalg.eigh(small[:held, :held])
         theta, turn = theta[::-1], turn[:, ::-1]
-        count = min(k, len(theta))
-        vectors = turn[:, :count].T @ basis
-        off = turn[:, :count].T @ images - theta[:count, None] * vectors
+        count = min(k, held)
+        vectors = turn[:, :count].T @ basis[:held]
+        off = turn[:, :count].T @ images[:held] - theta[:count, None] * vectors
         residuals = np.linalg.norm(off, axis=1)
         floor = max(float(np.abs(theta).max()), np.finfo(float).tiny)
         open_ = np.flatnonzero(residuals > tol * floor)
-        full = len(basis) == n
-        if full or (used >= most and count == k) or (count == k and not len(open_) and not waiting):
+        met = count == k and not len(open_) and not waiting
+        if held == n or met or (used >= most and count == k):
             return Eigenpairs(theta[:count], vectors, residuals, used)
         if not waiting and len(open_):
             waiting = [off[open_[0]]]
-        if len(basis) == room:
-            keep = min(k + 2, room - 1)
-            basis, images = turn[:, :keep].T @ basis, turn[:, :keep].T @ images
+        if held == room:
+            held = min(k + 2, room - 1)
+            basis[:held], images[:held] = turn[:, :held].T @ basis, turn[:, :held].T @ images
+            small[:held, :held] = np.diag(theta[:held])
 
 
 def _orthogonal(v: Array, basis: Array, rng: np.random.Generator) -> Array:

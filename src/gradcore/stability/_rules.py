@@ -15,7 +15,7 @@ from .._optimizer import Optimizer
 from ..errors import ArgumentError, DTypeError
 from ..optim import SGD, Adagrad, Adam, AdamW, RMSprop
 
-__all__ = ["curvature_decay", "curvature_limit", "curvature_scale", "step_map"]
+__all__ = ["curvature_decay", "curvature_limit", "curvature_scale", "limit_terms", "step_map"]
 
 Array = NDArray[np.float64]
 
@@ -30,21 +30,27 @@ def curvature_limit(optimizer: Optimizer, lr: float | None = None) -> float:
     Raises ArgumentError for Lion, whose steps have one size for every gradient.
     Reference: Polyak 1964; Cohen et al. 2021, section 2 and appendix B; Cohen et al. 2022, eq. 3.
     """
-    rate = _rate(optimizer, lr)
-    if rate == 0.0:
-        return float(np.inf)
+    slope, less = limit_terms(optimizer)
+    rate = optimizer.lr if lr is None else float(lr)
+    return max(0.0, slope / rate - less) if rate > 0 else float(np.inf)
+
+
+def limit_terms(optimizer: Optimizer) -> tuple[float, float]:
+    """a and b of the limit a / lr - b. Raises as curvature_limit."""
+    _check(optimizer)
     options = optimizer._options
     if isinstance(optimizer, Adam):
         beta = float(options["beta1"])
-        decay = optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0
-        return (1 + beta) * max(0.0, 2 - rate * decay) / ((1 - beta) * rate)
+        ratio = (1 + beta) / (1 - beta)
+        return 2 * ratio, ratio * optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0
     momentum = float(options.get("momentum", 0.0))
     if momentum >= 1.0:
-        return 0.0  # the memory grows by itself
+        return 0.0, 0.0  # the memory grows by itself
     if options.get("nesterov"):
-        return 2 * (1 + momentum) / ((1 + 2 * momentum) * rate)
+        return 2 * (1 + momentum) / (1 + 2 * momentum), 0.0
     free = 1.0 - float(options.get("dampening", 0.0)) if momentum > 0 else 1.0
-    return 2 * (1 + momentum) / (free * rate) if free > 0 else float(np.inf)
+    slower = 1 + optimizer.steps * float(options.get("lr_decay", 0.0))  # Adagrad
+    return 2 * (1 + momentum) * slower / free if free > 0 else float(np.inf), 0.0
 
 
 def step_map(
@@ -54,7 +60,10 @@ def step_map(
 
     The eigenvalues' largest size is the growth of the mode per step. Raises as curvature_limit.
     """
-    rate, options = _rate(optimizer, lr), optimizer._options
+    _check(optimizer)
+    options = optimizer._options
+    rate = optimizer.lr if lr is None else float(lr)
+    rate /= 1 + optimizer.steps * float(options.get("lr_decay", 0.0))  # Adagrad
     if isinstance(optimizer, Adam):
         beta = float(options["beta1"])
         keep = 1 - rate * (optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0)
@@ -107,7 +116,7 @@ def curvature_decay(optimizer: Optimizer) -> Array:
     return decay
 
 
-def _rate(optimizer: Optimizer, lr: float | None) -> float:
+def _check(optimizer: Optimizer) -> None:
     if not isinstance(optimizer, Optimizer):
         raise DTypeError(f"optimizer must be a gradcore.optim one; got {optimizer!r}.")
     if not isinstance(optimizer, (SGD, Adam, RMSprop, Adagrad)):
@@ -115,7 +124,3 @@ def _rate(optimizer: Optimizer, lr: float | None) -> float:
             f"{type(optimizer).__name__} steps by the sign of a gradient, equally far for every "
             "curvature: there is no limit of this kind. Lower lr when the loss stops falling."
         )
-    rate = optimizer.lr if lr is None else float(lr)
-    if isinstance(optimizer, Adagrad):
-        rate /= 1 + optimizer.steps * float(optimizer._options["lr_decay"])
-    return rate

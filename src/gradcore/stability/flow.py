@@ -29,7 +29,7 @@ from ..loss import Loss
 from ..params import Params
 from ..state import LayerState
 from ._lanczos import top_eigenpairs
-from ._rules import curvature_decay, curvature_limit, curvature_scale, step_map
+from ._rules import curvature_decay, curvature_limit, curvature_scale, limit_terms, step_map
 
 __all__ = [
     "Outcome",
@@ -37,6 +37,7 @@ __all__ = [
     "StepStability",
     "amplification",
     "curvature_limit",
+    "curvature_scale",
     "draw_regions",
     "sharpness",
     "step_map",
@@ -223,10 +224,8 @@ def stability_of(
     """What a sharpness means for an optimizer at a rate. times: losses like it that are summed."""
     top = times * float(found.values[0])
     growth = float(np.abs(np.linalg.eigvals(step_map(optimizer, top, rate))).max())
-    # curvature_limit(lr) = a / lr - b for every rule.
-    one, two = curvature_limit(optimizer, 1.0), curvature_limit(optimizer, 0.5)
-    a = two - one
-    stable = a / (top + a - one) if top + a - one > 0 else float(np.inf)
+    slope, less = limit_terms(optimizer)
+    stable = slope / (top + less) if top + less > 0 else float(np.inf)
     ratio = top / limit if limit > 0 else float(np.inf if top > 0 else 0.0)
     return StepStability(found, limit, ratio, growth, rate, stable)
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from .. import _validate
 from .._checks import choice, finite_float, float_in, integer, positive_int
+from .._paths import skip_strengths
 from ..cells import RNN, AntisymmetricRNN
 from ..constrain import conv_norm, project_conv
 from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
@@ -97,8 +98,7 @@ class Symbol:
     @property
     def wave_numbers(self) -> Real:
         """k (M, d), radians per cell, within [-pi, pi)."""
-        axes = [2 * np.pi * np.fft.fftfreq(n) for n in self.grid]
-        return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(self.grid))
+        return _wave_numbers(self.grid)
 
     @property
     def norm(self) -> Real:
@@ -207,7 +207,7 @@ def convolution(
         middle = tuple(integer("origin", at) for at in given)
     if len(middle) != len(sizes) or any(not 0 <= m < n for m, n in zip(middle, sizes, strict=True)):
         raise ArgumentError(f"origin must be an index into the kernel, {sizes}; got {origin!r}.")
-    k = Symbol(shape, np.zeros((0, 1, 1), complex)).wave_numbers
+    k = _wave_numbers(shape)
     places = np.stack(np.meshgrid(*map(np.arange, sizes), indexing="ij"), axis=-1)
     offsets = wide * (places.reshape(-1, len(sizes)) - np.array(middle))
     waves = np.exp(1j * (k @ offsets.T))
@@ -262,11 +262,7 @@ def recurrent(
     differ among units.
     """
     _validate.model(net, params)
-    which = integer("layer", layer)
-    if not -len(net.recurrent) <= which < len(net.recurrent):
-        raise ArgumentError(
-            f"layer must be one of the net's {len(net.recurrent)} recurrent layers; got {which}."
-        )
+    which = _validate.recurrent_index(net, layer)
     own, name = net.recurrent[which], net.recurrent_names[which]
     if not isinstance(own, (RNN, AntisymmetricRNN)) or own.bidirectional or own.zoneout:
         raise ArgumentError(
@@ -284,17 +280,13 @@ def recurrent(
         single = Symbol(made.grid, slope * made.factor)
     if own.skip is None:
         return single
-    strength = float(own.skip.value or 0.0)
-    if own.skip.learned:
-        kind = "skip_scale" if own.skip.kind == "add" else "skip_logit"
-        values = params[f"{place}.{kind}"].astype(np.float64)
-        if np.ptp(values) > tolerance * max(1.0, float(np.abs(values).max())):
-            raise ArgumentError(
-                f"the skip connection of {name} is learned and differs among units, from "
-                f"{values.min():.3g} to {values.max():.3g}: modes of the ring are coupled."
-            )
-        strength = float(values.mean())
-        strength = strength if own.skip.kind == "add" else 1 / (1 + np.exp(-strength))
+    values = skip_strengths(own.skip, params, place)
+    if np.ptp(values) > tolerance * max(1.0, float(np.abs(values).max())):
+        raise ArgumentError(
+            f"the skip connection of {name} is learned and differs among units, from "
+            f"{values.min():.3g} to {values.max():.3g}: modes of the ring are coupled."
+        )
+    strength = float(values.mean())
     hop = 1.0 if own.skip.kind == "add" else 1.0 - strength
     lag = own.skip.lag
     factor = np.zeros((len(single.factor), lag, lag), complex)
@@ -470,6 +462,11 @@ def project(
 
 
 # ---- parts
+
+
+def _wave_numbers(grid: tuple[int, ...]) -> Real:
+    axes = [2 * np.pi * np.fft.fftfreq(n) for n in grid]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(grid))
 
 
 def _kernel(kernel: Any) -> Real:

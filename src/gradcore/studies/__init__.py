@@ -10,7 +10,10 @@ import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["Progress", "Result"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Progress", "Result", "plain"]
 
 # What is being done, and the part of all work that is done.
 Progress = Callable[[str, float], None]
@@ -30,3 +33,8 @@ class Result(Protocol):
     def draw(self, path: str | os.PathLike[str]) -> None:
         """Saves the picture, its format by the suffix. Needs matplotlib."""
         ...
+
+
+def plain(values: NDArray[np.float64]) -> list[float | None]:
+    """Numbers for JSON, to ten digits; None for what is not finite."""
+    return [float(f"{v:.10g}") if np.isfinite(v) else None for v in values]

@@ -26,9 +26,8 @@ from ..optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from ..params import Grads, Params
 from ..schedule import Schedule
 from ..stability import StabilityMonitor, flow
-from ..stability._rules import curvature_scale
 from ..trainer import Trainer
-from . import Progress
+from . import Progress, plain
 
 __all__ = ["FlowStudy", "Limit", "run"]
 
@@ -114,19 +113,19 @@ class FlowStudy:
             "seed": self.seed,
             "limits": [vars(limit) for limit in self.limits],
             "lax": {
-                "steps": _plain(self.steps),
-                "local_error": _plain(self.local),
-                "error": _plain(self.whole),
+                "steps": plain(self.steps),
+                "local_error": plain(self.local),
+                "error": plain(self.whole),
                 "order": self.order,
             },
             "sharpening": {
                 "every": self.every,
-                "ratio": _plain(self.ratios),
-                "loss": _plain(self.losses),
+                "ratio": plain(self.ratios),
+                "loss": plain(self.losses),
             },
             "rising": {
-                "loss": _plain(self.rising),
-                "held_loss": _plain(self.held),
+                "loss": plain(self.rising),
+                "held_loss": plain(self.held),
                 "warned": self.warned,
                 "exploded": self.exploded,
             },
@@ -228,7 +227,7 @@ def _limit(name: str, make: Callable[[Params], Optimizer]) -> Limit:
 
     def grows(curvature: float) -> bool:
         optimizer = _settled(make)
-        scale, flat = curvature_scale(optimizer)[0], optimizer.params.flat
+        scale, flat = flow.curvature_scale(optimizer)[0], optimizer.params.flat
         flat[...] = 0.0
         flat[0] = 1e-150  # so small that second moments do not see it
         sizes = []
@@ -372,7 +371,3 @@ def _rising(seed: int, monitor: StabilityMonitor, threads: int | None) -> tuple[
     except NonFiniteError:
         pass  # it has exploded
     return np.array(losses), warned
-
-
-def _plain(values: Array) -> list[float | None]:
-    return [float(f"{v:.6g}") if np.isfinite(v) else None for v in values]

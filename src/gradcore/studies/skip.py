@@ -23,7 +23,7 @@ from .._paths import path_sum
 from ..cells import GRU, LSTM, RNN
 from ..errors import ArgumentError
 from ..layers import Skip, Stack
-from . import Progress
+from . import Progress, plain
 
 __all__ = ["Cell", "Chain", "SkipStudy", "run"]
 
@@ -124,8 +124,8 @@ class SkipStudy:
             "chains": [
                 {
                     "title": chain.title,
-                    "theory_log10": _plain(chain.theory),
-                    "measured_log10": _plain(chain.measured),
+                    "theory_log10": plain(chain.theory),
+                    "measured_log10": plain(chain.measured),
                     "error": chain.error,
                 }
                 for chain in self.chains
@@ -133,7 +133,7 @@ class SkipStudy:
             "cells": [
                 {
                     "title": cell.title,
-                    "measured_log10": _plain(cell.measured),
+                    "measured_log10": plain(cell.measured),
                     "exponent": cell.exponent,
                     "standard_error": cell.standard_error,
                     "predicted_log10": cell.predicted,
@@ -249,7 +249,3 @@ def _cell(title: str, net: Stack, x: NDArray[Any], seed: int, threads: int | Non
         float(spectrum.standard_error[0, 0]),
         int(reach.memory_length()[0]),
     )
-
-
-def _plain(values: Array) -> list[float | None]:
-    return [round(float(v), 6) if np.isfinite(v) else None for v in values]

@@ -23,7 +23,7 @@ from ..cells import RNN
 from ..errors import ArgumentError
 from ..layers import Stack
 from ..stability import von_neumann as vn
-from . import Progress
+from . import Progress, plain
 
 __all__ = ["Scheme", "Waves", "run"]
 
@@ -162,23 +162,23 @@ class Waves:
                     "limit": s.limit,
                     "textbook": s.known,
                     "error": s.error,
-                    "k": _plain(s.k),
-                    "radius_below": _plain(s.below),
-                    "radius_above": _plain(s.above),
+                    "k": plain(s.k),
+                    "radius_below": plain(s.below),
+                    "radius_above": plain(s.above),
                 }
                 for s in self.schemes
             ],
             "residual": {
-                "predicted_log10": [[_plain(row) for row in way] for way in self.predicted],
-                "simulated_log10": [[_plain(row) for row in way] for way in self.simulated],
+                "predicted_log10": [[plain(row) for row in way] for way in self.predicted],
+                "simulated_log10": [[plain(row) for row in way] for way in self.simulated],
                 "error": self.error,
                 "changed": self.changed,
-                "nonlinear_log10": _plain(self.nonlinear),
+                "nonlinear_log10": plain(self.nonlinear),
             },
             "ring": {"predicted": self.ring_predicted, "measured": self.ring_measured},
             "box": {
-                "ring_log10": _plain(self.box[0]),
-                "zeros_log10": _plain(self.box[1]),
+                "ring_log10": plain(self.box[0]),
+                "zeros_log10": plain(self.box[1]),
                 "spectral_radius": self.box_radius,
             },
         }
@@ -367,10 +367,6 @@ def _box(depth: int) -> tuple[Array, float]:
         now /= size
         found.append(scale)
     return np.stack([ring, np.array(found)]), 0.25
-
-
-def _plain(values: Array) -> list[float | None]:
-    return [round(float(v), 6) if np.isfinite(v) else None for v in values]
 
 
 def _colour(part: float) -> tuple[float, float, float]:

@@ -9,15 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradcore as gd
+from gradcore.tasks import staged
 from gradcore.tasks.brackets.dataset import CLASSES, VOCABULARY, Corpus
 from gradcore.tasks.brackets.windows import STAGES, Stage, Windows
-from gradcore.tasks.staged import Falling, LastShare
 
-# Windows differ widely, and 0.999 remembers their squares for too long: after 36 million characters
-# 0.99 gave 0.979 at distances 10-100 against 0.974, and 3% false alarms against 17%.
-BETAS = (0.9, 0.99)
-# Updates between two checkpoints.
-SAVE_EVERY = 1_000
 CELLS = {"lstm": gd.LSTM, "gru": gd.GRU, "rnn": gd.RNN, "antisymmetric": gd.AntisymmetricRNN}
 
 
@@ -25,12 +20,7 @@ CELLS = {"lstm": gd.LSTM, "gru": gd.GRU, "rnn": gd.RNN, "antisymmetric": gd.Anti
 class Options:
     """Settings of the net and its training.
 
-    skip: lag of a learned connection through time, None for none. lr: largest learning rate; it
-    rises over `warmup` updates and falls to `last_lr` of itself from the share `steady` of the
-    time on. average: the net is the mean of those after each update of this last share of the time.
-    watch: see gradcore.Trainer.fit. stability, stable_lr: of gradcore.stability.by_option.
-    constrain, limit: of gradcore.constrain.by_name.
-    Reference for the mean: Polyak and Juditsky 1992.
+    skip: lag of a learned connection through time, None for none. Others: see staged.Settings.
     """
 
     cell: str = "lstm"
@@ -110,27 +100,6 @@ def train(
     if math.isinf(seconds) and characters is None:
         raise gd.ArgumentError("a limit is needed: give seconds or characters.")
     net = build(options)
-    params = net.init(seed=options.seed)
-    optimizer = gd.optim.Adam(
-        params,
-        lr=options.lr,
-        betas=BETAS,
-        clip=gd.clip.GlobalNorm(options.clip),
-        constraints=gd.constrain.by_name(options.constrain, options.limit),
-    )
-    told: list[Stage] = []
-
-    def save() -> None:
-        if checkpoint is not None:
-            gd.save(checkpoint, net, average.params, optimizer_steps=optimizer.steps)
-
-    def on_batch(number: int, stage: Stage) -> None:
-        if stage not in told[-1:]:
-            told.append(stage)
-            on_stage(stage)
-        if number > 0 and number % SAVE_EVERY == 0:
-            save()
-
     windows = Windows(
         corpus.train,
         options.stages,
@@ -138,36 +107,22 @@ def train(
         seconds=seconds,
         characters=characters,
         described=described,
-        on_batch=on_batch,
+        on_stage=on_stage,
     )
-    average = LastShare(params, options.average, windows)
-    trainer = gd.Trainer(
+    params, report = staged.fit(
         net,
-        params,
-        optimizer,
-        loss="cross_entropy",
-        schedule=gd.schedule.WarmUp(
-            options.warmup, Falling(options.steady, options.last_lr, windows)
-        ),
-        average=average,
-        stability=gd.stability.by_option(options.stability, options.stable_lr),
-        memory=options.memory,
-        threads=options.threads,
-        quiet=quiet,
-    )
-    report = trainer.fit(
         windows,
-        epochs=1,
+        options,
+        task="brackets",
+        checkpoint=checkpoint,
         run=run,
         resume=resume,
-        save_every=SAVE_EVERY,
-        watch=options.watch,
+        quiet=quiet,
     )
-    save()
     done = [(s.steps, s.batch, n) for s, n in zip(options.stages, windows.counts, strict=True) if n]
     return Trained(
         net=net,
-        params=average.params,
+        params=params,
         steps=report.steps,
         seconds=report.seconds,
         characters=windows.read,

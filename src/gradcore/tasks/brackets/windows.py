@@ -51,7 +51,7 @@ class Windows(staged.Staged):
         seconds: float = math.inf,
         characters: int | None = None,
         described: dict[str, Any] | None = None,
-        on_batch: Callable[[int, Any], None] = lambda number, stage: None,
+        on_stage: Callable[[Any], None] = lambda stage: None,
     ) -> None:
         digests = "".join(document.digest for document in documents)
         super().__init__(
@@ -65,7 +65,7 @@ class Windows(staged.Staged):
                 **(described or {}),
                 "files": f"{len(documents)} with checksum {zlib.crc32(digests.encode()):08x}",
             },
-            on_batch=on_batch,
+            on_stage=on_stage,
         )
         self._sampler = Sampler(documents, seed=seed)
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 import gradcore as gd
 from gradcore.tasks.dna import genes as finder
+from gradcore.tasks.dna.labels import classes_of, paint
 from gradcore.tasks.dna.records import Gene, Record
-from gradcore.tasks.dna.scores import classes_of
 from gradcore.tasks.dna.train import predict
 
 __all__ = ["Annotation", "annotate", "write_gff3"]
@@ -35,7 +35,8 @@ class Annotation:
     def confidence(self, gene: Gene) -> float:
         """Mean probability of a gene's own classes, in 0..1."""
         start, stop = gene.span
-        own = classes_of([gene], len(self.record))[start:stop]
+        own = np.zeros(stop - start, np.int8)
+        paint(gene, own, start)
         log_p = self.log_p[start:stop][np.arange(stop - start), own]
         return float(np.mean(np.exp(log_p.astype(np.float64))))
 

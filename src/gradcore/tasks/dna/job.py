@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import gradcore as gd
-from gradcore.tasks.dna import orfs, report, synthetic
+from gradcore.tasks.dna import orfs, synthetic
 from gradcore.tasks.dna import train as training
 from gradcore.tasks.dna.annotation import annotate
-from gradcore.tasks.dna.labels import Labels, labels
+from gradcore.tasks.dna.labels import Labels, classes_of, labels
+from gradcore.tasks.dna.prodigal import prodigal
 from gradcore.tasks.dna.records import Record, read
 from gradcore.tasks.dna.report import Judged, Result, as_json
-from gradcore.tasks.dna.scores import classes_of, gene_score, score
+from gradcore.tasks.dna.scores import gene_score, majority, score
 
 __all__ = ["Job", "judge", "run"]
 
@@ -121,7 +122,7 @@ def judge(
         known,
         score(known, found.classes),
         gene_score(record.genes or (), found.genes),
-        report.majority(known),
+        majority(known),
         score(known, rule),
-        report.prodigal(record, known),
+        prodigal(record, known),
     )

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 import gradcore as gd
-from gradcore.tasks.dna.records import Record
+from gradcore.tasks.dna.records import Gene, Record
 
-__all__ = ["CLASSES", "TOKENS", "Labels", "complement", "labels", "reverse_labels", "tokens"]
+__all__ = [
+    "CLASSES",
+    "REVERSED",
+    "TOKENS",
+    "Labels",
+    "classes_of",
+    "complement",
+    "labels",
+    "paint",
+    "reverse_labels",
+    "tokens",
+]
 
 # 1 + p: position p of a codon on the plus strand; 4 + p: on the minus strand, p as it is read.
 CLASSES = ("non-coding", "+0", "+1", "+2", "-0", "-1", "-2")
@@ -48,18 +60,29 @@ def labels(record: Record) -> Labels:
             for start, stop in gene.parts:
                 counts[start:stop] = False
             continue
-        position = -gene.phase
+        paint(gene, classes)
         for start, stop in gene.parts:
-            length = stop - start
-            place = (position + np.arange(length)) % 3
-            if gene.strand == 1:
-                classes[start:stop] = 1 + place
-            else:
-                classes[start:stop] = 4 + place[::-1]
             covered[start:stop] = np.minimum(covered[start:stop] + 1, 2)
-            position += length
     counts &= covered < 2
     return Labels(classes, counts)
+
+
+def paint(gene: Gene, classes: NDArray[np.int8], first: int = 0) -> None:
+    """Writes a gene's classes to those of the bases from `first` on."""
+    position = -gene.phase
+    for start, stop in gene.parts:
+        place = (position + np.arange(stop - start)) % 3
+        own = 1 + place if gene.strand == 1 else 4 + place[::-1]
+        classes[start - first : stop - first] = own
+        position += stop - start
+
+
+def classes_of(genes: Iterable[Gene], length: int) -> NDArray[np.int8]:
+    """The class of every base that genes mean; of two that overlap the later one's."""
+    classes = np.zeros(length, np.int8)
+    for gene in genes:
+        paint(gene, classes)
+    return classes
 
 
 def tokens(letters: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:

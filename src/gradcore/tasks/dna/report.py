@@ -11,7 +11,7 @@ import numpy as np
 
 from gradcore.tasks.dna.annotation import Annotation
 from gradcore.tasks.dna.labels import Labels
-from gradcore.tasks.dna.records import Gene, Record
+from gradcore.tasks.dna.records import Gene
 from gradcore.tasks.dna.scores import GeneScore, Score
 from gradcore.tasks.dna.train import Trained
 
@@ -178,28 +178,3 @@ def _arrow(axis: Any, gene: Gene, low: float, shown: int) -> None:
             edgecolor=colour if gene.pseudo else "white",
             linewidth=0.6,
         )
-
-
-def majority(truth: Labels) -> float:
-    """Accuracy of always saying the most frequent of non-coding, plus, minus."""
-    own = truth.classes[truth.counts]
-    if not len(own):
-        return float("nan")
-    strand = np.where(own == 0, 0, np.where(own < 4, 1, 2))
-    return float(np.bincount(strand, minlength=3).max() / len(own))
-
-
-def prodigal(record: Record, truth: Labels) -> Score | None:
-    """Prodigal in meta mode, where pyrodigal is installed (GPL: never a dependency).
-
-    Reference: Hyatt et al. 2010; Larralde 2022.
-    """
-    try:
-        import pyrodigal
-    except ImportError:
-        return None
-    from gradcore.tasks.dna.scores import classes_of, score
-
-    found = pyrodigal.GeneFinder(meta=True).find_genes(record.letters.tobytes())
-    genes = [Gene(((gene.begin - 1, gene.end),), gene.strand) for gene in found]
-    return score(truth, classes_of(genes, len(record)))

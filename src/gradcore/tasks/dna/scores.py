@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gradcore.tasks.dna.labels import Labels
 from gradcore.tasks.dna.records import Gene
 
-__all__ = ["GeneScore", "Score", "classes_of", "gene_score", "matthews", "score"]
+__all__ = ["GeneScore", "Score", "gene_score", "majority", "matthews", "score"]
 
 
 @dataclass(frozen=True)
@@ -66,19 +66,14 @@ def _strand(classes: NDArray[np.int8]) -> NDArray[np.int8]:
     return np.where(classes == 0, 0, np.where(classes < 4, 1, 2)).astype(np.int8)
 
 
-def classes_of(genes: Iterable[Gene], length: int) -> NDArray[np.int8]:
-    """The class of every base that genes mean; of two that overlap the later one's."""
-    classes = np.zeros(length, np.int8)
-    for gene in genes:
-        position = -gene.phase
-        for start, stop in gene.parts:
-            place = (position + np.arange(stop - start)) % 3
-            classes[start:stop] = 1 + place if gene.strand == 1 else 4 + place[::-1]
-            position += stop - start
-    return classes
+def majority(truth: Labels) -> float:
+    """Accuracy of always saying the most frequent of non-coding, plus, minus."""
+    own = truth.classes[truth.counts]
+    return float(np.bincount(_strand(own)).max() / len(own)) if len(own) else float("nan")
 
 
 def gene_score(truth: Sequence[Gene], called: Sequence[Gene]) -> GeneScore:
+    """How many of the known genes were called."""
     known = [g for g in truth if g.stop_known and not g.pseudo]
     by_stop = {_stop(gene): gene for gene in called if gene.stop_known}
     stops = [gene for gene in known if _stop(gene) in by_stop]

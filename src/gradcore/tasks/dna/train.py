@@ -11,16 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gradcore as gd
+from gradcore.tasks import staged
 from gradcore.tasks.dna.labels import CLASSES, REVERSED, TOKENS, complement, tokens
 from gradcore.tasks.dna.records import Record
 from gradcore.tasks.dna.windows import STAGES, Windows
-from gradcore.tasks.staged import Falling, LastShare, Stage
+from gradcore.tasks.staged import Stage
 
 __all__ = ["CELLS", "Options", "Trained", "build", "predict", "train", "width_of"]
 
 CELLS = {"lstm": gd.LSTM, "gru": gd.GRU, "rnn": gd.RNN}
-BETAS = (0.9, 0.99)
-SAVE_EVERY = 500
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,7 @@ class Options:
 
     width: bases per token, 1 or 3 that overlap. both: reads each layer in both directions. skip:
     lag of a learned connection through time, None for none. residual: upper layers add their input.
-    lr, last_lr, warmup, steady, average: as of tasks.brackets.train.Options. watch: see
-    gradcore.Trainer.fit. stability, stable_lr: of gradcore.stability.by_option. constrain, limit:
-    of gradcore.constrain.by_name.
+    Others: see staged.Settings.
     """
 
     cell: str = "gru"
@@ -138,27 +135,6 @@ def train(
     if not records:
         raise gd.ArgumentError("there must be a record to train on; got none.")
     net = build(options)
-    params = net.init(seed=options.seed)
-    optimizer = gd.optim.Adam(
-        params,
-        lr=options.lr,
-        betas=BETAS,
-        clip=gd.clip.GlobalNorm(options.clip),
-        constraints=gd.constrain.by_name(options.constrain, options.limit),
-    )
-    told: list[Stage] = []
-
-    def save() -> None:
-        if checkpoint is not None:
-            gd.save(checkpoint, net, average.params, task="dna")
-
-    def on_batch(number: int, stage: Stage) -> None:
-        if stage not in told[-1:]:
-            told.append(stage)
-            on_stage(stage)
-        if number > 0 and number % SAVE_EVERY == 0:
-            save()
-
     windows = Windows(
         records,
         options.stages,
@@ -166,31 +142,22 @@ def train(
         seed=options.seed,
         seconds=seconds,
         bases=bases,
-        on_batch=on_batch,
+        on_stage=on_stage,
     )
-    average = LastShare(params, options.average, windows)
-    trainer = gd.Trainer(
+    params, report = staged.fit(
         net,
-        params,
-        optimizer,
-        loss="cross_entropy",
-        schedule=gd.schedule.WarmUp(
-            options.warmup, Falling(options.steady, options.last_lr, windows)
-        ),
-        average=average,
-        stability=gd.stability.by_option(options.stability, options.stable_lr),
-        memory=options.memory,
-        threads=options.threads,
+        windows,
+        options,
+        task="dna",
+        checkpoint=checkpoint,
+        run=run,
+        resume=resume,
         quiet=quiet,
     )
-    report = trainer.fit(
-        windows, epochs=1, run=run, resume=resume, save_every=SAVE_EVERY, watch=options.watch
-    )
-    save()
     longest = [s.steps for s, n in zip(options.stages, windows.counts, strict=True) if n]
     return Trained(
         net=net,
-        params=average.params,
+        params=params,
         steps=report.steps,
         seconds=report.seconds,
         bases=windows.read,

@@ -38,7 +38,7 @@ class Windows(Staged):
         seed: int,
         seconds: float = math.inf,
         bases: int | None = None,
-        on_batch: Callable[[int, Stage], None] = lambda number, stage: None,
+        on_stage: Callable[[Stage], None] = lambda stage: None,
     ) -> None:
         checksum = 0
         self._strands = []
@@ -64,7 +64,7 @@ class Windows(Staged):
                 "limit": "clock" if bases is None else f"{bases} bases",
                 "records": f"{len(records)} with checksum {checksum:08x}",
             },
-            on_batch=on_batch,
+            on_stage=on_stage,
         )
         self._seed = seed
         self._ends = np.cumsum([len(record) for record in records])
