@@ -219,7 +219,7 @@ def test_values_that_are_not_finite_end_a_sample():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: FixedPoint(gd.GRU(3, 4)), gd.DTypeError, "must be a gradcore.Stack or a"),
+        (lambda: FixedPoint(gd.Linear(3, 4)), gd.DTypeError, r"must be a gradcore\.Stack, a cell"),
         (
             lambda: FixedPoint(gd.Stack(gd.GRU(3, 4), gd.Linear(4, 2))),
             gd.ArgumentError,
@@ -367,6 +367,14 @@ def test_wrong_functions_are_told_when_they_answer():
     ):
         with pytest.raises(error, match=message):
             of(**how)
+
+
+def test_a_cell_is_a_stack_of_one():
+    layer = FixedPoint(gd.GRU(4, 6), tol=1e-3)
+    assert layer == FixedPoint(gd.Stack(gd.GRU(4, 6)), tol=1e-3)
+    assert layer.size == 6
+    x = np.ones((2, 4), np.float32)
+    assert layer.solve(layer.init(), x).converged.all()
 
 
 def test_layers_and_results_can_be_copied():

@@ -36,6 +36,7 @@ def integer(name: str, value: Any) -> int:
 
 
 def positive_int(name: str, value: Any) -> int:
+    """A whole number of 1 or more."""
     number = integer(name, value)
     if number < 1:
         raise ArgumentError(f"{name} must be at least 1; got {number}.")
@@ -51,12 +52,14 @@ def layer_size(name: str, value: Any) -> int:
 
 
 def flag(name: str, value: Any) -> bool:
+    """True or False, and nothing that only counts as one of them."""
     if not isinstance(value, (bool, np.bool_)):
         raise DTypeError(f"{name} must be True or False; got {value!r}.")
     return bool(value)
 
 
 def choice(name: str, value: Any, allowed: Collection[str]) -> str:
+    """One of some names."""
     if not isinstance(value, str) or value not in allowed:
         names = ", ".join(repr(item) for item in allowed)
         raise ArgumentError(f"{name} must be one of {names}; got {value!r}.")
@@ -64,6 +67,7 @@ def choice(name: str, value: Any, allowed: Collection[str]) -> str:
 
 
 def finite_float(name: str, value: Any) -> float:
+    """A number that is neither infinite nor NaN."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise DTypeError(f"{name} must be a number; got {value!r}.")
     number = float(value)

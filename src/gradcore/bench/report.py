@@ -106,6 +106,7 @@ def draw(path: str | os.PathLike[str], machine: Machine, results: Sequence[Resul
 
 
 def figure(machine: Machine, results: Sequence[Result]) -> Any:
+    """Times, bounds and fractions as a matplotlib figure, a row per result."""
     from matplotlib.figure import Figure
 
     height = 1.8 + 0.28 * len(results)

@@ -66,5 +66,6 @@ def trailing(name: str, first: tuple[int, ...], got: tuple[int, ...], where: str
 
 
 def not_empty(count: int, what: str) -> None:
+    """Refuses none."""
     if count < 1:
         raise ArgumentError(f"{what} must not be empty.")

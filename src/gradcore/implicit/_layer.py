@@ -14,7 +14,7 @@ from .._checks import choice, float_in, integer, positive_int, store
 from .._run import Progress
 from ..errors import ArgumentError, ConditioningWarning, ConvergenceWarning, DTypeError, ShapeError
 from ..jacobian._ranges import one_way
-from ..layers import Stack
+from ..layers import Recurrent, Stack
 from ..params import Grads, Params
 from ..state import state_size
 from ._adjoint import Backward, backward_of, solve_adjoint
@@ -63,7 +63,8 @@ class Gradient:
 class FixedPoint:
     """A layer whose output z solves z = f(z, x), N samples at once.
 
-    f: a Stack of layers that read forward and have no random masks, or an implicit.Function.
+    f: a Stack of layers that read forward and have no random masks, a single cell, which becomes
+    such a Stack, or an implicit.Function.
     feedback: what z is where f is a Stack. "state": the whole state of its layers after one step
     that starts from state z and reads x (N, I), or tokens (N,); an RNN or GRU of H units has S = H,
     an LSTM's rows are h, then c. "output": what it puts out from the zero state, S = O, reading
@@ -77,7 +78,7 @@ class FixedPoint:
     Reference: Bai, Kolter, Koltun 2019; the implicit function theorem in Krantz and Parks 2013.
     """
 
-    f: Stack | Function
+    f: Stack | Function | Recurrent
     _: KW_ONLY
     feedback: Feedback = "state"
     solver: str | Solver = "anderson"
@@ -87,10 +88,12 @@ class FixedPoint:
     max_iter: int = 100
 
     def __post_init__(self) -> None:
+        if isinstance(self.f, Recurrent):
+            store(self, "f", Stack(self.f))
         if not isinstance(self.f, (Stack, Function)):
             raise DTypeError(
-                "FixedPoint.f must be a gradcore.Stack or a gradcore.implicit.Function; got "
-                f"{type(self.f).__name__}."
+                "FixedPoint.f must be a gradcore.Stack, a cell as gradcore.GRU, or a "
+                f"gradcore.implicit.Function; got {type(self.f).__name__}."
             )
         choice("FixedPoint.feedback", self.feedback, get_args(Feedback))
         store(self, "solver", solver_of(self.solver))
@@ -129,29 +132,37 @@ class FixedPoint:
             )
 
     @property
+    def function(self) -> Stack | Function:
+        """f, a cell as the Stack that it became."""
+        assert not isinstance(self.f, Recurrent)
+        return self.f
+
+    @property
     def size(self) -> int:
         """S: values of z per sample."""
-        if isinstance(self.f, Function):
-            return self.f.size
-        return state_size(self.f, 1) if self.feedback == "state" else self.f.output_size
+        if isinstance(self.function, Function):
+            return self.function.size
+        return (
+            state_size(self.function, 1) if self.feedback == "state" else self.function.output_size
+        )
 
     @property
     def input_size(self) -> int | None:
         """Width of x, None where it is the Function's own business."""
-        if isinstance(self.f, Function):
+        if isinstance(self.function, Function):
             return None
-        return self.f.input_size - (self.size if self.feedback == "output" else 0)
+        return self.function.input_size - (self.size if self.feedback == "output" else 0)
 
     def init(self, seed: int = 0, dtype: DTypeLike = "float32", **options: Any) -> Params:
         """Parameters of f: those of Stack.init, with its options, or where a Function starts."""
-        if isinstance(self.f, Function):
+        if isinstance(self.function, Function):
             integer("seed", seed)
             if options:
                 raise ArgumentError(
                     f"a Function says itself where its parameters start; got {sorted(options)}."
                 )
-            return self.f.init(dtype)
-        return self.f.init(seed, dtype, **options)
+            return self.function.init(dtype)
+        return self.function.init(seed, dtype, **options)
 
     def solve(
         self,
@@ -311,16 +322,16 @@ class FixedPoint:
     # ---- checks
 
     def _system(self, params: Params, x: Any, threads: int | None) -> System:
-        if not isinstance(params, Params) or params.owner != self.f:
+        if not isinstance(params, Params) or params.owner != self.function:
             got = params.owner if isinstance(params, Params) else type(params).__name__
             raise DTypeError(
                 f"params must be those of the layer's f, as FixedPoint.init makes them; got {got}."
             )
-        if isinstance(self.f, Function):
+        if isinstance(self.function, Function):
             array = np.asarray(x)
             if array.ndim < 1 or not len(array):
                 raise ShapeError(f"x must have N >= 1 samples first; got {array.shape}.")
-            return FunctionSystem(self.f, params, array)
+            return FunctionSystem(self.function, params, array)
         array = _validate.as_array("x", x)
         width = self.input_size
         tokens = array.dtype.kind in "iu"
@@ -339,8 +350,8 @@ class FixedPoint:
                 f"Convert it with .astype({str(params.dtype)!r})."
             )
         if self.feedback == "output":
-            return OutputSystem(self.f, params, array, threads)
-        return StateSystem(self.f, params, array, threads)
+            return OutputSystem(self.function, params, array, threads)
+        return StateSystem(self.function, params, array, threads)
 
     def _points(self, system: System, z: Solution | Array) -> Array:
         rows = z.z if isinstance(z, Solution) else z

@@ -146,7 +146,7 @@ class Model(Composite):
 
     @property
     def _owners(self) -> list[tuple[str, Stack | Function]]:
-        parts = [("before", self.before), ("fixed", self.fixed.f), ("after", self.after)]
+        parts = [("before", self.before), ("fixed", self.fixed.function), ("after", self.after)]
         return [(name, part) for name, part in parts if part is not None]
 
     def layer_of(self, name: str) -> tuple[Layer | None, str]:
@@ -157,7 +157,7 @@ class Model(Composite):
         """Fresh parameters: the Stacks by Stack.init with these options, from seed, seed + 1 and
         seed + 2; a Function where it starts.
         """
-        fixed = options if isinstance(self.fixed.f, Stack) else {}
+        fixed = options if isinstance(self.fixed.function, Stack) else {}
         made = [
             self.fixed.init(seed + 1, dtype, **fixed),
             self.after.init(seed + 2, dtype, **options),
