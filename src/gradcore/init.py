@@ -14,7 +14,16 @@ from numpy.typing import DTypeLike, NDArray
 
 from ._checks import choice, finite_float, float_dtype, float_in, integer
 from .errors import ArgumentError
-from .layers import Embedding, Layer, LayerNorm, Linear, Recurrent, RecurrentInit, Stack
+from .layers import (
+    ChronoSpread,
+    Embedding,
+    Layer,
+    LayerNorm,
+    Linear,
+    Recurrent,
+    RecurrentInit,
+    Stack,
+)
 from .params import Params
 
 __all__ = [
@@ -64,19 +73,30 @@ def forget_gate_bias(params: Params, value: float = 1.0) -> None:
             bias_hh[rows] = 0.0
 
 
-def chrono_bias(params: Params, longest: float, rng: np.random.Generator) -> None:
+def chrono_bias(
+    params: Params, longest: float, rng: np.random.Generator, spread: ChronoSpread = "even"
+) -> None:
     """Sets memory-gate biases to log(U(1, longest-1)), input-gate biases to their negatives.
 
-    Units then forget with time constants spread up to about `longest` steps; in place.
-    Raises ArgumentError unless longest > 2.
+    Units then forget with time constants spread up to about `longest` steps; in place. spread:
+    "even" as said, so that nine of ten are longer than a tenth of the longest; "log": the logarithm
+    is drawn evenly, so that every scale from 1 step on has as many units.
+    Raises ArgumentError unless longest > 2, and for another spread.
     Reference: Tallec and Ollivier 2018, eq. 16; for the GRU the gate z, which keeps the state here.
+    "log" is ours.
     """
     longest = float_in("chrono", longest, 2.0, open_low=True)
+    even = choice("chrono_spread", spread, get_args(ChronoSpread)) == "even"
     for layer, bias_ih, bias_hh in _biases(params):
         cell = layer.cell
         if cell.memory_gate is None:
             continue
-        memory = np.log(rng.uniform(1.0, longest - 1.0, layer.hidden_size))
+        size = layer.hidden_size
+        memory = (
+            np.log(rng.uniform(1.0, longest - 1.0, size))
+            if even
+            else rng.uniform(0.0, math.log(longest - 1.0), size)
+        )
         gates = ((cell.memory_gate, memory), (cell.input_gate, -memory))
         for gate, values in gates:
             if gate is not None:
@@ -94,6 +114,7 @@ def initialise(
     gain: float = 1.0,
     forget_bias: float | None = 1.0,
     chrono: float | None = None,
+    chrono_spread: ChronoSpread = "even",
 ) -> Params:
     """Fresh parameters of a net.
 
@@ -102,11 +123,12 @@ def initialise(
     +-1/sqrt(H) with biases drawn alike, as in PyTorch. weight_ih is always uniform in +-1/sqrt(H),
     the head in +-1/sqrt(in_features), an embedding standard normal, a LayerNorm 1 and 0, as in
     PyTorch. forget_bias: see forget_gate_bias(); None
-    leaves the biases alone. chrono: the longest time constant in steps, replaces forget_bias; see
-    chrono_bias().
+    leaves the biases alone. chrono: the longest time constant in steps, replaces forget_bias;
+    chrono_spread: "even" or "log"; see chrono_bias().
     Raises ArgumentError or DTypeError for a wrong option.
     """
     choice("recurrent", recurrent, get_args(RecurrentInit))
+    choice("chrono_spread", chrono_spread, get_args(ChronoSpread))
     gain = finite_float("gain", gain)
     number = integer("seed", seed)
     if number < 0:
@@ -117,7 +139,7 @@ def initialise(
         for name in layer.parameter_shapes:
             params[f"{index}.{name}"][...] = _draw(rng, layer, name, recurrent, gain)
     if chrono is not None:
-        chrono_bias(params, chrono, rng)
+        chrono_bias(params, chrono, rng, chrono_spread)
     elif forget_bias is not None:
         forget_gate_bias(params, forget_bias)
     return params

@@ -31,6 +31,7 @@ __all__ = [
 
 SkipKind = Literal["add", "mix"]
 RecurrentInit = Literal["orthogonal", "uniform", "identity"]
+ChronoSpread = Literal["even", "log"]
 
 
 @dataclass(frozen=True)
@@ -411,6 +412,7 @@ class Stack:
         gain: float = 1.0,
         forget_bias: float | None = 1.0,
         chrono: float | None = None,
+        chrono_spread: ChronoSpread = "even",
     ) -> Params:
         """Fresh parameters; see gradcore.init.initialise."""
         from .init import initialise
@@ -423,6 +425,7 @@ class Stack:
             gain=gain,
             forget_bias=forget_bias,
             chrono=chrono,
+            chrono_spread=chrono_spread,
         )
 
 

@@ -48,12 +48,15 @@ class Gene:
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """One sequence of a file. letters (n,): upper case ASCII. genes: None where none were read."""
+    """One sequence of a file. letters (n,): upper case ASCII. genes: None where none were read.
+    organism: as a GenBank file names it, else empty.
+    """
 
     name: str
     source: str
     letters: NDArray[np.uint8]
     genes: tuple[Gene, ...] | None
+    organism: str = ""
 
     def __len__(self) -> int:
         return len(self.letters)
@@ -152,11 +155,11 @@ def _letters(path: Path, name: str, line: int, text: str) -> bytes:
     return raw
 
 
-def _record(path: Path, name: str, parts: list[bytes], genes: Any) -> Record:
+def _record(path: Path, name: str, parts: list[bytes], genes: Any, organism: str = "") -> Record:
     letters = np.frombuffer(b"".join(parts), np.uint8)
     if not len(letters):
         raise gd.ArgumentError(f"{path}, record {name}: it has no sequence.")
-    return Record(name, str(path), letters, genes)
+    return Record(name, str(path), letters, genes, organism)
 
 
 def _fasta(path: Path) -> list[Record]:
@@ -213,7 +216,9 @@ def _genbank(path: Path) -> list[Record]:
                     if feature.type == "CDS"
                     for gene in _gene(path, entry, feature, len(sequence), ExactPosition)
                 ]
-                records.append(_record(path, entry.id or entry.name, [sequence], tuple(genes)))
+                organism = str(entry.annotations.get("organism", ""))
+                name_of = entry.id or entry.name
+                records.append(_record(path, name_of, [sequence], tuple(genes), organism))
         except gd.ArgumentError:
             raise
         except Exception as error:  # Biopython raises of every kind
@@ -296,7 +301,7 @@ def read_gff3(path: str | Path) -> dict[str, Sequence[Gene]]:
     Reference: the Sequence Ontology's GFF3 specification, version 1.26.
     """
     path = Path(path)
-    pieces: dict[tuple[str, str], list[tuple[int, int, int, str, bool]]] = {}
+    pieces: dict[tuple[str, str], list[tuple[int, int, int, str, bool, bool]]] = {}
     with _opened(path) as lines:
         for number, line in enumerate(lines, start=1):
             text = line.rstrip("\n")
@@ -332,7 +337,9 @@ def read_gff3(path: str | Path) -> dict[str, Sequence[Gene]]:
                 )
             key = told.get("ID") or f"line {number}"
             pseudo = told.get("pseudo", "").lower() == "true" or "pseudogene" in told
-            pieces.setdefault((name, key), []).append((first - 1, last, phase, words[6], pseudo))
+            phage = "is_phage" in told
+            part = (first - 1, last, phase, words[6], pseudo, phage)
+            pieces.setdefault((name, key), []).append(part)
     found: dict[str, list[Gene]] = {}
     for (name, _), parts in pieces.items():
         strand = 1 if parts[0][3] == "+" else -1
@@ -342,6 +349,7 @@ def read_gff3(path: str | Path) -> dict[str, Sequence[Gene]]:
             strand,
             phase=ordered[0][2],
             pseudo=any(part[4] for part in parts),
+            phage=any(part[5] for part in parts),
         )
         found.setdefault(name, []).append(gene)
     return dict(found)

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 import gradcore as gd
 from gradcore.tasks import staged
-from gradcore.tasks.dna.labels import CLASSES, REVERSED, TOKENS, complement, tokens
+from gradcore.tasks.dna.labels import CLASSES, REVERSED, TOKENS
+from gradcore.tasks.dna.reading import probabilities
 from gradcore.tasks.dna.records import Record
 from gradcore.tasks.dna.windows import STAGES, Windows
-from gradcore.tasks.staged import Stage
+from gradcore.tasks.staged import Stage, Staged
 
-__all__ = ["CELLS", "Options", "Trained", "build", "predict", "train", "width_of"]
+__all__ = ["CELLS", "Options", "Trained", "build", "predict", "train", "trained", "width_of"]
 
 CELLS = {"lstm": gd.LSTM, "gru": gd.GRU, "rnn": gd.RNN}
 
@@ -72,7 +73,7 @@ class Trained:
     interrupted: bool
 
 
-def build(options: Options) -> gd.Stack:
+def build(options: Options, classes: int = len(CLASSES)) -> gd.Stack:
     """The net that options describe. Raises ArgumentError for what cannot be."""
     if options.cell not in CELLS:
         raise gd.ArgumentError(f"cell must be one of {', '.join(CELLS)}; got {options.cell!r}.")
@@ -96,7 +97,7 @@ def build(options: Options) -> gd.Stack:
     return gd.Stack(
         gd.Embedding(TOKENS[options.width], options.embedding),
         *layers,
-        gd.Linear(size, len(CLASSES)),
+        gd.Linear(size, classes),
     )
 
 
@@ -154,7 +155,12 @@ def train(
         resume=resume,
         quiet=quiet,
     )
-    longest = [s.steps for s, n in zip(options.stages, windows.counts, strict=True) if n]
+    return trained(net, params, report, windows)
+
+
+def trained(net: gd.Stack, params: gd.Params, report: gd.FitReport, windows: Staged) -> Trained:
+    """What came of a training on windows."""
+    longest = [s.steps for s, n in zip(windows.stages, windows.counts, strict=True) if n]
     return Trained(
         net=net,
         params=params,
@@ -183,35 +189,15 @@ def predict(
 
     Sequences of more than 66,000 bases are read in pieces of 60,000 with 3,000 more on each side.
     """
-    width = width_of(net)
-    found = np.empty((len(letters), len(CLASSES)), np.float32)
-    for start in range(0, len(letters), PIECE):
-        stop = min(start + PIECE, len(letters))
-        if len(letters) <= PIECE + 2 * BESIDE:
-            stop = len(letters)
-        low, high = max(0, start - BESIDE), min(len(letters), stop + BESIDE)
-        part = letters[low:high]
-        own, other = (
-            _probabilities(
-                gd.apply(
-                    net,
-                    params,
-                    tokens(strand, width).astype(np.int64)[:, None],
-                    threads=threads,
-                    memory=memory,
-                )[0][:, 0]
-            )
-            for strand in (part, complement(part))
-        )
-        mean = 0.5 * (own + other[::-1][:, REVERSED])
-        found[start:stop] = np.log(np.maximum(mean, 1e-12))[start - low : stop - low]
-        if stop == len(letters):
-            break
-    return found
-
-
-def _probabilities(scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    wide = scores.astype(np.float64)
-    made: NDArray[np.float64] = np.exp(wide - wide.max(axis=1, keepdims=True))
-    made /= made.sum(axis=1, keepdims=True)
-    return made
+    mean = probabilities(
+        net,
+        params,
+        letters,
+        width=width_of(net),
+        reverse=REVERSED,
+        piece=PIECE,
+        beside=BESIDE,
+        threads=threads,
+        memory=memory,
+    )
+    return np.log(np.maximum(mean, 1e-12)).astype(np.float32)

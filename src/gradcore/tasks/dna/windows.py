@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 import gradcore as gd
-from gradcore.tasks.dna.labels import complement, labels, reverse_labels, tokens
+from gradcore.tasks.dna.labels import Labels, complement, labels, reverse_labels, tokens
 from gradcore.tasks.dna.records import Record
 from gradcore.tasks.staged import Stage, Staged
 
@@ -26,7 +26,9 @@ STAGES = (Stage(1_000, 8, 0.3), Stage(4_000, 4, 0.5), Stage(50_000, 1, 0.2))
 class Windows(Staged):
     """Windows at random places of random records, by their length, each strand half of the time.
 
-    width: bases per token. bases: steps that end the pass, None: by the clock.
+    width: bases per token. bases: steps that end the pass, None: by the clock. label, reverse: the
+    labels of a record, and what they are on the other strand. spots: of each record the parts
+    (start, stop) that half of the windows hold at least one base of, any of all alike.
     """
 
     def __init__(
@@ -38,14 +40,17 @@ class Windows(Staged):
         seed: int,
         seconds: float = math.inf,
         bases: int | None = None,
+        label: Callable[[Record], Labels] = labels,
+        reverse: Callable[[Labels], Labels] = reverse_labels,
+        spots: Sequence[Sequence[tuple[int, int]]] = (),
         on_stage: Callable[[Stage], None] = lambda stage: None,
     ) -> None:
         checksum = 0
         self._strands = []
         for record in records:
             checksum = zlib.crc32(record.letters.tobytes(), checksum)
-            forward = labels(record)
-            back = reverse_labels(forward)
+            forward = label(record)
+            back = reverse(forward)
             other = complement(record.letters)
             self._strands.append(
                 (
@@ -68,6 +73,7 @@ class Windows(Staged):
         )
         self._seed = seed
         self._ends = np.cumsum([len(record) for record in records])
+        self._spots = [(r, *spot) for r, parts in enumerate(spots) for spot in parts]
 
     def make(self, index: int, stage: int) -> gd.Batch:
         """Windows of a stage, shorter where records are."""
@@ -78,11 +84,12 @@ class Windows(Staged):
         weight = np.zeros((own.steps, own.batch), np.float32)
         lengths = np.zeros(own.batch, np.int64)
         for b in range(own.batch):
-            place = int(rng.integers(self._ends[-1]))
-            record = int(np.searchsorted(self._ends, place, side="right"))
-            seen, classes, counts = self._strands[record][int(rng.integers(2))]
+            record, low, high = self._range(rng, own.steps)
+            strand = int(rng.integers(2))
+            seen, classes, counts = self._strands[record][strand]
             length = min(own.steps, len(seen))
-            start = int(rng.integers(len(seen) - length + 1))
+            start = int(rng.integers(low, high + 1))
+            start = start if strand == 0 else len(seen) - length - start
             x[:length, b] = seen[start : start + length]
             y[:length, b] = classes[start : start + length]
             weight[:length, b] = counts[start : start + length]
@@ -96,3 +103,13 @@ class Windows(Staged):
             weight=weight,
             lengths=lengths if ragged else None,
         )
+
+    def _range(self, rng: np.random.Generator, steps: int) -> tuple[int, int, int]:
+        """A record, and from where to where on its plus strand a window may start."""
+        if self._spots and rng.random() < 0.5:
+            record, first, stop = self._spots[int(rng.integers(len(self._spots)))]
+            last = max(0, len(self._strands[record][0][0]) - steps)
+            return record, min(last, max(0, first - steps + 1)), min(last, stop - 1)
+        place = int(rng.integers(self._ends[-1]))
+        record = int(np.searchsorted(self._ends, place, side="right"))
+        return record, 0, max(0, len(self._strands[record][0][0]) - steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import json
 import time
@@ -126,6 +127,12 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
         point = curve.look(now, optimizer.steps)
         if job.task.solved(point.measured):
             sequences.end()
+        elif job.recipe.adaptive:
+            stage = sequences.present
+            if stage != job.task:
+                held_out = stage.held_out(_MOST_HELD_OUT)
+                if stage.solved(measure(stage, now, held_out, threads=job.threads)):
+                    sequences.begun.append(optimizer.steps)
         return point.score
 
     if job.resume and curve.solved is not None:
@@ -156,22 +163,50 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
 
 
 class Sequences(gd.data.Source):
-    """Training batches of a task: one pass, which ends when `end` is called."""
+    """Training batches of a task: one pass, which ends when `end` is called.
+
+    begun: of an adaptive recipe, the updates at which its stages but the first began.
+    """
 
     def __init__(self, task: Task, recipe: Recipe, seed: int) -> None:
         super().__init__()
         self.task, self.recipe, self.seed = task, recipe, seed
+        self.begun: list[int] = []
 
     def __len__(self) -> int:
         return 2**62
 
+    @property
+    def present(self) -> Task:
+        """The stage that an adaptive recipe has come to."""
+        return self.task if self.recipe.first == 0 else self.task.stage(len(self.begun))
+
+    def stage(self, update: int) -> Task:
+        """What is trained on in an update, counted from 0."""
+        if not self.recipe.adaptive or self.recipe.first == 0:
+            return self.recipe.stage(self.task, update)
+        level = bisect.bisect_right(self.begun, update)
+        return self.task.stage(level if update % 2 == 0 else update // 2 % (level + 1))
+
     def batch(self, epoch: int, index: int) -> gd.Batch:
-        stage = self.recipe.stage(self.task, index)
-        return stage.training_batch(self.seed, index, self.recipe.batch)
+        return self.stage(index).training_batch(self.seed, index, self.recipe.batch)
 
     def steps(self, updates: int) -> int:
         """Sum of the lengths of the sequences of so many updates."""
-        return sum(self.recipe.stage(self.task, update).steps for update in range(updates))
+        return sum(self.stage(update).steps for update in range(updates))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "begun": [*self.begun]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        begun = state.get("begun")
+        if not isinstance(begun, list) or not all(isinstance(n, int) for n in begun):
+            raise gd.ArgumentError(
+                f"the state of sequences must have begun, updates at which stages began; got "
+                f"{begun!r}."
+            )
+        super().load_state_dict(state)
+        self.begun = [*begun]
 
     def describe(self) -> dict[str, Any]:
         """What decides the bits of a training, and all that is needed to make it again."""

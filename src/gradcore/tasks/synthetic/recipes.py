@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import gradcore as gd
-from gradcore.layers import RecurrentInit
+from gradcore.layers import ChronoSpread, RecurrentInit
 from gradcore.tasks.synthetic.adding import Adding
 from gradcore.tasks.synthetic.copying import Copying
 from gradcore.tasks.synthetic.enhancer import Enhancer
@@ -39,7 +39,10 @@ class Recipe:
     the length of the sequences. first, grow: updates on the first stage, and on each of the
     following ones until the full length is reached; first = 0: the full length from the start.
     every: updates between evaluations. updates: at most so many. constrain, limit: of
-    gradcore.constrain.by_name.
+    gradcore.constrain.by_name. front: units of a layer of the same cell below, 0 for none.
+    adaptive: a stage ends when held-out sequences of it are solved, which is looked at at every
+    evaluation, instead of after `first` and `grow` updates; and every second update goes back to
+    one of the stages before, in turn, so that a net does not learn the one length it sees.
     """
 
     cell: str
@@ -54,6 +57,9 @@ class Recipe:
     updates: int
     constrain: str | None = None
     limit: float = 1.0
+    front: int = 0
+    adaptive: bool = False
+    spread: ChronoSpread = "even"
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
@@ -66,8 +72,8 @@ class Recipe:
         return task.stage(max(0, 1 + (update - self.first) // self.grow))
 
     def full_at(self, task: Task) -> int:
-        """The first update at the full length."""
-        if self.first == 0 or task.stage(0) == task:
+        """The first update at the full length; 0 where it is not known before."""
+        if self.adaptive or self.first == 0 or task.stage(0) == task:
             return 0
         levels = next(level for level in itertools.count(1) if task.stage(level) == task)
         return self.first + (levels - 1) * self.grow
@@ -97,7 +103,21 @@ class Rate(gd.schedule.Schedule):
 _BASE = {
     "adding": Recipe("gru", 64, 32, 5e-3, 0, True, 800, 200, every=100, updates=3_000),
     "copy": Recipe("lstm", 128, 16, 5e-3, 1_000, True, 1_500, 800, every=200, updates=10_000),
-    "enhancer": Recipe("lstm", 64, 64, 5e-3, 1_000, True, 2_000, 200, every=100, updates=3_000),
+    "enhancer": Recipe(
+        "lstm",
+        16,
+        64,
+        3e-3,
+        0,
+        True,
+        1,
+        1,
+        every=50,
+        updates=10_000,
+        front=64,
+        adaptive=True,
+        spread="log",
+    ),
     "mqar": Recipe("lstm", 128, 32, 5e-3, 1_000, False, 1_500, 1_000, every=200, updates=10_000),
 }
 # With 5e-4 the rnn adds at T = 200 after 1,300 updates, and overflows at T = 1,000 on both seeds
@@ -122,7 +142,7 @@ def default(task: Task, cell: str | None = None) -> Recipe:
 
 
 def build(task: Task, recipe: Recipe) -> gd.Stack:
-    """The net of a recipe: [Embedding], one recurrent layer, Linear.
+    """The net of a recipe: [Embedding], [front], one recurrent layer, Linear.
 
     rnn: relu, its recurrent matrix U the identity at first (Le, Jaitly, Hinton 2015). tanh: the
     classical one, U orthogonal at first. skip: h_t = (1-a)*relu(W x + U h_(t-1) + b) + a*h_(t-1),
@@ -130,20 +150,25 @@ def build(task: Task, recipe: Recipe) -> gd.Stack:
     tanh instead of relu it did not learn to add at T = 100 in 7,000 updates.
     """
     embedding, width = task.first_layer()
-    layer: gd.layers.Recurrent
-    if recipe.cell == "lstm":
-        layer = gd.LSTM(width, recipe.hidden)
-    elif recipe.cell == "gru":
-        layer = gd.GRU(width, recipe.hidden)
-    elif recipe.cell == "rnn":
-        layer = gd.RNN(width, recipe.hidden, nonlinearity="relu")
-    elif recipe.cell == "tanh":
-        layer = gd.RNN(width, recipe.hidden)
-    else:
-        skip = gd.Skip(1, kind="mix", value=LEAK, learned=True)
-        layer = gd.RNN(width, recipe.hidden, nonlinearity="relu", skip=skip)
-    head = gd.Linear(recipe.hidden, task.outputs)
-    return gd.Stack(layer, head) if embedding is None else gd.Stack(embedding, layer, head)
+    layers: list[gd.layers.Layer] = [] if embedding is None else [embedding]
+    if recipe.front:
+        layers.append(_layer(recipe.cell, width, recipe.front))
+        width = recipe.front
+    layers += [_layer(recipe.cell, width, recipe.hidden), gd.Linear(recipe.hidden, task.outputs)]
+    return gd.Stack(*layers)
+
+
+def _layer(cell: str, width: int, hidden: int) -> gd.layers.Recurrent:
+    if cell == "lstm":
+        return gd.LSTM(width, hidden)
+    if cell == "gru":
+        return gd.GRU(width, hidden)
+    if cell == "rnn":
+        return gd.RNN(width, hidden, nonlinearity="relu")
+    if cell == "tanh":
+        return gd.RNN(width, hidden)
+    skip = gd.Skip(1, kind="mix", value=LEAK, learned=True)
+    return gd.RNN(width, hidden, nonlinearity="relu", skip=skip)
 
 
 def initial(net: gd.Stack, task: Task, recipe: Recipe, seed: int) -> gd.Params:
@@ -155,4 +180,6 @@ def initial(net: gd.Stack, task: Task, recipe: Recipe, seed: int) -> gd.Params:
     gain = 0.5 if recipe.cell == "skip" else 1.0
     chrono = float(max(3, task.steps)) if recipe.chrono else None
     recurrent: RecurrentInit = "identity" if recipe.cell == "rnn" else "orthogonal"
-    return net.init(seed=seed, recurrent=recurrent, gain=gain, chrono=chrono)
+    return net.init(
+        seed=seed, recurrent=recurrent, gain=gain, chrono=chrono, chrono_spread=recipe.spread
+    )
