@@ -6,6 +6,7 @@ from . import diagnose as diagnose
 from . import dna as dna
 from . import info as info
 from . import plot as plot
+from . import prophage as prophage
 from . import study_clipping as study_clipping
 from . import study_flow as study_flow
 from . import study_implicit as study_implicit

@@ -39,9 +39,10 @@ def diagnose(
         list[Path] | None,
         typer.Argument(
             metavar="FILE",
-            help="What it reads: source code for a net of `train brackets`, tables for one of "
-            "`train csv`; one .npz file with x, and if wanted y, lengths, weight and reset, for "
-            "any other. Default: code of this machine, sequences of the task, or random input.",
+            help="What it reads: source code for a net of `train brackets`, genomes for one of "
+            "`train dna` or `train prophage`, tables for one of `train csv`; one .npz file with x, "
+            "and if wanted y, lengths, weight and reset, for any other. Default: code of this "
+            "machine, sequences of the task, or random input.",
             show_default=False,
         ),
     ] = None,

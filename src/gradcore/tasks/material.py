@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,14 @@ from gradcore.runs import BEST, LAST
 
 from .brackets import dataset as brackets
 from .brackets import lexing, sources
-from .dna.labels import labels as base_labels
+from .dna.labels import CLASSES as GENE_CLASSES
+from .dna.labels import Labels
+from .dna.labels import labels as gene_labels
 from .dna.labels import tokens as base_tokens
+from .dna.records import Record
 from .dna.records import read as read_genomes
 from .dna.train import width_of
+from .prophage import regions
 from .synthetic import job as synthetic
 from .synthetic.task import Task
 from .table import dataset as table
@@ -30,6 +34,11 @@ from .table.train import loss as loss_of_table
 
 __all__ = ["Material", "material"]
 
+# Tasks that read genomes, with their labels and how many classes these have.
+GENOMIC: dict[str, tuple[Callable[[Record], Labels], int]] = {
+    "dna": (gene_labels, len(GENE_CLASSES)),
+    "prophage": (regions.labels, len(regions.CLASSES)),
+}
 ARRAYS = ("x", "y", "lengths", "weight", "reset")
 
 
@@ -56,10 +65,10 @@ def material(
     """The net of a checkpoint, or of the folder of a run, with data that it can read.
 
     files: source files for a net of `gradcore train brackets` (none: the longest that are found on
-    this machine), genomes for one of `gradcore train dna`, tables for one of `gradcore train csv`,
-    one .npz with x, and if wanted y, lengths, weight and reset, for any other net, with the loss of
-    y. None for a net of the synthetic tasks, which draw their own; else random input. At most
-    `steps` steps of `sequences` sequences, from the beginning.
+    this machine), genomes for one of `gradcore train dna` or `gradcore train prophage`, tables for
+    one of `gradcore train csv`, one .npz with x, and if wanted y, lengths, weight and reset, for
+    any other net, with the loss of y. None for a net of the synthetic tasks, which draw their own;
+    else random input. At most `steps` steps of `sequences` sequences, from the beginning.
     Raises CheckpointError, ArgumentError, OSError.
     """
     path = _file_of(Path(checkpoint))
@@ -67,8 +76,9 @@ def material(
     if metadata.get("task") == "brackets":
         batch, told = _from_source(files, steps, sequences)
         return Material(net, params, batch, "cross_entropy", told)
-    if metadata.get("task") == "dna" and files:
-        batch, told = _from_genomes(net, files, steps, sequences)
+    if metadata.get("task") in GENOMIC and files:
+        labels, classes = GENOMIC[metadata["task"]]
+        batch, told = _from_genomes(net, files, steps, sequences, labels, classes)
         return Material(net, params, batch, "cross_entropy" if batch.y is not None else None, told)
     if predict.METADATA in metadata and files:
         model = predict.load_model(path)
@@ -172,10 +182,15 @@ def _from_source(files: Sequence[Path], steps: int, sequences: int) -> tuple[gd.
 
 
 def _from_genomes(
-    net: gd.Stack, files: Sequence[Path], steps: int, sequences: int
+    net: gd.Stack,
+    files: Sequence[Path],
+    steps: int,
+    sequences: int,
+    labels: Callable[[Record], Labels],
+    classes: int,
 ) -> tuple[gd.Batch, str]:
     """The first bases of the longest records side by side; targets where all have genes."""
-    width = width_of(net)
+    width = width_of(net, classes)
     found = sorted((r for path in files for r in read_genomes(path)), key=len, reverse=True)
     some = found[:sequences]
     lengths = np.array([min(steps, len(record)) for record in some])
@@ -185,7 +200,7 @@ def _from_genomes(
     for b, (record, n) in enumerate(zip(some, lengths, strict=True)):
         x[:n, b] = base_tokens(record.letters, width)[:n]
         if known:
-            own = base_labels(record)
+            own = labels(record)
             y[:n, b], weight[:n, b] = own.classes[:n], own.counts[:n]
     told = f"the first {lengths.max():,} bases of {', '.join(record.name for record in some)}"
     return gd.Batch(x, y if known else None, lengths, weight if known else None), told

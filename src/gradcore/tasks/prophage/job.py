@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from gradcore.tasks.dna.reading import probabilities
 from gradcore.tasks.dna.records import Record, read
 from gradcore.tasks.dna.windows import Windows
 from gradcore.tasks.prophage import regions, scores
-from gradcore.tasks.prophage.report import Judged, Result, Track
+from gradcore.tasks.prophage.report import SCORES, Judged, Result, Track
 from gradcore.tasks.staged import Stage
 
 __all__ = ["STAGES", "Job", "run", "train"]
@@ -38,18 +39,25 @@ Say = Callable[[str], None]
 @dataclass(frozen=True)
 class Job:
     """What to do. files: GenBank, or FASTA with GFF3, of at least two species. leave_out: names of
-    records that are not used, as a file may hold copies. minutes: of training, for each species
-    that is held out. bases: train on so many whatever the time. checkpoint: where the net that was
-    trained last is kept. Others as of tasks.dna.job.Job.
+    records that are not used, as a file may hold copies. species: hold out only these, none: each
+    that has prophages. minutes: of training, for each species that is held out. bases: train on so
+    many whatever the time. checkpoint: where the nets are kept, the species in the name before the
+    suffix. Others as of tasks.dna.job.Job.
     """
 
     files: Sequence[Path]
     leave_out: Sequence[str] = ()
+    species: Sequence[str] = ()
     minutes: float = 3.0
     bases: int | None = None
     checkpoint: Path = Path("prophage.safetensors")
     options: training.Options = field(default_factory=lambda: training.Options(stages=STAGES))
     quiet: bool = False
+
+    def net_of(self, species: str) -> Path:
+        """Where the net is kept that was trained with this species left out."""
+        told = "_".join(re.findall(r"\w+", species))
+        return self.checkpoint.with_name(f"{self.checkpoint.stem}-{told}{self.checkpoint.suffix}")
 
 
 def run(job: Job, say: Say = lambda line: None) -> Result | None:
@@ -70,8 +78,13 @@ def run(job: Job, say: Say = lambda line: None) -> Result | None:
             "two species with prophages are needed, one to learn from and one to be judged; a CDS "
             f"of a prophage is marked /is_phage. Regions by species: {told}."
         )
+    for name in job.species:
+        if name not in known:
+            raise gd.ArgumentError(
+                f"no species {name!r} with prophages in the files. There are: {', '.join(known)}."
+            )
     judged = []
-    for name in known:
+    for name in job.species or known:
         others = [r for other, own in groups.items() if other != name for r in own]
         bases = sum(map(len, others))
         say(f"{name} held out: training on {len(others):,} records, {bases:,} bases")
@@ -80,7 +93,7 @@ def run(job: Job, say: Say = lambda line: None) -> Result | None:
             job.options,
             seconds=math.inf if job.bases is not None else 60.0 * job.minutes,
             bases=job.bases,
-            checkpoint=job.checkpoint,
+            checkpoint=job.net_of(name),
             quiet=job.quiet,
             on_stage=lambda stage: say(f"{stage.steps:,} bases, {stage.batch} side by side"),
         )
@@ -88,7 +101,8 @@ def run(job: Job, say: Say = lambda line: None) -> Result | None:
             return None
         say(f"judging {name}")
         judged.append(judge(name, groups[name], others, trained, job.options))
-        say(f"AUROC {judged[-1].net:.3f}, 6-mers {judged[-1].kmers:.3f}")
+        last = judged[-1]
+        say(f"AUROC {last.net:.3f}, averaged {last.smooth:.3f}, 6-mers {last.kmers:.3f}")
     return Result(tuple(judged), job.options, time.monotonic() - begun)
 
 
@@ -142,21 +156,25 @@ def judge(
 ) -> Judged:
     """AUROC over all bins of a species, of the net and of 6-mers learned from the others."""
     weights = scores.kmer_weights(others)
-    tracks = [
-        Track(
-            record.name,
-            scores.truth(record),
-            scores.binned(_log_odds(trained, record, options)),
-            scores.by_kmers(weights, record),
+    tracks = []
+    for record in own:
+        odds = _log_odds(trained, record, options)
+        tracks.append(
+            Track(
+                record.name,
+                scores.truth(record),
+                scores.binned(odds),
+                scores.averaged(odds),
+                scores.by_kmers(weights, record),
+            )
         )
-        for record in own
-    ]
-    truth, net, kmers = (
-        np.concatenate([getattr(track, part) for track in tracks])
-        for part in ("truth", "net", "kmers")
-    )
+    truth = np.concatenate([track.truth for track in tracks])
+    found = {
+        score: scores.auroc(truth, np.concatenate([getattr(track, score) for track in tracks]))
+        for score in SCORES
+    }
     longest = max(own, key=len)
-    found = reach(
+    far = reach(
         trained.net,
         trained.params,
         tokens(longest.letters[:REACH], options.width).astype(np.int64)[:, None],
@@ -166,10 +184,9 @@ def judge(
     return Judged(
         name,
         tuple(tracks),
-        scores.auroc(truth, net),
-        scores.auroc(truth, kmers),
-        int(found.memory_length()[0]),
-        trained,
+        reach=int(far.memory_length()[0]),
+        trained=trained,
+        **found,
     )
 
 

@@ -10,32 +10,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradcore.tasks.dna.train import Options, Trained
-from gradcore.tasks.prophage.scores import BIN
+from gradcore.tasks.prophage.scores import BIN, WINDOW
 
-__all__ = ["Judged", "Result", "Track", "as_json", "draw", "lines"]
+__all__ = ["SCORES", "Judged", "Result", "Track", "as_json", "draw", "lines"]
+
+SCORES = ("net", "smooth", "kmers")
 
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """One record, by bins of 1,000 bases: whether it lies in a prophage, the net's mean log-odds,
-    and those of 6-mers.
+    """One record, by bins of BIN bases: whether it lies in a prophage, the net's mean log-odds of
+    the bin, those of the WINDOW bases round it, and those of 6-mers there.
     """
 
     name: str
     truth: NDArray[np.bool_]
     net: NDArray[np.float64]
+    smooth: NDArray[np.float64]
     kmers: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """A species held out. net, kmers: AUROC over the bins of all its records. reach: bases after
-    which the gradient of the last output has fallen to 1 % in the last layer, forwards.
+    """A species held out. net, smooth, kmers: AUROC over the bins of all its records, see Track.
+    reach: bases after which the gradient of the last output has fallen to 1 % in the last layer,
+    forwards.
     """
 
     species: str
     tracks: tuple[Track, ...]
     net: float
+    smooth: float
     kmers: float
     reach: int
     trained: Trained
@@ -49,30 +54,29 @@ class Result:
     options: Options
     seconds: float
 
-    @property
-    def net(self) -> float:
-        """Mean AUROC over the species."""
-        return float(np.mean([one.net for one in self.judged]))
-
-    @property
-    def kmers(self) -> float:
-        return float(np.mean([one.kmers for one in self.judged]))
+    def mean(self, score: str) -> float:
+        """Mean AUROC over the species of one of SCORES."""
+        return float(np.mean([getattr(one, score) for one in self.judged]))
 
 
 def lines(result: Result) -> list[str]:
     """The table for a terminal."""
     made = [
-        f"AUROC of prophage or not, bins of {BIN:,} bases, each species by a net of the others",
+        f"AUROC of prophage or not, bins of {BIN:,} bases, each species by a net of the others;",
+        f"averaged: over the {WINDOW:,} bases round a bin, as the 6-mers are",
         f"{'species held out':28}  {'bins':>7}  {'in prophages':>12}  {'6-mers':>6}  {'net':>6}  "
-        f"{'gradient reaches':>16}",
+        f"{'averaged':>8}  {'gradient reaches':>16}",
     ]
     for one in result.judged:
         truth = np.concatenate([track.truth for track in one.tracks])
         made.append(
             f"{one.species[:28]:28}  {len(truth):7,}  {truth.sum():12,}  {one.kmers:6.3f}  "
-            f"{one.net:6.3f}  {one.reach:16,}"
+            f"{one.net:6.3f}  {one.smooth:8.3f}  {one.reach:16,}"
         )
-    made.append(f"mean AUROC: 6-mers {result.kmers:.3f}, net {result.net:.3f}")
+    made.append(
+        f"mean AUROC: 6-mers {result.mean('kmers'):.3f}, net {result.mean('net'):.3f}, averaged "
+        f"{result.mean('smooth'):.3f}"
+    )
     return made
 
 
@@ -81,11 +85,11 @@ def as_json(result: Result) -> dict[str, Any]:
     return {
         "task": "prophage",
         "seconds": round(result.seconds, 1),
-        "auroc": {"net": result.net, "kmers": result.kmers},
+        "auroc": {score: result.mean(score) for score in SCORES},
         "species": [
             {
                 "name": one.species,
-                "auroc": {"net": one.net, "kmers": one.kmers},
+                "auroc": {score: getattr(one, score) for score in SCORES},
                 "reach": one.reach,
                 "updates": one.trained.steps,
                 "bases": one.trained.bases,
@@ -117,14 +121,17 @@ def draw(path: str | os.PathLike[str], result: Result) -> None:
             transform=axis.get_xaxis_transform(),
             label="prophage",
         )
-        for name, values, colour in (("6-mers", track.kmers, "C1"), ("net", track.net, "C0")):
+        for name, values, colour in (
+            ("6-mers", track.kmers, "C1"),
+            ("net, averaged", track.smooth, "C0"),
+        ):
             spread = values.std() or 1.0
             axis.plot(
                 where, (values - values.mean()) / spread, linewidth=0.7, color=colour, label=name
             )
         axis.set(xlim=(0, where[-1] + BIN / 1e6), yticks=[], xlabel="million bases")
         axis.set_title(
-            f"{one.species}, {track.name}: AUROC of the species {one.net:.3f}, 6-mers "
+            f"{one.species}, {track.name}: AUROC of the species {one.smooth:.3f}, 6-mers "
             f"{one.kmers:.3f}",
             fontsize=10,
         )

@@ -11,12 +11,12 @@ from gradcore.tasks.dna.labels import CODES, complement
 from gradcore.tasks.dna.records import Record
 from gradcore.tasks.prophage.regions import labels
 
-__all__ = ["BIN", "auroc", "binned", "by_kmers", "kmer_weights", "truth"]
+__all__ = ["BIN", "auroc", "averaged", "binned", "by_kmers", "kmer_weights", "truth"]
 
 K = 6
 # Bases of a bin, over which scores are averaged and which is judged as one.
 BIN = 1_000
-# Bases over which the log-odds of 6-mers are averaged.
+# Bases over which the log-odds of 6-mers are averaged, and a net's beside its own per bin.
 WINDOW = 10_000
 
 
@@ -85,9 +85,14 @@ def by_kmers(weights: NDArray[np.float64], record: Record) -> NDArray[np.float64
     values = np.zeros(len(record))
     found = _kmers(record.letters)
     values[: len(found)] = weights[found]
+    return averaged(values)
+
+
+def averaged(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means of a value per base over the WINDOW bases round each bin, (bins,)."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
-    middle = np.arange(0, len(record), BIN) + BIN // 2
-    low = np.clip(middle - WINDOW // 2, 0, len(record))
-    high = np.clip(middle + WINDOW // 2, 0, len(record))
+    middle = np.arange(0, len(values), BIN) + BIN // 2
+    low = np.clip(middle - WINDOW // 2, 0, len(values))
+    high = np.clip(middle + WINDOW // 2, 0, len(values))
     made: NDArray[np.float64] = (sums[high] - sums[low]) / np.maximum(1, high - low)
     return made
