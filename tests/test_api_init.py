@@ -85,6 +85,17 @@ def test_chrono_spreads_time_constants():
     assert (blocks(params, "2.bias_ih", 3)[1] > 0).any()
 
 
+def test_chrono_spread_in_log_has_as_many_units_on_every_scale():
+    net = gd.Stack(gd.LSTM(2, 3_000))
+    for spread, medians in (("even", (490, 510)), ("log", (28, 36))):
+        params = net.init(dtype="float64", chrono=1000.0, chrono_spread=spread)
+        gate_i, gate_f, _, _ = blocks(params, "0.bias_ih", 4)
+        np.testing.assert_array_equal(gate_i, -gate_f)
+        taus = np.exp(gate_f)
+        assert 1.0 <= taus.min() < taus.max() <= 999.0
+        assert medians[0] < np.median(taus) < medians[1]
+
+
 def test_learned_skips_start_at_their_value():
     net = gd.Stack(
         gd.RNN(3, 4, skip=gd.Skip(2, value=0.75, learned=True)),
@@ -113,6 +124,7 @@ def test_nets_without_bias():
         ({"gain": np.inf}, gd.ArgumentError, "gain must be finite"),
         ({"forget_bias": "1"}, gd.DTypeError, "forget_bias must be a number"),
         ({"chrono": 2.0}, gd.ArgumentError, "chrono must be > 2; got 2"),
+        ({"chrono_spread": "odd"}, gd.ArgumentError, "chrono_spread must be one of 'even', 'log'"),
     ],
 )
 def test_wrong_options(options, error, message):

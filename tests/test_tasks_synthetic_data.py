@@ -309,6 +309,25 @@ def test_enhancer_is_measured_and_solved():
     guess = task.measure(np.zeros_like(outputs), batch)
     assert guess.loss == pytest.approx(task.baseline.loss)
     assert not task.solved(guess)
-    assert [task.stage(level).length for level in (0, 1, 2, 50)] == [32, 64, 100, 100]
+    assert [task.stage(level).length for level in (0, 1, 2, 50)] == [32, 48, 72, 100]
     with pytest.raises(gd.ArgumentError, match="length of enhancer must be at least 20"):
         Enhancer(19)
+
+
+def test_enhancer_in_real_sequence_keeps_a_fifth_for_judging(tmp_path):
+    rng = np.random.default_rng(3)
+    # A and C where training may be, G and T in the last fifth; two records count as one.
+    text = rng.choice(list("AC"), 8_000).tolist() + rng.choice(list("GT"), 2_000).tolist()
+    path = tmp_path / "real.fa"
+    path.write_text(f">one\n{''.join(text[:5_000])}\n>two\n{''.join(text[5_000:])}\n")
+    task = Enhancer(100, background=str(path))
+    assert Enhancer(100).background == ""
+    for batch, letters in ((task.training_batch(0, 3, 50), 2), (task.held_out(50), 4)):
+        # Outside of the two motifs, 40 bases of 130, nothing else is there.
+        kinds = np.isin(batch.x, (0, 1) if letters == 2 else (2, 3)).mean()
+        assert kinds > 0.75
+    assert task.stage(0).background == str(path)
+    with pytest.raises(gd.ArgumentError, match=r"must hold 5 times 2,220 bases.*holds 10,000"):
+        Enhancer(2_000, background=str(path)).held_out(2)
+    with pytest.raises(gd.ArgumentError, match="cannot read"):
+        Enhancer(100, background=str(tmp_path / "none.fa")).held_out(2)

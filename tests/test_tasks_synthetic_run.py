@@ -17,6 +17,7 @@ from gradcore.tasks.synthetic import job as jobs
 from gradcore.tasks.synthetic import recipes, report
 from gradcore.tasks.synthetic.adding import Adding
 from gradcore.tasks.synthetic.copying import Copying
+from gradcore.tasks.synthetic.enhancer import Enhancer
 from gradcore.tasks.synthetic.mqar import Mqar
 
 pytest.importorskip("typer")
@@ -261,6 +262,96 @@ def test_a_damaged_curve_is_told(tmp_path):
         jobs.run(job(run=tmp_path / "run", resume=True))
 
 
+# ---- Stages that end when they are passed --------------------------------------------------------
+
+
+def adaptive(length=110, **options):
+    task = Enhancer(length)
+    changes = {"hidden": 5, "front": 6, "batch": 3, "every": 4, "updates": 26}
+    recipe = dataclasses.replace(recipes.default(task), **changes)
+    return jobs.Job(task, recipe, threads=1, **options)
+
+
+def test_a_stage_ends_when_it_is_passed_and_earlier_ones_come_back(monkeypatch):
+    looks = iter([False, True, True, False, True, True])
+    monkeypatch.setattr(Enhancer, "passed", lambda self, measured: next(looks))
+    made = adaptive()
+    lengths = []
+    real = Enhancer.draw
+
+    def draw(self, rng, sequences):
+        lengths.append(self.length)
+        return real(self, rng, sequences)
+
+    monkeypatch.setattr(Enhancer, "draw", draw)
+    result = jobs.run(made)
+    assert result.updates == 26
+    # 32, 48, 72, 108, 110 from updates 0, 8, 12, 20 and 24 on: the longest every second time.
+    assert lengths[:8] == [32] * 8
+    assert lengths[8:12:2] == [48, 48]
+    assert lengths[12:20:2] == [72] * 4
+    assert lengths[20:24:2] == [108] * 2
+    assert lengths[24] == 110
+    assert {48, 32} <= set(lengths[13:20:2])
+    # The full length is looked at when a stage has ended, at the full length and at the end.
+    assert [(p.update, p.trained) for p in result.curve] == [
+        (4, 32),
+        (8, 32),
+        (12, 48),
+        (20, 72),
+        (24, 108),
+        (26, 110),
+    ]
+    assert result.steps == sum(Enhancer(n).steps for n in lengths[:26])
+
+
+def test_a_resumed_run_of_such_stages_has_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(Enhancer, "passed", lambda self, measured: True)
+    whole = jobs.run(adaptive(run=tmp_path / "whole"))
+    cut = adaptive(run=tmp_path / "cut")
+    real, calls = gd.optim.Adam.step, iter(range(100))
+
+    def step(self, *args, **kwargs):
+        if next(calls) == 14:
+            raise KeyboardInterrupt
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(gd.optim.Adam, "step", step)
+    assert jobs.run(cut).updates == 14
+    resumed = jobs.run(dataclasses.replace(cut, resume=True))
+    np.testing.assert_array_equal(resumed.params.flat, whole.params.flat)
+    assert [p.trained for p in resumed.curve] == [p.trained for p in whole.curve]
+    assert resumed.steps == whole.steps
+    source = jobs.Sequences(cut.task, cut.recipe, 0)
+    with pytest.raises(gd.ArgumentError, match="must have begun"):
+        source.load_state_dict({**source.state_dict(), "begun": "x"})
+
+
+def test_only_the_layer_on_top_starts_with_time_constants_up_to_the_length():
+    made = adaptive(10_000)
+    net = recipes.build(made.task, made.recipe)
+    params = recipes.initial(net, made.task, made.recipe, 0)
+    assert (params["1.bias_ih"][6:12] == 1.0).all()
+    assert not params["1.bias_ih"][:6].any()
+    assert np.ptp(params["2.bias_ih"][5:10]) > 1.0
+    np.testing.assert_array_equal(params["2.bias_ih"][:5], -params["2.bias_ih"][5:10])
+
+
+def test_the_command_takes_a_genome_to_plant_in(tmp_path):
+    text = "".join(np.random.default_rng(0).choice(list("ACGT"), 3_000))
+    (tmp_path / "real.fa").write_text(f">one\n{text}\n")
+    small = ("--hidden", 4, "--batch", 4, "--updates", 3, "--length", 40, "--run", "kept")
+    result = call("enhancer", *small, "--background", "real.fa")
+    assert result.exit_code == 0, result.stderr
+    assert jobs.recorded(tmp_path / "kept")[0].background == str(tmp_path / "real.fa")
+    result = call("enhancer", "--run", "kept", "--resume", "--updates", 5)
+    assert result.exit_code == 0, result.stderr
+    result = call("enhancer", "--background", "none.fa")
+    assert result.exit_code == 2
+    assert "cannot read" in result.stderr
+    assert "no such option" in call("adding", "--background", "real.fa").stderr.lower()
+
+
 # ---- Parts -------------------------------------------------------------------------------------
 
 
@@ -291,8 +382,8 @@ def test_a_net_that_overflows_has_learned_nothing(tmp_path):
     assert not task.solved(measured)
     assert Copying(3).overflow.score == 0.0
     assert not Copying(3).solved(Copying(3).overflow)
-    point = jobs.Point(5, measured.loss, measured.score, 1.0)
-    assert report.line(job(task), point).split() == ["5", "64", "overflow", "overflow", "1.0"]
+    point = jobs.Point(5, measured.loss, measured.score, 1.0, 64)
+    assert report.line(point).split() == ["5", "64", "overflow", "overflow", "1.0"]
     result = dataclasses.replace(jobs.run(job(Adding(4))), curve=(point,))
     report.write_json(tmp_path / "figures.json", result)
     assert "Infinity" not in (tmp_path / "figures.json").read_text(encoding="utf-8")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
 from enum import Enum
-from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -127,99 +127,99 @@ Memory = Annotated[str | None, typer.Option(help="Memory budget of a training st
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show baseline and result only.")]
 
 
-# What the commands have in common is an option per line, because typer reads the signature;
-# `_train` takes them by name.
+Background = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A genome that motifs are planted in: GenBank or FASTA, plain or gzip; its last fifth "
+        "is for held-out sequences only. Default: a synthetic one.",
+        show_default=False,
+    ),
+]
 
-HELP = {
-    "adding": """Add the two marked numbers of a sequence of T numbers (default 1,000).
 
-    Guessing has a mean squared error of 0.167; solved at a held-out one under 0.01. Hochreiter and
-    Schmidhuber 1997.
-    """,
-    "copy": """Say ten symbols again after a delay of T steps (default 500).
-
-    Guessing has a loss of 10*log(8)/(T+20); solved at a held-out accuracy of the ten of 0.99 with
-    a loss under a tenth of that. Hochreiter and Schmidhuber 1997; Arjovsky et al. 2016.
-    """,
-    "enhancer": """Tell whether an enhancer motif fits a promoter motif D bases on (default 500).
-
-    Motifs are planted in a synthetic genome; neither tells anything alone. Guessing is right every
-    second time; solved at a held-out accuracy of 0.95. --length or --distance is D.
-    """,
+# Options that all tasks have, with their defaults.
+COMMON: dict[str, tuple[Any, Any]] = {
+    "cell": (Cell, None),
+    "hidden": (Hidden, None),
+    "batch": (Sequences, None),
+    "lr": (Rate, None),
+    "stages": (Stages, None),
+    "updates": (Updates, None),
+    "minutes": (Minutes, None),
+    "every": (Every, None),
+    "seed": (Seed, None),
+    "run": (Run, None),
+    "resume": (Resume, False),
+    "json_file": (JsonFile, None),
+    "plot": (Plot, None),
+    "constrain": (Constrain, None),
+    "limit": (Limit, None),
+    "watch": (Watch, None),
+    "stability": (Stability, None),
+    "stable_lr": (StableLr, False),
+    "threads": (Threads, None),
+    "memory": (Memory, None),
+    "quiet": (Quiet, False),
 }
 GO_ON = "Ctrl-C saves the training and exits with 130; --run FOLDER --resume goes on with it."
 
 
-def _command(name: str) -> None:
-    """A command whose task has a length and nothing else of its own."""
+def _command(name: str, told: str, **own: Any) -> None:
+    """Adds a command; own: options that other tasks do not have."""
+    options = {"length": (Length, None), **own, **COMMON}
 
-    @train_app.command(name, help=f"{cleandoc(HELP[name])}\n\n{GO_ON}")
-    def command(
-        length: Length = None,
-        cell: Cell = None,
-        hidden: Hidden = None,
-        batch: Sequences = None,
-        lr: Rate = None,
-        stages: Stages = None,
-        updates: Updates = None,
-        minutes: Minutes = None,
-        every: Every = None,
-        seed: Seed = None,
-        run: Run = None,
-        resume: Resume = False,
-        json_file: JsonFile = None,
-        plot: Plot = None,
-        constrain: Constrain = None,
-        limit: Limit = None,
-        watch: Watch = None,
-        stability: Stability = None,
-        stable_lr: StableLr = False,
-        threads: Threads = None,
-        memory: Memory = None,
-        quiet: Quiet = False,
-    ) -> None:
-        _train(name, locals())
+    def command(**given: Any) -> None:
+        _train(name, given)
+
+    # typer makes the options of a command from its signature.
+    command.__annotations__ = {option: kind for option, (kind, _) in options.items()}
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                option, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=kind
+            )
+            for option, (kind, value) in options.items()
+        ]
+    )
+    train_app.command(name, help=f"{inspect.cleandoc(told)}\n\n{GO_ON}")(command)
 
 
-for _name in HELP:
-    _command(_name)
+_command(
+    "adding",
+    """Add the two marked numbers of a sequence of T numbers (default 1,000).
 
+    Guessing has a mean squared error of 0.167; solved at a held-out one under 0.01. Hochreiter and
+    Schmidhuber 1997.
+    """,
+)
+_command(
+    "copy",
+    """Say ten symbols again after a delay of T steps (default 500).
 
-@train_app.command()
-def mqar(
-    length: Length = None,
-    pairs: Pairs = None,
-    symbols: Symbols = None,
-    cell: Cell = None,
-    hidden: Hidden = None,
-    batch: Sequences = None,
-    lr: Rate = None,
-    stages: Stages = None,
-    updates: Updates = None,
-    minutes: Minutes = None,
-    every: Every = None,
-    seed: Seed = None,
-    run: Run = None,
-    resume: Resume = False,
-    json_file: JsonFile = None,
-    plot: Plot = None,
-    constrain: Constrain = None,
-    limit: Limit = None,
-    watch: Watch = None,
-    stability: Stability = None,
-    stable_lr: StableLr = False,
-    threads: Threads = None,
-    memory: Memory = None,
-    quiet: Quiet = False,
-) -> None:
+    Guessing has a loss of 10*log(8)/(T+20); solved at a held-out accuracy of the ten of 0.99 with
+    a loss under a tenth of that. Hochreiter and Schmidhuber 1997; Arjovsky et al. 2016.
+    """,
+)
+_command(
+    "enhancer",
+    """Tell whether an enhancer motif fits a promoter motif D bases on (default 500).
+
+    Motifs are planted in a genome; neither tells anything alone. Guessing is right every second
+    time; solved at a held-out accuracy of 0.95. --length or --distance is D.
+    """,
+    background=(Background, None),
+)
+_command(
+    "mqar",
     """Recall the values of keys: pairs first, then queries in a sequence of T (default 256).
 
     Guessing among the values shown is right once in as many as there are; solved at a held-out
     accuracy of 0.99. Arora et al. 2023.
-
-    Ctrl-C saves the training and exits with 130; --run FOLDER --resume goes on with it.
-    """
-    _train("mqar", locals())
+    """,
+    pairs=(Pairs, None),
+    symbols=(Symbols, None),
+)
 
 
 def _train(name: str, options: dict[str, Any]) -> None:
@@ -240,7 +240,7 @@ def _train(name: str, options: dict[str, Any]) -> None:
 
         def tell(point: jobs.Point) -> None:
             if not options["quiet"]:
-                print(report.line(job, point), flush=True)
+                print(report.line(point), flush=True)
 
         result = jobs.run(job, tell)
         saved = [job.run]
@@ -269,6 +269,8 @@ def _job(name: str, options: dict[str, Any]) -> jobs.Job:
     if run is not None and not resume and (run / LAST).exists():
         fail(f"{run} already holds a training. Go on with it by --resume, or name another folder.")
     sizes = _said(options, "length", "pairs", "symbols")
+    if options.get("background") is not None:
+        sizes["background"] = str(options["background"].absolute())
     settings = _said(options, "hidden", "batch", "lr", "updates", "every", "limit")
     if options["constrain"] is not None:
         settings["constrain"] = options["constrain"].value

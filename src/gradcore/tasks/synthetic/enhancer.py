@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 import gradcore as gd
 from gradcore.tasks.dna.labels import tokens
+from gradcore.tasks.dna.records import read
 from gradcore.tasks.dna.synthetic import genome
 from gradcore.tasks.synthetic.task import Baseline, Measured, Task
 
@@ -21,7 +23,8 @@ MOTIF = 20
 # Probability of a motif's base, the others share the rest.
 KEPT = 0.92
 TYPES = 2
-_SHORTEST_STAGE = 32
+# With stages that double, a net at the next one is often worse than guessing.
+_SHORTEST_STAGE, _GROWTH = 32, 1.5
 _BACKGROUND = 2_000_000
 
 
@@ -36,19 +39,26 @@ def motifs() -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=1)
-def background() -> NDArray[np.uint8]:
-    """Bases of a synthetic genome with its genes."""
-    return tokens(genome("background", _BACKGROUND, 0).letters, 1)
+def background(path: str = "") -> NDArray[np.uint8]:
+    """Bases of a synthetic genome with its genes, or those of all records of a file."""
+    if not path:
+        return tokens(genome("background", _BACKGROUND, 0).letters, 1)
+    return tokens(np.concatenate([record.letters for record in read(Path(path))]), 1)
 
 
 @dataclass(frozen=True)
 class Enhancer(Task):
     """Bases (T, B), T = 1.1 D + 20 with D the length: an enhancer motif, D bases on a promoter.
 
-    Each is of one of two types, drawn from a position weight matrix into a synthetic genome; the
-    target (B, 1), read at the end, is 1 where the types are the same. Neither motif tells anything
-    alone. The pair lies anywhere within the sequence. Semi-synthetic: real regulation is not so.
+    Each is of one of two types, drawn from a position weight matrix into a genome; the target
+    (B, 1), read at the end, is 1 where the types are the same. Neither motif tells anything alone.
+    The pair lies anywhere within the sequence. Semi-synthetic: real regulation is not so.
+
+    background: a file of gradcore.tasks.dna.records.read, "" for a synthetic genome. Held-out
+    sequences are of its last fifth, those of training are not.
     """
+
+    background: str = ""
 
     name: ClassVar[str] = "enhancer"
     title: ClassVar[str] = "telling whether an enhancer fits a promoter"
@@ -75,7 +85,21 @@ class Enhancer(Task):
         return gd.Embedding(5, 8), 8
 
     def draw(self, rng: np.random.Generator, sequences: int) -> gd.Batch:
-        base, steps = background(), self.steps
+        return self._draw(rng, sequences, held_out=False)
+
+    def draw_held_out(self, rng: np.random.Generator, sequences: int) -> gd.Batch:
+        return self._draw(rng, sequences, held_out=True)
+
+    def _draw(self, rng: np.random.Generator, sequences: int, held_out: bool) -> gd.Batch:
+        base, steps = background(self.background), self.steps
+        cut = len(base) - len(base) // 5
+        base = base[cut:] if held_out else base[:cut]
+        if len(base) < steps:
+            raise gd.ArgumentError(
+                f"background must hold 5 times {steps:,} bases or more, as its last fifth is for "
+                f"held-out sequences; {self.background or 'the synthetic genome'} holds "
+                f"{len(background(self.background)):,}."
+            )
         starts = rng.integers(0, len(base) - steps + 1, sequences)
         x = base[starts + np.arange(steps)[:, None]]
         types = rng.integers(0, TYPES, (2, sequences))
@@ -96,5 +120,9 @@ class Enhancer(Task):
     def solved(self, measured: Measured) -> bool:
         return measured.score >= 0.95
 
+    def passed(self, measured: Measured) -> bool:
+        return measured.score >= 0.9
+
     def stage(self, level: int) -> Enhancer:
-        return replace(self, length=min(self.length, _SHORTEST_STAGE * 2 ** min(level, 40)))
+        grown = int(_SHORTEST_STAGE * _GROWTH ** min(level, 80))
+        return replace(self, length=min(self.length, grown))

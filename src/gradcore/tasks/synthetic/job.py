@@ -30,6 +30,8 @@ from gradcore.training_checkpoint import read_training
 # Held-out sequences: so many that the score is known to a few percent of the criterion, and fewer
 # where they are long, so that looking stays a small part of the time.
 _MOST_HELD_OUT, _LEAST_HELD_OUT, _HELD_OUT_STEPS = 512, 64, 1_500_000
+# Of a stage, which is often looked at; the full length is meanwhile, every so many evaluations.
+_STAGE_HELD_OUT, _SELDOM = 256, 8
 # Numbers that all outputs of one evaluation may be at once.
 _OUTPUTS_AT_ONCE = 4_000_000
 _CURVE = "held_out.jsonl"
@@ -37,12 +39,16 @@ _CURVE = "held_out.jsonl"
 
 @dataclass(frozen=True)
 class Point:
-    """Held-out loss and score after `update` updates and `seconds` of training."""
+    """Held-out loss and score at the full length after `update` updates and `seconds` of training.
+
+    trained: length of the longest sequences of training until then.
+    """
 
     update: int
     loss: float
     score: float
     seconds: float
+    trained: int
 
     @property
     def measured(self) -> Measured:
@@ -124,15 +130,17 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
     curve = Curve(job, tell)
 
     def evaluate(now: gd.Params) -> float:
-        point = curve.look(now, optimizer.steps)
+        update = optimizer.steps
+        stage = sequences.reached(update)
+        if job.recipe.adaptive and stage != job.task:
+            held_out = stage.held_out(_STAGE_HELD_OUT)
+            if stage.passed(measure(stage, now, held_out, threads=job.threads)):
+                sequences.begun.append(update)
+            elif curve.points and update < curve.points[-1].update + _SELDOM * job.recipe.every:
+                return curve.points[-1].score
+        point = curve.look(now, update, sequences.reached(update).length)
         if job.task.solved(point.measured):
             sequences.end()
-        elif job.recipe.adaptive:
-            stage = sequences.present
-            if stage != job.task:
-                held_out = stage.held_out(_MOST_HELD_OUT)
-                if stage.solved(measure(stage, now, held_out, threads=job.threads)):
-                    sequences.begun.append(optimizer.steps)
         return point.score
 
     if job.resume and curve.solved is not None:
@@ -176,17 +184,21 @@ class Sequences(gd.data.Source):
     def __len__(self) -> int:
         return 2**62
 
-    @property
-    def present(self) -> Task:
-        """The stage that an adaptive recipe has come to."""
-        return self.task if self.recipe.first == 0 else self.task.stage(len(self.begun))
+    def reached(self, updates: int) -> Task:
+        """The hardest stage of so many updates, at least one."""
+        last = max(0, updates - 1)
+        if not self.recipe.adaptive or self.recipe.first == 0:
+            return self.recipe.stage(self.task, last)
+        return self.task.stage(self._level(last))
 
     def stage(self, update: int) -> Task:
         """What is trained on in an update, counted from 0."""
-        if not self.recipe.adaptive or self.recipe.first == 0:
-            return self.recipe.stage(self.task, update)
-        level = bisect.bisect_right(self.begun, update)
-        return self.task.stage(level if update % 2 == 0 else update // 2 % (level + 1))
+        if not self.recipe.adaptive or self.recipe.first == 0 or update % 2 == 0:
+            return self.reached(update + 1)
+        return self.task.stage(update // 2 % (self._level(update) + 1))
+
+    def _level(self, update: int) -> int:
+        return bisect.bisect_right(self.begun, update)
 
     def batch(self, epoch: int, index: int) -> gd.Batch:
         return self.stage(index).training_batch(self.seed, index, self.recipe.batch)
@@ -249,11 +261,11 @@ class Curve:
         last = self.points[-1] if self.points else None
         return last if last is not None and self.job.task.solved(last.measured) else None
 
-    def look(self, params: gd.Params, update: int) -> Point:
-        """Evaluates on the held-out sequences."""
+    def look(self, params: gd.Params, update: int, trained: int) -> Point:
+        """Evaluates on the held-out sequences. trained: see Point."""
         measured = measure(self.job.task, params, self.held_out, threads=self.job.threads)
         seconds = self.before + time.monotonic() - self.start
-        point = Point(update, measured.loss, measured.score, round(seconds, 3))
+        point = Point(update, measured.loss, measured.score, round(seconds, 3), trained)
         self.points = [*(p for p in self.points if p.update < update), point]
         if self.file is not None:
             lines = [json.dumps(dataclasses.asdict(p)) + "\n" for p in self.points]

@@ -40,7 +40,7 @@ class Recipe:
     following ones until the full length is reached; first = 0: the full length from the start.
     every: updates between evaluations. updates: at most so many. constrain, limit: of
     gradcore.constrain.by_name. front: units of a layer of the same cell below, 0 for none.
-    adaptive: a stage ends when held-out sequences of it are solved, which is looked at at every
+    adaptive: a stage ends when held-out sequences of it are passed, which is looked at at every
     evaluation, instead of after `first` and `grow` updates; and every second update goes back to
     one of the stages before, in turn, so that a net does not learn the one length it sees.
     """
@@ -112,7 +112,7 @@ _BASE = {
         True,
         1,
         1,
-        every=50,
+        every=25,
         updates=10_000,
         front=64,
         adaptive=True,
@@ -172,7 +172,7 @@ def _layer(cell: str, width: int, hidden: int) -> gd.layers.Recurrent:
 
 
 def initial(net: gd.Stack, task: Task, recipe: Recipe, seed: int) -> gd.Params:
-    """Fresh parameters; see Recipe.chrono.
+    """Fresh parameters; see Recipe.chrono. Those time constants are of the layer on top.
 
     The recurrent matrix of skip is half an orthogonal one, so that h stays bounded at first though
     relu has no bound. Reference for chrono: Tallec and Ollivier 2018.
@@ -180,6 +180,13 @@ def initial(net: gd.Stack, task: Task, recipe: Recipe, seed: int) -> gd.Params:
     gain = 0.5 if recipe.cell == "skip" else 1.0
     chrono = float(max(3, task.steps)) if recipe.chrono else None
     recurrent: RecurrentInit = "identity" if recipe.cell == "rnn" else "orthogonal"
-    return net.init(
+    params = net.init(
         seed=seed, recurrent=recurrent, gain=gain, chrono=chrono, chrono_spread=recipe.spread
     )
+    if recipe.front:
+        plain = net.init(seed=seed, recurrent=recurrent, gain=gain)
+        front = net.layers.index(net.recurrent[0])
+        for name in params:
+            if name.startswith(f"{front}."):
+                params[name][...] = plain[name]
+    return params

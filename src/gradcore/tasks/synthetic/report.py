@@ -33,12 +33,11 @@ def columns(job: Job) -> str:
     return f"\n{'update':>8} {'trained at T':>13} {'loss':>10} {score:>10} {'seconds':>9}"
 
 
-def line(job: Job, point: Point) -> str:
+def line(point: Point) -> str:
     """One evaluation: held-out loss and score at the full length."""
-    length = job.recipe.stage(job.task, point.update - 1).length
     return (
-        f"{point.update:>8,} {length:>13,} {_number(point.loss):>10} {_number(point.score):>10} "
-        f"{point.seconds:>9.1f}"
+        f"{point.update:>8,} {point.trained:>13,} {_number(point.loss):>10} "
+        f"{_number(point.score):>10} {point.seconds:>9.1f}"
     )
 
 

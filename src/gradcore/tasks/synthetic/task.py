@@ -80,6 +80,10 @@ class Task(ABC):
     def draw(self, rng: np.random.Generator, sequences: int) -> gd.Batch:
         """That many sequences side by side."""
 
+    def draw_held_out(self, rng: np.random.Generator, sequences: int) -> gd.Batch:
+        """Sequences to judge nets by, where these are drawn from something else than others."""
+        return self.draw(rng, sequences)
+
     @abstractmethod
     def first_layer(self) -> tuple[gd.Embedding | None, int]:
         """The embedding, if inputs are tokens, and the number of values that follow it."""
@@ -97,6 +101,10 @@ class Task(ABC):
     def solved(self, measured: Measured) -> bool:
         """Whether a net that reaches this has learned the task; `criterion` in code."""
 
+    def passed(self, measured: Measured) -> bool:
+        """Whether a net that reaches this on a stage is ready for the next one."""
+        return self.solved(measured)
+
     @abstractmethod
     def stage(self, level: int) -> Task:
         """An easier task of the same kind, harder with every level from 0 on, in the end this."""
@@ -112,7 +120,7 @@ class Task(ABC):
 
     def held_out(self, sequences: int) -> gd.Batch:
         """The sequences nets are judged on: the same for all nets, from no seed of a training."""
-        return self.draw(_generator(_HELD_OUT_SEED, _HELD_OUT), sequences)
+        return self.draw_held_out(_generator(_HELD_OUT_SEED, _HELD_OUT), sequences)
 
     def part(self, batch: gd.Batch, sequences: slice) -> gd.Batch:
         """Some sequences of a batch."""
