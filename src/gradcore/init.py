@@ -79,8 +79,8 @@ def chrono_bias(
     """Sets memory-gate biases to log(U(1, longest-1)), input-gate biases to their negatives.
 
     Units then forget with time constants spread up to about `longest` steps; in place. spread:
-    "even" as said, so that nine of ten are longer than a tenth of the longest; "log": the logarithm
-    is drawn evenly, so that every scale from 1 step on has as many units.
+    "even" as said, so that nine of ten are longer than a tenth of the longest; "log": logarithms
+    are evenly spaced over the units, in random order, so that every scale has as many of them.
     Raises ArgumentError unless longest > 2, and for another spread.
     Reference: Tallec and Ollivier 2018, eq. 16; for the GRU the gate z, which keeps the state here.
     "log" is ours.
@@ -95,7 +95,7 @@ def chrono_bias(
         memory = (
             np.log(rng.uniform(1.0, longest - 1.0, size))
             if even
-            else rng.uniform(0.0, math.log(longest - 1.0), size)
+            else rng.permutation((np.arange(size) + 0.5) / size * math.log(longest - 1.0))
         )
         gates = ((cell.memory_gate, memory), (cell.input_gate, -memory))
         for gate, values in gates:
