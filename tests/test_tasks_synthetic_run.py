@@ -19,6 +19,7 @@ from gradcore.tasks.synthetic.adding import Adding
 from gradcore.tasks.synthetic.copying import Copying
 from gradcore.tasks.synthetic.enhancer import Enhancer
 from gradcore.tasks.synthetic.mqar import Mqar
+from gradcore.tasks.synthetic.rescue import Rescue
 
 pytest.importorskip("typer")
 
@@ -275,6 +276,7 @@ def adaptive(length=110, **options):
 def test_a_stage_ends_when_it_is_passed_and_earlier_ones_come_back(monkeypatch):
     looks = iter([False, True, True, False, True, True])
     monkeypatch.setattr(Enhancer, "passed", lambda self, measured: next(looks))
+    monkeypatch.setattr(jobs, "LOST", -1.0)
     made = adaptive()
     lengths = []
     real = Enhancer.draw
@@ -323,8 +325,83 @@ def test_a_resumed_run_of_such_stages_has_the_same_bits(tmp_path, monkeypatch):
     assert [p.trained for p in resumed.curve] == [p.trained for p in whole.curve]
     assert resumed.steps == whole.steps
     source = jobs.Sequences(cut.task, cut.recipe, 0)
-    with pytest.raises(gd.ArgumentError, match="must have begun"):
+    with pytest.raises(gd.ArgumentError, match="must have begun and put_back"):
         source.load_state_dict({**source.state_dict(), "begun": "x"})
+
+
+@pytest.mark.parametrize("stops", [None, 14, 22])
+def test_a_net_that_is_lost_is_put_back_and_goes_on_slower(stops, tmp_path, monkeypatch):
+    # Passed after 4 updates; from then on whatever it does counts as lost.
+    monkeypatch.setattr(jobs, "LOST", 2.0)
+    monkeypatch.setattr(Enhancer, "passed", lambda self, measured: self.length == 32)
+    rates, real = [], gd.optim.Adam.step
+    calls = iter(range(100))
+
+    def step(self, *args, **kwargs):
+        if next(calls) == stops:
+            raise KeyboardInterrupt
+        rates.append(self.lr)
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(gd.optim.Adam, "step", step)
+    put, kept = [], []
+    for name, seen in (("put_back", put), ("keep", kept)):
+        own = getattr(Rescue, name)
+
+        def noting(self, level, own=own, seen=seen):
+            own(self, level)
+            arrays = (self.optimizer.params.flat, *self.optimizer.moments.values())
+            seen.append((level, [array.copy() for array in arrays]))
+
+        monkeypatch.setattr(Rescue, name, noting)
+    made = adaptive(run=tmp_path / "run")
+    result = jobs.run(made)
+    if stops is not None:
+        assert result.updates == stops
+        result = jobs.run(dataclasses.replace(made, resume=True))
+    assert result.updates == 26
+    assert [level for level, _ in kept] == [0]
+    # Evaluations at 8, 12, ..., 24 and at the end find it lost.
+    assert [level for level, _ in put] == [0] * 6
+    for _, arrays in put:
+        for array, wanted in zip(arrays, kept[0][1], strict=True):
+            np.testing.assert_array_equal(array, wanted)
+    first = made.recipe.lr
+    expected = [first] * 8
+    for time in range(1, 6):
+        expected += [first * 0.7**time] * 4
+    np.testing.assert_allclose(rates, expected[:26], rtol=1e-12)
+    last = {"params": result.params.flat.tobytes(), "steps": result.steps}
+    assert OUTCOMES.setdefault("lost", last) == last
+
+
+OUTCOMES: dict[str, object] = {}
+
+
+def test_a_net_that_learns_nothing_starts_anew(monkeypatch):
+    monkeypatch.setattr(jobs, "PATIENCE", 8)
+    monkeypatch.setattr(Enhancer, "passed", lambda self, measured: False)
+    starts, own = [], Rescue.start_anew
+
+    def noting(self, times):
+        own(self, times)
+        assert all(not moment.any() for moment in self.optimizer.moments.values())
+        starts.append((times, self.optimizer.params.flat.copy()))
+
+    monkeypatch.setattr(Rescue, "start_anew", noting)
+    jobs.run(adaptive())
+    assert [times for times, _ in starts] == [1, 2, 3]
+    assert len({flat.tobytes() for _, flat in starts}) == 3
+
+
+def test_a_run_that_must_go_back_to_a_file_that_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "LOST", 2.0)
+    monkeypatch.setattr(Enhancer, "passed", lambda self, measured: self.length == 32)
+    made = adaptive(run=tmp_path / "run")
+    jobs.run(dataclasses.replace(made, recipe=dataclasses.replace(made.recipe, updates=6)))
+    (tmp_path / "run" / "passed-0.safetensors").unlink()
+    with pytest.raises(gd.CheckpointError, match=r"passed-0.safetensors, which the training must"):
+        jobs.run(dataclasses.replace(made, resume=True))
 
 
 def test_only_the_layer_on_top_starts_with_time_constants_up_to_the_length():

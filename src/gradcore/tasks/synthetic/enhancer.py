@@ -25,6 +25,7 @@ KEPT = 0.92
 TYPES = 2
 # With stages that double, a net at the next one is often worse than guessing.
 _SHORTEST_STAGE, _GROWTH = 32, 1.5
+_CHEAP = 1_000
 _BACKGROUND = 2_000_000
 
 
@@ -121,7 +122,8 @@ class Enhancer(Task):
         return measured.score >= 0.95
 
     def passed(self, measured: Measured) -> bool:
-        return measured.score >= 0.9
+        # Short stages are cheap, and one left too soon may be lost; long ones are left sooner.
+        return measured.score >= (0.95 if self.length < _CHEAP else 0.87)
 
     def stage(self, level: int) -> Enhancer:
         grown = int(_SHORTEST_STAGE * _GROWTH ** min(level, 80))

@@ -13,8 +13,9 @@ from typing import Any
 
 import gradcore as gd
 from gradcore._files import replace_file
-from gradcore.runs import LAST
+from gradcore.runs import BEST, LAST
 from gradcore.tasks.synthetic.recipes import (
+    AVERAGE,
     BETAS,
     CLIP,
     TASKS,
@@ -24,6 +25,7 @@ from gradcore.tasks.synthetic.recipes import (
     default,
     initial,
 )
+from gradcore.tasks.synthetic.rescue import LOST, PATIENCE, Rescue
 from gradcore.tasks.synthetic.task import Measured, Task
 from gradcore.training_checkpoint import read_training
 
@@ -31,7 +33,7 @@ from gradcore.training_checkpoint import read_training
 # where they are long, so that looking stays a small part of the time.
 _MOST_HELD_OUT, _LEAST_HELD_OUT, _HELD_OUT_STEPS = 512, 64, 1_500_000
 # Of a stage, which is often looked at; the full length is meanwhile, every so many evaluations.
-_STAGE_HELD_OUT, _SELDOM = 256, 8
+_STAGE_HELD_OUT, _SELDOM, _NEAR = 256, 16, 8
 # Numbers that all outputs of one evaluation may be at once.
 _OUTPUTS_AT_ONCE = 4_000_000
 _CURVE = "held_out.jsonl"
@@ -115,10 +117,12 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
         clip=gd.clip.GlobalNorm(CLIP),
         constraints=gd.constrain.by_name(job.recipe.constrain, job.recipe.limit),
     )
+    average = gd.optim.Average(params, AVERAGE) if job.recipe.adaptive else None
     trainer = gd.Trainer(
         net,
         params,
         optimizer,
+        average=average,
         loss=job.task.loss,
         schedule=Rate(job.task, job.recipe),
         stability=gd.stability.by_option(job.stability, job.stable_lr),
@@ -128,17 +132,38 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
     )
     sequences = Sequences(job.task, job.recipe, job.seed)
     curve = Curve(job, tell)
+    rescue = Rescue(optimizer, average, job.task, job.recipe, job.seed, job.run)
+
+    def on(stage: Task, now: gd.Params) -> Measured:
+        return measure(stage, now, stage.held_out(_STAGE_HELD_OUT), threads=job.threads)
+
+    def look_after(update: int, now: gd.Params) -> None:
+        """Puts a net back that is lost."""
+        level, times = len(sequences.begun), len(sequences.put_back)
+        if level == 0:
+            if update - max(sequences.put_back, default=0) >= PATIENCE:
+                sequences.put_back.append(update)
+                rescue.start_anew(times + 1)
+        elif on(job.task.stage(level - 1), now).score <= LOST:
+            sequences.put_back.append(update)
+            rescue.put_back(level - 1)
 
     def evaluate(now: gd.Params) -> float:
         update = optimizer.steps
         stage = sequences.reached(update)
         if job.recipe.adaptive and stage != job.task:
-            held_out = stage.held_out(_STAGE_HELD_OUT)
-            if stage.passed(measure(stage, now, held_out, threads=job.threads)):
+            passed = stage.passed(on(stage, now))
+            if passed:
+                rescue.keep(len(sequences.begun))
                 sequences.begun.append(update)
-            elif curve.points and update < curve.points[-1].update + _SELDOM * job.recipe.every:
-                return curve.points[-1].score
-        point = curve.look(now, update, sequences.reached(update).length)
+            else:
+                look_after(update, now)
+            # At a small part of the length a look takes many times what an update does.
+            worth = passed and _NEAR * stage.steps >= job.task.steps
+            last = curve.points[-1] if curve.points else None
+            if last and not worth and update < last.update + _SELDOM * job.recipe.every:
+                return last.score
+        point = curve.look(now, update, stage.length)
         if job.task.solved(point.measured):
             sequences.end()
         return point.score
@@ -160,7 +185,7 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
     return Result(
         job=job,
         net=net,
-        params=params,
+        params=params if average is None else average.params,
         curve=tuple(curve.points),
         solved=curve.solved,
         updates=report.steps,
@@ -173,13 +198,15 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
 class Sequences(gd.data.Source):
     """Training batches of a task: one pass, which ends when `end` is called.
 
-    begun: of an adaptive recipe, the updates at which its stages but the first began.
+    begun: of an adaptive recipe, the updates at which its stages but the first began. put_back: and
+    those at which a net that was lost was put back.
     """
 
     def __init__(self, task: Task, recipe: Recipe, seed: int) -> None:
         super().__init__()
         self.task, self.recipe, self.seed = task, recipe, seed
         self.begun: list[int] = []
+        self.put_back: list[int] = []
 
     def __len__(self) -> int:
         return 2**62
@@ -208,17 +235,18 @@ class Sequences(gd.data.Source):
         return sum(self.stage(update).steps for update in range(updates))
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "begun": [*self.begun]}
+        return {**super().state_dict(), "begun": [*self.begun], "put_back": [*self.put_back]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        begun = state.get("begun")
-        if not isinstance(begun, list) or not all(isinstance(n, int) for n in begun):
-            raise gd.ArgumentError(
-                f"the state of sequences must have begun, updates at which stages began; got "
-                f"{begun!r}."
-            )
+        for name in ("begun", "put_back"):
+            found = state.get(name)
+            if not isinstance(found, list) or not all(isinstance(n, int) for n in found):
+                raise gd.ArgumentError(
+                    "the state of sequences must have begun and put_back, lists of updates; got "
+                    f"{name}={found!r}."
+                )
         super().load_state_dict(state)
-        self.begun = [*begun]
+        self.begun, self.put_back = [*state["begun"]], [*state["put_back"]]
 
     def describe(self) -> dict[str, Any]:
         """What decides the bits of a training, and all that is needed to make it again."""
@@ -326,7 +354,8 @@ def _finished(job: Job, net: gd.Stack, curve: Curve, sequences: Sequences) -> Re
     return Result(
         job=job,
         net=net,
-        params=made.params,
+        # The last evaluation solved it, so it is the best; and of the average, if there is one.
+        params=gd.load(job.run / BEST).params if job.recipe.adaptive else made.params,
         curve=tuple(curve.points),
         solved=curve.solved,
         updates=made.place.step,
