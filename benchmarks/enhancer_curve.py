@@ -3,9 +3,9 @@
 Every net gets its default recipe and the same minutes with one thread; the stages grow towards
 --distance as far as it comes. Then it is judged on held-out sequences of every distance, and its
 memory is measured: steps after which the gradient of the last output has fallen to 1 % of itself,
-in the uppermost recurrent layer, the median of some of those sequences. "free": without the limit
-on the recurrent weights' spectral norms. Results are appended to a file of JSON lines as they come
-and are not computed again.
+in the uppermost recurrent layer, the median of some of those sequences. "constrained": with
+recurrent weights of a spectral norm of at most 1. Results are appended to a file of JSON lines as
+they come and are not computed again.
 
     python benchmarks/enhancer_curve.py [--minutes 4] [--out enhancer.jsonl] [--plot enhancer.png]
 """
@@ -26,7 +26,7 @@ from gradcore.horizon import memory_length
 from gradcore.tasks.synthetic import job, recipes
 from gradcore.tasks.synthetic.enhancer import Enhancer
 
-NETS = ("tanh", "rnn", "skip", "gru", "lstm", "lstm free")
+NETS = ("tanh", "rnn", "skip", "gru", "lstm", "lstm constrained")
 DISTANCES = (32, 100, 320, 1_000, 3_200, 10_000, 32_000)
 STEPS_HELD_OUT, MOST_HELD_OUT, LEAST_HELD_OUT = 4_000_000, 1_024, 128
 SEQUENCES = 8  # whose memory is measured
@@ -34,10 +34,10 @@ SEQUENCES = 8  # whose memory is measured
 
 def train(net: str, distance: int, minutes: float, seed: int) -> tuple[job.Result | None, str]:
     task = Enhancer(distance)
-    cell, *free = net.split()
+    cell, *constrained = net.split()
     recipe = recipes.default(task, cell)
-    if free:
-        recipe = dataclasses.replace(recipe, constrain=None)
+    if constrained:
+        recipe = dataclasses.replace(recipe, constrain="spectral", limit=1.0)
     recipe = dataclasses.replace(recipe, updates=10**9)
     try:
         return job.run(job.Job(task, recipe, seed=seed, minutes=minutes, threads=1)), ""

@@ -6,7 +6,10 @@ minus before it, the caller's arrays and the returned ones excluded as the budge
 that of one call. All budgets must give equal bits. Accuracy: float32 gradients against the float64
 core at T = 10,000, norm-wise, weights at their initial values.
 
-    python benchmarks/long_sequences.py [--steps 100000] [--torch]
+--genome asks the same of the net of `gradcore train dna` at H = 128: one window of tokens, two
+bidirectional GRU layers, seven classes at every step.
+
+    python benchmarks/long_sequences.py [--steps 100000] [--genome] [--torch]
 """
 
 from __future__ import annotations
@@ -81,6 +84,45 @@ def with_torch(steps: int) -> dict[str, Any]:
     return {"first_s": first, "growth_kb": resident_kb("VmHWM") - before}
 
 
+def window(steps: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 65, (steps, 1)), rng.integers(0, 7, (steps, 1))
+
+
+def genome(steps: int) -> dict[str, Any]:
+    net = gd.Stack(
+        gd.Embedding(65, 16),
+        gd.GRU(16, HIDDEN, bidirectional=True),
+        gd.GRU(2 * HIDDEN, HIDDEN, bidirectional=True),
+        gd.Linear(2 * HIDDEN, 7),
+    )
+    params = net.init(seed=0)
+    x, y = window(steps)
+    reset_peak()
+    before = resident_kb("VmRSS")
+    begin = time.perf_counter()
+    r = gd.value_and_grad(net, params, x, y, loss="cross_entropy", memory="1GB")
+    first = time.perf_counter() - begin
+    growth = resident_kb("VmHWM") - before
+    return {"first_s": first, "growth_kb": growth, "predicted_kb": r.plan.bytes // 1000}
+
+
+def torch_genome(steps: int) -> dict[str, Any]:
+    import torch
+
+    embedding = torch.nn.Embedding(65, 16)
+    layers = torch.nn.GRU(16, HIDDEN, num_layers=2, bidirectional=True)
+    head = torch.nn.Linear(2 * HIDDEN, 7)
+    x, y = (torch.from_numpy(a) for a in window(steps))
+    reset_peak()
+    before = resident_kb("VmRSS")
+    begin = time.perf_counter()
+    outputs = head(layers(embedding(x))[0])
+    torch.nn.functional.cross_entropy(outputs.flatten(0, 1), y.flatten()).backward()
+    first = time.perf_counter() - begin
+    return {"first_s": first, "growth_kb": resident_kb("VmHWM") - before}
+
+
 def accuracy(steps: int) -> dict[str, Any]:
     errors = {}
     for cell in ("RNN", "LSTM", "GRU"):
@@ -111,15 +153,29 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--torch", action="store_true", help="PyTorch beside it (6 GB, 20 s)")
+    parser.add_argument("--genome", action="store_true", help="only the net of `train dna`")
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         name, steps = args.one[0], int(args.one[1])
-        jobs = {"torch": with_torch, "accuracy": accuracy}
+        jobs = {
+            "torch": with_torch,
+            "accuracy": accuracy,
+            "genome": genome,
+            "torch_genome": torch_genome,
+        }
         result = jobs[name](steps) if name in jobs else with_gradcore(steps, name)
         print(json.dumps(result))
         return
     steps = str(args.steps)
+    if args.genome:
+        print("| | s | growth MB | predicted MB |\n|---|---|---|---|")
+        for name in ("genome", *(["torch_genome"] if args.torch else [])):
+            r = alone(name, steps)
+            predicted = f"{r['predicted_kb'] / 1e3:.0f}" if "predicted_kb" in r else ""
+            megabytes = f"{r['growth_kb'] * 1.024e-3:.0f} | {predicted}"
+            print(f"| {name} | {r['first_s']:.2f} | {megabytes} |", flush=True)
+        return
     print("| memory | first call s | warmed s | growth MB | predicted MB | gradient's digest |")
     print("|---|---|---|---|---|---|")
     digests = set()

@@ -9,8 +9,24 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+DATA = EXAMPLES.parents[1] / "shared" / "data"
+# Options for a short run, what is printed, and the data that it needs.
 SHORT = {
-    "lorenz.py": (["--updates", "40", "--steps", "300"], r"exponent of the net: -?\d+\.\d+ \+-")
+    "lorenz.py": (
+        ["--updates", "40", "--steps", "300"],
+        r"exponent of the net: -?\d+\.\d+ \+-",
+        None,
+    ),
+    "diode_clipper.py": (
+        ["--epochs", "1", "--data", DATA / "speech"],
+        r"ESR of the best curve without memory: 0\.\d+\nESR of the net: \d+\.\d+",
+        DATA / "speech",
+    ),
+    "atrial_fibrillation.py": (
+        ["--epochs", "1", "--data", DATA / "ecg2017.tar.gz"],
+        r"accuracy 0\.\d+, mean F1 of N, A, O [01]\.\d+",
+        DATA / "ecg2017.tar.gz",
+    ),
 }
 
 
@@ -27,7 +43,9 @@ def test_an_example_is_short_and_runs(name):
         assert not (isinstance(node, ast.Attribute) and node.attr.startswith("_"))
         if isinstance(node, ast.ImportFrom):
             assert "._" not in f".{node.module}"
-    options, printed = SHORT[name]
+    options, printed, data = SHORT[name]
+    if data is not None and not data.exists():
+        pytest.skip(f"the data of ../shared/data are not here: {data.name}")
     done = subprocess.run(
         [sys.executable, EXAMPLES / name, *options], capture_output=True, text=True, check=True
     )

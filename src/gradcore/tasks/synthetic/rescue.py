@@ -64,12 +64,13 @@ class Rescue:
         self.optimizer.lr *= SLOWER
 
     def start_anew(self, times: int) -> None:
-        """Fresh parameters, others than the `times` starts before."""
+        """Fresh parameters, others than the `times` starts before, with a smaller rate."""
         fresh = initial(
             self.optimizer.params.net, self.task, self.recipe, self.seed + 10_000 * times
         )
         zeros = {name: np.zeros_like(m) for name, m in self.optimizer.moments.items()}
         self._set({"params": fresh.flat, **zeros})
+        self.optimizer.lr *= SLOWER
 
     def _set(self, kept: dict[str, NDArray[Any]]) -> None:
         np.copyto(self.optimizer.params.flat, kept["params"])
