@@ -94,7 +94,7 @@ def draw(path: Path, runs: list[dict[str, Any]]) -> None:
         right.plot(distance, np.maximum(memory, 1), marker=".", color=f"C{number}")
     left.axhline(0.5, color="0.4", linestyle="--")
     left.axhline(0.95, color="0.4", linestyle=":")
-    left.set(xscale="log", xlabel="distance", ylabel="held-out accuracy", ylim=(0.4, 1.02))
+    left.set(xscale="log", xlabel="distance", ylabel="held-out accuracy", ylim=(0.0, 1.02))
     left.legend(loc="lower left", fontsize="small")
     right.plot(DISTANCES, DISTANCES, color="0.4", linestyle=":")
     right.set(xscale="log", yscale="log", xlabel="distance", ylabel="memory length, steps")

@@ -58,7 +58,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", default="../shared/data/speech")
     parser.add_argument("--speaker", default="theo", help="held out")
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=20)
     args = parser.parse_args()
     known = recordings(args.data, lambda name: name != args.speaker)
     asked = recordings(args.data, lambda name: name == args.speaker)

@@ -269,7 +269,7 @@ def test_a_damaged_curve_is_told(tmp_path):
 def adaptive(length=110, **options):
     task = Enhancer(length)
     changes = {"hidden": 5, "front": 6, "batch": 3, "every": 4, "updates": 26}
-    recipe = dataclasses.replace(recipes.default(task), **changes)
+    recipe = dataclasses.replace(recipes.default(task, "lstm"), **changes)
     return jobs.Job(task, recipe, threads=1, **options)
 
 

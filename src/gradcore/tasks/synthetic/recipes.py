@@ -110,7 +110,7 @@ _BASE = {
     # so often that the rate fell too low. A spectral norm of at most 1 keeps nets from it, but
     # some seeds then never leave the first stage; with at most 2 some are lost again.
     "enhancer": Recipe(
-        "lstm",
+        "gru",
         32,
         64,
         1.5e-3,
