@@ -27,6 +27,11 @@ from . import optim as optim
 from . import schedule as schedule
 from . import spectral as spectral
 from . import stability as stability
+from ._embed import get_cmake_dir as get_cmake_dir
+from ._embed import get_include as get_include
+from ._embed import get_library_dir as get_library_dir
+from ._embed import get_link_args as get_link_args
+from ._embed import get_pkgconfig_dir as get_pkgconfig_dir
 from .api import GradientResult as GradientResult
 from .api import apply as apply
 from .api import release_memory as release_memory

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._checks import float_in
+from ._repr import Told, described
 from ._state_dict import StateDict, StateReader
 from .errors import ArgumentError, DTypeError, ShapeError
 from .params import Grads, Params
@@ -36,6 +37,10 @@ class Accumulator:
         self._exponent = 0  # the true sum is _sum * 2**_exponent
         self._weight = 0.0
         self._count = 0
+
+    def __repr__(self) -> str:
+        values = Told(f"{self._sum.size:,} values")
+        return described(self, params=values, count=self._count, weight=self._weight)
 
     @property
     def count(self) -> int:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ._checks import float_in, integer
+from ._repr import Told, described
 from ._state_dict import StateDict, StateReader
 from .errors import ArgumentError, DTypeError
 from .params import Params
@@ -40,6 +41,12 @@ class Average:
         self._rounded = params.copy()
         self._updates = 0
         self._swapped = False
+
+    def __repr__(self) -> str:
+        values = Told(f"{self._source.flat.size:,} values")
+        return described(
+            self, params=values, decay=self.decay, start=self.start, updates=self._updates
+        )
 
     @property
     def updates(self) -> int:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from . import _core
 from ._checks import float_in
 from ._groups import Group, assign
+from ._repr import Told, described
 from ._state_dict import StateDict, StateReader
 from ._validate import threads as thread_count
 from .clip import Auto, Clip, RunningNorm, ZScore
@@ -124,6 +125,16 @@ class Optimizer:
         self._running = clip.start() if clip is not None else None
         self._options = options
         self._keeper = Keeper(params, constraints)
+
+    def __repr__(self) -> str:
+        settings: dict[str, object] = {**self._options}
+        settings |= {"weight_decay": self.weight_decay, "clip": self._clip}
+        if self._groups:
+            settings["groups"] = self._groups
+        if self._keeper.constraints:
+            settings["constraints"] = self._keeper.constraints
+        values = f"{self.params.flat.size:,} values"
+        return described(self, lr=self.lr, **settings, steps=self.steps, params=Told(values))
 
     @property
     def lr(self) -> float:

@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from ._checks import choice, finite_float, float_in, integer, positive_int
+from ._repr import described
 from ._state_dict import StateDict, StateReader
 from .errors import ArgumentError, DTypeError
 
@@ -24,6 +25,10 @@ class Schedule:
     """
 
     kind = ""
+
+    def __repr__(self) -> str:
+        public = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return described(self, **public)
 
     def factor(self, step: int) -> float:
         """What multiplies the base rate for update number `step`, counted from 0."""

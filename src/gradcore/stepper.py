@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from . import _core, _validate
 from ._checks import positive_int
 from ._net import core_net
+from ._repr import described
 from .bptt import Workload, make_plan
 from .errors import ArgumentError, DTypeError, ShapeError
 from .layers import Stack
@@ -46,6 +47,13 @@ class Stepper:
         self._calls: dict[tuple[str, int], tuple[_core.Call, NDArray[Any]]] = {}
         self._turn = 0
         self._done = 0
+
+    def __repr__(self) -> str:
+        return described(self, net=self._net, batch=self._batch, steps=self._done)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Calls of the core are made again when they are needed.
+        return {**self.__dict__, "_calls": {}}
 
     @property
     def steps(self) -> int:

@@ -14,6 +14,7 @@ from ._feed import Data, feed_of
 from ._fit import Fit, Limits, Stopped
 from ._interrupts import Interrupts
 from ._progress import progress
+from ._repr import described
 from ._scoring import scorer
 from ._updates import Carried, Updater
 from ._validate import model
@@ -124,6 +125,22 @@ class Trainer:
         )
         # The state that a fit left for the next one over the same data.
         self._carried: tuple[object, Carried] = (None, None)
+
+    def __repr__(self) -> str:
+        u = self._updater
+        return described(
+            self,
+            net=u.net,
+            optimizer=u.optimizer,
+            loss=u.loss,
+            schedule=u.schedule,
+            average=u.average,
+            stability=u.stability,
+            accumulate=u.accumulate,
+            seed=u.seed,
+            memory=u.memory,
+            threads=u.threads,
+        )
 
     @property
     def net(self) -> Stack:

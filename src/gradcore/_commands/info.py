@@ -10,14 +10,38 @@ import typer
 
 import gradcore as gd
 
-from .app import app
+from .app import app, errors
 
 
 @app.command()
 def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    include_dir: Annotated[
+        bool, typer.Option("--include-dir", help="Print only the folder of the headers.")
+    ] = False,
+    cmake_dir: Annotated[
+        bool,
+        typer.Option("--cmake-dir", help="Print only the folder of the CMake package."),
+    ] = False,
+    pkgconfig_dir: Annotated[
+        bool, typer.Option("--pkgconfig-dir", help="Print only the folder of gradcore.pc.")
+    ] = False,
 ) -> None:
-    """Show version, compiler, instruction sets, OpenMP runtime and threads."""
+    """Show version, compiler, instruction sets, OpenMP runtime and threads.
+
+    The folders are for projects that compile against gradcore: cmake
+    -DCMAKE_PREFIX_PATH="$(gradcore info --cmake-dir)".
+    """
+    folders = (
+        (include_dir, gd.get_include),
+        (cmake_dir, gd.get_cmake_dir),
+        (pkgconfig_dir, gd.get_pkgconfig_dir),
+    )
+    wanted = [folder for asked, folder in folders if asked]
+    if wanted:
+        with errors():
+            print("\n".join(folder() for folder in wanted))
+        return
     facts = asdict(gd.build_info())
     if as_json:
         print(json.dumps(facts, indent=2))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import integer
+from .._repr import described
 from ..errors import ArgumentError
 from ._batch import Batch
 
@@ -39,6 +40,10 @@ class Source(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Settings that decide the batches, as JSON values; a resumed run compares them."""
+
+    def __repr__(self) -> str:
+        settings = {k: v for k, v in self.describe().items() if k != "source"}
+        return described(self, **settings, epoch=self.epoch, position=self.position)
 
     @property
     def part(self) -> float:

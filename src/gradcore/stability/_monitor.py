@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from .._checks import choice, finite_float, float_in, positive_int
 from .._optimizer import Optimizer
+from .._repr import described
 from ..errors import DTypeError, GradcoreError, ShapeError
 from ..loss import Loss
 from ..state import LayerState
@@ -64,6 +65,10 @@ class StabilityMonitor:
         self._vector: NDArray[np.float64] | None = None
         self._stable: float | None = None
         self._told = False
+
+    def __repr__(self) -> str:
+        public = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return described(self, **public)
 
     # ---- what a trainer does with it
 

@@ -1,0 +1,305 @@
+"""The C interface of gradcore, for `cimport gradcore`: gradcore.h, callable without the GIL.
+
+Compile with gradcore.get_include() and link with libgradcore, which lies in
+gradcore.get_library_dir(). What each name means is told in gradcore.h.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+cdef extern from "gradcore/version.h" nogil:
+    int GRADCORE_ABI_VERSION
+
+cdef extern from "gradcore/gradcore.h" nogil:
+    ctypedef enum gc_status:
+        GC_OK
+        GC_INVALID
+        GC_NONFINITE
+        GC_NO_MEMORY
+        GC_INTERRUPTED
+        GC_INTERNAL
+
+    ctypedef enum gc_dtype:
+        GC_FLOAT32
+        GC_FLOAT64
+
+    ctypedef enum gc_isa:
+        GC_ISA_BASELINE
+        GC_ISA_V2
+        GC_ISA_V3
+        GC_ISA_V4
+
+    ctypedef enum gc_cell:
+        GC_RNN
+        GC_LSTM
+        GC_GRU
+        GC_ANTISYMMETRIC
+
+    ctypedef enum gc_nonlinearity:
+        GC_TANH
+        GC_RELU
+        GC_IDENTITY
+
+    ctypedef enum gc_skip:
+        GC_SKIP_NONE
+        GC_SKIP_ADD
+        GC_SKIP_MIX
+
+    ctypedef enum gc_transform_kind:
+        GC_LAYER_NORM
+        GC_DROPOUT
+
+    const char* gc_last_error()
+    const char* gc_version()
+    int32_t gc_abi_version()
+    const char* gc_compiler()
+    const char* gc_compile_flags()
+    const char* gc_openmp_runtime()
+    uint32_t gc_isa_available()
+    gc_isa gc_isa_in_use()
+    gc_status gc_force_isa(int32_t level)
+    int32_t gc_default_threads()
+
+    ctypedef struct gc_layer:
+        int32_t cell
+        int32_t nonlinearity
+        int64_t input_size, hidden_size
+        int32_t bias
+        int32_t bidirectional
+        int32_t residual
+        int32_t skip_kind
+        int32_t skip_learned
+        int64_t skip_lag
+        double skip_value
+        int32_t place
+        double zoneout, zoneout_cell, recurrent_dropout
+        double step, diffusion
+
+    ctypedef struct gc_transform:
+        int32_t kind
+        int32_t before
+        int32_t place
+        int32_t affine
+        int32_t bias
+        double eps
+        double p
+
+    ctypedef struct gc_net:
+        int32_t dtype
+        int64_t embedding_rows
+        int64_t embedding_dim
+        int32_t n_layers
+        const gc_layer* layers
+        int64_t head_outputs
+        int32_t head_bias
+        int32_t n_transforms
+        const gc_transform* transforms
+
+    int64_t gc_net_parameters(const gc_net* net)
+    int64_t gc_net_state_size(const gc_net* net, int64_t batch)
+    int64_t gc_net_gates(const gc_net* net, int32_t direction)
+    int32_t gc_net_parts(const gc_net* net)
+
+    ctypedef enum gc_op_kind:
+        GC_OP_FORWARD
+        GC_OP_TAPE
+        GC_OP_BACKWARD
+        GC_OP_EMIT
+        GC_OP_COTANGENT
+
+    cdef enum:
+        GC_FROM_START
+        GC_FROM_PREVIOUS
+        GC_TO_NOWHERE
+
+    ctypedef struct gc_op:
+        int32_t kind
+        int32_t from_slot
+        int32_t to_slot
+        int32_t part
+        int64_t t0, t1
+
+    ctypedef enum gc_loss_kind:
+        GC_LOSS_NONE
+        GC_LOSS_CROSS_ENTROPY
+        GC_LOSS_BCE
+        GC_LOSS_MSE
+        GC_LOSS_CALLBACK
+
+    ctypedef int32_t (*gc_loss_fn)(void* context, const void* outputs, void* d_outputs, int64_t t0, int64_t t1, double* loss)
+
+    ctypedef int32_t (*gc_poll_fn)(void* context, int64_t done, int64_t total)
+
+    ctypedef enum gc_curvature:
+        GC_CURVATURE_NONE
+        GC_CURVATURE_HESSIAN
+        GC_CURVATURE_GAUSS_NEWTON
+
+    ctypedef struct gc_call:
+        int64_t steps, batch
+        const gc_op* ops
+        int64_t n_ops
+        int64_t segment_steps
+        int64_t n_slots
+        const void* params
+        const void* x
+        const void* tokens
+        int32_t token_bytes
+        const int64_t* lengths
+        const uint8_t* reset
+        const void* state
+        int32_t loss
+        int32_t loss_last
+        int32_t loss_sum
+        const void* target
+        const void* weight
+        const void* class_weight
+        int64_t ignore_index
+        gc_loss_fn loss_fn
+        void* loss_context
+        void* outputs
+        void* grads
+        void* dx
+        int32_t* dx_exponent
+        void* state_out
+        void* dstate
+        int32_t* dstate_exponent
+        double loss_value
+        double loss_weight
+        int64_t grads_exponent
+        int64_t directions
+        void* direction_x
+        void* direction_state
+        const void* direction_outputs
+        const void* direction_state_out
+        int32_t direction_start_exponent
+        int32_t* direction_exponent
+        int32_t* direction_state_exponent
+        void* gates
+        int32_t hidden_direction
+        void* hidden
+        int32_t* hidden_exponent
+        double* hidden_log2_norm
+        int64_t tangents
+        int32_t curvature
+        const void* t_params
+        const void* t_x
+        const void* t_state
+        void* t_outputs
+        int32_t* t_exponent
+        void* t_state_out
+        int32_t* t_state_exponent
+        void* product
+        int32_t threads
+        int32_t exact_threads
+        int32_t no_scaling
+        int32_t train
+        uint64_t seed, step
+        gc_poll_fn poll
+        void* poll_context
+        int32_t threads_used
+        int64_t arena_bytes
+        int32_t where_layer
+        int64_t where_step
+        int64_t where_sequence
+
+    int64_t gc_block_steps()
+    int64_t gc_run_bytes(const gc_net* net, const gc_call* call)
+    gc_status gc_run(const gc_net* net, gc_call* call)
+    void gc_release_memory()
+
+    ctypedef enum gc_optimizer:
+        GC_SGD
+        GC_ADAM
+        GC_ADAMW
+        GC_RMSPROP
+        GC_ADAGRAD
+        GC_LION
+
+    ctypedef enum gc_clip:
+        GC_CLIP_NONE
+        GC_CLIP_GLOBAL
+        GC_CLIP_SEGMENT
+        GC_CLIP_VALUE
+        GC_CLIP_ADAPTIVE
+
+    ctypedef struct gc_segment:
+        int64_t offset, length
+        int32_t group
+        double lr_scale
+        double weight_decay
+        int64_t unit
+        int64_t clipped
+
+    ctypedef struct gc_group_report:
+        double norm_log10
+        double clipped_norm_log10
+        double update_norm
+        double param_norm
+        int64_t clipped
+
+    ctypedef struct gc_update:
+        int32_t kind
+        int32_t dtype
+        int64_t n
+        void* params
+        const void* grads
+        int64_t grads_exponent
+        void* first_moment
+        void* second_moment
+        void* velocity
+        double lr
+        double momentum, dampening
+        double alpha
+        double beta1, beta2
+        double eps
+        double lr_decay
+        int32_t nesterov
+        int32_t centered
+        int64_t step
+        gc_segment* segments
+        int64_t n_segments
+        int32_t clip
+        double clip_limit
+        int64_t clip_limit_exponent
+        double clip_eps
+        int32_t threads
+        gc_group_report* groups
+        int64_t n_groups
+        gc_group_report total
+        double clip_scale
+        int64_t where
+
+    gc_status gc_optimizer_step(gc_update* update)
+
+    ctypedef struct gc_spectral:
+        int32_t dtype
+        int64_t count, rows, columns
+        const void* matrices
+        double tolerance
+        int64_t max_steps
+        uint64_t seed
+        const void* start_left
+        const void* start_right
+        int32_t threads
+        gc_poll_fn poll
+        void* poll_context
+        double* values
+        double* residuals
+        void* left
+        void* right
+        int32_t* steps
+        int32_t* converged
+
+    gc_status gc_spectral_norms(gc_spectral* call)
+
+    ctypedef struct gc_measurement:
+        int32_t dtype
+        int64_t bytes
+        int32_t threads
+        int32_t repeats
+        double seconds
+        double per_second
+        int32_t threads_used
+
+    gc_status gc_measure_flops(gc_measurement* measurement)
+    gc_status gc_measure_reads(gc_measurement* measurement)

@@ -1,0 +1,167 @@
+"""Other projects find, compile against and call gradcore: CMake, pkg-config, Cython."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import gradcore as gd
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+INSTALLED = (Path(gd.__file__).parent / "include").is_dir()
+installed = pytest.mark.skipif(not INSTALLED, reason="gradcore is not installed, only on the path")
+
+
+def need(*programs):
+    for program in programs:
+        if shutil.which(program) is None:
+            pytest.skip(f"needs {program}")
+
+
+def call(*command, **options):
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False, **options
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@installed
+def test_a_cmake_project_trains_from_c_plus_plus(tmp_path):
+    need("cmake", "g++")
+    # A copy outside the tree: nothing of the sources may be within reach.
+    source = shutil.copytree(EXAMPLES / "cpp", tmp_path / "source")
+    build = tmp_path / "build"
+    call("cmake", "-S", source, "-B", build, f"-DCMAKE_PREFIX_PATH={gd.get_cmake_dir()}")
+    call("cmake", "--build", build)
+    told = call(build / "train_lstm")
+    right, all_ = re.search(r"right after 400 steps: (\d+) of (\d+)", told).groups()
+    assert right == all_ == "32", told
+    described = call(build / "describe")
+    assert f"gradcore {gd.__version__}" in described
+    net = gd.Stack(gd.GRU(8, 16))
+    assert f"has {net.n_parameters} parameters" in described
+    assert "refused: " in described
+
+
+@installed
+def test_pkg_config_has_the_flags(tmp_path):
+    need("pkg-config", "gcc")
+    env = {**os.environ, "PKG_CONFIG_PATH": gd.get_pkgconfig_dir()}
+    flags = call("pkg-config", "--cflags", "--libs", "gradcore", env=env).split()
+    call("gcc", EXAMPLES / "cpp" / "describe.c", *flags, "-o", tmp_path / "describe")
+    assert "parameters" in call(tmp_path / "describe")
+    assert call("pkg-config", "--modversion", "gradcore", env=env).strip() == gd.__version__
+
+
+@installed
+def test_the_link_arguments_link(tmp_path):
+    need("gcc")
+    call(
+        "gcc",
+        f"-I{gd.get_include()}",
+        EXAMPLES / "cpp" / "describe.c",
+        *gd.get_link_args(),
+        "-o",
+        tmp_path / "describe",
+    )
+    assert "parameters" in call(tmp_path / "describe")
+
+
+@installed
+def test_a_cython_project_runs_without_the_gil(tmp_path):
+    need("gcc")
+    for module in ("Cython", "setuptools"):
+        if find_spec(module) is None:
+            pytest.skip(f"needs {module}")
+    source = shutil.copytree(EXAMPLES / "cython", tmp_path / "source")
+    call(sys.executable, "setup.py", "build_ext", "--inplace", cwd=source)
+    check = """
+import threading
+import best_of_many
+
+rng = np.random.default_rng(0)
+x, y = rng.standard_normal((50, 4, 3)), np.zeros((50, 4, 2))
+few, _ = best_of_many.search(x, y, 8, 3)
+many, _ = best_of_many.search(x, y, 8, 300)
+assert 0 < many < few < 100, (few, many)
+
+# Python goes on while the search runs.
+counted, over = [0], threading.Event()
+def count():
+    while not over.is_set():
+        counted[0] += 1
+thread = threading.Thread(target=count)
+thread.start()
+best_of_many.search(rng.standard_normal((500, 8, 3)), np.zeros((500, 8, 2)), 32, 60)
+over.set()
+thread.join()
+assert counted[0] > 10_000, counted
+
+try:
+    best_of_many.search(x, y, 0, 1)
+except best_of_many.Failed as error:
+    print("refused:", error)
+"""
+    assert "refused: " in call(sys.executable, "-c", check, cwd=source)
+
+
+def fields(text):
+    """Names in enums, of functions and of struct fields, comments left out."""
+    return set(re.findall(r"\b(?:gc_|GC_)\w+", text))
+
+
+def test_the_pxd_says_what_the_header_says():
+    root = Path(__file__).parents[1]
+    header = (root / "csrc" / "include" / "gradcore" / "gradcore.h").read_text()
+    header = re.sub(r"/\*.*?\*/|^#.*?$", "", header, flags=re.DOTALL | re.MULTILINE)
+    pxd = (root / "python" / "__init__.pxd").read_text()
+    pxd = pxd.split('"""')[2]
+    assert fields(header) - {"GC_API"} == fields(pxd)
+
+    def flat(text):
+        return [" ".join(re.sub(r"([*,])", r" \1 ", line).split()) for line in text]
+
+    # Every field and every function with its types.
+    for name, body in re.findall(r"typedef struct (\w+) \{(.*?)\}", header, re.DOTALL):
+        declared = [" ".join(part.split()) for part in body.split(";") if part.strip()]
+        found = re.search(rf"ctypedef struct {name}:\n((?:        .*\n)+)", pxd)
+        lines = [line.strip() for line in found[1].splitlines()]
+        declared = [
+            item
+            for line in declared
+            for item in (
+                ["const void* start_left", "const void* start_right"]
+                if "start_left" in line
+                else [line]
+            )
+        ]
+        assert flat(lines) == flat(declared), name
+    functions = [" ".join(f.split()) for f in re.findall(r"GC_API ([^;]+);", header)]
+    said = [line.strip() for line in pxd.splitlines() if re.match(r"    [\w ]+\*? ?gc_\w+\(", line)]
+    assert flat(said) == flat(f.replace("(void)", "()") for f in functions)
+
+
+def test_the_folders_are_told_where_there_are_any(monkeypatch, tmp_path):
+    if INSTALLED:
+        assert (Path(gd.get_include()) / "gradcore" / "gradcore.hpp").exists()
+        assert (Path(gd.get_cmake_dir()) / "gradcoreConfig.cmake").exists()
+        assert (Path(gd.get_pkgconfig_dir()) / "gradcore.pc").exists()
+        assert list(Path(gd.get_library_dir()).glob("libgradcore.so.*"))
+    monkeypatch.setattr("gradcore._embed._PACKAGE", tmp_path)
+    for function in (gd.get_include, gd.get_library_dir):
+        with pytest.raises(gd.InternalError, match="install gradcore by pip"):
+            function()
+
+
+@installed
+def test_the_command_prints_a_folder_alone():
+    pytest.importorskip("typer", reason="the command line: install gradcore[cli]")
+    program = [sys.executable, "-m", "gradcore.cli", "info"]
+    assert call(*program, "--cmake-dir").strip() == gd.get_cmake_dir()
+    assert call(*program, "--include-dir").strip() == gd.get_include()
