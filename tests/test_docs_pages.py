@@ -9,6 +9,12 @@ import pytest
 @pytest.mark.parametrize(
     ("page", "count"),
     [
+        ("tutorial.md", 6),
+        ("howto/from_pytorch.md", 1),
+        ("howto/from_jax.md", 1),
+        ("howto/memory.md", 2),
+        ("howto/ragged.md", 2),
+        ("howto/remedies.md", 1),
         ("jacobian.md", 3),
         ("diagnose.md", 3),
         ("constraints.md", 3),
@@ -18,7 +24,8 @@ import pytest
         ("von_neumann.md", 3),
     ],
 )
-def test_examples_run(page, count):
+def test_examples_run(page, count, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     text = (Path(__file__).parents[1] / "docs" / page).read_text()
     examples = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     assert len(examples) == count

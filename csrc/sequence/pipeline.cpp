@@ -36,9 +36,36 @@ void Pipeline<T>::divide_plan() {
   for (const int64_t count : n_ops_)
     if (!count) fail(GC_INVALID, "every part of the net needs operations in the plan.");
   if (n == 1) return;
+  check_order();
   for (size_t p = 0; p < parts_.size(); p++) ops_[p].reserve(static_cast<size_t>(n_ops_[p]));
   for (int64_t i = 0; i < call_.n_ops; i++)
     ops_[static_cast<size_t>(call_.ops[i].part)].push_back(call_.ops[i]);
+}
+
+// Parts read what others have left: all outputs of the part before, and, going back, the gradients
+// from the part after. Each part's own operations are looked at by its job.
+template <class T>
+void Pipeline<T>::check_order() const {
+  std::vector<bool> ahead(parts_.size()), back(parts_.size());
+  bool any_back = false;
+  for (int64_t i = 0; i < call_.n_ops; i++) {
+    const gc_op& op = call_.ops[i];
+    const auto p = static_cast<size_t>(op.part);
+    if (op.kind == GC_OP_BACKWARD || op.kind == GC_OP_COTANGENT) {
+      any_back = true;
+      if (p + 1 < parts_.size() && !back[p + 1])
+        fail(GC_INVALID, "operation %" PRId64 ": part %d goes back before part %d has.", i, op.part,
+             op.part + 1);
+      if (op.t0 == 0) back[p] = true;
+    } else {
+      if (p > 0 && !ahead[p - 1])
+        fail(GC_INVALID, "operation %" PRId64 ": part %d goes forward before part %d has.", i,
+             op.part, op.part - 1);
+      if (op.t1 == call_.steps) ahead[p] = true;
+    }
+  }
+  for (size_t p = 0; any_back && p < parts_.size(); p++)
+    if (!back[p]) fail(GC_INVALID, "part %zu of the net never goes back to step 0.", p);
 }
 
 template <class T>

@@ -32,6 +32,7 @@ class Pipeline {
   };
 
   void divide_plan();
+  void check_order() const;
   void lay_out(Carver& carver);
   void make_jobs();
   void link_tangents(size_t p, Link<T>& link);

@@ -311,6 +311,29 @@ TEST(plan_for_another_number_of_parts_is_refused) {
   CHECK_CONTAINS(gc_last_error(), "parts 0..3");
 }
 
+// Found by fuzzing: a part whose backward was left out read gradients that nobody had written.
+TEST(parts_in_a_wrong_order_are_refused) {
+  Problem problem(cases[6]);  // one layer both ways: two parts
+  const auto op = [](int32_t kind, int32_t part) {
+    return gc_op{kind, kind == GC_OP_BACKWARD ? GC_FROM_PREVIOUS : GC_FROM_START, GC_TO_NOWHERE,
+                 part, 0, T};
+  };
+  const auto told = [&](std::vector<gc_op> ops) -> std::string {
+    gc_call call = problem.call();
+    call.ops = ops.data();
+    call.n_ops = static_cast<int64_t>(ops.size());
+    call.segment_steps = T;
+    return problem.run(call) == GC_INVALID ? gc_last_error() : "";
+  };
+  const gc_op tape0 = op(GC_OP_TAPE, 0), tape1 = op(GC_OP_TAPE, 1);
+  const gc_op back0 = op(GC_OP_BACKWARD, 0), back1 = op(GC_OP_BACKWARD, 1);
+  CHECK_CONTAINS(told({tape0, tape1, back0}), "part 0 goes back before part 1");
+  CHECK_CONTAINS(told({tape0, tape1, back1}), "part 0 of the net never goes back");
+  CHECK_CONTAINS(told({tape1, tape0, back1, back0}), "part 1 goes forward before part 0");
+  CHECK_CONTAINS(told({tape0, tape1, back0, back1}), "part 0 goes back before part 1");
+  CHECK_EQUAL(told({tape0, tape1, back1, back0}), "");
+}
+
 TEST(backward_from_several_directions_is_refused) {
   Problem problem(cases[2]);
   gc_call call = problem.call();
