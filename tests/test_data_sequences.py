@@ -261,3 +261,28 @@ def test_places_that_cannot_be(state, message):
     with pytest.raises(gd.GradcoreError, match=message):
         source.load_state_dict(state)
     assert source.state_dict() == {"epoch": 0, "position": 1}
+
+
+class DLPackOnly:
+    """An exporter without __array__."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+@pytest.mark.parametrize("kind", [DLPackOnly, memoryview])
+def test_sources_take_what_calls_take(kind):
+    rng = np.random.default_rng(0)
+    x = [rng.standard_normal((n, 2)).astype(np.float32) for n in (5, 7)]
+    y = [np.ones((len(one), 1), np.float32) for one in x]
+    plain = gd.data.Sequences(x, y, batch_size=2, seed=0)
+    given = gd.data.Sequences(list(map(kind, x)), list(map(kind, y)), batch_size=2, seed=0)
+    np.testing.assert_array_equal(given.batch(0, 0).x, plain.batch(0, 0).x)
+    stream = gd.data.Stream(kind(x[0]), kind(y[0]), k1=3)
+    np.testing.assert_array_equal(stream.batch(0, 0).x[:, 0], x[0][:3])

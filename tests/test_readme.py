@@ -25,7 +25,7 @@ def test_commands_name_extras_that_exist() -> None:
     tomllib = pytest.importorskip("tomllib")  # from Python 3.11 on
     project = tomllib.loads((README.parent / "pyproject.toml").read_text())["project"]
     used = re.findall(r"pip install '\.\[([a-z,]+)\]'", README.read_text())
-    assert len(used) == 2
+    assert len(used) == 3
     assert {name for extras in used for name in extras.split(",")} <= set(
         project["optional-dependencies"]
     )

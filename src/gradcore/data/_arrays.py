@@ -16,8 +16,8 @@ _TAKEN = (np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.int64))
 
 
 def is_array(value: object) -> bool:
-    """Whether value is one array rather than a list of them; torch tensors count."""
-    return isinstance(value, np.ndarray) or hasattr(value, "__dlpack__")
+    """Whether value is one array rather than a list of them; torch tensors and buffers count."""
+    return isinstance(value, (np.ndarray, memoryview)) or hasattr(value, "__dlpack__")
 
 
 def array_of(name: str, value: Any) -> NDArray[Any]:
@@ -27,8 +27,13 @@ def array_of(name: str, value: Any) -> NDArray[Any]:
             f"{name} is a masked array; its mask would be lost. Fill it and pass weights."
         )
     try:
-        array = value if isinstance(value, np.ndarray) else np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+        if isinstance(value, np.ndarray):
+            array = value
+        elif hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            array = np.from_dlpack(value)
+        else:
+            array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise DTypeError(f"{name} must be an array of numbers: {error}.") from error
     if array.dtype.kind not in "fiub":
         raise DTypeError(

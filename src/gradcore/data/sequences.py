@@ -154,7 +154,7 @@ class Sequences(Source):
     def _targets(self, y: Any) -> _Part | NDArray[Any]:
         count = self._x.count
         if not self._last:
-            if np.ndim(y) == 1 if is_array(y) else _all_scalars(y):
+            if _ndim(y) == 1 if is_array(y) else _all_scalars(y):
                 raise ShapeError(
                     "y has one value per sequence, and one per step is needed. With a loss that "
                     "looks at the last step (step='last'), pass step='last' here as well."
@@ -173,7 +173,7 @@ class Sequences(Source):
     def _weights(self, weight: Any) -> _Part | NDArray[Any] | None:
         if weight is None:
             return None
-        if np.ndim(weight) == 1 if is_array(weight) else _all_scalars(weight):
+        if _ndim(weight) == 1 if is_array(weight) else _all_scalars(weight):
             array = array_of("weight", weight).astype(self._dtype)
             if array.shape != (self._x.count,):
                 raise ShapeError(
@@ -280,7 +280,12 @@ class _Part:
 
 
 def _all_scalars(value: Any) -> bool:
-    return isinstance(value, Sequence) and all(np.ndim(item) == 0 for item in value)
+    return isinstance(value, Sequence) and all(_ndim(item) == 0 for item in value)
+
+
+def _ndim(value: Any) -> int:
+    exported = is_array(value) and not isinstance(value, np.ndarray)
+    return array_of("an array", value).ndim if exported else np.ndim(value)
 
 
 def _same_layout(name: str, part: _Part, x: _Part, hint: str) -> None:
