@@ -7,13 +7,13 @@ pytest.importorskip("pygments", reason="reads source code: install gradcore[data
 
 import fuzzing
 
-CALLS = {"source": 60, "checkpoint": 300, "training": 300}
+CALLS = {"source": 30, "checkpoint": 150, "training": 150}
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", fuzzing.TARGETS)
 def test_nothing_but_its_own_errors(name):
-    assert fuzzing.attack(name, CALLS.get(name, 500), seed=1) == []
+    assert fuzzing.attack(name, CALLS.get(name, 300), seed=1) == []
 
 
 def test_the_mutations_reach_both_good_and_bad_inputs():
