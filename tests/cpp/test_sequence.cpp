@@ -315,8 +315,8 @@ TEST(plan_for_another_number_of_parts_is_refused) {
 TEST(parts_in_a_wrong_order_are_refused) {
   Problem problem(cases[6]);  // one layer both ways: two parts
   const auto op = [](int32_t kind, int32_t part) {
-    return gc_op{kind, kind == GC_OP_BACKWARD ? GC_FROM_PREVIOUS : GC_FROM_START, GC_TO_NOWHERE,
-                 part, 0, T};
+    return gc_op{
+        kind, kind == GC_OP_BACKWARD ? GC_FROM_PREVIOUS : GC_FROM_START, GC_TO_NOWHERE, part, 0, T};
   };
   const auto told = [&](std::vector<gc_op> ops) -> std::string {
     gc_call call = problem.call();
