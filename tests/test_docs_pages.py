@@ -9,7 +9,7 @@ import pytest
 @pytest.mark.parametrize(
     ("page", "count"),
     [
-        ("tutorial.md", 6),
+        ("tutorial.md", 5),
         ("howto/from_pytorch.md", 1),
         ("howto/from_jax.md", 1),
         ("howto/memory.md", 2),

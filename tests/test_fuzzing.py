@@ -16,6 +16,7 @@ def test_nothing_but_its_own_errors(name):
     assert fuzzing.attack(name, CALLS.get(name, 300), seed=1) == []
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_the_mutations_reach_both_good_and_bad_inputs():
     """Else the test above would look at nothing but one line of each reader."""
     for name in ("fasta", "gff3", "table", "genbank"):

@@ -83,6 +83,7 @@ def test_a_cython_project_runs_without_the_gil(tmp_path):
     call(sys.executable, "setup.py", "build_ext", "--inplace", cwd=source)
     check = """
 import threading
+import numpy as np
 import best_of_many
 
 rng = np.random.default_rng(0)

@@ -36,16 +36,17 @@ void Pipeline<T>::divide_plan() {
   for (const int64_t count : n_ops_)
     if (!count) fail(GC_INVALID, "every part of the net needs operations in the plan.");
   if (n == 1) return;
-  check_order();
   for (size_t p = 0; p < parts_.size(); p++) ops_[p].reserve(static_cast<size_t>(n_ops_[p]));
   for (int64_t i = 0; i < call_.n_ops; i++)
     ops_[static_cast<size_t>(call_.ops[i].part)].push_back(call_.ops[i]);
 }
 
 // Parts read what others have left: all outputs of the part before, and, going back, the gradients
-// from the part after. Each part's own operations are looked at by its job.
+// from the part after. Each part's own operations are looked at by its job. Of plans that run only:
+// for the bytes of one, a few operations stand for all.
 template <class T>
 void Pipeline<T>::check_order() const {
+  if (parts_.size() == 1) return;
   std::vector<bool> ahead(parts_.size()), back(parts_.size());
   bool any_back = false;
   for (int64_t i = 0; i < call_.n_ops; i++) {
@@ -160,6 +161,7 @@ int64_t Pipeline<T>::bytes() {
 
 template <class T>
 void Pipeline<T>::run() {
+  check_order();
   call_.arena_bytes = bytes();
   call_.grads_exponent = 0;
   call_.loss_value = 0;

@@ -48,7 +48,7 @@ int main(int argc, char** argv) try {
               static_cast<long long>(net.parameters()));
   for (int update = 1; update <= updates; update++) {
     draw(engine, x, target);
-    const double loss = gradcore::value_and_grad(net, call, {4'000'000});
+    const double loss = gradcore::value_and_grad(net, call, {8'000'000});
     optimizer.step(params, grads, call.grads_exponent);
     if (update % 50 == 0)
       std::printf("update %d: loss %.4f, gradient 10^%.1f\n", update, loss,

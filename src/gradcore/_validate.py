@@ -148,7 +148,10 @@ def wrt(names: object, tokens: bool) -> frozenset[str]:
     """What gradients are wanted for; tokens: whether x is integer."""
     if isinstance(names, str) or not isinstance(names, (Sequence, frozenset, set)):
         raise DTypeError(f"wrt must be a tuple of names out of {WRT}; got {names!r}.")
-    wanted = frozenset(names)
+    try:
+        wanted = frozenset(names)
+    except TypeError:
+        raise DTypeError(f"wrt must be a list of names; got {names!r}.") from None
     if not wanted or not wanted <= set(WRT):
         raise ArgumentError(f"wrt must name one or more of {WRT}; got {names!r}.")
     if "x" in wanted and tokens:
