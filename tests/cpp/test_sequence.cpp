@@ -327,10 +327,10 @@ TEST(parts_in_a_wrong_order_are_refused) {
   };
   const gc_op tape0 = op(GC_OP_TAPE, 0), tape1 = op(GC_OP_TAPE, 1);
   const gc_op back0 = op(GC_OP_BACKWARD, 0), back1 = op(GC_OP_BACKWARD, 1);
-  CHECK_CONTAINS(told({tape0, tape1, back0}), "part 0 goes back before part 1");
-  CHECK_CONTAINS(told({tape0, tape1, back1}), "part 0 of the net never goes back");
-  CHECK_CONTAINS(told({tape1, tape0, back1, back0}), "part 1 goes forward before part 0");
-  CHECK_CONTAINS(told({tape0, tape1, back0, back1}), "part 0 goes back before part 1");
+  CHECK_CONTAINS(told({tape0, tape1, back0}).c_str(), "part 0 goes back before part 1");
+  CHECK_CONTAINS(told({tape0, tape1, back1}).c_str(), "part 0 of the net never goes back");
+  CHECK_CONTAINS(told({tape1, tape0, back1, back0}).c_str(), "part 1 goes forward before part 0");
+  CHECK_CONTAINS(told({tape0, tape1, back0, back1}).c_str(), "part 0 goes back before part 1");
   CHECK_EQUAL(told({tape0, tape1, back1, back0}), "");
 }
 
