@@ -313,7 +313,7 @@ TEST(plan_for_another_number_of_parts_is_refused) {
 
 // Found by fuzzing: a part whose backward was left out read gradients that nobody had written.
 TEST(parts_in_a_wrong_order_are_refused) {
-  Problem problem(cases[6]);  // one layer both ways: two parts
+  Problem problem(cases[6]);  // one layer both ways, and the head: three parts
   const auto op = [](int32_t kind, int32_t part) {
     return gc_op{
         kind, kind == GC_OP_BACKWARD ? GC_FROM_PREVIOUS : GC_FROM_START, GC_TO_NOWHERE, part, 0, T};
@@ -325,13 +325,17 @@ TEST(parts_in_a_wrong_order_are_refused) {
     call.segment_steps = T;
     return problem.run(call) == GC_INVALID ? gc_last_error() : "";
   };
-  const gc_op tape0 = op(GC_OP_TAPE, 0), tape1 = op(GC_OP_TAPE, 1);
-  const gc_op back0 = op(GC_OP_BACKWARD, 0), back1 = op(GC_OP_BACKWARD, 1);
-  CHECK_CONTAINS(told({tape0, tape1, back0}).c_str(), "part 0 goes back before part 1");
-  CHECK_CONTAINS(told({tape0, tape1, back1}).c_str(), "part 0 of the net never goes back");
-  CHECK_CONTAINS(told({tape1, tape0, back1, back0}).c_str(), "part 1 goes forward before part 0");
-  CHECK_CONTAINS(told({tape0, tape1, back0, back1}).c_str(), "part 0 goes back before part 1");
-  CHECK_EQUAL(told({tape0, tape1, back1, back0}), "");
+  const gc_op tape0 = op(GC_OP_TAPE, 0), tape1 = op(GC_OP_TAPE, 1), tape2 = op(GC_OP_TAPE, 2);
+  const gc_op back0 = op(GC_OP_BACKWARD, 0), back1 = op(GC_OP_BACKWARD, 1),
+              back2 = op(GC_OP_BACKWARD, 2);
+  CHECK_CONTAINS(told({tape0, tape1, tape2, back2, back0}).c_str(),
+                 "part 0 goes back before part 1");
+  CHECK_CONTAINS(told({tape0, tape1, tape2, back2, back1}).c_str(), "part 0 of the net never goes");
+  CHECK_CONTAINS(told({tape1, tape0, tape2, back2, back1, back0}).c_str(),
+                 "part 1 goes forward before part 0");
+  CHECK_CONTAINS(told({tape0, tape1, tape2, back1, back2, back0}).c_str(),
+                 "part 1 goes back before part 2");
+  CHECK_EQUAL(told({tape0, tape1, tape2, back2, back1, back0}), "");
 }
 
 TEST(backward_from_several_directions_is_refused) {
