@@ -40,8 +40,8 @@ def test_a_cmake_project_trains_from_c_plus_plus(tmp_path):
     call("cmake", "-S", source, "-B", build, f"-DCMAKE_PREFIX_PATH={gd.get_cmake_dir()}")
     call("cmake", "--build", build)
     told = call(build / "train_lstm")
-    right, all_ = re.search(r"right after 400 steps: (\d+) of (\d+)", told).groups()
-    assert right == all_ == "32", told
+    right = int(re.search(r"right after 400 steps: (\d+) of 64", told)[1])
+    assert right >= 58, told  # guessing: 32, plus or minus 4
     described = call(build / "describe")
     assert f"gradcore {gd.__version__}" in described
     net = gd.Stack(gd.GRU(8, 16))

@@ -2,6 +2,8 @@
 // over all steps, within a memory budget.
 #include <gradcore/gradcore.hpp>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
@@ -9,7 +11,7 @@
 
 namespace {
 
-constexpr int64_t T = 400, B = 32;
+constexpr int64_t T = 400, B = 64;
 
 // The first number is +-1, the others are noise; the target is its sign, as a class.
 void draw(std::mt19937_64& engine, std::vector<float>& x, std::vector<int64_t>& target) {
@@ -24,14 +26,20 @@ void draw(std::mt19937_64& engine, std::vector<float>& x, std::vector<int64_t>& 
 }  // namespace
 
 int main(int argc, char** argv) try {
-  const int updates = argc > 1 ? std::atoi(argv[1]) : 300;
+  const int updates = argc > 1 ? std::atoi(argv[1]) : 500;
   const gradcore::Net net(GC_FLOAT32, {gradcore::lstm(1, 32)}, 2);
   std::vector<float> params = gradcore::uniform_parameters<float>(net, 0);
-  // The forget gates start open: weight_ih [4*32, 1] and weight_hh [4*32, 32] come before bias_ih.
-  for (int64_t unit = 0; unit < 32; unit++) params[4 * 32 * (1 + 32) + 32 + unit] = 5.0f;
+  // Time constants up to T (chrono initialisation): the biases of input and forget gate. weight_ih
+  // [4*32, 1] and weight_hh [4*32, 32] come before bias_ih [4*32] and bias_hh.
+  std::mt19937_64 engine(1);
+  float* bias = params.data() + 4 * 32 * (1 + 32);
+  std::fill(bias, bias + 2 * 4 * 32, 0.0f);
+  for (int64_t unit = 0; unit < 32; unit++) {
+    bias[32 + unit] = std::log(std::uniform_real_distribution<float>(1, T - 1)(engine));
+    bias[unit] = -bias[32 + unit];
+  }
   gradcore::Adam<float> optimizer(net, 5e-3);
 
-  std::mt19937_64 engine(1);
   std::vector<float> x(T * B), grads(params.size());
   std::vector<int64_t> target(B);
   gc_call call{};
