@@ -320,6 +320,8 @@ TEST(parts_in_a_wrong_order_are_refused) {
   };
   const auto told = [&](std::vector<gc_op> ops) -> std::string {
     gc_call call = problem.call();
+    std::vector<double> grads(problem.params.size());
+    call.grads = grads.data();
     call.ops = ops.data();
     call.n_ops = static_cast<int64_t>(ops.size());
     call.segment_steps = T;
