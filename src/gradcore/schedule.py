@@ -42,7 +42,7 @@ class Schedule:
 
     def observe(self, score: float) -> None:
         """Tells the schedule how an evaluation came out; only Plateau minds."""
-        finite_or_nan(score)
+        _finite_or_nan(score)
 
     def state_dict(self) -> StateDict:
         """What factor() depends on besides the options; for most schedules nothing."""
@@ -182,7 +182,7 @@ class Plateau(Schedule):
 
     def observe(self, score: float) -> None:
         """Counts the score of an evaluation."""
-        score = finite_or_nan(score)
+        score = _finite_or_nan(score)
         if self._is_better(score):
             self._best, self._bad = score, 0
         else:
@@ -228,7 +228,7 @@ class Plateau(Schedule):
         self._current, self._best, self._bad, self._cooling = current, best, bad, cooling
 
 
-def finite_or_nan(score: Any) -> float:
+def _finite_or_nan(score: Any) -> float:
     """A score: a number; NaN and infinities pass, as an evaluation may overflow."""
     try:
         return finite_float("score", score)

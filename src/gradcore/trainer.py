@@ -61,9 +61,9 @@ class FitReport:
 class Trainer:
     """Trains a net on arrays, streams or batches of one's own; deterministic by seed.
 
-    trainer = gd.Trainer(net, params, gd.optim.Adam(params, 1e-3), loss="cross_entropy")
-    data = gd.data.Sequences(x, y, batch_size=32)
-    trainer.fit(data, epochs=20, validation=held_out, patience=5, run="runs/first", resume=True)
+        trainer = gd.Trainer(net, params, gd.optim.Adam(params, 1e-3), loss="cross_entropy")
+        data = gd.data.Sequences(x, y, batch_size=32)
+        trainer.fit(data, epochs=20, validation=held_out, patience=5, run="runs/first", resume=True)
 
     loss, memory, threads: as for value_and_grad. optimizer: made with params. schedule: of
     gradcore.schedule; multiplies the optimizer's rate. average: a gradcore.optim.Average of params;

@@ -73,9 +73,9 @@ def diagnose(
 ) -> Diagnosis:
     """Where the gradient of a net on its data goes, why it dies or explodes, and what would help.
 
-    found = gd.diagnose(net, params, batch.x, batch.y, loss="cross_entropy")
-    print(found)                       # the verdict: each sentence with its number and remedy
-    found.to_html("diagnosis.html")    # one file with all pictures
+        found = gd.diagnose(net, params, batch.x, batch.y, loss="cross_entropy")
+        print(found)                       # the verdict: each sentence with its number and remedy
+        found.to_html("diagnosis.html")    # one file with all pictures
 
     x, y, loss, weight, lengths, reset, state, memory, threads: as of gradcore.value_and_grad;
     evaluation mode. Without y and loss, what needs no targets is measured. parts: some of

@@ -1,11 +1,11 @@
 """Layers given by an equation, z = f(z, x): solved forward, differentiated by the implicit
 function theorem, with their conditioning measured.
 
-layer = FixedPoint(gd.Stack(gd.RNN(8, 32)))
-params = layer.init(seed=0)
-found = layer.solve(params, x)            # x (N, 8): z (N, 32), flagged where it did not converge
-back = layer.gradient(params, x, found, dz)
-told = layer.conditioning(params, x, found, dz)
+    layer = FixedPoint(gd.Stack(gd.RNN(8, 32)))
+    params = layer.init(seed=0)
+    found = layer.solve(params, x)  # x (N, 8): z (N, 32), flagged where it did not converge
+    back = layer.gradient(params, x, found, dz)
+    told = layer.conditioning(params, x, found, dz)
 """
 
 from ._adjoint import Backward as Backward
