@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +21,14 @@ import gradcore as gd
 pytest.importorskip("typer")
 pytest.importorskip("pygments")
 
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from gradcore import _commands
 from gradcore.tasks.brackets import check, job
+
+# As the entry point that pip makes.
+STARTS = "import sys; sys.argv[0] = 'gradcore'; from gradcore.cli import main; main()"
 
 
 @pytest.fixture(autouse=True)
@@ -58,13 +67,165 @@ def test_info():
     assert all(name.replace("_", " ") in plain.stdout for name in facts)
 
 
+def all_commands(command, path=()):
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from all_commands(inner, (*path, name))
+
+
+COMMANDS = dict(all_commands(get_command(_commands.app)))
+
+
+def test_the_commands_are_those_of_the_documentation():
+    page = (Path(__file__).parents[1] / "docs" / "command_line.md").read_text(encoding="utf-8")
+    table = " ".join(re.findall(r"`([^`]+)`", page[: page.index("## Exit codes")]))
+    for path, command in COMMANDS.items():
+        if path and path[0] != "study" and not hasattr(command, "commands"):
+            assert path[-1] in table.split(), path
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_is_plain_and_whole(path, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    result = call(*path, "--help")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"Usage: gradcore {' '.join(path)}".rstrip())
+    assert all(line.isascii() and line.isprintable() for line in result.stdout.splitlines())
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert not re.search(r"\w\.\.\.$", result.stdout, re.MULTILINE), "a sentence is cut"
+    for parameter in COMMANDS[path].params:
+        assert parameter.help, f"{parameter.name} is not explained"
+    commands = getattr(COMMANDS[path], "commands", {})
+    told = re.findall(r"^  ([\w-]+)  ", result.stdout, re.MULTILINE)
+    assert [name for name in told if name in commands] == sorted(commands)
+
+
+def test_version():
+    result = call("--version")
+    assert (result.exit_code, result.stdout) == (0, f"gradcore {gd.__version__}\n")
+
+
 @pytest.mark.parametrize(
-    "arguments", [[], ["train"], ["train", "brackets"], ["check"], ["info"], ["bench"]]
+    ("arguments", "message"),
+    [
+        ([], "Usage: gradcore"),
+        (["study"], "Usage: gradcore study"),
+        (["nonsense"], "No such command 'nonsense'."),
+        (["train", "nonsense"], "No such command 'nonsense'."),
+        (["info", "--nope"], "No such option: --nope"),
+        (["info", "more"], "unexpected extra argument"),
+        (["check"], "Missing argument 'FILE'."),
+        (["check", "a.py", "--checkpoint", "gone.st"], "cannot read gone.st: no such file.\n"),
+        (["annotate", "a.fa"], "Train a net by `gradcore train dna`"),
+        (["diagnose", "gone.st"], "cannot read gone.st: no such file.\n"),
+        (["train", "adding", "--length", "many"], "Invalid value for '--length'"),
+        (["train", "adding", "--length", "1"], "length of adding must be at least 2; got 1."),
+        (["train", "adding", "--resume"], "--resume needs --run FOLDER"),
+        (["bench", "--hidden", "x"], "separated by commas; got 'x'."),
+        (["study", "flow", "--json", "nowhere/x"], "is not a folder. Make it first."),
+    ],
 )
-def test_help(arguments):
-    result = call(*arguments, "--help")
-    assert result.exit_code == 0
-    assert "Usage" in result.stdout
+def test_a_wrong_call_says_what_is_wrong(arguments, message):
+    result = call(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def run(*arguments, **environment):
+    """The command as a process of its own, its output in pipes."""
+    kept = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    return subprocess.run(
+        [sys.executable, "-m", "gradcore.cli", *map(str, arguments)],
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def test_in_a_pipe_there_are_plain_lines_only(code):
+    options = ("--characters", 1000, "--hidden", 4, "--threads", 1)
+    done = run("train", "brackets", code, *options, FORCE_COLOR="1")
+    assert done.returncode == 0, done.stderr
+    for text in (done.stdout, done.stderr):
+        assert text
+        assert all(line.isprintable() for line in text.split("\n"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_a_terminal_can_be_kept_plain(code, name, value):
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "gradcore.cli", "train", "brackets", code]
+    options = ["--characters", "1000", "--hidden", "4", "--threads", "1"]
+    with subprocess.Popen(
+        [*command, *options],
+        env=os.environ | {"TERM": "xterm-256color", name: value},
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        told = b""
+        # Linux ends a terminal that nobody holds any more with an error.
+        with contextlib.suppress(OSError):
+            while chunk := os.read(ours, 65536):
+                told += chunk
+    os.close(ours)
+    assert process.returncode == 0
+    codes = set(re.findall(rb"\x1b\[[0-9;?]*([a-zA-Z])", told))
+    assert b"saved" in told
+    assert b"m" not in codes, "colours"
+    assert name == "NO_COLOR" or not codes, "control characters"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("line", "offers"),
+    [
+        ("gradcore tr", {"train"}),
+        ("gradcore train e", {"enhancer"}),
+        ("gradcore study ", {"clipping", "flow", "implicit", "skip", "von-neumann"}),
+        ("gradcore train brackets --ce", {"--cell"}),
+        ("gradcore train brackets --cell l", {"lstm"}),
+    ],
+)
+def test_completion_in_bash(tmp_path, line, offers):
+    """What `gradcore --show-completion` prints, sourced by bash, with Tab behind the line."""
+    gradcore = tmp_path / "gradcore"
+    gradcore.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{STARTS}" "$@"\n')
+    gradcore.chmod(0o755)
+    words = " ".join(f"'{word}'" for word in line.split(" "))
+    script = f"""
+        eval "$(gradcore --show-completion)"
+        COMP_WORDS=({words}) COMP_CWORD={len(line.split(" ")) - 1}
+        $(complete -p gradcore | sed 's/.*-F \\([^ ]*\\).*/\\1/') gradcore
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (set(done.stdout.split()), done.stderr) == (offers, "")
+
+
+def test_completion_is_installed_for_the_shell(tmp_path):
+    if shutil.which("bash") is None:
+        pytest.skip("needs bash")
+    call_it = f'"{sys.executable}" -m gradcore.cli --install-completion; echo "$?"'
+    done = subprocess.run(
+        ["bash", "-c", call_it],
+        env=os.environ | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split()[-1] == "0", done.stderr
+    (script,) = (tmp_path / ".bash_completions").iterdir()
+    assert str(script) in (tmp_path / ".bashrc").read_text(encoding="utf-8")
 
 
 def test_the_command_without_typer_names_the_remedy():

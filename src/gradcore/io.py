@@ -102,7 +102,10 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Iterator[Any]:
         with safe_open(Path(path), framework="numpy") as file:
             yield file
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}.") from error
+        # safetensors puts the path into its message and leaves strerror empty.
+        missing = isinstance(error, FileNotFoundError)
+        reason = "no such file" if missing else error.strerror or error
+        raise CheckpointError(f"cannot read {path}: {reason}.") from error
     except SafetensorError as error:
         raise CheckpointError(
             f"{path} is not a safetensors file, or is truncated or damaged: {error}."

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 import gradcore as gd
 from gradcore.runs import LAST
@@ -18,20 +19,57 @@ EXIT_FINDINGS = 1
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
+
+class Commands(TyperGroup):
+    """Lists commands by name, each with its whole first sentence."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx))
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, found.get_short_help_str(1000)) for name, found in commands if found]
+            )
+
+
+# No markup: plain text reads the same on a terminal, in a pipe and aloud, and takes half the lines
+# of the boxes that typer draws with rich.
 app = typer.Typer(
     name="gradcore",
+    cls=Commands,
     help="Exact gradients through very long recurrences.",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 train_app = typer.Typer(
+    cls=Commands,
     help="Train a net on real data, from files to figures.",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
 )
 app.add_typer(train_app, name="train")
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"gradcore {gd.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_tell_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """What the command without a command takes."""
 
 
 # An option of all trainings.
@@ -84,7 +122,7 @@ Constrain = Annotated[
 ]
 Limit = Annotated[
     float | None,
-    typer.Option(help="For --constrain spectral.", show_default="1.0"),
+    typer.Option(help="For --constrain spectral. Default: 1.0.", show_default=False),
 ]
 
 

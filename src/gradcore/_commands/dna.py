@@ -204,7 +204,7 @@ def dna(
 @app.command()
 def annotate(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FASTA...", help="FASTA or GenBank, plain or gzip.")
+        list[Path], typer.Argument(metavar="FASTA", help="FASTA or GenBank, plain or gzip.")
     ],
     checkpoint: Annotated[Path, typer.Option(help="A net of `gradcore train dna`.")] = Path(
         "dna.safetensors"
@@ -224,6 +224,11 @@ def annotate(
     with errors():
         target = out or Path(f"{files[0].name.removesuffix('.gz')}.gff3")
         check_folder(target)
+        if not checkpoint.exists():
+            fail(
+                f"cannot read {checkpoint}: no such file. Train a net by `gradcore train dna`, or "
+                "name one by --checkpoint."
+            )
         loaded = gd.load(checkpoint)
         train.width_of(loaded.net)
         found = []

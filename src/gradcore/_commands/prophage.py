@@ -32,7 +32,7 @@ def prophage(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...",
+            metavar="FILE",
             help="Bacterial chromosomes of at least two species, as GenBank, or FASTA with a GFF3 "
             "file of the same name beside it; genes of prophages are marked is_phage.",
         ),

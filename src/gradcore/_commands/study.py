@@ -15,12 +15,13 @@ import typer
 from gradcore.curves import can_draw
 from gradcore.studies import Progress, Result
 
-from .app import app, check_folder, errors, fail, say
+from .app import Commands, app, check_folder, errors, fail, say
 
 study_app = typer.Typer(
+    cls=Commands,
     help="Experiments about stability: numbers and a picture in under two minutes.",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
 )
 app.add_typer(study_app, name="study")
 
