@@ -43,7 +43,9 @@ def on_page_content(html, page, config, files):
 
 
 def _cell(cell):
-    numbers = re.sub(r"\S*\de-\d+", r'<span class="whole">\g<0></span>', cell[0])
+    numbers = re.sub(
+        r"[-.e\d]+ \+- [-.e\d]+|\S*\de-\d+", r'<span class="whole">\g<0></span>', cell[0]
+    )
     return re.sub(r"<code>[^<]+", lambda code: re.sub(r"([/._(=]+)", r"\1<wbr>", code[0]), numbers)
 
 

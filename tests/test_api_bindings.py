@@ -104,7 +104,7 @@ def test_wrong_names():
     layer = ("rnn", "tanh", 2, 3, True, False, False, "none", False, 0, 0.0, 0.0, 0.0)
     options = {"embedding_rows": 0, "embedding_dim": 0, "head_outputs": 0, "head_bias": False}
     with pytest.raises(
-        gd.ArgumentError, match="cell must be one of rnn, lstm, gru, antisymmetric; got 'tcn'"
+        gd.ArgumentError, match=r"cell must be one of rnn, lstm, gru, .*; got 'tcn'"
     ):
         _core.Net(dtype="float32", layers=[("tcn", *layer[1:])], **options)
     with pytest.raises(gd.ArgumentError, match="dtype must be one of float32, float64"):

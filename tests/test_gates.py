@@ -1,5 +1,7 @@
 """gradcore.gates against the float64 reference's own gates, and what closed forms say."""
 
+from itertools import cycle
+
 import numpy as np
 import pytest
 
@@ -23,7 +25,7 @@ def reference_gates(layer, saved):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("cell", "skip"), [*zip(CELLS, [*SKIPS, "none"], strict=True)])
+@pytest.mark.parametrize(("cell", "skip"), [*zip(CELLS, cycle(SKIPS), strict=False)])
 @pytest.mark.parametrize("hidden", [3, 17])
 def test_they_are_those_of_the_reference(cell, skip, hidden, dtype, monkeypatch):
     net = stack(cell, 4, hidden, layers=2, skip=SKIPS[skip], classes=3)
