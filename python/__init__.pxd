@@ -124,6 +124,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
         GC_LOSS_BCE
         GC_LOSS_MSE
         GC_LOSS_CALLBACK
+        GC_LOSS_GIVEN
 
     ctypedef int32_t (*gc_loss_fn)(void* context, const void* outputs, void* d_outputs, int64_t t0, int64_t t1, double* loss)
 
@@ -156,6 +157,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
         int64_t ignore_index
         gc_loss_fn loss_fn
         void* loss_context
+        const void* d_outputs
         void* outputs
         void* grads
         void* dx
@@ -189,6 +191,8 @@ cdef extern from "gradcore/gradcore.h" nogil:
         void* t_state_out
         int32_t* t_state_exponent
         void* product
+        void* t_dx
+        void* t_dstate
         int32_t threads
         int32_t exact_threads
         int32_t no_scaling
@@ -205,6 +209,13 @@ cdef extern from "gradcore/gradcore.h" nogil:
     int64_t gc_block_steps()
     int64_t gc_run_bytes(const gc_net* net, const gc_call* call)
     gc_status gc_run(const gc_net* net, gc_call* call)
+
+    ctypedef struct gc_pass:
+        pass
+
+    gc_status gc_pass_begin(const gc_net* net, gc_call* call, gc_pass** begun)
+    gc_status gc_pass_finish(gc_pass* begun, const void* d_outputs, gc_call* call)
+    void gc_pass_free(gc_pass* begun)
     void gc_release_memory()
 
     ctypedef enum gc_optimizer:

@@ -1,4 +1,7 @@
 // The C ABI of nets and plans.
+#include <memory>
+#include <variant>
+
 #include "base/arena.h"
 #include "base/errors.h"
 #include "sequence/network.h"
@@ -18,6 +21,12 @@ static void with_pipeline(const Network& net, gc_call& call, F f) {
     f(pipeline);
   }
 }
+
+// The call is the pass's own, so that the caller's need not stay.
+struct gc_pass {
+  gc_call call;
+  std::variant<std::unique_ptr<Pipeline<float>>, std::unique_ptr<Pipeline<double>>> pipeline;
+};
 
 extern "C" {
 
@@ -63,6 +72,32 @@ gc_status gc_run(const gc_net* net, gc_call* call) {
   return guarded(
       [&] { with_pipeline(Network(*net), *call, [](auto& pipeline) { pipeline.run(); }); });
 }
+
+gc_status gc_pass_begin(const gc_net* net, gc_call* call, gc_pass** pass) {
+  std::unique_ptr<gc_pass> begun;
+  const gc_status status = guarded([&] {
+    const Network made(*net);
+    begun = std::make_unique<gc_pass>();
+    begun->call = *call;
+    if (made.dtype == GC_FLOAT32)
+      begun->pipeline = std::make_unique<Pipeline<float>>(made, begun->call);
+    else
+      begun->pipeline = std::make_unique<Pipeline<double>>(made, begun->call);
+    std::visit([](auto& pipeline) { pipeline->begin(); }, begun->pipeline);
+  });
+  if (begun) *call = begun->call;
+  *pass = status == GC_OK ? begun.release() : nullptr;
+  return status;
+}
+
+gc_status gc_pass_finish(gc_pass* pass, const void* d_outputs, gc_call* call) {
+  const gc_status status = guarded(
+      [&] { std::visit([&](auto& pipeline) { pipeline->go_back(d_outputs); }, pass->pipeline); });
+  *call = pass->call;
+  return status;
+}
+
+void gc_pass_free(gc_pass* pass) { delete pass; }
 
 void gc_release_memory(void) { gradcore::release_arenas(); }
 

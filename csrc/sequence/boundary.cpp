@@ -113,26 +113,37 @@ void Job<T>::capture_state(int l, int64_t t0, int64_t t1) {
 // The adjoint that is left after step 0: of h in d, of the outputs before in the ring (slot t mod
 // lag was sent to step t - lag; the sequence begins at `begin`).
 template <class T>
-void Job<T>::write_dstate(const Me& m, int l) {
+void Job<T>::gather_dstate(int l, const T* d, const T* ring, T* state) const {
   const Layer& layer = net_.layers[static_cast<size_t>(l)];
-  const LayerWork<T>& w = work_[static_cast<size_t>(l)];
-  T* out = static_cast<T*>(call_.dstate) + layer.state_offset * B_;
+  T* out = state + layer.state_offset * B_;
   const int64_t H = layer.H, row = B_ * layer.Hp;
   for (int64_t r = 0; r < layer.lead; r++)
     for (int64_t b = 0; b < B_; b++)
       for (int64_t u = 0; u < H; u++) {
         const int64_t slot = begins_ ? (r + begins_[b]) % layer.lead : r;
-        T value = w.ring ? w.ring[slot * row + b * layer.Hp + u] : T(0);
-        if (r == layer.lead - 1) value += w.d[b * layer.Hp + u];
+        T value = ring ? ring[slot * row + b * layer.Hp + u] : T(0);
+        if (r == layer.lead - 1) value += d[b * layer.Hp + u];
         out[(r * B_ + b) * H + u] = value;
       }
-  for (int64_t b = 0; b < B_ && w.c; b++)
-    std::memcpy(out + (layer.lead * B_ + b) * H, w.d + row + b * layer.Hp,
+  for (int64_t b = 0; b < B_ && layer.states > 1; b++)
+    std::memcpy(out + (layer.lead * B_ + b) * H, d + row + b * layer.Hp,
                 static_cast<size_t>(H) * sizeof(T));
+}
+
+template <class T>
+void Job<T>::write_dstate(const Me& m, int l) {
+  const Layer& layer = net_.layers[static_cast<size_t>(l)];
+  const LayerWork<T>& w = work_[static_cast<size_t>(l)];
+  gather_dstate(l, w.d, w.ring, static_cast<T*>(call_.dstate));
+  if (call_.t_dstate) {
+    const TangentWork<T>& t = tangent_work_[static_cast<size_t>(l)];
+    gather_dstate(l, t.d, t.ring, static_cast<T*>(call_.t_dstate));
+  }
+  T* out = static_cast<T*>(call_.dstate) + layer.state_offset * B_;
   int32_t& exponent = call_.dstate_exponent[layer.direction];
   exponent = m.exponent[l];
   // An exponent that fits the dtype is folded in.
-  const int64_t count = (layer.lead + layer.states - 1) * B_ * H;
+  const int64_t count = (layer.lead + layer.states - 1) * B_ * layer.H;
   double largest = 0;
   for (int64_t i = 0; i < count; i++)
     largest = std::fabs(static_cast<double>(out[i])) > largest

@@ -92,13 +92,17 @@ void Job<T>::loss_rows(int64_t first, int64_t r0, int64_t r1) {
   }
 }
 
-// The same for a callback's loss, whose gradients of the whole range are there already.
+// The same where the gradients are there already: a callback's, of the whole range, or the
+// caller's.
 template <class T>
-void Job<T>::loss_rows_of_range(int64_t first, int64_t r0, int64_t r1) {
+void Job<T>::given_rows(int64_t first, int64_t r0, int64_t r1) {
   const int64_t O = net_.outputs, Op = net_.Op;
+  const bool callback = call_.loss == GC_LOSS_CALLBACK;
+  const T* rows = callback ? range_d_outputs_ : static_cast<const T*>(call_.d_outputs);
+  const int64_t origin = callback ? op_t0_ : 0;
   for (int64_t r = r0; r < r1; r++) {
     const int64_t t = first + r / B_, b = r % B_;
-    const T* from = range_d_outputs_ + ((t - op_t0_) * B_ + b) * O;
+    const T* from = rows + ((t - origin) * B_ + b) * O;
     T* z = logits_ + r * Op;
     const bool active = !call_.lengths || t < call_.lengths[b];
     row_weight_[r] = 0;
@@ -139,10 +143,10 @@ void Job<T>::copy_outputs(T* base, int64_t origin, int64_t first, int64_t r0, in
   }
 }
 
-// EMIT: outputs to the caller's array, terms to the loss.
+// Outputs to the caller's array, terms to the loss.
 template <class T>
 void Job<T>::emit(const Me& m, int64_t first, int64_t n) {
-  const bool terms = call_.loss != GC_LOSS_NONE && call_.loss != GC_LOSS_CALLBACK;
+  const bool terms = has_terms();
   if (!call_.outputs && !terms) return;
   int64_t r0, r1;
   rows_of(m, n, r0, r1);
@@ -190,9 +194,16 @@ const T* Job<T>::backward_head(Me& m, int64_t first, int64_t n) {
   rows_of(m, n, r0, r1);
   auto& chain = chains_[static_cast<size_t>(L_)];
   const int reader = static_cast<int>(L_);
-  if (call_.loss == GC_LOSS_CALLBACK) {
+  if (!has_terms()) {
     transform_rows(reader, first, r0, r1);
-    loss_rows_of_range(first, r0, r1);
+    if (K_) {
+      if (top.pass) stage_tangents(m, first, r0, r1);
+      tangent_logits(m, first, r0, r1);
+      // What is given does not depend on the outputs.
+      std::memset(t_logits_ + r0 * net_.Op, 0,
+                  static_cast<size_t>((r1 - r0) * net_.Op) * sizeof(T));
+    }
+    given_rows(first, r0, r1);
   } else if (loss_at_all(first, n)) {
     logits(first, r0, r1);
     if (K_ && top.pass) stage_tangents(m, first, r0, r1);
@@ -204,7 +215,7 @@ const T* Job<T>::backward_head(Me& m, int64_t first, int64_t n) {
     std::fill(row_loss_ + r0, row_loss_ + r1, 0.0);
   }
   barrier(m);
-  if (m.me == 0 && call_.loss != GC_LOSS_CALLBACK) sum_loss(first, n);
+  if (m.me == 0 && has_terms()) sum_loss(first, n);
   bool any = false;
   for (int64_t i = 0; i < n; i++) {
     m.trace_in[i] = no_exponent;

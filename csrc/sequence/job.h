@@ -223,6 +223,7 @@ class Job {
   void save_slot(int l, int slot, int64_t n);
   void carry_over(int l, int64_t n);
   void capture_state(int l, int64_t t0, int64_t t1);
+  void gather_dstate(int l, const T* d, const T* ring, T* state) const;
   void write_dstate(const Me& m, int l);
   void find_resets();
   void mirror_masks();
@@ -278,7 +279,12 @@ class Job {
   void logits(int64_t first, int64_t r0, int64_t r1);
   void copy_outputs(T* base, int64_t origin, int64_t first, int64_t r0, int64_t r1);
   void loss_rows(int64_t first, int64_t r0, int64_t r1);
-  void loss_rows_of_range(int64_t first, int64_t r0, int64_t r1);
+  // Whether the loss is a sum of terms that this part knows.
+  bool has_terms() const {
+    return call_.loss != GC_LOSS_NONE && call_.loss != GC_LOSS_CALLBACK &&
+           call_.loss != GC_LOSS_GIVEN;
+  }
+  void given_rows(int64_t first, int64_t r0, int64_t r1);
   void sum_loss(int64_t first, int64_t n);
   void emit(const Me& m, int64_t first, int64_t n);
   bool call_loss(Me& m, int64_t t0, int64_t t1);

@@ -140,7 +140,8 @@ void Job<T>::lay_out(Carver& c) {
   row_weight_ = loss ? c.take<T>(rows_) : nullptr;
   row_target_ = loss ? c.take<int64_t>(rows_) : nullptr;
   row_loss_ = loss ? c.take<double>(rows_) : nullptr;
-  chunk_loss_ = loss ? c.take<double>((T_ + chunk_ - 1) / chunk_) : nullptr;
+  chunk_loss_ =
+      loss && call_.loss != GC_LOSS_GIVEN ? c.take<double>((T_ + chunk_ - 1) / chunk_) : nullptr;
   const bool callback = loss && call_.loss == GC_LOSS_CALLBACK;
   range_outputs_ = callback ? c.take<T>(segment_ * B_ * net_.outputs) : nullptr;
   range_d_outputs_ = callback ? c.take<T>(segment_ * B_ * net_.outputs) : nullptr;

@@ -131,6 +131,7 @@ void Pipeline<T>::link_tangents(size_t p, Link<T>& link) {
   link.t_out = meetings_[p].t_out;
   link.t_out_exponent = meetings_[p].t_exponent[part.reverse];
   link.t_d_out = meetings_[p].t_d_out;
+  if (part.first) link.t_dx = static_cast<T*>(call_.t_dx);
   if (part.first) return;
   const Part& before = parts_[p - (part.reverse ? 2 : 1)];
   const Meeting& meeting = meetings_[p - (part.reverse ? 2 : 1)];
@@ -160,7 +161,7 @@ int64_t Pipeline<T>::bytes() {
 }
 
 template <class T>
-void Pipeline<T>::run() {
+void Pipeline<T>::start() {
   check_order();
   call_.arena_bytes = bytes();
   call_.grads_exponent = 0;
@@ -176,11 +177,22 @@ void Pipeline<T>::run() {
     lay_out(carver);
     make_jobs();
   }
-  std::vector<int64_t> left = n_ops_;
-  for (int64_t i = 0; i < call_.n_ops;) {
-    const int32_t part = call_.ops[i].part;
+  left_ = n_ops_;
+}
+
+template <class T>
+int64_t Pipeline<T>::ahead() const {
+  int64_t i = 0;
+  while (i < call_.n_ops && call_.ops[i].kind != GC_OP_BACKWARD) i++;
+  return i;
+}
+
+template <class T>
+void Pipeline<T>::advance(int64_t end) {
+  while (next_ < end) {
+    const int32_t part = call_.ops[next_].part;
     int64_t n = 1;
-    while (i + n < call_.n_ops && call_.ops[i + n].part == part) n++;
+    while (next_ + n < end && call_.ops[next_ + n].part == part) n++;
     const auto p = static_cast<size_t>(part);
     try {
       jobs_[p]->run(n);
@@ -195,11 +207,47 @@ void Pipeline<T>::run() {
       call_.loss_value = jobs_[p]->loss();
       call_.loss_weight = calls_[p].loss_weight;
     }
-    left[p] -= n;
-    if (!left[p] && !trains_) jobs_[p]->release();
-    i += n;
+    left_[p] -= n;
+    if (!left_[p] && !trains_) jobs_[p]->release();
+    next_ += n;
   }
+}
+
+template <class T>
+void Pipeline<T>::run() {
+  if (trains_) check_given(call_.d_outputs);
+  start();
+  advance(call_.n_ops);
   if (trains_) finish();
+}
+
+template <class T>
+void Pipeline<T>::begin() {
+  if (!trains_ || call_.loss != GC_LOSS_GIVEN)
+    fail(GC_INVALID, "a pass in two calls needs a plan with BACKWARD, and GC_LOSS_GIVEN.");
+  start();
+  advance(ahead());
+}
+
+template <class T>
+void Pipeline<T>::go_back(const void* d_outputs) {
+  if (next_ != ahead())
+    fail(GC_INVALID, "a pass goes back once: its memory is used up. Begin another.");
+  check_given(d_outputs);
+  // Only the last part reads it.
+  calls_.back().d_outputs = d_outputs;
+  try {
+    advance(call_.n_ops);
+    finish();
+  } catch (...) {
+    next_ = call_.n_ops;
+    throw;
+  }
+}
+
+template <class T>
+void Pipeline<T>::check_given(const void* d_outputs) const {
+  if (call_.loss == GC_LOSS_GIVEN && !d_outputs) fail(GC_INVALID, "d_outputs is missing.");
 }
 
 // The gradients' exponent is 0 where the largest of them is well inside the range of the dtype;

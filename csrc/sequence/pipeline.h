@@ -21,6 +21,9 @@ class Pipeline {
   int64_t bytes();
   // Executes the plan; throws Error.
   void run();
+  // The same in two calls: up to the first BACKWARD, and the rest, for a given gradient of outputs.
+  void begin();
+  void go_back(const void* d_outputs);
 
  private:
   // What part p's outputs go through on their way to the next part; both directions share one.
@@ -36,6 +39,10 @@ class Pipeline {
   void lay_out(Carver& carver);
   void make_jobs();
   void link_tangents(size_t p, Link<T>& link);
+  void start();
+  int64_t ahead() const;  // operations ahead of the first BACKWARD
+  void advance(int64_t end);
+  void check_given(const void* d_outputs) const;
   void finish();
 
   gc_call& call_;
@@ -47,6 +54,8 @@ class Pipeline {
   std::vector<std::unique_ptr<Job<T>>> jobs_;
   Progress progress_{};
   bool trains_ = false;
+  int64_t next_ = 0;           // the operation to come
+  std::vector<int64_t> left_;  // by part: operations to come
   std::optional<Arena> arena_;
 };
 

@@ -141,7 +141,7 @@ void Job<T>::start() {
   if (part_.reverse) mirror_masks();
   if (chunk_loss_) {
     std::fill(chunk_loss_, chunk_loss_ + (T_ + chunk_ - 1) / chunk_, 0.0);
-    if (call_.loss != GC_LOSS_CALLBACK) {
+    if (has_terms()) {
       call_.loss_weight = total_weight();
       const bool per_output = call_.loss == GC_LOSS_BCE || call_.loss == GC_LOSS_MSE;
       if (per_output) call_.loss_weight *= static_cast<double>(net_.outputs);

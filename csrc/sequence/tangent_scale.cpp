@@ -248,7 +248,8 @@ void Job<T>::forward_layers(Me& m, const gc_op& op, int64_t first, int64_t n) {
     forward_layer(m, l, first, n, op.kind == GC_OP_TAPE);
     if (K_) tangent_layer(m, l, first, n);
   }
-  if (op.kind == GC_OP_EMIT && part_.last) emit(m, first, n);
+  const bool gives = call_.loss == GC_LOSS_GIVEN && &op - call_.ops < first_backward_;
+  if ((op.kind == GC_OP_EMIT || gives) && part_.last) emit(m, first, n);
 }
 
 // Primal steps and tangents of at most look_steps steps, without a tape.

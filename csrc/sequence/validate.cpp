@@ -155,12 +155,11 @@ void Job<T>::check_presence() {
     fail(GC_INVALID, "direction_x needs direction_exponent.");
   if (call_.direction_state && !call_.direction_state_exponent)
     fail(GC_INVALID, "direction_state needs direction_state_exponent.");
-  if (call_.loss < GC_LOSS_NONE || call_.loss > GC_LOSS_CALLBACK)
+  if (call_.loss < GC_LOSS_NONE || call_.loss > GC_LOSS_GIVEN)
     fail(GC_INVALID, "unknown loss %d.", call_.loss);
   if (call_.loss == GC_LOSS_CALLBACK && !call_.loss_fn)
     fail(GC_INVALID, "the loss callback is missing.");
-  if (call_.loss != GC_LOSS_NONE && call_.loss != GC_LOSS_CALLBACK && !call_.target)
-    fail(GC_INVALID, "the loss needs targets.");
+  if (has_terms() && !call_.target) fail(GC_INVALID, "the loss needs targets.");
 }
 
 template <class T>
@@ -184,8 +183,12 @@ void Job<T>::check_tangents() const {
   if (!trains_ || K_ != 1) fail(GC_INVALID, "a curvature needs BACKWARD and one tangent.");
   if (call_.loss == GC_LOSS_CALLBACK)
     fail(GC_INVALID, "a loss function has no known Hessian: use a loss of gradcore.");
+  if (call_.loss == GC_LOSS_GIVEN && gauss_newton_)
+    fail(GC_INVALID, "a given gradient of the outputs has no Gauss-Newton matrix.");
   if (hessian_ && (!call_.product || !call_.no_scaling))
     fail(GC_INVALID, "a Hessian needs an array for the product, and adjoints without a scale.");
+  if (hessian_ && ((call_.t_dx && !call_.dx) || (call_.t_dstate && !call_.dstate)))
+    fail(GC_INVALID, "t_dx needs dx, and t_dstate needs dstate.");
 }
 
 template <class T>

@@ -63,6 +63,8 @@ const Field fields[] = {
      [](gc_call& c, void* p) { c.reset = static_cast<const uint8_t*>(p); }},
     {"state", Element::real, false, state_elements, [](gc_call& c, void* p) { c.state = p; }},
     {"target", Element::target, false, target_elements, [](gc_call& c, void* p) { c.target = p; }},
+    {"d_outputs", Element::real, false, output_elements,
+     [](gc_call& c, void* p) { c.d_outputs = p; }},
     {"weight", Element::real, false, [](const Net&, const gc_call& c) { return positions(c); },
      [](gc_call& c, void* p) { c.weight = p; }},
     {"class_weight", Element::real, false, [](const Net& n, const gc_call&) { return n.outputs(); },
@@ -126,13 +128,16 @@ const Field fields[] = {
      [](gc_call& c, void* p) { c.t_state_exponent = static_cast<int32_t*>(p); }},
     {"product", Element::real, true, parameter_elements,
      [](gc_call& c, void* p) { c.product = p; }},
+    {"t_dx", Element::real, true, input_elements, [](gc_call& c, void* p) { c.t_dx = p; }},
+    {"t_dstate", Element::real, true, state_elements, [](gc_call& c, void* p) { c.t_dstate = p; }},
 };
 
 const std::map<std::string, gc_loss_kind> losses = {{"none", GC_LOSS_NONE},
                                                     {"cross_entropy", GC_LOSS_CROSS_ENTROPY},
                                                     {"binary_cross_entropy", GC_LOSS_BCE},
                                                     {"mse", GC_LOSS_MSE},
-                                                    {"callback", GC_LOSS_CALLBACK}};
+                                                    {"callback", GC_LOSS_CALLBACK},
+                                                    {"given", GC_LOSS_GIVEN}};
 
 const std::map<std::string, gc_curvature> curvatures = {
     {"none", GC_CURVATURE_NONE},
@@ -185,6 +190,7 @@ class Call {
     call_.steps = steps;
     call_.batch = batch;
   }
+  ~Call() { gc_pass_free(pass_); }
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
 
@@ -276,14 +282,39 @@ class Call {
   }
 
   Report run() {
+    return unlocked([&] { return gc_run(&net_.get(), &call_); });
+  }
+
+  // The operations ahead of the first BACKWARD; finish() does the others, once.
+  Report begin() {
+    if (pass_) raise_error("InternalError", "the pass has begun.");
+    return unlocked([&] { return gc_pass_begin(&net_.get(), &call_, &pass_); });
+  }
+
+  Report finish(const py::array& d_outputs) {
+    if (!pass_) raise_error("InternalError", "the pass has not begun.");
+    check_array(find_field("d_outputs"), d_outputs);
+    const Report report = unlocked([&] { return gc_pass_finish(pass_, d_outputs.data(), &call_); });
+    free_pass();
+    return report;
+  }
+
+ private:
+  void free_pass() {
+    gc_pass_free(pass_);
+    pass_ = nullptr;
+  }
+
+  template <class F>
+  Report unlocked(F work) {
     if (!complete_) raise_error("InternalError", "the call has placeholders instead of arrays.");
     if (running_.exchange(true))
       raise_error("ArgumentError",
                   "this object is already running in another thread; give each thread its own.");
     gc_status status;
     {
-      py::gil_scoped_release unlocked;
-      status = gc_run(&net_.get(), &call_);
+      py::gil_scoped_release released;
+      status = work();
     }
     running_ = false;
     callbacks_.rethrow();
@@ -296,7 +327,6 @@ class Call {
             call_.threads_used};
   }
 
- private:
   void check_array(const Field& field, const py::array& array) const {
     const auto wrong = [&](const char* what) {
       raise_error("InternalError", std::string("array '") + field.name + "' " + what);
@@ -327,6 +357,7 @@ class Call {
 
   const Net& net_;
   gc_call call_{};
+  gc_pass* pass_ = nullptr;
   py::array ops_;
   std::map<std::string, py::array> kept_;
   py::object loss_function_ = py::none();
@@ -381,5 +412,7 @@ void register_run(py::module_& module) {
       .def("plan", &Call::plan, py::arg("ops").noconvert(), py::kw_only(), py::arg("segment_steps"),
            py::arg("slots"))
       .def("bytes", &Call::bytes)
-      .def("run", &Call::run);
+      .def("run", &Call::run)
+      .def("begin", &Call::begin)
+      .def("finish", &Call::finish, py::arg("d_outputs").noconvert());
 }

@@ -69,6 +69,9 @@ from .layers import Skip as Skip
 from .layers import Stack as Stack
 from .params import Grads as Grads
 from .params import Params as Params
+from .passes import Pass as Pass
+from .passes import PassGradient as PassGradient
+from .passes import forward as forward
 from .state import LayerState as LayerState
 from .state import zero_state as zero_state
 from .stepper import Stepper as Stepper

@@ -1,4 +1,4 @@
-"""One call of the core: its plan within a budget, its arrays, its execution."""
+"""Calls of the core: their plans within a budget, their arrays, their execution."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .bptt import Plan, Workload, copied_bytes, make_plan
 from .loss import Objective
 from .params import Params
 
-__all__ = ["Arrays", "Progress", "execute"]
+__all__ = ["Arrays", "Progress", "execute", "prepare"]
 
 Progress = Callable[[int, int], object]
 Arrays = dict[str, NDArray[Any] | None]
@@ -38,7 +38,44 @@ def execute(
     start_exponent: int = 0,
     hidden: int = 0,
 ) -> tuple[_core.Report, Plan]:
-    """Plans the call and makes it.
+    """Plans the call and makes it; arguments as for prepare."""
+    call, made = prepare(
+        params,
+        inputs,
+        mode,
+        goal,
+        results,
+        given,
+        memory,
+        threads,
+        progress,
+        tangents=tangents,
+        curvature=curvature,
+        directions=directions,
+        start_exponent=start_exponent,
+        hidden=hidden,
+    )
+    return call.run(), made
+
+
+def prepare(
+    params: Params,
+    inputs: _validate.Inputs,
+    mode: _validate.Mode,
+    goal: Objective,
+    results: Arrays,
+    given: Sequence[object],
+    memory: int | str | None,
+    threads: int | None,
+    progress: Progress | None,
+    *,
+    tangents: int = 0,
+    curvature: str = "none",
+    directions: int = 0,
+    start_exponent: int = 0,
+    hidden: int = 0,
+) -> tuple[_core.Call, Plan]:
+    """A call that is planned and has its arrays.
 
     given: what the caller passed, so that copies can be told. tangents, curvature: as in
     bptt.Workload. directions, start_exponent: of cotangents. hidden: the layer and direction whose
@@ -87,4 +124,4 @@ def execute(
         progress=progress,
     )
     call.plan(made.schedule.ops(), segment_steps=made.segment_steps, slots=made.slots)
-    return call.run(), made
+    return call, made

@@ -99,15 +99,17 @@ def inputs(
     )
 
 
-def targets(y: object, shape: tuple[int, ...], dtype: np.dtype[Any], why: str) -> NDArray[Any]:
-    """Float targets of one shape; `why` says where the shape comes from."""
-    array = as_array("y", y)
+def floats(
+    name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], why: str = "as outputs"
+) -> NDArray[Any]:
+    """Floats of one shape; `why` says where the shape comes from."""
+    array = as_array(name, value)
     if array.dtype != dtype:
         raise DTypeError(
-            f"y must have dtype {dtype}, that of the parameters; got {array.dtype}. "
+            f"{name} must have dtype {dtype}, that of the parameters; got {array.dtype}. "
             f"Convert it with .astype({str(dtype)!r})."
         )
-    return _shaped("y", array, shape, why)
+    return _shaped(name, array, shape, why)
 
 
 def classes(y: object, shape: tuple[int, ...], why: str) -> NDArray[Any]:
@@ -127,13 +129,7 @@ def weights(
     """Weights of the loss terms, finite and of one shape; signed: whether they may be negative."""
     if weight is None:
         return None
-    array = as_array("weight", weight)
-    if array.dtype != dtype:
-        raise DTypeError(
-            f"weight must have dtype {dtype}, that of the parameters; got {array.dtype}. "
-            f"Convert it with .astype({str(dtype)!r})."
-        )
-    array = _shaped("weight", array, shape, "one weight per loss term")
+    array = floats("weight", weight, shape, dtype, "one weight per loss term")
     if not np.isfinite(array).all():
         raise ArgumentError("weight must be finite; it holds NaN or infinity. Use 0 to leave out.")
     if not signed and (array < 0).any():

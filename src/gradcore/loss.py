@@ -48,7 +48,7 @@ class Loss:
         """The core's target arrays from y, checked; positions is (T, B) or (B,)."""
         shape = (*positions, net.output_size)
         why = f"one target per output; the net has {net.output_size}"
-        return {"target": _validate.targets(y, shape, dtype, why)}
+        return {"target": _validate.floats("y", y, shape, dtype, why)}
 
 
 @dataclass(frozen=True)

@@ -210,7 +210,7 @@ class Problem {
     c.dx_exponent = dx.empty() ? nullptr : dx_exponent.data();
     c.dstate = dstate.data();
     c.dstate_exponent = dstate_exponent.data();
-    status = gc_run(&net_, &c);
+    status = two_calls ? in_two_calls(c) : gc_run(&net_, &c);
     where_step = c.where_step;
     CHECK_EQUAL(c.grads_exponent, int64_t{0});
     for (const std::vector<double>& part : {dx, dstate})
@@ -219,10 +219,29 @@ class Problem {
     return grads;
   }
 
+  gc_status in_two_calls(gc_call& c) {
+    const void* d_outputs = c.d_outputs;
+    c.d_outputs = nullptr;
+    gc_pass* pass = nullptr;
+    const gc_status begun = gc_pass_begin(&net_, &c, &pass);
+    if (begun != GC_OK) {
+      CHECK(!pass);
+      return begun;
+    }
+    CHECK_EQUAL(gc_pass_finish(pass, nullptr, &c), GC_INVALID);
+    CHECK_CONTAINS(gc_last_error(), "d_outputs is missing");
+    const gc_status finished = gc_pass_finish(pass, d_outputs, &c);
+    CHECK_EQUAL(gc_pass_finish(pass, d_outputs, &c), GC_INVALID);
+    CHECK_CONTAINS(gc_last_error(), "goes back once");
+    gc_pass_free(pass);
+    return finished;
+  }
+
   gc_status run(gc_call c) { return gc_run(&net_, &c); }
 
   static constexpr int64_t vocabulary = 6, embedding = 4, outputs = 3;
   std::vector<double> params;
+  bool two_calls = false;
   gc_status status = GC_OK;
   int64_t where_step = -1;
 
@@ -275,6 +294,42 @@ TEST(segments_and_threads_give_the_same_bits) {
         CHECK(again == whole);
       }
   }
+}
+
+TEST(a_pass_in_two_calls_has_the_bits_of_one) {
+  for (const Case& one : cases) {
+    Problem problem(one);
+    gc_call call = problem.call();
+    call.loss = GC_LOSS_GIVEN;
+    const std::vector<double> d_outputs = problem.normal(T * B * Problem::outputs, 1);
+    std::vector<double> before(d_outputs.size()), after(d_outputs.size());
+    call.d_outputs = d_outputs.data();
+    call.outputs = before.data();
+    const std::vector<double> expected = problem.gradient(T, 1, call);
+    CHECK_EQUAL(problem.status, GC_OK);
+    problem.two_calls = true;
+    call.outputs = after.data();
+    for (const int64_t segment : {T, int64_t{128}})
+      for (const int threads : {1, 2}) {
+        CHECK(problem.gradient(segment, threads, call) == expected);
+        CHECK_EQUAL(problem.status, GC_OK);
+        CHECK(before == after);
+      }
+  }
+}
+
+TEST(a_pass_in_two_calls_needs_a_given_gradient) {
+  Problem problem(cases[0]);
+  problem.two_calls = true;
+  problem.gradient(T, 1, problem.call());
+  CHECK_EQUAL(problem.status, GC_INVALID);
+  CHECK_CONTAINS(gc_last_error(), "GC_LOSS_GIVEN");
+  problem.two_calls = false;
+  gc_call call = problem.call();
+  call.loss = GC_LOSS_GIVEN;
+  problem.gradient(T, 1, call);
+  CHECK_EQUAL(problem.status, GC_INVALID);
+  CHECK_CONTAINS(gc_last_error(), "d_outputs is missing");
 }
 
 TEST(non_finite_forward_is_located) {

@@ -2,9 +2,9 @@
  *
  * Dimensions: T steps, B sequences, I inputs, H hidden units, O outputs, V tokens. All arrays are
  * C-contiguous; floating-point arrays hold the net's dtype. Nothing passed in is kept after a call
- * returns. Calls are safe from several threads at once unless they share output arrays. Every
- * function that can fail returns a gc_status; gc_last_error() then has the message for the calling
- * thread.
+ * returns, but for gc_pass_begin. Calls are safe from several threads at once unless they share
+ * output arrays. Every function that can fail returns a gc_status; gc_last_error() then has the
+ * message for the calling thread.
  */
 #pragma once
 #include <stdint.h>
@@ -159,7 +159,8 @@ typedef enum gc_loss_kind {
   GC_LOSS_CROSS_ENTROPY = 1,
   GC_LOSS_BCE = 2,
   GC_LOSS_MSE = 3,
-  GC_LOSS_CALLBACK = 4
+  GC_LOSS_CALLBACK = 4,
+  GC_LOSS_GIVEN = 5 /* no loss: its gradient with respect to the outputs is d_outputs */
 } gc_loss_kind;
 
 /* outputs [t1-t0, B, O] in; d_outputs [t1-t0, B, O] out (zeroed before the call); *loss: this
@@ -208,9 +209,12 @@ typedef struct gc_call {
   int64_t ignore_index;     /* cross-entropy only: targets of this value count for nothing */
   gc_loss_fn loss_fn;       /* for GC_LOSS_CALLBACK */
   void* loss_context;
+  const void*
+      d_outputs; /* [T,B,O] for GC_LOSS_GIVEN; where t >= lengths[b] it counts for nothing */
 
   /* outputs; NULL: not wanted */
-  void* outputs;            /* [T,B,O], by EMIT; zeros where t >= lengths[b] */
+  void* outputs;            /* [T,B,O], zeros where t >= lengths[b]; by EMIT, with GC_LOSS_GIVEN by
+                               every operation ahead of the first BACKWARD */
   void* grads;              /* the flat buffer's size */
   void* dx;                 /* [T,B,I], float input only */
   int32_t* dx_exponent;     /* [T] with dx: the true gradient of x[t] is dx[t] * 2^dx_exponent[t] */
@@ -256,8 +260,10 @@ typedef struct gc_call {
       t_exponent;    /* [T] with t_outputs: the true tangent is t_outputs[:,t] * 2^t_exponent[t] */
   void* t_state_out; /* [K, gc_net_state_size] out */
   int32_t* t_state_exponent; /* by layer and direction, with t_state_out */
-  void* product; /* [gc_net_parameters] out, GC_CURVATURE_HESSIAN: tangent of grads; adjoints are
-                    then kept without a scale */
+  void* product;  /* [gc_net_parameters] out, GC_CURVATURE_HESSIAN: tangent of grads; adjoints are
+                     then kept without a scale */
+  void* t_dx;     /* out, GC_CURVATURE_HESSIAN, with dx: its tangent */
+  void* t_dstate; /* the same with dstate */
 
   /* execution */
   int32_t threads;       /* at most this many; 0: gc_default_threads() */
@@ -291,6 +297,19 @@ GC_API int64_t gc_run_bytes(const gc_net* net, const gc_call* call);
 /* Executes the plan. On any failure the output arrays hold nothing meaningful and nothing else has
  * changed. */
 GC_API gc_status gc_run(const gc_net* net, gc_call* call);
+
+/* A pass in two calls, for callers that learn the gradient of the outputs from elsewhere: outputs
+ * first, and the way back when d_outputs is known. In between it holds its memory, states and tape,
+ * so that nothing runs again that a single call would not run again. */
+typedef struct gc_pass gc_pass;
+/* Executes the operations ahead of the first BACKWARD, for a call with GC_LOSS_GIVEN, whose
+ * d_outputs is not read. What the call points to must stay until the pass is freed, inputs and
+ * parameters unchanged; the call itself need not. */
+GC_API gc_status gc_pass_begin(const gc_net* net, gc_call* call, gc_pass** begun);
+/* Executes the others. Once per pass; `call` is then as gc_run would have left it. */
+GC_API gc_status gc_pass_finish(gc_pass* begun, const void* d_outputs, gc_call* call);
+GC_API void gc_pass_free(gc_pass* begun);
+
 /* Gives the memory kept for later calls back to the system. */
 GC_API void gc_release_memory(void);
 

@@ -175,6 +175,9 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
     dstate = np.empty((count, size), dtype)
     dstate_exponents = np.empty((count, directions), np.int32)
     state_out = np.empty(size, dtype)
+    outputs = call.outputs
+    if outputs is None:
+        outputs = np.broadcast_to(dtype.type(0), (count, steps, batch, net.output_size))
     for k in range(count):
         grad = np.empty(net.n_parameters, dtype)
         results: dict[str, NDArray[Any] | None] = {
@@ -190,7 +193,7 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
             call.params,
             replace(inputs, arrays={**inputs.arrays, "cotangent_state_out": end}),
             call.mode,
-            _handed(None if call.outputs is None else call.outputs[k], batch, net, dtype),
+            Objective("given", arrays={"d_outputs": np.ascontiguousarray(outputs[k])}),
             results,
             call.given,
             call.memory,
@@ -209,19 +212,6 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
         dstate_exponents if by_state else None,
         unflatten(net, batch, state_out),
     )
-
-
-def _handed(
-    d_outputs: NDArray[Any] | None, batch: int, net: Stack, dtype: np.dtype[Any]
-) -> Objective:
-    """A loss whose gradient is given: the cotangents."""
-
-    def function(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[Any]]:
-        if d_outputs is None:
-            return 0.0, np.zeros((t1 - t0, batch, net.output_size), dtype)
-        return 0.0, np.ascontiguousarray(d_outputs[t0:t1])
-
-    return Objective("callback", function=function)
 
 
 def _part_of(progress: Progress | None, k: int, count: int) -> Progress | None:
