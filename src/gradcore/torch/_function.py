@@ -1,0 +1,212 @@
+"""A call of a layer as functions that torch can differentiate: twice backward, and forward.
+
+Layer gives outputs. Back, Tangents and Curvature are its first and second derivatives; each knows
+what torch.func asks of it. One derivative more raises.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from ..errors import ArgumentError
+from . import _numbers
+from ._numbers import Call
+
+__all__ = ["apply"]
+
+PARTS = ("params", "x", "state")
+
+
+def apply(call: Call, flat: Tensor, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Outputs (T, B, O) and flat state of a call, differentiable by all three tensors."""
+    outputs, end = Layer.apply(call, flat, x, state)
+    return outputs, end
+
+
+class Layer(Function):
+    """(call, flat, x, state) -> (outputs, end)."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> Any:
+        return _numbers.forward(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        call, *tensors = inputs
+        ctx.call = call
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        wanted = _wanted(ctx.needs_input_grad[1:])
+        if not wanted or all(cotangent is None for cotangent in cotangents):
+            return None, None, None, None
+        return None, *Back.apply(ctx.call, wanted, *ctx.saved_tensors, *cotangents)
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, *directions: Any) -> Any:
+        if all(direction is None for direction in directions):
+            return None, None
+        return Tangents.apply(ctx.call, *ctx.saved_tensors, *directions)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
+        return _one_by_one(Layer, info, in_dims, inputs)
+
+
+class Back(Function):
+    """(call, wanted, flat, x, state, d_outputs, d_end) -> gradients of flat, x and state."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> Any:
+        return _numbers.backward(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.call, ctx.wanted, *tensors = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *directions: Any) -> Any:
+        flat, x, state, d_outputs, d_end = ctx.saved_tensors
+        if all(direction is None for direction in directions):
+            return (None,) * 7
+        needed = ctx.needs_input_grad[2:]
+        found: list[Any] = [None] * 5
+        wanted = _wanted(needed[:3])
+        if wanted:
+            found[:3] = Curvature.apply(
+                ctx.call, wanted, flat, x, state, d_outputs, d_end, *directions
+            )
+        if needed[3] or needed[4]:
+            found[3:] = Tangents.apply(ctx.call, flat, x, state, *directions)
+        return None, None, *found
+
+    @staticmethod
+    def jvp(ctx: Any, _call: Any, _wanted: Any, *directions: Any) -> Any:
+        flat, x, state, d_outputs, d_end = ctx.saved_tensors
+        sums: list[Any] = [None, None, None]
+        if any(direction is not None for direction in directions[:3]):
+            bent = Curvature.apply(
+                ctx.call, ctx.wanted, flat, x, state, d_outputs, d_end, *directions[:3]
+            )
+            sums = list(bent)
+        if any(direction is not None for direction in directions[3:]):
+            moved = Back.apply(ctx.call.alone(), ctx.wanted, flat, x, state, *directions[3:])
+            sums = [b if a is None else a if b is None else a + b for a, b in zip(sums, moved)]
+        return tuple(sums)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
+        return _one_by_one(Back, info, in_dims, inputs)
+
+
+class Tangents(Function):
+    """(call, flat, x, state, and a direction of each) -> tangents of outputs and end.
+
+    Under vmap over directions alone, all of them are rows of one product.
+    """
+
+    @staticmethod
+    def forward(*inputs: Any) -> Any:
+        call, flat, x, state, *directions = inputs
+        single = [None if direction is None else direction[None] for direction in directions]
+        outputs, end = _numbers.tangents(call, flat, x, state, tuple(single))
+        return outputs[0], end[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        raise ArgumentError(_TOO_MANY)
+
+    @staticmethod
+    def jvp(ctx: Any, *directions: Any) -> Any:
+        raise ArgumentError(_TOO_MANY)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
+        if any(dim is not None for dim in in_dims[:4]):
+            return _one_by_one(Tangents, info, in_dims, inputs)
+        call, flat, x, state, *directions = inputs
+        rows = [
+            None
+            if direction is None
+            else direction.expand(info.batch_size, *direction.shape)
+            if dim is None
+            else direction.movedim(dim, 0)
+            for direction, dim in zip(directions, in_dims[4:], strict=True)
+        ]
+        return ManyTangents.apply(call, flat, x, state, *rows), (0, 0)
+
+
+class ManyTangents(Function):
+    """As Tangents for K directions (K, ...)."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> Any:
+        call, flat, x, state, *directions = inputs
+        return _numbers.tangents(call, flat, x, state, tuple(directions))
+
+    setup_context = staticmethod(Tangents.setup_context)
+    backward = staticmethod(Tangents.backward)
+    jvp = staticmethod(Tangents.jvp)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
+        return _one_by_one(ManyTangents, info, in_dims, inputs)
+
+
+class Curvature(Function):
+    """(call, wanted, flat, x, state, d_outputs, d_end, and a direction of each of flat, x, state)
+    -> the derivative of Back's gradients along it, d_outputs and d_end being fixed.
+    """
+
+    @staticmethod
+    def forward(*inputs: Any) -> Any:
+        *rest, flat, x, state = inputs
+        return _numbers.curvature(*rest, (flat, x, state))
+
+    setup_context = staticmethod(Tangents.setup_context)
+    backward = staticmethod(Tangents.backward)
+    jvp = staticmethod(Tangents.jvp)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
+        return _one_by_one(Curvature, info, in_dims, inputs)
+
+
+_TOO_MANY = (
+    "gradcore.torch differentiates a layer twice, of which at most once forward; this is one "
+    "derivative more. Use torch.nn's layer for it, or differences."
+)
+
+
+def _wanted(needed: tuple[bool, ...]) -> frozenset[str]:
+    return frozenset(name for name, need in zip(PARTS, needed, strict=True) if need)
+
+
+def _one_by_one(function: Any, info: Any, in_dims: tuple[Any, ...], inputs: tuple[Any, ...]) -> Any:
+    """torch.vmap's rule by a loop: each sample is a call of its own."""
+    call, *rest = inputs
+    rows = []
+    for i in range(info.batch_size):
+        sample = [
+            item if dim is None else item.select(dim, i)
+            for item, dim in zip(rest, in_dims[1:], strict=True)
+        ]
+        rows.append(function.apply(call.alone(), *sample))
+    stacked = tuple(
+        None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True)
+    )
+    return stacked, tuple(None if column is None else 0 for column in stacked)

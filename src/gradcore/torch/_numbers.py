@@ -1,0 +1,279 @@
+"""What one call of a layer computes, from tensors to tensors, without automatic differentiation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .. import _core, _validate
+from .._run import Arrays, execute
+from ..layers import Stack
+from ..loss import Objective
+from ..params import Grads, Params
+from ..passes import Pass
+from ..state import spans, state_size
+
+__all__ = ["Call", "backward", "curvature", "forward", "tangents"]
+
+Array = NDArray[Any]
+Tangents = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+@dataclass(eq=False)
+class Call:
+    """What a call of a layer is besides its tensors: flat parameters, x (T, B, I), flat state.
+
+    wanted: for what a way back will be asked, if any; the forward pass then keeps its tape here,
+    beside what it was made from. beyond: told of gradients that leave the range of the dtype.
+    """
+
+    net: Stack
+    lengths: Array | None = None
+    train: bool = False
+    seed: int = 0
+    memory: int | str | None = None
+    wanted: frozenset[str] = frozenset()
+    beyond: list[Grads] | None = None
+    _kept: tuple[tuple[int, ...], Pass] | None = field(default=None, repr=False)
+
+    def alone(self) -> Call:
+        """The same without a tape, for one of several."""
+        return replace(self, wanted=frozenset(), beyond=None, _kept=None)
+
+    def keep(self, key: tuple[int, ...], made: Pass) -> None:
+        self._kept = (key, made)
+
+    def take(self, key: tuple[int, ...], wanted: frozenset[str]) -> Pass | None:
+        """The pass that was made from the same memory, once."""
+        kept, self._kept = self._kept, None
+        if kept is None or kept[0] != key or not wanted <= self.wanted:
+            return None
+        return kept[1]
+
+    @property
+    def mode(self) -> _validate.Mode:
+        return _validate.Mode(self.train, self.seed, 0)
+
+
+def forward(call: Call, flat: Tensor, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Outputs (T, B, O) and the flat state behind the last step."""
+    params, inputs = _bound(call, flat, x, state)
+    if call.wanted:
+        made = _begun(call, params, inputs, call.wanted)
+        call.keep(_key(flat, x, state), made)
+        return torch.from_numpy(made.outputs), torch.from_numpy(made.flat_state)
+    results: Arrays = {
+        "outputs": (outputs := _outputs(call, x)),
+        "state_out": (end := np.empty(state_size(call.net, inputs.batch), params.dtype)),
+    }
+    given = tuple(inputs.arrays.values())
+    execute(
+        params,
+        inputs,
+        call.mode,
+        Objective("none"),
+        results,
+        given,
+        call.memory,
+        threads(),
+        None,
+    )
+    return torch.from_numpy(outputs), torch.from_numpy(end)
+
+
+def backward(
+    call: Call,
+    wanted: frozenset[str],
+    flat: Tensor,
+    x: Tensor,
+    state: Tensor | None,
+    d_outputs: Tensor | None,
+    d_end: Tensor | None,
+) -> Tangents:
+    """Gradients of flat, x and state; None for what is not wanted.
+
+    Runs forward again where the tape is gone, as for a second way back.
+    """
+    made = call.take(_key(flat, x, state), wanted)
+    if made is None:
+        made = _begun(call, *_bound(call, flat, x, state), wanted)
+    shape = made.outputs.shape
+    given = np.zeros(shape, made.outputs.dtype) if d_outputs is None else _array(d_outputs)
+    grads = made.backward_flat(given, None if d_end is None else _array(d_end))
+    found = made.results
+    dx, dstate = found.get("dx"), found.get("dstate")
+    if grads.exponent and call.beyond is not None:
+        call.beyond.append(grads)
+    if dx is not None:
+        exponents = found["dx_exponent"]
+        assert exponents is not None
+        if exponents.any():
+            _scale(dx, exponents[:, None, None])
+    if dstate is not None:
+        exponents = found["dstate_exponent"]
+        assert exponents is not None
+        for place, exponent in zip(spans(call.net, shape[1]), exponents, strict=True):
+            if exponent:
+                _scale(dstate[place], exponent)
+    dflat = None
+    if "params" in wanted:
+        values = grads.flat
+        if grads.exponent:
+            values = values.copy()
+            _scale(values, grads.exponent)
+        dflat = torch.from_numpy(values)
+    return dflat, _tensor(dx), _tensor(dstate)
+
+
+def tangents(
+    call: Call, flat: Tensor, x: Tensor, state: Tensor | None, directions: Tangents
+) -> tuple[Tensor, Tensor]:
+    """K tangents (K, T, B, O) of the outputs and (K, ...) of the flat state behind the last step.
+
+    directions: (K, ...) each; None does not move.
+    """
+    params, inputs = _bound(call, flat, x, state)
+    moved = [None if direction is None else _array(direction) for direction in directions]
+    count = next(len(direction) for direction in moved if direction is not None)
+    net, dtype, size = call.net, params.dtype, state_size(call.net, inputs.batch)
+    n_directions = sum(len(layer.directions) for layer in net.recurrent)
+    results: Arrays = {
+        "outputs": _outputs(call, x),
+        "state_out": np.empty(size, dtype),
+        "t_outputs": (
+            t_outputs := np.empty((count, inputs.steps, inputs.batch, net.output_size), dtype)
+        ),
+        "t_exponent": (exponent := np.empty(inputs.steps, np.int32)),
+        "t_state_out": (t_end := np.empty((count, size), dtype)),
+        "t_state_exponent": (end_exponent := np.empty(n_directions, np.int32)),
+    }
+    arrays = dict(zip(("t_params", "t_x", "t_state"), moved, strict=True))
+    execute(
+        params,
+        replace(inputs, arrays={**inputs.arrays, **arrays}),
+        call.mode,
+        Objective("none"),
+        results,
+        (*inputs.arrays.values(), *moved),
+        call.memory,
+        threads(),
+        None,
+        tangents=count,
+    )
+    if exponent.any():
+        _scale(t_outputs, exponent[:, None, None])
+    for place, power in zip(spans(net, inputs.batch), end_exponent, strict=True):
+        if power:
+            _scale(t_end[:, place], power)
+    return torch.from_numpy(t_outputs), torch.from_numpy(t_end)
+
+
+def curvature(
+    call: Call,
+    wanted: frozenset[str],
+    flat: Tensor,
+    x: Tensor,
+    state: Tensor | None,
+    d_outputs: Tensor | None,
+    d_end: Tensor | None,
+    direction: Tangents,
+) -> Tangents:
+    """The derivative of what `backward` gives for a fixed d_outputs and d_end, along a direction.
+
+    By symmetry the gradient of <direction, backward(...)> as well.
+    """
+    params, inputs = _bound(call, flat, x, state)
+    dtype, size = params.dtype, state_size(call.net, inputs.batch)
+    moved = [None if one is None else _array(one)[None] for one in direction]
+    if all(one is None for one in moved):
+        moved[0] = np.zeros((1, params.flat.size), dtype)
+    given = np.zeros_like(_outputs(call, x)) if d_outputs is None else _array(d_outputs)
+    end = np.zeros(size, dtype) if d_end is None else _array(d_end)
+    results: Arrays = {
+        "grads": np.empty_like(params.flat),
+        "product": (product := np.empty_like(params.flat)),
+    }
+    t_dx = t_dstate = None
+    if "x" in wanted:
+        array = inputs.arrays["x"]
+        assert array is not None
+        t_dx = np.empty_like(array)
+        results |= {"dx": np.empty_like(array), "t_dx": t_dx}
+        results["dx_exponent"] = np.empty(inputs.steps, np.int32)
+    if "state" in wanted:
+        t_dstate = np.empty(size, dtype)
+        results |= {"dstate": np.empty(size, dtype), "t_dstate": t_dstate}
+        n_directions = sum(len(layer.directions) for layer in call.net.recurrent)
+        results["dstate_exponent"] = np.empty(n_directions, np.int32)
+    arrays = dict(zip(("t_params", "t_x", "t_state"), moved, strict=True))
+    arrays["cotangent_state_out"] = end
+    execute(
+        params,
+        replace(inputs, arrays={**inputs.arrays, **arrays}),
+        call.mode,
+        Objective("given", arrays={"d_outputs": given}),
+        results,
+        (*inputs.arrays.values(), *moved, given),
+        call.memory,
+        threads(),
+        None,
+        tangents=1,
+        curvature="hessian",
+        directions=1,
+    )
+    dflat = torch.from_numpy(product) if "params" in wanted else None
+    return dflat, _tensor(t_dx), _tensor(t_dstate)
+
+
+def threads() -> int:
+    """What torch.set_num_threads allows, within what this process may use."""
+    return min(torch.get_num_threads(), _core.default_threads())
+
+
+def _begun(call: Call, params: Params, inputs: _validate.Inputs, wanted: frozenset[str]) -> Pass:
+    given = tuple(inputs.arrays.values())
+    return Pass(params, inputs, call.mode, wanted, given, call.memory, threads(), None)
+
+
+def _bound(
+    call: Call, flat: Tensor, x: Tensor, state: Tensor | None
+) -> tuple[Params, _validate.Inputs]:
+    steps, batch, _ = x.shape
+    arrays = {
+        "x": _array(x),
+        "tokens": None,
+        "lengths": call.lengths,
+        "reset": None,
+        "state": None if state is None else _array(state),
+    }
+    return Params(call.net, _array(flat)), _validate.Inputs(steps, batch, arrays)
+
+
+def _outputs(call: Call, x: Tensor) -> Array:
+    dtype = np.float32 if x.dtype == torch.float32 else np.float64
+    return np.empty((x.shape[0], x.shape[1], call.net.output_size), dtype)
+
+
+def _key(flat: Tensor, x: Tensor, state: Tensor | None) -> tuple[int, ...]:
+    return flat.data_ptr(), x.data_ptr(), 0 if state is None else state.data_ptr()
+
+
+def _array(tensor: Tensor) -> Array:
+    """A view of a tensor's memory; a copy where it is not contiguous."""
+    array: Array = tensor.detach().resolve_neg().contiguous().numpy()
+    return array
+
+
+def _tensor(array: Array | None) -> Tensor | None:
+    return None if array is None else torch.from_numpy(array)
+
+
+def _scale(array: Array, exponent: Any) -> None:
+    """In place; what leaves the range of the dtype becomes infinite or zero, as in torch."""
+    with np.errstate(over="ignore", under="ignore"):
+        np.ldexp(array, exponent, out=array)
