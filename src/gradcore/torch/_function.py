@@ -23,8 +23,13 @@ PARTS = ("params", "x", "state")
 
 def apply(call: Call, flat: Tensor, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """Outputs (T, B, O) and flat state of a call, differentiable by all three tensors."""
-    outputs, end = Layer.apply(call, flat, x, state)
+    outputs, end = run(Layer, call, flat, x, state)
     return outputs, end
+
+
+def run(function: type[Function], *inputs: Any) -> Any:
+    """function.apply, which torch has not given types."""
+    return function.apply(*inputs)  # type: ignore[no-untyped-call]
 
 
 class Layer(Function):
@@ -47,13 +52,13 @@ class Layer(Function):
         wanted = _wanted(ctx.needs_input_grad[1:])
         if not wanted or all(cotangent is None for cotangent in cotangents):
             return None, None, None, None
-        return None, *Back.apply(ctx.call, wanted, *ctx.saved_tensors, *cotangents)
+        return None, *run(Back, ctx.call, wanted, *ctx.saved_tensors, *cotangents)
 
     @staticmethod
     def jvp(ctx: Any, _: Any, *directions: Any) -> Any:
         if all(direction is None for direction in directions):
             return None, None
-        return Tangents.apply(ctx.call, *ctx.saved_tensors, *directions)
+        return run(Tangents, ctx.call, *ctx.saved_tensors, *directions)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
@@ -83,11 +88,12 @@ class Back(Function):
         found: list[Any] = [None] * 5
         wanted = _wanted(needed[:3])
         if wanted:
-            found[:3] = Curvature.apply(
-                ctx.call, wanted, flat, x, state, d_outputs, d_end, *directions
+            found[:3] = run(
+                Curvature, ctx.call, wanted, flat, x, state, d_outputs, d_end, *directions
             )
         if needed[3] or needed[4]:
-            found[3:] = Tangents.apply(ctx.call, flat, x, state, *directions)
+            moved = run(Tangents, ctx.call, flat, x, state, *directions)
+            found[3:] = [one if need else None for one, need in zip(moved, needed[3:], strict=True)]
         return None, None, *found
 
     @staticmethod
@@ -95,13 +101,13 @@ class Back(Function):
         flat, x, state, d_outputs, d_end = ctx.saved_tensors
         sums: list[Any] = [None, None, None]
         if any(direction is not None for direction in directions[:3]):
-            bent = Curvature.apply(
-                ctx.call, ctx.wanted, flat, x, state, d_outputs, d_end, *directions[:3]
+            bent = run(
+                Curvature, ctx.call, ctx.wanted, flat, x, state, d_outputs, d_end, *directions[:3]
             )
             sums = list(bent)
         if any(direction is not None for direction in directions[3:]):
-            moved = Back.apply(ctx.call.alone(), ctx.wanted, flat, x, state, *directions[3:])
-            sums = [b if a is None else a if b is None else a + b for a, b in zip(sums, moved)]
+            moved = run(Back, ctx.call.alone(), ctx.wanted, flat, x, state, *directions[3:])
+            sums = [_sum(a, b) for a, b in zip(sums, moved, strict=True)]
         return tuple(sums)
 
     @staticmethod
@@ -118,8 +124,8 @@ class Tangents(Function):
     @staticmethod
     def forward(*inputs: Any) -> Any:
         call, flat, x, state, *directions = inputs
-        single = [None if direction is None else direction[None] for direction in directions]
-        outputs, end = _numbers.tangents(call, flat, x, state, tuple(single))
+        a, b, c = (None if direction is None else direction[None] for direction in directions)
+        outputs, end = _numbers.tangents(call, flat, x, state, (a, b, c))
         return outputs[0], end[0]
 
     @staticmethod
@@ -147,7 +153,7 @@ class Tangents(Function):
             else direction.movedim(dim, 0)
             for direction, dim in zip(directions, in_dims[4:], strict=True)
         ]
-        return ManyTangents.apply(call, flat, x, state, *rows), (0, 0)
+        return run(ManyTangents, call, flat, x, state, *rows), (0, 0)
 
 
 class ManyTangents(Function):
@@ -155,8 +161,8 @@ class ManyTangents(Function):
 
     @staticmethod
     def forward(*inputs: Any) -> Any:
-        call, flat, x, state, *directions = inputs
-        return _numbers.tangents(call, flat, x, state, tuple(directions))
+        call, flat, x, state, a, b, c = inputs
+        return _numbers.tangents(call, flat, x, state, (a, b, c))
 
     setup_context = staticmethod(Tangents.setup_context)
     backward = staticmethod(Tangents.backward)
@@ -174,8 +180,8 @@ class Curvature(Function):
 
     @staticmethod
     def forward(*inputs: Any) -> Any:
-        *rest, flat, x, state = inputs
-        return _numbers.curvature(*rest, (flat, x, state))
+        call, wanted, flat, x, state, d_outputs, d_end, *direction = inputs
+        return _numbers.curvature(call, wanted, flat, x, state, d_outputs, d_end, tuple(direction))
 
     setup_context = staticmethod(Tangents.setup_context)
     backward = staticmethod(Tangents.backward)
@@ -196,6 +202,10 @@ def _wanted(needed: tuple[bool, ...]) -> frozenset[str]:
     return frozenset(name for name, need in zip(PARTS, needed, strict=True) if need)
 
 
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
+
+
 def _one_by_one(function: Any, info: Any, in_dims: tuple[Any, ...], inputs: tuple[Any, ...]) -> Any:
     """torch.vmap's rule by a loop: each sample is a call of its own."""
     call, *rest = inputs
@@ -205,7 +215,7 @@ def _one_by_one(function: Any, info: Any, in_dims: tuple[Any, ...], inputs: tupl
             item if dim is None else item.select(dim, i)
             for item, dim in zip(rest, in_dims[1:], strict=True)
         ]
-        rows.append(function.apply(call.alone(), *sample))
+        rows.append(run(function, call.alone(), *sample))
     stacked = tuple(
         None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True)
     )

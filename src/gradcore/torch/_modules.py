@@ -8,17 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from .. import cells
 from .._memory import budget_bytes
-from ..errors import ArgumentError, DTypeError, ShapeError
-from ..layers import Dropout, Recurrent, Skip, Stack
+from ..errors import ArgumentError, DTypeError
+from ..layers import Skip, Stack
 from ..params import Grads
+from . import _compiled
+from ._describe import Description
 from ._function import apply
-from ._numbers import Call
+from ._numbers import Call, checked_lengths
 
 __all__ = ["GRU", "LSTM", "RNN", "Layer"]
 
 
+# Not subclasses of torch.nn.RNN, LSTM and GRU: torch.compile refuses those whatever they do.
 class Layer(nn.RNNBase):
     """What gradcore adds to a recurrent layer of torch.nn; RNN, LSTM and GRU are the layers.
 
@@ -35,7 +37,6 @@ class Layer(nn.RNNBase):
     proj_size and dropout=1 are refused.
     """
 
-    _cell: type[Recurrent]
     skip: Skip | None
     memory: int | str | None
 
@@ -92,18 +93,23 @@ class Layer(nn.RNNBase):
 
     def stack(self) -> Stack:
         """The gradcore.Stack that computes this layer; its parameters are in the same order."""
-        options: dict[str, Any] = {"bias": self.bias, "bidirectional": self.bidirectional}
-        options["skip"] = self.skip
-        if self.mode.startswith("RNN"):
-            options["nonlinearity"] = self.mode[4:].lower()
-        layers: list[Any] = []
-        width = self.input_size
-        for index in range(self.num_layers):
-            if index and self.dropout:
-                layers.append(Dropout(self.dropout))
-            layers.append(self._cell(width, self.hidden_size, **options))
-            width = self.hidden_size * self._directions
-        return Stack(*layers)
+        return self._description().stack()
+
+    def _description(self) -> Description:
+        skip = self.skip
+        return Description(
+            self.mode,
+            self.input_size,
+            self.hidden_size,
+            self.num_layers,
+            self.bias,
+            self.bidirectional,
+            self.dropout,
+            "" if skip is None else skip.kind,
+            1 if skip is None else skip.lag,
+            0.0 if skip is None or skip.value is None else skip.value,
+            skip is not None and skip.learned,
+        )
 
     def parameter_names(self) -> list[str]:
         """In the order of the Stack's parameters."""
@@ -115,7 +121,7 @@ class Layer(nn.RNNBase):
             text += f", skip={self.skip}"
         return text if self.memory is None else f"{text}, memory={self.memory!r}"
 
-    def forward(self, input: Any, hx: Any = None, *, lengths: Any = None) -> Any:  # noqa: A002
+    def forward(self, input: Any, hx: Any = None, *, lengths: Any = None) -> Any:
         """Outputs and the last state, as torch.nn's layer."""
         if isinstance(input, PackedSequence):
             if lengths is not None:
@@ -164,12 +170,12 @@ class Layer(nn.RNNBase):
         """h, or h and c; with a lag the dimension of the past outputs comes second."""
         if hx is None:
             return None
-        states = list(hx) if self._cell is cells.LSTM else [hx]
+        states = list(hx) if self.mode == "LSTM" else [hx]
         expected = [dims + (self._lag > 1), dims][: len(states)]
         found = [state.dim() for state in states]
         if found != expected:
             what = "batched 3-D" if dims == 3 else "unbatched 2-D"
-            if self._cell is cells.LSTM:
+            if self.mode == "LSTM":
                 raise RuntimeError(
                     f"For {what} input, hx and cx should also be {dims}-D but got "
                     f"({found[0]}-D, {found[1]}-D) tensors"
@@ -205,8 +211,8 @@ class Layer(nn.RNNBase):
         size = (self.num_layers * self._directions, x.shape[1], self.hidden_size)
         first = (size[0], self._lag, *size[1:]) if self._lag > 1 else size
         for index, (state, expected) in enumerate(zip(states, (first, size), strict=False)):
-            name = f"hidden[{index}]" if self._cell is cells.LSTM else "hidden"
-            self.check_hidden_size(state, expected, f"Expected {name} size {{}}, got {{}}")
+            name = f"hidden[{index}]" if self.mode == "LSTM" else "hidden"
+            self.check_hidden_size(state, expected, f"Expected {name} size {{}}, got {{}}")  # type: ignore[arg-type]
             if state.dtype != weight.dtype and not torch.is_autocast_enabled("cpu"):
                 raise ValueError(
                     f"hidden state dtype ({state.dtype}) does not match weight dtype "
@@ -227,21 +233,42 @@ class Layer(nn.RNNBase):
         with torch.autocast("cpu", enabled=False):
             flat = torch.cat([weight.reshape(-1) for weight in weights])
             state = None if states is None else self._flat(states)
-            call = self._call(x, lengths, flat, state)
-            outputs, end = apply(call, flat, x.contiguous(), state)
+            x = x.contiguous()
+            if torch.compiler.is_compiling():
+                outputs, end = self._run_compiled(x, lengths, flat, state)
+            else:
+                outputs, end = apply(self._call(x, lengths, flat, state), flat, x, state)
         return outputs, self._split(end, batch)
 
-    def _call(self, x: Tensor, lengths: Any, flat: Tensor, state: Tensor | None) -> Call:
+    def _seed(self) -> Tensor | None:
+        """Of random masks, from torch's own generator; None without."""
         random = self.training and self.dropout > 0 and self.num_layers > 1
+        return torch.randint(2**62, ()) if random else None
+
+    def _run_compiled(
+        self, x: Tensor, lengths: Any, flat: Tensor, state: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if lengths is not None:
+            lengths = torch.as_tensor(lengths)
+        memory = "" if self.memory is None else str(self.memory)
+        found: tuple[Tensor, Tensor] = _compiled.layer(
+            flat, x, state, lengths, self._seed(), memory, *self._description()
+        )
+        return found
+
+    def _call(self, x: Tensor, lengths: Any, flat: Tensor, state: Tensor | None) -> Call:
+        seed = self._seed()
         wanted = []
         if torch.is_grad_enabled():
             parts = {"params": flat, "x": x, "state": state}
-            wanted = [name for name, part in parts.items() if part is not None and part.requires_grad]
+            wanted = [
+                name for name, part in parts.items() if part is not None and part.requires_grad
+            ]
         return Call(
             self.stack(),
-            _lengths(lengths, *x.shape[:2]),
-            train=random,
-            seed=int(torch.randint(2**62, ())) if random else 0,
+            checked_lengths(lengths, *x.shape[:2]),
+            train=seed is not None,
+            seed=0 if seed is None else int(seed),
             memory=self.memory,
             wanted=frozenset(wanted),
             beyond=self._fresh_beyond(),
@@ -265,7 +292,7 @@ class Layer(nn.RNNBase):
         rows = self.num_layers * self._directions
         planes = end.reshape(rows, -1, batch, self.hidden_size)
         h = planes[:, : self._lag] if self._lag > 1 else planes[:, 0]
-        if self._cell is not cells.LSTM:
+        if self.mode != "LSTM":
             return [h.contiguous()]
         return [h.contiguous(), planes[:, self._lag].contiguous()]
 
@@ -276,40 +303,122 @@ class Layer(nn.RNNBase):
         outputs = zero + x.new_zeros((x.shape[0], 0, width))
         size = (self.num_layers * self._directions, 0, self.hidden_size)
         first = (size[0], self._lag, *size[1:]) if self._lag > 1 else size
-        count = 2 if self._cell is cells.LSTM else 1
+        count = 2 if self.mode == "LSTM" else 1
         return outputs, [zero + x.new_zeros(shape) for shape in (first, size)[:count]]
 
     def _given_back(self, states: list[Tensor]) -> Any:
-        return tuple(states) if self._cell is cells.LSTM else states[0]
+        return tuple(states) if self.mode == "LSTM" else states[0]
 
 
-class RNN(Layer, nn.RNN):
+class RNN(Layer):
     __doc__ = f"""torch.nn.RNN on gradcore's engine.\n\n{Layer.__doc__}"""
-    _cell = cells.RNN
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        skip: Skip | None = None,
+        memory: int | str | None = None,
+    ) -> None:
+        if nonlinearity not in ("tanh", "relu"):
+            raise ValueError(
+                f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'."
+            )
+        self.nonlinearity = nonlinearity
+        super().__init__(
+            f"RNN_{nonlinearity.upper()}",
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            proj_size,
+            device,
+            dtype,
+            skip=skip,
+            memory=memory,
+        )
 
 
-class LSTM(Layer, nn.LSTM):
+class LSTM(Layer):
     __doc__ = f"""torch.nn.LSTM on gradcore's engine.\n\n{Layer.__doc__}"""
-    _cell = cells.LSTM
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        skip: Skip | None = None,
+        memory: int | str | None = None,
+    ) -> None:
+        super().__init__(
+            "LSTM",
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            proj_size,
+            device,
+            dtype,
+            skip=skip,
+            memory=memory,
+        )
 
 
-class GRU(Layer, nn.GRU):
+class GRU(Layer):
     __doc__ = f"""torch.nn.GRU on gradcore's engine.\n\n{Layer.__doc__}"""
-    _cell = cells.GRU
 
-
-def _lengths(lengths: Any, steps: int, batch: int) -> Any:
-    if lengths is None:
-        return None
-    found = torch.as_tensor(lengths)
-    if found.dtype not in (torch.int64, torch.int32, torch.uint8):
-        raise DTypeError(f"lengths must be integers; got {found.dtype}.")
-    if found.shape != (batch,):
-        raise ShapeError(
-            f"lengths must have shape ({batch},), one per sequence; got {tuple(found.shape)}."
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        skip: Skip | None = None,
+        memory: int | str | None = None,
+    ) -> None:
+        super().__init__(
+            "GRU",
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            proj_size,
+            device,
+            dtype,
+            skip=skip,
+            memory=memory,
         )
-    if bool((found < 0).any()) or bool((found > steps).any()):
-        raise ArgumentError(
-            f"lengths must be in 0..T = 0..{steps}; got {found.min()} to {found.max()}."
-        )
-    return found.to(torch.int64).contiguous().numpy()

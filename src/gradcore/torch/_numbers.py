@@ -12,13 +12,14 @@ from torch import Tensor
 
 from .. import _core, _validate
 from .._run import Arrays, execute
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..layers import Stack
 from ..loss import Objective
 from ..params import Grads, Params
 from ..passes import Pass
 from ..state import spans, state_size
 
-__all__ = ["Call", "backward", "curvature", "forward", "tangents"]
+__all__ = ["Call", "backward", "checked_lengths", "curvature", "forward", "tangents"]
 
 Array = NDArray[Any]
 Tangents = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -228,6 +229,25 @@ def curvature(
     )
     dflat = torch.from_numpy(product) if "params" in wanted else None
     return dflat, _tensor(t_dx), _tensor(t_dstate)
+
+
+def checked_lengths(lengths: Any, steps: int, batch: int) -> Array | None:
+    """(batch,) integers in 0..steps, as the core takes them."""
+    if lengths is None:
+        return None
+    found = torch.as_tensor(lengths)
+    if found.dtype not in (torch.int64, torch.int32, torch.uint8):
+        raise DTypeError(f"lengths must be integers; got {found.dtype}.")
+    if found.shape != (batch,):
+        raise ShapeError(
+            f"lengths must have shape ({batch},), one per sequence; got {tuple(found.shape)}."
+        )
+    if bool((found < 0).any()) or bool((found > steps).any()):
+        raise ArgumentError(
+            f"lengths must be in 0..T = 0..{steps}; got {int(found.min())} to {int(found.max())}."
+        )
+    array: Array = found.to(torch.int64).contiguous().numpy()
+    return array
 
 
 def threads() -> int:

@@ -1,0 +1,153 @@
+"""A layer as an operator that torch.compile and torch.export do not look into.
+
+It knows its shapes without being run. Its way back runs forward again, because a compiled graph
+carries nothing but tensors from one way to the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _numbers
+from ._describe import Description
+from ._numbers import Call, checked_lengths
+
+__all__ = ["layer"]
+
+
+@torch.library.custom_op("gradcore::layer", mutates_args=())
+def layer(
+    flat: Tensor,
+    x: Tensor,
+    state: Tensor | None,
+    lengths: Tensor | None,
+    seed: Tensor | None,
+    memory: str,
+    mode: str,
+    input_size: int,
+    hidden_size: int,
+    num_layers: int,
+    bias: bool,
+    bidirectional: bool,
+    dropout: float,
+    skip_kind: str,
+    skip_lag: int,
+    skip_value: float,
+    skip_learned: bool,
+) -> tuple[Tensor, Tensor]:
+    """Outputs (T, B, O) and flat state; the description is that of _describe, spelt out."""
+    described = Description(
+        mode,
+        input_size,
+        hidden_size,
+        num_layers,
+        bias,
+        bidirectional,
+        dropout,
+        skip_kind,
+        skip_lag,
+        skip_value,
+        skip_learned,
+    )
+    return _numbers.forward(_call(x, lengths, seed, memory, described), flat, x, state)
+
+
+@layer.register_fake
+def _shapes(
+    flat: Tensor,
+    x: Tensor,
+    state: Tensor | None,
+    lengths: Tensor | None,
+    seed: Tensor | None,
+    memory: str,
+    *description: Any,
+) -> tuple[Tensor, Tensor]:
+    described = Description(*description)
+    steps, batch, _ = x.shape
+    return x.new_empty(steps, batch, described.width), x.new_empty(described.state_size(batch))
+
+
+@torch.library.custom_op("gradcore::layer_backward", mutates_args=())
+def layer_backward(
+    flat: Tensor,
+    x: Tensor,
+    state: Tensor | None,
+    lengths: Tensor | None,
+    seed: Tensor | None,
+    d_outputs: Tensor | None,
+    d_end: Tensor | None,
+    memory: str,
+    mode: str,
+    input_size: int,
+    hidden_size: int,
+    num_layers: int,
+    bias: bool,
+    bidirectional: bool,
+    dropout: float,
+    skip_kind: str,
+    skip_lag: int,
+    skip_value: float,
+    skip_learned: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of flat, x and state, which is empty without one."""
+    described = Description(
+        mode,
+        input_size,
+        hidden_size,
+        num_layers,
+        bias,
+        bidirectional,
+        dropout,
+        skip_kind,
+        skip_lag,
+        skip_value,
+        skip_learned,
+    )
+    wanted = frozenset({"params", "x"} if state is None else {"params", "x", "state"})
+    call = _call(x, lengths, seed, memory, described)
+    dflat, dx, dstate = _numbers.backward(call, wanted, flat, x, state, d_outputs, d_end)
+    assert dflat is not None
+    assert dx is not None
+    return dflat, dx, x.new_empty(0) if dstate is None else dstate
+
+
+@layer_backward.register_fake
+def _gradient_shapes(
+    flat: Tensor, x: Tensor, state: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    like = x.new_empty(0) if state is None else torch.empty_like(state)
+    return torch.empty_like(flat), torch.empty_like(x), like
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, ctx.memory = inputs[:6]
+    ctx.description = inputs[6:]
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors)
+
+
+def _back(ctx: Any, d_outputs: Tensor | None, d_end: Tensor | None) -> Any:
+    state = ctx.saved_tensors[2]
+    dflat, dx, dstate = layer_backward(
+        *ctx.saved_tensors, d_outputs, d_end, ctx.memory, *ctx.description
+    )
+    none = (None,) * (3 + len(ctx.description))
+    return dflat, dx, None if state is None else dstate, *none
+
+
+layer.register_autograd(_back, setup_context=_remember)
+
+
+def _call(
+    x: Tensor, lengths: Tensor | None, seed: Tensor | None, memory: str, described: Description
+) -> Call:
+    return Call(
+        described.stack(),
+        checked_lengths(lengths, *x.shape[:2]),
+        train=seed is not None,
+        seed=0 if seed is None else int(seed),
+        memory=int(memory) if memory.isdigit() else memory or None,
+    )

@@ -1,0 +1,68 @@
+"""What a layer is, in plain values that an operator of torch can be told."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from .. import cells
+from ..layers import Dropout, Skip, Stack
+
+__all__ = ["Description"]
+
+
+class Description(NamedTuple):
+    """A layer: mode as in torch.nn ("LSTM", "GRU", "RNN_TANH", "RNN_RELU"); skip_kind "": none."""
+
+    mode: str
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bias: bool
+    bidirectional: bool
+    dropout: float
+    skip_kind: str
+    skip_lag: int
+    skip_value: float
+    skip_learned: bool
+
+    def stack(self) -> Stack:
+        """The net that computes it, made once."""
+        return _stack(self)
+
+    @property
+    def width(self) -> int:
+        """Of the output."""
+        return self.hidden_size * (2 if self.bidirectional else 1)
+
+    def state_size(self, batch: int) -> int:
+        """Values of the flat state."""
+        planes = self.skip_lag + (self.mode == "LSTM")
+        return self.num_layers * planes * batch * self.width
+
+
+@lru_cache(maxsize=64)
+def _stack(description: Description) -> Stack:
+    mode = description.mode
+    options: dict[str, Any] = {
+        "bias": description.bias,
+        "bidirectional": description.bidirectional,
+    }
+    if description.skip_kind:
+        options["skip"] = Skip(
+            description.skip_lag,
+            kind=description.skip_kind,  # type: ignore[arg-type]
+            value=description.skip_value,
+            learned=description.skip_learned,
+        )
+    if mode.startswith("RNN"):
+        options["nonlinearity"] = mode[4:].lower()
+    cell = {"LSTM": cells.LSTM, "GRU": cells.GRU}.get(mode, cells.RNN)
+    layers: list[Any] = []
+    width = description.input_size
+    for index in range(description.num_layers):
+        if index and description.dropout:
+            layers.append(Dropout(description.dropout))
+        layers.append(cell(width, description.hidden_size, **options))
+        width = description.width
+    return Stack(*layers)
