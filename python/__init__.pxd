@@ -216,6 +216,13 @@ cdef extern from "gradcore/gradcore.h" nogil:
     gc_status gc_pass_begin(const gc_net* net, gc_call* call, gc_pass** begun)
     gc_status gc_pass_finish(gc_pass* begun, const void* d_outputs, gc_call* call)
     void gc_pass_free(gc_pass* begun)
+
+    ctypedef struct gc_buffer:
+        pass
+
+    gc_buffer* gc_buffer_new(int64_t bytes)
+    void* gc_buffer_data(gc_buffer* buffer)
+    void gc_buffer_free(gc_buffer* buffer)
     void gc_release_memory()
 
     ctypedef enum gc_optimizer:

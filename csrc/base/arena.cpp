@@ -73,20 +73,22 @@ class FreeList {
   // The smallest region that fits, however large it is: all of it has been touched, so it costs
   // nothing. Where none fits the largest of the others makes room for the one that will be mapped
   // and can do all that it did; so there are as many regions as are in use at the same time, and
-  // after every shape of a loop has come once, no call maps memory.
-  Region take(size_t bytes) noexcept {
+  // after every shape of a loop has come once, no call maps memory. For results neither holds.
+  Region take(size_t bytes, Holds holds) noexcept {
+    const bool result = holds == Holds::result;
     Region found, outgrown;
     {
       const std::lock_guard lock(mutex_);
       int best = -1, largest = -1;
       for (int i = 0; i < count_; i++) {
         const size_t capacity = regions_[i].capacity;
+        if (result && capacity / 2 > bytes) continue;
         if (capacity >= bytes && (best < 0 || capacity < regions_[best].capacity)) best = i;
         if (largest < 0 || capacity > regions_[largest].capacity) largest = i;
       }
       if (best >= 0)
         found = remove(best);
-      else if (largest >= 0)
+      else if (largest >= 0 && !result)
         outgrown = remove(largest);
     }
     unmap(outgrown);
@@ -150,8 +152,8 @@ class FreeList {
 
 }  // namespace
 
-Arena::Arena(size_t bytes) {
-  Region region = FreeList::get().take(bytes);
+Arena::Arena(size_t bytes, Holds holds) {
+  Region region = FreeList::get().take(bytes, holds);
   if (!region.data) region = map(bytes);
   data_ = region.data;
   capacity_ = region.capacity;

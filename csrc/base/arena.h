@@ -48,9 +48,14 @@ class Carver {
 // huge pages. A kept region is reused for anything that fits, and goes back to the system when
 // hundreds of uses in a row needed less than half of it, or none needed it; so what is kept is what
 // the largest recent calls held.
+//
+// What holds a result may stay with the user for long: it takes a region of at most twice its size,
+// so that no small result keeps a large one from the calls.
+enum class Holds { call, result };
+
 class Arena {
  public:
-  explicit Arena(size_t bytes);  // throws Error(GC_NO_MEMORY)
+  explicit Arena(size_t bytes, Holds holds = Holds::call);  // throws Error(GC_NO_MEMORY)
   ~Arena();
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;

@@ -28,6 +28,10 @@ struct gc_pass {
   std::variant<std::unique_ptr<Pipeline<float>>, std::unique_ptr<Pipeline<double>>> pipeline;
 };
 
+struct gc_buffer {
+  gradcore::Arena arena;
+};
+
 extern "C" {
 
 int64_t gc_net_parameters(const gc_net* net) {
@@ -98,6 +102,19 @@ gc_status gc_pass_finish(gc_pass* pass, const void* d_outputs, gc_call* call) {
 }
 
 void gc_pass_free(gc_pass* pass) { delete pass; }
+
+gc_buffer* gc_buffer_new(int64_t bytes) {
+  gc_buffer* made = nullptr;
+  guarded([&] {
+    if (bytes < 0) gradcore::fail(GC_INVALID, "a buffer has 0 bytes or more.");
+    made = new gc_buffer{gradcore::Arena(static_cast<size_t>(bytes), gradcore::Holds::result)};
+  });
+  return made;
+}
+
+void* gc_buffer_data(gc_buffer* buffer) { return buffer->arena.data(); }
+
+void gc_buffer_free(gc_buffer* buffer) { delete buffer; }
 
 void gc_release_memory(void) { gradcore::release_arenas(); }
 

@@ -366,6 +366,16 @@ class Call {
   std::atomic<bool> running_ = false;
 };
 
+// An array in memory that the core keeps for later, where np.empty would map and touch new pages.
+py::array empty(const std::vector<py::ssize_t>& shape, const py::dtype& dtype) {
+  py::ssize_t bytes = dtype.itemsize();
+  for (const py::ssize_t size : shape) bytes *= size;
+  gc_buffer* buffer = gc_buffer_new(bytes);
+  if (!buffer) raise_error("OutOfMemoryError", gc_last_error());
+  const py::capsule owner(buffer, [](void* p) { gc_buffer_free(static_cast<gc_buffer*>(p)); });
+  return py::array(dtype, shape, gc_buffer_data(buffer), owner);
+}
+
 void register_constants(py::module_& module) {
   module.attr("OP_FORWARD") = py::int_(static_cast<int>(GC_OP_FORWARD));
   module.attr("OP_TAPE") = py::int_(static_cast<int>(GC_OP_TAPE));
@@ -377,6 +387,7 @@ void register_constants(py::module_& module) {
   module.attr("TO_NOWHERE") = py::int_(static_cast<int>(GC_TO_NOWHERE));
   module.def("block_steps", &gc_block_steps);
   module.def("release_memory", &gc_release_memory);
+  module.def("empty", &empty, py::arg("shape"), py::arg("dtype").noconvert());
 }
 
 }  // namespace

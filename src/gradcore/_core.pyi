@@ -27,6 +27,7 @@ __all__: list[str] = [
     "compile_flags",
     "compiler",
     "default_threads",
+    "empty",
     "force_isa",
     "isa_available",
     "isa_in_use",
@@ -289,6 +290,10 @@ def compile_flags() -> str:
 
 def compiler() -> str: ...
 def default_threads() -> int: ...
+def empty(
+    shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    dtype: numpy.dtype[typing.Any],
+) -> numpy.ndarray: ...
 def force_isa(level: str | None) -> None:
     """
     Test hook: use exactly this level from now on; None undoes it.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core, _validate
+from ._memory import empty
 from ._run import Arrays, Progress, execute
 from .bptt import Plan
 from .layers import Stack
@@ -160,7 +161,7 @@ def apply(
     _validate.model(net, params)
     inputs = _validate.inputs(net, params.dtype, x, lengths, reset, state)
     results: Arrays = {
-        "outputs": np.empty((inputs.steps, inputs.batch, net.output_size), params.dtype),
+        "outputs": empty((inputs.steps, inputs.batch, net.output_size), params.dtype),
         "state_out": np.empty(state_size(net, inputs.batch), params.dtype),
     }
     given = (x, lengths, reset)
@@ -183,9 +184,9 @@ def _results(
     size = state_size(net, inputs.batch)
     results: Arrays = {"state_out": np.empty(size, dtype)}
     # The core sums the parameters' gradients in any case.
-    results["grads"] = np.empty(net.n_parameters, dtype) if out is None else out.flat
+    results["grads"] = empty((net.n_parameters,), dtype) if out is None else out.flat
     if "x" in wanted and x is not None:
-        results["dx"] = np.empty(x.shape, dtype)
+        results["dx"] = empty(x.shape, dtype)
         results["dx_exponent"] = np.empty(inputs.steps, np.int32)
     if "state" in wanted:
         results["dstate"] = np.empty(size, dtype)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _validate
+from ._memory import empty
 from ._run import Arrays, Progress, prepare
 from .api import Seed
 from .bptt import Plan
@@ -100,14 +101,13 @@ class Pass:
         steps, batch = inputs.steps, inputs.batch
         size = state_size(net, batch)
         self._params, self._batch, self._wanted = params, batch, wanted
-        self.outputs = np.empty((steps, batch, net.output_size), dtype)
+        self.outputs = empty((steps, batch, net.output_size), dtype)
         self.flat_state = np.empty(size, dtype)
         # Where the adjoint of the final state will be put.
         self._d_end = np.zeros(size, dtype)
-        # Those of the way back take no memory until the core writes them.
-        self._results: Arrays = {"grads": np.empty(net.n_parameters, dtype)}
+        self._results: Arrays = {"grads": empty((net.n_parameters,), dtype)}
         if "x" in wanted:
-            self._results["dx"] = np.empty((steps, batch, net.input_size), dtype)
+            self._results["dx"] = empty((steps, batch, net.input_size), dtype)
             self._results["dx_exponent"] = np.empty(steps, np.int32)
         if "state" in wanted:
             directions = sum(len(layer.directions) for layer in net.recurrent)

@@ -146,3 +146,18 @@ TEST(threads_draw_regions_of_their_own) {
   for (std::thread& thread : pool) thread.join();
   for (const int clash : clashes) CHECK_EQUAL(clash, 0);
 }
+
+TEST(results_keep_no_large_region_from_calls) {
+  release_arenas();
+  void* const large = address_of_region(64 * megabyte);
+  {
+    const Arena result(20 * megabyte, Holds::result);
+    CHECK(result.data() != large);
+    CHECK(address_of_region(64 * megabyte) == large);  // it has not made room either
+    const Arena fits(40 * megabyte, Holds::result);
+    CHECK(fits.data() == large);
+  }
+  void* const twenty = Arena(20 * megabyte, Holds::result).data();
+  CHECK(Arena(20 * megabyte, Holds::result).data() == twenty);
+  release_arenas();
+}

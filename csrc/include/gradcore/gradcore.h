@@ -310,6 +310,13 @@ GC_API gc_status gc_pass_begin(const gc_net* net, gc_call* call, gc_pass** begun
 GC_API gc_status gc_pass_finish(gc_pass* begun, const void* d_outputs, gc_call* call);
 GC_API void gc_pass_free(gc_pass* begun);
 
+/* Memory for a large result out of what is kept for calls, so that a loop that drops its results
+ * touches no new pages: aligned, holding anything. NULL with a message if the system refuses. */
+typedef struct gc_buffer gc_buffer;
+GC_API gc_buffer* gc_buffer_new(int64_t bytes);
+GC_API void* gc_buffer_data(gc_buffer* buffer);
+GC_API void gc_buffer_free(gc_buffer* buffer);
+
 /* Gives the memory kept for later calls back to the system. */
 GC_API void gc_release_memory(void);
 

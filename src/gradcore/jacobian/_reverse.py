@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .. import _validate
 from .._checks import integer
+from .._memory import empty
 from .._run import Progress, execute
 from ..api import Seed
 from ..layers import Stack
@@ -135,7 +136,7 @@ def _together(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
     }
     dx = None
     if "x" in wanted:
-        dx = results["cotangent_x"] = np.empty((count, steps, batch, net.input_size), dtype)
+        dx = results["cotangent_x"] = empty((count, steps, batch, net.input_size), dtype)
     given = {"cotangent_outputs": call.outputs, "cotangent_state_out": call.state_out}
     execute(
         call.params,
@@ -170,7 +171,7 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
     directions = sum(len(layer.directions) for layer in net.recurrent)
     size = state_size(net, batch)
     grads = []
-    dx = np.empty((count, steps, batch, net.input_size), dtype) if "x" in wanted else None
+    dx = empty((count, steps, batch, net.input_size), dtype) if "x" in wanted else None
     dx_exponents = np.empty((count, steps), np.int32)
     dstate = np.empty((count, size), dtype)
     dstate_exponents = np.empty((count, directions), np.int32)

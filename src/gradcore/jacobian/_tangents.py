@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _validate
+from .._memory import empty
 from .._run import Arrays, Progress, execute
 from ..api import Seed
 from ..bptt import Plan
@@ -107,9 +108,9 @@ def jvp(
     count = count_of(
         dparams=directions["t_params"], dx=directions["t_x"], dstate=directions["t_state"]
     )
-    outputs = np.empty((steps, batch, net.output_size), params.dtype)
+    outputs = empty((steps, batch, net.output_size), params.dtype)
     state_out = np.empty(state_size(net, batch), params.dtype)
-    d_outputs = np.empty((count, *outputs.shape), params.dtype)
+    d_outputs = empty((count, *outputs.shape), params.dtype)
     exponent = np.empty(steps, np.int32)
     d_state = np.empty((count, state_size(net, batch)), params.dtype)
     d_state_exponent = np.empty(sum(len(layer.directions) for layer in net.recurrent), np.int32)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import _core, _validate
+from .._memory import empty
 from .._run import Arrays, execute
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..layers import Stack
@@ -147,7 +148,7 @@ def tangents(
         "outputs": _outputs(call, x),
         "state_out": np.empty(size, dtype),
         "t_outputs": (
-            t_outputs := np.empty((count, inputs.steps, inputs.batch, net.output_size), dtype)
+            t_outputs := empty((count, inputs.steps, inputs.batch, net.output_size), dtype)
         ),
         "t_exponent": (exponent := np.empty(inputs.steps, np.int32)),
         "t_state_out": (t_end := np.empty((count, size), dtype)),
@@ -193,7 +194,11 @@ def curvature(
     moved = [None if one is None else _array(one)[None] for one in direction]
     if all(one is None for one in moved):
         moved[0] = np.zeros((1, params.flat.size), dtype)
-    given = np.zeros_like(_outputs(call, x)) if d_outputs is None else _array(d_outputs)
+    given = (
+        np.zeros((*x.shape[:2], call.net.output_size), dtype)
+        if d_outputs is None
+        else _array(d_outputs)
+    )
     end = np.zeros(size, dtype) if d_end is None else _array(d_end)
     results: Arrays = {
         "grads": np.empty_like(params.flat),
@@ -203,8 +208,8 @@ def curvature(
     if "x" in wanted:
         array = inputs.arrays["x"]
         assert array is not None
-        t_dx = np.empty_like(array)
-        results |= {"dx": np.empty_like(array), "t_dx": t_dx}
+        t_dx = empty(array.shape, dtype)
+        results |= {"dx": empty(array.shape, dtype), "t_dx": t_dx}
         results["dx_exponent"] = np.empty(inputs.steps, np.int32)
     if "state" in wanted:
         t_dstate = np.empty(size, dtype)
@@ -275,8 +280,8 @@ def _bound(
 
 
 def _outputs(call: Call, x: Tensor) -> Array:
-    dtype = np.float32 if x.dtype == torch.float32 else np.float64
-    return np.empty((x.shape[0], x.shape[1], call.net.output_size), dtype)
+    dtype = np.dtype(np.float32 if x.dtype == torch.float32 else np.float64)
+    return empty((x.shape[0], x.shape[1], call.net.output_size), dtype)
 
 
 def _key(flat: Tensor, x: Tensor, state: Tensor | None) -> tuple[int, ...]:
