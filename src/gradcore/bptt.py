@@ -145,7 +145,7 @@ def plan(
     names |= {"params", "state_out", "tokens" if integer_input else "x"}
     described = resolve(loss)
     if isinstance(described, Loss):
-        names.add("target")
+        names.add(described.array)
         if isinstance(described, CrossEntropy) and described.weight is not None:
             names.add("class_weight")
     for name in _validate.wrt(wrt, integer_input) if wrt else ():

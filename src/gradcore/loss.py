@@ -20,7 +20,14 @@ from ._checks import choice, finite_float, integer, store
 from .errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
 from .layers import Stack
 
-__all__ = ["BinaryCrossEntropy", "CrossEntropy", "Loss", "LossFunction", "MeanSquaredError"]
+__all__ = [
+    "BinaryCrossEntropy",
+    "CrossEntropy",
+    "Given",
+    "Loss",
+    "LossFunction",
+    "MeanSquaredError",
+]
 
 LossFunction = Callable[[NDArray[Any], int, int], tuple[float, NDArray[Any]]]
 Reduction = Literal["mean", "sum"]
@@ -29,13 +36,15 @@ Step = Literal["all", "last"]
 
 @dataclass(frozen=True)
 class Loss:
-    """Common part of the losses; use CrossEntropy, BinaryCrossEntropy or MeanSquaredError."""
+    """Common part of the losses; CrossEntropy, BinaryCrossEntropy, MeanSquaredError and Given."""
 
     _: KW_ONLY
     reduction: Reduction = "mean"
     step: Step = "all"
 
     kind: ClassVar[str] = "none"
+    # The core's array that y becomes.
+    array: ClassVar[str] = "target"
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -48,7 +57,7 @@ class Loss:
         """The core's target arrays from y, checked; positions is (T, B) or (B,)."""
         shape = (*positions, net.output_size)
         why = f"one target per output; the net has {net.output_size}"
-        return {"target": _validate.floats("y", y, shape, dtype, why)}
+        return {self.array: _validate.floats("y", y, shape, dtype, why)}
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,28 @@ class MeanSquaredError(Loss):
     kind: ClassVar[str] = "mse"
 
 
+@dataclass(frozen=True)
+class Given(Loss):
+    """Stands for what lies behind the net: the gradient with respect to outputs is y (T, B, O).
+
+    The loss itself is not known and counts as 0; it is linear, a sum over all steps.
+    """
+
+    _: KW_ONLY
+    reduction: Reduction = "sum"
+
+    kind: ClassVar[str] = "given"
+    array: ClassVar[str] = "d_outputs"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reduction != "sum" or self.step != "all":
+            raise ArgumentError(
+                "Given must have reduction 'sum' and step 'all': y is the gradient itself. Scale "
+                "it, or make it 0 at other steps."
+            )
+
+
 LOSSES: dict[str, Loss] = {
     loss.kind: loss for loss in (CrossEntropy(), BinaryCrossEntropy(), MeanSquaredError())
 }
@@ -144,7 +175,13 @@ def objective(
     positions = (batch,) if last else (steps, batch)
     arrays = described.targets(net, dtype, positions, y)
     total = described.reduction == "sum"
-    arrays["weight"] = _validate.weights(weight, positions, dtype, signed=total)
+    weights = _validate.weights(weight, positions, dtype, signed=total)
+    if isinstance(described, Given):
+        gradient = arrays[described.array]
+        if weights is not None and gradient is not None:
+            arrays[described.array] = gradient * weights[..., None]
+    else:
+        arrays["weight"] = weights
     index = described.ignore_index if isinstance(described, CrossEntropy) else 0
     return Objective(described.kind, last, total, index, None, arrays)
 

@@ -18,7 +18,7 @@ from ..errors import ArgumentError, NonFiniteError
 from ..jacobian import HiddenGradients, hidden_gradients, state_singular_values
 from ..jacobian._ranges import Ranges
 from ..layers import Stack
-from ..loss import Loss
+from ..loss import Given, Loss
 from ..params import Params
 from ..state import LayerState, sequences_of, state_size
 from ._measured import Measured, Overflow
@@ -245,7 +245,7 @@ class _Work:
         # With an exponent, what is far below the largest is 0 without being dead.
         self.found |= {
             "hidden": tuple(layers),
-            "loss": layers[-1].loss,
+            "loss": None if isinstance(self.target["loss"], Given) else layers[-1].loss,
             "gradients_complete": grads.exponent == 0,
             "gradients": {
                 name: float(log10_norm(array, grads.exponent)) for name, array in grads.items()

@@ -2,9 +2,26 @@
 
 from gradcore.torch import LSTM  # instead of torch.nn.LSTM
 
-A model trains as before, several times faster on a CPU, inside a memory budget, at any length.
+A model trains as before, several times faster on a CPU, inside a memory budget, at any length; the
+rest of gradcore works on it: constraints, clipping beyond float32, curvature, diagnosis.
 """
 
+try:
+    import torch as _torch  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "gradcore.torch needs PyTorch: pip install torch (on a CPU, from PyTorch's own index)."
+    ) from error
+
+from ._clip import clip_grad_norm_ as clip_grad_norm_
+from ._constrain import Constrained as Constrained
+from ._constrain import constrain as constrain
+from ._constrain import params_of as params_of
+from ._convert import convert as convert
+from ._diagnose import diagnose as diagnose
 from ._modules import GRU as GRU
 from ._modules import LSTM as LSTM
 from ._modules import RNN as RNN
+from ._stability import StabilityMonitor as StabilityMonitor
+from ._stability import StabilityReport as StabilityReport
+from ._stability import sharpness as sharpness

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,29 @@ from ._function import apply
 from ._numbers import Call, checked_lengths
 
 __all__ = ["GRU", "LSTM", "RNN", "Layer"]
+
+
+@dataclass
+class Seen:
+    """The last call of a layer, and the gradient of the loss with respect to its outputs."""
+
+    call: Call | None = None
+    flat: Tensor | None = None
+    x: Tensor | None = None
+    state: Tensor | None = None
+    d_outputs: Tensor | None = None
+
+    def note(
+        self, call: Call, flat: Tensor, x: Tensor, state: Tensor | None, outputs: Tensor
+    ) -> None:
+        self.call, self.flat, self.x = call, flat.detach(), x.detach()
+        self.state = None if state is None else state.detach()
+        self.d_outputs = None
+        if outputs.requires_grad:
+            outputs.register_hook(self._arrived)  # type: ignore[no-untyped-call]
+
+    def _arrived(self, gradient: Tensor) -> None:
+        self.d_outputs = gradient.detach()
 
 
 # Not subclasses of torch.nn.RNN, LSTM and GRU: torch.compile refuses those whatever they do.
@@ -61,6 +85,8 @@ class Layer(nn.RNNBase):
         self.skip, self.memory = skip, memory
         # Gradients of the last ways back that left the range of the dtype, for clip_grad_norm_.
         self._beyond: list[Grads] = []
+        # Where a diagnosis finds the last call.
+        self._seen: Seen | None = None
         if skip is not None and skip.learned:
             name = "skip_scale" if skip.kind == "add" else "skip_logit"
             for layer, names in enumerate(self._all_weights):
@@ -237,7 +263,10 @@ class Layer(nn.RNNBase):
             if torch.compiler.is_compiling():
                 outputs, end = self._run_compiled(x, lengths, flat, state)
             else:
-                outputs, end = apply(self._call(x, lengths, flat, state), flat, x, state)
+                call = self._call(x, lengths, flat, state)
+                outputs, end = apply(call, flat, x, state)
+                if self._seen is not None:
+                    self._seen.note(call, flat, x, state, outputs)
         return outputs, self._split(end, batch)
 
     def _seed(self) -> Tensor | None:

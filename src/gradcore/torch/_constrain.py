@@ -1,0 +1,111 @@
+"""Spectral constraints on layers that an optimizer of torch trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..constrain._descriptions import Constraint
+from ..constrain._keeper import ConstraintReport, Keeper
+from ..errors import DTypeError
+from ..params import Grads, Params
+from ._convert import layers_of
+from ._modules import Layer
+
+__all__ = ["Constrained", "constrain", "params_of"]
+
+
+def constrain(
+    model: nn.Module, optimizer: torch.optim.Optimizer, constraints: Sequence[Constraint]
+) -> Constrained:
+    """Keeps constraints of gradcore.constrain on every gradcore layer of a model, step by step.
+
+    optimizer = torch.optim.Adam(model.parameters())
+    kept = gradcore.torch.constrain(model, optimizer, [gradcore.constrain.SpectralNorm(0.99)])
+
+    From then on each optimizer.step() ends inside the constraint, and the weights are brought there
+    at once. Patterns (weights=) are over the names of the layer's Stack, "<layer>.weight_hh" and
+    "<layer>.weight_hh_reverse", the default "*.weight_hh". jacobian_bound and trajectory_bound of
+    gradcore.constrain hold for layer.stack() and gradcore.torch.params_of(layer).
+    Raises ArgumentError or DTypeError.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise DTypeError(f"optimizer must be one of torch.optim; got {type(optimizer).__name__}.")
+    return Constrained(layers_of(model), optimizer, constraints)
+
+
+class Constrained:
+    """Constraints that an optimizer keeps; constrain() makes it.
+
+    reports: by layer and parameter, what the last step did. remove() lets the weights go.
+    """
+
+    reports: dict[str, dict[str, ConstraintReport]]
+
+    def __init__(
+        self,
+        layers: dict[str, Layer],
+        optimizer: torch.optim.Optimizer,
+        constraints: Sequence[Constraint],
+    ) -> None:
+        self._kept: dict[str, tuple[Layer, Params, Keeper]] = {}
+        for name, layer in layers.items():
+            params = params_of(layer)
+            self._kept[name] = (layer, params, Keeper(params, constraints))
+        for layer, params, _ in self._kept.values():
+            _write(_weights(layer), params.flat)
+        self.reports = {}
+        self._hooks = [
+            optimizer.register_step_pre_hook(self._before),
+            optimizer.register_step_post_hook(self._after),
+        ]
+
+    def remove(self) -> None:
+        """The weights stay where they are; later steps move them freely."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _before(self, *_: Any) -> None:
+        for layer, params, keeper in self._kept.values():
+            weights = _weights(layer)
+            params.flat[...] = _flat(weights)
+            grads = Grads(params.net, _flat([_grad(weight) for weight in weights]))
+            made = keeper.prepare(grads)
+            if made is not grads:
+                _write([_grad(weight) for weight in weights], made.flat)
+                _write(weights, params.flat)
+
+    def _after(self, *_: Any) -> None:
+        for name, (layer, params, keeper) in self._kept.items():
+            weights = _weights(layer)
+            params.flat[...] = _flat(weights)
+            self.reports[name] = keeper.finish()
+            _write(weights, params.flat)
+
+
+def params_of(layer: Layer) -> Params:
+    """A copy of a layer's parameters as gradcore.Params of layer.stack()."""
+    return Params(layer.stack(), _flat(_weights(layer)))
+
+
+def _weights(layer: Layer) -> list[Tensor]:
+    return [getattr(layer, name) for name in layer.parameter_names()]
+
+
+def _grad(weight: Tensor) -> Tensor:
+    return torch.zeros_like(weight) if weight.grad is None else weight.grad
+
+
+def _flat(tensors: list[Tensor]) -> Any:
+    return np.concatenate([tensor.detach().reshape(-1).numpy() for tensor in tensors])
+
+
+@torch.no_grad()
+def _write(tensors: list[Tensor], flat: Any) -> None:
+    pieces = torch.split(torch.from_numpy(flat), [tensor.numel() for tensor in tensors])
+    for tensor, piece in zip(tensors, pieces, strict=True):
+        tensor.copy_(piece.reshape(tensor.shape))

@@ -1,0 +1,82 @@
+"""gradcore.diagnose for the layers inside a model of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from ..diagnosis import Diagnosis
+from ..diagnosis import diagnose as diagnose_net
+from ..errors import ArgumentError
+from ..loss import Given
+from ..params import Params
+from ..state import unflatten
+from ._convert import layers_of
+from ._modules import Seen
+
+__all__ = ["diagnose"]
+
+
+def diagnose(model: nn.Module, loss: Callable[[], Tensor], **options: Any) -> dict[str, Diagnosis]:
+    """Where the gradient of each gradcore layer in a model goes, and what would help, by its name.
+
+    found = gradcore.torch.diagnose(model, lambda: criterion(model(x), y))
+    print(found["lstm"])
+
+    loss: runs the model on its data and returns the loss, a scalar; called once, with gradients.
+    What lies behind a layer is taken as its first order: the gradient that arrives at its outputs.
+    A layer that runs several times in it is diagnosed for the last time. options: parts,
+    sequences, seed, memory, threads, progress of gradcore.diagnose.
+
+    The model's mode, .grad and parameters are as before; random masks are off in the diagnosis.
+    Raises ArgumentError if there is no such layer, or if none is reached by the loss.
+    """
+    layers = layers_of(model)
+    before = {parameter: parameter.grad for parameter in model.parameters()}
+    for layer in layers.values():
+        layer._seen = Seen()
+    try:
+        for parameter in before:
+            parameter.grad = None
+        value = loss()
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise ArgumentError("loss() must return a tensor of one value: what is minimised.")
+        value.backward()  # type: ignore[no-untyped-call]
+        seen = {name: layer._seen for name, layer in layers.items()}
+    finally:
+        for parameter, grad in before.items():
+            parameter.grad = grad
+        for layer in layers.values():
+            layer._seen = None
+    reached = {
+        name: one for name, one in seen.items() if one is not None and one.d_outputs is not None
+    }
+    if not reached:
+        raise ArgumentError(
+            f"the loss must depend on one of the layers {', '.join(layers)}; no gradient came to "
+            "any of them."
+        )
+    return {name: _one(one, options) for name, one in reached.items()}
+
+
+def _one(seen: Seen, options: dict[str, Any]) -> Diagnosis:
+    assert seen.call is not None
+    assert seen.x is not None
+    assert seen.flat is not None
+    assert seen.d_outputs is not None
+    net = seen.call.net
+    x = seen.x.numpy()
+    state = None if seen.state is None else unflatten(net, x.shape[1], seen.state.numpy())
+    return diagnose_net(
+        net,
+        Params(net, seen.flat.numpy()),
+        x,
+        np.ascontiguousarray(seen.d_outputs.numpy()),
+        loss=Given(),
+        lengths=seen.call.lengths,
+        state=state,
+        **options,
+    )
