@@ -255,7 +255,7 @@ class Layer(nn.RNNBase):
             x = x.to(dtype)
             states = None if states is None else [state.to(dtype) for state in states]
         if batch == 0:
-            return self._of_nothing(x, weights)
+            return self._of_nothing(x, [*weights, *(states or ())])
         with torch.autocast("cpu", enabled=False):
             flat = torch.cat([weight.reshape(-1) for weight in weights])
             state = None if states is None else self._flat(states)
@@ -325,9 +325,9 @@ class Layer(nn.RNNBase):
             return [h.contiguous()]
         return [h.contiguous(), planes[:, self._lag].contiguous()]
 
-    def _of_nothing(self, x: Tensor, weights: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def _of_nothing(self, x: Tensor, others: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """A batch of no sequences, whose gradients are zero."""
-        zero = x.sum() + torch.stack([weight.sum() for weight in weights]).sum() * 0
+        zero = x.sum() + torch.stack([other.sum() for other in others]).sum() * 0
         width = self.hidden_size * self._directions
         outputs = zero + x.new_zeros((x.shape[0], 0, width))
         size = (self.num_layers * self._directions, 0, self.hidden_size)

@@ -196,7 +196,8 @@ def _has_seen(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> bool:
     """Whether there are second moments, where steps are divided by them."""
     if isinstance(optimizer, torch.optim.SGD):
         return True
-    return any(optimizer.state.get(parameter) for parameter in group["params"])
+    states = [optimizer.state.get(parameter) for parameter in group["params"]]
+    return any(state and float(state["step"]) > 0 for state in states)
 
 
 def _scale(optimizer: torch.optim.Optimizer, rate: float) -> Array:
