@@ -32,6 +32,7 @@ __all__ = [
     "Contestant",
     "Gradients",
     "Turn",
+    "by_modules",
     "gradcore",
     "installed",
     "memory_for",
@@ -99,9 +100,14 @@ def gradcore(problem: Problem, threads: int) -> Turn:
 
 def torch(problem: Problem, threads: int) -> Turn:
     """torch.nn's layer of the same name, mse_loss and backward()."""
+    return by_modules(import_module("torch.nn"), problem, threads)
+
+
+def by_modules(modules: Any, problem: Problem, threads: int, **options: Any) -> Turn:
+    """The same with the layers of any module that has torch.nn's."""
     torch: Any = import_module("torch")
     torch.set_num_threads(threads)
-    layer = getattr(torch.nn, problem.row.cell)(INPUTS, problem.row.hidden)
+    layer = getattr(modules, problem.row.cell)(INPUTS, problem.row.hidden, **options)
     with torch.no_grad():
         for name, values in layer.named_parameters():
             values.copy_(torch.from_numpy(problem.weights[name.removesuffix("_l0")]))
