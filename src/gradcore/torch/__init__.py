@@ -22,6 +22,7 @@ from ._diagnose import diagnose as diagnose
 from ._modules import GRU as GRU
 from ._modules import LSTM as LSTM
 from ._modules import RNN as RNN
+from ._modules import Layer as Layer
 from ._stability import StabilityMonitor as StabilityMonitor
 from ._stability import StabilityReport as StabilityReport
 from ._stability import sharpness as sharpness

@@ -340,7 +340,7 @@ class Layer(nn.RNNBase):
 
 
 class RNN(Layer):
-    __doc__ = f"""torch.nn.RNN on gradcore's engine.\n\n{Layer.__doc__}"""
+    """torch.nn.RNN on gradcore's engine: its constructor, and skip and memory of Layer."""
 
     def __init__(
         self,
@@ -382,7 +382,7 @@ class RNN(Layer):
 
 
 class LSTM(Layer):
-    __doc__ = f"""torch.nn.LSTM on gradcore's engine.\n\n{Layer.__doc__}"""
+    """torch.nn.LSTM on gradcore's engine: its constructor, and skip and memory of Layer."""
 
     def __init__(
         self,
@@ -418,7 +418,7 @@ class LSTM(Layer):
 
 
 class GRU(Layer):
-    __doc__ = f"""torch.nn.GRU on gradcore's engine.\n\n{Layer.__doc__}"""
+    """torch.nn.GRU on gradcore's engine: its constructor, and skip and memory of Layer."""
 
     def __init__(
         self,
