@@ -132,3 +132,34 @@ def test_read_only_parameters():
     params.flags.writeable = False
     with pytest.raises(gd.ArgumentError, match="params must be C-contiguous, writeable"):
         update("sgd", params)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [([-1], "f4"), ([2**62, 8], "f4"), ([3], object), ([3], "U5")]
+)
+def test_memory_for_no_array_is_refused(shape, dtype):
+    with pytest.raises(gd.InternalError, match="such a"):
+        _core.empty(shape, np.dtype(dtype))
+
+
+def test_memory_that_the_system_refuses():
+    with pytest.raises(gd.OutOfMemoryError, match="refused"):
+        _core.empty([2**45], np.dtype("f8"))
+
+
+def test_a_pass_begins_and_ends_once():
+    net = gd.Stack(gd.RNN(1, 2))
+    call = _core.Call(core_net(net, np.dtype("f4")), steps=3, batch=1)
+    outputs = np.zeros((3, 1, 2), "f4")
+    with pytest.raises(gd.InternalError, match="has not begun"):
+        call.finish(outputs)
+    made = gd.forward(net, net.init(seed=0), np.zeros((3, 1, 1), "f4"))
+    with pytest.raises(gd.InternalError, match="the pass has begun"):
+        made._call.begin()
+    with pytest.raises(gd.InternalError, match="the pass has begun"):
+        made._call.bind(outputs=outputs)
+    with pytest.raises(gd.InternalError, match="d_outputs' has the wrong size"):
+        made._call.finish(outputs[:2])
+    with pytest.raises(gd.InternalError, match="d_outputs' has the wrong dtype"):
+        made._call.finish(outputs.astype("f8"))
+    made._call.finish(outputs)

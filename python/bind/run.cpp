@@ -196,6 +196,7 @@ class Call {
 
   void loss(const std::string& kind, bool last, bool sum, int64_t ignore_index,
             const py::object& function) {
+    not_begun();
     const auto found = losses.find(kind);
     if (found == losses.end()) raise_error("InternalError", "there is no loss '" + kind + "'.");
     call_.loss = found->second;
@@ -210,6 +211,7 @@ class Call {
   // The core trusts its pointers, so this is where an array of the wrong kind or size ends,
   // whatever Python checked before.
   void bind(const py::KWArgs<py::object>& arrays) {
+    not_begun();
     for (const auto& [key, value] : arrays) {
       if (value.is_none()) continue;
       const Field& field = find_field(py::cast<std::string>(key));
@@ -266,6 +268,7 @@ class Call {
 
   // Kept rather than copied: the plan of 10^8 steps has millions of operations.
   void plan(const py::array& ops, int64_t segment_steps, int64_t slots) {
+    not_begun();
     if (!ops.dtype().equal(py::dtype::of<gc_op>()) || !(ops.flags() & py::array::c_style))
       raise_error("InternalError", "the operations must be a contiguous array of gc_op.");
     ops_ = ops;
@@ -287,7 +290,7 @@ class Call {
 
   // The operations ahead of the first BACKWARD; finish() does the others, once.
   Report begin() {
-    if (pass_) raise_error("InternalError", "the pass has begun.");
+    not_begun();
     return unlocked([&] { return gc_pass_begin(&net_.get(), &call_, &pass_); });
   }
 
@@ -300,6 +303,11 @@ class Call {
   }
 
  private:
+  // What a pass reads must stay.
+  void not_begun() const {
+    if (pass_) raise_error("InternalError", "the pass has begun.");
+  }
+
   void free_pass() {
     gc_pass_free(pass_);
     pass_ = nullptr;
@@ -367,9 +375,13 @@ class Call {
 };
 
 // An array in memory that the core keeps for later, where np.empty would map and touch new pages.
-py::array empty(const std::vector<py::ssize_t>& shape, const py::dtype& dtype) {
-  py::ssize_t bytes = dtype.itemsize();
-  for (const py::ssize_t size : shape) bytes *= size;
+py::array empty(const std::vector<int64_t>& shape, const py::dtype& dtype) {
+  if (dtype.kind() != 'f' && dtype.kind() != 'i')
+    raise_error("InternalError", "such an array holds floats or integers.");
+  int64_t bytes = dtype.itemsize();
+  for (const int64_t size : shape)
+    if (size < 0 || __builtin_mul_overflow(bytes, size, &bytes))
+      raise_error("InternalError", "there is no array of such a shape.");
   gc_buffer* buffer = gc_buffer_new(bytes);
   if (!buffer) raise_error("OutOfMemoryError", gc_last_error());
   const py::capsule owner(buffer, [](void* p) { gc_buffer_free(static_cast<gc_buffer*>(p)); });
