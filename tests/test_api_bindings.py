@@ -60,6 +60,74 @@ def test_only_arrays_are_bound():
         update("sgd", np.zeros(3), first_moment=[0.0, 0.0, 0.0])
 
 
+def test_sizes_are_set_before_arrays_are_bound():
+    for change in (
+        lambda prepared: prepared.loss("mse"),
+        lambda prepared: prepared.directions(2),
+        lambda prepared: prepared.hidden(0),
+        lambda prepared: prepared.tangents(2),
+    ):
+        prepared = call()
+        prepared.bind(outputs=np.zeros((5, 2, 4), np.float32))
+        with pytest.raises(gd.InternalError, match="the arrays of this call are bound already"):
+            change(prepared)
+
+
+def test_sizes_that_wrap_are_those_of_no_array():
+    # 2^28 steps of 2^28 sequences of 2^8 inputs: 2^64, and an empty array had that size.
+    net = core_net(gd.Stack(gd.RNN(2**8, 3)), np.dtype(np.float32))
+    prepared = _core.Call(net, steps=2**28, batch=2**28)
+    with pytest.raises(gd.InternalError, match="'x' has the wrong size"):
+        prepared.bind(x=np.zeros(0, np.float32))
+    prepared = call()
+    prepared.tangents(2**62)
+    with pytest.raises(gd.InternalError, match="'t_x' has the wrong size"):
+        prepared.bind(t_x=np.zeros(0, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("segment_steps", "slots", "directions", "error", "message"),
+    [
+        (2**62, 2**61, 0, gd.OutOfMemoryError, "2305843009213693952 slots"),
+        (5, 2**62, 0, gd.OutOfMemoryError, "needs more than 10"),
+        (5, 0, 2**62, gd.OutOfMemoryError, "4611686018427387904 directions"),
+        (5, -1, 0, gd.ArgumentError, "slots and directions must not be negative; got -1 and 0"),
+        (5, 0, -1, gd.ArgumentError, "slots and directions must not be negative; got 0 and -1"),
+    ],
+)
+def test_sizes_that_do_not_fit(segment_steps, slots, directions, error, message):
+    # With 2^61 slots the layout wrapped, and the run wrote behind its arena.
+    prepared = call()
+    prepared.directions(directions)
+    prepared.bind(
+        params=np.zeros(NET.n_parameters, np.float32),
+        x=np.zeros((5, 2, 2), np.float32),
+        outputs=np.zeros((5, 2, 4), np.float32),
+    )
+    ops = np.array([(_core.OP_EMIT, _core.FROM_START, _core.TO_NOWHERE, 0, 0, 5)], OP)
+    prepared.plan(ops, segment_steps=segment_steps, slots=slots)
+    with pytest.raises(error, match=message):
+        prepared.run()
+
+
+def test_starts_of_spectral_norms_are_arrays():
+    out = {name: np.zeros(1) for name in ("values", "residuals")}
+    out |= {name: np.zeros((1, 2)) for name in ("left", "right")}
+    out |= {name: np.zeros(1, np.int32) for name in ("steps", "converged")}
+    with pytest.raises(gd.InternalError, match="a start of spectral_norms must be a NumPy array"):
+        _core.spectral_norms(
+            np.ones((1, 2, 2)),
+            out,
+            start_left=[1.0, 0.0],
+            start_right=None,
+            tolerance=1e-3,
+            max_steps=9,
+            seed=0,
+            threads=1,
+            progress=None,
+        )
+
+
 def test_placeholders_are_counted_but_not_run():
     prepared = call()
     prepared.expect(["params", "x", "outputs"])

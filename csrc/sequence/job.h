@@ -195,6 +195,7 @@ class Job {
   void check_plan();
   void check_presence();
   void check_tangents() const;
+  void check_sizes() const;
   void check_contents();
   int64_t token(int64_t row) const;
   int64_t time(int64_t t) const { return part_.reverse ? T_ - 1 - t : t; }

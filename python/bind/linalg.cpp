@@ -35,6 +35,9 @@ void run(py::array& matrices, Arrays& out, const py::object& start_left,
   call.matrices = data<T>(matrices, call.count * call.rows * call.columns, false);
   auto start = [&](const py::object& given, int64_t size) -> const void* {
     if (given.is_none()) return nullptr;
+    // Found by fuzzing: borrowed as an array whatever it was, anything else was read as one.
+    if (!py::isinstance<py::array>(given))
+      raise_error("InternalError", "a start of spectral_norms must be a NumPy array.");
     auto array = py::reinterpret_borrow<py::array>(given);
     return data<T>(array, call.count * size, false);
   };

@@ -17,32 +17,43 @@ namespace {
 
 enum class Element { real, flag, int32, int64, float64, token, target };
 
-int64_t positions(const gc_call& call) {
-  return call.loss_last ? call.batch : call.steps * call.batch;
-}
-int64_t state_elements(const Net& net, const gc_call& call) { return net.state_size(call.batch); }
-int64_t output_elements(const Net& net, const gc_call& call) {
-  return call.steps * call.batch * net.outputs();
-}
-int64_t input_elements(const Net& net, const gc_call& call) {
-  return call.steps * call.batch * net.inputs();
-}
-int64_t step_elements(const Net&, const gc_call& call) { return call.steps * call.batch; }
-int64_t parameter_elements(const Net& net, const gc_call&) { return net.parameters(); }
-int64_t direction_state_elements(const Net& net, const gc_call& call) {
-  return call.directions * state_elements(net, call);
-}
-int64_t direction_input_elements(const Net& net, const gc_call& call) {
-  return call.directions * input_elements(net, call);
-}
-int64_t direction_output_elements(const Net& net, const gc_call& call) {
-  return call.directions * output_elements(net, call);
-}
-int64_t target_elements(const Net& net, const gc_call& call) {
-  return positions(call) * (call.loss == GC_LOSS_CROSS_ENTROPY ? 1 : net.outputs());
+// Found by fuzzing: a product that wraps could be the size of an empty array, which the core would
+// then read. No array has the size that stands for what does not fit.
+int64_t times(int64_t a, int64_t b) {
+  int64_t product = 0;
+  return a < 0 || b < 0 || __builtin_mul_overflow(a, b, &product) ? INT64_MAX : product;
 }
 
-int64_t of_tangents(const gc_call& call, int64_t elements) { return call.tangents * elements; }
+int64_t step_elements(const Net&, const gc_call& call) { return times(call.steps, call.batch); }
+int64_t positions(const gc_call& call) {
+  return call.loss_last ? call.batch : times(call.steps, call.batch);
+}
+int64_t state_elements(const Net& net, const gc_call& call) {
+  return times(net.state_size(1), call.batch);
+}
+int64_t output_elements(const Net& net, const gc_call& call) {
+  return times(step_elements(net, call), net.outputs());
+}
+int64_t input_elements(const Net& net, const gc_call& call) {
+  return times(step_elements(net, call), net.inputs());
+}
+int64_t parameter_elements(const Net& net, const gc_call&) { return net.parameters(); }
+int64_t direction_state_elements(const Net& net, const gc_call& call) {
+  return times(call.directions, state_elements(net, call));
+}
+int64_t direction_input_elements(const Net& net, const gc_call& call) {
+  return times(call.directions, input_elements(net, call));
+}
+int64_t direction_output_elements(const Net& net, const gc_call& call) {
+  return times(call.directions, output_elements(net, call));
+}
+int64_t target_elements(const Net& net, const gc_call& call) {
+  return times(positions(call), call.loss == GC_LOSS_CROSS_ENTROPY ? 1 : net.outputs());
+}
+
+int64_t of_tangents(const gc_call& call, int64_t elements) {
+  return times(call.tangents, elements);
+}
 
 // An array of gc_call: what it holds, whether the core writes it, how many elements it must have.
 struct Field {
@@ -95,11 +106,13 @@ const Field fields[] = {
      [](const Net&, const gc_call&) { return int64_t{1}; },
      [](gc_call& c, void* p) { c.direction_state_exponent = static_cast<int32_t*>(p); }},
     {"gates", Element::real, true,
-     [](const Net& n, const gc_call& c) { return c.steps * c.batch * n.gates(c.hidden_direction); },
+     [](const Net& n, const gc_call& c) {
+       return times(step_elements(n, c), n.gates(c.hidden_direction));
+     },
      [](gc_call& c, void* p) { c.gates = p; }},
     {"hidden", Element::real, true,
      [](const Net& n, const gc_call& c) {
-       return c.steps * c.batch * n.direction_size(c.hidden_direction);
+       return times(step_elements(n, c), n.direction_size(c.hidden_direction));
      },
      [](gc_call& c, void* p) { c.hidden = p; }},
     {"hidden_exponent", Element::int32, true, [](const Net&, const gc_call& c) { return c.steps; },
@@ -196,7 +209,7 @@ class Call {
 
   void loss(const std::string& kind, bool last, bool sum, int64_t ignore_index,
             const py::object& function) {
-    not_begun();
+    sizes_change();
     const auto found = losses.find(kind);
     if (found == losses.end()) raise_error("InternalError", "there is no loss '" + kind + "'.");
     call_.loss = found->second;
@@ -244,13 +257,16 @@ class Call {
     callbacks_.progress = progress;
   }
 
-  // Before bind(): sizes depend on it.
   void directions(int64_t count, int32_t start_exponent) {
+    sizes_change();
     call_.directions = count;
     call_.direction_start_exponent = start_exponent;
   }
 
-  void hidden(int32_t direction) { call_.hidden_direction = direction; }
+  void hidden(int32_t direction) {
+    sizes_change();
+    call_.hidden_direction = direction;
+  }
 
   void mode(bool train, uint64_t seed, uint64_t step) {
     call_.train = train;
@@ -259,6 +275,7 @@ class Call {
   }
 
   void tangents(int64_t count, const std::string& curvature) {
+    sizes_change();
     const auto found = curvatures.find(curvature);
     if (found == curvatures.end())
       raise_error("InternalError", "there is no curvature '" + curvature + "'.");
@@ -333,6 +350,11 @@ class Call {
     check_status(status);
     return {call_.loss_value, call_.loss_weight, call_.grads_exponent, call_.arena_bytes,
             call_.threads_used};
+  }
+
+  // What sets the sizes of arrays comes before bind(), which compares them.
+  void sizes_change() const {
+    if (!kept_.empty()) raise_error("InternalError", "the arrays of this call are bound already.");
   }
 
   void check_array(const Field& field, const py::array& array) const {
