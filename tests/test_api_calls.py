@@ -62,6 +62,10 @@ def test_result_shapes(dtype):
     assert result.threads >= 1
 
 
+def test_more_threads_than_a_machine_integer_holds():
+    assert gradient(threads=2**63).loss == gradient(threads=1).loss
+
+
 def test_only_what_is_wanted():
     result = gradient(wrt=("x",))
     assert result.grads is None

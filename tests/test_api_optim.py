@@ -234,6 +234,8 @@ def test_wrong_options(make, error, message):
 
 def test_a_wrong_rate_is_refused_when_set():
     optimizer = gd.optim.SGD(NET.init(), 0.1)
+    with pytest.raises(gd.ArgumentError, match="lr must be finite; got inf"):
+        optimizer.lr = 10**400
     with pytest.raises(gd.ArgumentError, match="lr must be finite"):
         optimizer.lr = math.inf
     assert optimizer.lr == 0.1

@@ -230,6 +230,10 @@ def test_wrong_input_is_refused():
         spectral.spectral_norm(bad)
     with pytest.raises(gd.ArgumentError, match=r"tol must be in \(0, 1\)"):
         spectral.spectral_norm(np.eye(2), tol=0)
+    with pytest.raises(gd.DTypeError, match="tol must be a number; got None"):
+        spectral.spectral_norm(np.eye(2), tol=None)
+    with pytest.raises(gd.DTypeError, match=r"failure must be a number; got \(1, 2\)"):
+        spectral.spectral_norm(np.eye(2), failure=(1, 2))
     with pytest.raises(gd.ArgumentError, match=r"k must be at most min\(m, n\) = 2"):
         spectral.singular_values(np.eye(2), 3)
     with pytest.raises(gd.ShapeError, match="A must be a square matrix"):
@@ -251,3 +255,10 @@ def test_can_be_interrupted_and_tells_its_progress():
 
     with pytest.raises(KeyboardInterrupt):
         spectral.spectral_norm(stack, threads=1, progress=stop)
+
+
+def test_numbers_that_no_machine_integer_holds():
+    found = spectral.spectral_norm(
+        np.eye(2), max_steps=10**400, threads=2**40, seed=np.int64(-1), tol=np.float32(1e-3)
+    )
+    assert found.value == pytest.approx(1.0)

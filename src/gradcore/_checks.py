@@ -70,7 +70,10 @@ def finite_float(name: str, value: Any) -> float:
     """A number that is neither infinite nor NaN."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise DTypeError(f"{name} must be a number; got {value!r}.")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of more than 1024 bits
+        number = math.inf
     if not math.isfinite(number):
         raise ArgumentError(f"{name} must be finite; got {number}.")
     return number

@@ -180,7 +180,8 @@ def out(grads: object, params: Params) -> Grads | None:
 
 def threads(count: int | None) -> int:
     """The core's thread count: 0 stands for its default."""
-    return 0 if count is None else positive_int("threads", count)
+    # The core takes 32 bits, and at most as many as its largest team has.
+    return 0 if count is None else min(positive_int("threads", count), 2**31 - 1)
 
 
 def mode(net: Stack, train: object, seed: object) -> Mode:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core, _validate
-from ._checks import integer, positive_int
+from ._checks import finite_float, integer, positive_int
 from ._run import Progress
 from .errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
 
@@ -107,12 +107,9 @@ def spectral_norm(
     after k steps from a random start in n dimensions, the largest eigenvalue is underestimated by a
     relative error above e with a probability of at most 1.648 sqrt(n) exp(-sqrt(e) (2k - 1)).
     """
-    if not 0 < tol < 1:
-        raise ArgumentError(f"tol must be in (0, 1); got {tol}.")
-    if not 0 < failure < 1:
-        raise ArgumentError(f"failure must be in (0, 1); got {failure}.")
-    positive_int("max_steps", max_steps)
-    integer("seed", seed)
+    tol, failure = _below_one("tol", tol), _below_one("failure", failure)
+    max_steps = min(positive_int("max_steps", max_steps), 2**31 - 1)
+    seed = integer("seed", seed)
     if start is not None and not isinstance(start, SpectralNorm):
         raise DTypeError(f"start must be a SpectralNorm; got {type(start).__name__}.")
     if not _is_array(W):
@@ -282,6 +279,13 @@ def _radius_of_operator(op: Operator) -> SpectralRadius:
 
 
 # ---- inputs
+
+
+def _below_one(name: str, value: object) -> float:
+    number = finite_float(name, value)
+    if not 0 < number < 1:
+        raise ArgumentError(f"{name} must be in (0, 1); got {number}.")
+    return number
 
 
 def _is_array(value: object) -> bool:
