@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def test_another_text_language_or_version_is_lexed_again(tmp_path, monkeypatch):
     assert cache.get("(", "python") is None
 
 
-@pytest.mark.parametrize("damage", [b"", b"not zlib", None])
+@pytest.mark.parametrize("damage", [b"", b"not zlib", zlib.compress(bytes(10**6)), None])
 def test_a_damaged_entry_is_lexed_again(tmp_path, damage):
     file = source(tmp_path / "a.py", "f(1)\n")
     cache = lexing.LexCache(tmp_path / "cache")

@@ -129,7 +129,7 @@ def test_a_run_of_a_synthetic_task_draws_its_own(run, tmp_path):
         (["nowhere.safetensors"], "cannot read nowhere.safetensors"),
         (["."], "holds no run"),
         (["net.safetensors", "bad.npz"], "bad.npz must hold x"),
-        (["net.safetensors", "text.npz"], "is not an .npz file"),
+        (["net.safetensors", "text.npz"], "is not a NumPy file"),
         (["net.safetensors", "a.csv"], "was not trained by a command that reads such files"),
         (["net.safetensors", "--last"], "--last needs --loss"),
         (["net.safetensors", "--part", "all"], "parts must be one of"),

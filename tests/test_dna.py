@@ -2,12 +2,14 @@
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import gradcore as gd
+from gradcore.tasks import packed
 from gradcore.tasks.dna import annotation, genes, orfs, report, scores, synthetic, train
 from gradcore.tasks.dna.job import Job, run
 from gradcore.tasks.dna.labels import (
@@ -117,6 +119,27 @@ def test_broken_fasta(tmp_path, text, message):
     (tmp_path / "a.fa").write_text(text)
     with pytest.raises(gd.ArgumentError, match=message):
         read(tmp_path / "a.fa")
+
+
+def test_short_lines_take_no_more_than_their_letters(tmp_path):
+    # As a list of lines they took 20 times as much.
+    (tmp_path / "a.fa").write_text(">a\n" + "A\n" * 200_000)
+    tracemalloc.start()
+    (one,) = read(tmp_path / "a.fa")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(one) == 200_000
+    assert most < 2_000_000
+
+
+def test_packed_genomes_must_not_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(packed, "LARGEST", 100_000)
+    path = tmp_path / "a.fa.gz"
+    path.write_bytes(gzip.compress(b">a\n" + b"A" * 1_000_000 + b"\n"))
+    with pytest.raises(gd.ArgumentError, match=r"a\.fa\.gz has .* bytes and unpacks to more than"):
+        read(path)
+    path.write_bytes(gzip.compress(b">a\n" + b"A" * 90_000 + b"\n"))
+    assert len(read(path)[0]) == 90_000
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gradcore as gd
-from gradcore.tasks.table import cells, read
+from gradcore.tasks import packed
+from gradcore.tasks.table import cells, csvfile, read
 from gradcore.tasks.table.read import Wanted
 
 
@@ -332,6 +335,72 @@ def test_damaged_array_files(tmp_path):
     assert "is not a NumPy file, or is damaged" in fault(path)
     path.write_bytes(b"PK\x03\x04 and nothing of a zip file")
     assert "is not a NumPy file, or is damaged" in fault(path)
+
+
+def header_of_npy(text):
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (",  # tokenize.TokenError
+        b"{'descr': ',f8', 'fortran_order': False, 'shape': (2,)}",  # SyntaxError
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (%d,)}" % 2**64,  # OverflowError
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (%d,)}" % 2**50,  # MemoryError
+    ],
+)
+def test_damaged_headers_of_arrays(tmp_path, header):
+    path = tmp_path / "a.npy"
+    path.write_bytes(header_of_npy(header) + bytes(16))
+    assert "is not a NumPy file, or is damaged" in fault(path)
+
+
+def test_members_of_an_archive_that_are_no_arrays(tmp_path):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("x.npy", b"some bytes")
+    assert "is not a NumPy file, or is damaged: x is no array" in fault(path)
+
+
+def test_texts_whose_numbers_are_no_characters(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.array([0x110000, 65], "<u4").view("<U1")[:, None])
+    assert "column 'c0' holds numbers that are no characters" in fault(path)
+    np.save(path, np.array([0x110000, 65], ">u4").view(">U1")[:, None])
+    assert "column 'c0' holds numbers that are no characters" in fault(path)
+
+
+def test_damaged_parquet(tmp_path):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"PAR1" + b"\x00" * 20 + b"\x08\x00\x00\x00PAR1")  # OSError of Thrift
+    assert "cannot be read as Parquet" in fault(path)
+
+
+def test_packed_files_must_not_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(packed, "LARGEST", 100_000)
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(b"x\n" + b"1\n" * 1_000_000))
+    assert "bytes and unpacks to more than" in fault(path)
+    path.write_bytes(gzip.compress(b"x\n" + b"1\n" * 40_000))
+    assert read.read([path]).rows == 40_000
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, x=np.zeros(1_000_000))
+    assert "bytes and unpacks to more than" in fault(path)
+    np.savez(path, x=np.zeros(1_000_000))
+    assert read.read([path]).rows == 1_000_000
+
+
+def test_many_columns_take_no_time(tmp_path):
+    path = tmp_path / "a.csv"
+    names = [f"n{i}" for i in range(csvfile.MOST_COLUMNS)]
+    path.write_text(",".join(names) + "\n")
+    start = time.process_time()
+    assert read.names([path])[0] == names
+    assert time.process_time() - start < 5.0  # a search for each name took minutes
+    path.write_text("," * csvfile.MOST_COLUMNS + "\n")
+    assert "names 100,001 columns; a table may have 100,000" in fault(path)
 
 
 def test_order_in_arrays(tmp_path):

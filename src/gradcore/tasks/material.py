@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import gradcore as gd
 from gradcore import _index
 from gradcore.runs import BEST, LAST
 
+from . import numpyfile
 from .brackets import dataset as brackets
 from .brackets import lexing, sources
 from .dna.labels import CLASSES as GENE_CLASSES
@@ -127,17 +127,14 @@ def _recorded(folder: Path) -> Task | None:
 
 
 def _from_arrays(path: Path) -> gd.Batch:
-    try:
-        with np.load(path, allow_pickle=False) as loaded:
-            unknown = sorted(set(loaded.files) - set(ARRAYS))
-            if "x" not in loaded.files or unknown:
-                raise gd.ArgumentError(
-                    f"{path} must hold x, and may hold {', '.join(ARRAYS[1:])}; it holds "
-                    f"{', '.join(loaded.files) or 'nothing'}."
-                )
-            return gd.Batch(**{"y": None, **{name: loaded[name] for name in loaded.files}})
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise gd.ArgumentError(f"{path} is not an .npz file of arrays: {error}.") from error
+    loaded = numpyfile.read_arrays(path)
+    if not isinstance(loaded, dict) or "x" not in loaded or not loaded.keys() <= set(ARRAYS):
+        found = ", ".join(loaded) or "nothing" if isinstance(loaded, dict) else "one array"
+        raise gd.ArgumentError(
+            f"{path} must hold x, and may hold {', '.join(ARRAYS[1:])}; it holds {found}."
+        )
+    given: dict[str, Any] = {"y": None, **loaded}
+    return gd.Batch(**given)
 
 
 def _part(batch: gd.Batch, steps: int, sequences: int, loss: str | gd.loss.Loss | None) -> gd.Batch:

@@ -119,11 +119,14 @@ class LexCache:
     def get(self, text: str, language: str) -> NDArray[np.uint8] | None:
         """Kinds of a text, None if they are not on disk."""
         try:
-            content = zlib.decompress(self._path(text, language).read_bytes())
+            # A byte more than there may be: a damaged entry must not unpack to anything.
+            unpacking = zlib.decompressobj()
+            content = unpacking.decompress(self._path(text, language).read_bytes(), len(text) + 1)
         except (OSError, zlib.error):
             return None
-        kinds = np.frombuffer(content, dtype=np.uint8)
-        return kinds if kinds.shape[0] == len(text) else None
+        if len(content) != len(text) or not unpacking.eof:
+            return None
+        return np.frombuffer(content, dtype=np.uint8)
 
     def put(self, text: str, language: str, kinds: NDArray[np.uint8]) -> None:
         """Keeps the kinds of a text."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gradcore as gd
+from gradcore.tasks.packed import is_gzip, open_gzip
 
 __all__ = ["Gene", "Record", "read", "read_gff3"]
 
@@ -131,11 +131,9 @@ def _beside(path: Path, records: list[Record]) -> Path | None:
 def _opened(path: Path) -> Iterator[Iterator[str]]:
     """The lines of a file. Raises ArgumentError for one that cannot be read."""
     try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
         stream: IO[str]
         with (
-            gzip.open(path, "rt", encoding="latin-1") if packed else path.open(encoding="latin-1")
+            open_gzip(path, "latin-1") if is_gzip(path) else path.open(encoding="latin-1")
         ) as stream:
             yield iter(stream)
     except (OSError, EOFError, zlib.error) as error:
@@ -155,8 +153,8 @@ def _letters(path: Path, name: str, line: int, text: str) -> bytes:
     return raw
 
 
-def _record(path: Path, name: str, parts: list[bytes], genes: Any, organism: str = "") -> Record:
-    letters = np.frombuffer(b"".join(parts), np.uint8)
+def _record(path: Path, name: str, found: bytes, genes: Any, organism: str = "") -> Record:
+    letters = np.frombuffer(found, np.uint8)
     if not len(letters):
         raise gd.ArgumentError(f"{path}, record {name}: it has no sequence.")
     return Record(name, str(path), letters, genes, organism)
@@ -164,20 +162,21 @@ def _record(path: Path, name: str, parts: list[bytes], genes: Any, organism: str
 
 def _fasta(path: Path) -> list[Record]:
     records: list[Record] = []
-    name, parts = "", list[bytes]()
+    # One buffer, not a list of lines: 33 bytes for each would be many times a file of short ones.
+    name, letters = "", bytearray()
     with _opened(path) as lines:
         for number, line in enumerate(lines, start=1):
             text = line.strip()
             if text.startswith(">"):
                 if name:
-                    records.append(_record(path, name, parts, None))
+                    records.append(_record(path, name, bytes(letters), None))
                 words = text[1:].split()
                 if not words:
                     raise gd.ArgumentError(f"{path}, line {number}: a record without a name.")
-                name, parts = words[0], []
+                name, letters = words[0], bytearray()
             elif text and not text.startswith(";"):
-                parts.append(_letters(path, name, number, text.replace(" ", "")))
-    records.append(_record(path, name, parts, None))
+                letters += _letters(path, name, number, text.replace(" ", ""))
+    records.append(_record(path, name, bytes(letters), None))
     return records
 
 
@@ -218,7 +217,7 @@ def _genbank(path: Path) -> list[Record]:
                 ]
                 organism = str(entry.annotations.get("organism", ""))
                 name_of = entry.id or entry.name
-                records.append(_record(path, name_of, [sequence], tuple(genes), organism))
+                records.append(_record(path, name_of, sequence, tuple(genes), organism))
         except gd.ArgumentError:
             raise
         except Exception as error:  # Biopython raises of every kind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradcore.errors import ArgumentError
+from gradcore.tasks import numpyfile
 
 from . import cells
 from .columns import Column, Table
@@ -42,32 +43,22 @@ def read_parquet(path: Path, wanted: Wanted) -> Table:
     """The wanted columns of a Parquet file. Raises ArgumentError without pyarrow; OSError."""
     file = _parquet(path)
     found = [n for n in file.schema_arrow.names if wanted.names is None or n in wanted.names]
-    import pyarrow as pa
 
     try:
         table = file.read(columns=found)
         made = {name: _from_arrow(f"{path}: column {name!r}", table[name]) for name in found}
-    except pa.ArrowException as error:
+    except ArgumentError:
+        raise
+    except Exception as error:  # Arrow's own kinds, OSError, UnicodeDecodeError, KeyError
         raise ArgumentError(f"{path} cannot be read as Parquet: {_line(error)}.") from error
     return _table(path, made, wanted)
 
 
 def _arrays(path: Path, wanted: Wanted) -> dict[str, NDArray[Any]]:
     """One 1-D array per column."""
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if not isinstance(loaded, np.ndarray):
-                return {name: _one_axis(path, name, loaded[name]) for name in loaded.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        if "allow_pickle" in str(error):
-            raise ArgumentError(
-                f"{path} holds Python objects, which gradcore does not load: they could run code. "
-                "Save numbers and strings, for instance with arr.astype(float) or astype('U')."
-            ) from error
-        raise ArgumentError(
-            f"{path} is not a NumPy file, or is damaged: {_line(error)}."
-        ) from error
+    loaded = numpyfile.read_arrays(path)
+    if isinstance(loaded, dict):
+        return {name: _one_axis(path, name, array) for name, array in loaded.items()}
     if loaded.dtype.names:
         return {n: _one_axis(path, n, loaded[n]) for n in loaded.dtype.names}
     if loaded.ndim not in (1, 2):
@@ -175,6 +166,8 @@ def _texts(path: str, name: str, array: NDArray[Any]) -> Column:
 
 
 def _decoded(path: str, name: str, array: NDArray[Any]) -> list[str]:
+    if array.dtype.kind == "U" and _highest(array) > sys.maxunicode:
+        raise ArgumentError(f"{path}: column {name!r} holds numbers that are no characters.")
     if array.dtype.kind != "S":
         return list(map(str, array.tolist()))
     try:
@@ -185,17 +178,24 @@ def _decoded(path: str, name: str, array: NDArray[Any]) -> list[str]:
         ) from error
 
 
+def _highest(array: NDArray[Any]) -> int:
+    """The largest number that stands for a character in an array of texts."""
+    if not array.dtype.itemsize:
+        return 0
+    plain = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    return int(plain.view(np.uint32).max(initial=0))
+
+
 def _parquet(path: Path) -> Any:
     if find_spec("pyarrow") is None:
         raise ArgumentError(
             f"{path} is a Parquet file, which needs pyarrow. Run: pip install 'gradcore[parquet]'"
         )
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         return pq.ParquetFile(path)
-    except pa.ArrowException as error:
+    except Exception as error:  # as above
         raise ArgumentError(f"{path} cannot be read as Parquet: {_line(error)}.") from error
 
 

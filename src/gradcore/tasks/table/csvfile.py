@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,11 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradcore.errors import ArgumentError
+from gradcore.tasks.packed import is_gzip, open_gzip
 
 from . import cells
 from .columns import Column, Table
 
 DELIMITERS = (",", ";", "\t", "|")
+# Each takes a kilobyte before it holds anything: a file of commas is not to fill the memory.
+MOST_COLUMNS = 100_000
 _CHUNK = 20_000
 _SAMPLE_LINES = 50
 _SAMPLE_CHARACTERS = 200_000
@@ -120,12 +124,10 @@ def _opened(path: Path, wanted: Wanted) -> Iterator[_Source]:
 
 
 def _text(path: Path, encoding: str) -> IO[str]:
-    with path.open("rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
     if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
         encoding = "utf-8-sig"  # spreadsheets write a byte-order mark
-    if compressed:
-        return gzip.open(path, "rt", encoding=encoding, newline="")
+    if is_gzip(path):
+        return open_gzip(path, encoding, newline="")
     return path.open(encoding=encoding, newline="")
 
 
@@ -162,6 +164,11 @@ def _header(path: Path, reader: Any, delimiter: str, wanted: Wanted) -> tuple[li
     row = next((row for row in reader if row), None)
     if row is None:
         raise ArgumentError(f"{path} is empty: expected a first line that names the columns.")
+    if len(row) > MOST_COLUMNS:
+        raise ArgumentError(
+            f"{path}:{reader.line_num}: the first line names {len(row):,} columns; a table may "
+            f"have {MOST_COLUMNS:,}."
+        )
     found = [name.strip() for name in row]
     values, wrong = cells.numbers(found)
     if not wrong and not np.isnan(values).all():
@@ -175,7 +182,7 @@ def _header(path: Path, reader: Any, delimiter: str, wanted: Wanted) -> tuple[li
         if not name:
             found[place] = f"c{place}"
             notes.append(f"{path}: column {place + 1} has no name; it is called c{place}")
-    twice = sorted({name for name in found if found.count(name) > 1})
+    twice = sorted(name for name, times in Counter(found).items() if times > 1)
     if twice:
         places = [str(place + 1) for place, name in enumerate(found) if name == twice[0]]
         raise ArgumentError(
