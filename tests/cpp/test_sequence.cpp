@@ -395,6 +395,27 @@ TEST(parts_in_a_wrong_order_are_refused) {
   CHECK_EQUAL(told({tape0, tape1, tape2, back2, back1, back0}), "");
 }
 
+// Found by fuzzing: the bytes of so many slots wrap to a few; -1 slots took room from others.
+TEST(sizes_that_do_not_fit_are_refused) {
+  Problem problem(cases[2]);
+  gc_op op{GC_OP_EMIT, GC_FROM_START, GC_TO_NOWHERE, 0, 0, T};
+  gc_call call = problem.call();
+  call.ops = &op;
+  call.n_ops = 1;
+  call.segment_steps = int64_t{1} << 62;  // no more than T
+  CHECK_EQUAL(problem.run(call), GC_OK);
+  for (const int shift : {40, 59, 60, 61, 62}) {
+    call.n_slots = int64_t{1} << shift;
+    CHECK_EQUAL(problem.run(call), GC_NO_MEMORY);
+  }
+  call.n_slots = -1;
+  CHECK_EQUAL(problem.run(call), GC_INVALID);
+  CHECK_CONTAINS(gc_last_error(), "must not be negative");
+  call.n_slots = 0;
+  call.directions = INT64_MAX;
+  CHECK_EQUAL(problem.run(call), GC_NO_MEMORY);
+}
+
 TEST(backward_from_several_directions_is_refused) {
   Problem problem(cases[2]);
   gc_call call = problem.call();
