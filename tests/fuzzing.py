@@ -24,6 +24,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import gradcore as gd
@@ -173,12 +174,30 @@ def with_atheris(name: str, calls: int, seconds: int, seed: int) -> None:
     corpus.mkdir()
     if reader:
         (corpus / "seed").write_bytes(reader.seed())
-    atheris.instrument_all()
+        reader(reader.seed())  # imports what it needs
+    for function in _functions(("gradcore", "Bio", "csv", "gzip", "json", "numpy.lib", "zipfile")):
+        atheris.instrument_func(function)
     limits = [f"-max_total_time={seconds}"] if seconds else [f"-atheris_runs={calls}"]
     limits += [f"-timeout={SLOW:.0f}", "-max_len=20000", f"-seed={seed + 1}", "-rss_limit_mb=3000"]
     limits += ["-print_final_stats=1", f"-artifact_prefix={FOLDER}/"]
     atheris.Setup([sys.argv[0], *limits, str(corpus)], one, custom_mutator=change)
     atheris.Fuzz()
+
+
+def _functions(packages: tuple[str, ...]) -> list[FunctionType]:
+    """The functions and methods of loaded packages: those of all modules would take minutes."""
+    found = []
+    for name, module in list(sys.modules.items()):
+        if name.startswith(tuple(f"{package}." for package in packages)) or name in packages:
+            made = [value for value in vars(module).values() if isinstance(value, type)]
+            for place in (module, *made):
+                values = list(vars(place).values())
+                found += [v for v in values if isinstance(v, FunctionType) and _of(v, packages)]
+    return list(dict.fromkeys(found))
+
+
+def _of(function: FunctionType, packages: tuple[str, ...]) -> bool:
+    return (function.__module__ or "").startswith(packages)
 
 
 def with_hypothesis(name: str, calls: int) -> None:
