@@ -211,3 +211,25 @@ def test_without_pygments_the_remedy_is_named(tmp_path, monkeypatch):
             next(lexing.load([file], lexing.LexCache(tmp_path)))
     finally:
         lexing._pygments_version.cache_clear()
+
+
+@pytest.mark.parametrize(("text", "language"), [("f(); // )", "c"), ("f() # )", "python")])
+def test_a_comment_in_a_last_line_without_an_end(text, language):
+    kinds = lexing.kinds_of(text, language)
+    assert kinds[-1] == lexing.HIDDEN
+    assert len(kinds) == len(text)
+
+
+def test_what_would_not_end_is_passed_over(tmp_path, monkeypatch):
+    # Empty lines take the lexer for Java a time that grows with their square: 68 s for these.
+    monkeypatch.setattr(lexing, "_SECONDS", 0.2)
+    monkeypatch.setattr(lexing, "_SECONDS_PER_CHARACTER", 1e-6)
+    text = "class A { }\n" + "\n" * 40_000
+    with pytest.raises(lexing.LexingError, match="takes too long for 40,012 characters of java"):
+        lexing.kinds_of(text, "java")
+    (tmp_path / "a.java").write_text(text)
+    slow = SourceFile(tmp_path / "a.java", "a.java", "a", "java", len(text))
+    good = source(tmp_path / "b.py", "f(1)\n")
+    found = list(lexing.load([slow, good], lexing.LexCache(tmp_path / "cache")))
+    assert found[0] is None
+    assert found[1].source == good

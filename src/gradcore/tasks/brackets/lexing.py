@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -33,13 +34,15 @@ HIDDEN, CODE, BRACKET = 0, 1, 2
 OTHER_CHARACTER = 127
 """The token of every character outside ASCII."""
 
-_RULES = 1
+_RULES = 2
 """Part of the cache's keys: raise it when `kinds_of` changes its mind."""
 _WORTH_A_PROCESS = 500_000
+# Of processor time; ten times what source code takes, a microsecond or two a character.
+_SECONDS, _SECONDS_PER_CHARACTER = 2.0, 20e-6
 
 
 class LexingError(GradcoreError, RuntimeError):
-    """Lexing is not possible: pygments is missing."""
+    """Lexing is not possible: pygments is missing, or does not end."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,19 @@ def kinds_of(text: str, language: str) -> NDArray[np.uint8]:
 
     Strings, character literals, comments, regular expressions, preprocessor lines and the literal
     text of f-strings and templates are HIDDEN; the expressions inside f-strings are code.
-    Raises LexingError if pygments is missing.
+    Raises LexingError if pygments is missing, or if it takes so long that it would not end: its
+    rules look ahead, and what is no source code (40,000 empty lines of Java: a minute) takes a time
+    that grows with the square of the length.
     """
     from pygments.token import Comment, Operator, Punctuation, String
 
     kinds = np.zeros(len(text), dtype=np.uint8)
-    for start, token, value in _lexer(language).get_tokens_unprocessed(text):
+    latest = time.thread_time() + _SECONDS + _SECONDS_PER_CHARACTER * len(text)
+    # A comment in the last line is one only if the line ends.
+    tokens = _lexer(language).get_tokens_unprocessed(text + "\n")
+    for number, (start, token, value) in enumerate(tokens):
+        if number % 64 == 0 and time.thread_time() > latest:
+            raise LexingError(f"pygments takes too long for {len(text):,} characters of {language}")
         if token in Comment or token in String:
             continue
         stop = start + len(value)
@@ -156,7 +166,7 @@ def load(
     processes: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Document | None]:
-    """Each file in order, read and lexed; None for one that cannot be read.
+    """Each file in order, read and lexed; None for one that cannot be read, or lexed in time.
 
     Works as it is iterated, a few files ahead where several processes lex. progress is called with
     the characters of each file as it arrives. Raises LexingError if pygments is missing.
@@ -202,10 +212,13 @@ def _finish(
     file, text, kinds = pending.file, pending.text, pending.kinds
     if kinds is None:
         # A helper that was killed (out of memory, say) leaves its files to us.
-        with contextlib.suppress(BrokenExecutor):
-            kinds = None if pending.future is None else pending.future.result()
-        if kinds is None:
-            kinds = kinds_of(text, file.language)
+        try:
+            with contextlib.suppress(BrokenExecutor):
+                kinds = None if pending.future is None else pending.future.result()
+            if kinds is None:
+                kinds = kinds_of(text, file.language)
+        except LexingError:
+            return None
         lex_cache.put(text, file.language, kinds)
     if progress is not None:
         progress(len(text))
