@@ -35,7 +35,7 @@ WORDS = (
 )
 NUMBER = re.compile(rb"\d+")
 # A deflated stream of one byte is a thousandth of what it unpacks to.
-BOMB_BYTES = 4_000_000
+BOMB_BYTES = 2_000_000
 
 
 def changed(data: bytes, rng: random.Random) -> bytes:

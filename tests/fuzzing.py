@@ -146,7 +146,14 @@ def with_atheris(name: str, calls: int, seconds: int, seed: int) -> None:
     found: set[str] = set()
     reader = READERS.get(name)
 
+    def tell(place: str, data: bytes, more: str = "") -> None:
+        # Told once and passed over: the first finding is not the last.
+        if place not in found:
+            found.add(place)
+            print(f"FINDING {name} {place}\n{more}{data[:3000]!r}", flush=True)
+
     def one(data: bytes) -> None:
+        start = time.process_time()
         try:
             if reader:
                 reader(data)
@@ -155,11 +162,9 @@ def with_atheris(name: str, calls: int, seconds: int, seed: int) -> None:
         except EXPECTED:
             pass
         except Exception as error:
-            # Told once and passed over: the first finding is not the last.
-            if _place(error) not in found:
-                found.add(_place(error))
-                print(f"FINDING {name} {_place(error)}\n{traceback.format_exc()}{data[:3000]!r}")
-                sys.stdout.flush()
+            tell(_place(error), data, traceback.format_exc())
+        if time.process_time() - start > SLOW:
+            tell("slow", data)
 
     def change(data: bytes, most: int, number: int) -> bytes:
         rng = random.Random(number)
@@ -178,7 +183,7 @@ def with_atheris(name: str, calls: int, seconds: int, seed: int) -> None:
     for function in _functions(("gradcore", "Bio", "csv", "gzip", "json", "numpy.lib", "zipfile")):
         atheris.instrument_func(function)
     limits = [f"-max_total_time={seconds}"] if seconds else [f"-atheris_runs={calls}"]
-    limits += [f"-timeout={SLOW:.0f}", "-max_len=20000", f"-seed={seed + 1}", "-rss_limit_mb=3000"]
+    limits += ["-timeout=600", "-max_len=20000", f"-seed={seed + 1}", "-rss_limit_mb=3000"]
     limits += ["-print_final_stats=1", f"-artifact_prefix={FOLDER}/"]
     atheris.Setup([sys.argv[0], *limits, str(corpus)], one, custom_mutator=change)
     atheris.Fuzz()
