@@ -17,8 +17,18 @@ from ._numbers import Call, checked_lengths
 
 __all__ = ["layer"]
 
+INPUTS = "Tensor flat, Tensor x, Tensor? state, Tensor? lengths, Tensor? seed"
+# The fields of Description.
+OPTIONS = (
+    "str memory, str mode, int input_size, int hidden_size, int num_layers, bool bias, "
+    "bool bidirectional, float dropout, str skip_kind, int skip_lag, float skip_value, "
+    "bool skip_learned"
+)
 
-@torch.library.custom_op("gradcore::layer", mutates_args=())
+
+@torch.library.custom_op(
+    "gradcore::layer", mutates_args=(), schema=f"({INPUTS}, {OPTIONS}) -> (Tensor, Tensor)"
+)
 def layer(
     flat: Tensor,
     x: Tensor,
@@ -26,33 +36,11 @@ def layer(
     lengths: Tensor | None,
     seed: Tensor | None,
     memory: str,
-    mode: str,
-    input_size: int,
-    hidden_size: int,
-    num_layers: int,
-    bias: bool,
-    bidirectional: bool,
-    dropout: float,
-    skip_kind: str,
-    skip_lag: int,
-    skip_value: float,
-    skip_learned: bool,
+    *description: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Outputs (T, B, O) and flat state; the description is that of _describe, spelt out."""
-    described = Description(
-        mode,
-        input_size,
-        hidden_size,
-        num_layers,
-        bias,
-        bidirectional,
-        dropout,
-        skip_kind,
-        skip_lag,
-        skip_value,
-        skip_learned,
-    )
-    return _numbers.forward(_call(x, lengths, seed, memory, described), flat, x, state)
+    """Outputs (T, B, O) and flat state."""
+    call = _call(x, lengths, seed, memory, Description(*description))
+    return _numbers.forward(call, flat, x, state)
 
 
 @layer.register_fake
@@ -70,7 +58,11 @@ def _shapes(
     return x.new_empty(steps, batch, described.width), x.new_empty(described.state_size(batch))
 
 
-@torch.library.custom_op("gradcore::layer_backward", mutates_args=())
+@torch.library.custom_op(
+    "gradcore::layer_backward",
+    mutates_args=(),
+    schema=f"({INPUTS}, Tensor? d_outputs, Tensor? d_end, {OPTIONS}) -> (Tensor, Tensor, Tensor)",
+)
 def layer_backward(
     flat: Tensor,
     x: Tensor,
@@ -80,34 +72,11 @@ def layer_backward(
     d_outputs: Tensor | None,
     d_end: Tensor | None,
     memory: str,
-    mode: str,
-    input_size: int,
-    hidden_size: int,
-    num_layers: int,
-    bias: bool,
-    bidirectional: bool,
-    dropout: float,
-    skip_kind: str,
-    skip_lag: int,
-    skip_value: float,
-    skip_learned: bool,
+    *description: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of flat, x and state, which is empty without one."""
-    described = Description(
-        mode,
-        input_size,
-        hidden_size,
-        num_layers,
-        bias,
-        bidirectional,
-        dropout,
-        skip_kind,
-        skip_lag,
-        skip_value,
-        skip_learned,
-    )
     wanted = frozenset({"params", "x"} if state is None else {"params", "x", "state"})
-    call = _call(x, lengths, seed, memory, described)
+    call = _call(x, lengths, seed, memory, Description(*description))
     dflat, dx, dstate = _numbers.backward(call, wanted, flat, x, state, d_outputs, d_end)
     assert dflat is not None
     assert dx is not None

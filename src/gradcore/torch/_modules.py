@@ -63,13 +63,39 @@ class Layer(nn.RNNBase):
 
     skip: Skip | None
     memory: int | str | None
+    _mode: str
 
     def __init__(
-        self, *args: Any, skip: Skip | None = None, memory: int | str | None = None, **kwargs: Any
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        skip: Skip | None = None,
+        memory: int | str | None = None,
     ) -> None:
         if skip is not None and not isinstance(skip, Skip):
             raise DTypeError(f"skip must be a gradcore.Skip or None; got {type(skip).__name__}.")
-        super().__init__(*args, **kwargs)
+        super().__init__(
+            self._mode,
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            proj_size,
+            device,
+            dtype,
+        )
         self._become(skip, memory)
 
     def _become(self, skip: Skip | None, memory: int | str | None) -> None:
@@ -348,106 +374,25 @@ class RNN(Layer):
         hidden_size: int,
         num_layers: int = 1,
         nonlinearity: str = "tanh",
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        proj_size: int = 0,
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        skip: Skip | None = None,
-        memory: int | str | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(
                 f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'."
             )
         self.nonlinearity = nonlinearity
-        super().__init__(
-            f"RNN_{nonlinearity.upper()}",
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            proj_size,
-            device,
-            dtype,
-            skip=skip,
-            memory=memory,
-        )
+        self._mode = f"RNN_{nonlinearity.upper()}"
+        super().__init__(input_size, hidden_size, num_layers, *args, **kwargs)
 
 
 class LSTM(Layer):
     """torch.nn.LSTM on gradcore's engine: its constructor, and skip and memory of Layer."""
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        proj_size: int = 0,
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        skip: Skip | None = None,
-        memory: int | str | None = None,
-    ) -> None:
-        super().__init__(
-            "LSTM",
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            proj_size,
-            device,
-            dtype,
-            skip=skip,
-            memory=memory,
-        )
+    _mode = "LSTM"
 
 
 class GRU(Layer):
     """torch.nn.GRU on gradcore's engine: its constructor, and skip and memory of Layer."""
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        proj_size: int = 0,
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        skip: Skip | None = None,
-        memory: int | str | None = None,
-    ) -> None:
-        super().__init__(
-            "GRU",
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            proj_size,
-            device,
-            dtype,
-            skip=skip,
-            memory=memory,
-        )
+    _mode = "GRU"
