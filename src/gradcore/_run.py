@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -15,47 +15,21 @@ from .bptt import Plan, Workload, copied_bytes, make_plan
 from .loss import Objective
 from .params import Params
 
-__all__ = ["Arrays", "Progress", "execute", "prepare"]
+__all__ = ["Arrays", "Prepared", "Progress", "prepare"]
 
 Progress = Callable[[int, int], object]
 Arrays = dict[str, NDArray[Any] | None]
 
 
-def execute(
-    params: Params,
-    inputs: _validate.Inputs,
-    mode: _validate.Mode,
-    goal: Objective,
-    results: Arrays,
-    given: Sequence[object],
-    memory: int | str | None,
-    threads: int | None,
-    progress: Progress | None,
-    *,
-    tangents: int = 0,
-    curvature: str = "none",
-    directions: int = 0,
-    start_exponent: int = 0,
-    hidden: int = 0,
-) -> tuple[_core.Report, Plan]:
-    """Plans the call and makes it; arguments as for prepare."""
-    call, made = prepare(
-        params,
-        inputs,
-        mode,
-        goal,
-        results,
-        given,
-        memory,
-        threads,
-        progress,
-        tangents=tangents,
-        curvature=curvature,
-        directions=directions,
-        start_exponent=start_exponent,
-        hidden=hidden,
-    )
-    return call.run(), made
+class Prepared(NamedTuple):
+    """A call that is planned and has its arrays."""
+
+    call: _core.Call
+    plan: Plan
+
+    def run(self) -> tuple[_core.Report, Plan]:
+        """Makes the call."""
+        return self.call.run(), self.plan
 
 
 def prepare(
@@ -74,8 +48,8 @@ def prepare(
     directions: int = 0,
     start_exponent: int = 0,
     hidden: int = 0,
-) -> tuple[_core.Call, Plan]:
-    """A call that is planned and has its arrays.
+) -> Prepared:
+    """Plans a call within its budget and gives it its arrays.
 
     given: what the caller passed, so that copies can be told. tangents, curvature: as in
     bptt.Workload. directions, start_exponent: of cotangents. hidden: the layer and direction whose
@@ -124,4 +98,4 @@ def prepare(
         progress=progress,
     )
     call.plan(made.schedule.ops(), segment_steps=made.segment_steps, slots=made.slots)
-    return call, made
+    return Prepared(call, made)

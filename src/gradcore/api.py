@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from . import _core, _validate
 from ._memory import empty
-from ._run import Arrays, Progress, execute
+from ._run import Arrays, Progress, prepare
 from .bptt import Plan
 from .layers import Stack
 from .loss import Loss, LossFunction, Objective, objective
@@ -92,7 +92,7 @@ def value_and_grad(
     wanted = _validate.wrt(wrt, inputs.token_bytes > 0)
     given = _validate.out(out, params)
     results = _results(params, inputs, wanted, given)
-    report, made = execute(
+    report, made = prepare(
         params,
         inputs,
         mode,
@@ -102,7 +102,7 @@ def value_and_grad(
         memory,
         threads,
         progress,
-    )
+    ).run()
     grads = None
     if "params" in wanted:
         grads = (given or Grads(net, _present(results, "grads"))).written(report.grads_exponent)
@@ -135,7 +135,7 @@ def value(
     mode = _validate.mode(net, train, seed)
     goal = objective(loss, net, params.dtype, inputs.steps, inputs.batch, y, weight)
     given = (x, y, weight, lengths, reset)
-    report, _ = execute(params, inputs, mode, goal, {}, given, memory, threads, progress)
+    report, _ = prepare(params, inputs, mode, goal, {}, given, memory, threads, progress).run()
     return report.loss
 
 
@@ -166,7 +166,9 @@ def apply(
     }
     given = (x, lengths, reset)
     mode = _validate.mode(net, train, seed)
-    execute(params, inputs, mode, Objective("none"), results, given, memory, threads, progress)
+    prepare(
+        params, inputs, mode, Objective("none"), results, given, memory, threads, progress
+    ).run()
     state_after = unflatten(net, inputs.batch, _present(results, "state_out"))
     return _present(results, "outputs"), state_after
 

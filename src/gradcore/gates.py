@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _validate
-from ._run import Progress, execute
+from ._run import Progress, prepare
 from .jacobian._ranges import Ranges, one_way
 from .layers import Recurrent, Stack
 from .loss import Objective
@@ -150,7 +150,7 @@ def _activations(
     shape = (inputs.steps, inputs.batch, len(layer.cell.gates), layer.hidden_size)
     gates = np.empty(shape, params.dtype)
     after = np.empty(state_size(net, inputs.batch), params.dtype)
-    execute(
+    prepare(
         params,
         inputs,
         _validate.mode(net, False, None),
@@ -161,5 +161,5 @@ def _activations(
         threads,
         None,
         hidden=index,
-    )
+    ).run()
     return gates, unflatten(net, inputs.batch, after)

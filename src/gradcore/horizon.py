@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from . import _validate
 from ._checks import integer, positive_int
-from ._run import Progress, execute
+from ._run import Progress, prepare
 from ._scaled import log10_norm
 from .api import apply
 from .errors import ArgumentError
@@ -363,7 +363,7 @@ class _Work:
         grads = np.empty(net.n_parameters, dtype)
         dstate = np.empty(state_size(net, batch), dtype)
         exponents = np.empty(len(net.recurrent), np.int32)
-        report, _ = execute(
+        report, _ = prepare(
             self.params,
             replace(inputs, arrays={**inputs.arrays, "cotangent_state_out": arriving[0]}),
             _validate.mode(net, False, None),
@@ -375,7 +375,7 @@ class _Work:
             None,
             directions=1,
             start_exponent=arriving[1],
-        )
+        ).run()
         scaled = (grads.astype(np.float64), report.grads_exponent)
         exponent = at_one_exponent(net, batch, dstate, exponents)
         return scaled, report.loss_weight, (dstate[None], exponent)

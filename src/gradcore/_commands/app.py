@@ -72,7 +72,25 @@ def _options(
     """What the command without a command takes."""
 
 
-# An option of all trainings.
+# Options of several trainings.
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads at most.")]
+Memory = Annotated[str | None, typer.Option(help="Memory budget of a training step, such as 64MB.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of weights and windows.")]
+SkipLag = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="K", help="Add a learned connection to the output K steps ago."),
+]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="A folder that keeps the training, to go on with it and for `gradcore plot`.",
+    ),
+]
 Watch = Annotated[
     int | None,
     typer.Option(

@@ -12,7 +12,7 @@ from gradcore import bench as benchmark
 from gradcore.bench import contestants, report
 from gradcore.curves import can_draw
 
-from .app import EXIT_FINDINGS, app, check_folder, errors, fail, say
+from .app import EXIT_FINDINGS, Quiet, app, check_folder, errors, fail, say
 
 # Relative change of the machine's limits beyond which a user should know.
 MOST_DRIFT = 0.1
@@ -82,7 +82,7 @@ def bench(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw times, bound and fractions.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure exact BPTT against the machine's limits, and beside PyTorch and JAX.
 

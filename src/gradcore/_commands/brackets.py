@@ -15,9 +15,16 @@ from .app import (
     EXIT_ERROR,
     EXIT_FINDINGS,
     Constrain,
+    JsonFile,
     Limit,
+    Memory,
+    Quiet,
+    RunFolder,
+    Seed,
+    SkipLag,
     Stability,
     StableLr,
+    Threads,
     Watch,
     app,
     check_folder,
@@ -63,23 +70,12 @@ def brackets(
     ] = None,
     cell: Annotated[CellName, typer.Option(help="Recurrent cell.")] = CellName.lstm,
     hidden: Annotated[int, typer.Option(min=1, help="Hidden units.")] = 128,
-    skip: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="K", help="Add a learned connection to the output K steps ago."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and windows.")] = 0,
+    skip: SkipLag = None,
+    seed: Seed = 0,
     out: Annotated[
         Path, typer.Option("--out", "--checkpoint", help="Where the trained net is saved.")
     ] = Path("brackets.safetensors"),
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="A folder that keeps the training, to go on with it and for `gradcore plot`.",
-        ),
-    ] = None,
+    run: RunFolder = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -88,9 +84,7 @@ def brackets(
             "is left of --minutes without.",
         ),
     ] = False,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")
-    ] = None,
+    json_file: JsonFile = None,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -104,11 +98,9 @@ def brackets(
     watch: Watch = None,
     stability: Stability = None,
     stable_lr: StableLr = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads at most.")] = None,
-    memory: Annotated[
-        str | None, typer.Option(help="Memory budget of a training step, such as 64MB.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    threads: Threads = None,
+    memory: Memory = None,
+    quiet: Quiet = False,
 ) -> None:
     """Teach a net which bracket must be closed next, on real source code.
 
@@ -166,7 +158,7 @@ def check(
             "gradcore."
         ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads at most.")] = None,
+    threads: Threads = None,
 ) -> None:
     """Point at the first line where a file's brackets go wrong, as a trained net sees it.
 

@@ -16,9 +16,16 @@ from gradcore.tasks.dna.records import read
 
 from .app import (
     Constrain,
+    JsonFile,
     Limit,
+    Memory,
+    Quiet,
+    RunFolder,
+    Seed,
+    SkipLag,
     Stability,
     StableLr,
+    Threads,
     Watch,
     app,
     check_folder,
@@ -41,6 +48,19 @@ class CellName(str, Enum):
     rnn = "rnn"
 
 
+Bases = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Train on this many bases however long it takes, instead of by the clock: the "
+        "same seed then gives the same net to the bit.",
+    ),
+]
+CellOfGenomes = Annotated[CellName, typer.Option(help="Recurrent cell.")]
+Hidden = Annotated[int, typer.Option(min=1, help="Hidden units, each direction.")]
+Layers = Annotated[int, typer.Option(min=1, help="Recurrent layers.")]
+Forward = Annotated[bool, typer.Option("--forward", help="Read in one direction only.")]
+Width = Annotated[int, typer.Option(help="Bases per token: 1, or 3 that overlap.")]
 Files = Annotated[
     list[Path] | None,
     typer.Option(metavar="FILE", help="GenBank, or FASTA with GFF3 beside it.", show_default=False),
@@ -74,45 +94,25 @@ def dna(
         typer.Option(min=0.02, help="Of training.", show_default="20; 1.5 on synthetic genomes"),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Three minutes of training.")] = False,
-    bases: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Train on this many bases however long it takes, instead of by the clock: the "
-            "same seed then gives the same net to the bit.",
-        ),
-    ] = None,
-    cell: Annotated[CellName, typer.Option(help="Recurrent cell.")] = CellName.gru,
-    hidden: Annotated[int, typer.Option(min=1, help="Hidden units, each direction.")] = 64,
-    layers: Annotated[int, typer.Option(min=1, help="Recurrent layers.")] = 2,
-    forward: Annotated[bool, typer.Option("--forward", help="Read in one direction only.")] = False,
-    width: Annotated[int, typer.Option(help="Bases per token: 1, or 3 that overlap.")] = 3,
-    skip: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="K", help="Add a learned connection to the output K steps ago."
-        ),
-    ] = None,
+    bases: Bases = None,
+    cell: CellOfGenomes = CellName.gru,
+    hidden: Hidden = 64,
+    layers: Layers = 2,
+    forward: Forward = False,
+    width: Width = 3,
+    skip: SkipLag = None,
     residual: Annotated[
         bool, typer.Option("--residual", help="Upper layers add what they read.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and windows.")] = 0,
+    seed: Seed = 0,
     out: Annotated[
         Path, typer.Option("--out", "--checkpoint", help="Where the trained net is saved.")
     ] = Path("dna.safetensors"),
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="A folder that keeps the training, to go on with it and for `gradcore plot`.",
-        ),
-    ] = None,
+    run: RunFolder = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the training in --run.")
     ] = False,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")
-    ] = None,
+    json_file: JsonFile = None,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -130,11 +130,9 @@ def dna(
     watch: Watch = None,
     stability: Stability = None,
     stable_lr: StableLr = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads at most.")] = None,
-    memory: Annotated[
-        str | None, typer.Option(help="Memory budget of a training step, such as 64MB.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    threads: Threads = None,
+    memory: Memory = None,
+    quiet: Quiet = False,
 ) -> None:
     """Teach a net to annotate genomes, base by base: non-coding, or strand and codon position.
 
@@ -213,7 +211,7 @@ def annotate(
         Path | None,
         typer.Option(metavar="FILE", help="Where the GFF3 goes.", show_default="FASTA.gff3"),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads at most.")] = None,
+    threads: Threads = None,
     memory: Annotated[str | None, typer.Option(help="Memory budget, such as 64MB.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
 ) -> None:

@@ -15,16 +15,21 @@ from gradcore.tasks.prophage import job, report
 from .app import (
     EXIT_INTERRUPTED,
     Constrain,
+    JsonFile,
     Limit,
+    Memory,
+    Quiet,
+    Seed,
     Stability,
     StableLr,
+    Threads,
     check_folder,
     errors,
     fail,
     say,
     train_app,
 )
-from .dna import CellName
+from .dna import Bases, CellName, CellOfGenomes, Forward, Hidden, Layers, Width
 
 
 @train_app.command()
@@ -52,21 +57,14 @@ def prophage(
     minutes: Annotated[
         float, typer.Option(min=0.02, help="Of training, for each species held out.")
     ] = 3.0,
-    bases: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Train on this many bases however long it takes, instead of by the clock: the "
-            "same seed then gives the same net to the bit.",
-        ),
-    ] = None,
-    cell: Annotated[CellName, typer.Option(help="Recurrent cell.")] = CellName.gru,
-    hidden: Annotated[int, typer.Option(min=1, help="Hidden units, each direction.")] = 64,
-    layers: Annotated[int, typer.Option(min=1, help="Recurrent layers.")] = 2,
-    forward: Annotated[bool, typer.Option("--forward", help="Read in one direction only.")] = False,
-    width: Annotated[int, typer.Option(help="Bases per token: 1, or 3 that overlap.")] = 3,
+    bases: Bases = None,
+    cell: CellOfGenomes = CellName.gru,
+    hidden: Hidden = 64,
+    layers: Layers = 2,
+    forward: Forward = False,
+    width: Width = 3,
     lr: Annotated[float, typer.Option(min=0.0, help="Learning rate at its largest.")] = 2e-3,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and windows.")] = 0,
+    seed: Seed = 0,
     out: Annotated[
         Path,
         typer.Option(
@@ -75,9 +73,7 @@ def prophage(
             help="Where the nets are saved: the species held out is added to each name.",
         ),
     ] = Path("prophage.safetensors"),
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")
-    ] = None,
+    json_file: JsonFile = None,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -90,11 +86,9 @@ def prophage(
     limit: Limit = None,
     stability: Stability = None,
     stable_lr: StableLr = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads at most.")] = None,
-    memory: Annotated[
-        str | None, typer.Option(help="Memory budget of a training step, such as 64MB.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    threads: Threads = None,
+    memory: Memory = None,
+    quiet: Quiet = False,
 ) -> None:
     """Find prophages, regions of a chromosome that came from a phage, in species never trained on.
 

@@ -18,7 +18,9 @@ from .app import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
     Constrain,
+    JsonFile,
     Limit,
+    Quiet,
     Stability,
     StableLr,
     Watch,
@@ -189,9 +191,7 @@ def csv(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the training in --run.")
     ] = False,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")
-    ] = None,
+    json_file: JsonFile = None,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -210,7 +210,7 @@ def csv(
     stable_lr: StableLr = False,
     threads: Threads = None,
     memory: Memory = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a sequence model on your own table: a row per time step, named columns.
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core, _validate
-from .._run import Arrays, Progress, execute
+from .._run import Arrays, Progress, prepare
 from ..api import Seed
 from ..bptt import Plan
 from ..errors import ArgumentError, NonFiniteError
@@ -188,7 +188,7 @@ class _Work:
         progress: Progress | None,
     ) -> tuple[_core.Report, Plan]:
         arrays = {**self.inputs.arrays, "t_params": direction}
-        return execute(
+        return prepare(
             self.params,
             replace(self.inputs, arrays=arrays),
             self.mode,
@@ -200,4 +200,4 @@ class _Work:
             progress,
             tangents=1,
             curvature=curvature,
-        )
+        ).run()

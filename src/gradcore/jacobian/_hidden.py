@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import _validate
 from .._checks import integer
-from .._run import Progress, execute
+from .._run import Progress, prepare
 from ..api import Seed
 from ..errors import ArgumentError
 from ..layers import Stack
@@ -85,7 +85,7 @@ def hidden_gradients(
     if not norms_only:
         dh = results["hidden"] = np.empty((steps, batch, hidden), params.dtype)
         exponent = results["hidden_exponent"] = np.empty(steps, np.int32)
-    report, _ = execute(
+    report, _ = prepare(
         params,
         inputs,
         _validate.mode(net, train, seed),
@@ -96,7 +96,7 @@ def hidden_gradients(
         threads,
         progress,
         hidden=direction,
-    )
+    ).run()
     return HiddenGradients(
         report.loss,
         Grads(net, grads, report.grads_exponent),

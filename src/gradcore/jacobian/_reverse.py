@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .. import _validate
 from .._checks import integer
 from .._memory import empty
-from .._run import Progress, execute
+from .._run import Progress, prepare
 from ..api import Seed
 from ..layers import Stack
 from ..loss import Objective
@@ -138,7 +138,7 @@ def _together(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
     if "x" in wanted:
         dx = results["cotangent_x"] = empty((count, steps, batch, net.input_size), dtype)
     given = {"cotangent_outputs": call.outputs, "cotangent_state_out": call.state_out}
-    execute(
+    prepare(
         call.params,
         replace(inputs, arrays={**inputs.arrays, **given}),
         call.mode,
@@ -150,7 +150,7 @@ def _together(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
         call.progress,
         directions=count,
         start_exponent=call.exponent,
-    )
+    ).run()
     directions = sum(len(layer.directions) for layer in net.recurrent)
     by_state = "state" in wanted
     return Vjp(
@@ -190,7 +190,7 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
         if dx is not None:
             results |= {"dx": dx[k], "dx_exponent": dx_exponents[k]}
         end = None if call.state_out is None else call.state_out[k : k + 1]
-        report, _ = execute(
+        report, _ = prepare(
             call.params,
             replace(inputs, arrays={**inputs.arrays, "cotangent_state_out": end}),
             call.mode,
@@ -202,7 +202,7 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
             _part_of(call.progress, k, count),
             directions=1,
             start_exponent=call.exponent,
-        )
+        ).run()
         grads.append(Grads(net, grad, report.grads_exponent))
     by_state = "state" in wanted
     return Vjp(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import _validate
 from .._memory import empty
-from .._run import Arrays, Progress, execute
+from .._run import Arrays, Progress, prepare
 from ..api import Seed
 from ..bptt import Plan
 from ..errors import ArgumentError
@@ -122,7 +122,7 @@ def jvp(
         "t_state_out": d_state,
         "t_state_exponent": d_state_exponent,
     }
-    report, made = execute(
+    report, made = prepare(
         params,
         replace(inputs, arrays={**inputs.arrays, **directions}),
         mode,
@@ -133,7 +133,7 @@ def jvp(
         threads,
         progress,
         tangents=count,
-    )
+    ).run()
     return Jvp(
         outputs=outputs,
         state=unflatten(net, batch, state_out),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .. import _core, _validate
 from .._memory import empty
-from .._run import Arrays, execute
+from .._run import Arrays, prepare
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..layers import Stack
 from ..loss import Objective
@@ -74,7 +74,7 @@ def forward(call: Call, flat: Tensor, x: Tensor, state: Tensor | None) -> tuple[
         "state_out": (end := np.empty(state_size(call.net, inputs.batch), params.dtype)),
     }
     given = tuple(inputs.arrays.values())
-    execute(
+    prepare(
         params,
         inputs,
         call.mode,
@@ -84,7 +84,7 @@ def forward(call: Call, flat: Tensor, x: Tensor, state: Tensor | None) -> tuple[
         call.memory,
         threads(),
         None,
-    )
+    ).run()
     return torch.from_numpy(outputs), torch.from_numpy(end)
 
 
@@ -155,7 +155,7 @@ def tangents(
         "t_state_exponent": (end_exponent := np.empty(n_directions, np.int32)),
     }
     arrays = dict(zip(("t_params", "t_x", "t_state"), moved, strict=True))
-    execute(
+    prepare(
         params,
         replace(inputs, arrays={**inputs.arrays, **arrays}),
         call.mode,
@@ -166,7 +166,7 @@ def tangents(
         threads(),
         None,
         tangents=count,
-    )
+    ).run()
     if exponent.any():
         _scale(t_outputs, exponent[:, None, None])
     for place, power in zip(spans(net, inputs.batch), end_exponent, strict=True):
@@ -218,7 +218,7 @@ def curvature(
         results["dstate_exponent"] = np.empty(n_directions, np.int32)
     arrays = dict(zip(("t_params", "t_x", "t_state"), moved, strict=True))
     arrays["cotangent_state_out"] = end
-    execute(
+    prepare(
         params,
         replace(inputs, arrays={**inputs.arrays, **arrays}),
         call.mode,
@@ -231,7 +231,7 @@ def curvature(
         tangents=1,
         curvature="hessian",
         directions=1,
-    )
+    ).run()
     dflat = torch.from_numpy(product) if "params" in wanted else None
     return dflat, _tensor(t_dx), _tensor(t_dstate)
 
