@@ -1,5 +1,8 @@
 """gradcore.forward: a pass in two calls has the bits of one call, within the same budget."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -130,10 +133,16 @@ def test_gradients_beyond_the_range_of_the_dtype():
     assert found.dx_exponent[0] > 1000
 
 
-def test_a_pass_goes_back_once():
+def test_a_pass_goes_back_once_and_cannot_be_copied():
     case = Case("lstm")
     made = case.forward()
+    assert repr(made).startswith("Pass(T=700, B=3, O=9, ")
+    assert repr(made).endswith("waits for d_outputs)")
+    for way in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(gd.DTypeError, match="cannot be copied or pickled"):
+            way(made)
     made.backward(case.d_outputs)
+    assert "gone back" in repr(made)
     with pytest.raises(gd.ArgumentError, match=r"used up this pass.*forward again"):
         made.backward(case.d_outputs)
 

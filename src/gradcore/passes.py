@@ -17,7 +17,7 @@ from ._memory import empty
 from ._run import Arrays, Progress, prepare
 from .api import Seed
 from .bptt import Plan
-from .errors import ArgumentError
+from .errors import ArgumentError, DTypeError
 from .layers import Stack
 from .loss import Objective
 from .params import Grads, Params
@@ -128,6 +128,17 @@ class Pass:
         self._done = False
         self._call.begin()
         self.state = unflatten(net, batch, self.flat_state)
+
+    def __repr__(self) -> str:
+        steps, batch, width = self.outputs.shape
+        state = "gone back" if self._done else "waits for d_outputs"
+        return f"Pass(T={steps}, B={batch}, O={width}, {self.plan.bytes:,} bytes, {state})"
+
+    def __reduce__(self) -> Any:
+        raise DTypeError(
+            "a Pass cannot be copied or pickled: it holds the tape of one call. Copy its outputs, "
+            "or call gradcore.forward again."
+        )
 
     def backward(
         self, d_outputs: Any, dstate_out: Sequence[LayerState] | None = None
