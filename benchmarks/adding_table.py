@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import gradcore as gd
-from gradcore.tasks.synthetic import job, recipes
-from gradcore.tasks.synthetic.adding import Adding
+from gradcore.apps.tasks.synthetic import job, recipes
+from gradcore.apps.tasks.synthetic.adding import Adding
 
 CELLS = ("tanh", "rnn", "skip", "lstm", "gru")
 

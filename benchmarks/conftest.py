@@ -3,7 +3,7 @@
 import pytest
 
 import gradcore as gd
-from gradcore import bench
+from gradcore.apps import bench
 
 
 @pytest.fixture(scope="session")

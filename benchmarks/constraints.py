@@ -16,9 +16,10 @@ from collections.abc import Callable
 import numpy as np
 
 import gradcore as gd
-from gradcore import bench, constrain
-from gradcore.bench import contestants, report
-from gradcore.bench.turns import take_turns
+from gradcore import constrain
+from gradcore.apps import bench
+from gradcore.apps.bench import contestants, report
+from gradcore.apps.bench.turns import take_turns
 
 INPUTS, BATCH = 16, 8
 WAYS: dict[str, list[constrain.Constraint]] = {

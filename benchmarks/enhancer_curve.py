@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 import gradcore as gd
+from gradcore.apps.tasks.synthetic import job, recipes
+from gradcore.apps.tasks.synthetic.enhancer import Enhancer
 from gradcore.horizon import memory_length
-from gradcore.tasks.synthetic import job, recipes
-from gradcore.tasks.synthetic.enhancer import Enhancer
 
 NETS = ("tanh", "rnn", "skip", "gru", "lstm", "lstm constrained")
 DISTANCES = (32, 100, 320, 1_000, 3_200, 10_000, 32_000)

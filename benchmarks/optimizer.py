@@ -20,9 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 import gradcore as gd
-from gradcore import bench
-from gradcore.bench import contestants, report
-from gradcore.bench.turns import take_turns
+from gradcore.apps import bench
+from gradcore.apps.bench import contestants, report
+from gradcore.apps.bench.turns import take_turns
 
 LR, LIMIT, ARRAYS = 1e-3, 1.0, 8
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 import gradcore as gd
-from gradcore import bench
-from gradcore.bench import contestants, report
-from gradcore.bench.turns import take_turns
+from gradcore.apps import bench
+from gradcore.apps.bench import contestants, report
+from gradcore.apps.bench.turns import take_turns
 
 INPUTS = 16
 TOLERANCE = 1e-4  # of float32 gradients over thousands of steps, norm-wise

@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import gradcore as gd
-from gradcore import bench
-from gradcore.bench import contestants, report
-from gradcore.bench.agreement import DIFFERENCE_STEPS, check_differences
-from gradcore.bench.bound import bound_us
-from gradcore.bench.problem import INPUTS, Problem, Row
+from gradcore.apps import bench
+from gradcore.apps.bench import contestants, report
+from gradcore.apps.bench.agreement import DIFFERENCE_STEPS, check_differences
+from gradcore.apps.bench.bound import bound_us
+from gradcore.apps.bench.problem import INPUTS, Problem, Row
 
 WARM = 0.7  # seconds before a point is timed: a core that idled is slow for some 100 ms
 REST = 0.05  # seconds: threads spin for some milliseconds after a turn

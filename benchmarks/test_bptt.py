@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import gradcore as gd
-from gradcore import bench
-from gradcore.bench import agreement, contestants
+from gradcore.apps import bench
+from gradcore.apps.bench import agreement, contestants
 
 ROWS = bench.grid(["LSTM", "GRU", "RNN"], [32, 128], [1, 8], [5_000])
 

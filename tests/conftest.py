@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("problem")
+pytest.register_assert_rewrite("everything", "plans", "problem")

@@ -6,14 +6,12 @@ import re
 import subprocess
 import sys
 from functools import reduce
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
 import gradcore
-
-ROOT = Path(__file__).parents[1]
+from places import ROOT
 
 
 @pytest.mark.parametrize(

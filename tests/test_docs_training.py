@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parents[1] / "docs" / "training.md"
+from places import ROOT
+
+PAGE = ROOT / "docs" / "training.md"
 
 
 def run() -> dict[str, Any]:

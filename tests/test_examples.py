@@ -5,11 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+from places import ROOT
+
+EXAMPLES = ROOT / "examples"
 DATA = EXAMPLES.parents[1] / "shared" / "data"
 # Options for a short run, what is printed, and the data that it needs.
 SHORT = {

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import gradcore as gd
+from places import ROOT
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 INSTALLED = (Path(gd.__file__).parent / "include").is_dir()
 installed = pytest.mark.skipif(not INSTALLED, reason="gradcore is not installed, only on the path")
 
@@ -118,10 +119,9 @@ def fields(text):
 
 
 def test_the_pxd_says_what_the_header_says():
-    root = Path(__file__).parents[1]
-    header = (root / "csrc" / "include" / "gradcore" / "gradcore.h").read_text()
+    header = (ROOT / "csrc" / "include" / "gradcore" / "gradcore.h").read_text()
     header = re.sub(r"/\*.*?\*/|^#.*?$", "", header, flags=re.DOTALL | re.MULTILINE)
-    pxd = (root / "python" / "__init__.pxd").read_text()
+    pxd = (ROOT / "python" / "__init__.pxd").read_text()
     pxd = pxd.split('"""')[2]
     assert fields(header) - {"GC_API"} == fields(pxd)
 
@@ -154,7 +154,7 @@ def test_the_folders_are_told_where_there_are_any(monkeypatch, tmp_path):
         assert (Path(gd.get_cmake_dir()) / "gradcoreConfig.cmake").exists()
         assert (Path(gd.get_pkgconfig_dir()) / "gradcore.pc").exists()
         assert list(Path(gd.get_library_dir()).glob("libgradcore.so.*"))
-    monkeypatch.setattr("gradcore._embed._PACKAGE", tmp_path)
+    monkeypatch.setattr("gradcore._base.embed._PACKAGE", tmp_path)
     for function in (gd.get_include, gd.get_library_dir):
         with pytest.raises(gd.InternalError, match="install gradcore by pip"):
             function()
@@ -163,6 +163,6 @@ def test_the_folders_are_told_where_there_are_any(monkeypatch, tmp_path):
 @installed
 def test_the_command_prints_a_folder_alone():
     pytest.importorskip("typer", reason="the command line: install gradcore[cli]")
-    program = [sys.executable, "-m", "gradcore.cli", "info"]
+    program = [sys.executable, "-m", "gradcore.apps.cli", "info"]
     assert call(*program, "--cmake-dir").strip() == gd.get_cmake_dir()
     assert call(*program, "--include-dir").strip() == gd.get_include()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
+from places import ROOT
+
+README = ROOT / "README.md"
 
 
 def test_example_runs_as_printed_and_learns() -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from places import ROOT
+
 SOURCES = {".c", ".cc", ".cpp", ".cu", ".cuh", ".def", ".h", ".hpp"}
 MODULES = SOURCES | {".pxd", ".pyx"}
 
@@ -29,6 +30,46 @@ ALLOWED = {
     "measure": {"base", "simd"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
+
+
+# Extension modules, which lie beside the modules in Python.
+COMPILED = {"_core", "_index"}
+# What each private shelf of src/gradcore may import, besides itself and the extension modules.
+SHELVES = {
+    "_base": {"errors"},
+    "_net": {"_base", "errors", "init"},
+    "_engine": {"_base", "_net", "errors", "loss"},
+    "_training": {
+        *("_base", "_net", "_engine", "data", "errors", "horizon", "jacobian", "loss", "lyapunov"),
+        *("optim", "schedule", "stability"),
+    },
+}
+
+
+def python_modules() -> dict[str, Path]:
+    """Dotted names of the modules in src/gradcore."""
+    found = {}
+    for path in files("src/gradcore", {".py"}):
+        parts = path.relative_to(ROOT / "src").with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported(module: str, path: Path) -> set[str]:
+    """Modules of gradcore that a module imports at any place, in functions too."""
+    known = python_modules().keys() | {f"gradcore.{name}" for name in COMPILED}
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                inner = f"{source}.{alias.name}"
+                found.add(inner if inner in known else source)
+    return {name for name in found if name.split(".")[0] == "gradcore"} - {module}
 
 
 def files(folder: str, endings: set[str]) -> list[Path]:
@@ -123,6 +164,25 @@ def test_every_source_of_the_core_is_built() -> None:
     listed = (ROOT / "CMakeLists.txt").read_text()
     for path in files("csrc", {".cpp", ".c", ".cc"}):
         assert str(path.relative_to(ROOT)) in listed, f"{path} is not in CMakeLists.txt"
+
+
+def test_nothing_of_the_library_imports_an_application() -> None:
+    for module, path in python_modules().items():
+        if module.startswith("gradcore.apps"):
+            continue
+        found = [name for name in imported(module, path) if name.startswith("gradcore.apps")]
+        assert found == [], f"{path} imports {found}"
+
+
+def test_shelves_depend_one_way() -> None:
+    """A private shelf imports itself and what is listed in SHELVES, functions included."""
+    for module, path in python_modules().items():
+        shelf = module.split(".")[1] if "." in module else ""
+        if shelf not in SHELVES:
+            continue
+        for name in imported(module, path):
+            part = name.split(".")[1] if "." in name else "gradcore"
+            assert part in SHELVES[shelf] | {shelf, *COMPILED}, f"{path} imports {name}"
 
 
 def test_layout_page_has_a_line_for_every_folder() -> None:

@@ -1,7 +1,8 @@
 """How long does exact BPTT take per time step, beside PyTorch and JAX in the same run?
 
-The 23 rows of the table in docs/performance.md; what is measured and how is in gradcore.bench, and
-`gradcore bench` does the same for any grid. Microseconds per time step, all B sequences together.
+The 23 rows of the table in docs/performance.md; what is measured and how is in
+gradcore.apps.bench, and `gradcore bench` does the same for any grid. Microseconds per time
+step, all B sequences together.
 
 RLtools (github.com/rl-tools/rl-tools, C++) is not run here: its GRU was timed once, on the machine
 where PyTorch's LSTM with H = 128, B = 8 took 71.5 us. A table scales those times by PyTorch's time
@@ -17,8 +18,8 @@ import math
 from pathlib import Path
 
 import gradcore as gd
-from gradcore import bench
-from gradcore.bench import contestants, report
+from gradcore.apps import bench
+from gradcore.apps.bench import contestants, report
 
 SIZES = {  # (H, B)
     "LSTM": (

@@ -22,9 +22,9 @@ from bptt import SIZES
 
 import gradcore as gd
 import gradcore.torch as gt
-from gradcore import bench
-from gradcore.bench import agreement, contestants, turns
-from gradcore.bench.problem import INPUTS, Problem
+from gradcore.apps import bench
+from gradcore.apps.bench import agreement, contestants, turns
+from gradcore.apps.bench.problem import INPUTS, Problem
 
 NAMES = ("native", "drop-in", "torch.nn", "pass", "layer")
 

@@ -28,9 +28,10 @@ from typing import Any
 import numpy as np
 
 import gradcore as gd
-from gradcore import bench, jacobian
-from gradcore.bench import contestants, report
-from gradcore.bench.turns import take_turns
+from gradcore import jacobian
+from gradcore.apps import bench
+from gradcore.apps.bench import contestants, report
+from gradcore.apps.bench.turns import take_turns
 
 # Relative error of the norm that float32 may have against float64 or JAX after T steps.
 TOLERANCE = 1e-3

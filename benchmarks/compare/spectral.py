@@ -17,9 +17,9 @@ from collections.abc import Callable
 import numpy as np
 
 import gradcore as gd
-from gradcore import bench
-from gradcore.bench import contestants, report
-from gradcore.bench.turns import take_turns
+from gradcore.apps import bench
+from gradcore.apps.bench import contestants, report
+from gradcore.apps.bench.turns import take_turns
 
 MOST = 2_000  # power iterations
 REST = 0.15  # seconds: the threads of BLAS spin for some 100 ms

@@ -23,13 +23,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import gradcore as gd
-from gradcore.tasks.brackets import job as bracket_job
-from gradcore.tasks.brackets import report as bracket_report
-from gradcore.tasks.brackets import train as bracket_train
-from gradcore.tasks.brackets.check import default_checkpoint
-from gradcore.tasks.material import material
-from gradcore.tasks.synthetic import job, recipes
-from gradcore.tasks.synthetic.adding import Adding
+from gradcore.apps.tasks.brackets import job as bracket_job
+from gradcore.apps.tasks.brackets import report as bracket_report
+from gradcore.apps.tasks.brackets import train as bracket_train
+from gradcore.apps.tasks.brackets.check import default_checkpoint
+from gradcore.apps.tasks.material import material
+from gradcore.apps.tasks.synthetic import job, recipes
+from gradcore.apps.tasks.synthetic.adding import Adding
 
 HERE = Path(__file__).parent
 CELLS = {"tanh": "RNN (tanh)", "lstm": "LSTM", "gru": "GRU", "skip": "RNN (relu) with a skip"}

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _validate
-from ._checks import positive_int
-from ._run import Progress
-from .api import apply
+from ._base.checks import positive_int
+from ._engine.calls import apply
+from ._engine.prepare import Progress
+from ._net import validate
+from ._net.layers import Stack
+from ._net.params import Params
+from ._net.state import LayerState, state_size
 from .jacobian import step_jacobians
 from .jacobian._ranges import Ranges, one_way
-from .layers import Stack
-from .params import Params
 from .spectral import spectral_norm
-from .state import LayerState, state_size
 
 __all__ = ["Amplification", "along"]
 
@@ -75,7 +75,7 @@ def along(
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Pascanu, Mikolov, Bengio 2013, eq. 6 (the bound by the norms).
     """
-    _validate.model(net, params)
+    validate.model(net, params)
     one_way(net, "amplification.along")
     ranges = Ranges(net, params.dtype, x, lengths, reset)
     count = min(positive_int("points", points), ranges.steps)

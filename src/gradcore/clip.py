@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ._checks import float_in, positive_int, store
-from ._state_dict import StateDict, StateReader
+from ._base.checks import float_in, positive_int, store
+from ._base.state_dict import StateDict, StateReader
 
 __all__ = ["Adaptive", "Auto", "Clip", "GlobalNorm", "ParameterNorm", "Value", "ZScore"]
 

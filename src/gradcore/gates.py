@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _validate
-from ._run import Progress, prepare
+from ._engine.prepare import Progress, prepare
+from ._net import validate
+from ._net.layers import Recurrent, Stack
+from ._net.params import Params
+from ._net.state import LayerState, state_size, unflatten
 from .jacobian._ranges import Ranges, one_way
-from .layers import Recurrent, Stack
 from .loss import Objective
-from .params import Params
-from .state import LayerState, state_size, unflatten
 
 __all__ = ["GateStatistics", "statistics"]
 
@@ -73,7 +73,7 @@ def statistics(
     Reference: Tallec and Ollivier 2018, section 2 (a gate as an inverse time constant); Karpathy,
     Johnson, Li 2015, section 4.2 (saturation).
     """
-    _validate.model(net, params)
+    validate.model(net, params)
     one_way(net, "gates.statistics")
     ranges = Ranges(net, params.dtype, x, lengths, reset)
     ends = np.full(ranges.batch, ranges.steps) if lengths is None else np.asarray(lengths)
@@ -145,7 +145,7 @@ def _activations(
     threads: int | None,
 ) -> tuple[NDArray[Any], tuple[LayerState, ...]]:
     """(T, B, G, H) of one layer, and the state after the last step."""
-    inputs = _validate.inputs(net, params.dtype, **part, state=state)
+    inputs = validate.inputs(net, params.dtype, **part, state=state)
     layer = net.recurrent[index]
     shape = (inputs.steps, inputs.batch, len(layer.cell.gates), layer.hidden_size)
     gates = np.empty(shape, params.dtype)
@@ -153,7 +153,7 @@ def _activations(
     prepare(
         params,
         inputs,
-        _validate.mode(net, False, None),
+        validate.mode(net, False, None),
         Objective("none"),
         {"gates": gates, "state_out": after},
         tuple(part.values()),

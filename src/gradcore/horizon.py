@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _validate
-from ._checks import integer, positive_int
-from ._run import Progress, prepare
-from ._scaled import log10_norm
-from .api import apply
+from ._base.checks import integer, positive_int
+from ._base.scaled import log10_norm
+from ._engine.calls import apply
+from ._engine.prepare import Progress, prepare
+from ._net import validate
+from ._net.layers import Stack
+from ._net.params import Params
+from ._net.state import LayerState, at_one_exponent, state_size
 from .errors import ArgumentError
 from .jacobian import HiddenGradients, hidden_gradients
 from .jacobian._ranges import Ranges, one_way
-from .layers import Stack
 from .loss import Loss, LossFunction, Objective, objective, resolve
-from .params import Params
-from .state import LayerState, at_one_exponent, state_size
 
 __all__ = [
     "Reach",
@@ -211,7 +211,7 @@ def reach(
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: the decay with the lag is what Pascanu, Mikolov and Bengio 2013, section 2, bound.
     """
-    _validate.model(net, params)
+    validate.model(net, params)
     ranges = Ranges(net, params.dtype, x, lengths, reset)
     rng = np.random.default_rng(integer("seed", seed))
     count = positive_int("probes", probes)
@@ -290,7 +290,7 @@ class _Work:
         threads: int | None,
         what: str,
     ) -> None:
-        _validate.model(net, params)
+        validate.model(net, params)
         one_way(net, what)
         described = resolve(loss)
         if not isinstance(described, Loss):
@@ -300,8 +300,8 @@ class _Work:
         self.ranges = Ranges(net, params.dtype, x, lengths, reset)
         steps, batch = self.ranges.steps, self.ranges.batch
         objective(described, net, params.dtype, steps, batch, y, weight)  # checks y and weight
-        y = _validate.as_array("y", y)
-        weights = None if weight is None else _validate.as_array("weight", weight)
+        y = validate.as_array("y", y)
+        weights = None if weight is None else validate.as_array("weight", weight)
         if described.step == "last":
             ends = np.full(batch, steps) if lengths is None else np.asarray(lengths)
             at_end = np.arange(steps)[:, None] == ends - 1
@@ -356,7 +356,7 @@ class _Work:
     ) -> tuple[_Scaled, float, tuple[NDArray[Any], int]]:
         """Gradient, terms of the loss, and what goes on to the window before."""
         net, dtype, batch = self.net, self.params.dtype, self.ranges.batch
-        inputs = _validate.inputs(net, dtype, **self.ranges[t0:t1], state=state)
+        inputs = validate.inputs(net, dtype, **self.ranges[t0:t1], state=state)
         weights = None if self.weights is None else np.ascontiguousarray(self.weights[t0:t1])
         y = np.ascontiguousarray(self.y[t0:t1])
         goal: Objective = objective(self.loss, net, dtype, t1 - t0, batch, y, weights)
@@ -366,7 +366,7 @@ class _Work:
         report, _ = prepare(
             self.params,
             replace(inputs, arrays={**inputs.arrays, "cotangent_state_out": arriving[0]}),
-            _validate.mode(net, False, None),
+            validate.mode(net, False, None),
             goal,
             {"grads": grads, "dstate": dstate, "dstate_exponent": exponents},
             (),

@@ -12,9 +12,8 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ._checks import choice, finite_float, float_dtype, float_in, integer
-from .errors import ArgumentError
-from .layers import (
+from ._base.checks import choice, finite_float, float_dtype, float_in, integer
+from ._net.layers import (
     ChronoSpread,
     Embedding,
     Layer,
@@ -24,7 +23,8 @@ from .layers import (
     RecurrentInit,
     Stack,
 )
-from .params import Params
+from ._net.params import Params
+from .errors import ArgumentError
 
 __all__ = [
     "chrono_bias",

@@ -15,10 +15,10 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _validate
-from ._checks import choice, finite_float, integer, store
+from ._base.checks import choice, finite_float, integer, store
+from ._net import validate
+from ._net.layers import Stack
 from .errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
-from .layers import Stack
 
 __all__ = [
     "BinaryCrossEntropy",
@@ -57,7 +57,7 @@ class Loss:
         """The core's target arrays from y, checked; positions is (T, B) or (B,)."""
         shape = (*positions, net.output_size)
         why = f"one target per output; the net has {net.output_size}"
-        return {self.array: _validate.floats("y", y, shape, dtype, why)}
+        return {self.array: validate.floats("y", y, shape, dtype, why)}
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class CrossEntropy(Loss):
                 f"got {len(self.weight)}."
             )
         return {
-            "target": _validate.classes(y, positions, "one class index per output"),
+            "target": validate.classes(y, positions, "one class index per output"),
             "class_weight": None if self.weight is None else np.array(self.weight, dtype),
         }
 
@@ -175,7 +175,7 @@ def objective(
     positions = (batch,) if last else (steps, batch)
     arrays = described.targets(net, dtype, positions, y)
     total = described.reduction == "sum"
-    weights = _validate.weights(weight, positions, dtype, signed=total)
+    weights = validate.weights(weight, positions, dtype, signed=total)
     if isinstance(described, Given):
         gradient = arrays[described.array]
         if weights is not None and gradient is not None:
@@ -226,7 +226,7 @@ def _checked(function: LossFunction, net: Stack, dtype: np.dtype[Any], batch: in
                 layer=len(net.recurrent),
                 step=t0,
             )
-        gradient = _validate.as_array("d_outputs", result[1])
+        gradient = validate.as_array("d_outputs", result[1])
         expected = (t1 - t0, batch, net.output_size)
         if gradient.shape != expected:
             raise ShapeError(

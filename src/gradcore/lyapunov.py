@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _validate
-from ._checks import integer, positive_int
-from ._run import Progress
+from ._base.checks import integer, positive_int
+from ._engine.prepare import Progress
+from ._net import validate
+from ._net.layers import Stack
+from ._net.params import Params
+from ._net.state import LayerState, state_size
 from .errors import ArgumentError, NonFiniteError
 from .jacobian import jvp
 from .jacobian._interval import next_interval
 from .jacobian._ranges import Ranges, one_way
 from .jacobian._states import columns_of, state_of_columns
-from .layers import Stack
-from .params import Params
-from .state import LayerState, state_size
 
 __all__ = ["LyapunovSpectrum", "of_map", "spectrum"]
 
@@ -94,7 +94,7 @@ def spectrum(
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Benettin et al. 1980, eq. 9; Engelken, Wolf, Abbott 2023, sec. II.
     """
-    _validate.model(net, params)
+    validate.model(net, params)
     one_way(net, "lyapunov.spectrum")
     ranges = Ranges(net, params.dtype, x)
     size, batch, dtype = state_size(net, 1), ranges.batch, params.dtype

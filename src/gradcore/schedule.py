@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ._checks import choice, finite_float, float_in, integer, positive_int
-from ._repr import described
-from ._state_dict import StateDict, StateReader
+from ._base.checks import choice, finite_float, float_in, integer, positive_int
+from ._base.repr import described
+from ._base.state_dict import StateDict, StateReader
 from .errors import ArgumentError, DTypeError
 
 __all__ = ["Constant", "Cosine", "Plateau", "Schedule", "Step", "WarmUp"]

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _core, _validate
-from ._checks import finite_float, integer, positive_int
-from ._run import Progress
+from . import _core
+from ._base.checks import finite_float, integer, positive_int
+from ._engine.prepare import Progress
+from ._net import validate
 from .errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
 
 __all__ = [
@@ -134,7 +135,7 @@ def spectral_norm(
         tolerance=tol,
         max_steps=max_steps,
         seed=seed % 2**64,
-        threads=_validate.threads(threads),
+        threads=validate.threads(threads),
         progress=progress,
     )
     if min(m, n) <= DENSE:
@@ -304,7 +305,7 @@ def _operator(value: Any) -> Operator:
 
 def _stack(value: Any) -> tuple[NDArray[Any], bool]:
     """A stack (N, m, n), and whether it was a single matrix."""
-    array = _validate.as_array("W", value)
+    array = validate.as_array("W", value)
     if array.dtype not in (np.float32, np.float64):
         raise DTypeError(f"W must be float32 or float64; got {array.dtype}.")
     if array.ndim not in (2, 3) or 0 in array.shape:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "helpers")]
 
 from golden_cases import CASES, arrays_of, problem_of  # noqa: E402
 from torch_loop import by_torch_loop  # noqa: E402

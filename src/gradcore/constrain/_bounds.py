@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _validate, amplification
-from .._checks import positive_int
-from .._paths import path_sum, skip_strengths
-from .._run import Progress
-from ..cells import RNN, AntisymmetricRNN
+from .. import amplification
+from .._base.checks import positive_int
+from .._engine.prepare import Progress
+from .._net import validate
+from .._net.cells import RNN, AntisymmetricRNN
+from .._net.layers import Stack
+from .._net.params import Params
+from .._net.skip_paths import path_sum, skip_strengths
+from .._net.state import LayerState
 from ..errors import ArgumentError
-from ..layers import Stack
-from ..params import Params
-from ..state import LayerState
 from ._matrices import largest
 
 __all__ = ["jacobian_bound", "trajectory_bound"]
@@ -44,9 +45,9 @@ def jacobian_bound(net: Stack, params: Params, steps: int, *, layer: int = 0) ->
     Raises ArgumentError for other cells: see trajectory_bound.
     Reference: Pascanu, Mikolov, Bengio 2013, section 2 and eq. 7, for the chain.
     """
-    _validate.model(net, params)
+    validate.model(net, params)
     count = positive_int("steps", steps)
-    which = _validate.recurrent_index(net, layer)
+    which = validate.recurrent_index(net, layer)
     own = net.recurrent[which]
     name = net.recurrent_names[which]
     if not isinstance(own, (RNN, AntisymmetricRNN)) or own.bidirectional:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import choice, float_in, positive_int
+from .._base.checks import choice, float_in, positive_int
 from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
 from ..spectral import Operator, spectral_norm
 from ._matrices import largest

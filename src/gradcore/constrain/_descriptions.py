@@ -7,9 +7,9 @@ from dataclasses import KW_ONLY, dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
-from .._checks import choice, flag, float_in, store
+from .._base.checks import choice, flag, float_in, store
+from .._net.layers import Composite, Recurrent, Stack
 from ..errors import ArgumentError, DTypeError
-from ..layers import Composite, Recurrent, Stack
 
 __all__ = ["Constraint", "Orthogonal", "SpectralNorm", "blocks_of", "by_name"]
 

@@ -5,8 +5,8 @@ source's settings and seed. So a run can be resumed at the batch where it stoppe
 """
 
 from ._batch import Batch as Batch
+from ._sequences import Sequences as Sequences
 from ._source import Source as Source
-from .sequences import Sequences as Sequences
-from .stream import Stream as Stream
+from ._stream import Stream as Stream
 
 __all__ = ["Batch", "Sequences", "Source", "Stream"]

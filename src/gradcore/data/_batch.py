@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..state import LayerState
+from .._net.state import LayerState
 
 __all__ = ["Batch"]
 

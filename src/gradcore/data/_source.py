@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import integer
-from .._repr import described
+from .._base.checks import integer
+from .._base.repr import described
 from ..errors import ArgumentError
 from ._batch import Batch
 

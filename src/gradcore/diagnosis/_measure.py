@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _validate, amplification, gates, horizon, lyapunov
-from .._checks import choice, integer, positive_int
-from .._scaled import log10_norm
-from ..api import apply
+from .. import amplification, gates, horizon, lyapunov
+from .._base.checks import choice, integer, positive_int
+from .._base.scaled import log10_norm
+from .._engine.calls import apply
+from .._net import validate
+from .._net.layers import Stack
+from .._net.params import Params
+from .._net.state import LayerState, sequences_of, state_size
 from ..errors import ArgumentError, NonFiniteError
 from ..jacobian import HiddenGradients, hidden_gradients, state_singular_values
 from ..jacobian._ranges import Ranges
-from ..layers import Stack
 from ..loss import Given, Loss
-from ..params import Params
-from ..state import LayerState, sequences_of, state_size
 from ._measured import Measured, Overflow
 from ._result import Diagnosis
 from ._verdict import findings_of
@@ -91,7 +92,7 @@ def diagnose(
     layers that read both ways, is missing, with the reason in `left_out`.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError.
     """
-    _validate.model(net, params)
+    validate.model(net, params)
     if (loss is None) != (y is None):
         missing, given = ("loss", "y") if loss is None else ("y", "loss")
         raise ArgumentError(f"{given} is given, but not {missing}; give both, or neither.")

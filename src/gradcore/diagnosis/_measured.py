@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .._net.layers import Stack
 from ..amplification import Amplification
 from ..gates import GateStatistics
 from ..horizon import Reach, TruncationBias, WindowShares
 from ..jacobian import HiddenGradients
-from ..layers import Stack
 from ..lyapunov import LyapunovSpectrum
 
 __all__ = ["Measured", "Overflow"]

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .._files import replace_file
+from .._base.files import replace_file
+from .._net.layers import Layer
 from ..jacobian import HiddenGradients
-from ..layers import Layer
 from ._measured import Measured
 from ._verdict import Finding
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..layers import Recurrent
+from .._net.layers import Recurrent
 from ._measured import Measured
 
 __all__ = ["Finding", "findings_of"]

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import float_in, positive_int, store
+from .._base.checks import float_in, positive_int, store
 from ..errors import DTypeError
 from ._krylov import bicgstab, gmres, norms, over
 from ._system import Linearised

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import spectral
-from .._blas import single_threaded
-from .._checks import integer
-from .._run import Progress
+from .._base.blas import single_threaded
+from .._base.checks import integer
+from .._engine.prepare import Progress
 from ._adjoint import Backward, solve_adjoint
 from ._krylov import Operator, gmres, norms, over
 from ._system import Linearised, System

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .._checks import float_dtype, layer_size, store
+from .._base.checks import float_dtype, layer_size, store
+from .._net.layers import Composite, Layer, ParameterSpec
+from .._net.params import Grads, Params
 from ..errors import DTypeError, NonFiniteError, ShapeError
-from ..layers import Composite, Layer, ParameterSpec
-from ..params import Grads, Params
 from ._system import Rows, System
 
 __all__ = ["Function", "FunctionSystem"]

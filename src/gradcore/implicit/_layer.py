@@ -9,14 +9,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .. import _validate
-from .._checks import choice, float_in, integer, positive_int, store
-from .._run import Progress
+from .._base.checks import choice, float_in, integer, positive_int, store
+from .._engine.prepare import Progress
+from .._net import validate
+from .._net.layers import Recurrent, Stack
+from .._net.params import Grads, Params
+from .._net.state import state_size
 from ..errors import ArgumentError, ConditioningWarning, ConvergenceWarning, DTypeError, ShapeError
 from ..jacobian._ranges import one_way
-from ..layers import Recurrent, Stack
-from ..params import Grads, Params
-from ..state import state_size
 from ._adjoint import Backward, backward_of, solve_adjoint
 from ._conditioning import NEAR, Conditioning, condition
 from ._function import Function, FunctionSystem
@@ -332,7 +332,7 @@ class FixedPoint:
             if array.ndim < 1 or not len(array):
                 raise ShapeError(f"x must have N >= 1 samples first; got {array.shape}.")
             return FunctionSystem(self.function, params, array)
-        array = _validate.as_array("x", x)
+        array = validate.as_array("x", x)
         width = self.input_size
         tokens = array.dtype.kind in "iu"
         if tokens and self.feedback == "state":

@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .. import _validate
-from .._checks import float_in
-from ..api import Seed, apply, value_and_grad
-from ..api import value as value_of
+from .._base.checks import float_in
+from .._engine.calls import Seed, apply, value_and_grad
+from .._engine.calls import value as value_of
+from .._net import validate
+from .._net.layers import Composite, Layer, ParameterSpec, Stack
+from .._net.params import Grads, Params
+from .._net.state import LayerState
 from ..errors import DTypeError, ShapeError
 from ..jacobian import vjp
-from ..layers import Composite, Layer, ParameterSpec, Stack
 from ..loss import Loss, LossFunction
-from ..params import Grads, Params
-from ..state import LayerState
 from ._function import Function
 from ._layer import FixedPoint, Gradient
 from ._penalty import JacobianPenalty
@@ -332,7 +332,7 @@ class Model(Composite):
         options: dict[str, Any],
     ) -> _Forward:
         parts = self.parts(params)
-        fed = _validate.as_array("x", x)
+        fed = validate.as_array("x", x)
         if fed.ndim < 2:
             raise ShapeError(f"x must have shape (T, B, ...), time first; got {fed.shape}.")
         after = None

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import integer
-from ..params import Grads, Params
+from .._base.checks import integer
+from .._net.params import Grads, Params
 from ._system import System, at_exponent
 
 __all__ = ["JacobianPenalty", "penalty"]

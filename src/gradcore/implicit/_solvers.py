@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import float_in, integer, positive_int, store
-from .._run import Progress
+from .._base.checks import float_in, integer, positive_int, store
+from .._engine.prepare import Progress
 from ..errors import ArgumentError, DTypeError
 from ._krylov import gmres, norms
 from ._solution import Outcome, Solution

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..api import apply
+from .._engine.calls import apply
+from .._net.layers import Stack
+from .._net.params import Grads, Params
+from .._net.state import LayerState, state_size
 from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
 from ..jacobian import jvp, vjp
 from ..jacobian._states import columns_of, state_of_columns
-from ..layers import Stack
-from ..params import Grads, Params
-from ..state import LayerState, state_size
 
 __all__ = ["Linearised", "OutputSystem", "StateSystem", "System", "at_exponent"]
 

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core, _validate
-from .._run import Arrays, Progress, prepare
-from ..api import Seed
-from ..bptt import Plan
+from .. import _core
+from .._engine.calls import Seed
+from .._engine.planner import Plan
+from .._engine.prepare import Arrays, Progress, prepare
+from .._net import validate
+from .._net.layers import Stack
+from .._net.params import Grads, Params
+from .._net.state import LayerState
 from ..errors import ArgumentError, NonFiniteError
-from ..layers import Stack
 from ..loss import Loss, objective, resolve
-from ..params import Grads, Params
-from ..state import LayerState
 from ._directions import parameter_directions
 
 __all__ = ["GaussNewton", "Hvp", "gauss_newton_product", "hvp"]
@@ -143,8 +144,8 @@ class _Work:
     """Checked arguments of a product."""
 
     params: Params
-    inputs: _validate.Inputs
-    mode: _validate.Mode
+    inputs: validate.Inputs
+    mode: validate.Mode
     goal: Any
     given: tuple[object, ...]
     directions: NDArray[Any]
@@ -164,9 +165,9 @@ class _Work:
         train: bool,
         seed: Seed,
     ) -> _Work:
-        _validate.model(net, params)
-        inputs = _validate.inputs(net, params.dtype, x, lengths, reset, state)
-        mode = _validate.mode(net, train, seed)
+        validate.model(net, params)
+        inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
+        mode = validate.mode(net, train, seed)
         if not isinstance(resolve(loss), Loss):
             raise ArgumentError(
                 "loss must be a name or an object of gradcore.loss: the Hessian of a loss function "

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _validate
+from .._net import validate
+from .._net.layers import Stack
+from .._net.params import Grads, Params
+from .._net.state import LayerState, flatten, unflatten
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ..layers import Stack
-from ..params import Grads, Params
-from ..state import LayerState, flatten, unflatten
 
 Array = NDArray[Any]
 
@@ -27,7 +27,7 @@ def parameter_directions(name: str, value: object, params: Params) -> Array:
         )
     if isinstance(value, (list, tuple)):
         return _stacked(name, value, params)
-    array = _validate.as_array(name, value)
+    array = validate.as_array(name, value)
     size = params.flat.size
     if array.ndim != 2 or array.shape[1] != size or not len(array):
         hint = f" Add the axis with {name}[None]." if array.shape == (size,) else ""
@@ -42,7 +42,7 @@ def input_directions(
     name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Array:
     """(K, *shape), shape being that of x."""
-    array = _validate.as_array(name, value)
+    array = validate.as_array(name, value)
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape or not len(array):
         hint = f" Add the axis with {name}[None]." if array.shape == shape else ""
         raise ShapeError(

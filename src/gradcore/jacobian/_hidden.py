@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _validate
-from .._checks import integer
-from .._run import Progress, prepare
-from ..api import Seed
+from .._base.checks import integer
+from .._engine.calls import Seed
+from .._engine.prepare import Progress, prepare
+from .._net import validate
+from .._net.layers import Stack
+from .._net.params import Grads, Params
 from ..errors import ArgumentError
-from ..layers import Stack
 from ..loss import Loss, LossFunction, objective
-from ..params import Grads, Params
 
 __all__ = ["HiddenGradients", "hidden_gradients"]
 
@@ -71,8 +71,8 @@ def hidden_gradients(
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Pascanu, Mikolov, Bengio 2013, eq. 4 (the backward recursion of dL/dh_t).
     """
-    _validate.model(net, params)
-    inputs = _validate.inputs(net, params.dtype, x, lengths, reset, state)
+    validate.model(net, params)
+    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
     steps, batch = inputs.steps, inputs.batch
     goal = objective(loss, net, params.dtype, steps, batch, y, weight)
     which, direction = _direction(net, layer, reverse)
@@ -88,7 +88,7 @@ def hidden_gradients(
     report, _ = prepare(
         params,
         inputs,
-        _validate.mode(net, train, seed),
+        validate.mode(net, train, seed),
         goal,
         results,
         (x, y, weight, lengths, reset),

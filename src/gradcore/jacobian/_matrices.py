@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _validate
-from .._checks import integer
-from .._run import Progress
-from .._scaled import log10_norm
-from ..api import apply
+from .._base.checks import integer
+from .._base.scaled import log10_norm
+from .._engine.calls import apply
+from .._engine.prepare import Progress
+from .._net import validate
+from .._net.layers import Stack
+from .._net.params import Params
+from .._net.state import LayerState, spans, state_size
 from ..errors import ArgumentError
-from ..layers import Stack
-from ..params import Params
-from ..state import LayerState, spans, state_size
 from ._ranges import Ranges, one_way
 from ._states import columns_of, state_of_columns
 from ._tangents import jvp
@@ -61,7 +61,7 @@ def step_jacobians(
     One forward pass to the last of the steps, and S tangents through each of them.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     """
-    _validate.model(net, params)
+    validate.model(net, params)
     one_way(net, "step_jacobians")
     ranges = Ranges(net, params.dtype, x, lengths, reset)
     wanted = [integer("steps", t) for t in steps]
@@ -100,7 +100,7 @@ def state_jacobian(
     largest are lost in its roundings: for all singular values use state_singular_values.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     """
-    _validate.model(net, params)
+    validate.model(net, params)
     one_way(net, "state_jacobian")
     ranges = Ranges(net, params.dtype, x, lengths, reset)
     size = state_size(net, 1)
@@ -127,4 +127,4 @@ def _part(net: Stack, layer: int | None) -> slice:
     """Where a layer's state lies in the flat state of one sequence."""
     if layer is None:
         return slice(None)
-    return spans(net, 1)[_validate.recurrent_index(net, layer)]
+    return spans(net, 1)[validate.recurrent_index(net, layer)]

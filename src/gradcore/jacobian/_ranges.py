@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import _validate
+from .._net import validate
+from .._net.layers import Stack
 from ..errors import ArgumentError
-from ..layers import Stack
 
 __all__ = ["Ranges", "one_way"]
 
@@ -28,7 +28,7 @@ class Ranges:
     def __init__(
         self, net: Stack, dtype: np.dtype[Any], x: Any, lengths: Any = None, reset: Any = None
     ) -> None:
-        inputs = _validate.inputs(net, dtype, x, lengths, reset)
+        inputs = validate.inputs(net, dtype, x, lengths, reset)
         self.steps, self.batch = inputs.steps, inputs.batch
         arrays = inputs.arrays
         self._x = arrays["x"] if arrays["tokens"] is None else arrays["tokens"]

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _validate
-from .._checks import integer
-from .._memory import empty
-from .._run import Progress, prepare
-from ..api import Seed
-from ..layers import Stack
+from .._base.checks import integer
+from .._base.memory import empty
+from .._engine.calls import Seed
+from .._engine.prepare import Progress, prepare
+from .._net import validate
+from .._net.layers import Stack
+from .._net.params import Grads, Params
+from .._net.state import LayerState, state_size, unflatten
 from ..loss import Objective
-from ..params import Grads, Params
-from ..state import LayerState, state_size, unflatten
 from ._directions import count_of, input_directions, split_state, state_directions
 
 __all__ = ["Vjp", "vjp"]
@@ -47,8 +47,8 @@ class _Cotangents:
     """What goes into a call. Both arrays have a leading K."""
 
     params: Params
-    inputs: _validate.Inputs
-    mode: _validate.Mode
+    inputs: validate.Inputs
+    mode: validate.Mode
     outputs: NDArray[Any] | None
     state_out: NDArray[Any] | None
     exponent: int
@@ -89,9 +89,9 @@ def vjp(
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Griewank and Walther 2008, section 3.2.
     """
-    _validate.model(net, params)
-    inputs = _validate.inputs(net, params.dtype, x, lengths, reset, state)
-    wanted = _validate.wrt(wrt, inputs.token_bytes > 0 and tuple(wrt) != _ALL)
+    validate.model(net, params)
+    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
+    wanted = validate.wrt(wrt, inputs.token_bytes > 0 and tuple(wrt) != _ALL)
     if inputs.token_bytes:
         wanted -= {"x"}
     shape = (inputs.steps, inputs.batch, net.output_size)
@@ -107,7 +107,7 @@ def vjp(
     call = _Cotangents(
         params,
         inputs,
-        _validate.mode(net, train, seed),
+        validate.mode(net, train, seed),
         outputs,
         state_out,
         integer("dstate_out_exponent", dstate_out_exponent),

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _validate
-from .._run import Progress
-from ..api import value_and_grad
+from .._engine.calls import value_and_grad
+from .._engine.prepare import Progress
+from .._net import validate
+from .._net.layers import Stack
+from .._net.params import Grads, Params
+from .._net.state import LayerState
 from ..errors import ArgumentError
-from ..layers import Stack
 from ..loss import Loss
-from ..params import Grads, Params
-from ..state import LayerState
 
 __all__ = ["per_sample_gradients"]
 
@@ -44,11 +44,11 @@ def per_sample_gradients(
     Arguments as of gradcore.value_and_grad, but a loss function is refused: it sees whole batches.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     """
-    _validate.model(net, params)
+    validate.model(net, params)
     if not isinstance(loss, (str, Loss)):
         raise ArgumentError("per_sample_gradients needs a named loss or one of gradcore.loss.")
-    inputs = _validate.inputs(net, params.dtype, x, lengths, reset, state)
-    x, y = _validate.as_array("x", x), _validate.as_array("y", y)
+    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
+    x, y = validate.as_array("x", x), validate.as_array("y", y)
     if y.ndim == 0 or inputs.batch not in y.shape[:2]:
         raise ArgumentError(f"y must have an axis of B = {inputs.batch} sequences; got {y.shape}.")
     results = []
@@ -76,7 +76,7 @@ def per_sample_gradients(
     return [grads for grads in results if grads is not None]
 
 
-def _axis(array: Any, inputs: _validate.Inputs) -> int:
+def _axis(array: Any, inputs: validate.Inputs) -> int:
     """Where the sequences are: losses of the last step have no time axis."""
     shape = np.shape(array)
     return 1 if len(shape) > 1 and shape[:2] == (inputs.steps, inputs.batch) else 0

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _validate
-from .._checks import integer, positive_int
-from .._run import Progress
-from ..api import apply
+from .._base.checks import integer, positive_int
+from .._engine.calls import apply
+from .._engine.prepare import Progress
+from .._net import validate
+from .._net.layers import Stack
+from .._net.params import Params
+from .._net.state import LayerState, state_size
 from ..errors import ArgumentError
-from ..layers import Stack
-from ..params import Params
-from ..state import LayerState, state_size
 from ._interval import next_interval
 from ._ranges import Ranges, one_way
 from ._reverse import vjp
@@ -75,7 +75,7 @@ def state_singular_values(
     iteration on the factors); Benettin et al. 1980 for the orthogonalisation; Halko, Martinsson and
     Tropp 2011, algorithm 4.4 (subspace iteration).
     """
-    _validate.model(net, params)
+    validate.model(net, params)
     one_way(net, "state_singular_values")
     ranges = Ranges(net, params.dtype, x, lengths, reset)
     wanted = [integer("lags", lag) for lag in lags]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..layers import Stack
-from ..state import LayerState, at_one_exponent, spans, state_size
+from .._net.layers import Stack
+from .._net.state import LayerState, at_one_exponent, spans, state_size
 from ._directions import split_state, state_directions
 
 __all__ = ["columns_of", "state_of_columns"]

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _validate
-from .._memory import empty
-from .._run import Arrays, Progress, prepare
-from ..api import Seed
-from ..bptt import Plan
+from .._base.memory import empty
+from .._engine.calls import Seed
+from .._engine.planner import Plan
+from .._engine.prepare import Arrays, Progress, prepare
+from .._net import validate
+from .._net.layers import Stack
+from .._net.params import Grads, Params
+from .._net.state import LayerState, state_size, unflatten
 from ..errors import ArgumentError
-from ..layers import Stack
 from ..loss import Objective
-from ..params import Grads, Params
-from ..state import LayerState, state_size, unflatten
 from ._directions import (
     count_of,
     input_directions,
@@ -87,9 +87,9 @@ def jvp(
     pass overflows, or a tangent within one step.
     Reference: Griewank and Walther 2008, section 3.1.
     """
-    _validate.model(net, params)
-    inputs = _validate.inputs(net, params.dtype, x, lengths, reset, state)
-    mode = _validate.mode(net, train, seed)
+    validate.model(net, params)
+    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
+    mode = validate.mode(net, train, seed)
     steps, batch = inputs.steps, inputs.batch
     if dx is not None and inputs.token_bytes:
         raise ArgumentError(

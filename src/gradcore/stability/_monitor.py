@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import choice, finite_float, float_in, positive_int
-from .._optimizer import Optimizer
-from .._repr import described
+from .._base.checks import choice, finite_float, float_in, positive_int
+from .._base.repr import described
+from .._net.state import LayerState
 from ..errors import DTypeError, GradcoreError, ShapeError
 from ..loss import Loss
-from ..state import LayerState
+from ..optim._optimizer import Optimizer
 from ._rules import curvature_limit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .._net.layers import Stack
     from ..data import Batch
-    from ..layers import Stack
 
 __all__ = ["StabilityMonitor", "by_option"]
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .._optimizer import Optimizer
 from ..errors import ArgumentError, DTypeError
 from ..optim import SGD, Adagrad, Adam, AdamW, RMSprop
+from ..optim._optimizer import Optimizer
 
 __all__ = ["curvature_decay", "curvature_limit", "curvature_scale", "limit_terms", "step_map"]
 

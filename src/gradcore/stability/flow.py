@@ -17,17 +17,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _validate
-from .._checks import choice, float_in, integer, positive_int
-from .._optimizer import Optimizer
-from .._run import Progress
-from ..api import Seed
+from .._base.checks import choice, float_in, integer, positive_int
+from .._engine.calls import Seed
+from .._engine.prepare import Progress
+from .._net import validate
+from .._net.layers import Stack
+from .._net.params import Params
+from .._net.state import LayerState
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..jacobian import hvp
-from ..layers import Stack
 from ..loss import Loss
-from ..params import Params
-from ..state import LayerState
+from ..optim._optimizer import Optimizer
 from ._lanczos import top_eigenpairs
 from ._rules import curvature_decay, curvature_limit, curvature_scale, limit_terms, step_map
 
@@ -134,7 +134,7 @@ def sharpness(
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Lanczos 1950; Pearlmutter 1994.
     """
-    _validate.model(net, params)
+    validate.model(net, params)
     n, count = net.n_parameters, positive_int("k", k)
     if count > n:
         raise ArgumentError(f"k must be at most the {n} parameters; got {count}.")

@@ -17,14 +17,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _validate
-from .._checks import choice, finite_float, float_in, integer, positive_int
-from .._paths import skip_strengths
-from ..cells import RNN, AntisymmetricRNN
+from .._base.checks import choice, finite_float, float_in, integer, positive_int
+from .._net import validate
+from .._net.cells import RNN, AntisymmetricRNN
+from .._net.layers import Stack
+from .._net.params import Params
+from .._net.skip_paths import skip_strengths
 from ..constrain import conv_norm, project_conv
 from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
-from ..layers import Stack
-from ..params import Params
 
 __all__ = [
     "METHODS",
@@ -261,8 +261,8 @@ def recurrent(
     Raises ArgumentError for other cells, weights that are not circulant and learned skips that
     differ among units.
     """
-    _validate.model(net, params)
-    which = _validate.recurrent_index(net, layer)
+    validate.model(net, params)
+    which = validate.recurrent_index(net, layer)
     own, name = net.recurrent[which], net.recurrent_names[which]
     if not isinstance(own, (RNN, AntisymmetricRNN)) or own.bidirectional or own.zoneout:
         raise ArgumentError(

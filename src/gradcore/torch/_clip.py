@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._checks import float_in
+from .._base.checks import float_in
 from ..errors import NonFiniteError
 from ._convert import layers_of
 

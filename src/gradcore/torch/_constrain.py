@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .._net.params import Grads, Params
 from ..constrain._descriptions import Constraint
 from ..constrain._keeper import ConstraintReport, Keeper
 from ..errors import DTypeError
-from ..params import Grads, Params
 from ._convert import layers_of
 from ._modules import Layer
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from .. import cells
-from ..layers import Dropout, Skip, Stack
+from .._net import cells
+from .._net.layers import Dropout, Skip, Stack
 
 __all__ = ["Description"]
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from .._net.params import Params
+from .._net.state import unflatten
 from ..diagnosis import Diagnosis
 from ..diagnosis import diagnose as diagnose_net
 from ..errors import ArgumentError
 from ..loss import Given
-from ..params import Params
-from ..state import unflatten
 from ._convert import layers_of
 from ._modules import Seen
 

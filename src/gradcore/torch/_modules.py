@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from .._memory import budget_bytes
+from .._base.memory import budget_bytes
+from .._net.layers import Skip, Stack
+from .._net.params import Grads
 from ..errors import ArgumentError, DTypeError
-from ..layers import Skip, Stack
-from ..params import Grads
 from . import _compiled
 from ._describe import Description
 from ._function import apply

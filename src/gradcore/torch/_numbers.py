@@ -10,15 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .. import _core, _validate
-from .._memory import empty
-from .._run import Arrays, prepare
+from .. import _core
+from .._base.memory import empty
+from .._engine.passes import Pass
+from .._engine.prepare import Arrays, prepare
+from .._net import validate
+from .._net.layers import Stack
+from .._net.params import Grads, Params
+from .._net.state import spans, state_size
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ..layers import Stack
 from ..loss import Objective
-from ..params import Grads, Params
-from ..passes import Pass
-from ..state import spans, state_size
 
 __all__ = ["Call", "backward", "checked_lengths", "curvature", "forward", "tangents"]
 
@@ -58,8 +59,8 @@ class Call:
         return kept[1]
 
     @property
-    def mode(self) -> _validate.Mode:
-        return _validate.Mode(self.train, self.seed, 0)
+    def mode(self) -> validate.Mode:
+        return validate.Mode(self.train, self.seed, 0)
 
 
 def forward(call: Call, flat: Tensor, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -260,14 +261,14 @@ def threads() -> int:
     return min(torch.get_num_threads(), _core.default_threads())
 
 
-def _begun(call: Call, params: Params, inputs: _validate.Inputs, wanted: frozenset[str]) -> Pass:
+def _begun(call: Call, params: Params, inputs: validate.Inputs, wanted: frozenset[str]) -> Pass:
     given = tuple(inputs.arrays.values())
     return Pass(params, inputs, call.mode, wanted, given, call.memory, threads(), None)
 
 
 def _bound(
     call: Call, flat: Tensor, x: Tensor, state: Tensor | None
-) -> tuple[Params, _validate.Inputs]:
+) -> tuple[Params, validate.Inputs]:
     steps, batch, _ = x.shape
     arrays = {
         "x": _array(x),
@@ -276,7 +277,7 @@ def _bound(
         "reset": None,
         "state": None if state is None else _array(state),
     }
-    return Params(call.net, _array(flat)), _validate.Inputs(steps, batch, arrays)
+    return Params(call.net, _array(flat)), validate.Inputs(steps, batch, arrays)
 
 
 def _outputs(call: Call, x: Tensor) -> Array:

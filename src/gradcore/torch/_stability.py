@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import optim
-from .._checks import choice, float_in, positive_int
-from .._optimizer import Optimizer
-from ..cells import RNN
+from .._base.checks import choice, float_in, positive_int
+from .._net.cells import RNN
+from .._net.layers import Linear, Stack
 from ..errors import ArgumentError, DTypeError
-from ..layers import Linear, Stack
+from ..optim._optimizer import Optimizer
 from ..stability._lanczos import Eigenpairs, top_eigenpairs
 from ..stability._rules import limit_terms
 

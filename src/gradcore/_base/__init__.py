@@ -1,0 +1,1 @@
+"""What every other shelf stands on: checks, files, memory, reports, state dicts."""

@@ -1,0 +1,102 @@
+"""Checks of single values: each returns the value in its plain Python type or raises."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Collection
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ..errors import ArgumentError, DTypeError
+
+FloatDType = np.dtype[np.float32] | np.dtype[np.float64]
+
+
+# size_limit in csrc/sequence/network.cpp.
+LAYER_SIZE_LIMIT = 2**24
+
+
+def store(instance: object, name: str, value: object) -> None:
+    """Sets a field of a frozen dataclass while it is being made."""
+    object.__setattr__(instance, name, value)
+
+
+def integer(name: str, value: Any) -> int:
+    """An integer, NumPy's included; bool is refused."""
+    if isinstance(value, (bool, np.bool_)):
+        raise DTypeError(f"{name} must be an integer; got {value!r}.")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise DTypeError(f"{name} must be an integer; got {value!r}.") from None
+
+
+def positive_int(name: str, value: Any) -> int:
+    """A whole number of 1 or more."""
+    number = integer(name, value)
+    if number < 1:
+        raise ArgumentError(f"{name} must be at least 1; got {number}.")
+    return number
+
+
+def layer_size(name: str, value: Any) -> int:
+    """A size that the core takes."""
+    number = positive_int(name, value)
+    if number > LAYER_SIZE_LIMIT:
+        raise ArgumentError(f"{name} must be at most 2**24; got {number}.")
+    return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False, and nothing that only counts as one of them."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise DTypeError(f"{name} must be True or False; got {value!r}.")
+    return bool(value)
+
+
+def choice(name: str, value: Any, allowed: Collection[str]) -> str:
+    """One of some names."""
+    if not isinstance(value, str) or value not in allowed:
+        names = ", ".join(repr(item) for item in allowed)
+        raise ArgumentError(f"{name} must be one of {names}; got {value!r}.")
+    return value
+
+
+def finite_float(name: str, value: Any) -> float:
+    """A number that is neither infinite nor NaN."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise DTypeError(f"{name} must be a number; got {value!r}.")
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of more than 1024 bits
+        number = math.inf
+    if not math.isfinite(number):
+        raise ArgumentError(f"{name} must be finite; got {number}.")
+    return number
+
+
+def float_in(
+    name: str, value: Any, low: float, high: float = math.inf, *, open_low: bool = False
+) -> float:
+    """A number in [low, high), or in (low, high) with open_low."""
+    number = finite_float(name, value)
+    if number < low or number >= high or (open_low and number == low):
+        sign = ">" if open_low else ">="
+        upper = "" if high == math.inf else f" and < {high:g}"
+        raise ArgumentError(f"{name} must be {sign} {low:g}{upper}; got {number:g}.")
+    return number
+
+
+def float_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
+    """float32 or float64 in the machine's byte order."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        raise DTypeError(f"{name} must be 'float32' or 'float64'; got {value!r}.") from None
+    if value is None or dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise DTypeError(f"{name} must be 'float32' or 'float64'; got {value!r}.")
+    return dtype

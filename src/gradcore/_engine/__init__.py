@@ -1,0 +1,1 @@
+"""Calls of the core: how they are planned within a memory budget, prepared and made."""

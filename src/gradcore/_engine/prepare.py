@@ -1,0 +1,102 @@
+"""Calls of the core: their plans within a budget, their arrays, their execution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from .. import _core
+from .._base.memory import budget_bytes
+from .._net import validate
+from .._net.description import core_net
+from .._net.params import Params
+from ..loss import Objective
+from .execution import current
+from .planner import Plan, Workload, copied_bytes, make_plan
+
+__all__ = ["Arrays", "Prepared", "Progress", "prepare"]
+
+Progress = Callable[[int, int], object]
+Arrays = dict[str, NDArray[Any] | None]
+
+
+class Prepared(NamedTuple):
+    """A call that is planned and has its arrays."""
+
+    call: _core.Call
+    plan: Plan
+
+    def run(self) -> tuple[_core.Report, Plan]:
+        """Makes the call."""
+        return self.call.run(), self.plan
+
+
+def prepare(
+    params: Params,
+    inputs: validate.Inputs,
+    mode: validate.Mode,
+    goal: Objective,
+    results: Arrays,
+    given: Sequence[object],
+    memory: int | str | None,
+    threads: int | None,
+    progress: Progress | None,
+    *,
+    tangents: int = 0,
+    curvature: str = "none",
+    directions: int = 0,
+    start_exponent: int = 0,
+    hidden: int = 0,
+) -> Prepared:
+    """Plans a call within its budget and gives it its arrays.
+
+    given: what the caller passed, so that copies can be told. tangents, curvature: as in
+    bptt.Workload. directions, start_exponent: of cotangents. hidden: the layer and direction whose
+    adjoints are recorded.
+    """
+    arrays: Arrays = {**inputs.arrays, **goal.arrays}
+    work = Workload(
+        params.net,
+        params.dtype,
+        inputs.steps,
+        inputs.batch,
+        frozenset(
+            name
+            for name, array in {"params": params.flat, **arrays, **results}.items()
+            if array is not None
+        ),
+        inputs.token_bytes,
+        goal.kind,
+        goal.last,
+        validate.threads(threads),
+        copied_bytes(arrays, given),
+        mode.train and params.net.is_random,
+        directions,
+        tangents,
+        curvature,
+    )
+    made = make_plan(work, budget_bytes(memory))
+    settings = current()
+    call = _core.Call(core_net(work.net, work.dtype), steps=work.steps, batch=work.batch)
+    call.loss(
+        goal.kind,
+        last=goal.last,
+        sum=goal.total,
+        ignore_index=goal.ignore_index,
+        function=goal.function,
+    )
+    call.tangents(tangents, curvature=curvature)
+    call.directions(directions, start_exponent=start_exponent)
+    call.hidden(hidden)
+    call.mode(mode.train, seed=mode.seed, step=mode.step)
+    call.bind(params=params.flat, **arrays, **results)
+    call.execution(
+        threads=work.threads,
+        exact_threads=settings.exact_threads,
+        scaling=settings.scaling and curvature != "hessian",
+        progress=progress,
+    )
+    call.plan(made.schedule.ops(), segment_steps=made.segment_steps, slots=made.slots)
+    return Prepared(call, made)

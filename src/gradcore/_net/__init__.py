@@ -1,0 +1,1 @@
+"""Nets: layers, parameters, states, files of them, and what the core is told of them."""

@@ -1,0 +1,117 @@
+"""The recurrent layers: one class per cell, with its descriptor. A new cell is a class here."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar, Literal, get_args
+
+from .._base.checks import choice, float_in, store
+from .layers import Cell, Recurrent
+
+__all__ = ["CELLS", "GRU", "LSTM", "RNN", "AntisymmetricRNN"]
+
+Nonlinearity = Literal["tanh", "relu", "identity"]
+
+
+@dataclass(frozen=True)
+class RNN(Recurrent):
+    """Elman cell: h' = f(W_ih x + b_ih + W_hh h + b_hh), f = tanh, relu or identity.
+
+    Reference: Elman 1990; names and shapes as torch.nn.RNN, which has no identity.
+    """
+
+    _: KW_ONLY
+    nonlinearity: Nonlinearity = "tanh"
+
+    cell: ClassVar[Cell] = Cell("rnn", gates=("h",), functions=("",), states=("h",))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choice("RNN.nonlinearity", self.nonlinearity, get_args(Nonlinearity))
+
+    @property
+    def core_nonlinearity(self) -> str:
+        return self.nonlinearity
+
+
+@dataclass(frozen=True)
+class LSTM(Recurrent):
+    """Long short-term memory: c' = f*c + i*g, h' = o*tanh(c'), gates in the order i, f, g, o.
+
+    Reference: Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000; equations,
+    names and shapes as torch.nn.LSTM. zoneout_cell: as zoneout, of c with masks of its own.
+    """
+
+    _: KW_ONLY
+    zoneout_cell: float = 0.0
+
+    cell: ClassVar[Cell] = Cell(
+        "lstm",
+        gates=("i", "f", "g", "o"),
+        functions=("sigmoid", "sigmoid", "tanh", "sigmoid"),
+        states=("h", "c"),
+        memory_gate="f",
+        input_gate="i",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        store(self, "zoneout_cell", float_in("LSTM.zoneout_cell", self.zoneout_cell, 0.0, 1.0))
+
+    @property
+    def core_zoneout_cell(self) -> float:
+        return self.zoneout_cell
+
+
+@dataclass(frozen=True)
+class GRU(Recurrent):
+    """Gated recurrent unit: h' = (1-z)*n + z*h, gates in the order r, z, n.
+
+    The reset gate acts on the recurrent product of n, its bias included.
+    Reference: Cho et al. 2014; equations, names and shapes as torch.nn.GRU.
+    """
+
+    cell: ClassVar[Cell] = Cell(
+        "gru",
+        gates=("r", "z", "n"),
+        functions=("sigmoid", "sigmoid", "tanh"),
+        states=("h",),
+        memory_gate="z",
+    )
+
+
+@dataclass(frozen=True)
+class AntisymmetricRNN(Recurrent):
+    """Euler steps of a stable flow: h' = h + step * tanh((A - A' - diffusion*I) h + W_ih x + b).
+
+    weight_hh is A [H, H]; b = b_ih + b_hh. The recurrent weights have eigenvalues with a real part
+    of -diffusion, so that a small step neither loses nor blows up what h holds: how much is proved
+    is in gradcore.constrain.jacobian_bound. step > 0, diffusion >= 0; 0.01 to 0.1 are usual.
+    Reference: Chang, Chen, Haber, Chi 2019, eq. 9 and 10.
+    """
+
+    _: KW_ONLY
+    step: float = 0.01
+    diffusion: float = 0.01
+
+    cell: ClassVar[Cell] = Cell(
+        "antisymmetric", gates=("h",), functions=("tanh",), states=("h",), antisymmetric=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        step = float_in("AntisymmetricRNN.step", self.step, 0.0, open_low=True)
+        store(self, "step", step)
+        diffusion = float_in("AntisymmetricRNN.diffusion", self.diffusion, 0.0)
+        store(self, "diffusion", diffusion)
+
+    @property
+    def core_step(self) -> float:
+        return self.step
+
+    @property
+    def core_diffusion(self) -> float:
+        return self.diffusion
+
+
+CELLS: tuple[type[Recurrent], ...] = (RNN, LSTM, GRU, AntisymmetricRNN)

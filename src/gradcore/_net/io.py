@@ -1,0 +1,218 @@
+"""Checkpoints: safetensors files that hold the parameters by name and the net as JSON.
+
+The file is a plain safetensors file, so other programs can read its tensors. Its metadata are
+format "gradcore", format_version, net (JSON) and user (JSON). Nothing in a file is ever executed.
+Version 2 is a training checkpoint: version 1 and more, in tensors and metadata named "training".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from .._base.files import replace_file
+from ..errors import CheckpointError, GradcoreError
+from .cells import CELLS
+from .layers import Dropout, Embedding, Layer, LayerNorm, Linear, Skip, Stack
+from .params import Params
+from .validate import model
+
+__all__ = ["FORMAT_VERSION", "Checkpoint", "load", "save"]
+
+FORMAT = "gradcore"
+# The newest version that is read; files without a training are written as version 1, so that older
+# releases read them too.
+FORMAT_VERSION = 2
+# What a training checkpoint has besides: tensors under "training.", metadata "training".
+TRAINING = "training"
+_KINDS: tuple[type[Layer], ...] = (Embedding, *CELLS, Linear, LayerNorm, Dropout)
+LAYERS: dict[str, type[Layer]] = {kind.__name__: kind for kind in _KINDS}
+
+
+class Checkpoint(NamedTuple):
+    """What a file held: the net, its parameters, and the metadata given to save."""
+
+    net: Stack
+    params: Params
+    metadata: dict[str, Any]
+
+
+def save(path: str | os.PathLike[str], net: Stack, params: Params, **metadata: Any) -> None:
+    """Writes a net with its parameters to a file, whole or not at all.
+
+    metadata: anything JSON can hold; load returns it. Raises CheckpointError if the file cannot be
+    written or metadata is not JSON.
+    """
+    model(net, params)
+    write(Path(path), params, metadata)
+
+
+def load(path: str | os.PathLike[str]) -> Checkpoint:
+    """Reads the net and its parameters from a file that save or Trainer.fit wrote.
+
+    Raises CheckpointError saying why if the file cannot be read, is damaged, is not one of
+    gradcore's, comes from a newer version, or holds tensors that do not fit its net.
+    """
+    with open_checkpoint(path) as file:
+        return read(Path(path), file)
+
+
+def write(
+    target: Path,
+    params: Params,
+    user: dict[str, Any],
+    tensors: Mapping[str, NDArray[Any]] | None = None,
+    training: str | None = None,
+) -> None:
+    """Writes a checkpoint: of a net, or of a training with its tensors and its JSON."""
+    header = {
+        "format": FORMAT,
+        "format_version": "1" if training is None else str(FORMAT_VERSION),
+        "net": json.dumps(describe(params.net)),
+        "user": as_json("metadata", user),
+    }
+    if training is not None:
+        header[TRAINING] = training
+    # save_file writes the bytes of a strided view in the wrong order.
+    arrays = {
+        name: np.require(array, requirements="C")
+        for name, array in {**params, **(tensors or {})}.items()
+    }
+    try:
+        replace_file(target, lambda path: save_file(arrays, path, header))
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise CheckpointError(f"cannot write {target}: {reason or error}.") from error
+
+
+@contextmanager
+def open_checkpoint(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """The open file; whatever is wrong with its format is a CheckpointError."""
+    try:
+        with safe_open(Path(path), framework="numpy") as file:
+            yield file
+    except OSError as error:
+        # safetensors puts the path into its message and leaves strerror empty.
+        missing = isinstance(error, FileNotFoundError)
+        reason = "no such file" if missing else error.strerror or error
+        raise CheckpointError(f"cannot read {path}: {reason}.") from error
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is not a safetensors file, or is truncated or damaged: {error}."
+        ) from error
+
+
+def read(source: Path, file: Any) -> Checkpoint:
+    """The net, its parameters and the user's metadata of an open checkpoint."""
+    net, metadata = _read_header(source, file.metadata() or {})
+    return Checkpoint(net, _read_params(source, net, file), metadata)
+
+
+def as_json(name: str, value: object) -> str:
+    """value as JSON text; raises CheckpointError where it cannot be."""
+    try:
+        return json.dumps(value, allow_nan=True)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{name} must be what JSON can hold: {error}.") from error
+
+
+def describe(net: Stack) -> list[dict[str, Any]]:
+    """A net as JSON values: one object per layer, its class name under "layer"."""
+    return [{"layer": type(layer).__name__, **_fields(layer)} for layer in net.layers]
+
+
+def build(description: object) -> Stack:
+    """The net that describe described; raises GradcoreError or CheckpointError if it is not one."""
+    if not isinstance(description, list) or not all(isinstance(d, dict) for d in description):
+        raise CheckpointError("the description of the net is not a list of objects")
+    return Stack(*(_layer(entry) for entry in description))
+
+
+def _fields(item: Layer | Skip) -> dict[str, Any]:
+    values = {field.name: getattr(item, field.name) for field in fields(item)}
+    return {name: _fields(v) if isinstance(v, Skip) else v for name, v in values.items()}
+
+
+def _layer(entry: dict[str, Any]) -> Layer:
+    options = dict(entry)
+    name = options.pop("layer", None)
+    kind = LAYERS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise CheckpointError(f"the net has a layer {name!r}, which this version does not know")
+    skip = options.get("skip")
+    if isinstance(skip, dict):
+        options["skip"] = _make(Skip, skip)
+    made: Layer = _make(kind, options)
+    return made
+
+
+def _make(kind: type[Any], options: dict[str, Any]) -> Any:
+    unknown = set(options) - {field.name for field in fields(kind)}
+    if unknown:
+        raise CheckpointError(
+            f"{kind.__name__} has options this version does not know: {', '.join(sorted(unknown))}"
+        )
+    try:
+        return kind(**options)
+    except GradcoreError:
+        raise
+    except TypeError as error:
+        raise CheckpointError(f"{kind.__name__} is not described in full: {error}") from error
+
+
+def _read_header(source: Path, header: dict[str, str]) -> tuple[Stack, dict[str, Any]]:
+    if header.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{source} is a safetensors file, but not one that gradcore.save wrote: its metadata "
+            f"lack format = {FORMAT!r}."
+        )
+    version = header.get("format_version", "")
+    if not version.isdecimal():
+        raise CheckpointError(f"{source} has the format version {version!r}, which is no number.")
+    if int(version[:9]) > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{source} has format version {version}; this gradcore reads up to {FORMAT_VERSION}. "
+            "Update gradcore."
+        )
+    try:
+        net = build(json.loads(header.get("net", "")))
+        metadata = json.loads(header.get("user", ""))
+    except (GradcoreError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{source} is damaged: {str(error).rstrip('.')}.") from error
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{source} is damaged: its user metadata are not an object.")
+    return net, metadata
+
+
+def _read_params(source: Path, net: Stack, file: Any) -> Params:
+    # Shapes first: a hostile description must not make us allocate what the file does not hold.
+    expected = {spec.name: spec.shape for spec in net.parameter_specs}
+    names = [name for name in file.keys() if not name.startswith(f"{TRAINING}.")]  # noqa: SIM118
+    found = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    if found != expected:
+        wrong = min(n for n in {*expected, *found} if expected.get(n) != found.get(n))
+        raise CheckpointError(
+            f"{source} is damaged: its tensors do not fit its net. {wrong} must have shape "
+            f"{expected.get(wrong)}; the file has {found.get(wrong)}."
+        )
+    dtypes = {file.get_slice(name).get_dtype() for name in found}
+    if len(dtypes) != 1 or not dtypes <= {"F32", "F64"}:
+        raise CheckpointError(
+            f"{source} is damaged: its tensors must all be F32 or all F64; they are "
+            f"{', '.join(sorted(dtypes))}."
+        )
+    flat = np.empty(net.n_parameters, np.float32 if dtypes == {"F32"} else np.float64)
+    params = Params(net, flat)
+    for name in expected:
+        params[name] = file.get_tensor(name)
+    return params

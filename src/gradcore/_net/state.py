@@ -1,0 +1,175 @@
+"""The state that a net carries from step to step, and its flat form in the core."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from .._base.checks import float_dtype, positive_int
+from ..errors import ArgumentError, DTypeError, ShapeError
+from .layers import Recurrent, Stack
+
+__all__ = ["LayerState", "zero_state"]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerState:
+    """State of one recurrent layer after a step, or the gradient with respect to it.
+
+    h [B, H]: the output. c [B, H]: the LSTM's cell state, otherwise None. skip [k, B, H]: the last
+    k outputs, oldest first, for a layer with Skip(lag=k), otherwise None; skip[-1] is h.
+    reverse: for a bidirectional layer, the state of the direction that reads time backward: at the
+    end that after step 0, at the start that before each sequence's last step.
+    """
+
+    h: NDArray[Any]
+    c: NDArray[Any] | None = None
+    skip: NDArray[Any] | None = None
+    reverse: LayerState | None = None
+
+
+def zero_state(net: Stack, batch: int, dtype: DTypeLike = "float32") -> tuple[LayerState, ...]:
+    """The state before the first step, all zeros: one LayerState per recurrent layer."""
+    batch = positive_int("batch", batch)
+    return unflatten(net, batch, np.zeros(state_size(net, batch), float_dtype("dtype", dtype)))
+
+
+def state_size(net: Stack, batch: int) -> int:
+    """Values in the flat state: per layer and direction the last outputs [k, B, H], then c [B, H]
+    if any.
+    """
+    return sum(span.stop - span.start for span in spans(net, batch))
+
+
+def spans(net: Stack, batch: int) -> list[slice]:
+    """Where each recurrent layer, and each direction of it, lies in the flat state."""
+    found, start = [], 0
+    for layer in net.recurrent:
+        size = (layer.lag + _extra(layer)) * batch * layer.hidden_size
+        for _ in layer.directions:
+            found.append(slice(start, start + size))
+            start += size
+    return found
+
+
+def at_one_exponent(
+    net: Stack, batch: int, flat: NDArray[Any], exponents: NDArray[np.int32]
+) -> int:
+    """Brings flat states (..., size) to the largest of their layers' exponents, which it returns.
+
+    exponents: one per layer and direction. In place.
+    """
+    common = int(exponents.max())
+    for span, exponent in zip(spans(net, batch), exponents, strict=True):
+        np.ldexp(flat[..., span], int(exponent) - common, out=flat[..., span])
+    return common
+
+
+def unflatten(net: Stack, batch: int, flat: NDArray[Any]) -> tuple[LayerState, ...]:
+    """Views of the flat state."""
+    layers, start = [], 0
+    places = spans(net, batch)
+    for layer in net.recurrent:
+        made: LayerState | None = None
+        stop = start + len(layer.directions)
+        for place in reversed(places[start:stop]):
+            block = flat[place].reshape(-1, batch, layer.hidden_size)
+            past = block[: layer.lag]
+            made = LayerState(
+                h=past[-1],
+                c=block[layer.lag] if _extra(layer) else None,
+                skip=past if layer.skip is not None else None,
+                reverse=made,
+            )
+        assert made is not None
+        layers.append(made)
+        start = stop
+    return tuple(layers)
+
+
+def sequences_of(state: Sequence[LayerState], chosen: Sequence[int]) -> tuple[LayerState, ...]:
+    """The state of some sequences of a batch."""
+    index = list(chosen)
+    return tuple(
+        LayerState(
+            layer.h[index],
+            None if layer.c is None else layer.c[index],
+            None if layer.skip is None else np.ascontiguousarray(layer.skip[:, index]),
+            None if layer.reverse is None else sequences_of([layer.reverse], index)[0],
+        )
+        for layer in state
+    )
+
+
+def flatten(
+    net: Stack,
+    batch: int,
+    dtype: np.dtype[Any],
+    state: Sequence[LayerState],
+    name: str = "state",
+) -> NDArray[Any]:
+    """A flat copy of a state, checked.
+
+    Raises ShapeError, DTypeError or ArgumentError naming the layer and the array.
+    """
+    if not isinstance(state, Sequence) or not all(isinstance(s, LayerState) for s in state):
+        raise DTypeError(
+            f"{name} must be a tuple with one gradcore.LayerState per recurrent layer, as calls "
+            f"return it; got {type(state).__name__}."
+        )
+    if len(state) != len(net.recurrent):
+        raise ShapeError(
+            f"{name} must have one LayerState per recurrent layer, {len(net.recurrent)} of them; "
+            f"got {len(state)}."
+        )
+    flat = np.empty(state_size(net, batch), dtype)
+    for index, (layer, source, target) in enumerate(
+        zip(net.recurrent, state, unflatten(net, batch, flat), strict=True)
+    ):
+        _copy_layer(f"{name}[{index}]", layer, source, target)
+    return flat
+
+
+def _extra(layer: Recurrent) -> int:
+    return len(layer.cell.states) - 1
+
+
+def _copy_layer(where: str, layer: Recurrent, source: LayerState, target: LayerState) -> None:
+    _copy(f"{where}.h", source.h, target.h)
+    kind = type(layer).__name__
+    if (source.c is None) != (target.c is None):
+        need = "must be None" if target.c is None else "must be an array (B, H)"
+        raise ArgumentError(f"{where}.c {need} for this {kind} layer.")
+    if (source.skip is None) != (target.skip is None):
+        need = "must be None" if target.skip is None else f"must be an array ({layer.lag}, B, H)"
+        raise ArgumentError(f"{where}.skip {need} for this {kind} layer.")
+    if (source.reverse is None) != (target.reverse is None):
+        need = "must be None" if target.reverse is None else "must be a gradcore.LayerState"
+        raise ArgumentError(f"{where}.reverse {need} for this {kind} layer.")
+    if source.reverse is not None and target.reverse is not None:
+        _copy_layer(f"{where}.reverse", layer, source.reverse, target.reverse)
+    if source.c is not None and target.c is not None:
+        _copy(f"{where}.c", source.c, target.c)
+    if source.skip is not None and target.skip is not None:
+        _copy(f"{where}.skip", source.skip, target.skip)
+        if not np.array_equal(source.skip[-1], source.h, equal_nan=True):
+            raise ArgumentError(
+                f"{where}.skip[-1] and {where}.h must be equal: both are the last output. "
+                "Change both when editing a state."
+            )
+
+
+def _copy(name: str, source: object, target: NDArray[Any]) -> None:
+    if not isinstance(source, np.ndarray):
+        raise DTypeError(f"{name} must be a NumPy array; got {type(source).__name__}.")
+    if source.shape != target.shape:
+        raise ShapeError(f"{name} must have shape {target.shape}; got {source.shape}.")
+    if source.dtype != target.dtype:
+        raise DTypeError(
+            f"{name} must have dtype {target.dtype}, that of the parameters; got {source.dtype}."
+        )
+    np.copyto(target, source)

@@ -1,0 +1,319 @@
+"""Checks of the arrays that users pass in: dtype, shape, layout and the ranges known outside.
+
+Values are never cast between float dtypes. A copy is made where only the layout is unsuitable
+(not C-contiguous or not aligned) and where integers are widened to int64 (targets, lengths).
+Values inside large arrays are looked at by the core in passing, which names layer, step and
+sequence: NaN and infinity in x or params (NonFiniteError), tokens and classes out of range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._base.checks import flag, integer, positive_int
+from ..errors import ArgumentError, DTypeError, ShapeError
+from .layers import Dropout, LayerNorm, Stack
+from .params import Grads, Params
+from .state import LayerState, flatten
+
+INTEGERS = (np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.int64))
+WRT = ("params", "x", "state")
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Checked inputs of a call: its sizes, and the core's arrays by name."""
+
+    steps: int
+    batch: int
+    arrays: dict[str, NDArray[Any] | None]
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token, 0 for float input."""
+        tokens = self.arrays["tokens"]
+        return tokens.itemsize if tokens is not None else 0
+
+
+class Mode(NamedTuple):
+    """Training or evaluation, and what the masks of training depend on."""
+
+    train: bool
+    seed: int
+    step: int
+
+
+def model(net: object, params: object) -> None:
+    """A Stack and parameters made for it."""
+    if not isinstance(net, Stack):
+        raise DTypeError(f"net must be a gradcore.Stack; got {type(net).__name__}.")
+    if not isinstance(params, Params):
+        raise DTypeError(
+            "params must be gradcore.Params, as net.init() makes them; got "
+            f"{type(params).__name__}."
+        )
+    if params.net != net:
+        raise ShapeError(
+            f"params must belong to the net of the call, {net}; they were made for {params.net}."
+        )
+
+
+def recurrent_index(net: Stack, layer: object) -> int:
+    """Which of the net's recurrent layers an index means, from 0; negative ones from the end."""
+    which, count = integer("layer", layer), len(net.recurrent)
+    if not -count <= which < count:
+        raise ArgumentError(
+            f"layer must be one of the net's {count} recurrent layers; got {which}."
+        )
+    return which % count
+
+
+def inputs(
+    net: Stack,
+    dtype: np.dtype[Any],
+    x: object,
+    lengths: object = None,
+    reset: object = None,
+    state: Sequence[LayerState] | None = None,
+) -> Inputs:
+    """x with its masks and the initial state, as the core takes them."""
+    array = as_array("x", x)
+    tokens = array.dtype.kind in "iu"
+    array = _tokens(net, array) if tokens else _floats(net, dtype, array)
+    steps, batch = array.shape[:2]
+    return Inputs(
+        steps,
+        batch,
+        {
+            "x": None if tokens else array,
+            "tokens": array if tokens else None,
+            "lengths": _lengths(lengths, steps, batch),
+            "reset": _reset(reset, steps, batch),
+            "state": None if state is None else flatten(net, batch, dtype, state),
+        },
+    )
+
+
+def floats(
+    name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], why: str = "as outputs"
+) -> NDArray[Any]:
+    """Floats of one shape; `why` says where the shape comes from."""
+    array = as_array(name, value)
+    if array.dtype != dtype:
+        raise DTypeError(
+            f"{name} must have dtype {dtype}, that of the parameters; got {array.dtype}. "
+            f"Convert it with .astype({str(dtype)!r})."
+        )
+    return _shaped(name, array, shape, why)
+
+
+def classes(y: object, shape: tuple[int, ...], why: str) -> NDArray[Any]:
+    """Class indices of one shape, as int64."""
+    array = as_array("y", y)
+    if array.dtype not in INTEGERS:
+        raise DTypeError(
+            "y must hold class indices as int64, int32 or uint8 for cross-entropy; got "
+            f"{array.dtype}."
+        )
+    return _shaped("y", array, shape, why).astype(np.int64, copy=False)
+
+
+def weights(
+    weight: object, shape: tuple[int, ...], dtype: np.dtype[Any], signed: bool
+) -> NDArray[Any] | None:
+    """Weights of the loss terms, finite and of one shape; signed: whether they may be negative."""
+    if weight is None:
+        return None
+    array = floats("weight", weight, shape, dtype, "one weight per loss term")
+    if not np.isfinite(array).all():
+        raise ArgumentError("weight must be finite; it holds NaN or infinity. Use 0 to leave out.")
+    if not signed and (array < 0).any():
+        raise ArgumentError(
+            "weight must not be negative for a mean, which divides by the sum of the weights; "
+            "use a loss with reduction='sum'."
+        )
+    return array
+
+
+def wrt(names: object, tokens: bool) -> frozenset[str]:
+    """What gradients are wanted for; tokens: whether x is integer."""
+    if isinstance(names, str) or not isinstance(names, (Sequence, frozenset, set)):
+        raise DTypeError(f"wrt must be a tuple of names out of {WRT}; got {names!r}.")
+    try:
+        wanted = frozenset(names)
+    except TypeError:
+        raise DTypeError(f"wrt must be a list of names; got {names!r}.") from None
+    if not wanted or not wanted <= set(WRT):
+        raise ArgumentError(f"wrt must name one or more of {WRT}; got {names!r}.")
+    if "x" in wanted and tokens:
+        raise ArgumentError(
+            "wrt names 'x', but x holds integer tokens and has no gradient. The gradient of the "
+            "embedding, or of weight_ih, is among the parameters'."
+        )
+    return wanted
+
+
+def out(grads: object, params: Params) -> Grads | None:
+    """A Grads whose buffer the gradient is to be written to."""
+    if grads is None:
+        return None
+    if not isinstance(grads, Grads):
+        raise DTypeError(
+            f"out must be the gradcore.Grads of an earlier call; got {type(grads).__name__}."
+        )
+    if grads.net != params.net or grads.dtype != params.dtype:
+        raise ShapeError(
+            f"out must be laid out like params, {params.dtype} for {params.net}; it is "
+            f"{grads.dtype} for {grads.net}."
+        )
+    if not grads.flat.flags.carray:
+        raise ArgumentError("out must be writeable; its buffer has been made read-only.")
+    if np.shares_memory(grads.flat, params.flat):
+        raise ArgumentError("out must not share memory with params; use another Grads.")
+    return grads
+
+
+def threads(count: int | None) -> int:
+    """The core's thread count: 0 stands for its default."""
+    # The core takes 32 bits, and at most as many as its largest team has.
+    return 0 if count is None else min(positive_int("threads", count), 2**31 - 1)
+
+
+def mode(net: Stack, train: object, seed: object) -> Mode:
+    """Whether a call draws random masks, and the two numbers that they depend on."""
+    training = flag("train", train)
+    if seed is None:
+        if training and net.is_random:
+            raise ArgumentError(
+                "seed must be given, because train=True and the net has random masks (Dropout, "
+                "zoneout or recurrent_dropout). Pass seed=(seed, step) with the number of the "
+                "training step, so that every step has masks of its own, or train=False."
+            )
+        return Mode(training, 0, 0)
+    pair = seed if isinstance(seed, (tuple, list)) else (seed, 0)
+    if len(pair) != 2:
+        raise ArgumentError(f"seed must be an integer or (seed, step); got {seed!r}.")
+    numbers = [integer(name, number) for name, number in zip(("seed", "step"), pair, strict=True)]
+    for name, number in zip(("seed", "step of seed=(seed, step)"), numbers, strict=True):
+        if not 0 <= number < 2**64:
+            raise ArgumentError(f"{name} must be in 0..2**64-1; got {number}.")
+    return Mode(training, *numbers)
+
+
+def as_array(name: str, value: object) -> NDArray[Any]:
+    """A C-contiguous NumPy array from an array, a DLPack exporter or a buffer."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(f"{name} is a masked array; its mask would be lost. Pass a plain array.")
+    if not isinstance(value, np.ndarray):
+        value = _imported(name, value)
+    if not value.dtype.isnative:
+        raise DTypeError(
+            f"{name} must be in the machine's byte order; got {value.dtype.str}. "
+            "Convert it with .astype(x.dtype.newbyteorder('='))."
+        )
+    return np.require(value, requirements=["C", "A"])
+
+
+def _imported(name: str, value: Any) -> NDArray[Any]:
+    if hasattr(value, "__dlpack__"):
+        try:
+            return np.from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise DTypeError(
+                f"{name} must be in CPU memory and free of automatic differentiation; NumPy "
+                f"refused it: {error}. Pass x.detach().cpu() or a NumPy array."
+            ) from error
+    if hasattr(value, "__array__") or isinstance(value, (bytearray, memoryview)):
+        return np.asarray(value)
+    raise DTypeError(
+        f"{name} must be a NumPy array or offer DLPack; got {type(value).__name__}. "
+        "Use numpy.asarray with the dtype it should have."
+    )
+
+
+def _tokens(net: Stack, array: NDArray[Any]) -> NDArray[Any]:
+    first = net.layers[0]
+    if isinstance(first, (LayerNorm, Dropout)):
+        raise DTypeError(
+            f"x must be float, because the net starts with a {type(first).__name__}; got integer "
+            f"tokens of {array.dtype}. Put an Embedding before it."
+        )
+    if array.dtype not in INTEGERS:
+        raise DTypeError(
+            f"integer x must have dtype uint8, int32 or int64; got {array.dtype}. "
+            "Convert it with .astype('int32')."
+        )
+    if array.ndim != 2:
+        raise ShapeError(
+            f"integer x must have shape (T, B), time first; got {array.shape}. "
+            "Add a batch axis with x[:, None] if it is one sequence."
+        )
+    _not_empty(array)
+    return array
+
+
+def _floats(net: Stack, dtype: np.dtype[Any], array: NDArray[Any]) -> NDArray[Any]:
+    if net.embedding is not None:
+        raise DTypeError(
+            f"x must hold integer tokens (uint8, int32, int64), because the net starts with an "
+            f"Embedding; got {array.dtype}."
+        )
+    if array.dtype != dtype:
+        raise DTypeError(
+            f"x must have dtype {dtype}, that of the parameters, or hold integer tokens; got "
+            f"{array.dtype}. Convert it with .astype({str(dtype)!r})."
+        )
+    if array.ndim != 3 or array.shape[2] != net.input_size:
+        hint = " Add a batch axis with x[:, None] if it is one sequence." * (array.ndim == 2)
+        raise ShapeError(
+            f"x must have shape (T, B, {net.input_size}), time first; got {array.shape}.{hint}"
+        )
+    _not_empty(array)
+    return array
+
+
+def _not_empty(array: NDArray[Any]) -> None:
+    steps, batch = array.shape[:2]
+    if steps == 0 or batch == 0:
+        raise ShapeError(
+            f"x must have at least one step and one sequence; got T={steps}, B={batch}."
+        )
+
+
+def _lengths(lengths: object, steps: int, batch: int) -> NDArray[Any] | None:
+    if lengths is None:
+        return None
+    if isinstance(lengths, (list, tuple)):
+        lengths = np.asarray(lengths)
+    array = as_array("lengths", lengths)
+    if array.dtype.kind not in "iu":
+        raise DTypeError(f"lengths must be integers; got {array.dtype}.")
+    array = _shaped("lengths", array, (batch,), "one length per sequence")
+    wrong = np.flatnonzero((array < 0) | (array > steps))
+    if wrong.size:
+        raise ArgumentError(
+            f"lengths must be in 0..T = 0..{steps}; lengths[{wrong[0]}] is {array[wrong[0]]}."
+        )
+    return array.astype(np.int64, copy=False)
+
+
+def _reset(reset: object, steps: int, batch: int) -> NDArray[Any] | None:
+    if reset is None:
+        return None
+    array = as_array("reset", reset)
+    if array.dtype != np.bool_:
+        raise DTypeError(f"reset must have dtype bool; got {array.dtype}.")
+    return _shaped("reset", array, (steps, batch), "one flag per step and sequence")
+
+
+def _shaped(name: str, array: NDArray[Any], shape: tuple[int, ...], why: str) -> NDArray[Any]:
+    if array.shape != shape:
+        transposed = len(shape) > 1 and array.T.shape == shape
+        hint = " Time comes first: pass its transpose." if transposed else ""
+        raise ShapeError(f"{name} must have shape {shape}, {why}; got {array.shape}.{hint}")
+    return array

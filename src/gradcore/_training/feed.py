@@ -1,0 +1,149 @@
+"""What Trainer.fit takes as data, brought to one form: batches in order, with a place in it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from .._base.checks import integer
+from ..data import Batch, Source
+from ..errors import ArgumentError, DTypeError
+
+__all__ = ["Data", "Feed", "feed_of"]
+
+Data = Source | Iterable[Batch] | Callable[[int], Iterable[Batch]]
+
+
+class Feed(ABC):
+    """Batches one after another. epoch: passes done; part: share of the current one, if known."""
+
+    epoch: int
+    part: float = 0.0
+
+    @abstractmethod
+    def take(self, last_epoch: int | None) -> Batch | None:
+        """The next batch; None where last_epoch passes are done or there are no more."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    @abstractmethod
+    def rewind(self, state: dict[str, Any]) -> None:
+        """Goes back over batches that were taken but not used, where that can be."""
+
+
+def feed_of(data: object, epochs: int | None) -> Feed:
+    """Raises DTypeError for what is no data, ArgumentError if it cannot be passed over twice."""
+    if isinstance(data, Source):
+        return _SourceFeed(data)
+    if isinstance(data, Iterable) and not isinstance(data, (str, bytes, dict)):
+        return _IterableFeed(lambda epoch: data, iter(data) is data, epochs)
+    if callable(data) and not isinstance(data, type):
+        return _IterableFeed(data, False, epochs)
+    raise DTypeError(
+        "data must be a source of gradcore.data (Sequences, Stream), an iterable of "
+        "gradcore.Batch, or a function that returns one for the number of a pass; got "
+        f"{type(data).__name__}."
+    )
+
+
+class _SourceFeed(Feed):
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    @property
+    def epoch(self) -> int:  # type: ignore[override]
+        return self.source.epoch
+
+    @property
+    def part(self) -> float:  # type: ignore[override]
+        return self.source.part
+
+    def take(self, last_epoch: int | None) -> Batch | None:
+        if last_epoch is not None and self.epoch >= last_epoch:
+            return None
+        return self.source.take()
+
+    def describe(self) -> dict[str, Any]:
+        return self.source.describe()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.source.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.source.load_state_dict(state)
+
+    def rewind(self, state: dict[str, Any]) -> None:
+        self.source.load_state_dict(state)
+
+
+class _IterableFeed(Feed):
+    """An iterable per pass; its place is the number of batches taken from it."""
+
+    def __init__(
+        self, make: Callable[[int], Iterable[Batch]], once: bool, epochs: int | None
+    ) -> None:
+        if once and epochs is not None and epochs > 1:
+            raise ArgumentError(
+                f"epochs={epochs} needs data that can be passed over again; an iterator cannot. "
+                "Pass a list, a source of gradcore.data, or a function epoch -> batches."
+            )
+        self.make, self.once = make, once
+        self.epoch, self.position = 0, 0
+        self.batches: Iterator[Batch] | None = None
+
+    def take(self, last_epoch: int | None) -> Batch | None:
+        while last_epoch is None or self.epoch < last_epoch:
+            if self.batches is None:
+                self.batches = self._start()
+            batch = next(self.batches, None)
+            if batch is not None:
+                self.position += 1
+                return batch
+            if self.once or self.position == 0:
+                return None
+            self.epoch, self.position, self.batches = self.epoch + 1, 0, None
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        return {"source": "iterator" if self.once else "batches"}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes to a place by taking the batches before it, which must be those of the first time.
+
+        Raises ArgumentError if there are fewer.
+        """
+        epoch = integer("epoch of the data", state.get("epoch"))
+        position = integer("position of the data", state.get("position"))
+        if epoch < 0 or position < 0:
+            raise ArgumentError(f"the place of the data must not be negative; got {state!r}.")
+        self.epoch, self.position = epoch, position
+        self.batches = self._start()
+        for taken in range(position):
+            if next(self.batches, None) is None:
+                raise ArgumentError(
+                    f"the data end after {taken} batches of pass {epoch}; the run has used "
+                    f"{position} of it. Pass the data that the run began with, from their start."
+                )
+
+    def rewind(self, state: dict[str, Any]) -> None:
+        """Nothing: what an iterator has given is gone, and the others start anew in every fit."""
+
+    def _start(self) -> Iterator[Batch]:
+        made = self.make(self.epoch)
+        if not isinstance(made, Iterable):
+            raise DTypeError(
+                "the data function must return an iterable of gradcore.Batch for the number of a "
+                f"pass; got {type(made).__name__}."
+            )
+        return iter(made)

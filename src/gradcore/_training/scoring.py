@@ -1,0 +1,87 @@
+"""The score of parameters: the loss on validation data, or what the user's function returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from .._base.checks import finite_float
+from .._engine.calls import value
+from .._net.params import Params
+from ..data import Batch, Source
+from ..errors import ArgumentError, DTypeError
+from ..loss import Loss
+from .terms import total_weight
+from .updates import Carried, Updater, start_state
+
+__all__ = ["Score", "scorer"]
+
+Score = Callable[[Params], float]
+Validation = Source | Sequence[Batch]
+
+
+def scorer(
+    updater: Updater, validation: Validation | None, evaluate: Callable[[Params], object] | None
+) -> Score | None:
+    """The function that scores; None where neither is given.
+
+    Raises ArgumentError for both of them, or a loss that cannot be computed batch by batch.
+    """
+    if evaluate is not None:
+        if validation is not None:
+            raise ArgumentError("give validation or evaluate, not both: one score decides.")
+        given = evaluate
+        return lambda params: finite_float("the score of evaluate", given(params))
+    if validation is None:
+        return None
+    if not isinstance(updater.loss, Loss):
+        raise ArgumentError(
+            "validation needs a loss of gradcore.loss; a loss function knows the targets of its "
+            "training alone. Pass evaluate, a function of params."
+        )
+    if not isinstance(validation, (Source, Sequence)):
+        raise DTypeError(
+            "validation must be a source of gradcore.data or a list of gradcore.Batch; got "
+            f"{type(validation).__name__}."
+        )
+    data = validation
+    return lambda params: _loss(updater, data, params)
+
+
+def _loss(updater: Updater, validation: Validation, params: Params) -> float:
+    assert isinstance(updater.loss, Loss)
+    total = weights = 0.0
+    carried: Carried = None
+    for batch in _batches(validation):
+        start = start_state(updater.net, batch, carried)
+        weight = total_weight(updater.loss, batch)
+        if weight != 0.0:
+            loss = value(
+                updater.net,
+                params,
+                batch.x,
+                batch.y,
+                loss=updater.loss,
+                lengths=batch.lengths,
+                weight=batch.weight,
+                reset=batch.reset,
+                state=start,
+                memory=updater.memory,
+                threads=updater.threads,
+            )
+            total += loss if updater.loss.reduction == "sum" else loss * weight
+            weights += weight
+        carried = updater.state_after(params, batch, start, carried, {})
+    if weights == 0.0:
+        raise ArgumentError("validation has no loss term of a weight other than 0.")
+    return total if updater.loss.reduction == "sum" else total / weights
+
+
+def _batches(validation: Validation) -> Iterator[Batch]:
+    """The first pass of a source, wherever it stands, or the list."""
+    if isinstance(validation, Source):
+        yield from (validation.batch(0, index) for index in range(len(validation)))
+        return
+    for batch in validation:
+        if not isinstance(batch, Batch):
+            raise DTypeError(f"validation must hold gradcore.Batch; got {type(batch).__name__}.")
+        yield batch

@@ -1,0 +1,165 @@
+"""Between a training and its checkpoint: settings to compare, states to keep and to bring back."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import numpy as np
+
+from .._base.checks import positive_int
+from .._net import io
+from .._net.state import flatten, state_size, unflatten
+from ..errors import ArgumentError, CheckpointError, DTypeError, GradcoreError, ShapeError
+from ..loss import Loss
+from ..optim import Average
+from ..schedule import Schedule
+from ..stability import StabilityMonitor
+from .checkpoint import TrainingCheckpoint
+from .feed import Feed
+from .runs import RunFolder
+from .updates import Carried, Updater
+
+__all__ = ["restore", "settings_of", "states_of"]
+
+States = dict[str, dict[str, Any]]
+
+
+def settings_of(updater: Updater, data: dict[str, Any], maximise: bool) -> dict[str, Any]:
+    """What must be the same for a run to go on to the same bits, as JSON gives it back.
+
+    The net is compared as such, because later versions may describe it with more fields.
+    """
+    optimizer = updater.optimizer
+    state = optimizer.state_dict()
+    settings = {
+        "dtype": str(updater.params.dtype),
+        "optimizer": {
+            **{name: state[name] for name in ("kind", "lr", "weight_decay", "options")},
+            "clip": repr(optimizer.clip),
+            "groups": [repr(group) for group in optimizer.groups],
+            "constraints": [repr(constraint) for constraint in optimizer.constraints],
+        },
+        "loss": repr(updater.loss) if isinstance(updater.loss, Loss) else "a function",
+        "schedule": _described(updater.schedule),
+        "average": _described(updater.average),
+        "stability": _described(updater.stability),
+        "accumulate": updater.accumulate,
+        "seed": updater.seed,
+        "maximise": maximise,
+        "data": data,
+    }
+    plain: dict[str, Any] = json.loads(io.as_json("the settings of the training", settings))
+    return plain
+
+
+def states_of(updater: Updater, data: dict[str, Any], carried: Carried) -> States:
+    """The state dictionaries of all parts, by name."""
+    states = {
+        "optimizer": updater.optimizer.state_dict(),
+        "data": data,
+        "carried": _flat(updater, carried),
+    }
+    if updater.schedule is not None:
+        states["schedule"] = updater.schedule.state_dict()
+    if updater.average is not None:
+        states["average"] = updater.average.state_dict()
+    if updater.stability is not None:
+        states["stability"] = updater.stability.state_dict()
+    return states
+
+
+def restore(
+    earlier: TrainingCheckpoint,
+    settings: dict[str, Any],
+    updater: Updater,
+    feed: Feed,
+    folder: RunFolder,
+) -> Carried:
+    """Brings parameters, parts and data to where a checkpoint was; returns its carried state.
+
+    Raises ArgumentError naming the settings that differ, CheckpointError for states that do not
+    fit; everything is as it was then.
+    """
+    wrong = _differences(earlier.settings, settings)
+    if earlier.params.net != updater.net:
+        wrong.insert(0, f"net was {earlier.params.net} and is {updater.net}")
+    if wrong:
+        raise ArgumentError(
+            f"{folder.folder} holds a run with other settings: {'; '.join(wrong)}. Pass what the "
+            "run began with, or choose another folder; nothing was changed."
+        )
+    start = feed.state_dict()
+    before = copy.deepcopy(states_of(updater, start, None))
+    try:
+        if set(before) != set(earlier.states):
+            raise CheckpointError(f"it has the states of {', '.join(earlier.states)}")
+        carried = _carried(updater, earlier.states["carried"])
+        _load(updater, earlier.states)
+        if updater.optimizer.steps >= 2**53:
+            raise CheckpointError(f"{updater.optimizer.steps} updates are more than can be")
+        feed.load_state_dict(earlier.states["data"])
+    except (GradcoreError, ValueError, TypeError, OverflowError) as error:
+        _load(updater, before)
+        feed.rewind(start)
+        raise CheckpointError(
+            f"{folder.last} cannot be gone on with: {str(error).rstrip('.')}."
+        ) from error
+    np.copyto(updater.params.flat, earlier.params.flat)
+    return carried
+
+
+def _load(updater: Updater, states: States) -> None:
+    """Brings back what is trained with; data and carried state are not among it."""
+    updater.optimizer.load_state_dict(states["optimizer"])
+    if updater.schedule is not None:
+        updater.schedule.load_state_dict(states["schedule"])
+    if updater.average is not None:
+        updater.average.load_state_dict(states["average"])
+    if updater.stability is not None:
+        updater.stability.load_state_dict(states["stability"])
+
+
+def _flat(updater: Updater, carried: Carried) -> dict[str, Any]:
+    """A carried state as a state dictionary."""
+    if carried is None:
+        return {}
+    batch = carried[0].h.shape[0]
+    flat = flatten(updater.net, batch, updater.params.dtype, carried)
+    return {"batch": batch, "flat": flat}
+
+
+def _carried(updater: Updater, state: dict[str, Any]) -> Carried:
+    if not state:
+        return None
+    dtype, flat = updater.params.dtype, state.get("flat")
+    if not isinstance(flat, np.ndarray) or flat.dtype != dtype:
+        raise DTypeError(f"the carried state is no array of {dtype}")
+    batch = positive_int("the batch size of the carried state", state.get("batch"))
+    if flat.shape != (state_size(updater.net, batch),):
+        raise ShapeError("the carried state does not fit the net")
+    return unflatten(updater.net, batch, flat)
+
+
+def _described(part: Schedule | Average | StabilityMonitor | None) -> dict[str, Any] | None:
+    """Kind and options of a schedule, an average or a monitor, as JSON values."""
+    if part is None:
+        return None
+    options = {name: value for name, value in vars(part).items() if not name.startswith("_")}
+    return {
+        "kind": type(part).__name__,
+        **{name: _described(v) if isinstance(v, Schedule) else v for name, v in options.items()},
+    }
+
+
+def _differences(earlier: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """'name was A and is B' for every setting that differs."""
+    wrong = []
+    for name in sorted({*earlier, *now}):
+        old, new = earlier.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            wrong += _differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            wrong.append(f"{prefix}{name} was {old!r} and is {new!r}")
+    return wrong

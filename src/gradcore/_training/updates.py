@@ -1,0 +1,278 @@
+"""One update: gradients of some batches with the state carried between them, and the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .._engine.calls import apply, value_and_grad
+from .._net.layers import Stack
+from .._net.params import Grads, Params
+from .._net.state import LayerState
+from ..data import Batch
+from ..errors import ArgumentError, DTypeError
+from ..loss import Loss, LossFunction
+from ..optim import Accumulator, Average, Optimizer, StepReport
+from ..schedule import Schedule
+from ..stability import StabilityMonitor
+from .terms import total_weight
+
+__all__ = ["Carried", "Gathered", "Updater", "start_state"]
+
+Carried = tuple[LayerState, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """Loss and gradient of the batches of one update. grads is None where the data ended.
+
+    last: the last batch that counted, with the state it started from. The arrays of grads are
+    written to again by the next update.
+    """
+
+    loss: float
+    grads: Grads | None
+    carried: Carried
+    last: tuple[Batch, Carried] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Updater:
+    """What is trained and how; see Trainer for the fields."""
+
+    net: Stack
+    params: Params
+    optimizer: Optimizer
+    loss: Loss | LossFunction
+    schedule: Schedule | None
+    average: Average | None
+    accumulate: int
+    seed: int
+    memory: int | str | None
+    threads: int | None
+    stability: StabilityMonitor | None
+    workspace: _Workspace = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "workspace", _Workspace(self.params))
+
+    @property
+    def averaged(self) -> Params:
+        """The parameters that are judged: the average, if there is one."""
+        return self.params if self.average is None else self.average.params
+
+    def gather(
+        self,
+        take: Callable[[], Batch | None],
+        carried: Carried,
+        begun: Callable[[Batch, Carried], None],
+    ) -> Gathered:
+        """Takes batches until `accumulate` of them count; changes nothing.
+
+        begun: told of each batch and the state it starts from, before its pass.
+        """
+        total = isinstance(self.loss, Loss) and self.loss.reduction == "sum"
+        mean = _Mean(self.workspace, total)
+        last: tuple[Batch, Carried] | None = None
+        while mean.count < self.accumulate:
+            batch = take()
+            if batch is None:
+                break
+            if not isinstance(batch, Batch):
+                raise DTypeError(f"data must yield gradcore.Batch; got {type(batch).__name__}.")
+            start, count = start_state(self.net, batch, carried), mean.count
+            begun(batch, start)
+            carried = self._add(batch, start, carried, mean)
+            if mean.count > count:
+                last = batch, start
+        return Gathered(mean.loss(), mean.take(), carried, last)
+
+    def step(self, grads: Grads) -> tuple[StepReport, float]:
+        """Updates parameters and average; returns the report and the rate that it was done with."""
+        optimizer, schedule = self.optimizer, self.schedule
+        factor = 1.0 if schedule is None else schedule.factor(optimizer.steps)
+        if self.stability is not None and optimizer.lr > 0:
+            factor = min(factor, self.stability.most() / optimizer.lr)
+        report = optimizer.step(grads, lr_factor=factor, threads=self.threads)
+        if self.average is not None:
+            self.average.update()
+        return report, optimizer.lr * factor
+
+    def monitored(self, batch: Batch, start: Carried) -> tuple[dict[str, Any], str | None]:
+        """What the monitor finds before a step that a batch led to, and a sentence to tell."""
+        optimizer, schedule = self.optimizer, self.schedule
+        if self.stability is None or not self.stability.due(optimizer):
+            return {}, None
+        assert isinstance(self.loss, Loss)
+        return self.stability.look(
+            self.net,
+            optimizer,
+            self.loss,
+            batch,
+            start,
+            rate=optimizer.lr * (1.0 if schedule is None else schedule.factor(optimizer.steps)),
+            accumulate=self.accumulate,
+            memory=self.memory,
+            threads=self.threads,
+        )
+
+    def _add(self, batch: Batch, start: Carried, carried: Carried, mean: _Mean) -> Carried:
+        """Adds the gradient of a batch to the mean; returns the state for the next batch."""
+        random = self._random(mean.count)
+        # The sum costs a pass over the weights, and is 1 by far the most of the time.
+        counts = self.accumulate > 1 or batch.weight is not None
+        weight = total_weight(self.loss, batch) if counts else 1.0
+        if weight == 0.0 and isinstance(self.loss, Loss):
+            return self.state_after(self.params, batch, start, carried, random)
+        result = value_and_grad(
+            self.net,
+            self.params,
+            batch.x,
+            batch.y,
+            loss=self.loss,
+            lengths=batch.lengths,
+            weight=batch.weight,
+            reset=batch.reset,
+            state=start,
+            memory=self.memory,
+            threads=self.threads,
+            out=self.workspace.grads(mean.count),
+            **random,
+        )
+        assert result.grads is not None
+        mean.add(result.loss, result.grads, weight)
+        if batch.keep == len(batch.x):
+            return result.state
+        return self.state_after(self.params, batch, start, carried, random)
+
+    def state_after(
+        self,
+        params: Params,
+        batch: Batch,
+        start: Carried,
+        carried: Carried,
+        random: dict[str, Any],
+    ) -> Carried:
+        """The state that a batch keeps, by a forward pass over these steps alone."""
+        steps = batch.keep
+        if steps is None:
+            return carried
+        if not 0 <= steps <= len(batch.x):
+            raise ArgumentError(
+                f"keep must be in 0..T = 0..{len(batch.x)}, the steps of its batch; got {steps}."
+            )
+        if steps == 0:
+            return start
+        _, state = apply(
+            self.net,
+            params,
+            batch.x[:steps],
+            lengths=None if batch.lengths is None else np.minimum(batch.lengths, steps),
+            reset=None if batch.reset is None else batch.reset[:steps],
+            state=start,
+            memory=self.memory,
+            threads=self.threads,
+            **random,
+        )
+        return state
+
+    def _random(self, place: int) -> dict[str, Any]:
+        """Seed of the random layers: another one for every batch of every update."""
+        if not getattr(self.net, "is_random", False):
+            return {}
+        return {
+            "seed": (self.seed, self.optimizer.steps * self.accumulate + place),
+            "train": True,
+        }
+
+
+def start_state(net: Stack, batch: Batch, carried: Carried) -> Carried:
+    """Where a batch starts; raises ArgumentError if it continues and nothing was kept."""
+    both_ways = any(getattr(layer, "bidirectional", False) for layer in net.recurrent)
+    if both_ways and (batch.continues or batch.keep is not None):
+        raise ArgumentError(
+            "the state of a bidirectional layer cannot be carried from one window to the next: it "
+            "comes from the steps behind them as well. Train on whole sequences, as "
+            "gradcore.data.Sequences gives them."
+        )
+    if not batch.continues:
+        return None if batch.state is None else tuple(batch.state)
+    if batch.state is not None:
+        raise ArgumentError("a batch must not have both a state and continues=True.")
+    if carried is None:
+        raise ArgumentError(
+            "a batch continues where an earlier one stopped, but no batch before it has kept its "
+            "state. Give the batch before it keep=T, or begin with one that does not continue."
+        )
+    return carried
+
+
+class _Workspace:
+    """Arrays as large as the parameters that one update after another uses.
+
+    Fresh ones would go back to the system after every update, from 32 MB on, and be touched anew.
+    """
+
+    def __init__(self, params: Params) -> None:
+        self._params = params
+        self._grads: list[Grads] = []
+        self._sum: Accumulator | None = None
+
+    def grads(self, batch: int) -> Grads:
+        """Where a batch's gradient goes; an update's first is kept until the second is there."""
+        index = batch % 2
+        while len(self._grads) <= index:
+            self._grads.append(Grads(self._params.net, np.empty_like(self._params.flat)))
+        return self._grads[index]
+
+    def accumulator(self) -> Accumulator:
+        """An empty one."""
+        if self._sum is None:
+            self._sum = Accumulator(self._params)
+        self._sum._clear()
+        return self._sum
+
+
+class _Mean:
+    """The weighted mean (or the sum) of losses and gradients of some batches."""
+
+    def __init__(self, workspace: _Workspace, total: bool) -> None:
+        self._total, self._workspace = total, workspace
+        self._losses: list[tuple[float, float]] = []
+        self._single: Grads | None = None
+        self._sum: Accumulator | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self._losses)
+
+    def add(self, loss: float, grads: Grads, weight: float) -> None:
+        weight = 1.0 if self._total else weight
+        if self._losses and self._sum is None:
+            self._sum = self._workspace.accumulator()
+            assert self._single is not None
+            self._sum.add(self._single, self._losses[0][1])
+        if self._sum is None:
+            # A single batch keeps its bits, and is by far the most usual.
+            self._single = grads
+        else:
+            self._sum.add(grads, weight)
+        self._losses.append((loss, weight))
+
+    def loss(self) -> float:
+        if self.count < 2:
+            return self._losses[0][0] if self._losses else 0.0
+        total = sum(loss * weight for loss, weight in self._losses)
+        return total if self._total else total / sum(weight for _, weight in self._losses)
+
+    def take(self) -> Grads | None:
+        if self._sum is None:
+            return self._single
+        mean = self._workspace.grads(0)
+        mean.written(self._sum._take_into(mean.flat))
+        if self._total:
+            np.multiply(mean.flat, self.count, out=mean.flat)
+        return mean

@@ -1,0 +1,344 @@
+"""What a training records of its gradients every so often, and what was behind a bad update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import horizon, lyapunov
+from .._base.scaled import log10_norm
+from .._engine.calls import apply
+from .._net.params import Grads, Params
+from .._net.state import LayerState, sequences_of, state_size
+from ..data import Batch
+from ..errors import ArgumentError, GradcoreError, NonFiniteError
+from ..jacobian import hidden_gradients
+from ..loss import Loss
+from .updates import Carried, Updater
+
+__all__ = ["WATCHED", "Watch", "grown_before"]
+
+# The fields of a line in which a watch or a monitor told something.
+WATCHED = frozenset({"watched_steps", "clip_layer", "sharpness"})
+
+# What is looked at of a batch: its longest sequences, and their last steps. A look takes about
+# three updates of an LSTM of 128 units and one sequence, eight of one of 16 units, and less than
+# two where the batch has 8 sequences; most of it is the exponents', which are kept short for that.
+SEQUENCES = 4
+STEPS = 2_000
+EXPONENT_STEPS = 500
+EXPONENTS = 2
+# Steps without a reset that a Lyapunov exponent needs to mean something.
+LEAST_STEPS = 20
+WINDOWS = 20
+
+
+class Watch:
+    """Looks at every `every`-th update; a clipped one is asked for its cause as often at most."""
+
+    def __init__(self, updater: Updater, every: int) -> None:
+        self.updater, self.every = updater, every
+        self._how: dict[str, Any] = {"memory": updater.memory, "threads": updater.threads}
+        self._before: NDArray[Any] | None = None
+
+    def look(self, batch: Batch, start: Carried) -> dict[str, Any]:
+        """For the line of the update that is about to be made with a batch.
+
+        memory_length and horizon of each recurrent layer, hidden_gradient_log10, watched_steps,
+        lyapunov and lyapunov_error; what could not be found is None, with the reason in
+        watch_missing.
+        """
+        net, params = self.updater.net, self.updater.params
+        found: dict[str, Any] = {
+            **dict.fromkeys(("watched_steps", "memory_length", "horizon")),
+            **dict.fromkeys(("hidden_gradient_log10", "lyapunov", "lyapunov_error")),
+        }
+        missing: dict[str, str] = {}
+
+        def tried(name: str, look: Callable[[], dict[str, Any]]) -> None:
+            try:
+                found.update(look())
+            except GradcoreError as error:
+                missing[name] = str(error)
+
+        try:
+            part = self._part(batch, start)
+        except GradcoreError as error:
+            return found | {"watch_missing": {"watched_steps": str(error)}}
+        found["watched_steps"] = [part.first, part.first + len(part.inputs["x"]) - 1]
+
+        def reaches() -> dict[str, Any]:
+            made = [
+                horizon.reach(net, params, **part.inputs, layer=layer, probes=1, **self._how)
+                for layer in range(len(net.recurrent))
+            ]
+            return {
+                "memory_length": [float(np.median(one.memory_length())) for one in made],
+                "horizon": _horizon(made),
+            }
+
+        def hidden() -> dict[str, Any]:
+            loss = self.updater.loss
+            if not isinstance(loss, Loss):
+                raise ArgumentError("a loss function need not be defined on some of the steps.")
+            norms = [
+                hidden_gradients(
+                    net,
+                    params,
+                    **part.inputs,
+                    y=part.y,
+                    weight=part.weight,
+                    loss=loss,
+                    layer=layer,
+                    norms_only=True,
+                    **self._how,
+                ).norm_log10
+                for layer in range(len(net.recurrent))
+            ]
+            return {"hidden_gradient_log10": [_windows(layer) for layer in norms]}
+
+        def exponents() -> dict[str, Any]:
+            x, state = self._stretch(part)
+            if len(x) < LEAST_STEPS:
+                raise ArgumentError(
+                    f"no {LEAST_STEPS} steps without a reset among those looked at."
+                )
+            count = min(EXPONENTS, state_size(net, 1))
+            spectrum = lyapunov.spectrum(net, params, x, count, state=state, **self._how)
+            return {
+                "lyapunov": _plain(spectrum.exponents[0]),
+                "lyapunov_error": _plain(spectrum.standard_error[0]),
+            }
+
+        tried("memory_length", reaches)
+        tried("hidden_gradient_log10", hidden)
+        tried("lyapunov", exponents)
+        return found | ({"watch_missing": missing} if missing else {})
+
+    def remember(self, step: int, explained: int | None) -> None:
+        """Before update `step`: keeps the parameters if a cause may be asked for."""
+        due = explained is None or step - explained >= self.every
+        if not due or self.updater.optimizer.clip is None:
+            self._before = None
+        elif self._before is None:
+            self._before = self.updater.params.flat.copy()
+        else:
+            np.copyto(self._before, self.updater.params.flat)
+
+    def cause(self, grads: Grads, batch: Batch, start: Carried) -> dict[str, Any]:
+        """For a clipped update's line: the layer and the window of time that its gradient is from.
+
+        Empty if remember kept nothing.
+        """
+        if self._before is None:
+            return {}
+        net, loss = self.updater.net, self.updater.loss
+        found: dict[str, Any] = {
+            "clip_layer": _largest_layer(self.updater, grads),
+            "clip_window": None,
+            "clip_share": None,
+        }
+        try:
+            if not isinstance(loss, Loss):
+                raise ArgumentError("a loss function cannot be taken apart into windows.")
+            shares = horizon.window_shares(
+                net,
+                Params(net, self._before),
+                batch.x,
+                batch.y,
+                loss=loss,
+                windows=WINDOWS,
+                weight=batch.weight,
+                lengths=batch.lengths,
+                reset=batch.reset,
+                state=start,
+                **self._how,
+            )
+        except GradcoreError as error:
+            return found | {"watch_missing": {"clip_window": str(error)}}
+        top = int(np.argmax(shares.share))
+        borders = shares.borders[top : top + 2]
+        found["clip_window"] = [int(borders[0]), int(borders[1]) - 1]
+        found["clip_share"] = round(float(shares.share[top]), 4)
+        return found
+
+    # ---- parts of a batch
+
+    def _part(self, batch: Batch, start: Carried) -> _Part:
+        """The last steps of the longest sequences, from the state that they start in."""
+        steps, count = batch.x.shape[:2]
+        lengths = np.full(count, steps) if batch.lengths is None else np.asarray(batch.lengths)
+        # Sequences of one length stay in their order.
+        chosen = sorted(np.argsort(-lengths, kind="stable")[:SEQUENCES].tolist())
+        stop = int(lengths[chosen].max())
+        first = max(0, stop - STEPS)
+        chosen = [b for b in chosen if lengths[b] > first]
+        state = None if start is None else sequences_of(start, chosen)
+        if first > 0:
+            state = (
+                None
+                if self.updater.net.bidirectional
+                else self._state_at(batch, chosen, first, state)
+            )
+        loss = self.updater.loss
+        last = isinstance(loss, Loss) and loss.step == "last"
+
+        def cut(array: Any, every_step: bool = True) -> Any:
+            if array is None:
+                return None
+            rows = array[first:stop] if every_step else array
+            return np.ascontiguousarray(rows[:, chosen] if every_step else rows[chosen])
+
+        inputs = {
+            "x": cut(batch.x),
+            "lengths": None if batch.lengths is None else lengths[chosen] - first,
+            "reset": cut(batch.reset),
+            "state": state,
+        }
+        weight = cut(batch.weight, not last)
+        return _Part(first, inputs, cut(batch.y, not last), weight)
+
+    def _state_at(
+        self, batch: Batch, chosen: list[int], stop: int, state: Carried
+    ) -> tuple[LayerState, ...]:
+        """The state of some sequences after `stop` steps, none of which ends before."""
+        return self._forward(
+            np.ascontiguousarray(batch.x[:stop, chosen]),
+            None if batch.reset is None else np.ascontiguousarray(batch.reset[:stop, chosen]),
+            state,
+        )
+
+    def _stretch(self, part: _Part) -> tuple[NDArray[Any], Carried]:
+        """The end of the longest stretch of the first sequence that no reset cuts; its state."""
+        x, reset, state = (part.inputs[name] for name in ("x", "reset", "state"))
+        lengths = part.inputs["lengths"]
+        stop = len(x) if lengths is None else int(lengths[0])
+        cuts = [0, stop]
+        if reset is not None:
+            cuts = sorted({0, stop, *(int(t) for t in np.flatnonzero(reset[:stop, 0]))})
+        _, begin, end = max((b - a, a, b) for a, b in pairwise(cuts))
+        fresh = begin > 0 or (reset is not None and bool(reset[0, 0]))
+        own = None if fresh or state is None else sequences_of(state, [0])
+        first = max(begin, end - EXPONENT_STEPS)
+        if first > begin and not self.updater.net.bidirectional:
+            own = self._forward(np.ascontiguousarray(x[begin:first, :1]), None, own)
+        return np.ascontiguousarray(x[first:end, :1]), own
+
+    def _forward(
+        self, x: NDArray[Any], reset: NDArray[Any] | None, state: Carried
+    ) -> tuple[LayerState, ...]:
+        net, params = self.updater.net, self.updater.params
+        return apply(net, params, x, reset=reset, state=state, **self._how)[1]
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Steps of some sequences, from `first` of the batch on: x, masks and state, and targets."""
+
+    first: int
+    inputs: dict[str, Any]
+    y: Any
+    weight: Any
+
+
+def grown_before(
+    updater: Updater, batch: Batch, start: Carried, error: NonFiniteError
+) -> str | None:
+    """Why a forward pass left the range of numbers, in a sentence: its input, or what grew before.
+
+    None where there is nothing to tell: another place, the first steps, both ways, or no growth.
+    """
+    net = updater.net
+    if not 0 <= error.layer < len(net.recurrent):
+        return None
+    b = error.sequence
+    if np.asarray(batch.x).dtype.kind == "f":
+        bad = np.flatnonzero(~np.isfinite(batch.x[: error.step + 1, b]).all(axis=-1))
+        if len(bad):
+            return f"x of sequence {b} is not finite at step {bad[0]}: look at the data."
+    if error.step < WINDOWS or net.bidirectional:
+        return None
+    borders = [error.step * i // WINDOWS for i in range(WINDOWS + 1)]
+    state = None if start is None else sequences_of(start, [b])
+    sizes = []
+    for t0, t1 in pairwise(borders):
+        x = np.ascontiguousarray(batch.x[t0:t1, b : b + 1])
+        reset = None if batch.reset is None else batch.reset[t0:t1, b : b + 1].copy()
+        try:
+            _, state = apply(
+                net,
+                updater.params,
+                x,
+                reset=reset,
+                state=state,
+                memory=updater.memory,
+                threads=updater.threads,
+            )
+        except GradcoreError:  # with other random masks it may end sooner
+            return None
+        sizes.append(float(log10_norm(state[error.layer].h, 0)))
+    rises = np.diff(sizes)
+    if not np.isfinite(rises).all():
+        return None
+    # The last stretch of windows in which it rose without a break.
+    first = len(rises)
+    while first > 0 and rises[first - 1] > 0:
+        first -= 1
+    if f"{sizes[first]:.1f}" == f"{sizes[-1]:.1f}":
+        return None
+    return (
+        f"|h| of {net.recurrent_names[error.layer]} rose from 10^{sizes[first]:.1f} after step "
+        f"{borders[first + 1] - 1} to 10^{sizes[-1]:.1f} after step {borders[-1] - 1}."
+    )
+
+
+def _largest_layer(updater: Updater, grads: Grads) -> str:
+    """The recurrent layer whose parameters have the largest gradient; frozen ones do not count."""
+    names = updater.net.recurrent_names
+    sizes = dict.fromkeys(names, -np.inf)
+    for name in updater.optimizer.trained:
+        place = name.partition(".")[0]
+        for own in names:
+            if own.partition(".")[0] == place:
+                square = 2 * float(log10_norm(grads[name], 0)) / np.log10(2)
+                sizes[own] = float(np.logaddexp2(sizes[own], square))
+    return max(names, key=sizes.__getitem__)
+
+
+def _horizon(made: list[horizon.Reach]) -> dict[str, Any]:
+    """log10 of what is left of a gradient of the last outputs, by layer and lag; 1 at lag 0."""
+    longest = int(max(made[0].ends)) - 1
+    lags = [0, *(2**i for i in range(longest.bit_length()) if 2**i <= longest)]
+    layers = []
+    for one in made:
+        left = []
+        for lag in lags:
+            rows = [b for b, end in enumerate(one.ends) if end > lag]
+            at = [one.norm_log10[one.ends[b] - 1 - lag, b] for b in rows]
+            whole = [one.norm_log10[one.ends[b] - 1, b] for b in rows]
+            with np.errstate(invalid="ignore"):
+                left.append(np.median(np.subtract(at, whole)))
+        layers.append(_plain(np.array(left)))
+    return {"lags": lags, "norm_log10": layers}
+
+
+def _windows(norm_log10: NDArray[np.float64]) -> list[float | None]:
+    """log10 of the root mean square in up to WINDOWS windows of equal length, of (T, B)."""
+    steps = len(norm_log10)
+    count = min(WINDOWS, steps)
+    found = []
+    for i in range(count):
+        part = norm_log10[steps * i // count : steps * (i + 1) // count]
+        most = part.max()
+        mean = np.mean(10 ** (2 * (part - most))) if np.isfinite(most) else 1.0
+        found.append(most + 0.5 * np.log10(mean))
+    return _plain(np.array(found))
+
+
+def _plain(values: NDArray[np.float64]) -> list[float | None]:
+    return [float(f"{v:.4g}") if np.isfinite(v) else None for v in values]

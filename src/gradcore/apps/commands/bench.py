@@ -1,0 +1,163 @@
+"""`gradcore bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import gradcore as gd
+
+from .. import bench as benchmark
+from ..bench import contestants, report
+from ..curves import can_draw
+from .app import EXIT_FINDINGS, Quiet, app, check_folder, errors, fail, say
+
+# Relative change of the machine's limits beyond which a user should know.
+MOST_DRIFT = 0.1
+
+
+def words(text: str) -> list[str]:
+    """The parts of a comma-separated list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def numbers(option: str, text: str) -> list[int]:
+    """A comma-separated list of positive integers, "1_000" and "1e4" among them."""
+    try:
+        found = [float(part) if "e" in part.lower() else int(part) for part in words(text)]
+        if not found or any(n < 1 or n != int(n) for n in found):
+            raise ValueError
+    except (ValueError, OverflowError):
+        fail(f"{option} must be whole numbers of 1 or more, separated by commas; got {text!r}.")
+    return [int(n) for n in found]
+
+
+def choose_peers(text: str) -> dict[str, contestants.Peer]:
+    """The peers that were asked for and are installed; the others are told on stderr."""
+    wanted = words(text)
+    if wanted == ["none"] or not wanted:
+        return {}
+    names = list(contestants.PEERS) if wanted == ["installed"] else list(dict.fromkeys(wanted))
+    found = {}
+    for name in names:
+        if benchmark.installed(name):
+            found[name] = contestants.PEERS[name]
+        else:
+            say(f"{name} is not installed and is left out. Run: pip install 'gradcore[{name}]'")
+    return found
+
+
+@app.command()
+def bench(
+    cells: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="Cells, separated by commas; also AntisymmetricRNN, which no peer has.",
+        ),
+    ] = "RNN,LSTM,GRU",
+    hidden: Annotated[str, typer.Option(metavar="LIST", help="Hidden units H.")] = "32,128,256",
+    batch: Annotated[str, typer.Option(metavar="LIST", help="Sequences B.")] = "1,8",
+    steps: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Steps T. Default: 10,000, and 3,000 from B = 32 on."),
+    ] = None,
+    peers: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST", help="torch, jax or both; none; or installed: those that there are."
+        ),
+    ] = "installed",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Threads of everyone. Default: what gradcore takes."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Turns; the best one counts.")] = 4,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write machine and rows as JSON."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw times, bound and fractions.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure exact BPTT against the machine's limits, and beside PyTorch and JAX.
+
+    First the machine: multiply-adds per second, reads from its caches. Then, for every combination
+    of cell, hidden units, sequences and steps: one layer with 16 inputs, float32, squared error on
+    every output; loss and all gradients. Everyone's gradients are compared before anything is
+    timed; then contestants take turns, rested, with the same number of threads.
+
+    The bound is the least time that the machine allows: recurrent weights read twice per step from
+    the cache that holds them, or their flops at peak, whichever is longer, plus all other products
+    at peak. Elementwise work and barriers are not counted.
+
+    Exits with 1 if gradients disagree. Ctrl-C keeps the rows that are done and exits with 130.
+    """
+    with errors():
+        rows = benchmark.grid(
+            words(cells),
+            numbers("--hidden", hidden),
+            numbers("--batch", batch),
+            None if steps is None else numbers("--steps", steps),
+        )
+        for path in (json_file, plot):
+            check_folder(path)
+        if plot is not None and not can_draw():
+            fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
+        beside = choose_peers(peers)
+        tell = (lambda line: None) if quiet else say
+        used = threads or gd.build_info().threads
+        with contestants.same_cpus(used):
+            machine = benchmark.measure(used, progress=tell)
+            print(report.machine_lines(machine), end="\n\n")
+            results: list[benchmark.Result] = []
+            drift = None
+            try:
+                print(report.header(list(beside)), flush=True)
+                for number, row in enumerate(rows, 1):
+                    tell(f"{number} of {len(rows)}: {row}")
+                    result = benchmark.run(row, machine, beside, repeats=repeats)
+                    results.append(result)
+                    print(report.line(result, list(beside)), flush=True)
+                print(f"\n{report.summary(results)}")
+                tell("measuring the limits again")
+                drift = machine.all.drift(
+                    benchmark.measure_limits(used, machine.l1_bytes, machine.l2_bytes)
+                )
+                if drift > MOST_DRIFT:
+                    say(
+                        f"the machine's limits changed by {drift:.0%} meanwhile: it is busy or its "
+                        "clock moves. Figures hold no better; run again when it is idle."
+                    )
+            except benchmark.DisagreementError as error:
+                say(str(error))
+                raise typer.Exit(EXIT_FINDINGS) from None
+            finally:
+                save(machine, results, list(beside), drift, json_file, plot)
+
+
+def save(
+    machine: benchmark.Machine,
+    results: list[benchmark.Result],
+    peers: list[str],
+    drift: float | None,
+    json_file: Path | None,
+    plot: Path | None,
+) -> None:
+    """Writes what was asked for, from the rows that are done."""
+    if not results:
+        return
+    if json_file is not None:
+        versions = {name: contestants.version(name) for name in peers}
+        report.write_json(json_file, machine, results, versions, drift)
+        say(f"saved {json_file}")
+    if plot is not None:
+        try:
+            report.draw(plot, machine, results)
+        except ValueError as error:  # a suffix that matplotlib does not know
+            fail(str(error))
+        say(f"saved {plot}")

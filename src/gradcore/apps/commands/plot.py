@@ -1,0 +1,56 @@
+"""`gradcore plot`."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import curves
+from .app import app, check_folder, errors, fail, say
+
+
+class XName(str, Enum):
+    """What goes along, as typer shows it."""
+
+    step = "step"
+    seconds = "seconds"
+
+
+@app.command()
+def plot(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN", help="Folders of runs, or their metrics.jsonl.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where the picture goes, its format by the suffix. Default: curves.png, in the "
+            "folder of the run if there is one alone.",
+        ),
+    ] = None,
+    x: Annotated[XName, typer.Option("--x", help="What goes along.")] = XName.step,
+    log: Annotated[bool, typer.Option("--log", help="Loss and score on logarithmic axes.")] = False,
+) -> None:
+    """Draw the curves of training runs, several over one another.
+
+    Loss and gradient norm as they were and smoothed, score, learning rate. Works while a run is
+    still going on.
+    """
+    with errors():
+        if not curves.can_draw():
+            fail("plot needs matplotlib. Run: pip install 'gradcore[plot]'")
+        single = runs[0] if len(runs) == 1 and runs[0].is_dir() else Path()
+        picture = out or single / "curves.png"
+        check_folder(picture)
+        try:
+            curves.draw(picture, runs, x=x.value, log=log)
+        except ValueError as error:
+            fail(str(error))
+        say(f"saved {picture}")

@@ -1,0 +1,102 @@
+"""What the commands of `gradcore study` have in common."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..curves import can_draw
+from ..studies import Progress, Result
+from .app import Commands, app, check_folder, errors, fail, say
+
+study_app = typer.Typer(
+    cls=Commands,
+    help="Experiments about stability: numbers and a picture in under two minutes.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(study_app, name="study")
+
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write all numbers as JSON.")
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Where the picture goes, its format by the suffix. Default: study-NAME.png here, if "
+        "matplotlib is installed.",
+        show_default=False,
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all that is random.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads at most.", show_default="all cores")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show the result only.")]
+
+
+def conduct(
+    name: str,
+    run: Callable[[Progress], Result],
+    json_file: Path | None,
+    plot: Path | None,
+    quiet: bool,
+) -> None:
+    """Runs a study, prints what it found, and writes the files."""
+    picture = plot or Path(f"study-{name}.png")
+    with errors():
+        if plot is not None and not can_draw():
+            fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
+        check_folder(json_file)
+        check_folder(picture)
+        with shown(quiet) as progress:
+            result = run(progress)
+        print("\n".join(result.lines()), flush=True)
+        saved = []
+        if json_file is not None:
+            json_file.write_text(json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
+            saved.append(json_file)
+        if can_draw():
+            try:
+                result.draw(picture)
+            except ValueError as error:
+                fail(str(error))
+            saved.append(picture)
+        if saved:
+            say(f"saved {', '.join(map(str, saved))}")
+
+
+@contextmanager
+def shown(quiet: bool) -> Iterator[Progress]:
+    """Shows progress on stderr: a bar on a terminal that has rich, a line per tenth otherwise."""
+    if quiet:
+        yield lambda what, part: None
+    elif sys.stderr.isatty() and find_spec("rich") is not None:
+        from rich.console import Console
+        from rich.progress import Progress as Bar
+
+        with Bar(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("starting", total=1.0)
+            yield lambda what, part: bar.update(task, description=what, completed=part)
+    else:
+        yield _lines()
+
+
+def _lines() -> Progress:
+    told = 0  # tenths; the end shows by itself
+
+    def progress(what: str, part: float) -> None:
+        nonlocal told
+        if told < int(part * 10) < 10:
+            told = int(part * 10)
+            say(f"{what} ({part:.0%})")
+
+    return progress

@@ -1,0 +1,192 @@
+"""Pictures of runs: loss, score, rate and gradient norm of one or several, over steps or seconds.
+
+Needs matplotlib, which is loaded when something is drawn.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._training.runs import read_metrics
+from ..errors import ArgumentError
+
+__all__ = ["can_draw", "draw"]
+
+# More points than a picture has columns: beyond this a curve is drawn as mean and range of bins.
+BINS = 500
+
+X = Literal["step", "seconds"]
+Lines = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A curve ready to be drawn. mean: smoothed; low, high: the range around it, or the values."""
+
+    x: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
+
+
+def draw(
+    path: str | os.PathLike[str],
+    runs: Sequence[str | os.PathLike[str]],
+    *,
+    x: X = "step",
+    log: bool = False,
+) -> None:
+    """Saves a picture of runs, the format by the suffix of path.
+
+    runs: folders that Trainer.fit wrote, or their metrics.jsonl. log: loss and score on logarithmic
+    axes. Raises CheckpointError for a run that cannot be read, ArgumentError if it has no update
+    yet, ImportError without matplotlib, OSError or ValueError for a path that cannot be written.
+    """
+    read = {name: read_metrics(run) for name, run in zip(_names(runs), runs, strict=True)}
+    for run, lines in zip(runs, read.values(), strict=True):
+        if not lines:
+            raise ArgumentError(f"{run} has no updates yet; there is nothing to draw.")
+    _figure(read, x, log).savefig(path, dpi=150)
+
+
+def smoothed(x: NDArray[np.float64], y: NDArray[np.float64]) -> Curve:
+    """A moving mean over a fiftieth of the points; beyond BINS points, mean and range of bins."""
+    if len(y) > BINS:
+        borders = np.linspace(0, len(y), BINS + 1).astype(np.int64)[:-1]
+        counts = np.diff(np.append(borders, len(y)))
+        low, high = np.minimum.reduceat(y, borders), np.maximum.reduceat(y, borders)
+        mean = np.add.reduceat(y, borders) / counts
+        return Curve(np.add.reduceat(x, borders) / counts, _moving(mean, 5), low, high)
+    return Curve(x, _moving(y, max(1, len(y) // 50)), y, y)
+
+
+def _moving(y: NDArray[np.float64], half: int) -> NDArray[np.float64]:
+    """Mean of those of 2*half+1 neighbours that exist: a single value would decide the ends."""
+    sums = np.concatenate([[0.0], np.cumsum(y)])
+    index = np.arange(len(y))
+    first, stop = np.maximum(index - half, 0), np.minimum(index + half + 1, len(y))
+    mean: NDArray[np.float64] = (sums[stop] - sums[first]) / (stop - first)
+    return mean
+
+
+def _figure(runs: Mapping[str, Lines], x: X, log: bool) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.0, 6.4), layout="constrained")
+    there = {name for lines in runs.values() for line in lines for name in line}
+    scored = "score" in there
+    panels = ["loss", "score", "lr", "gradient"] if scored else ["loss", "gradient", "lr"]
+    panels += ["memory_length", "lyapunov"] if "memory_length" in there else []
+    rows = -(-len(panels) // 2)
+    figure.set_figheight(3.2 * rows)
+    grid = figure.subplots(rows, 2, sharex=True).flat
+    axes = dict(zip(panels, grid, strict=False))
+    for axis in grid[len(panels) :]:
+        axis.set_axis_off()
+    axes["loss"].set_ylabel("loss")
+    axes["lr"].set_ylabel("learning rate")
+    axes["gradient"].set_ylabel("log10 of the gradient's norm")
+    if "score" in axes:
+        axes["score"].set_ylabel("score")
+    if "memory_length" in axes:
+        axes["memory_length"].set_ylabel("steps that gradients reach back")
+        axes["lyapunov"].set_ylabel("largest Lyapunov exponent")
+    handles = []
+    for number, (name, lines) in enumerate(runs.items()):
+        handles.append(_draw_run(axes, name, lines, x, f"C{number % 10}"))
+    for panel, axis in axes.items():
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelbottom=True)
+        axis.set_xlabel(x)
+        if log and panel in ("loss", "score"):
+            axis.set_yscale("log", nonpositive="mask")
+    axes["lr"].set_ylim(bottom=0.0)
+    axes["lr"].ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    if len(runs) == 1:
+        figure.suptitle(next(iter(runs)))
+    else:
+        columns = min(4, len(runs))
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+    return figure
+
+
+def _draw_run(axes: Mapping[Any, Any], name: str, lines: Lines, x: X, colour: str) -> Any:
+    (handle,) = _draw_noisy(axes["loss"], lines, x, "loss", colour)
+    handle.set_label(name)
+    _draw_noisy(axes["gradient"], lines, x, "grad_norm_log10", colour)
+    clipped = sum(bool(line.get("clipped")) for line in lines) / len(lines)
+    if clipped > 0:
+        axes["gradient"].plot([], [], color=colour, label=f"clipped in {clipped:.0%} of updates")
+        axes["gradient"].legend(frameon=False, fontsize="small")
+    axes["lr"].plot(*_columns(lines, x, "lr"), color=colour, linewidth=1.5)
+    if "score" in axes:
+        # Markers where they can be told apart.
+        at, scores = _columns(lines, x, "score")
+        marker = "o" if len(at) <= 60 else None
+        axes["score"].plot(at, scores, color=colour, marker=marker, markersize=3.5, linewidth=1.5)
+    if "memory_length" in axes:
+        _draw_watched(axes, lines, x, colour)
+    return handle
+
+
+def _draw_watched(axes: Mapping[Any, Any], lines: Lines, x: X, colour: str) -> None:
+    """Memory length of each layer, the lowest dotted; the exponent with two standard errors."""
+    seen = [line for line in lines if line.get("memory_length") is not None]
+    at = [line[x] for line in seen]
+    layers = len(seen[0]["memory_length"]) if seen else 0
+    for layer in range(layers):
+        style = "-" if layer == layers - 1 else ":"
+        values = [line["memory_length"][layer] for line in seen]
+        axes["memory_length"].plot(at, values, style, color=colour, marker="o", markersize=3)
+    seen = [line for line in lines if (line.get("lyapunov") or [None])[0] is not None]
+    axes["lyapunov"].errorbar(
+        [line[x] for line in seen],
+        [line["lyapunov"][0] for line in seen],
+        [2 * (line["lyapunov_error"][0] or 0.0) for line in seen],
+        color=colour,
+        marker="o",
+        markersize=3,
+        linewidth=1,
+    )
+    axes["lyapunov"].axhline(0.0, color="grey", linewidth=0.8)
+
+
+def _draw_noisy(axis: Any, lines: Lines, x: X, name: str, colour: str) -> Any:
+    """The values or their range, pale, and the smoothed curve over them."""
+    curve = smoothed(*_columns(lines, x, name))
+    if curve.low is curve.high:
+        axis.plot(curve.x, curve.low, color=colour, alpha=0.25, linewidth=0.8)
+    else:
+        axis.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
+    return axis.plot(curve.x, curve.mean, color=colour, linewidth=1.8)
+
+
+def _columns(lines: Lines, x: X, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    pairs = [(line.get(x), line.get(name)) for line in lines if line.get(name) is not None]
+    array = np.array(pairs, np.float64).reshape(-1, 2)
+    return array[:, 0], array[:, 1]
+
+
+def _names(runs: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The folders' names, or as much of their paths as tells them apart."""
+    folders = [Path(run).absolute() for run in runs]
+    folders = [p.parent if p.is_file() else p for p in folders]
+    for parts in range(1, max(len(p.parts) for p in folders) + 1):
+        names = ["/".join(p.parts[-parts:]) for p in folders]
+        if len(set(names)) == len(names):
+            return names
+    raise ArgumentError("every run must be given once; one is there twice.")

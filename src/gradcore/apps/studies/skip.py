@@ -1,0 +1,251 @@
+"""What a skip connection through time does to a gradient: theory beside measurement.
+
+A chain that multiplies its state by a in every step multiplies gradients over T steps by a^T. A
+connection to the output k steps ago, of strength s, offers paths of T/k hops; in a linear chain
+h_t = a h_(t-1) + s h_(t-k) the gradient over a lag is the sum over all paths, g_t = a g_(t-1) +
+s g_(t-k) from g_0 = 1, whose rate is the largest root of r^k = a r^(k-1) + s. With a = 0 and k = 2
+that is s^(T/2): the skip halves the path. For nets of real cells there is no such formula; what
+their largest Lyapunov exponent predicts stands beside what was measured.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import horizon, lyapunov
+from ..._base.checks import integer, positive_int
+from ..._net.cells import GRU, LSTM, RNN
+from ..._net.layers import Skip, Stack
+from ..._net.skip_paths import path_sum
+from ...errors import ArgumentError
+from . import Progress, plain
+
+__all__ = ["Cell", "Chain", "SkipStudy", "run"]
+
+Array = NDArray[np.float64]
+
+# a, kind, lag, strength. 0.4^10,000 is 10^-3979, far outside of float32 and of doubles.
+CHAINS: tuple[tuple[float, str | None, int, float], ...] = (
+    (0.95, None, 1, 0.0),
+    (0.4, None, 1, 0.0),
+    (0.0, "add", 2, 0.95),
+    (0.5, "add", 2, 0.45),
+    (0.4, "add", 8, 0.5),
+    (0.95, "mix", 64, 0.5),
+)
+CELLS = {"RNN, tanh": RNN, "LSTM": LSTM, "GRU": GRU}
+HIDDEN, INPUTS, LAG, STRENGTH = 64, 4, 64, 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """A linear chain. theory, measured (T,): log10 of the gradient over a lag, -inf for zero."""
+
+    title: str
+    theory: Array
+    measured: Array
+
+    @property
+    def error(self) -> float:
+        """Largest |measured - theory| / max(1, |theory|) over all lags."""
+        there = np.isfinite(self.theory)
+        if not np.array_equal(there, np.isfinite(self.measured)):
+            return np.inf
+        off = np.abs(self.measured[there] - self.theory[there])
+        return float((off / np.maximum(1.0, np.abs(self.theory[there]))).max())
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """A net of one layer. measured (T,): log10 of the gradient's size over a lag, against lag 0.
+
+    exponent: its largest Lyapunov exponent, with its standard error. memory: steps until 1 %.
+    """
+
+    title: str
+    measured: Array
+    exponent: float
+    standard_error: float
+    memory: int
+
+    @property
+    def predicted(self) -> float:
+        """log10 of what the exponent makes of a gradient over all lags measured."""
+        return self.exponent * (len(self.measured) - 1) / float(np.log(10.0))
+
+
+@dataclass(frozen=True, eq=False)
+class SkipStudy:
+    """What run found."""
+
+    length: int
+    seed: int
+    chains: tuple[Chain, ...]
+    cells: tuple[Cell, ...]
+
+    def lines(self) -> list[str]:
+        """Two tables for a terminal."""
+        last = self.length - 1
+        titles = [chain.title for chain in self.chains] + [cell.title for cell in self.cells]
+        width = max(map(len, titles))
+        lines = [
+            f"linear chains: log10 of the gradient over {last:,} steps",
+            f"{'':{width}}  {'theory':>12}  {'measured':>12}  {'largest error of any lag':>24}",
+        ]
+        for chain in self.chains:
+            at = int(np.flatnonzero(np.isfinite(chain.theory))[-1])
+            lines.append(
+                f"{chain.title:{width}}  {chain.theory[at]:12.4f}  {chain.measured[at]:12.4f}  "
+                f"{chain.error:24.1e}"
+            )
+        lines += [
+            "",
+            f"nets of {HIDDEN} units as initialised, on noise: the same over {last:,} steps",
+            f"{'':{width}}  {'by exponent':>12}  {'measured':>12}  {'1 % after':>24}",
+        ]
+        for cell in self.cells:
+            lines.append(
+                f"{cell.title:{width}}  {cell.predicted:12.1f}  {cell.measured[-1]:12.1f}  "
+                f"{cell.memory:24,}"
+            )
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """All curves; -inf is None."""
+        return {
+            "study": "skip",
+            "length": self.length,
+            "seed": self.seed,
+            "chains": [
+                {
+                    "title": chain.title,
+                    "theory_log10": plain(chain.theory),
+                    "measured_log10": plain(chain.measured),
+                    "error": chain.error,
+                }
+                for chain in self.chains
+            ],
+            "cells": [
+                {
+                    "title": cell.title,
+                    "measured_log10": plain(cell.measured),
+                    "exponent": cell.exponent,
+                    "standard_error": cell.standard_error,
+                    "predicted_log10": cell.predicted,
+                    "memory_length": cell.memory,
+                }
+                for cell in self.cells
+            ],
+        }
+
+    def draw(self, path: str | os.PathLike[str]) -> None:
+        """Both as curves over the lag. Needs matplotlib."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(11.0, 5.0), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for number, chain in enumerate(self.chains):
+            # Lags with a gradient, in as many points as a picture can show.
+            at = np.flatnonzero(np.isfinite(chain.theory))
+            at = at[:: max(1, len(at) // 1000)]
+            left.plot(
+                at,
+                chain.measured[at],
+                color=f"C{number}",
+                linewidth=3,
+                alpha=0.4,
+                label=chain.title,
+            )
+            left.plot(at, chain.theory[at], "--", color=f"C{number}", linewidth=1)
+        left.set(title="Linear chains: measured, and theory dashed")
+        for number, cell in enumerate(self.cells):
+            at = np.flatnonzero(np.isfinite(cell.measured))
+            at = at[:: max(1, len(at) // 1000)]
+            style = {"color": f"C{number // 2}", "linestyle": "-" if number % 2 else ":"}
+            right.plot(at, cell.measured[at], label=cell.title, **style)
+        right.set(title=f"Nets of {HIDDEN} units as initialised")
+        for axis in (left, right):
+            axis.set(xlabel="steps back", ylabel="log10 of the gradient's size")
+            axis.set_yscale("symlog", linthresh=1.0)
+            axis.grid(alpha=0.25)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.legend(
+                frameon=False,
+                fontsize="small",
+                ncols=2,
+                loc="upper center",
+                bbox_to_anchor=(0.5, -0.14),
+            )
+        figure.savefig(path, dpi=130)
+
+
+def run(
+    *,
+    length: int = 10_000,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress = lambda what, part: None,
+) -> SkipStudy:
+    """Gradients over all lags below `length`, of linear chains and of nets of real cells.
+
+    Raises ArgumentError for a length below 200, which is too short for the longest lag.
+    """
+    if positive_int("length", length) < 200:
+        raise ArgumentError(f"length must be 200 or more; got {length}.")
+    seed = integer("seed", seed)
+    total = len(CHAINS) + 2 * len(CELLS)
+    chains: list[Chain] = []
+    for a, kind, lag, strength in CHAINS:
+        progress(f"chain {len(chains) + 1}", len(chains) / total)
+        chains.append(_chain(a, kind, lag, strength, length, threads))
+    cells: list[Cell] = []
+    x = np.random.default_rng(seed).standard_normal((length, 1, INPUTS)).astype(np.float32)
+    for name, kind_of in CELLS.items():
+        for skip in (None, Skip(LAG, kind="mix", value=STRENGTH)):
+            title = name if skip is None else f"{name}, mix, lag {LAG}, {STRENGTH:g}"
+            progress(title, (len(chains) + len(cells)) / total)
+            net = Stack(kind_of(INPUTS, HIDDEN, skip=skip))
+            cells.append(_cell(title, net, x, seed, threads))
+    progress("done", 1.0)
+    return SkipStudy(length, seed, tuple(chains), tuple(cells))
+
+
+def _chain(
+    a: float, kind: str | None, lag: int, strength: float, length: int, threads: int | None
+) -> Chain:
+    title = f"a = {a:g}" if kind is None else f"a = {a:g}, {kind}, lag {lag}, {strength:g}"
+    skip = None
+    if kind == "add":
+        skip = Skip(lag, kind="add", value=strength)
+    elif kind == "mix":
+        skip = Skip(lag, kind="mix", value=strength)
+    net = Stack(RNN(1, 4, nonlinearity="identity", skip=skip))
+    params = net.init(seed=0)
+    params["0.weight_hh"][...] = a * np.eye(4)
+    reach = horizon.reach(
+        net, params, np.zeros((length, 1, 1), np.float32), probes=1, threads=threads
+    )
+    measured = (reach.norm_log10 - reach.norm_log10[-1])[::-1, 0]
+    # The numbers that the net computes with.
+    single, hop = float(np.float32(a)), float(np.float32(strength))
+    if kind == "mix":
+        single *= 1.0 - hop
+    return Chain(title, path_sum(single, lag, hop, length), measured)
+
+
+def _cell(title: str, net: Stack, x: NDArray[Any], seed: int, threads: int | None) -> Cell:
+    params = net.init(seed=seed)
+    reach = horizon.reach(net, params, x, seed=seed, threads=threads)
+    spectrum = lyapunov.spectrum(net, params, x, 1, frames_seed=seed, threads=threads)
+    return Cell(
+        title,
+        (reach.norm_log10 - reach.norm_log10[-1])[::-1, 0],
+        float(spectrum.exponents[0, 0]),
+        float(spectrum.standard_error[0, 0]),
+        int(reach.memory_length()[0]),
+    )

@@ -1,0 +1,241 @@
+"""Lexed files as training windows and whole documents: what the net reads and should answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gradcore as gd
+
+from .... import _index
+from . import lexing
+from .corrupt import corrupt
+from .lexing import Document, LexCache
+from .sources import SourceError, SourceFile, held_out_groups
+
+CLASSES = ("none", "(", "[", "{", "broken")
+BROKEN = 4
+VOCABULARY = 128
+LONGEST_DOCUMENT = 100_000
+"""Characters. Longer files are not used for evaluation."""
+
+_LARGEST_SHARE = 50_000
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much the loss at a character counts.
+
+    every: at any character. closing: more before a closing bracket, for each power of ten of its
+    distance. end: more at the last character of a document, where a bracket left open shows.
+    fault: more at each of the `fault_steps` characters from the first provable fault on.
+    after_fault: at a later character, where the answer never changes.
+    """
+
+    every: float = 0.3
+    closing: tuple[float, ...] = (0.5, 1.0, 3.0, 3.0, 3.0)
+    end: float = 10.0
+    fault: float = 1.0
+    fault_steps: int = 50
+    after_fault: float = 0.02
+
+    def of(
+        self,
+        labels: NDArray[np.uint8],
+        distances: NDArray[np.int64],
+        fault: int,
+        *,
+        at_end: bool = False,
+    ) -> NDArray[np.float32]:
+        """Weights [n] float32 of the characters that `bracket_labels` told about.
+
+        at_end: whether the document ends with them.
+        """
+        weights = np.full(labels.shape[0], self.every, dtype=np.float32)
+        closing = np.flatnonzero(distances[1:] > 0)
+        powers = np.log10(distances[closing + 1]).astype(np.int64)
+        more = np.asarray(self.closing, dtype=np.float32)
+        weights[closing] += more[np.minimum(powers, more.shape[0] - 1)]
+        if 0 <= fault < labels.shape[0]:
+            weights[fault : fault + self.fault_steps] += self.fault
+            weights[fault + self.fault_steps :] = self.after_fault
+        if at_end:
+            weights[-1] += self.end
+        return weights
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Balanced files in three parts that share no module and no text, and what was left out."""
+
+    train: tuple[Document, ...]
+    validation: tuple[Document, ...]
+    held_out: tuple[Document, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def characters(self) -> int:
+        """How many characters there are in all."""
+        return sum(len(document) for document in self.train + self.validation + self.held_out)
+
+
+def build_corpus(
+    files: Sequence[SourceFile],
+    lex_cache: LexCache,
+    *,
+    train_characters: int,
+    held_out_characters: int,
+    validation_characters: int = 0,
+    processes: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Corpus:
+    """Reads and lexes as many files, in order, as it takes to fill each part.
+
+    Validation files come from modules that training would use, never from held-out ones. A text
+    that occurs in two parts stays in the one that is judged on. progress is called with the
+    characters of each file that arrives. Raises SourceError if a part stays empty.
+    """
+    held_out_names = held_out_groups(files)
+    own = [file for file in files if file.group not in held_out_names]
+    validation_names: frozenset[str] = frozenset()
+    if validation_characters:
+        validation_names = held_out_groups(own, salt="validation/")
+    left_out: Counter[str] = Counter()
+    seen: set[str] = set()
+
+    def take(candidates: Iterable[SourceFile], budget: int, part: str) -> tuple[Document, ...]:
+        chosen = _first(candidates, budget)
+        kept = []
+        for document in lexing.load(chosen, lex_cache, processes=processes, progress=progress):
+            if document is None:
+                left_out["files that cannot be read"] += 1
+            elif document.digest in seen:
+                left_out["files that repeat another"] += 1
+            elif _index.bracket_labels(document.characters, document.real)[2] != -1:
+                left_out["files whose brackets do not balance"] += 1
+            elif document.real.any():
+                seen.add(document.digest)
+                kept.append(document)
+        if not kept:
+            why = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
+            raise SourceError(
+                f"no {part} file with balanced brackets among {len(chosen)} files"
+                f"{f' ({why})' if why else ''}. Name a folder with more source code."
+            )
+        return tuple(kept)
+
+    whole = [file for file in files if file.size <= LONGEST_DOCUMENT]
+    held_out = take(
+        (file for file in whole if file.group in held_out_names), held_out_characters, "held-out"
+    )
+    validation: tuple[Document, ...] = ()
+    if validation_characters:
+        validation = take(
+            (file for file in whole if file.group in validation_names),
+            validation_characters,
+            "validation",
+        )
+    train = take(
+        (file for file in own if file.group not in validation_names), train_characters, "training"
+    )
+    notes = tuple(f"{count} {reason}" for reason, count in sorted(left_out.items()))
+    return Corpus(train, validation, held_out, notes)
+
+
+def _first(files: Iterable[SourceFile], budget: int) -> list[SourceFile]:
+    chosen: list[SourceFile] = []
+    taken = 0
+    for file in files:
+        if taken >= budget:
+            break
+        taken += file.size
+        chosen.append(file)
+    return chosen
+
+
+class Sampler:
+    """Training windows of any length, cut from documents where an empty stack is right.
+
+    A window's rows are filled with pieces, one after another, each preceded by a reset: a piece
+    starts at the beginning of a document or at a line outside every bracket, string and comment, so
+    the labels follow from the piece alone. A share of the pieces has one fault. A batch depends on
+    nothing but seed, number and size.
+    """
+
+    def __init__(
+        self,
+        documents: Sequence[Document],
+        *,
+        seed: int,
+        weights: Weights | None = None,
+    ) -> None:
+        if not documents:
+            raise ValueError("documents must not be empty")
+        self._documents = documents
+        self._starts = [_index.fresh_starts(d.characters, d.kinds) for d in documents]
+        self._lengths = np.array([len(document) for document in documents])
+        self._seed = seed
+        self._weights = weights or Weights()
+
+    def batch(self, number: int, steps: int, batch: int, corrupted: float = 0.0) -> gd.Batch:
+        """Windows side by side, T = steps, B = batch; a share `corrupted` of the pieces is faulty.
+
+        All (T, B): x uint8, y int64 classes, weight float32, reset bool. Long documents are
+        preferred.
+        """
+        rng = np.random.default_rng((self._seed, number))
+        x = np.zeros((batch, steps), dtype=np.uint8)
+        y = np.zeros((batch, steps), dtype=np.int64)
+        weight = np.zeros((batch, steps), dtype=np.float32)
+        reset = np.zeros((batch, steps), dtype=np.bool_)
+        # By length, but no document fills more than its share; long windows come from long files.
+        odds = np.minimum(self._lengths, _LARGEST_SHARE) * np.minimum(self._lengths, steps)
+        borders = np.cumsum(odds / odds.sum())
+        for b in range(batch):
+            t = 0
+            while t < steps:
+                piece = self._piece(rng, _pick(rng, borders), steps - t, corrupted)
+                stop = t + piece.x.shape[0]
+                x[b, t:stop], y[b, t:stop], weight[b, t:stop] = piece.x, piece.y, piece.weight
+                reset[b, t] = True
+                t = stop
+        return gd.Batch(
+            np.ascontiguousarray(x.T),
+            np.ascontiguousarray(y.T),
+            weight=np.ascontiguousarray(weight.T),
+            reset=np.ascontiguousarray(reset.T),
+        )
+
+    def _piece(self, rng: np.random.Generator, index: int, most: int, corrupted: float) -> _Piece:
+        document, starts = self._documents[index], self._starts[index]
+        # Uniform over the document, but so that the window can be filled where the document allows.
+        latest = max(1, len(document) - most)
+        wanted = rng.integers(latest)
+        start = int(starts[np.searchsorted(starts, wanted, side="right") - 1])
+        characters = document.characters[start : start + most]
+        kinds = document.kinds[start : start + most]
+        if rng.random() < corrupted:
+            changed = corrupt(characters, kinds, rng)
+            if changed is not None:
+                characters, kinds = changed.characters[:most], changed.kinds[:most]
+        labels, distances, fault = _index.bracket_labels(characters, lexing.real_of(kinds))
+        # With one character to spare: an insertion has not pushed the end out of the window.
+        at_end = start + most > len(document)
+        weights = self._weights.of(labels, distances, fault, at_end=at_end)
+        return _Piece(characters, labels, weights)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    x: NDArray[np.uint8]
+    y: NDArray[np.uint8]
+    weight: NDArray[np.float32]
+
+
+def _pick(rng: np.random.Generator, borders: NDArray[np.float64]) -> int:
+    index = int(np.searchsorted(borders, rng.random(), side="right"))
+    return min(index, len(borders) - 1)

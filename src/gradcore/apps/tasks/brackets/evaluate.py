@@ -1,0 +1,197 @@
+"""Accuracy of what a net says must be closed, by distance, beside baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gradcore as gd
+
+from .... import _index
+from .dataset import BROKEN, CLASSES
+from .lexing import Document
+
+BORDERS = (1, 10, 100, 1_000, 10_000)
+BINS = ("1-10", "10-100", "100-1k", "1k-10k", "10k+")
+"""Names of the distances from each border up to, not including, the next."""
+REACH = 100
+"""Characters that the stack of the baseline sees."""
+
+# A sure and wrong output may not outweigh any number of others.
+_SUREST = 1e-3
+BATCH = 16
+"""Files that are read side by side at most."""
+_BATCH_CHARACTERS = 800_000
+
+Texts = Sequence[NDArray[np.uint8]]
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Shares of right answers at closing brackets; None where there is no bracket to judge on."""
+
+    accuracy: float | None
+    accuracy_by_distance: dict[str, float | None]
+    count_by_distance: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Closings:
+    """Closing brackets of a document: position, distance to the opening one, class; all [m]."""
+
+    position: NDArray[np.int64]
+    distance: NDArray[np.int64]
+    expected: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of the net and of the baselines on the same brackets.
+
+    false_alarms: the share of the files, all intact, in which the net finds a fault. longest: the
+    characters of the longest file.
+    """
+
+    net: Score
+    baselines: dict[str, Score]
+    files: int
+    longest: int
+    false_alarms: float
+
+
+def closings(document: Document) -> Closings:
+    """The closing brackets of a balanced document, and what each closes."""
+    labels, distances, _ = _index.bracket_labels(document.characters, document.real)
+    position = np.flatnonzero(distances > 0)
+    # What must be closed at t is what is open after t-1; a closing bracket at 0 closes nothing.
+    return Closings(position, distances[position], labels[position - 1])
+
+
+def score(distance: NDArray[np.int64], right: NDArray[np.bool_]) -> Score:
+    """Accuracy over all and by distance. distance [m] >= 1, right [m]."""
+    bins = np.searchsorted(np.asarray(BORDERS), distance, side="right") - 1
+    counts = np.bincount(bins, minlength=len(BINS))
+    hits = np.bincount(bins, weights=right, minlength=len(BINS))
+    return Score(
+        accuracy=float(np.mean(right)) if right.size else None,
+        accuracy_by_distance={
+            name: float(hit / count) if count else None
+            for name, hit, count in zip(BINS, hits, counts, strict=True)
+        },
+        count_by_distance={name: int(count) for name, count in zip(BINS, counts, strict=True)},
+    )
+
+
+def most_frequent(documents: Iterable[Document]) -> int:
+    """The class that is closed most often."""
+    counts = np.zeros(len(CLASSES), dtype=np.int64)
+    for document in documents:
+        counts += np.bincount(closings(document).expected, minlength=len(CLASSES))
+    return int(np.argmax(counts))
+
+
+def outputs_of(
+    net: gd.Stack,
+    params: gd.Params,
+    texts: Texts,
+    *,
+    threads: int | None = None,
+    memory: int | str | None = None,
+    progress: Progress | None = None,
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Outputs [n, 5] of the net over each whole text, as (index of the text, outputs).
+
+    Texts of about the same length run side by side, so they come in another order. progress is
+    called with the characters done.
+    """
+    for indices in _batches([text.shape[0] for text in texts]):
+        lengths = np.array([texts[i].shape[0] for i in indices], dtype=np.int64)
+        x = np.zeros((int(lengths.max()), len(indices)), dtype=np.uint8)
+        for b, i in enumerate(indices):
+            x[: lengths[b], b] = texts[i]
+        outputs, _ = gd.apply(net, params, x, lengths=lengths, threads=threads, memory=memory)
+        for b, i in enumerate(indices):
+            yield i, outputs[: lengths[b], b]
+        if progress is not None:
+            progress(int(lengths.sum()))
+
+
+def evaluate(
+    net: gd.Stack,
+    params: gd.Params,
+    documents: Sequence[Document],
+    majority: int,
+    *,
+    threads: int | None = None,
+    memory: int | str | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Scores over whole balanced documents.
+
+    The answer for a closing bracket at t is the largest output at t-1. majority: the class that the
+    first baseline always answers, and the second where its stack of REACH characters is empty.
+    """
+    asked = [closings(document) for document in documents]
+    right: list[NDArray[np.bool_]] = [np.zeros(0, dtype=np.bool_)] * len(documents)
+    texts = [document.characters for document in documents]
+    false_alarms = 0
+    for i, outputs in outputs_of(
+        net, params, texts, threads=threads, memory=memory, progress=progress
+    ):
+        answer = outputs[asked[i].position - 1].argmax(axis=1)
+        right[i] = answer == asked[i].expected
+        false_alarms += locate(outputs) >= 0
+    distance = np.concatenate([of.distance for of in asked])
+    expected = np.concatenate([of.expected for of in asked])
+    near = np.concatenate(
+        [
+            _index.expected_within(document.characters, document.real, REACH)[of.position]
+            for document, of in zip(documents, asked, strict=True)
+        ]
+    )
+    return Evaluation(
+        net=score(distance, np.concatenate(right)),
+        baselines={
+            "majority": score(distance, expected == majority),
+            f"stack of {REACH}": score(distance, np.where(near, near, majority) == expected),
+        },
+        files=len(documents),
+        longest=max(text.shape[0] for text in texts),
+        false_alarms=false_alarms / len(texts),
+    )
+
+
+def locate(outputs: NDArray[np.float32]) -> int:
+    """Position of the first fault that outputs [n, 5] tell; n for a bracket left open; -1 for none.
+
+    The most likely moment at which "broken" becomes true for good: outputs that waver for a few
+    characters do not count. Where it never does, the last output says whether a bracket is open.
+    """
+    if not outputs.shape[0]:
+        return -1
+    logits = outputs.astype(np.float64)
+    others = np.logaddexp.reduce(np.delete(logits, BROKEN, axis=1), axis=1)
+    surest = np.log((1 - _SUREST) / _SUREST)
+    gain = np.clip(others - logits[:, BROKEN], -surest, surest)
+    moment = int(np.argmax(np.concatenate(([0.0], np.cumsum(gain)))))
+    if moment < outputs.shape[0]:
+        return moment
+    return outputs.shape[0] if CLASSES[int(logits[-1, :BROKEN].argmax())] != "none" else -1
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    # By length, so that little is padding; long ones first, so that the time left is told truly.
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not lengths[i]:
+            continue
+        if batch and (len(batch) == BATCH or lengths[batch[0]] * len(batch) >= _BATCH_CHARACTERS):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

@@ -1,0 +1,180 @@
+"""The whole job in order: find files, lex them, train, judge on held-out files, keep the net."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+
+import numpy as np
+
+import gradcore as gd
+
+from . import check, dataset, evaluate, lexing, sources, train
+from .report import Result, as_json
+
+HELD_OUT_CHARACTERS = 1_500_000
+
+# Lexing takes about a second per million characters, so it goes with the length of the job: on two
+# cores training then reads each text about five times.
+_TRAIN_CHARACTERS_PER_MINUTE = 2_200_000
+_HELD_OUT_CHARACTERS_PER_MINUTE = 500_000
+_TIMES_READ = 5
+_LEAST_CHARACTERS = 200_000
+_PROBE = 2_048
+_PLAIN_INTERVAL = 5.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do. minutes: for everything, lexing and evaluation included.
+
+    characters: read this many in training whatever the time, the same ones every time; minutes then
+    counts for nothing. checkpoint: where the net is kept. run: a folder that keeps the training,
+    None for none. resume: go on with what is there: to the same bits with characters, for the time
+    left of minutes without. quiet: no progress.
+    """
+
+    paths: Sequence[str | os.PathLike[str]] = ()
+    minutes: float = 3.75
+    characters: int | None = None
+    checkpoint: str | os.PathLike[str] = "brackets.safetensors"
+    run: str | os.PathLike[str] | None = None
+    resume: bool = False
+    options: train.Options = field(default_factory=train.Options)
+    quiet: bool = False
+
+
+def run(job: Job, say: Say = lambda line: None) -> Result | None:
+    """Does the job; None if Ctrl-C ended the training, whose checkpoint is then saved.
+
+    say is called with a line per phase. Raises GradcoreError for files or arguments of no use.
+    """
+    start = time.monotonic()
+    train.build(job.options)  # wrong sizes are told before any file is read
+    corpus = _read(job, say)
+    asked = sum(len(document) for document in corpus.held_out)
+    seconds = math.inf
+    if job.characters is None:
+        left = start + 60.0 * job.minutes - time.monotonic()
+        # Held-out files are read twice: as they are, and with a fault.
+        seconds = max(1.0, left - 2 * asked * _seconds_per_character(job.options))
+    before = time.monotonic() - start
+    trained = train.train(
+        corpus,
+        job.options,
+        seconds=seconds,
+        characters=job.characters,
+        # How much text is read depends on it.
+        described={"minutes": job.minutes} if job.characters is None else None,
+        checkpoint=job.checkpoint,
+        run=job.run,
+        resume=job.resume,
+        quiet=job.quiet,
+        on_stage=lambda stage: say(f"{stage.steps:,} steps, {stage.batch} side by side"),
+    )
+    if trained.interrupted:
+        return None
+    # As if the training had not been interrupted.
+    start = time.monotonic() - before - trained.seconds
+    say(f"judging on {len(corpus.held_out):,} held-out files")
+    with meter("judging", 2 * asked, job.quiet) as advance:
+        scores = evaluate.evaluate(
+            trained.net,
+            trained.params,
+            corpus.held_out,
+            evaluate.most_frequent(corpus.train),
+            threads=job.options.threads,
+            memory=job.options.memory,
+            progress=advance,
+        )
+        faults = check.fault_share(
+            trained.net,
+            trained.params,
+            corpus.held_out,
+            seed=job.options.seed,
+            threads=job.options.threads,
+            memory=job.options.memory,
+            progress=advance,
+        )
+    result = Result(trained, scores, faults, time.monotonic() - start, job.options.seed)
+    gd.save(job.checkpoint, trained.net, trained.params, **as_json(result))
+    return result
+
+
+@contextmanager
+def meter(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """A function that counts progress and shows it on stderr.
+
+    A bar where rich and a terminal are there, otherwise a line now and then; nothing if quiet.
+    """
+    if quiet:
+        yield lambda amount: None
+    elif sys.stderr.isatty() and find_spec("rich") is not None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda amount: bar.advance(task, amount)
+    else:
+        done, shown = 0, time.monotonic()
+
+        def advance(amount: int) -> None:
+            nonlocal done, shown
+            done += amount
+            if time.monotonic() - shown >= _PLAIN_INTERVAL:
+                shown = time.monotonic()
+                print(f"{what}: {min(1.0, done / max(1, total)):.0%}", file=sys.stderr, flush=True)
+
+        yield advance
+
+
+def _read(job: Job, say: Say) -> dataset.Corpus:
+    found = sources.find(job.paths)
+    for note in found.notes:
+        say(f"passed over: {note}")
+    if job.characters is None:
+        train_characters = round(_TRAIN_CHARACTERS_PER_MINUTE * job.minutes)
+        held_out_characters = round(_HELD_OUT_CHARACTERS_PER_MINUTE * job.minutes)
+        held_out_characters = min(held_out_characters, HELD_OUT_CHARACTERS)
+    else:
+        train_characters = job.characters // _TIMES_READ
+        held_out_characters = HELD_OUT_CHARACTERS
+    train_characters = max(train_characters, _LEAST_CHARACTERS)
+    with meter("lexing", train_characters + held_out_characters, job.quiet) as advance:
+        corpus = dataset.build_corpus(
+            found.files,
+            lexing.LexCache(),
+            train_characters=train_characters,
+            held_out_characters=held_out_characters,
+            processes=job.options.threads or gd.build_info().threads,
+            progress=advance,
+        )
+    for note in corpus.notes:
+        say(f"left out: {note}")
+    say(
+        f"{len(found.files):,} files found; {len(corpus.train):,} to train on, "
+        f"{len(corpus.held_out):,} held out, {corpus.characters / 1e6:.1f} million characters"
+    )
+    return corpus
+
+
+def _seconds_per_character(options: train.Options) -> float:
+    """How long judging takes, by a trial on a net as large; with a margin."""
+    net = train.build(options)
+    params = net.init(seed=0)
+    texts = [np.zeros(_PROBE, dtype=np.uint8)] * evaluate.BATCH
+    start = time.monotonic()
+    for _ in evaluate.outputs_of(
+        net, params, texts, threads=options.threads, memory=options.memory
+    ):
+        pass
+    return 1.5 * (time.monotonic() - start) / (_PROBE * evaluate.BATCH)

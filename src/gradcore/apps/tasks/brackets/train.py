@@ -1,0 +1,133 @@
+"""The job: a recurrent net learns which bracket must be closed, on windows that grow."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradcore as gd
+
+from .. import staged
+from .dataset import CLASSES, VOCABULARY, Corpus
+from .windows import STAGES, Stage, Windows
+
+CELLS = {"lstm": gd.LSTM, "gru": gd.GRU, "rnn": gd.RNN, "antisymmetric": gd.AntisymmetricRNN}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of the net and its training.
+
+    skip: lag of a learned connection through time, None for none. Others: see staged.Settings.
+    """
+
+    cell: str = "lstm"
+    hidden: int = 128
+    embedding: int = 16
+    skip: int | None = None
+    seed: int = 0
+    lr: float = 5e-3
+    last_lr: float = 0.02
+    warmup: int = 100
+    steady: float = 0.4
+    clip: float = 1.0
+    average: float = 0.15
+    stages: Sequence[Stage] = STAGES
+    threads: int | None = None
+    memory: int | str | None = None
+    watch: int | None = None
+    stability: int | None = None
+    stable_lr: bool = False
+    constrain: str | None = None
+    limit: float = 1.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained net and what it took.
+
+    longest_sequence: steps of the longest window that a gradient passed over. characters: how many
+    were read in all, repeats included. interrupted: whether Ctrl-C ended it.
+    """
+
+    net: gd.Stack
+    params: gd.Params
+    steps: int
+    seconds: float
+    characters: int
+    longest_sequence: int
+    stages: tuple[tuple[int, int, int], ...]
+    interrupted: bool
+
+
+def build(options: Options) -> gd.Stack:
+    """The net that options describe. Raises ArgumentError for sizes that cannot be."""
+    if options.cell not in CELLS:
+        raise gd.ArgumentError(f"cell must be one of {', '.join(CELLS)}; got {options.cell!r}.")
+    # A little of the past at first, as much as training wants later.
+    skip = options.skip and gd.Skip(options.skip, kind="mix", value=0.1, learned=True)
+    return gd.Stack(
+        gd.Embedding(VOCABULARY, options.embedding),
+        CELLS[options.cell](options.embedding, options.hidden, skip=skip or None),
+        gd.Linear(options.hidden, len(CLASSES)),
+    )
+
+
+def train(
+    corpus: Corpus,
+    options: Options,
+    *,
+    seconds: float = math.inf,
+    characters: int | None = None,
+    described: dict[str, Any] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    run: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    on_stage: Callable[[Stage], None] = lambda stage: None,
+) -> Trained:
+    """Trains a net for about `seconds` or on about `characters`, whichever comes first.
+
+    Every stage gets its share of that, the last at least one update. Without a limit in seconds the
+    result is the same to the bit every time, also if the training was resumed in between; a limit
+    in seconds counts those spent before. checkpoint: where the net is saved now and then, at the
+    end and when Ctrl-C ends the training, which then returns what there is. run, resume: as for
+    gradcore.Trainer.fit; described: as for Windows. quiet: no progress.
+    Raises ArgumentError without any limit, and as fit does.
+    """
+    if math.isinf(seconds) and characters is None:
+        raise gd.ArgumentError("a limit is needed: give seconds or characters.")
+    net = build(options)
+    windows = Windows(
+        corpus.train,
+        options.stages,
+        seed=options.seed,
+        seconds=seconds,
+        characters=characters,
+        described=described,
+        on_stage=on_stage,
+    )
+    params, report = staged.fit(
+        net,
+        windows,
+        options,
+        task="brackets",
+        checkpoint=checkpoint,
+        run=run,
+        resume=resume,
+        quiet=quiet,
+    )
+    done = [(s.steps, s.batch, n) for s, n in zip(options.stages, windows.counts, strict=True) if n]
+    return Trained(
+        net=net,
+        params=params,
+        steps=report.steps,
+        seconds=report.seconds,
+        characters=windows.read,
+        longest_sequence=max((steps for steps, _, _ in done), default=0),
+        stages=tuple(done),
+        interrupted=report.interrupted,
+    )

@@ -1,0 +1,228 @@
+"""A trained net with data of its own task, to be looked at: by task, or from arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gradcore as gd
+
+from ... import _index
+from ..._training.runs import BEST, LAST
+from . import numpyfile
+from .brackets import dataset as brackets
+from .brackets import lexing, sources
+from .dna.labels import CLASSES as GENE_CLASSES
+from .dna.labels import Labels
+from .dna.labels import labels as gene_labels
+from .dna.labels import tokens as base_tokens
+from .dna.records import Record
+from .dna.records import read as read_genomes
+from .dna.train import width_of
+from .prophage import regions
+from .synthetic import job as synthetic
+from .synthetic.task import Task
+from .table import dataset as table
+from .table import predict
+from .table.csvfile import Wanted
+from .table.train import loss as loss_of_table
+
+__all__ = ["Material", "material"]
+
+# Tasks that read genomes, with their labels and how many classes these have.
+GENOMIC: dict[str, tuple[Callable[[Record], Labels], int]] = {
+    "dna": (gene_labels, len(GENE_CLASSES)),
+    "prophage": (regions.labels, len(regions.CLASSES)),
+}
+ARRAYS = ("x", "y", "lengths", "weight", "reset")
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """A net and a batch for it. y and loss: None where there are no targets. told: its origin."""
+
+    net: gd.Stack
+    params: gd.Params
+    batch: gd.Batch
+    loss: str | gd.loss.Loss | None
+    told: str
+
+
+def material(
+    checkpoint: str | Path,
+    files: Sequence[Path] = (),
+    *,
+    loss: gd.loss.Loss | None = None,
+    steps: int = 10_000,
+    sequences: int = 1,
+    seed: int = 0,
+) -> Material:
+    """The net of a checkpoint, or of the folder of a run, with data that it can read.
+
+    files: source files for a net of `gradcore train brackets` (none: the longest that are found on
+    this machine), genomes for one of `gradcore train dna` or `gradcore train prophage`, tables for
+    one of `gradcore train csv`, one .npz with x, and if wanted y, lengths, weight and reset, for
+    any other net, with the loss of y. None for a net of the synthetic tasks, which draw their own;
+    else random input. At most `steps` steps of `sequences` sequences, from the beginning.
+    Raises CheckpointError, ArgumentError, OSError.
+    """
+    path = _file_of(Path(checkpoint))
+    net, params, metadata = gd.load(path)
+    if metadata.get("task") == "brackets":
+        batch, told = _from_source(files, steps, sequences)
+        return Material(net, params, batch, "cross_entropy", told)
+    if metadata.get("task") in GENOMIC and files:
+        labels, classes = GENOMIC[metadata["task"]]
+        batch, told = _from_genomes(net, files, steps, sequences, labels, classes)
+        return Material(net, params, batch, "cross_entropy" if batch.y is not None else None, told)
+    if predict.METADATA in metadata and files:
+        model = predict.load_model(path)
+        batch, told = _from_table(model, files)
+        loss = None if batch.y is None else loss_of_table(model.schema)
+        return Material(net, params, _part(batch, steps, sequences, loss), loss, told)
+    if len(files) == 1 and files[0].suffix == ".npz":
+        batch = _from_arrays(files[0])
+        return Material(
+            net, params, _part(batch, steps, sequences, loss), loss, f"arrays of {files[0]}"
+        )
+    if files:
+        raise gd.ArgumentError(
+            f"{path} was not trained by a command that reads such files. Give one .npz file with x "
+            "(and y, with --loss), or no file for random input."
+        )
+    task = _recorded(path.parent)
+    if task is not None and task.steps <= steps:
+        told = f"held-out sequences of {task.name}, T = {task.length:,}"
+        return Material(net, params, task.held_out(sequences), task.loss, told)
+    rng = np.random.default_rng(seed)
+    x: NDArray[Any]
+    if net.embedding is not None:
+        x = rng.integers(0, net.embedding.num_embeddings, (steps, sequences))
+    else:
+        x = rng.standard_normal((steps, sequences, net.input_size)).astype(params.dtype)
+    return Material(net, params, gd.Batch(x, None), None, "random input, as no data were given")
+
+
+def _file_of(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    for name in (BEST, LAST):
+        if (path / name).exists():
+            return path / name
+    raise gd.CheckpointError(f"{path} holds no run: neither {BEST} nor {LAST} is there.")
+
+
+def _recorded(folder: Path) -> Task | None:
+    """The synthetic task of a run's folder, None where it is none."""
+    try:
+        found = synthetic.recorded(folder)
+    except gd.CheckpointError:
+        return None
+    return None if found is None else found[0]
+
+
+def _from_arrays(path: Path) -> gd.Batch:
+    loaded = numpyfile.read_arrays(path)
+    if not isinstance(loaded, dict) or "x" not in loaded or not loaded.keys() <= set(ARRAYS):
+        found = ", ".join(loaded) or "nothing" if isinstance(loaded, dict) else "one array"
+        raise gd.ArgumentError(
+            f"{path} must hold x, and may hold {', '.join(ARRAYS[1:])}; it holds {found}."
+        )
+    given: dict[str, Any] = {"y": None, **loaded}
+    return gd.Batch(**given)
+
+
+def _part(batch: gd.Batch, steps: int, sequences: int, loss: str | gd.loss.Loss | None) -> gd.Batch:
+    """The first steps of the first sequences."""
+
+    def cut(array: Any) -> Any:
+        return None if array is None else np.ascontiguousarray(array[:steps, :sequences])
+
+    def cut_target(array: Any) -> Any:
+        last = isinstance(loss, gd.loss.Loss) and loss.step == "last"
+        return array[:sequences] if last and array is not None else cut(array)
+
+    lengths = batch.lengths
+    if lengths is not None:
+        lengths = np.minimum(lengths[:sequences], steps)
+    return gd.Batch(
+        cut(batch.x), cut_target(batch.y), lengths, cut_target(batch.weight), cut(batch.reset)
+    )
+
+
+def _from_source(files: Sequence[Path], steps: int, sequences: int) -> tuple[gd.Batch, str]:
+    """Whole source files side by side, the longest first."""
+    found = sorted(sources.find(files).files, key=lambda file: -file.size)
+    documents: list[lexing.Document] = []
+    for document in lexing.load(found[: 2 * sequences], lexing.LexCache()):
+        if document is not None and len(document) and len(documents) < sequences:
+            documents.append(document)
+    if not documents:
+        raise gd.ArgumentError("no source file that can be read was found; name some.")
+    lengths = np.array([min(steps, len(document)) for document in documents])
+    shape = (int(lengths.max()), len(documents))
+    x, y = np.zeros(shape, np.uint8), np.zeros(shape, np.int64)
+    weight = np.zeros(shape, np.float32)
+    for b, (document, n) in enumerate(zip(documents, lengths, strict=True)):
+        x[:n, b] = document.characters[:n]
+        real = lexing.real_of(document.kinds[:n])
+        labels, distances, fault = _index.bracket_labels(x[:n, b].copy(), real)
+        y[:n, b] = labels
+        weight[:n, b] = brackets.Weights().of(labels, distances, fault, at_end=n == len(document))
+    told = ", ".join(document.source.name for document in documents)
+    return gd.Batch(x, y, lengths, weight), f"source: {told}"
+
+
+def _from_genomes(
+    net: gd.Stack,
+    files: Sequence[Path],
+    steps: int,
+    sequences: int,
+    labels: Callable[[Record], Labels],
+    classes: int,
+) -> tuple[gd.Batch, str]:
+    """The first bases of the longest records side by side; targets where all have genes."""
+    width = width_of(net, classes)
+    found = sorted((r for path in files for r in read_genomes(path)), key=len, reverse=True)
+    some = found[:sequences]
+    lengths = np.array([min(steps, len(record)) for record in some])
+    shape = (int(lengths.max()), len(some))
+    x, y, weight = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+    known = all(record.genes is not None for record in some)
+    for b, (record, n) in enumerate(zip(some, lengths, strict=True)):
+        x[:n, b] = base_tokens(record.letters, width)[:n]
+        if known:
+            own = labels(record)
+            y[:n, b], weight[:n, b] = own.classes[:n], own.counts[:n]
+    told = f"the first {lengths.max():,} bases of {', '.join(record.name for record in some)}"
+    return gd.Batch(x, y if known else None, lengths, weight if known else None), told
+
+
+def _from_table(model: predict.Model, files: Sequence[Path]) -> tuple[gd.Batch, str]:
+    """The sequences of tables side by side, in the order of the files."""
+    x, y, groups = table.load_targets(files, model.schema, Wanted())
+    lengths = groups.lengths
+    shape = (int(lengths.max()), len(lengths))
+    padded = np.zeros((*shape, *x.shape[1:]), x.dtype)
+    inside = np.arange(shape[0])[:, None] < lengths
+    padded.transpose(1, 0, *range(2, padded.ndim))[inside.T] = x
+    told = f"{len(lengths):,} sequences of {', '.join(map(str, files))}"
+    if y is None:
+        return gd.Batch(padded, None, lengths), f"{told}, without {model.schema.target.name}"
+    known = ~np.isnan(y)
+    values = np.where(known, y, 0.0)
+    if model.schema.target.kind == "number":
+        values = ((values - model.schema.target.mean) / model.schema.target.std)[..., None]
+    values = values.astype(np.int64 if model.schema.target.kind == "class" else np.float32)
+    if model.schema.target.per == "sequence":
+        return gd.Batch(padded, values, lengths, known.astype(np.float32)), told
+    target = np.zeros((*shape, *values.shape[1:]), values.dtype)
+    weight = np.zeros(shape, np.float32)
+    target.transpose(1, 0, *range(2, target.ndim))[inside.T] = values
+    weight.T[inside.T] = known
+    return gd.Batch(padded, target, lengths, weight), told

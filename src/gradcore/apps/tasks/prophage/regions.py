@@ -1,0 +1,59 @@
+"""Regions that came from a phage: from the genes that are marked so to a label per base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..dna.labels import Labels
+from ..dna.records import Record
+
+__all__ = ["CLASSES", "REVERSED", "by_species", "labels", "regions", "reverse_labels"]
+
+CLASSES = ("host", "prophage")
+# Neither class has a strand.
+REVERSED = np.array([0, 1], np.int8)
+# Marked genes nearer than this belong to one region.
+GAP = 3_000
+
+
+def regions(record: Record) -> list[tuple[int, int]]:
+    """(start, stop) of a record's regions: its genes with /is_phage, gaps under 3 kb closed."""
+    found: list[tuple[int, int]] = []
+    for start, stop in sorted(gene.span for gene in record.genes or () if gene.phage):
+        if found and start - found[-1][1] < GAP:
+            found[-1] = found[-1][0], max(stop, found[-1][1])
+        else:
+            found.append((start, stop))
+    return found
+
+
+def labels(record: Record) -> Labels:
+    """A class of CLASSES for every base; all count."""
+    classes = np.zeros(len(record), np.int8)
+    for start, stop in regions(record):
+        classes[start:stop] = 1
+    return Labels(classes, np.ones(len(record), bool))
+
+
+def reverse_labels(given: Labels) -> Labels:
+    """The labels of the other strand, as it is read."""
+    return Labels(np.ascontiguousarray(given.classes[::-1]), given.counts)
+
+
+def by_species(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Records by the first two words of their organism, in the order in which they come.
+
+    One that does not tell it is taken with those of its file; if none does, the file is a species.
+    """
+    told = {r.source: _two_words(r) for r in records if _two_words(r)}
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        name = _two_words(record) or told.get(record.source, record.source)
+        found.setdefault(name, []).append(record)
+    return found
+
+
+def _two_words(record: Record) -> str:
+    return " ".join(record.organism.strip(".").split()[:2])

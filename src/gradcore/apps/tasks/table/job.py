@@ -1,0 +1,112 @@
+"""The whole job in order: read the table, part it, train, judge on the test part, keep the net."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+import gradcore as gd
+
+from . import train
+from .csvfile import Wanted
+from .dataset import Dataset, load
+from .predict import METADATA
+from .report import Result, as_json
+from .roles import Roles
+from .schema import Missing
+from .scores import baselines, judge
+from .sequences import TEST, TRAIN, VALIDATION, Split
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do. wanted: how the files are written. minutes, updates: the training, not reading.
+
+    missing, classify, split: see load in dataset.py. out: where the net is kept.
+    """
+
+    paths: Sequence[str | os.PathLike[str]]
+    roles: Roles
+    wanted: Wanted = field(default_factory=Wanted)
+    missing: Missing = "error"
+    classify: bool | None = None
+    split: Split | None = None
+    minutes: float | None = 2.0
+    updates: int | None = None
+    out: str | os.PathLike[str] = "table.safetensors"
+    options: train.Options = field(default_factory=train.Options)
+
+
+def run(job: Job, say: Say = lambda line: None) -> Result | None:
+    """Does the job; None if Ctrl-C ended the training, whose best net is then saved.
+
+    say is called with a line per phase. Raises GradcoreError for files or arguments of no use.
+    """
+    start = time.monotonic()
+    data = load(
+        job.paths,
+        job.roles,
+        job.wanted,
+        missing=job.missing,
+        classify=job.classify,
+        split=job.split,
+        seed=job.options.seed,
+    )
+    for note in data.notes:
+        say(note)
+    for line in described(data):
+        say(line)
+    trained = train.train(data, job.options, minutes=job.minutes, updates=job.updates)
+    model = trained.model
+    metadata = {METADATA: data.schema.as_json()}
+    gd.save(job.out, model.net, model.params, **metadata)
+    if trained.interrupted:
+        return None
+    judged = judge(model, data, TEST, threads=job.options.threads, memory=job.options.memory)
+    result = Result(
+        data,
+        trained,
+        judged,
+        baselines(data, judged.places),
+        time.monotonic() - start,
+        job.options,
+    )
+    gd.save(job.out, model.net, model.params, **metadata, result=as_json(result))
+    return result
+
+
+def described(data: Dataset) -> list[str]:
+    """What was found in the table, for people."""
+    schema, target = data.schema, data.schema.target
+    lengths = data.groups.lengths
+    count = len(lengths)
+    shape = f"{lengths.sum():,} rows in {count:,} sequence{'s' * (count > 1)}"
+    if count > 1:
+        shape += f" of {lengths.min():,} to {lengths.max():,} (median {int(np.median(lengths)):,})"
+    names = [
+        f"{f.name} ({len(f.categories)} texts)" if f.kind == "text" else f.name
+        for f in schema.features
+    ]
+    shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    unit = "sequences" if data.per_sequence else "rows"
+    sizes = [f"{int((data.parts == part).sum()):,}" for part in (TRAIN, VALIDATION, TEST)]
+    what = (
+        f"{len(target.classes)} classes: " + ", ".join(target.classes[:12])
+        if target.kind == "class"
+        else f"a number, mean {target.mean:.4g}, standard deviation {target.std:.4g}"
+    )
+    when = f", {target.ahead} rows ahead" if target.ahead else ""
+    per = " per sequence" if data.per_sequence else ""
+    how = "sequences drawn by seed" if data.split == "sequence" else "the last rows held out"
+    return [
+        shape,
+        f"features: {shown}",
+        f"target: {target.name}{per}{when} ({what})",
+        f"to learn from {sizes[0]} {unit}, validation {sizes[1]}, test {sizes[2]} ({how})",
+    ]

@@ -1,0 +1,277 @@
+"""A trained net on a table: outputs in bounded memory, and predictions as CSV."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gradcore as gd
+
+from ...._base.files import replace_file
+from .columns import Table
+from .csvfile import Wanted
+from .dataset import load_inputs
+from .schema import Schema, Target, Unseen, from_json
+from .sequences import Groups
+
+# Steps that are run at once; the state is carried to the next ones.
+WINDOW = 2_048
+SIDE_BY_SIDE = 32
+METADATA = "table"
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A net with the schema of the tables that it reads."""
+
+    net: gd.Stack
+    params: gd.Params
+    schema: Schema
+
+
+def load_model(path: str | os.PathLike[str]) -> Model:
+    """What `gradcore train csv` saved. Raises CheckpointError for anything else."""
+    net, params, metadata = gd.load(path)
+    schema = from_json(metadata.get(METADATA), str(path))
+    inputs = net.vocabulary if schema.tokens else net.input_size
+    embedded = (net.embedding is not None) == schema.tokens
+    if not embedded or inputs != schema.width or net.output_size != schema.target.width:
+        raise gd.CheckpointError(
+            f"{path} is damaged: its net has {inputs} inputs and {net.output_size} outputs; its "
+            f"table has {schema.width} and {schema.target.width}."
+        )
+    return Model(net, params, schema)
+
+
+def outputs(
+    net: gd.Stack,
+    params: gd.Params,
+    x: NDArray[Any],
+    spans: Sequence[tuple[int, int]],
+    *,
+    last: bool = False,
+    window: int = WINDOW,
+    threads: int | None = None,
+    memory: int | str | None = None,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+    """Outputs of sequences that are rows [start, stop) of x, windows at a time.
+
+    Yields (rows (m,), outputs (m, O)) in order; with last only those of the last step of each span,
+    whose index comes instead of rows. The state is carried from window to window, so the result
+    does not depend on window, to the bit; memory goes with window and not with the lengths.
+    """
+    for group in _side_by_side(spans, SIDE_BY_SIDE * WINDOW if last else WINDOW):
+        lengths = np.array([spans[i][1] - spans[i][0] for i in group])
+        begins = np.array([spans[i][0] for i in group])
+        state: Sequence[gd.LayerState] | None = None
+        ends = np.zeros((len(group), net.output_size), params.dtype)
+        held: list[list[NDArray[Any]]] = [[] for _ in group]
+        for t0 in range(0, int(lengths.max()), window):
+            counts = np.clip(lengths - t0, 0, window)
+            steps = int(counts.max())
+            part = np.zeros((steps, len(group), *x.shape[1:]), x.dtype)
+            for b, (begin, count) in enumerate(zip(begins, counts, strict=True)):
+                part[:count, b] = x[begin + t0 : begin + t0 + count]
+            out, state = gd.apply(
+                net, params, part, lengths=counts, state=state, threads=threads, memory=memory
+            )
+            if last:
+                ended = np.flatnonzero((counts > 0) & (lengths <= t0 + window))
+                ends[ended] = out[counts[ended] - 1, ended]
+            elif len(group) == 1:
+                yield begins[0] + t0 + np.arange(steps), out[:, 0]
+            else:
+                for b, count in enumerate(counts):
+                    held[b].append(out[:count, b])
+        if last:
+            yield np.array(group, dtype=np.int64), ends
+        elif len(group) > 1:
+            rows = [np.arange(*spans[i]) for i in group]
+            yield np.concatenate(rows), np.concatenate([part for parts in held for part in parts])
+
+
+def _side_by_side(spans: Sequence[tuple[int, int]], most_steps: int) -> Iterator[list[int]]:
+    """Neighbours of like length, few enough that holding their outputs costs little."""
+    group: list[int] = []
+    longest = total = 0
+    for index, (start, stop) in enumerate(spans):
+        length = stop - start
+        if length < 1:
+            continue
+        most = max(longest, length)
+        wasteful = most * (len(group) + 1) > 2 * (total + length)
+        if group and (len(group) == SIDE_BY_SIDE or wasteful or most > most_steps):
+            yield group
+            group, longest, total = [], 0, 0
+            most = length
+        group.append(index)
+        longest, total = most, total + length
+    if group:
+        yield group
+
+
+def values(target: Target, out: NDArray[Any]) -> NDArray[np.float64]:
+    """(m,) predictions from outputs (m, O): numbers in the target's unit, or numbers of classes."""
+    if target.kind == "class":
+        return np.asarray(out.argmax(axis=1), dtype=np.float64)
+    return out[:, 0].astype(np.float64) * target.std + target.mean
+
+
+def probabilities(out: NDArray[Any]) -> NDArray[np.float64]:
+    """(m, O) softmax of outputs."""
+    shifted = out.astype(np.float64) - out.max(axis=1, keepdims=True)
+    odds = np.exp(shifted)
+    result: NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
+    return result
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What write did: rows written, and what the reader told."""
+
+    rows: int
+    notes: tuple[str, ...]
+
+
+def write(
+    model: Model,
+    paths: Sequence[str | os.PathLike[str]],
+    out: IO[str] | str | os.PathLike[str],
+    wanted: Wanted | None = None,
+    *,
+    with_probabilities: bool = False,
+    unseen: Unseen = "error",
+    window: int = WINDOW,
+    threads: int | None = None,
+    memory: int | str | None = None,
+) -> Predicted:
+    """Predictions for files with the columns that the net was trained with, as CSV.
+
+    One line per row, sequence by sequence in order (or one per sequence, if the net tells one
+    thing of each): the sequence, the order (or the place in the sequence, from 0), the prediction,
+    and with with_probabilities a column for each class. A net trained with --ahead N tells the
+    target N rows later. out: a stream, or a file, which is written whole or not at all.
+    window: steps that are run at once. Raises ArgumentError, NonFiniteError, OSError.
+    """
+    target = model.schema.target
+    if with_probabilities and target.kind != "class":
+        raise gd.ArgumentError(
+            f"--probabilities needs a net that tells classes; this one tells the number "
+            f"{target.name!r}. Leave it out."
+        )
+    inputs = _Inputs(*load_inputs(paths, model.schema, wanted or Wanted(), unseen))
+    told: list[Predicted] = []
+
+    def write_to(stream: IO[str]) -> None:
+        told.append(_write(model, inputs, stream, with_probabilities, window, threads, memory))
+
+    if not isinstance(out, (str, os.PathLike)):
+        write_to(out)
+        return told[0]
+    target_file = Path(out)
+    for path in map(Path, paths):
+        if target_file.exists() and target_file.samefile(path):
+            raise gd.ArgumentError(
+                f"--out {target_file} is one of the files to read. Name another."
+            )
+    if target_file.exists() and not target_file.is_file():  # such as /dev/null
+        with target_file.open("w", encoding="utf-8", newline="") as stream:
+            write_to(stream)
+        return told[0]
+
+    def write_file(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as stream:
+            write_to(stream)
+
+    replace_file(target_file, write_file)
+    return told[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """What load_inputs brings."""
+
+    table: Table
+    groups: Groups
+    x: NDArray[Any]
+    notes: list[str]
+
+
+def _write(
+    model: Model,
+    inputs: _Inputs,
+    stream: IO[str],
+    with_probabilities: bool,
+    window: int,
+    threads: int | None,
+    memory: int | str | None,
+) -> Predicted:
+    table, groups, target = inputs.table, inputs.groups, model.schema.target
+    spans = list(zip(groups.starts[:-1].tolist(), groups.starts[1:].tolist(), strict=True))
+    last = target.per == "sequence"
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(_header(model.schema, table, last, with_probabilities))
+    written = 0
+    for places, part in outputs(
+        model.net,
+        model.params,
+        inputs.x,
+        spans,
+        last=last,
+        window=window,
+        threads=threads,
+        memory=memory,
+    ):
+        columns = _keys(model.schema, table, groups, places, last)
+        columns.append(_cells(target, values(target, part)))
+        if with_probabilities:
+            columns += [[f"{p:.6g}" for p in each] for each in probabilities(part).T.tolist()]
+        writer.writerows(zip(*columns, strict=True))
+        written += len(places)
+    notes = list(inputs.notes)
+    empty = int((groups.lengths == 0).sum())
+    if last and empty:
+        notes.append(f"{empty:,} sequences have no row left and get no prediction")
+    return Predicted(written, tuple(notes))
+
+
+def _header(schema: Schema, table: Table, last: bool, with_probabilities: bool) -> list[str]:
+    names = []
+    if schema.sequence is not None or len(table.files) > 1 or last:
+        names.append(schema.sequence or "file")
+    if not last:
+        names.append(schema.order or "row")
+    names.append("prediction")
+    if with_probabilities:
+        names += [f"p({name})" for name in schema.target.classes]
+    return names
+
+
+def _keys(
+    schema: Schema, table: Table, groups: Groups, places: NDArray[np.int64], last: bool
+) -> list[list[str]]:
+    """The columns that tell what a prediction is for."""
+    if last:
+        return [[groups.ids[i] for i in places.tolist()]]
+    columns = []
+    indices = np.searchsorted(groups.starts, places, side="right") - 1
+    if schema.sequence is not None or len(table.files) > 1:
+        columns.append([groups.ids[i] for i in indices.tolist()])
+    if schema.order is not None:
+        columns.append(table.columns[schema.order].cells(groups.rows[places]))
+    else:
+        columns.append([str(t) for t in (places - groups.starts[indices]).tolist()])
+    return columns
+
+
+def _cells(target: Target, predicted: NDArray[np.float64]) -> list[str]:
+    if target.kind == "class":
+        return [target.classes[int(code)] for code in predicted.tolist()]
+    return [f"{value:.9g}" for value in predicted.tolist()]

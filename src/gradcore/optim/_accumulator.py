@@ -1,0 +1,146 @@
+"""Accumulation of gradients over several batches."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._base.checks import float_in
+from .._base.repr import Told, described
+from .._base.state_dict import StateDict, StateReader
+from .._net.params import Grads, Params
+from ..errors import ArgumentError, DTypeError, ShapeError
+
+__all__ = ["Accumulator"]
+
+# Elements that are widened to float64 at a time: they stay in the cache, and no array as large as
+# all parameters comes and goes with every batch.
+PIECE = 1 << 15
+
+
+class Accumulator:
+    """Weighted mean of the gradients of several batches, for one step of the optimizer.
+
+    params: those the gradients belong to. The sum is kept in float64 with an exponent of its own,
+    so gradients beyond the range of their dtype add up as others do: what is 2**1000 times smaller
+    than the largest counts as 0.
+    """
+
+    def __init__(self, params: Params) -> None:
+        if not isinstance(params, Params):
+            raise DTypeError(f"params must be gradcore.Params; got {type(params).__name__}.")
+        self._owner, self._dtype = params.owner, params.dtype
+        self._sum = np.zeros(params.flat.shape)
+        self._exponent = 0  # the true sum is _sum * 2**_exponent
+        self._weight = 0.0
+        self._count = 0
+
+    def __repr__(self) -> str:
+        values = Told(f"{self._sum.size:,} values")
+        return described(self, params=values, count=self._count, weight=self._weight)
+
+    @property
+    def count(self) -> int:
+        """Gradients added since the last take()."""
+        return self._count
+
+    def add(self, grads: Grads, weight: float = 1.0) -> None:
+        """Adds weight * grads; weight is 0 or more, as the number of loss terms of the batch.
+
+        Raises ShapeError, DTypeError or ArgumentError; nothing was added then.
+        """
+        if not isinstance(grads, Grads):
+            raise DTypeError(f"grads must be gradcore.Grads; got {type(grads).__name__}.")
+        if grads.owner != self._owner or grads.dtype != self._dtype:
+            raise ShapeError(
+                f"grads must be laid out like the params, {self._dtype} for {self._owner}; "
+                f"they are {grads.dtype} for {grads.owner}."
+            )
+        weight = float_in("weight", weight, 0.0)
+        if self._count == 0:
+            self._exponent = grads.exponent
+        elif grads.exponent > self._exponent:
+            np.ldexp(self._sum, _shift(self._exponent - grads.exponent), out=self._sum)
+            self._exponent = grads.exponent
+        for start in range(0, self._sum.size, PIECE):
+            term = grads.flat[start : start + PIECE].astype(np.float64)
+            if grads.exponent < self._exponent:
+                np.ldexp(term, _shift(grads.exponent - self._exponent), out=term)
+            if weight != 1.0:
+                term *= weight
+            self._sum[start : start + PIECE] += term
+        self._weight += weight
+        self._count += 1
+
+    def take(self) -> Grads:
+        """The weighted mean; the next add() starts afresh.
+
+        It carries an exponent only where its numbers would leave the range of the dtype.
+        Raises ArgumentError if nothing was added or all weights are 0.
+        """
+        flat = np.empty(self._sum.shape, self._dtype)
+        return Grads(self._owner, flat, self._take_into(flat))
+
+    def _take_into(self, flat: NDArray[Any]) -> int:
+        """Writes the mean to an array; returns its exponent."""
+        if self._weight == 0.0:
+            raise ArgumentError(
+                "take() needs gradients with a weight above 0; "
+                f"{self._count} were added, of weight 0 together. Call add(grads) first."
+            )
+        mean: NDArray[np.float64] = self._sum
+        exponent = 0
+        mean /= self._weight
+        if self._exponent != 0:
+            mean, exponent = _folded(mean, self._exponent, self._dtype == np.float32)
+        np.copyto(flat, mean, casting="same_kind")
+        self._clear()
+        return exponent
+
+    def _clear(self) -> None:
+        self._sum.fill(0.0)
+        self._exponent, self._weight, self._count = 0, 0.0, 0
+
+    def state_dict(self) -> StateDict:
+        """What was added since the last take()."""
+        return {
+            "kind": "accumulator",
+            "sum": self._sum.copy(),
+            "exponent": self._exponent,
+            "weight": self._weight,
+            "count": self._count,
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continues from there.
+
+        Raises ArgumentError, DTypeError or ShapeError naming the key; nothing has changed then.
+        """
+        keys = ("sum", "exponent", "weight", "count")
+        read = StateReader("Accumulator", state, "accumulator", keys)
+        total = read.array("sum", self._sum)
+        exponent = read.integer("exponent", -(2**62))
+        weight, count = read.number("weight", 0.0), read.integer("count")
+        np.copyto(self._sum, total)
+        self._exponent, self._weight, self._count = exponent, weight, count
+
+
+def _shift(exponent: int) -> int:
+    """What np.ldexp takes: beyond 4000 all is 0 in any case."""
+    return max(-4000, min(4000, exponent))
+
+
+def _folded(
+    mean: np.ndarray[tuple[int, ...], np.dtype[np.float64]], exponent: int, single: bool
+) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float64]], int]:
+    """mean * 2**exponent with exponent 0 if its largest number is well in range, else near 1."""
+    largest = float(np.max(np.abs(mean)))
+    if largest == 0.0 or not math.isfinite(largest):
+        return mean, 0
+    size = math.frexp(largest)[1]
+    low, high = (-40, 120) if single else (-400, 1000)
+    kept = 0 if low <= size + exponent <= high else exponent + size
+    return np.ldexp(mean, _shift(exponent - kept)), kept

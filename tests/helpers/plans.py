@@ -1,0 +1,24 @@
+"""Plans carried out on positions instead of states."""
+
+from gradcore._core import FROM_PREVIOUS, FROM_START, TO_NOWHERE
+from gradcore._engine.operations import OpKind
+
+
+def walk(ops, steps):
+    """Executes a plan on the positions of states; returns the ranges that went backward."""
+    slots, position, backward, tape = {}, None, [], None
+    for op in ops:
+        assert op.t0 < op.t1 <= steps
+        if op.kind is OpKind.BACKWARD:
+            assert tape == (op.t0, op.t1)
+            backward.append(tape)
+            tape = position = None
+            continue
+        start = {FROM_START: 0, FROM_PREVIOUS: position}.get(op.from_slot, slots.get(op.from_slot))
+        assert start == op.t0
+        assert op.t0 < op.t1 <= steps
+        position = op.t1
+        tape = (op.t0, op.t1) if op.kind is OpKind.TAPE else None
+        if op.to_slot != TO_NOWHERE:
+            slots[op.to_slot] = op.t1
+    return backward, len(slots)
