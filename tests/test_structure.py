@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,21 @@ def imported(module: str, path: Path) -> set[str]:
                 inner = f"{source}.{alias.name}"
                 found.add(inner if inner in known else source)
     return {name for name in found if name.split(".")[0] == "gradcore"} - {module}
+
+
+def loaded(module: str, path: Path) -> set[str]:
+    """What importing a module loads first: what it imports, and the packages that this lies in.
+
+    But for the packages that the module lies in itself, which are being loaded already.
+    """
+    found = imported(module, path)
+    for name in set(found):
+        parts = name.split(".")
+        found |= {".".join(parts[:depth]) for depth in range(1, len(parts))}
+    inside = {module.rpartition(".")[0]}
+    while "." in (package := min(inside, key=len)):
+        inside.add(package.rpartition(".")[0])
+    return found - inside - {"gradcore", module}
 
 
 def files(folder: str, endings: set[str]) -> list[Path]:
@@ -183,6 +199,16 @@ def test_shelves_depend_one_way() -> None:
         for name in imported(module, path):
             part = name.split(".")[1] if "." in name else "gradcore"
             assert part in SHELVES[shelf] | {shelf, *COMPILED}, f"{path} imports {name}"
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    """Imports inside functions and for type checkers alone count as all others do."""
+    graph = {name: loaded(name, path) for name, path in python_modules().items()}
+    sorter = TopologicalSorter(graph)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
 
 
 def test_layout_page_has_a_line_for_every_folder() -> None:

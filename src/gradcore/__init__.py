@@ -56,9 +56,9 @@ from ._net.layers import LayerNorm as LayerNorm
 from ._net.layers import Linear as Linear
 from ._net.layers import Recurrent as Recurrent
 from ._net.layers import Skip as Skip
-from ._net.layers import Stack as Stack
-from ._net.params import Grads as Grads
-from ._net.params import Params as Params
+from ._net.stack import Grads as Grads
+from ._net.stack import Params as Params
+from ._net.stack import Stack as Stack
 from ._net.state import LayerState as LayerState
 from ._net.state import zero_state as zero_state
 from ._training.trainer import FitReport as FitReport

@@ -13,8 +13,7 @@ from ._base.checks import positive_int
 from ._engine.calls import apply
 from ._engine.prepare import Progress
 from ._net import validate
-from ._net.layers import Stack
-from ._net.params import Params
+from ._net.stack import Params, Stack
 from ._net.state import LayerState, state_size
 from .jacobian import step_jacobians
 from .jacobian._ranges import Ranges, one_way

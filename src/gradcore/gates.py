@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ._engine.prepare import Progress, prepare
 from ._net import validate
-from ._net.layers import Recurrent, Stack
-from ._net.params import Params
+from ._net.layers import Recurrent
+from ._net.stack import Params, Stack
 from ._net.state import LayerState, state_size, unflatten
 from .jacobian._ranges import Ranges, one_way
 from .loss import Objective

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ._base.checks import choice, finite_float, integer, store
 from ._net import validate
-from ._net.layers import Stack
+from ._net.stack import Stack
 from .errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
 
 __all__ = [

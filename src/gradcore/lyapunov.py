@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from ._base.checks import integer, positive_int
 from ._engine.prepare import Progress
 from ._net import validate
-from ._net.layers import Stack
-from ._net.params import Params
+from ._net.stack import Params, Stack
 from ._net.state import LayerState, state_size
 from .errors import ArgumentError, NonFiniteError
 from .jacobian import jvp

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gradcore as gd
-from gradcore.stability import StabilityMonitor, flow
+from gradcore.stability import StabilityMonitor, _sharpness, flow
 from gradcore.stability._lanczos import top_eigenpairs
 from gradcore.stability._rules import curvature_decay, curvature_scale
 
@@ -361,7 +361,7 @@ def test_what_cannot_be_measured_is_said(monkeypatch):
     def refuse(*given, **options):
         raise gd.MemoryBudgetError("no room for that.")
 
-    monkeypatch.setattr(flow, "hvp", refuse)
+    monkeypatch.setattr(_sharpness, "hvp", refuse)
     made, batches = trainer(StabilityMonitor(2, lr="stable"))
     report = made.fit(batches[:4])
     assert report.steps == 4

@@ -6,6 +6,7 @@ pass needs: at H = 128, T = 10,000 a training step took 23 % longer behind 1.4 m
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -17,7 +18,7 @@ __all__ = ["single_threaded"]
 @contextmanager
 def single_threaded() -> Iterator[None]:
     """Keeps BLAS to the calling thread, where threadpoolctl (extra `diagnose`) is installed."""
-    controller = _controller()
+    controller = _controller(len(sys.modules))
     if controller is None:
         yield
         return
@@ -26,7 +27,8 @@ def single_threaded() -> Iterator[None]:
 
 
 @lru_cache(maxsize=1)
-def _controller() -> Any:
+def _controller(modules: int) -> Any:
+    """What limits the BLAS libraries that are loaded; later modules may bring another."""
     try:
         from threadpoolctl import ThreadpoolController
     except ImportError:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from .. import _core
 from .._base.memory import empty
 from .._net import validate
-from .._net.layers import Stack
-from .._net.params import Grads, Params
+from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState, state_size, unflatten
 from ..loss import Loss, LossFunction, Objective, objective
 from .planner import Plan

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from .._base.memory import empty
 from .._net import validate
-from .._net.layers import Stack
-from .._net.params import Grads, Params
+from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState, flatten, state_size, unflatten
 from ..errors import ArgumentError, DTypeError
 from ..loss import Objective

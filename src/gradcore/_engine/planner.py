@@ -24,7 +24,7 @@ from .._base.checks import flag, float_dtype, positive_int
 from .._base.memory import budget_bytes, format_bytes
 from .._net import validate
 from .._net.description import core_net
-from .._net.layers import Stack
+from .._net.stack import Stack
 from ..errors import ArgumentError, DTypeError, InternalError, MemoryBudgetError
 from ..loss import CrossEntropy, Loss, LossFunction, resolve
 from .operations import OP, OP_BYTES, Op, OpKind, Schedule, fewest_slots, goes_back, listed

@@ -11,7 +11,7 @@ from .. import _core
 from .._base.memory import budget_bytes
 from .._net import validate
 from .._net.description import core_net
-from .._net.params import Params
+from .._net.stack import Params
 from ..loss import Objective
 from .execution import current
 from .planner import Plan, Workload, copied_bytes, make_plan

@@ -13,8 +13,7 @@ from .._base.checks import positive_int
 from .._base.repr import described
 from .._net import validate
 from .._net.description import core_net
-from .._net.layers import Stack
-from .._net.params import Params
+from .._net.stack import Params, Stack
 from .._net.state import LayerState, flatten, state_size, unflatten
 from ..errors import ArgumentError, DTypeError, ShapeError
 from .planner import Workload, make_plan

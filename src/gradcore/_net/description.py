@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from .layers import Dropout, LayerNorm, Recurrent, Stack
+from .layers import Dropout, LayerNorm, Recurrent
+from .stack import Stack
 
 
 @lru_cache(maxsize=64)

@@ -23,8 +23,8 @@ from safetensors.numpy import save_file
 from .._base.files import replace_file
 from ..errors import CheckpointError, GradcoreError
 from .cells import CELLS
-from .layers import Dropout, Embedding, Layer, LayerNorm, Linear, Skip, Stack
-from .params import Params
+from .layers import Dropout, Embedding, Layer, LayerNorm, Linear, Skip
+from .stack import Params, Stack
 from .validate import model
 
 __all__ = ["FORMAT_VERSION", "Checkpoint", "load", "save"]

@@ -1,37 +1,25 @@
-"""Layers and stacks of them: frozen descriptions that hold sizes and options, never arrays."""
+"""Layers: frozen descriptions that hold sizes and options, never arrays."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
-from math import prod
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from .._base.checks import choice, finite_float, flag, float_in, layer_size, store
 from ..errors import ArgumentError, DTypeError, ShapeError
 
-if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
-
-    from .params import Params
-
 __all__ = [
     "Cell",
-    "Composite",
     "Dropout",
     "Embedding",
+    "Layer",
     "LayerNorm",
     "Linear",
-    "ParameterSpec",
     "Recurrent",
     "Skip",
-    "Stack",
 ]
 
 SkipKind = Literal["add", "mix"]
-RecurrentInit = Literal["orthogonal", "uniform", "identity"]
-ChronoSpread = Literal["even", "log"]
 
 
 @dataclass(frozen=True)
@@ -57,20 +45,6 @@ class Cell:
         """Rows of weight_ih, weight_hh and the biases that belong to a gate."""
         index = self.gates.index(gate)
         return slice(index * hidden_size, (index + 1) * hidden_size)
-
-
-@dataclass(frozen=True)
-class ParameterSpec:
-    """Name, shape and place of one parameter in the flat buffer."""
-
-    name: str
-    shape: tuple[int, ...]
-    start: int
-    meaning: str
-
-    @property
-    def stop(self) -> int:
-        return self.start + prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -310,193 +284,3 @@ class Dropout:
 
 
 Layer = Embedding | Recurrent | Linear | LayerNorm | Dropout
-
-
-@dataclass(frozen=True, init=False, repr=False)
-class Stack:
-    """A net: [Embedding], one or more recurrent layers, [Linear], each fitting the next.
-
-    LayerNorm and Dropout may stand anywhere between these and before or behind the recurrent
-    layers, in any number.
-    Raises ShapeError where sizes do not fit and ArgumentError where the order is another.
-    """
-
-    layers: tuple[Layer, ...]
-
-    def __init__(self, *layers: Layer) -> None:
-        store(self, "layers", layers)
-        _check_order(layers)
-        _check_sizes(layers)
-
-    def __repr__(self) -> str:
-        return f"Stack({', '.join(map(repr, self.layers))})"
-
-    @cached_property
-    def embedding(self) -> Embedding | None:
-        """The embedding, if the net has one."""
-        first = self.layers[0]
-        return first if isinstance(first, Embedding) else None
-
-    @cached_property
-    def recurrent_names(self) -> tuple[str, ...]:
-        """Place and kind of each recurrent layer, such as "1.LSTM"."""
-        return tuple(
-            f"{place}.{type(layer).__name__}"
-            for place, layer in enumerate(self.layers)
-            if isinstance(layer, Recurrent)
-        )
-
-    @cached_property
-    def recurrent(self) -> tuple[Recurrent, ...]:
-        """The recurrent layers, in order."""
-        return tuple(layer for layer in self.layers if isinstance(layer, Recurrent))
-
-    @cached_property
-    def head(self) -> Linear | None:
-        """The linear head, if the net has one."""
-        last = self.layers[-1]
-        return last if isinstance(last, Linear) else None
-
-    @property
-    def input_size(self) -> int:
-        """Size of the input of the first recurrent layer."""
-        return self.recurrent[0].input_size
-
-    @property
-    def vocabulary(self) -> int:
-        """Number of tokens that integer inputs may name."""
-        return self.embedding.num_embeddings if self.embedding else self.input_size
-
-    @property
-    def output_size(self) -> int:
-        """Size O of the outputs: the head's, or that of the last recurrent layer."""
-        return self.head.out_features if self.head else self.recurrent[-1].output_size
-
-    @property
-    def bidirectional(self) -> bool:
-        """Whether a layer reads both ways, so that an output depends on later inputs."""
-        return any(layer.bidirectional for layer in self.recurrent)
-
-    @cached_property
-    def is_random(self) -> bool:
-        """Whether a call with train=True draws random masks and needs a seed."""
-        random = (layer for layer in self.layers if isinstance(layer, (Recurrent, Dropout)))
-        return any(layer.is_random for layer in random)
-
-    @cached_property
-    def parameter_specs(self) -> tuple[ParameterSpec, ...]:
-        """Every parameter in the order of the flat buffer."""
-        specs, start = [], 0
-        for index, layer in enumerate(self.layers):
-            for name, (shape, meaning) in layer.parameter_shapes.items():
-                specs.append(ParameterSpec(f"{index}.{name}", shape, start, meaning))
-                start += prod(shape)
-        return tuple(specs)
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of values in the flat buffer."""
-        return self.parameter_specs[-1].stop
-
-    def layer_of(self, name: str) -> tuple[Layer | None, str]:
-        """The layer that a parameter belongs to, and the parameter's name there."""
-        place, _, own = name.partition(".")
-        return self.layers[int(place)], own
-
-    def init(
-        self,
-        seed: int = 0,
-        dtype: DTypeLike = "float32",
-        *,
-        recurrent: RecurrentInit = "orthogonal",
-        gain: float = 1.0,
-        forget_bias: float | None = 1.0,
-        chrono: float | None = None,
-        chrono_spread: ChronoSpread = "even",
-    ) -> Params:
-        """Fresh parameters; see gradcore.init.initialise."""
-        from ..init import initialise
-
-        return initialise(
-            self,
-            seed,
-            dtype,
-            recurrent=recurrent,
-            gain=gain,
-            forget_bias=forget_bias,
-            chrono=chrono,
-            chrono_spread=chrono_spread,
-        )
-
-
-class Composite(ABC):
-    """What has its parameters in one flat buffer without being a Stack, as implicit.Model.
-
-    Optimizers, groups, clips and constraints take its Params and Grads as those of a Stack.
-    """
-
-    @property
-    @abstractmethod
-    def parameter_specs(self) -> tuple[ParameterSpec, ...]:
-        """Every parameter in the order of the flat buffer."""
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of values in the flat buffer."""
-        specs = self.parameter_specs
-        return specs[-1].stop if specs else 0
-
-    @abstractmethod
-    def layer_of(self, name: str) -> tuple[Layer | None, str]:
-        """The layer that a parameter belongs to, if any, and the parameter's name there."""
-
-
-def _check_order(layers: tuple[object, ...]) -> None:
-    shape = (
-        "[Embedding], one or more of RNN, LSTM, GRU and AntisymmetricRNN, [Linear], with LayerNorm "
-        "and Dropout anywhere between"
-    )
-    for index, layer in enumerate(layers):
-        if isinstance(layer, (list, tuple)):
-            raise DTypeError("Stack takes the layers as arguments; write Stack(*layers).")
-        if not isinstance(layer, Layer):
-            raise DTypeError(f"Stack must be made of {shape}; argument {index} is {layer!r}.")
-        inner = isinstance(layer, (Recurrent, LayerNorm, Dropout))
-        first = isinstance(layer, Embedding) and index == 0
-        last = isinstance(layer, Linear) and index == len(layers) - 1
-        if not (inner or first or last):
-            raise ArgumentError(
-                f"Stack must be {shape} in this order; got {type(layer).__name__} at place {index} "
-                f"of {len(layers)}."
-            )
-    if not any(isinstance(layer, Recurrent) for layer in layers):
-        raise ArgumentError(f"Stack must be {shape}; got no recurrent layer.")
-
-
-def _check_sizes(layers: tuple[Layer, ...]) -> None:
-    width: int | None = None
-    for index, layer in enumerate(layers):
-        if isinstance(layer, Embedding):
-            width = layer.embedding_dim
-            continue
-        if isinstance(layer, Dropout):
-            continue
-        field = _size_field(layer)
-        inputs = getattr(layer, field)
-        if width is not None and inputs != width:
-            raise ShapeError(
-                f"layer {index} ({type(layer).__name__}) must have {field} {width}, the size of "
-                f"what layer {index - 1} ({type(layers[index - 1]).__name__}) puts out; "
-                f"got {inputs}."
-            )
-        if isinstance(layer, LayerNorm):
-            width = layer.normalized_shape
-        else:
-            width = layer.output_size if isinstance(layer, Recurrent) else layer.out_features
-
-
-def _size_field(layer: Recurrent | Linear | LayerNorm) -> str:
-    """Name of the size that must be that of what comes before."""
-    if isinstance(layer, LayerNorm):
-        return "normalized_shape"
-    return "input_size" if isinstance(layer, Recurrent) else "in_features"

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .layers import Skip
-from .params import Params
+from .stack import Params
 
 __all__ = ["path_sum", "skip_strengths"]
 

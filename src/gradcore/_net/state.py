@@ -11,7 +11,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from .._base.checks import float_dtype, positive_int
 from ..errors import ArgumentError, DTypeError, ShapeError
-from .layers import Recurrent, Stack
+from .layers import Recurrent
+from .stack import Stack
 
 __all__ = ["LayerState", "zero_state"]
 

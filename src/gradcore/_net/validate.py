@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from .._base.checks import flag, integer, positive_int
 from ..errors import ArgumentError, DTypeError, ShapeError
-from .layers import Dropout, LayerNorm, Stack
-from .params import Grads, Params
+from .layers import Dropout, LayerNorm
+from .stack import Grads, Params, Stack
 from .state import LayerState, flatten
 
 INTEGERS = (np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.int64))

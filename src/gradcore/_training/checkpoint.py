@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .._base.checks import finite_float, integer
 from .._net import io
-from .._net.params import Params
+from .._net.stack import Params
 from ..errors import CheckpointError, GradcoreError
 
 __all__ = ["Place", "TrainingCheckpoint", "read_training", "write_training"]

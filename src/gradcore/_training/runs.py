@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from .._base.files import FolderLock, remove_stale, replace_file
 from .._net import io
-from .._net.params import Params
+from .._net.stack import Params
 from ..errors import ArgumentError, CheckpointError
 from .checkpoint import TrainingCheckpoint, read_training, write_training
 

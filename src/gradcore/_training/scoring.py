@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from .._base.checks import finite_float
 from .._engine.calls import value
-from .._net.params import Params
+from .._net.stack import Params
 from ..data import Batch, Source
 from ..errors import ArgumentError, DTypeError
 from ..loss import Loss

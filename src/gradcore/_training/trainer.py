@@ -13,8 +13,7 @@ from .._base.checks import flag, integer, positive_int
 from .._base.interrupts import Interrupts
 from .._base.progress import progress
 from .._base.repr import described
-from .._net.layers import Stack
-from .._net.params import Params
+from .._net.stack import Params, Stack
 from .._net.validate import model
 from ..data import Batch, Source
 from ..errors import ArgumentError, DTypeError

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._engine.calls import apply, value_and_grad
-from .._net.layers import Stack
-from .._net.params import Grads, Params
+from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState
 from ..data import Batch
 from ..errors import ArgumentError, DTypeError

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .. import horizon, lyapunov
 from .._base.scaled import log10_norm
 from .._engine.calls import apply
-from .._net.params import Grads, Params
+from .._net.stack import Grads, Params
 from .._net.state import LayerState, sequences_of, state_size
 from ..data import Batch
 from ..errors import ArgumentError, GradcoreError, NonFiniteError

@@ -13,9 +13,8 @@ from .._base.checks import positive_int
 from .._engine.prepare import Progress
 from .._net import validate
 from .._net.cells import RNN, AntisymmetricRNN
-from .._net.layers import Stack
-from .._net.params import Params
 from .._net.skip_paths import path_sum, skip_strengths
+from .._net.stack import Params, Stack
 from .._net.state import LayerState
 from ..errors import ArgumentError
 from ._matrices import largest

@@ -8,7 +8,9 @@ from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
 from .._base.checks import choice, flag, float_in, store
-from .._net.layers import Composite, Recurrent, Stack
+from .._net.flat import ParameterOwner
+from .._net.layers import Recurrent
+from .._net.stack import Stack
 from ..errors import ArgumentError, DTypeError
 
 __all__ = ["Constraint", "Orthogonal", "SpectralNorm", "blocks_of", "by_name"]
@@ -37,7 +39,7 @@ class Constraint:
             raise ArgumentError(f"{kind}.weights must hold at least one pattern; got none.")
         store(self, "weights", tuple(patterns))
 
-    def names(self, net: Stack | Composite) -> list[str]:
+    def names(self, net: Stack | ParameterOwner) -> list[str]:
         """The parameters that it is about.
 
         Raises ArgumentError for a pattern that matches nothing, or no matrix.
@@ -112,7 +114,7 @@ def by_name(name: str | None, limit: float = 1.0) -> list[Constraint]:
     return [SpectralNorm(limit)] if name == "spectral" else [Orthogonal()]
 
 
-def blocks_of(net: Stack | Composite, name: str, by_gate: bool) -> int:
+def blocks_of(net: Stack | ParameterOwner, name: str, by_gate: bool) -> int:
     """Into how many square or gate-sized blocks of rows a parameter is divided."""
     if not by_gate:
         return 1

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._base.blas import single_threaded
-from .._net.params import Grads, Params
+from .._net.stack import Grads, Params
 from ..errors import ArgumentError, DTypeError
 from ._descriptions import Constraint, Orthogonal, SpectralNorm, blocks_of
 from ._matrices import Array, cayley, clipped, largest, nearest_orthogonal, polished, top_pair

@@ -15,8 +15,7 @@ from .._base.checks import choice, integer, positive_int
 from .._base.scaled import log10_norm
 from .._engine.calls import apply
 from .._net import validate
-from .._net.layers import Stack
-from .._net.params import Params
+from .._net.stack import Params, Stack
 from .._net.state import LayerState, sequences_of, state_size
 from ..errors import ArgumentError, NonFiniteError
 from ..jacobian import HiddenGradients, hidden_gradients, state_singular_values

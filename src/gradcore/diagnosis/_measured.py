@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .._net.layers import Stack
+from .._net.stack import Stack
 from ..amplification import Amplification
 from ..gates import GateStatistics
 from ..horizon import Reach, TruncationBias, WindowShares

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from html import escape
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from ._result import Diagnosis
+from ._measured import Measured
+from ._pictures import draw
+from ._verdict import Finding
 
 __all__ = ["page"]
 
@@ -30,24 +31,23 @@ td:first-child, th:first-child { text-align: left; }
 """
 
 
-def page(diagnosis: Diagnosis) -> str:
-    """The whole text of the file."""
-    m, lines = diagnosis.measured, diagnosis.lines()
+def page(m: Measured, findings: Sequence[Finding], net: str, facts: str) -> str:
+    """The whole text of the file. net, facts: the lines above the verdict."""
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         f"<title>Gradient diagnosis</title><style>{STYLE}</style></head><body>",
         "<h1>Where the gradient goes</h1>",
-        f"<p><code>{escape(lines[0])}</code></p><p>{escape(lines[1])}</p>",
+        f"<p><code>{escape(net)}</code></p><p>{escape(facts)}</p>",
         "<h2>Verdict</h2>",
     ]
-    for finding in diagnosis.findings:
+    for finding in findings:
         remedy = f"<p class='remedy'>{escape(finding.remedy)}</p>" if finding.remedy else ""
         parts.append(
             f"<div class='finding {finding.level}'><p><span class='level'>{finding.level}</span>: "
             f"{escape(finding.text)}</p>{remedy}</div>"
         )
-    parts += ["<h2>Pictures</h2>", _picture(diagnosis), _parameters(diagnosis)]
+    parts += ["<h2>Pictures</h2>", _picture(m), _parameters(m)]
     if m.left_out:
         parts.append("<h2>Left out</h2><ul>")
         parts += [
@@ -60,17 +60,16 @@ def page(diagnosis: Diagnosis) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _picture(diagnosis: Diagnosis) -> str:
+def _picture(m: Measured) -> str:
     if find_spec("matplotlib") is None:
         return "<p>No pictures without matplotlib: pip install 'gradcore[plot]'.</p>"
     buffer = io.BytesIO()
-    diagnosis.plot().savefig(buffer, format="png", dpi=120)
+    draw(m).savefig(buffer, format="png", dpi=120)
     data = base64.b64encode(buffer.getvalue()).decode()
     return f"<img alt='The numbers behind the verdict, drawn' src='data:image/png;base64,{data}'>"
 
 
-def _parameters(diagnosis: Diagnosis) -> str:
-    m = diagnosis.measured
+def _parameters(m: Measured) -> str:
     if m.gradients is None:
         return ""
     rows = [

@@ -15,6 +15,8 @@ from .._base.files import replace_file
 from .._net.layers import Layer
 from ..jacobian import HiddenGradients
 from ._measured import Measured
+from ._page import page
+from ._pictures import draw
 from ._verdict import Finding
 
 __all__ = ["Diagnosis"]
@@ -40,11 +42,7 @@ class Diagnosis:
 
     def lines(self) -> list[str]:
         """The verdict for a terminal."""
-        m = self.measured
-        batch = f"{m.batch} sequences" if m.batch != 1 else "1 sequence"
-        lines = [" > ".join(map(_short, m.net.layers)), f"{m.steps:,} steps, {batch}, {m.dtype}"]
-        if m.loss is not None:
-            lines[-1] += f", loss {m.loss:.4g}"
+        m, lines = self.measured, [*self._head()]
         for finding in self.findings:
             lines += ["", f"{finding.level}: {finding.text}"]
             if finding.remedy:
@@ -60,8 +58,6 @@ class Diagnosis:
 
         Raises ImportError without matplotlib, OSError or ValueError for a path of no use.
         """
-        from ._pictures import draw
-
         figure = draw(self.measured)
         if path is not None:
             figure.savefig(path, dpi=150)
@@ -96,12 +92,19 @@ class Diagnosis:
 
         The pictures need matplotlib; without it the report says so. With path also written there.
         """
-        from ._page import page
-
-        text = page(self)
+        net, facts = self._head()
+        text = page(self.measured, self.findings, net, facts)
         if path is not None:
             _write(path, text)
         return text
+
+    def _head(self) -> tuple[str, str]:
+        """The net, and what it was measured on."""
+        m = self.measured
+        batch = f"{m.batch} sequences" if m.batch != 1 else "1 sequence"
+        loss = "" if m.loss is None else f", loss {m.loss:.4g}"
+        net = " > ".join(map(_short, m.net.layers))
+        return net, f"{m.steps:,} steps, {batch}, {m.dtype}{loss}"
 
 
 def _short(layer: Layer) -> str:

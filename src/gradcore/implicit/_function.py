@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .._base.checks import float_dtype, layer_size, store
-from .._net.layers import Composite, Layer, ParameterSpec
-from .._net.params import Grads, Params
+from .._net.flat import ParameterOwner, ParameterSpec
+from .._net.layers import Layer
+from .._net.stack import Grads, Params
 from ..errors import DTypeError, NonFiniteError, ShapeError
 from ._system import Rows, System
 
@@ -23,7 +24,7 @@ Values = Mapping[str, Array]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Function(Composite):
+class Function(ParameterOwner):
     """f(z, x) as Python functions over a batch, with parameters of its own.
 
     value(z, x, params): f, (N, S). jvp(z, x, params, v): J v, (N, S), J being the Jacobian of f

@@ -12,8 +12,8 @@ from numpy.typing import DTypeLike, NDArray
 from .._base.checks import choice, float_in, integer, positive_int, store
 from .._engine.prepare import Progress
 from .._net import validate
-from .._net.layers import Recurrent, Stack
-from .._net.params import Grads, Params
+from .._net.layers import Recurrent
+from .._net.stack import Grads, Params, Stack
 from .._net.state import state_size
 from ..errors import ArgumentError, ConditioningWarning, ConvergenceWarning, DTypeError, ShapeError
 from ..jacobian._ranges import one_way

@@ -14,8 +14,9 @@ from .._base.checks import float_in
 from .._engine.calls import Seed, apply, value_and_grad
 from .._engine.calls import value as value_of
 from .._net import validate
-from .._net.layers import Composite, Layer, ParameterSpec, Stack
-from .._net.params import Grads, Params
+from .._net.flat import ParameterOwner, ParameterSpec
+from .._net.layers import Layer
+from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState
 from ..errors import DTypeError, ShapeError
 from ..jacobian import vjp
@@ -91,7 +92,7 @@ class _Forward(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Model(Composite):
+class Model(ParameterOwner):
     """before, then the fixed point layer at every step of every sequence, then after.
 
     before: a Stack, or None: the layer reads x. fixed: a FixedPoint; each of the T * B outputs of

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._base.checks import integer
-from .._net.params import Grads, Params
+from .._net.stack import Grads, Params
 from ._system import System, at_exponent
 
 __all__ = ["JacobianPenalty", "penalty"]

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._engine.calls import apply
-from .._net.layers import Stack
-from .._net.params import Grads, Params
+from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState, state_size
 from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
 from ..jacobian import jvp, vjp

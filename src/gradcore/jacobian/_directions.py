@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._net import validate
-from .._net.layers import Stack
-from .._net.params import Grads, Params
+from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState, flatten, unflatten
 from ..errors import ArgumentError, DTypeError, ShapeError
 

@@ -13,8 +13,7 @@ from .._base.checks import integer
 from .._engine.calls import Seed
 from .._engine.prepare import Progress, prepare
 from .._net import validate
-from .._net.layers import Stack
-from .._net.params import Grads, Params
+from .._net.stack import Grads, Params, Stack
 from ..errors import ArgumentError
 from ..loss import Loss, LossFunction, objective
 

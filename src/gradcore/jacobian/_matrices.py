@@ -14,8 +14,7 @@ from .._base.scaled import log10_norm
 from .._engine.calls import apply
 from .._engine.prepare import Progress
 from .._net import validate
-from .._net.layers import Stack
-from .._net.params import Params
+from .._net.stack import Params, Stack
 from .._net.state import LayerState, spans, state_size
 from ..errors import ArgumentError
 from ._ranges import Ranges, one_way

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._net import validate
-from .._net.layers import Stack
+from .._net.stack import Stack
 from ..errors import ArgumentError
 
 __all__ = ["Ranges", "one_way"]

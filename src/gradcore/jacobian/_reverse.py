@@ -14,8 +14,7 @@ from .._base.memory import empty
 from .._engine.calls import Seed
 from .._engine.prepare import Progress, prepare
 from .._net import validate
-from .._net.layers import Stack
-from .._net.params import Grads, Params
+from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState, state_size, unflatten
 from ..loss import Objective
 from ._directions import count_of, input_directions, split_state, state_directions

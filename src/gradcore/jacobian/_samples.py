@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from .._engine.calls import value_and_grad
 from .._engine.prepare import Progress
 from .._net import validate
-from .._net.layers import Stack
-from .._net.params import Grads, Params
+from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState
 from ..errors import ArgumentError
 from ..loss import Loss

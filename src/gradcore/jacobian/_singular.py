@@ -12,8 +12,7 @@ from .._base.checks import integer, positive_int
 from .._engine.calls import apply
 from .._engine.prepare import Progress
 from .._net import validate
-from .._net.layers import Stack
-from .._net.params import Params
+from .._net.stack import Params, Stack
 from .._net.state import LayerState, state_size
 from ..errors import ArgumentError
 from ._interval import next_interval

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._net.layers import Stack
+from .._net.stack import Stack
 from .._net.state import LayerState, at_one_exponent, spans, state_size
 from ._directions import split_state, state_directions
 

@@ -14,8 +14,7 @@ from .._engine.calls import Seed
 from .._engine.planner import Plan
 from .._engine.prepare import Arrays, Progress, prepare
 from .._net import validate
-from .._net.layers import Stack
-from .._net.params import Grads, Params
+from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState, state_size, unflatten
 from ..errors import ArgumentError
 from ..loss import Objective

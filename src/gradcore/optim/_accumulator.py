@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .._base.checks import float_in
 from .._base.repr import Told, described
 from .._base.state_dict import StateDict, StateReader
-from .._net.params import Grads, Params
+from .._net.stack import Grads, Params
 from ..errors import ArgumentError, DTypeError, ShapeError
 
 __all__ = ["Accumulator"]

@@ -10,7 +10,7 @@ import numpy as np
 from .._base.checks import float_in, integer
 from .._base.repr import Told, described
 from .._base.state_dict import StateDict, StateReader
-from .._net.params import Params
+from .._net.stack import Params
 from ..errors import ArgumentError, DTypeError
 
 __all__ = ["Average"]

@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 from math import prod
 
 from .._base.checks import flag, float_in, store
-from .._net.layers import ParameterSpec
-from .._net.params import Params
+from .._net.flat import ParameterSpec
+from .._net.stack import Params
 from ..errors import ArgumentError, DTypeError
 
 __all__ = ["Group", "Layout", "assign", "no_decay"]

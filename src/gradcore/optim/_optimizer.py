@@ -14,7 +14,7 @@ from .. import _core
 from .._base.checks import float_in
 from .._base.repr import Told, described
 from .._base.state_dict import StateDict, StateReader
-from .._net.params import Grads, Params
+from .._net.stack import Grads, Params
 from .._net.validate import threads as thread_count
 from ..clip import Auto, Clip, RunningNorm, ZScore
 from ..constrain._descriptions import Constraint

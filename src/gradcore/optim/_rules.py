@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .._base.checks import flag, float_in
-from .._net.params import Params
+from .._net.stack import Params
 from ..clip import Clip
 from ..constrain import Constraint
 from ..errors import ArgumentError, DTypeError

@@ -14,11 +14,12 @@ from ..errors import DTypeError, GradcoreError, ShapeError
 from ..loss import Loss
 from ..optim._optimizer import Optimizer
 from ._rules import curvature_limit
+from ._sharpness import sharpness, stability_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._net.layers import Stack
+    from .._net.stack import Stack
     from ..data import Batch
 
 __all__ = ["StabilityMonitor", "by_option"]
@@ -110,8 +111,6 @@ class StabilityMonitor:
         rate: that of the schedule. What could not be measured is None, and stability_missing says
         why; an earlier limit holds on then.
         """
-        from .flow import sharpness, stability_of
-
         names = ("sharpness", "sharpness_limit", "stability_ratio", "lr_stable")
         found: dict[str, Any] = dict.fromkeys(names)
         try:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._net.params import Grads, Params
+from .._net.stack import Grads, Params
 from ..constrain._descriptions import Constraint
 from ..constrain._keeper import ConstraintReport, Keeper
 from ..errors import DTypeError

@@ -6,7 +6,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .._net import cells
-from .._net.layers import Dropout, Skip, Stack
+from .._net.layers import Dropout, Skip
+from .._net.stack import Stack
 
 __all__ = ["Description"]
 

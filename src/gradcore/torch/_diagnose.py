@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from .._net.params import Params
+from .._net.stack import Params
 from .._net.state import unflatten
 from ..diagnosis import Diagnosis
 from ..diagnosis import diagnose as diagnose_net

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .._base.memory import budget_bytes
-from .._net.layers import Skip, Stack
-from .._net.params import Grads
+from .._net.layers import Skip
+from .._net.stack import Grads, Stack
 from ..errors import ArgumentError, DTypeError
 from . import _compiled
 from ._describe import Description

@@ -15,8 +15,7 @@ from .._base.memory import empty
 from .._engine.passes import Pass
 from .._engine.prepare import Arrays, prepare
 from .._net import validate
-from .._net.layers import Stack
-from .._net.params import Grads, Params
+from .._net.stack import Grads, Params, Stack
 from .._net.state import spans, state_size
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..loss import Objective

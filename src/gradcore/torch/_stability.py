@@ -14,7 +14,8 @@ from torch import Tensor
 from .. import optim
 from .._base.checks import choice, float_in, positive_int
 from .._net.cells import RNN
-from .._net.layers import Linear, Stack
+from .._net.layers import Linear
+from .._net.stack import Stack
 from ..errors import ArgumentError, DTypeError
 from ..optim._optimizer import Optimizer
 from ..stability._lanczos import Eigenpairs, top_eigenpairs

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from ..._base.memory import available_bytes
 from ..._engine.calls import value_and_grad
 from ..._engine.planner import plan
-from ..._net.layers import Stack
-from ..._net.params import Grads, Params
+from ..._net.stack import Grads, Params, Stack
 from ...errors import ArgumentError
 from .problem import CELL_BY_NAME, INPUTS, Problem, Row
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from ..._base.checks import integer
 from ..._engine.calls import apply, value_and_grad
 from ..._net.cells import RNN
-from ..._net.layers import Linear, Stack
-from ..._net.params import Grads, Params
+from ..._net.layers import Linear
+from ..._net.stack import Grads, Params, Stack
 from ..._training.trainer import Trainer
 from ...data import Batch
 from ...errors import NonFiniteError
@@ -135,11 +135,11 @@ class FlowStudy:
         """Regions, convergence, sharpening, and the rising rate. Needs matplotlib."""
         from matplotlib.figure import Figure
 
-        from ...stability._pictures import regions
+        from ...stability._regions import outline_regions
 
         figure = Figure(figsize=(11.5, 8.4), layout="constrained")
         ((region, lax), (sharp, rise)) = figure.subplots(2, 2)
-        regions(region, 0.9)
+        outline_regions(region, 0.9)
         lax.loglog(self.steps, self.local, "s-", markersize=4, label="one step: consistency")
         lax.loglog(self.steps, self.whole, "o-", markersize=4, label="at the end: convergence")
         anchor = self.whole[-1] / self.steps[-1]

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from ... import implicit
 from ..._base.checks import integer
 from ..._net.cells import RNN
-from ..._net.layers import Stack
-from ..._net.params import Params
+from ..._net.stack import Params, Stack
 from ...constrain import SpectralNorm
 from ...errors import ConditioningWarning, ConvergenceWarning
 from ...optim import SGD

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from ... import horizon, lyapunov
 from ..._base.checks import integer, positive_int
 from ..._net.cells import GRU, LSTM, RNN
-from ..._net.layers import Skip, Stack
+from ..._net.layers import Skip
 from ..._net.skip_paths import path_sum
+from ..._net.stack import Stack
 from ...errors import ArgumentError
 from . import Progress, plain
 

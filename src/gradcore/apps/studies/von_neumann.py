@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ... import horizon
 from ..._base.checks import integer, positive_int
 from ..._net.cells import RNN
-from ..._net.layers import Stack
+from ..._net.stack import Stack
 from ...errors import ArgumentError
 from ...stability import von_neumann as vn
 from . import Progress, plain

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from .... import build_info
 from ...._engine.calls import value, value_and_grad
 from ...._net.cells import RNN
-from ...._net.layers import Linear, Stack
-from ...._net.params import Grads, Params
+from ...._net.layers import Linear
+from ...._net.stack import Grads, Params, Stack
 from ....data import Batch
 from ....errors import GradcoreError
 from ...tasks.synthetic.adding import Adding

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from .... import clip
 from ...._net.cells import RNN
-from ...._net.layers import Stack
-from ...._net.params import Grads, Params
+from ...._net.stack import Grads, Params, Stack
 from ._ways import OPTIMIZERS
 
 __all__ = ["Contamination", "adam_theory", "contamination"]

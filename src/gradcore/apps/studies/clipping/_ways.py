@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .... import clip, optim
-from ...._net.params import Params
+from ...._net.stack import Params
 
 __all__ = ["CLIPS", "OPTIMIZERS", "RATES", "Make"]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import gradcore as gd
 
-from ...._net.layers import ChronoSpread, Layer, RecurrentInit
+from ...._net.initial import ChronoSpread, RecurrentInit
+from ...._net.layers import Layer
 from .adding import Adding
 from .copying import Copying
 from .enhancer import Enhancer

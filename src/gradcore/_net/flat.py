@@ -1,27 +1,65 @@
-"""Named parameters and gradients as views of one flat buffer."""
+"""Named arrays as views of one flat buffer, and what they can belong to."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._base.checks import float_dtype, integer
-from .._base.scaled import log10_norm
+from .._base.checks import float_dtype
 from ..errors import ArgumentError, DTypeError, ShapeError
-from .layers import Composite, ParameterSpec, Stack
+from .layers import Layer
 
-__all__ = ["Grads", "Params"]
+__all__ = ["FlatArrays", "ParameterOwner", "ParameterSpec"]
 
-Self = TypeVar("Self", bound="_FlatArrays")
+Self = TypeVar("Self", bound="FlatArrays")
 
 
-class _FlatArrays(Mapping[str, NDArray[Any]]):
+@dataclass(frozen=True)
+class ParameterSpec:
+    """Name, shape and place of one parameter in the flat buffer."""
+
+    name: str
+    shape: tuple[int, ...]
+    start: int
+    meaning: str
+
+    @property
+    def stop(self) -> int:
+        return self.start + prod(self.shape)
+
+
+class ParameterOwner(ABC):
+    """What has its parameters in one flat buffer: a Stack, or what is made of several.
+
+    Optimizers, groups, clips and constraints take the Params and Grads of any of these.
+    """
+
+    @property
+    @abstractmethod
+    def parameter_specs(self) -> tuple[ParameterSpec, ...]:
+        """Every parameter in the order of the flat buffer."""
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of values in the flat buffer."""
+        specs = self.parameter_specs
+        return specs[-1].stop if specs else 0
+
+    @abstractmethod
+    def layer_of(self, name: str) -> tuple[Layer | None, str]:
+        """The layer that a parameter belongs to, if any, and the parameter's name there."""
+
+
+class FlatArrays(Mapping[str, NDArray[Any]]):
     """A flat buffer [n_parameters] with a view for every parameter of a net."""
 
-    def __init__(self, net: Stack | Composite, flat: NDArray[Any]) -> None:
+    def __init__(self, net: ParameterOwner, flat: NDArray[Any]) -> None:
         self._owner = net
         self._flat = _checked_flat(net, flat, type(self).__name__)
         self._views = {
@@ -30,21 +68,7 @@ class _FlatArrays(Mapping[str, NDArray[Any]]):
         }
 
     @property
-    def net(self) -> Stack:
-        """The Stack whose parameters these are.
-
-        Raises DTypeError if they are of something else, as an implicit.Model.
-        """
-        if not isinstance(self._owner, Stack):
-            kind = type(self._owner).__name__
-            raise DTypeError(
-                f"a gradcore.Stack and its own {type(self).__name__} are needed here; these are of "
-                f"a {kind}. Those of each Stack in a Model are model.parts(params)."
-            )
-        return self._owner
-
-    @property
-    def owner(self) -> Stack | Composite:
+    def owner(self) -> ParameterOwner:
         """What the parameters are of: a Stack, or what is made of several."""
         return self._owner
 
@@ -88,8 +112,6 @@ class _FlatArrays(Mapping[str, NDArray[Any]]):
         same = self._owner == other._owner and self.dtype == other.dtype
         return same and np.array_equal(self._flat, other._flat)
 
-    __hash__ = None  # type: ignore[assignment]
-
     def copy(self: Self) -> Self:
         """The same values in a buffer of their own."""
         return self._like(self._flat.copy())
@@ -116,72 +138,20 @@ class _FlatArrays(Mapping[str, NDArray[Any]]):
         return f"{type(self).__name__}({self.dtype}, {self._flat.size:,} values){rows}"
 
 
-class Params(_FlatArrays):
-    """Parameters of a net: a mapping from "<place in the Stack>.<name>" to arrays.
-
-    net: the Stack. flat: 1-D float32 or float64 buffer of net.n_parameters values, kept and not
-    copied. `params[name] = array` copies values in; `params.flat` is the whole.
-    Raises ShapeError or DTypeError if flat does not fit.
-    """
-
-
-class Grads(_FlatArrays):
-    """Gradients, laid out like the parameters they belong to.
-
-    The true gradient is `flat * 2**exponent`; the exponent is 0 unless the numbers would leave
-    the range of the dtype.
-    """
-
-    def __init__(self, net: Stack | Composite, flat: NDArray[Any], exponent: int = 0) -> None:
-        super().__init__(net, flat)
-        self._exponent = integer("exponent", exponent)
-
-    @property
-    def exponent(self) -> int:
-        """Power of two that all values are to be multiplied by."""
-        return self._exponent
-
-    def written(self, exponent: int) -> Grads:
-        """These gradients after a call has written new values with their exponent."""
-        self._exponent = exponent
-        return self
-
-    def norm_log10(self) -> float:
-        """log10 of the Euclidean norm of the true gradient; -inf for a zero gradient."""
-        return float(log10_norm(self._flat, self._exponent))
-
-    def _like(self, flat: NDArray[Any]) -> Grads:
-        return Grads(self._owner, flat, self._exponent)
-
-    def __eq__(self, other: object) -> bool:
-        same = super().__eq__(other)
-        if same is True and isinstance(other, Grads):
-            return self._exponent == other._exponent
-        return same
-
-    __hash__ = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Grads, (self._owner, self._flat, self._exponent)
-
-    def __repr__(self) -> str:
-        return f"{super().__repr__()}\n  times 2**{self._exponent}"
-
-
-def _checked_flat(net: Stack | Composite, flat: NDArray[Any], owner: str) -> NDArray[Any]:
-    if not isinstance(net, (Stack, Composite)):
-        raise DTypeError(f"{owner} needs a Stack; got {net!r}.")
+def _checked_flat(owner: ParameterOwner, flat: NDArray[Any], kind: str) -> NDArray[Any]:
+    if not isinstance(owner, ParameterOwner):
+        raise DTypeError(f"{kind} needs a Stack; got {owner!r}.")
     if not isinstance(flat, np.ndarray):
-        raise DTypeError(f"{owner} needs a NumPy array; got {type(flat).__name__}.")
-    float_dtype(f"the dtype of {owner}.flat", flat.dtype)
-    if flat.shape != (net.n_parameters,):
+        raise DTypeError(f"{kind} needs a NumPy array; got {type(flat).__name__}.")
+    float_dtype(f"the dtype of {kind}.flat", flat.dtype)
+    if flat.shape != (owner.n_parameters,):
         raise ShapeError(
-            f"{owner}.flat must have shape ({net.n_parameters},), one value per parameter of "
+            f"{kind}.flat must have shape ({owner.n_parameters},), one value per parameter of "
             f"the net; got {flat.shape}."
         )
     if not flat.flags.carray:
         raise ArgumentError(
-            f"{owner}.flat must be contiguous, aligned and writeable, because its views are "
+            f"{kind}.flat must be contiguous, aligned and writeable, because its views are "
             "written to; pass flat.copy()."
         )
     return flat

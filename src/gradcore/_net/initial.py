@@ -1,0 +1,148 @@
+"""Initial values of parameters, for long memories first.
+
+Values are drawn in float64 in the order of the flat buffer and then rounded, so that float32 and
+float64 parameters of one seed agree.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._base.checks import choice, finite_float, float_in
+from .flat import FlatArrays
+from .layers import Embedding, Layer, LayerNorm, Linear, Recurrent
+
+__all__ = [
+    "ChronoSpread",
+    "RecurrentInit",
+    "chrono_bias",
+    "forget_gate_bias",
+    "initial_values",
+    "orthogonal",
+    "scaled_identity",
+    "uniform",
+]
+
+Array = NDArray[np.float64]
+RecurrentInit = Literal["orthogonal", "uniform", "identity"]
+ChronoSpread = Literal["even", "log"]
+
+
+def uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float) -> Array:
+    """Values drawn evenly from [-bound, bound); PyTorch takes bound = 1/sqrt(H)."""
+    return rng.uniform(-bound, bound, shape)
+
+
+def orthogonal(rng: np.random.Generator, size: int, gain: float = 1.0) -> Array:
+    """A random orthogonal matrix (size, size) times gain, uniform over the orthogonal group.
+
+    Reference: Saxe, McClelland, Ganguli 2014; Mezzadri 2007, sec. 5, for the signs.
+    """
+    q, r = np.linalg.qr(rng.standard_normal((size, size)))
+    result: Array = q * (gain * np.where(np.diagonal(r) < 0.0, -1.0, 1.0))
+    return result
+
+
+def scaled_identity(size: int, scale: float = 1.0) -> Array:
+    """The identity (size, size) times scale. Reference: Le, Jaitly, Hinton 2015."""
+    return scale * np.eye(size)
+
+
+def forget_gate_bias(params: FlatArrays, value: float = 1.0) -> None:
+    """Sets the bias of each memory gate (LSTM: f, GRU: z) to value, in place.
+
+    A positive value opens the gate, so that a fresh net remembers. Layers without such a gate or
+    without biases stay as they are. Reference: Gers et al. 2000; Jozefowicz et al. 2015, sec. 4.
+    """
+    value = finite_float("forget_bias", value)
+    for layer, bias_ih, bias_hh in _biases(params):
+        gate = layer.cell.memory_gate
+        if gate is not None:
+            rows = layer.cell.rows(gate, layer.hidden_size)
+            bias_ih[rows] = value
+            bias_hh[rows] = 0.0
+
+
+def chrono_bias(
+    params: FlatArrays, longest: float, rng: np.random.Generator, spread: ChronoSpread = "even"
+) -> None:
+    """Sets memory-gate biases to log(U(1, longest-1)), input-gate biases to their negatives.
+
+    Units then forget with time constants spread up to about `longest` steps; in place. spread:
+    "even" as said, so that nine of ten are longer than a tenth of the longest; "log": logarithms
+    are evenly spaced over the units, in random order, so that every scale has as many of them.
+    Raises ArgumentError unless longest > 2, and for another spread.
+    Reference: Tallec and Ollivier 2018, eq. 16; for the GRU the gate z, which keeps the state here.
+    "log" is ours.
+    """
+    longest = float_in("chrono", longest, 2.0, open_low=True)
+    even = choice("chrono_spread", spread, get_args(ChronoSpread)) == "even"
+    for layer, bias_ih, bias_hh in _biases(params):
+        cell = layer.cell
+        if cell.memory_gate is None:
+            continue
+        size = layer.hidden_size
+        memory = (
+            np.log(rng.uniform(1.0, longest - 1.0, size))
+            if even
+            else rng.permutation((np.arange(size) + 0.5) / size * math.log(longest - 1.0))
+        )
+        gates = ((cell.memory_gate, memory), (cell.input_gate, -memory))
+        for gate, values in gates:
+            if gate is not None:
+                rows = cell.rows(gate, layer.hidden_size)
+                bias_ih[rows] = values
+                bias_hh[rows] = 0.0
+
+
+def initial_values(
+    rng: np.random.Generator,
+    layer: Layer,
+    name: str,
+    recurrent: RecurrentInit,
+    gain: float,
+) -> Array | float:
+    """What a parameter of a layer starts with; rounded to the parameters' dtype by the caller."""
+    shape = layer.parameter_shapes[name][0]
+    name = name.removesuffix("_reverse")
+    if isinstance(layer, Embedding):
+        return rng.standard_normal(shape)
+    if isinstance(layer, Linear):
+        return uniform(rng, shape, 1.0 / math.sqrt(layer.in_features))
+    if isinstance(layer, LayerNorm):
+        return 1.0 if name == "weight" else 0.0
+    assert isinstance(layer, Recurrent)  # Dropout has no parameters
+    if name == "weight_hh" and layer.cell.antisymmetric and recurrent == "orthogonal":
+        # Of the size of Chang et al. 2019, section 4: A - A' then has a norm of about 3 * gain.
+        return gain / math.sqrt(layer.hidden_size) * rng.standard_normal(shape)
+    if name == "weight_hh" and recurrent != "uniform":
+        size = layer.hidden_size
+        blocks = [
+            orthogonal(rng, size, gain)
+            if recurrent == "orthogonal"
+            else scaled_identity(size, gain)
+            for _ in layer.cell.gates
+        ]
+        return np.concatenate(blocks)
+    if name.startswith("bias_") and recurrent != "uniform":
+        return 0.0
+    if layer.skip is not None and layer.skip.value is not None:
+        if name == "skip_scale":
+            return layer.skip.value
+        if name == "skip_logit":
+            return math.log(layer.skip.value / (1.0 - layer.skip.value))
+    return uniform(rng, shape, 1.0 / math.sqrt(layer.hidden_size))
+
+
+def _biases(params: FlatArrays) -> list[tuple[Recurrent, NDArray[Any], NDArray[Any]]]:
+    """Every recurrent layer that has biases, with those of each of its directions."""
+    found = []
+    for name in params:
+        layer, own = params.owner.layer_of(name)
+        if isinstance(layer, Recurrent) and own.startswith("bias_ih"):
+            found.append((layer, params[name], params[name.replace("bias_ih", "bias_hh")]))
+    return found
