@@ -65,7 +65,7 @@ def _titled(match):
 
 class Reference(griffe.Extension):
     """Docstrings are plain text, to be read in a terminal: on the site they keep their characters
-    and their lines. What a package imports from its own modules is what it exports.
+    and their lines. What a public module imports from gradcore is what it exports.
     """
 
     def on_object(self, *, obj, **kwargs):
@@ -73,7 +73,7 @@ class Reference(griffe.Extension):
             obj.docstring.value = _plain(obj.docstring.value)
 
     def on_alias(self, *, alias, **kwargs):
-        if alias.parent.is_init_module and alias.target_path.startswith(f"{alias.parent.path}."):
+        if alias.target_path.startswith("gradcore."):
             alias.public = True
 
 

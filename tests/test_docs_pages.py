@@ -2,10 +2,12 @@
 
 import html
 import inspect
+import pkgutil
 import re
 import subprocess
 import sys
 from functools import reduce
+from importlib import import_module
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -56,17 +58,25 @@ def site(tmp_path_factory):
     return folder
 
 
+def public_modules(package):
+    """The package and every module below it without an underscore, applications aside."""
+    yield package
+    for found in pkgutil.iter_modules(package.__path__):
+        if not found.name.startswith("_") and found.name != "apps":
+            module = import_module(f"{package.__name__}.{found.name}")
+            if found.ispkg:
+                yield from public_modules(module)
+            else:
+                yield module
+
+
 def public_objects():
     """Name -> object: what gradcore and its public modules define or re-export."""
-    for name, value in vars(gradcore).items():
-        exported = name in re.findall(r" as (\w+)$", inspect.getsource(gradcore), re.MULTILINE)
-        if (exported or name == "torch") and inspect.ismodule(value):
-            for member, inner in vars(value).items():
-                own = getattr(inner, "__module__", "").startswith(value.__name__)
-                if own and not member.startswith("_") and not inspect.ismodule(inner):
-                    yield f"{name}.{member}", inner
-        elif exported:
-            yield name, value
+    for module in public_modules(gradcore):
+        for name, value in vars(module).items():
+            own = getattr(value, "__module__", "").startswith("gradcore")
+            if own and not name.startswith("_") and not inspect.ismodule(value):
+                yield f"{module.__name__}.{name}", value
 
 
 def test_the_reference_has_every_public_name(site):

@@ -10,8 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ._base.checks import float_in, positive_int, store
-from ._base.state_dict import StateDict, StateReader
+from ._base import checks, running_norm
 
 __all__ = ["Adaptive", "Auto", "Clip", "GlobalNorm", "ParameterNorm", "Value", "ZScore"]
 
@@ -27,11 +26,11 @@ class Clip:
         """What the core calls clip_eps."""
         return 1.0
 
-    def core_limit(self, running: RunningNorm | None) -> tuple[float, int]:
+    def core_limit(self, running: running_norm.RunningNorm | None) -> tuple[float, int]:
         """The limit of the next step, as a number and a power of two."""
         raise NotImplementedError
 
-    def start(self) -> RunningNorm | None:
+    def start(self) -> running_norm.RunningNorm | None:
         """A fresh state, for clips that have one."""
         return None
 
@@ -48,9 +47,13 @@ class GlobalNorm(Clip):
     core_name: ClassVar[str] = "global"
 
     def __post_init__(self) -> None:
-        store(self, "max_norm", float_in("GlobalNorm.max_norm", self.max_norm, 0, open_low=True))
+        checks.store(
+            self,
+            "max_norm",
+            checks.float_in("GlobalNorm.max_norm", self.max_norm, 0, open_low=True),
+        )
 
-    def core_limit(self, running: RunningNorm | None) -> tuple[float, int]:
+    def core_limit(self, running: running_norm.RunningNorm | None) -> tuple[float, int]:
         """max_norm."""
         return self.max_norm, 0
 
@@ -67,9 +70,13 @@ class ParameterNorm(Clip):
     core_name: ClassVar[str] = "segment"
 
     def __post_init__(self) -> None:
-        store(self, "max_norm", float_in("ParameterNorm.max_norm", self.max_norm, 0, open_low=True))
+        checks.store(
+            self,
+            "max_norm",
+            checks.float_in("ParameterNorm.max_norm", self.max_norm, 0, open_low=True),
+        )
 
-    def core_limit(self, running: RunningNorm | None) -> tuple[float, int]:
+    def core_limit(self, running: running_norm.RunningNorm | None) -> tuple[float, int]:
         """max_norm."""
         return self.max_norm, 0
 
@@ -86,9 +93,11 @@ class Value(Clip):
     core_name: ClassVar[str] = "value"
 
     def __post_init__(self) -> None:
-        store(self, "max_value", float_in("Value.max_value", self.max_value, 0, open_low=True))
+        checks.store(
+            self, "max_value", checks.float_in("Value.max_value", self.max_value, 0, open_low=True)
+        )
 
-    def core_limit(self, running: RunningNorm | None) -> tuple[float, int]:
+    def core_limit(self, running: running_norm.RunningNorm | None) -> tuple[float, int]:
         """max_value."""
         return self.max_value, 0
 
@@ -107,15 +116,17 @@ class Adaptive(Clip):
     core_name: ClassVar[str] = "adaptive"
 
     def __post_init__(self) -> None:
-        store(self, "clipping", float_in("Adaptive.clipping", self.clipping, 0, open_low=True))
-        store(self, "eps", float_in("Adaptive.eps", self.eps, 0, open_low=True))
+        checks.store(
+            self, "clipping", checks.float_in("Adaptive.clipping", self.clipping, 0, open_low=True)
+        )
+        checks.store(self, "eps", checks.float_in("Adaptive.eps", self.eps, 0, open_low=True))
 
     @property
     def core_eps(self) -> float:
         """eps."""
         return self.eps
 
-    def core_limit(self, running: RunningNorm | None) -> tuple[float, int]:
+    def core_limit(self, running: running_norm.RunningNorm | None) -> tuple[float, int]:
         """clipping."""
         return self.clipping, 0
 
@@ -147,19 +158,25 @@ class ZScore(Clip):
     core_name: ClassVar[str] = "global"
 
     def __post_init__(self) -> None:
-        store(self, "threshold", float_in("ZScore.threshold", self.threshold, 0, open_low=True))
-        store(self, "decay", float_in("ZScore.decay", self.decay, 0, 1))
-        store(self, "warmup", positive_int("ZScore.warmup", self.warmup))
-        deviation = float_in("ZScore.min_deviation", self.min_deviation, 0, open_low=True)
-        store(self, "min_deviation", deviation)
+        checks.store(
+            self, "threshold", checks.float_in("ZScore.threshold", self.threshold, 0, open_low=True)
+        )
+        checks.store(self, "decay", checks.float_in("ZScore.decay", self.decay, 0, 1))
+        checks.store(self, "warmup", checks.positive_int("ZScore.warmup", self.warmup))
+        deviation = checks.float_in("ZScore.min_deviation", self.min_deviation, 0, open_low=True)
+        checks.store(self, "min_deviation", deviation)
         if self.max_norm is not None:
-            store(self, "max_norm", float_in("ZScore.max_norm", self.max_norm, 0, open_low=True))
+            checks.store(
+                self,
+                "max_norm",
+                checks.float_in("ZScore.max_norm", self.max_norm, 0, open_low=True),
+            )
 
-    def start(self) -> RunningNorm:
+    def start(self) -> running_norm.RunningNorm:
         """Nothing seen."""
-        return RunningNorm()
+        return running_norm.RunningNorm()
 
-    def core_limit(self, running: RunningNorm | None) -> tuple[float, int]:
+    def core_limit(self, running: running_norm.RunningNorm | None) -> tuple[float, int]:
         """The smaller of exp(m + threshold*s) and max_norm; infinity during a bare warm-up."""
         assert running is not None
         fixed = math.inf if self.max_norm is None else self.max_norm
@@ -172,7 +189,7 @@ class ZScore(Clip):
         exponent = math.floor(log / math.log(2.0))
         return math.exp(log - exponent * math.log(2.0)), exponent
 
-    def observe(self, running: RunningNorm, clipped_norm_log10: float) -> None:
+    def observe(self, running: running_norm.RunningNorm, clipped_norm_log10: float) -> None:
         """Counts a step by log10 of its norm after clipping."""
         if clipped_norm_log10 == -math.inf:
             return
@@ -204,27 +221,3 @@ class Auto(Clip):
     def under(self, kind: str) -> Clip:
         """The clip for an optimizer of this kind."""
         return Adaptive(0.01) if kind == "sgd" else GlobalNorm(1.0)
-
-
-@dataclass
-class RunningNorm:
-    """Mean and variance of the logarithm of the gradient's norm over `count` steps."""
-
-    count: int = 0
-    mean: float = 0.0
-    variance: float = 0.0
-
-    def state_dict(self) -> StateDict:
-        """Plain numbers."""
-        return {
-            "kind": "running_norm",
-            "count": self.count,
-            "mean": self.mean,
-            "variance": self.variance,
-        }
-
-    @classmethod
-    def loaded(cls, state: object) -> RunningNorm:
-        """From what state_dict returned; raises ArgumentError or DTypeError naming the key."""
-        read = StateReader("ZScore", state, "running_norm", ("count", "mean", "variance"))
-        return cls(read.integer("count"), read.number("mean"), read.number("variance", 0.0))

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ._base.checks import choice, finite_float, float_in, integer, positive_int
-from ._base.repr import described
-from ._base.state_dict import StateDict, StateReader
-from .errors import ArgumentError, DTypeError
+from . import errors
+from ._base import checks, reprs, state_reader
+from ._base.state_reader import StateDict
 
 __all__ = ["Constant", "Cosine", "Plateau", "Schedule", "Step", "WarmUp"]
 
@@ -28,13 +27,13 @@ class Schedule:
 
     def __repr__(self) -> str:
         public = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        return described(self, **public)
+        return reprs.described(self, **public)
 
     def factor(self, step: int) -> float:
         """What multiplies the base rate for update number `step`, counted from 0."""
-        number = integer("step", step)
+        number = checks.integer("step", step)
         if number < 0:
-            raise ArgumentError(f"step counts from 0; got {number}.")
+            raise errors.ArgumentError(f"step counts from 0; got {number}.")
         return self._factor(number)
 
     def _factor(self, step: int) -> float:
@@ -53,7 +52,7 @@ class Schedule:
 
         Raises ArgumentError or DTypeError naming the key; nothing has changed then.
         """
-        StateReader(type(self).__name__, state, self.kind, ())
+        state_reader.StateReader(type(self).__name__, state, self.kind, ())
 
 
 class Constant(Schedule):
@@ -62,7 +61,7 @@ class Constant(Schedule):
     kind = "constant"
 
     def __init__(self, value: float = 1.0) -> None:
-        self.value = float_in("Constant.value", value, 0.0)
+        self.value = checks.float_in("Constant.value", value, 0.0)
 
     def _factor(self, step: int) -> float:
         return self.value
@@ -82,12 +81,14 @@ class WarmUp(Schedule):
     def __init__(
         self, steps: int, then: Schedule | None = None, *, start: float | None = None
     ) -> None:
-        self.steps = positive_int("WarmUp.steps", steps)
+        self.steps = checks.positive_int("WarmUp.steps", steps)
         if then is not None and not isinstance(then, Schedule):
-            raise DTypeError(f"WarmUp.then must be a gradcore.schedule or None; got {then!r}.")
+            raise errors.DTypeError(
+                f"WarmUp.then must be a gradcore.schedule or None; got {then!r}."
+            )
         self.then = Constant() if then is None else then
         default = 1.0 / (self.steps + 1)
-        self.start = default if start is None else float_in("WarmUp.start", start, 0.0)
+        self.start = default if start is None else checks.float_in("WarmUp.start", start, 0.0)
 
     def _factor(self, step: int) -> float:
         if step >= self.steps:
@@ -104,7 +105,9 @@ class WarmUp(Schedule):
 
     def load_state_dict(self, state: StateDict) -> None:
         """Continues from there; options are the object's own."""
-        self.then.load_state_dict(StateReader("WarmUp", state, self.kind, ("then",))["then"])
+        self.then.load_state_dict(
+            state_reader.StateReader("WarmUp", state, self.kind, ("then",))["then"]
+        )
 
 
 class Cosine(Schedule):
@@ -117,8 +120,8 @@ class Cosine(Schedule):
     kind = "cosine"
 
     def __init__(self, steps: int, final: float = 0.0) -> None:
-        self.steps = positive_int("Cosine.steps", steps)
-        self.final = float_in("Cosine.final", final, 0.0)
+        self.steps = checks.positive_int("Cosine.steps", steps)
+        self.final = checks.float_in("Cosine.final", final, 0.0)
 
     def _factor(self, step: int) -> float:
         angle = math.pi * min(step, self.steps) / self.steps
@@ -131,8 +134,8 @@ class Step(Schedule):
     kind = "step"
 
     def __init__(self, step_size: int, gamma: float = 0.1) -> None:
-        self.step_size = positive_int("Step.step_size", step_size)
-        self.gamma = float_in("Step.gamma", gamma, 0.0, open_low=True)
+        self.step_size = checks.positive_int("Step.step_size", step_size)
+        self.gamma = checks.float_in("Step.gamma", gamma, 0.0, open_low=True)
 
     def _factor(self, step: int) -> float:
         try:
@@ -165,13 +168,15 @@ class Plateau(Schedule):
         cooldown: int = 0,
         min_factor: float = 0.0,
     ) -> None:
-        self.reduction = float_in("Plateau.factor", factor, 0.0, 1.0, open_low=True)
+        self.reduction = checks.float_in("Plateau.factor", factor, 0.0, 1.0, open_low=True)
         self.patience = _count("Plateau.patience", patience)
-        self.mode = choice("Plateau.mode", mode, ("min", "max"))
-        self.threshold = float_in("Plateau.threshold", threshold, 0.0)
-        self.threshold_mode = choice("Plateau.threshold_mode", threshold_mode, ("rel", "abs"))
+        self.mode = checks.choice("Plateau.mode", mode, ("min", "max"))
+        self.threshold = checks.float_in("Plateau.threshold", threshold, 0.0)
+        self.threshold_mode = checks.choice(
+            "Plateau.threshold_mode", threshold_mode, ("rel", "abs")
+        )
         self.cooldown = _count("Plateau.cooldown", cooldown)
-        self.min_factor = float_in("Plateau.min_factor", min_factor, 0.0)
+        self.min_factor = checks.float_in("Plateau.min_factor", min_factor, 0.0)
         self._current = 1.0
         self._best: float | None = None
         self._bad = 0
@@ -221,7 +226,9 @@ class Plateau(Schedule):
 
         Raises ArgumentError or DTypeError naming the key; nothing has changed then.
         """
-        read = StateReader("Plateau", state, self.kind, ("factor", "best", "bad", "cooling"))
+        read = state_reader.StateReader(
+            "Plateau", state, self.kind, ("factor", "best", "bad", "cooling")
+        )
         current = read.number("factor", 0.0)
         best = None if read["best"] is None else read.number("best")
         bad, cooling = read.integer("bad"), read.integer("cooling")
@@ -231,13 +238,13 @@ class Plateau(Schedule):
 def _finite_or_nan(score: Any) -> float:
     """A score: a number; NaN and infinities pass, as an evaluation may overflow."""
     try:
-        return finite_float("score", score)
-    except ArgumentError:
+        return checks.finite_float("score", score)
+    except errors.ArgumentError:
         return math.nan if score != score else float(score)
 
 
 def _count(name: str, value: Any) -> int:
-    number = integer(name, value)
+    number = checks.integer(name, value)
     if number < 0:
-        raise ArgumentError(f"{name} must be at least 0; got {number}.")
+        raise errors.ArgumentError(f"{name} must be at least 0; got {number}.")
     return number

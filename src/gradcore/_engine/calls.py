@@ -14,7 +14,8 @@ from .._base.memory import empty
 from .._net import validate
 from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState, state_size, unflatten
-from ..loss import Loss, LossFunction, Objective, objective
+from ..loss import Loss, LossFunction
+from .objective import Objective, objective
 from .planner import Plan
 from .prepare import Arrays, Progress, prepare
 

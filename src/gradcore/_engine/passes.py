@@ -17,8 +17,8 @@ from .._net import validate
 from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState, flatten, state_size, unflatten
 from ..errors import ArgumentError, DTypeError
-from ..loss import Objective
 from .calls import Seed
+from .objective import Objective
 from .planner import Plan
 from .prepare import Arrays, Progress, prepare
 

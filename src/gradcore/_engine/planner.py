@@ -26,7 +26,8 @@ from .._net import validate
 from .._net.description import core_net
 from .._net.stack import Stack
 from ..errors import ArgumentError, DTypeError, InternalError, MemoryBudgetError
-from ..loss import CrossEntropy, Loss, LossFunction, resolve
+from ..loss import CrossEntropy, Loss, LossFunction
+from .objective import resolve
 from .operations import OP, OP_BYTES, Op, OpKind, Schedule, fewest_slots, goes_back, listed
 
 __all__ = ["Plan", "Workload", "make_plan", "plan"]

@@ -12,8 +12,8 @@ from .._base.memory import budget_bytes
 from .._net import validate
 from .._net.description import core_net
 from .._net.stack import Params
-from ..loss import Objective
 from .execution import current
+from .objective import Objective
 from .planner import Plan, Workload, copied_bytes, make_plan
 
 __all__ = ["Arrays", "Prepared", "Progress", "prepare"]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .. import _core
 from .._base.checks import positive_int
-from .._base.repr import described
+from .._base.reprs import described
 from .._net import validate
 from .._net.description import core_net
 from .._net.stack import Params, Stack

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._engine.objective import resolve
 from ..data import Batch
-from ..loss import CrossEntropy, Loss, LossFunction, resolve
+from ..loss import CrossEntropy, Loss, LossFunction
 
 __all__ = ["total_weight"]
 

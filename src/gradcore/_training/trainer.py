@@ -12,12 +12,13 @@ from typing import Any
 from .._base.checks import flag, integer, positive_int
 from .._base.interrupts import Interrupts
 from .._base.progress import progress
-from .._base.repr import described
+from .._base.reprs import described
+from .._engine.objective import resolve
 from .._net.stack import Params, Stack
 from .._net.validate import model
 from ..data import Batch, Source
 from ..errors import ArgumentError, DTypeError
-from ..loss import Loss, LossFunction, resolve
+from ..loss import Loss, LossFunction
 from ..optim import Average, Optimizer
 from ..schedule import Plateau, Schedule, WarmUp
 from ..stability import StabilityMonitor

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._base.checks import integer
-from .._base.repr import described
+from .._base.reprs import described
 from ..errors import ArgumentError
 from ._batch import Batch
 

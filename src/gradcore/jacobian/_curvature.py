@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from .. import _core
 from .._engine.calls import Seed
+from .._engine.objective import objective, resolve
 from .._engine.planner import Plan
 from .._engine.prepare import Arrays, Progress, prepare
 from .._net import validate
 from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState
 from ..errors import ArgumentError, NonFiniteError
-from ..loss import Loss, objective, resolve
+from ..loss import Loss
 from ._directions import parameter_directions
 
 __all__ = ["GaussNewton", "Hvp", "gauss_newton_product", "hvp"]

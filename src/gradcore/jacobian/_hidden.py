@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from .._base.checks import integer
 from .._engine.calls import Seed
+from .._engine.objective import objective
 from .._engine.prepare import Progress, prepare
 from .._net import validate
 from .._net.stack import Grads, Params, Stack
 from ..errors import ArgumentError
-from ..loss import Loss, LossFunction, objective
+from ..loss import Loss, LossFunction
 
 __all__ = ["HiddenGradients", "hidden_gradients"]
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from .._base.checks import integer
 from .._base.memory import empty
 from .._engine.calls import Seed
+from .._engine.objective import Objective
 from .._engine.prepare import Progress, prepare
 from .._net import validate
 from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState, state_size, unflatten
-from ..loss import Objective
 from ._directions import count_of, input_directions, split_state, state_directions
 
 __all__ = ["Vjp", "vjp"]

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from .._base.memory import empty
 from .._engine.calls import Seed
+from .._engine.objective import Objective
 from .._engine.planner import Plan
 from .._engine.prepare import Arrays, Progress, prepare
 from .._net import validate
 from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState, state_size, unflatten
 from ..errors import ArgumentError
-from ..loss import Objective
 from ._directions import (
     count_of,
     input_directions,

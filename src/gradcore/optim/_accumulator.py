@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._base.checks import float_in
-from .._base.repr import Told, described
-from .._base.state_dict import StateDict, StateReader
+from .._base.reprs import Abbreviated, described
+from .._base.state_reader import StateDict, StateReader
 from .._net.stack import Grads, Params
 from ..errors import ArgumentError, DTypeError, ShapeError
 
@@ -39,7 +39,7 @@ class Accumulator:
         self._count = 0
 
     def __repr__(self) -> str:
-        values = Told(f"{self._sum.size:,} values")
+        values = Abbreviated(f"{self._sum.size:,} values")
         return described(self, params=values, count=self._count, weight=self._weight)
 
     @property

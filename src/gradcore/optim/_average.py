@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from .._base.checks import float_in, integer
-from .._base.repr import Told, described
-from .._base.state_dict import StateDict, StateReader
+from .._base.reprs import Abbreviated, described
+from .._base.state_reader import StateDict, StateReader
 from .._net.stack import Params
 from ..errors import ArgumentError, DTypeError
 
@@ -43,7 +43,7 @@ class Average:
         self._swapped = False
 
     def __repr__(self) -> str:
-        values = Told(f"{self._source.flat.size:,} values")
+        values = Abbreviated(f"{self._source.flat.size:,} values")
         return described(
             self, params=values, decay=self.decay, start=self.start, updates=self._updates
         )

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from .. import _core
 from .._base.checks import float_in
-from .._base.repr import Told, described
-from .._base.state_dict import StateDict, StateReader
+from .._base.reprs import Abbreviated, described
+from .._base.running_norm import RunningNorm
+from .._base.state_reader import StateDict, StateReader
 from .._net.stack import Grads, Params
 from .._net.validate import threads as thread_count
-from ..clip import Auto, Clip, RunningNorm, ZScore
+from ..clip import Auto, Clip, ZScore
 from ..constrain._descriptions import Constraint
 from ..constrain._keeper import ConstraintReport, Keeper
 from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
@@ -134,7 +135,7 @@ class Optimizer:
         if self._keeper.constraints:
             settings["constraints"] = self._keeper.constraints
         values = f"{self.params.flat.size:,} values"
-        return described(self, lr=self.lr, **settings, steps=self.steps, params=Told(values))
+        return described(self, lr=self.lr, **settings, steps=self.steps, params=Abbreviated(values))
 
     @property
     def lr(self) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._base.checks import choice, finite_float, float_in, positive_int
-from .._base.repr import described
+from .._base.reprs import described
 from .._net.state import LayerState
 from ..errors import DTypeError, GradcoreError, ShapeError
 from ..loss import Loss

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from .. import _core
 from .._base.memory import empty
+from .._engine.objective import Objective
 from .._engine.passes import Pass
 from .._engine.prepare import Arrays, prepare
 from .._net import validate
 from .._net.stack import Grads, Params, Stack
 from .._net.state import spans, state_size
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ..loss import Objective
 
 __all__ = ["Call", "backward", "checked_lengths", "curvature", "forward", "tangents"]
 

@@ -11,6 +11,7 @@ import typer
 
 import gradcore as gd
 
+from ..._engine.objective import resolve
 from ..curves import can_draw
 from ..tasks.material import material
 from .app import EXIT_FINDINGS, app, check_folder, errors, fail, say
@@ -143,6 +144,6 @@ def _loss(name: LossName | None, last: bool) -> gd.loss.Loss | None:
         if last:
             fail("--last needs --loss.")
         return None
-    made = gd.loss.resolve(name.value)
+    made = resolve(name.value)
     assert isinstance(made, gd.loss.Loss)
     return dataclasses.replace(made, step="last") if last else made

@@ -17,7 +17,7 @@ def setting(dtype="float64"):
 @pytest.mark.parametrize("layer", [None, 1])
 def test_norms_are_those_of_the_matrices(piece, layer, monkeypatch):
     net, params, x = setting()
-    monkeypatch.setattr(amplification, "PIECE", piece)
+    monkeypatch.setattr("gradcore._measure.amplification.PIECE", piece)
     told = []
     found = amplification.along(
         net, params, x, points=7, layer=layer, progress=lambda n, m: told.append((n, m))

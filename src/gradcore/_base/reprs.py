@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Told", "described"]
+__all__ = ["Abbreviated", "described"]
 
 
 def described(instance: object, **values: object) -> str:
@@ -11,7 +11,7 @@ def described(instance: object, **values: object) -> str:
     return f"{type(instance).__name__}({told})"
 
 
-class Told:
+class Abbreviated:
     """Stands for a value that is described rather than shown."""
 
     def __init__(self, text: str) -> None:

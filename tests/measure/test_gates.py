@@ -37,7 +37,7 @@ def test_they_are_those_of_the_reference(cell, skip, hidden, dtype, monkeypatch)
     (net, params, x), keywords = core_arguments(problem, dtype)
     keywords = {name: keywords[name] for name in ("lengths", "reset", "state")}
     # A few steps at a time: the pieces must fit together.
-    monkeypatch.setattr(gates, "PIECE", 7 * 3 * hidden * params.dtype.itemsize)
+    monkeypatch.setattr("gradcore._measure.gates.PIECE", 7 * 3 * hidden * params.dtype.itemsize)
     told = []
     found = gates.statistics(net, params, x, **keywords, progress=lambda n, m: told.append((n, m)))
     assert told[-1] == (100, 100)

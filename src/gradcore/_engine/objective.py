@@ -1,0 +1,132 @@
+"""A loss with its targets, checked and in the form that the core takes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._base.checks import choice
+from .._net import validate
+from .._net.stack import Stack
+from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
+from ..loss import LOSSES, CrossEntropy, Given, Loss, LossFunction
+
+__all__ = ["Objective", "objective", "resolve"]
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """A loss with its targets, ready for the core."""
+
+    kind: str
+    last: bool = False
+    total: bool = False
+    ignore_index: int = 0
+    function: LossFunction | None = None
+    arrays: dict[str, NDArray[Any] | None] = field(default_factory=dict)
+
+
+def objective(
+    loss: str | Loss | LossFunction,
+    net: Stack,
+    dtype: np.dtype[Any],
+    steps: int,
+    batch: int,
+    y: object,
+    weight: object,
+) -> Objective:
+    """Checks loss, y and weight together.
+
+    Raises ArgumentError, ShapeError or DTypeError.
+    """
+    described = resolve(loss)
+    if not isinstance(described, Loss):
+        for name, value in (("y", y), ("weight", weight)):
+            if value is not None:
+                raise ArgumentError(
+                    f"{name} must be None when loss is a function, which knows its own targets "
+                    "and weights."
+                )
+        return Objective("callback", function=_checked(described, net, dtype, batch))
+    if y is None:
+        raise ArgumentError(f"y must be given for loss {described.kind!r}.")
+    last = described.step == "last"
+    positions = (batch,) if last else (steps, batch)
+    arrays = _targets(described, net, dtype, positions, y)
+    total = described.reduction == "sum"
+    weights = validate.weights(weight, positions, dtype, signed=total)
+    if isinstance(described, Given):
+        gradient = arrays[described.array]
+        if weights is not None and gradient is not None:
+            arrays[described.array] = gradient * weights[..., None]
+    else:
+        arrays["weight"] = weights
+    index = described.ignore_index if isinstance(described, CrossEntropy) else 0
+    return Objective(described.kind, last, total, index, None, arrays)
+
+
+def resolve(loss: str | Loss | LossFunction) -> Loss | LossFunction:
+    """The loss that a name stands for; others come back as they are."""
+    if isinstance(loss, str):
+        return LOSSES[choice("loss", loss, LOSSES)]
+    if isinstance(loss, Loss) and type(loss) is not Loss:
+        return loss
+    if callable(loss) and not isinstance(loss, type):
+        return loss
+    names = ", ".join(repr(name) for name in LOSSES)
+    raise DTypeError(
+        f"loss must be {names}, an object of gradcore.loss, or a function (outputs, t0, t1) -> "
+        f"(loss, d_outputs); got {loss!r}."
+    )
+
+
+def _targets(
+    loss: Loss, net: Stack, dtype: np.dtype[Any], positions: tuple[int, ...], y: object
+) -> dict[str, NDArray[Any] | None]:
+    """The core's target arrays from y, checked; positions is (T, B) or (B,)."""
+    if not isinstance(loss, CrossEntropy):
+        shape = (*positions, net.output_size)
+        why = f"one target per output; the net has {net.output_size}"
+        return {loss.array: validate.floats("y", y, shape, dtype, why)}
+    if loss.weight is not None and len(loss.weight) != net.output_size:
+        raise ShapeError(
+            f"CrossEntropy.weight must have one weight per class, {net.output_size} of them; "
+            f"got {len(loss.weight)}."
+        )
+    return {
+        "target": validate.classes(y, positions, "one class index per output"),
+        "class_weight": None if loss.weight is None else np.array(loss.weight, dtype),
+    }
+
+
+def _checked(function: LossFunction, net: Stack, dtype: np.dtype[Any], batch: int) -> LossFunction:
+    """The function with its result checked; the core takes it as it is."""
+
+    def checked(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[Any]]:
+        result = function(outputs, t0, t1)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise DTypeError(
+                f"the loss function must return (loss, d_outputs); got {type(result).__name__}."
+            )
+        value = float(result[0])
+        if not math.isfinite(value):
+            raise NonFiniteError(
+                f"the loss function returned {value} for steps {t0} to {t1}.",
+                layer=len(net.recurrent),
+                step=t0,
+            )
+        gradient = validate.as_array("d_outputs", result[1])
+        expected = (t1 - t0, batch, net.output_size)
+        if gradient.shape != expected:
+            raise ShapeError(
+                f"d_outputs must have the shape of outputs, {expected}; got {gradient.shape}."
+            )
+        if gradient.dtype != dtype:
+            raise DTypeError(f"d_outputs must have dtype {dtype}; got {gradient.dtype}.")
+        return value, gradient
+
+    return checked

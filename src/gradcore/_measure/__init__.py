@@ -1,0 +1,1 @@
+"""What is measured of a net: norms of its steps, gates, horizons, exponents, spectra."""

@@ -1,0 +1,411 @@
+"""How far back a gradient reaches: its norm over time, the windows it comes from, what truncation
+costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._base.checks import integer, positive_int
+from .._base.scaled import log10_norm
+from .._engine.calls import apply
+from .._engine.objective import Objective, objective, resolve
+from .._engine.prepare import Progress, prepare
+from .._net import validate
+from .._net.stack import Params, Stack
+from .._net.state import LayerState, at_one_exponent, state_size
+from ..errors import ArgumentError
+from ..jacobian import HiddenGradients, hidden_gradients
+from ..jacobian._ranges import Ranges, one_way
+from ..loss import Loss, LossFunction
+
+__all__ = [
+    "Reach",
+    "TruncationBias",
+    "WindowShares",
+    "memory_length",
+    "reach",
+    "truncation_bias",
+    "window_shares",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class WindowShares:
+    """Where in time the parameters' gradient comes from.
+
+    borders (n+1,): window i has the steps borders[i] to borders[i+1]-1. share (n,): of the whole
+    gradient g, <g_i, g> / |g|^2 where g_i is the sum over the window's steps; the shares sum to 1
+    and may be negative. norm_log10 (n,): log10 |g_i|, -inf for zero.
+    """
+
+    borders: NDArray[np.int64]
+    share: NDArray[np.float64]
+    norm_log10: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class TruncationBias:
+    """What truncated backpropagation through time would make of a gradient.
+
+    lengths (n,): truncation lengths K, rising. error (n,): |g_K - g| / |g|; cosine (n,): of the
+    angle between g_K and the exact gradient g.
+    """
+
+    lengths: NDArray[np.int64]
+    error: NDArray[np.float64]
+    cosine: NDArray[np.float64]
+
+    def needed(self, error: float = 0.01) -> int | None:
+        """The shortest measured length from which on the error is at most so large; None: none."""
+        good = self.error <= error
+        late = np.flatnonzero(~good)
+        first = int(late[-1]) + 1 if len(late) else 0
+        return int(self.lengths[first]) if first < len(self.lengths) else None
+
+
+def window_shares(
+    net: Stack,
+    params: Params,
+    x: Any,
+    y: Any,
+    *,
+    loss: str | Loss,
+    windows: int | Sequence[int] = 20,
+    weight: Any = None,
+    lengths: Any = None,
+    reset: Any = None,
+    state: Sequence[LayerState] | None = None,
+    memory: int | str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> WindowShares:
+    """The part of the exact gradient of the parameters that each time window contributes.
+
+    Of dL/dtheta = sum over t of (dL/dh_t)(dh_t/dtheta, h_(t-1) held), the terms whose t lies in the
+    window; dL/dh_t reaches over all later steps. windows: how many of equal length, or their inner
+    borders. Other arguments as of gradcore.value_and_grad, in evaluation mode; a loss function is
+    refused, and so are layers that read both ways.
+    Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
+    """
+    work = _Work(
+        net, params, x, y, loss, weight, lengths, reset, state, memory, threads, "window_shares"
+    )
+    borders = _borders(windows, work.ranges.steps)
+    parts = work.gradients(borders, chained=True, progress=progress)
+    total = _sum(parts)
+    square = _dot(total, total)
+    shares = [0.0 if square == 0 else _dot(part, total) / square for part in _aligned(parts, total)]
+    return WindowShares(
+        np.array(borders, np.int64),
+        np.array(shares),
+        np.array([log10_norm(values, exponent) for values, exponent in parts]),
+    )
+
+
+def truncation_bias(
+    net: Stack,
+    params: Params,
+    x: Any,
+    y: Any,
+    *,
+    loss: str | Loss,
+    truncations: Sequence[int] | None = None,
+    weight: Any = None,
+    lengths: Any = None,
+    reset: Any = None,
+    state: Sequence[LayerState] | None = None,
+    memory: int | str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> TruncationBias:
+    """How wrong the gradient is if it is cut every K steps, the state being carried on.
+
+    As gradcore.data.Stream trains with k1 = k2 = K: chunks of K steps, no gradient from one to the
+    one before. truncations: by default powers of two from 16 to half of T. Each costs about as much
+    as a gradient. Other arguments as of window_shares.
+    Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
+    Reference: Williams and Peng 1990 (the algorithm); Tallec and Ollivier 2017 (its bias).
+    """
+    work = _Work(
+        net, params, x, y, loss, weight, lengths, reset, state, memory, threads, "truncation_bias"
+    )
+    steps = work.ranges.steps
+    if truncations is None:
+        chosen = [2**n for n in range(4, 40) if 2**n <= steps // 2] or [steps]
+    else:
+        chosen = sorted({positive_int("truncations", k) for k in truncations})
+        if not chosen:
+            raise ArgumentError("truncations must name at least one length.")
+    exact = work.gradients([0, steps], chained=True)[0]
+    norm = np.sqrt(_dot(exact, exact))
+    errors, cosines = [], []
+    for count, length in enumerate(chosen):
+        borders = [*range(0, steps, length), steps]
+        cut, whole = _aligned([_sum(work.gradients(borders, chained=False)), exact], exact)
+        off = (cut[0] - whole[0], exact[1])
+        errors.append(np.sqrt(_dot(off, off)) / norm if norm else 0.0)
+        size = np.sqrt(_dot(cut, cut))
+        cosines.append(_dot(cut, exact) / (norm * size) if norm and size else 1.0)
+        if progress is not None:
+            progress(count + 1, len(chosen))
+    return TruncationBias(np.array(chosen, np.int64), np.array(errors), np.array(cosines))
+
+
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """How much of a gradient of the last outputs arrives at each step before.
+
+    norm_log10 (T, B): log10 of the root mean square, over random cotangents of the outputs of each
+    sequence's last step, of their gradient with respect to h_t; -inf for zero and from the
+    sequence's end on. ends (B,): steps of each sequence. layer: which recurrent layer h_t is of.
+    """
+
+    norm_log10: NDArray[np.float64]
+    ends: NDArray[np.int64]
+    layer: int
+
+    def memory_length(self, fraction: float = 0.01) -> NDArray[np.int64]:
+        """Effective memory length of each sequence, (B,), in steps.
+
+        The largest lag at which the gradient with respect to h_(T-1-lag) still has `fraction` of
+        its norm at lag 0; T-1 where it never falls below, 0 where nothing arrives at lag 0. The
+        definition is ours.
+        """
+        if not 0 < fraction < 1:
+            raise ArgumentError(f"fraction must be in (0, 1); got {fraction}.")
+        result = np.zeros(len(self.ends), np.int64)
+        for b, end in enumerate(self.ends - 1):
+            logs = self.norm_log10[: end + 1, b]
+            if end >= 0 and logs[end] > -np.inf:
+                above = np.flatnonzero(logs >= logs[end] + np.log10(fraction))
+                result[b] = end - int(above[0])
+        return result
+
+
+def reach(
+    net: Stack,
+    params: Params,
+    x: Any,
+    *,
+    layer: int = -1,
+    probes: int = 4,
+    seed: int = 0,
+    lengths: Any = None,
+    reset: Any = None,
+    state: Sequence[LayerState] | None = None,
+    memory: int | str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Reach:
+    """How far a gradient of the last outputs reaches back, in a layer's outputs; needs no targets.
+
+    probes: random cotangents, whose mean square estimates the Frobenius norm of the Jacobian of the
+    last outputs; one backward pass each, in evaluation mode.
+    Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
+    Reference: the decay with the lag is what Pascanu, Mikolov and Bengio 2013, section 2, bound.
+    """
+    validate.model(net, params)
+    ranges = Ranges(net, params.dtype, x, lengths, reset)
+    rng = np.random.default_rng(integer("seed", seed))
+    count = positive_int("probes", probes)
+    squares = np.full((ranges.steps, ranges.batch), -np.inf)
+    ends = np.full(ranges.batch, ranges.steps) if lengths is None else np.array(lengths, np.int64)
+    found: HiddenGradients | None = None
+    for probe in range(count):
+        cotangent = rng.standard_normal((ranges.batch, net.output_size)).astype(params.dtype)
+        found = hidden_gradients(
+            net,
+            params,
+            x,
+            loss=_at_end(cotangent, ends),
+            layer=layer,
+            norms_only=True,
+            lengths=lengths,
+            reset=reset,
+            state=state,
+            memory=memory,
+            threads=threads,
+        )
+        squares = np.logaddexp2(squares, 2 * found.norm_log10 * np.log2(10.0))
+        if progress is not None:
+            progress(probe + 1, count)
+    assert found is not None
+    return Reach((squares - np.log2(count)) * 0.5 * np.log10(2.0), ends, found.layer)
+
+
+def memory_length(
+    net: Stack, params: Params, x: Any, *, fraction: float = 0.01, **how: Any
+) -> NDArray[np.int64]:
+    """Effective memory length of each sequence, (B,), in steps: that of reach(net, params, x).
+
+    fraction: see Reach.memory_length. Other arguments and errors as of reach.
+    """
+    return reach(net, params, x, **how).memory_length(fraction)
+
+
+def _at_end(cotangent: NDArray[Any], last: NDArray[Any]) -> LossFunction:
+    """A loss function whose gradient is the cotangent at each sequence's last step."""
+
+    def function(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[Any]]:
+        d_outputs = np.zeros_like(outputs)
+        for b, end in enumerate(last):
+            if t0 <= end - 1 < t1:
+                d_outputs[end - 1 - t0, b] = cotangent[b]
+        return 0.0, d_outputs
+
+    return function
+
+
+# ---- gradients of windows
+
+# Values times 2**exponent.
+_Scaled = tuple[NDArray[np.float64], int]
+
+
+class _Work:
+    """A loss over a sequence, to be taken apart into windows.
+
+    A loss of the last step becomes one of all steps with weights of 0 and 1, and a mean a sum.
+    """
+
+    def __init__(
+        self,
+        net: Stack,
+        params: Params,
+        x: Any,
+        y: Any,
+        loss: str | Loss,
+        weight: Any,
+        lengths: Any,
+        reset: Any,
+        state: Sequence[LayerState] | None,
+        memory: int | str | None,
+        threads: int | None,
+        what: str,
+    ) -> None:
+        validate.model(net, params)
+        one_way(net, what)
+        described = resolve(loss)
+        if not isinstance(described, Loss):
+            raise ArgumentError(f"{what} needs a named loss or one of gradcore.loss.")
+        self.net, self.params, self.state = net, params, state
+        self.memory, self.threads = memory, threads
+        self.ranges = Ranges(net, params.dtype, x, lengths, reset)
+        steps, batch = self.ranges.steps, self.ranges.batch
+        objective(described, net, params.dtype, steps, batch, y, weight)  # checks y and weight
+        y = validate.as_array("y", y)
+        weights = None if weight is None else validate.as_array("weight", weight)
+        if described.step == "last":
+            ends = np.full(batch, steps) if lengths is None else np.asarray(lengths)
+            at_end = np.arange(steps)[:, None] == ends - 1
+            weights = (at_end * (1 if weights is None else weights)).astype(params.dtype)
+            y = np.broadcast_to(y, (steps, *y.shape))
+        self.loss = replace(described, step="all", reduction="sum")
+        self.y, self.weights = y, weights
+        self.mean = described.reduction == "mean"
+
+    def gradients(
+        self, borders: Sequence[int], *, chained: bool, progress: Progress | None = None
+    ) -> list[_Scaled]:
+        """The gradient of each window's parameters, in doubles, of the loss as it was given.
+
+        chained: with what the windows behind send back; else each window's own loss alone.
+        """
+        states = self._states(borders)
+        arriving: tuple[NDArray[Any] | None, int] = (None, 0)
+        parts: list[_Scaled] = []
+        terms = 0.0
+        pairs = list(pairwise(borders))
+        for count, (t0, t1) in enumerate(reversed(pairs)):
+            grads, weight, arriving = self._window(t0, t1, states[t0], arriving)
+            terms += weight
+            parts.append(grads)
+            if not chained:
+                arriving = (None, 0)
+            if progress is not None:
+                progress(count + 1, len(pairs))
+        scale = 1 / terms if self.mean and terms else 1.0
+        return [(values * scale, exponent) for values, exponent in reversed(parts)]
+
+    def _states(self, borders: Sequence[int]) -> dict[int, Sequence[LayerState] | None]:
+        states: dict[int, Sequence[LayerState] | None] = {0: self.state}
+        for t0, t1 in pairwise(borders[:-1]):
+            _, states[t1] = apply(
+                self.net,
+                self.params,
+                **self.ranges[t0:t1],
+                state=states[t0],
+                memory=self.memory,
+                threads=self.threads,
+            )
+        return states
+
+    def _window(
+        self,
+        t0: int,
+        t1: int,
+        state: Sequence[LayerState] | None,
+        arriving: tuple[NDArray[Any] | None, int],
+    ) -> tuple[_Scaled, float, tuple[NDArray[Any], int]]:
+        """Gradient, terms of the loss, and what goes on to the window before."""
+        net, dtype, batch = self.net, self.params.dtype, self.ranges.batch
+        inputs = validate.inputs(net, dtype, **self.ranges[t0:t1], state=state)
+        weights = None if self.weights is None else np.ascontiguousarray(self.weights[t0:t1])
+        y = np.ascontiguousarray(self.y[t0:t1])
+        goal: Objective = objective(self.loss, net, dtype, t1 - t0, batch, y, weights)
+        grads = np.empty(net.n_parameters, dtype)
+        dstate = np.empty(state_size(net, batch), dtype)
+        exponents = np.empty(len(net.recurrent), np.int32)
+        report, _ = prepare(
+            self.params,
+            replace(inputs, arrays={**inputs.arrays, "cotangent_state_out": arriving[0]}),
+            validate.mode(net, False, None),
+            goal,
+            {"grads": grads, "dstate": dstate, "dstate_exponent": exponents},
+            (),
+            self.memory,
+            self.threads,
+            None,
+            directions=1,
+            start_exponent=arriving[1],
+        ).run()
+        scaled = (grads.astype(np.float64), report.grads_exponent)
+        exponent = at_one_exponent(net, batch, dstate, exponents)
+        return scaled, report.loss_weight, (dstate[None], exponent)
+
+
+def _borders(windows: int | Sequence[int], steps: int) -> list[int]:
+    if isinstance(windows, (int, np.integer)):
+        count = min(positive_int("windows", windows), steps)
+        return [steps * i // count for i in range(count + 1)]
+    inner = [integer("windows", t) for t in windows]
+    if sorted(set(inner)) != inner or any(not 0 < t < steps for t in inner):
+        raise ArgumentError(
+            f"windows must be a number, or inner borders that rise within 1..T-1 = 1..{steps - 1}; "
+            f"got {inner}."
+        )
+    return [0, *inner, steps]
+
+
+def _aligned(parts: Sequence[_Scaled], like: _Scaled) -> list[_Scaled]:
+    """The same at the exponent of another."""
+    exponent = like[1]
+    return [(np.ldexp(values, own - exponent), exponent) for values, own in parts]
+
+
+def _sum(parts: Sequence[_Scaled]) -> _Scaled:
+    most = max(exponent for _, exponent in parts)
+    total = sum(np.ldexp(values, exponent - most) for values, exponent in parts)
+    return np.asarray(total), most
+
+
+def _dot(a: _Scaled, b: _Scaled) -> float:
+    """Of values at one exponent, without it."""
+    return float(np.dot(a[0], b[0]))

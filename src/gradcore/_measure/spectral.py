@@ -1,0 +1,404 @@
+"""Largest singular values of matrices, stacks of them and linear operators; spectral radii."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _core
+from .._base.checks import finite_float, integer, positive_int
+from .._engine.prepare import Progress
+from .._net import validate
+from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
+
+__all__ = [
+    "Operator",
+    "Outcome",
+    "SpectralNorm",
+    "SpectralRadius",
+    "singular_values",
+    "spectral_norm",
+    "spectral_radius",
+]
+
+# Upper bounds by a full decomposition up to this size of the smaller side.
+DENSE = 256
+# Vectors of the iteration for operators, before it begins again from the best.
+MOST_VECTORS = 160
+Product = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+class Outcome(Enum):
+    """How an iteration ended; the value says what to do."""
+
+    CONVERGED = "The residual is within the tolerance."
+    NOT_CONVERGED = (
+        "The residual is above the tolerance: raise max_steps or tol, or start from the vectors "
+        "found (start=result). The lower bound holds all the same."
+    )
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A linear operator of shape (m, n) given as two functions.
+
+    matvec: v (n,) -> A v (m,). rmatvec: u (m,) -> A' u (n,).
+    """
+
+    shape: tuple[int, int]
+    matvec: Product
+    rmatvec: Product
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralNorm:
+    """Largest singular values; arrays have the stack's shape, or none for a single matrix.
+
+    value: |A v|, also the lower bound. u (..., m), v (..., n): unit vectors with A v = value * u.
+    residual: |A' u - value v| / value. steps: products with A'A. outcome: of each matrix. lower <=
+    the true value <= upper: certain where min(m, n) <= 256 (LAPACK); else with probability
+    1 - failure over the random start; infinite after a warm start, which is not random.
+    """
+
+    value: NDArray[np.float64] | float
+    u: NDArray[Any]
+    v: NDArray[Any]
+    residual: NDArray[np.float64] | float
+    steps: NDArray[np.int32] | int
+    outcome: list[Outcome] | Outcome
+    lower: NDArray[np.float64] | float
+    upper: NDArray[np.float64] | float
+    failure: float
+
+    @property
+    def converged(self) -> bool:
+        """Whether all matrices have."""
+        outcomes = self.outcome if isinstance(self.outcome, list) else [self.outcome]
+        return all(outcome is Outcome.CONVERGED for outcome in outcomes)
+
+
+def spectral_norm(
+    W: Any,
+    tol: float = 1e-6,
+    *,
+    start: SpectralNorm | None = None,
+    max_steps: int = 1000,
+    failure: float = 1e-6,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> SpectralNorm:
+    """The largest singular value of a matrix (m, n), a stack (N, m, n), or an operator.
+
+    W: float32 or float64 arrays, an Operator, or anything with shape, matvec and rmatvec (as
+    scipy.sparse.linalg.LinearOperator). tol: stops where |A'A v - s^2 v| <= tol * s^2, which bounds
+    the relative error of s by tol / 2, and by about tol^2 where s is apart from the next singular
+    value; in float32 at least 1e-6. start: an earlier result for matrices nearby, whose vectors are
+    begun from. max_steps: products with A'A. failure: probability that the upper bound does not
+    hold. seed: of the random first vectors. threads: each takes matrices of its own.
+
+    Lanczos iteration on A'A with full reorthogonalisation, A read once per step; bits do not depend
+    on threads. Raises DTypeError, ShapeError, ArgumentError, NonFiniteError.
+    Reference: Golub and Van Loan 2013, sec. 10.1; Kuczynski and Wozniakowski 1992, theorem 4.2:
+    after k steps from a random start in n dimensions, the largest eigenvalue is underestimated by a
+    relative error above e with a probability of at most 1.648 sqrt(n) exp(-sqrt(e) (2k - 1)).
+    """
+    tol, failure = _below_one("tol", tol), _below_one("failure", failure)
+    max_steps = min(positive_int("max_steps", max_steps), 2**31 - 1)
+    seed = integer("seed", seed)
+    if start is not None and not isinstance(start, SpectralNorm):
+        raise DTypeError(f"start must be a SpectralNorm; got {type(start).__name__}.")
+    if not _is_array(W):
+        return _of_operator(_operator(W), tol, start, max_steps, failure, seed)
+    stack, single = _stack(W)
+    count, m, n = stack.shape
+    out: dict[str, NDArray[Any]] = {
+        "values": np.empty(count),
+        "residuals": np.empty(count),
+        "left": np.empty((count, m), stack.dtype),
+        "right": np.empty((count, n), stack.dtype),
+        "steps": np.empty(count, np.int32),
+        "converged": np.empty(count, np.int32),
+    }
+    _core.spectral_norms(
+        stack,
+        out,
+        start_left=None if start is None else _given("u", start.u, (count, m), stack.dtype, single),
+        start_right=None
+        if start is None
+        else _given("v", start.v, (count, n), stack.dtype, single),
+        tolerance=tol,
+        max_steps=max_steps,
+        seed=seed % 2**64,
+        threads=validate.threads(threads),
+        progress=progress,
+    )
+    if min(m, n) <= DENSE:
+        # LAPACK's largest singular value is right to a few roundings of itself.
+        exact = np.linalg.svd(stack.astype(np.float64), compute_uv=False)[:, 0]
+        upper = np.maximum(exact * (1 + 8 * max(m, n) ** 0.5 * 2.3e-16), out["values"])
+    else:
+        above = np.inf if start is not None else _above(min(m, n), out["steps"], failure)
+        # A random vector has a part of every singular vector: what its space does not show is not
+        # there.
+        rounding = 8 * max(m, n) ** 0.5 * float(np.finfo(stack.dtype).eps)
+        whole = (out["converged"] == 2) & (start is None)
+        upper = out["values"] * np.where(whole, 1 + rounding, above)
+    outcomes = [Outcome.CONVERGED if c else Outcome.NOT_CONVERGED for c in out["converged"]]
+    if single:
+        return SpectralNorm(
+            float(out["values"][0]),
+            out["left"][0],
+            out["right"][0],
+            float(out["residuals"][0]),
+            int(out["steps"][0]),
+            outcomes[0],
+            float(out["values"][0]),
+            float(upper[0]),
+            failure,
+        )
+    return SpectralNorm(
+        out["values"],
+        out["left"],
+        out["right"],
+        out["residuals"],
+        out["steps"],
+        outcomes,
+        out["values"],
+        upper,
+        failure,
+    )
+
+
+def _above(n: int, steps: NDArray[np.int32], failure: float) -> NDArray[np.float64]:
+    """true / found <= this, with probability 1 - failure (Kuczynski and Wozniakowski 1992).
+
+    A run that began again counts the steps since then, at most MOST_VECTORS, as if from a random
+    start: the vector it began from is a better one.
+    """
+    k = np.minimum(steps, MOST_VECTORS).astype(np.float64)
+    error = (np.log(1.648 * np.sqrt(n) / failure) / (2 * k - 1)) ** 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio: NDArray[np.float64] = np.where(error < 1, 1 / np.sqrt(1 - error), np.inf)
+    return ratio
+
+
+def singular_values(W: Any, k: int = 1, *, seed: int = 0, tol: float = 1e-6) -> NDArray[np.float64]:
+    """The k largest singular values, falling: (k,) of a matrix or operator, (N, k) of a stack.
+
+    Of arrays by LAPACK; of an operator by Lanczos iteration until the k-th has a residual below
+    tol times itself. Raises DTypeError, ShapeError, ArgumentError, NonFiniteError.
+    """
+    positive_int("k", k)
+    if not _is_array(W):
+        op = _operator(W)
+        if k > min(op.shape):
+            raise ArgumentError(f"k must be at most min(m, n) = {min(op.shape)}; got {k}.")
+        found, _, _, _ = _lanczos(op, tol, None, 10 * min(op.shape) + 100, seed, k)
+        return found
+    stack, single = _stack(W)
+    if k > min(stack.shape[1:]):
+        raise ArgumentError(f"k must be at most min(m, n) = {min(stack.shape[1:])}; got {k}.")
+    if not np.isfinite(stack).all():
+        raise NonFiniteError("W holds NaN or infinity.")
+    values = np.linalg.svd(stack, compute_uv=False)[:, :k].astype(np.float64)
+    return values[0] if single else values
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralRadius:
+    """The largest modulus among the eigenvalues of a square matrix.
+
+    value: it. eigenvalue: one that has it; of a complex pair the one above the real axis. residual:
+    |A x - eigenvalue x| / value for its unit eigenvector x; 0 if value is 0.
+    """
+
+    value: float
+    eigenvalue: complex
+    residual: float
+
+
+def spectral_radius(A: Any) -> SpectralRadius:
+    """The spectral radius of a square matrix (n, n), right for complex pairs; LAPACK's eigenvalues.
+
+    An Operator or LinearOperator is asked by SciPy's Arnoldi iteration (extra `diagnose`).
+    Raises DTypeError, ShapeError, ArgumentError, NonFiniteError.
+    Reference: Golub and Van Loan 2013, sec. 7.5 and 10.5.
+    """
+    if not _is_array(A):
+        return _radius_of_operator(_operator(A))
+    stack, single = _stack(A)
+    if not single or stack.shape[1] != stack.shape[2]:
+        raise ShapeError(f"A must be a square matrix (n, n); got {np.shape(A)}.")
+    matrix = stack[0]
+    if not np.isfinite(matrix).all():
+        raise NonFiniteError("A holds NaN or infinity.")
+    values, vectors = np.linalg.eig(matrix.astype(np.float64))
+    return _radius(lambda x: matrix.astype(np.float64) @ x, values, vectors)
+
+
+def _radius(
+    product: Callable[[NDArray[Any]], NDArray[Any]], values: NDArray[Any], vectors: NDArray[Any]
+) -> SpectralRadius:
+    sizes = np.abs(values)
+    largest = float(sizes.max())
+    near = np.flatnonzero(sizes >= largest * (1 - 1e-12))
+    best = int(near[np.argmax(values[near].imag)])
+    eigenvalue, x = complex(values[best]), vectors[:, best]
+    off = product(x) - eigenvalue * x
+    residual = float(np.linalg.norm(off)) / largest if largest else 0.0
+    return SpectralRadius(largest, eigenvalue, residual)
+
+
+def _radius_of_operator(op: Operator) -> SpectralRadius:
+    if op.shape[0] != op.shape[1]:
+        raise ShapeError(f"A must be square; got {op.shape}.")
+    n = op.shape[0]
+    if n <= 3 * 8:  # too small for Arnoldi: the matrix, column by column
+        matrix = np.stack([op.matvec(column) for column in np.eye(n)], axis=1)
+        values, vectors = np.linalg.eig(matrix)
+        return _radius(lambda x: matrix @ x, values, vectors)
+    try:
+        from scipy.sparse.linalg import LinearOperator, eigs
+    except ImportError:
+        raise ArgumentError(
+            "the spectral radius of an operator needs SciPy: pip install 'gradcore[diagnose]'."
+        ) from None
+    wrapped = LinearOperator(op.shape, matvec=op.matvec, dtype=np.float64)
+    start = np.random.default_rng(0).standard_normal(n)
+    values, vectors = eigs(wrapped, k=8, which="LM", v0=start)
+
+    def product(x: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(op.matvec(x.real.copy()) + 1j * op.matvec(x.imag.copy()))
+
+    return _radius(product, values, vectors)
+
+
+# ---- inputs
+
+
+def _below_one(name: str, value: object) -> float:
+    number = finite_float(name, value)
+    if not 0 < number < 1:
+        raise ArgumentError(f"{name} must be in (0, 1); got {number}.")
+    return number
+
+
+def _is_array(value: object) -> bool:
+    return not (isinstance(value, Operator) or hasattr(value, "matvec"))
+
+
+def _operator(value: Any) -> Operator:
+    if isinstance(value, Operator):
+        op = value
+    else:
+        op = Operator(tuple(value.shape), value.matvec, value.rmatvec)
+    if len(op.shape) != 2 or min(op.shape) < 1:
+        raise ShapeError(f"an operator must have shape (m, n); got {op.shape}.")
+    return op
+
+
+def _stack(value: Any) -> tuple[NDArray[Any], bool]:
+    """A stack (N, m, n), and whether it was a single matrix."""
+    array = validate.as_array("W", value)
+    if array.dtype not in (np.float32, np.float64):
+        raise DTypeError(f"W must be float32 or float64; got {array.dtype}.")
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise ShapeError(f"W must have shape (m, n) or (N, m, n), not empty; got {array.shape}.")
+    return (array[None] if array.ndim == 2 else array), array.ndim == 2
+
+
+def _given(
+    name: str, value: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any], single: bool
+) -> NDArray[Any]:
+    array = np.asarray(value)[None] if single else np.asarray(value)
+    if array.shape != shape:
+        raise ShapeError(
+            f"start.{name} has shape {np.shape(value)}, which is that of other matrices; "
+            f"these need {shape[1:] if single else shape}."
+        )
+    return np.ascontiguousarray(array, dtype)
+
+
+# ---- operators
+
+
+def _of_operator(
+    op: Operator,
+    tol: float,
+    start: SpectralNorm | None,
+    max_steps: int,
+    failure: float,
+    seed: int,
+) -> SpectralNorm:
+    first = None if start is None else np.asarray(start.v, np.float64)
+    if first is not None and first.shape != (op.shape[1],):
+        raise ShapeError(f"start.v has shape {first.shape}; the operator needs ({op.shape[1]},).")
+    _, v, residual_square, steps = _lanczos(op, tol, first, max_steps, seed, 1)
+    image = np.asarray(op.matvec(v), np.float64)
+    value = float(np.linalg.norm(image))
+    u = image / value if value else np.eye(1, op.shape[0])[0]
+    off = np.asarray(op.rmatvec(u), np.float64) - value * v
+    residual = float(np.linalg.norm(off)) / value if value else 0.0
+    met = residual_square <= tol
+    upper = np.inf
+    if start is None:
+        upper = value * float(_above(op.shape[1], np.array([steps], np.int32), failure)[0])
+    outcome = Outcome.CONVERGED if met else Outcome.NOT_CONVERGED
+    return SpectralNorm(value, u, v, residual, steps, outcome, value, upper, failure)
+
+
+def _lanczos(
+    op: Operator, tol: float, first: NDArray[Any] | None, max_steps: int, seed: int, k: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float, int]:
+    """The k largest singular values, the first right vector, the k-th relative residual of A'A,
+    and the steps.
+    """
+    n = op.shape[1]
+    room = min(max(MOST_VECTORS, 4 * k), n)
+    v = np.random.default_rng(seed).standard_normal(n) if first is None else first
+    v = v / np.linalg.norm(v)
+    steps = 0
+    while True:
+        basis = np.zeros((room, n))
+        diagonal: list[float] = []
+        beside: list[float] = []
+        while True:
+            j = len(diagonal)
+            basis[j] = v
+            w = np.asarray(op.rmatvec(np.asarray(op.matvec(v))), np.float64)
+            if w.shape != (n,) or not np.isfinite(w).all():
+                raise NonFiniteError(
+                    f"the operator gave {w.shape} or values that are not finite; A' A v must be "
+                    f"({n},)."
+                )
+            steps += 1
+            diagonal.append(float(v @ w))
+            for _ in range(2):
+                w = w - basis[: j + 1].T @ (basis[: j + 1] @ w)
+            beta = float(np.linalg.norm(w))
+            values, vectors = np.linalg.eigh(
+                np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
+            )
+            exhausted = beta <= 4e-16 * max(abs(values[-1]), 0.0) or j + 1 == n
+            top = values[::-1][:k]
+            residual = np.inf
+            if len(top) == k:
+                floor = max(float(top[-1]), 1e-300)
+                residual = 0.0 if exhausted else beta * abs(vectors[-1, -k]) / floor
+            done = exhausted or residual <= tol or steps >= max_steps
+            if done or j + 1 == room:
+                break
+            beside.append(beta)
+            v = w / beta
+        best = basis[: len(diagonal)].T @ vectors[:, -1]
+        v = best / np.linalg.norm(best)
+        # Beginning again keeps one vector; for several values, room was made for them.
+        if done or k > 1:
+            found = np.sqrt(np.maximum(np.concatenate([top, np.zeros(k - len(top))]), 0.0))
+            return found, v, float(residual), steps
