@@ -11,6 +11,7 @@ pytest.importorskip("typer", reason="the command line: install gradcore[cli]")
 from typer.testing import CliRunner
 
 from gradcore.apps.commands import app
+from gradcore.apps.commands.diagnose import LossName
 from gradcore.apps.tasks.brackets import check as brackets
 from gradcore.apps.tasks.material import material
 
@@ -148,3 +149,7 @@ def test_what_cannot_be_is_said_in_a_line(run, net, tmp_path, arguments, message
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_every_loss_that_the_command_names_is_one_of_the_library():
+    assert {name.value for name in LossName} == set(gd.loss.LOSSES)

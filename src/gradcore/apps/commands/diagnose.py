@@ -23,7 +23,7 @@ class LossName(str, Enum):
 
     cross_entropy = "cross_entropy"
     mse = "mse"
-    bce = "bce"
+    binary_cross_entropy = "binary_cross_entropy"
 
 
 @app.command()
