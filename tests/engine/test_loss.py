@@ -95,6 +95,33 @@ def test_class_weights_and_ignored_targets(reduction):
     assert value == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("kind", list(OBJECTS))
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("step", ["all", "last"])
+def test_the_weight_by_which_batches_are_averaged(kind, reduction, step):
+    """Each position counts by its weight, however many outputs it has."""
+    options = {"weight": [0.5, 2.0, 0.0, 1.0, 3.0], "ignore_index": 1}
+    loss = OBJECTS[kind](
+        reduction=reduction, step=step, **options if kind == "cross_entropy" else {}
+    )
+    y = CLASSES if kind == "cross_entropy" else VALUES
+    each = WEIGHT.copy()
+    if kind == "cross_entropy":
+        each *= np.where(CLASSES == 1, 0.0, np.array(options["weight"])[CLASSES])
+    weight, expected = WEIGHT, (each * COUNTS).sum()
+    if step == "last":
+        y, weight, expected = last_of(y), last_of(WEIGHT), last_of(each).sum()
+    found = gd.value_and_grad(NET, PARAMS, X, y, loss=loss, weight=weight, lengths=LENGTHS)
+    assert found.loss_weight == pytest.approx(expected, rel=1e-14)
+
+
+def test_terms_that_are_not_known_have_no_weight():
+    given = gd.loss.Given()
+    assert gd.value_and_grad(NET, PARAMS, X, VALUES, loss=given).loss_weight == 0.0
+    own = gd.value_and_grad(NET, PARAMS, X, loss=lambda z, t0, t1: (1.0, z))
+    assert own.loss_weight == 0.0
+
+
 def test_negative_weights_need_a_sum():
     weight = np.where(np.arange(T)[:, None] % 2, -WEIGHT, WEIGHT)
     loss = gd.loss.CrossEntropy(reduction="sum")

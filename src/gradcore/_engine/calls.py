@@ -18,6 +18,7 @@ from ..loss import Loss, LossFunction
 from .objective import Objective, objective
 from .planner import Plan
 from .prepare import Arrays, Progress, prepare
+from .results import Results
 
 __all__ = ["GradientResult", "apply", "release_memory", "value", "value_and_grad"]
 
@@ -28,15 +29,18 @@ Seed = int | tuple[int, int] | None
 class GradientResult:
     """What value_and_grad found.
 
-    loss: the loss over all terms that count. grads: gradients of the parameters, or None.
-    state: the state after step T-1, or after lengths[b]-1. dx [T, B, I]: the true gradient of x[t]
-    is dx[t] * 2**dx_exponent[t]. dstate: gradient with respect to the initial state; that of layer
-    i is to be multiplied by 2**dstate_exponent[i], where a bidirectional layer counts as two, one
-    per direction. plan: what was done; arena_bytes: what the core held; threads: those used at the
-    end.
+    loss: the loss over all terms that count. loss_weight: the sum of the terms' weights, class
+    weights included, by which losses and gradients of several batches are to be averaged; 0 for a
+    loss function and for Given, whose terms are not known. grads: gradients of the parameters, or
+    None. state: the state after step T-1, or after lengths[b]-1. dx [T, B, I]: the true gradient of
+    x[t] is dx[t] * 2**dx_exponent[t]. dstate: gradient with respect to the initial state; that of
+    layer i is to be multiplied by 2**dstate_exponent[i], where a bidirectional layer counts as two,
+    one per direction. plan: what was done; arena_bytes: what the core held; threads: those used at
+    the end.
     """
 
     loss: float
+    loss_weight: float
     grads: Grads | None
     state: tuple[LayerState, ...]
     dx: NDArray[Any] | None
@@ -92,22 +96,26 @@ def value_and_grad(
     goal = objective(loss, net, params.dtype, inputs.steps, inputs.batch, y, weight)
     wanted = validate.wrt(wrt, inputs.token_bytes > 0)
     given = validate.out(out, params)
-    results = _results(params, inputs, wanted, given)
-    report, made = prepare(
-        params,
-        inputs,
-        mode,
-        goal,
-        results,
-        (x, y, weight, lengths, reset),
-        memory,
-        threads,
-        progress,
-    ).run()
+    steps, batch, dtype = inputs.steps, inputs.batch, params.dtype
+    flat = None if given is None else given.flat
+    results = Results.of(net, dtype, steps, batch, wanted, flat)
+    state_out = np.empty(state_size(net, batch), dtype)
+    arrays: Arrays = {"state_out": state_out, **results.arrays}
+    call = prepare(params, inputs, mode, goal, arrays, memory, threads, progress)
+    report, made = call.run()
     grads = None
     if "params" in wanted:
-        grads = (given or Grads(net, _present(results, "grads"))).written(report.grads_exponent)
-    return _collect(params, inputs, results, report, made, grads)
+        grads = (given or Grads(net, results.grads)).written(report.grads_exponent)
+    return GradientResult(
+        loss=report.loss,
+        loss_weight=goal.terms(report.loss_weight, net),
+        grads=grads,
+        state=unflatten(net, batch, state_out),
+        **results.of_inputs(),
+        plan=made,
+        threads=report.threads,
+        arena_bytes=report.arena_bytes,
+    )
 
 
 def value(
@@ -131,13 +139,48 @@ def value(
 
     Arguments and errors as there, but the default is train=False, evaluation.
     """
+    return weighted_value(
+        net,
+        params,
+        x,
+        y,
+        loss=loss,
+        weight=weight,
+        lengths=lengths,
+        reset=reset,
+        state=state,
+        seed=seed,
+        train=train,
+        memory=memory,
+        threads=threads,
+        progress=progress,
+    )[0]
+
+
+def weighted_value(
+    net: Stack,
+    params: Params,
+    x: Any,
+    y: Any = None,
+    *,
+    loss: str | Loss | LossFunction,
+    weight: Any = None,
+    lengths: Any = None,
+    reset: Any = None,
+    state: Sequence[LayerState] | None = None,
+    seed: Seed = None,
+    train: bool = False,
+    memory: int | str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[float, float]:
+    """The loss, and the sum of the weights of its terms as GradientResult.loss_weight has it."""
     validate.model(net, params)
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
     mode = validate.mode(net, train, seed)
     goal = objective(loss, net, params.dtype, inputs.steps, inputs.batch, y, weight)
-    given = (x, y, weight, lengths, reset)
-    report, _ = prepare(params, inputs, mode, goal, {}, given, memory, threads, progress).run()
-    return report.loss
+    report, _ = prepare(params, inputs, mode, goal, {}, memory, threads, progress).run()
+    return report.loss, goal.terms(report.loss_weight, net)
 
 
 def apply(
@@ -161,68 +204,14 @@ def apply(
     """
     validate.model(net, params)
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
-    results: Arrays = {
-        "outputs": empty((inputs.steps, inputs.batch, net.output_size), params.dtype),
-        "state_out": np.empty(state_size(net, inputs.batch), params.dtype),
-    }
-    given = (x, lengths, reset)
+    outputs = empty((inputs.steps, inputs.batch, net.output_size), params.dtype)
+    state_out = np.empty(state_size(net, inputs.batch), params.dtype)
+    results: Arrays = {"outputs": outputs, "state_out": state_out}
     mode = validate.mode(net, train, seed)
-    prepare(
-        params, inputs, mode, Objective("none"), results, given, memory, threads, progress
-    ).run()
-    state_after = unflatten(net, inputs.batch, _present(results, "state_out"))
-    return _present(results, "outputs"), state_after
+    prepare(params, inputs, mode, Objective("none"), results, memory, threads, progress).run()
+    return outputs, unflatten(net, inputs.batch, state_out)
 
 
 def release_memory() -> None:
     """Gives the memory that the core keeps for later calls back to the system."""
     _core.release_memory()
-
-
-def _results(
-    params: Params, inputs: validate.Inputs, wanted: frozenset[str], out: Grads | None
-) -> Arrays:
-    """Fresh arrays for what is wanted; they take no memory until the core writes them."""
-    net, dtype, x = params.net, params.dtype, inputs.arrays["x"]
-    size = state_size(net, inputs.batch)
-    results: Arrays = {"state_out": np.empty(size, dtype)}
-    # The core sums the parameters' gradients in any case.
-    results["grads"] = empty((net.n_parameters,), dtype) if out is None else out.flat
-    if "x" in wanted and x is not None:
-        results["dx"] = empty(x.shape, dtype)
-        results["dx_exponent"] = np.empty(inputs.steps, np.int32)
-    if "state" in wanted:
-        results["dstate"] = np.empty(size, dtype)
-        directions = sum(len(layer.directions) for layer in net.recurrent)
-        results["dstate_exponent"] = np.empty(directions, np.int32)
-    return results
-
-
-def _collect(
-    params: Params,
-    inputs: validate.Inputs,
-    results: Arrays,
-    report: _core.Report,
-    made: Plan,
-    grads: Grads | None,
-) -> GradientResult:
-    net, batch = params.net, inputs.batch
-    dstate = results.get("dstate")
-    return GradientResult(
-        loss=report.loss,
-        grads=grads,
-        state=unflatten(net, batch, _present(results, "state_out")),
-        dx=results.get("dx"),
-        dx_exponent=results.get("dx_exponent"),
-        dstate=None if dstate is None else unflatten(net, batch, dstate),
-        dstate_exponent=results.get("dstate_exponent"),
-        plan=made,
-        threads=report.threads,
-        arena_bytes=report.arena_bytes,
-    )
-
-
-def _present(arrays: Arrays, name: str) -> NDArray[Any]:
-    array = arrays[name]
-    assert array is not None
-    return array

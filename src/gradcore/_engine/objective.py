@@ -20,7 +20,7 @@ __all__ = ["Objective", "objective", "resolve"]
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """A loss with its targets, ready for the core."""
+    """A loss with its targets, ready for the core. copied: as of validate.Inputs."""
 
     kind: str
     last: bool = False
@@ -28,6 +28,14 @@ class Objective:
     ignore_index: int = 0
     function: LossFunction | None = None
     arrays: dict[str, NDArray[Any] | None] = field(default_factory=dict)
+    copied: int = 0
+
+    def terms(self, weight: float, net: Stack) -> float:
+        """The sum of the weights of the terms, from what the core divides a mean by.
+
+        The core counts every output of a squared error and of a binary cross-entropy as a term.
+        """
+        return weight / net.output_size if self.kind in ("mse", "binary_cross_entropy") else weight
 
 
 def objective(
@@ -66,7 +74,8 @@ def objective(
     else:
         arrays["weight"] = weights
     index = described.ignore_index if isinstance(described, CrossEntropy) else 0
-    return Objective(described.kind, last, total, index, None, arrays)
+    copied = validate.copied_bytes(arrays.values(), (y, weight))
+    return Objective(described.kind, last, total, index, None, arrays, copied)
 
 
 def resolve(loss: str | Loss | LossFunction) -> Loss | LossFunction:

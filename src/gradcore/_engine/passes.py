@@ -6,7 +6,7 @@ For losses that are computed elsewhere: in another framework, behind other layer
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ from ..errors import ArgumentError, DTypeError
 from .calls import Seed
 from .objective import Objective
 from .planner import Plan
-from .prepare import Arrays, Progress, prepare
+from .prepare import Progress, prepare
+from .results import Results
 
 __all__ = ["Pass", "PassGradient", "forward"]
 
@@ -60,6 +61,10 @@ def forward(
 ) -> Pass:
     """Outputs now; their gradient's way back, through all T steps, when it is known.
 
+    For training on a loss that is computed elsewhere from the outputs: the tape is kept until the
+    gradient is there, and the way back runs once. Where cotangents are known beforehand, or K of
+    them are wanted, or ranges of steps are to be chained, use gradcore.jacobian.vjp, one call.
+
     wrt: what Pass.backward will be asked for: "params", "x", "state". Other arguments and errors as
     for gradcore.value_and_grad, and the gradient is the same to the bit. The memory budget is held
     until backward() or until the Pass is dropped; x, params and state must not change before.
@@ -70,8 +75,7 @@ def forward(
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
     mode = validate.mode(net, train, seed)
     wanted = validate.wrt(wrt, inputs.token_bytes > 0)
-    given = (x, lengths, reset)
-    return Pass(params, inputs, mode, wanted, given, memory, threads, progress)
+    return Pass(params, inputs, mode, wanted, memory, threads, progress)
 
 
 class Pass:
@@ -91,7 +95,6 @@ class Pass:
         inputs: validate.Inputs,
         mode: validate.Mode,
         wanted: frozenset[str],
-        given: tuple[object, ...],
         memory: int | str | None,
         threads: int | None,
         progress: Progress | None,
@@ -104,21 +107,13 @@ class Pass:
         self.flat_state = np.empty(size, dtype)
         # Where the adjoint of the final state will be put.
         self._d_end = np.zeros(size, dtype)
-        self._results: Arrays = {"grads": empty((net.n_parameters,), dtype)}
-        if "x" in wanted:
-            self._results["dx"] = empty((steps, batch, net.input_size), dtype)
-            self._results["dx_exponent"] = np.empty(steps, np.int32)
-        if "state" in wanted:
-            directions = sum(len(layer.directions) for layer in net.recurrent)
-            self._results["dstate"] = np.empty(size, dtype)
-            self._results["dstate_exponent"] = np.empty(directions, np.int32)
+        self.results = Results.of(net, dtype, steps, batch, wanted)
         self._call, self.plan = prepare(
             params,
-            replace(inputs, arrays={**inputs.arrays, "cotangent_state_out": self._d_end}),
+            inputs.beside({"cotangent_state_out": self._d_end}),
             mode,
             Objective("given"),
-            {"outputs": self.outputs, "state_out": self.flat_state, **self._results},
-            given,
+            {"outputs": self.outputs, "state_out": self.flat_state, **self.results.arrays},
             memory,
             threads,
             progress,
@@ -153,13 +148,8 @@ class Pass:
         if dstate_out is not None:
             end = flatten(net, self._batch, dtype, dstate_out, "dstate_out")
         grads = self.backward_flat(given, end)
-        dstate = self._results.get("dstate")
         return PassGradient(
-            grads if "params" in self._wanted else None,
-            self._results.get("dx"),
-            self._results.get("dx_exponent"),
-            None if dstate is None else unflatten(net, self._batch, dstate),
-            self._results.get("dstate_exponent"),
+            grads=grads if "params" in self._wanted else None, **self.results.of_inputs()
         )
 
     def backward_flat(self, d_outputs: Array, d_end: Array | None) -> Grads:
@@ -172,11 +162,4 @@ class Pass:
             np.copyto(self._d_end, d_end)
         self._done = True
         report = self._call.finish(d_outputs)
-        flat = self._results["grads"]
-        assert flat is not None
-        return Grads(self._params.net, flat, report.grads_exponent)
-
-    @property
-    def results(self) -> Arrays:
-        """What the way back has written, by the core's names."""
-        return self._results
+        return Grads(self._params.net, self.results.grads, report.grads_exponent)

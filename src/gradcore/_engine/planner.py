@@ -193,12 +193,6 @@ def make_plan(work: Workload, budget: int | None) -> Plan:
     )
 
 
-def copied_bytes(arrays: dict[str, NDArray[Any] | None], given: Sequence[object]) -> int:
-    """Bytes of those arrays that gradcore made itself rather than took from the caller."""
-    own = (array for array in arrays.values() if array is not None and array.flags.owndata)
-    return sum(array.nbytes for array in own if not any(array is item for item in given))
-
-
 class Predictor:
     """The bytes that a call takes, by schedule.
 

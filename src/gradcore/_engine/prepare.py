@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from .._net.description import core_net
 from .._net.stack import Params
 from .execution import current
 from .objective import Objective
-from .planner import Plan, Workload, copied_bytes, make_plan
+from .planner import Plan, Workload, make_plan
 
 __all__ = ["Arrays", "Prepared", "Progress", "prepare"]
 
@@ -39,7 +39,6 @@ def prepare(
     mode: validate.Mode,
     goal: Objective,
     results: Arrays,
-    given: Sequence[object],
     memory: int | str | None,
     threads: int | None,
     progress: Progress | None,
@@ -52,9 +51,8 @@ def prepare(
 ) -> Prepared:
     """Plans a call within its budget and gives it its arrays.
 
-    given: what the caller passed, so that copies can be told. tangents, curvature: as in
-    bptt.Workload. directions, start_exponent: of cotangents. hidden: the layer and direction whose
-    adjoints are recorded.
+    tangents, curvature: as in planner.Workload. directions, start_exponent: of cotangents.
+    hidden: the layer and direction whose adjoints are recorded.
     """
     arrays: Arrays = {**inputs.arrays, **goal.arrays}
     work = Workload(
@@ -71,7 +69,7 @@ def prepare(
         goal.kind,
         goal.last,
         validate.threads(threads),
-        copied_bytes(arrays, given),
+        inputs.copied + goal.copied,
         mode.train and params.net.is_random,
         directions,
         tangents,

@@ -156,7 +156,6 @@ def _activations(
         validate.mode(net, False, None),
         Objective("none"),
         {"gates": gates, "state_out": after},
-        tuple(part.values()),
         memory,
         threads,
         None,

@@ -365,11 +365,10 @@ class _Work:
         exponents = np.empty(len(net.recurrent), np.int32)
         report, _ = prepare(
             self.params,
-            replace(inputs, arrays={**inputs.arrays, "cotangent_state_out": arriving[0]}),
+            inputs.beside({"cotangent_state_out": arriving[0]}),
             validate.mode(net, False, None),
             goal,
             {"grads": grads, "dstate": dstate, "dstate_exponent": exponents},
-            (),
             self.memory,
             self.threads,
             None,

@@ -87,6 +87,11 @@ class Stack(ParameterOwner):
         return self.head.out_features if self.head else self.recurrent[-1].output_size
 
     @property
+    def n_directions(self) -> int:
+        """Number of the layers' directions: a bidirectional layer counts as two."""
+        return sum(len(layer.directions) for layer in self.recurrent)
+
+    @property
     def bidirectional(self) -> bool:
         """Whether a layer reads both ways, so that an output depends on later inputs."""
         return any(layer.bidirectional for layer in self.recurrent)

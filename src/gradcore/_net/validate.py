@@ -8,8 +8,8 @@ sequence: NaN and infinity in x or params (NonFiniteError), tokens and classes o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,17 +27,26 @@ WRT = ("params", "x", "state")
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Checked inputs of a call: its sizes, and the core's arrays by name."""
+    """Checked inputs of a call: its sizes, and the core's arrays by name.
+
+    copied: bytes of those arrays that are copies of what the caller passed.
+    """
 
     steps: int
     batch: int
     arrays: dict[str, NDArray[Any] | None]
+    copied: int = 0
 
     @property
     def token_bytes(self) -> int:
         """Bytes of one token, 0 for float input."""
         tokens = self.arrays["tokens"]
         return tokens.itemsize if tokens is not None else 0
+
+    def beside(self, arrays: dict[str, NDArray[Any] | None], *given: object) -> Inputs:
+        """These with further arrays, which were made of `given`."""
+        copied = self.copied + copied_bytes(arrays.values(), given)
+        return replace(self, arrays={**self.arrays, **arrays}, copied=copied)
 
 
 class Mode(NamedTuple):
@@ -86,17 +95,14 @@ def inputs(
     tokens = array.dtype.kind in "iu"
     array = _tokens(net, array) if tokens else _floats(net, dtype, array)
     steps, batch = array.shape[:2]
-    return Inputs(
-        steps,
-        batch,
-        {
-            "x": None if tokens else array,
-            "tokens": array if tokens else None,
-            "lengths": _lengths(lengths, steps, batch),
-            "reset": _reset(reset, steps, batch),
-            "state": None if state is None else flatten(net, batch, dtype, state),
-        },
-    )
+    arrays = {
+        "x": None if tokens else array,
+        "tokens": array if tokens else None,
+        "lengths": _lengths(lengths, steps, batch),
+        "reset": _reset(reset, steps, batch),
+        "state": None if state is None else flatten(net, batch, dtype, state),
+    }
+    return Inputs(steps, batch, arrays, copied_bytes(arrays.values(), (x, lengths, reset)))
 
 
 def floats(
@@ -203,6 +209,12 @@ def mode(net: Stack, train: object, seed: object) -> Mode:
         if not 0 <= number < 2**64:
             raise ArgumentError(f"{name} must be in 0..2**64-1; got {number}.")
     return Mode(training, *numbers)
+
+
+def copied_bytes(arrays: Iterable[NDArray[Any] | None], given: Sequence[object]) -> int:
+    """Bytes of those arrays that hold their own memory and are none of what the caller passed."""
+    own = (array for array in arrays if array is not None and array.flags.owndata)
+    return sum(array.nbytes for array in own if not any(array is item for item in given))
 
 
 def as_array(name: str, value: object) -> NDArray[Any]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from .._base.checks import finite_float
-from .._engine.calls import value
+from .._engine.calls import weighted_value
 from .._net.stack import Params
 from ..data import Batch, Source
 from ..errors import ArgumentError, DTypeError
 from ..loss import Loss
-from .terms import total_weight
 from .updates import Carried, Updater, start_state
 
 __all__ = ["Score", "scorer"]
@@ -53,23 +52,21 @@ def _loss(updater: Updater, validation: Validation, params: Params) -> float:
     carried: Carried = None
     for batch in _batches(validation):
         start = start_state(updater.net, batch, carried)
-        weight = total_weight(updater.loss, batch)
-        if weight != 0.0:
-            loss = value(
-                updater.net,
-                params,
-                batch.x,
-                batch.y,
-                loss=updater.loss,
-                lengths=batch.lengths,
-                weight=batch.weight,
-                reset=batch.reset,
-                state=start,
-                memory=updater.memory,
-                threads=updater.threads,
-            )
-            total += loss if updater.loss.reduction == "sum" else loss * weight
-            weights += weight
+        loss, weight = weighted_value(
+            updater.net,
+            params,
+            batch.x,
+            batch.y,
+            loss=updater.loss,
+            lengths=batch.lengths,
+            weight=batch.weight,
+            reset=batch.reset,
+            state=start,
+            memory=updater.memory,
+            threads=updater.threads,
+        )
+        total += loss if updater.loss.reduction == "sum" else loss * weight
+        weights += weight
         carried = updater.state_after(params, batch, start, carried, {})
     if weights == 0.0:
         raise ArgumentError("validation has no loss term of a weight other than 0.")

@@ -13,11 +13,10 @@ from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState
 from ..data import Batch
 from ..errors import ArgumentError, DTypeError
-from ..loss import Loss, LossFunction
+from ..loss import Given, Loss, LossFunction
 from ..optim import Accumulator, Average, Optimizer, StepReport
 from ..schedule import Schedule
 from ..stability import StabilityMonitor
-from .terms import total_weight
 
 __all__ = ["Carried", "Gathered", "Updater", "start_state"]
 
@@ -121,11 +120,6 @@ class Updater:
     def _add(self, batch: Batch, start: Carried, carried: Carried, mean: _Mean) -> Carried:
         """Adds the gradient of a batch to the mean; returns the state for the next batch."""
         random = self._random(mean.count)
-        # The sum costs a pass over the weights, and is 1 by far the most of the time.
-        counts = self.accumulate > 1 or batch.weight is not None
-        weight = total_weight(self.loss, batch) if counts else 1.0
-        if weight == 0.0 and isinstance(self.loss, Loss):
-            return self.state_after(self.params, batch, start, carried, random)
         result = value_and_grad(
             self.net,
             self.params,
@@ -142,7 +136,12 @@ class Updater:
             **random,
         )
         assert result.grads is not None
-        mean.add(result.loss, result.grads, weight)
+        # A batch of its own without weights is an update even if all its targets are ignored.
+        alone = self.accumulate == 1 and batch.weight is None
+        known = isinstance(self.loss, Loss) and not isinstance(self.loss, Given)
+        weight = result.loss_weight if known and not alone else 1.0
+        if weight != 0.0:
+            mean.add(result.loss, result.grads, weight)
         if batch.keep == len(batch.x):
             return result.state
         return self.state_after(self.params, batch, start, carried, random)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -147,7 +147,6 @@ class _Work:
     inputs: validate.Inputs
     mode: validate.Mode
     goal: Any
-    given: tuple[object, ...]
     directions: NDArray[Any]
 
     @staticmethod
@@ -177,7 +176,7 @@ class _Work:
         if v is None:
             raise ArgumentError("v must be given: the directions to multiply with.")
         directions = parameter_directions("v", v, params)
-        return _Work(params, inputs, mode, goal, (x, y, weight, lengths, reset, v), directions)
+        return _Work(params, inputs, mode, goal, directions)
 
     def run(
         self,
@@ -188,14 +187,12 @@ class _Work:
         threads: int | None,
         progress: Progress | None,
     ) -> tuple[_core.Report, Plan]:
-        arrays = {**self.inputs.arrays, "t_params": direction}
         return prepare(
             self.params,
-            replace(self.inputs, arrays=arrays),
+            self.inputs.beside({"t_params": direction}, direction),
             self.mode,
             self.goal,
             results,
-            (*self.given, direction),
             memory,
             threads,
             progress,

@@ -91,7 +91,6 @@ def hidden_gradients(
         validate.mode(net, train, seed),
         goal,
         results,
-        (x, y, weight, lengths, reset),
         memory,
         threads,
         progress,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from .._base.checks import integer
 from .._base.memory import empty
 from .._engine.calls import Seed
 from .._engine.objective import Objective
-from .._engine.prepare import Progress, prepare
+from .._engine.prepare import Arrays, Progress, prepare
 from .._net import validate
 from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState, state_size, unflatten
@@ -43,15 +43,15 @@ class Vjp:
 
 @dataclass(frozen=True, eq=False)
 class _Cotangents:
-    """What goes into a call. Both arrays have a leading K."""
+    """What goes into a call. Both arrays have a leading K; given: the caller's own outputs."""
 
     params: Params
     inputs: validate.Inputs
     mode: validate.Mode
     outputs: NDArray[Any] | None
     state_out: NDArray[Any] | None
+    given: object
     exponent: int
-    given: tuple[object, ...]
     memory: int | str | None
     threads: int | None
     progress: Progress | None
@@ -76,6 +76,10 @@ def vjp(
     progress: Progress | None = None,
 ) -> Vjp:
     """Cotangents of parameters, input and initial state from K cotangents of outputs and state.
+
+    For looking at a net: all cotangents are known before the call, and their scale can go on to the
+    range of steps before. Where the gradient depends on the outputs, as that of a loss computed
+    elsewhere does, gradcore.forward gives these first and keeps the tape; here the net runs again.
 
     d_outputs: (K, T, B, O), of the outputs; where t >= lengths[b] it counts for nothing.
     dstate_out: of the state after the last step (after lengths[b]-1), arrays with a leading K, to
@@ -109,8 +113,8 @@ def vjp(
         validate.mode(net, train, seed),
         outputs,
         state_out,
+        d_outputs,
         integer("dstate_out_exponent", dstate_out_exponent),
-        (x, lengths, reset, d_outputs),
         memory,
         threads,
         progress,
@@ -123,7 +127,9 @@ _ALL = ("params", "x", "state")
 
 
 def _together(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
-    net, inputs, dtype = call.params.net, call.inputs, call.params.dtype
+    net, dtype = call.params.net, call.params.dtype
+    arrays = {"cotangent_outputs": call.outputs, "cotangent_state_out": call.state_out}
+    inputs = call.inputs.beside(arrays, call.given)
     steps, batch = inputs.steps, inputs.batch
     count = count_of(d_outputs=call.outputs, dstate_out=call.state_out)
     size = state_size(net, batch)
@@ -136,28 +142,25 @@ def _together(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
     dx = None
     if "x" in wanted:
         dx = results["cotangent_x"] = empty((count, steps, batch, net.input_size), dtype)
-    given = {"cotangent_outputs": call.outputs, "cotangent_state_out": call.state_out}
     prepare(
         call.params,
-        replace(inputs, arrays={**inputs.arrays, **given}),
+        inputs,
         call.mode,
         Objective("none"),
         results,
-        call.given,
         call.memory,
         call.threads,
         call.progress,
         directions=count,
         start_exponent=call.exponent,
     ).run()
-    directions = sum(len(layer.directions) for layer in net.recurrent)
     by_state = "state" in wanted
     return Vjp(
         None,
         dx,
         None if dx is None else exponents,
         split_state(net, batch, dstate) if by_state else None,
-        np.repeat(dstate_exponent, directions) if by_state else None,
+        np.repeat(dstate_exponent, net.n_directions) if by_state else None,
         unflatten(net, batch, state_out),
     )
 
@@ -167,13 +170,12 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
     net, inputs, dtype = call.params.net, call.inputs, call.params.dtype
     steps, batch = inputs.steps, inputs.batch
     count = count_of(d_outputs=call.outputs, dstate_out=call.state_out)
-    directions = sum(len(layer.directions) for layer in net.recurrent)
     size = state_size(net, batch)
     grads = []
     dx = empty((count, steps, batch, net.input_size), dtype) if "x" in wanted else None
     dx_exponents = np.empty((count, steps), np.int32)
     dstate = np.empty((count, size), dtype)
-    dstate_exponents = np.empty((count, directions), np.int32)
+    dstate_exponents = np.empty((count, net.n_directions), np.int32)
     state_out = np.empty(size, dtype)
     outputs = call.outputs
     if outputs is None:
@@ -188,14 +190,14 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
         }
         if dx is not None:
             results |= {"dx": dx[k], "dx_exponent": dx_exponents[k]}
+        arrays: Arrays = {"d_outputs": np.ascontiguousarray(outputs[k])}
         end = None if call.state_out is None else call.state_out[k : k + 1]
         report, _ = prepare(
             call.params,
-            replace(inputs, arrays={**inputs.arrays, "cotangent_state_out": end}),
+            inputs.beside({"cotangent_state_out": end}),
             call.mode,
-            Objective("given", arrays={"d_outputs": np.ascontiguousarray(outputs[k])}),
+            Objective("given", arrays=arrays, copied=validate.copied_bytes(arrays.values(), ())),
             results,
-            call.given,
             call.memory,
             call.threads,
             _part_of(call.progress, k, count),

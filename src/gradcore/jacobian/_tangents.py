@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -112,7 +112,7 @@ def jvp(
     d_outputs = empty((count, *outputs.shape), params.dtype)
     exponent = np.empty(steps, np.int32)
     d_state = np.empty((count, state_size(net, batch)), params.dtype)
-    d_state_exponent = np.empty(sum(len(layer.directions) for layer in net.recurrent), np.int32)
+    d_state_exponent = np.empty(net.n_directions, np.int32)
     results: Arrays = {
         "outputs": outputs,
         "state_out": state_out,
@@ -123,11 +123,10 @@ def jvp(
     }
     report, made = prepare(
         params,
-        replace(inputs, arrays={**inputs.arrays, **directions}),
+        inputs.beside(directions, dparams, dx),
         mode,
         Objective("none"),
         results,
-        (x, lengths, reset, dparams, dx),
         memory,
         threads,
         progress,

@@ -15,6 +15,7 @@ from .._base.memory import empty
 from .._engine.objective import Objective
 from .._engine.passes import Pass
 from .._engine.prepare import Arrays, prepare
+from .._engine.results import Results
 from .._net import validate
 from .._net.stack import Grads, Params, Stack
 from .._net.state import spans, state_size
@@ -73,14 +74,12 @@ def forward(call: Call, flat: Tensor, x: Tensor, state: Tensor | None) -> tuple[
         "outputs": (outputs := _outputs(call, x)),
         "state_out": (end := np.empty(state_size(call.net, inputs.batch), params.dtype)),
     }
-    given = tuple(inputs.arrays.values())
     prepare(
         params,
         inputs,
         call.mode,
         Objective("none"),
         results,
-        given,
         call.memory,
         threads(),
         None,
@@ -108,16 +107,16 @@ def backward(
     given = np.zeros(shape, made.outputs.dtype) if d_outputs is None else _array(d_outputs)
     grads = made.backward_flat(given, None if d_end is None else _array(d_end))
     found = made.results
-    dx, dstate = found.get("dx"), found.get("dstate")
+    dx, dstate = found.dx, found.dstate
     if grads.exponent and call.beyond is not None:
         call.beyond.append(grads)
     if dx is not None:
-        exponents = found["dx_exponent"]
+        exponents = found.dx_exponent
         assert exponents is not None
         if exponents.any():
             _scale(dx, exponents[:, None, None])
     if dstate is not None:
-        exponents = found["dstate_exponent"]
+        exponents = found.dstate_exponent
         assert exponents is not None
         for place, exponent in zip(spans(call.net, shape[1]), exponents, strict=True):
             if exponent:
@@ -143,7 +142,6 @@ def tangents(
     moved = [None if direction is None else _array(direction) for direction in directions]
     count = next(len(direction) for direction in moved if direction is not None)
     net, dtype, size = call.net, params.dtype, state_size(call.net, inputs.batch)
-    n_directions = sum(len(layer.directions) for layer in net.recurrent)
     results: Arrays = {
         "outputs": _outputs(call, x),
         "state_out": np.empty(size, dtype),
@@ -152,16 +150,15 @@ def tangents(
         ),
         "t_exponent": (exponent := np.empty(inputs.steps, np.int32)),
         "t_state_out": (t_end := np.empty((count, size), dtype)),
-        "t_state_exponent": (end_exponent := np.empty(n_directions, np.int32)),
+        "t_state_exponent": (end_exponent := np.empty(net.n_directions, np.int32)),
     }
     arrays = dict(zip(("t_params", "t_x", "t_state"), moved, strict=True))
     prepare(
         params,
-        replace(inputs, arrays={**inputs.arrays, **arrays}),
+        inputs.beside(arrays, *moved),
         call.mode,
         Objective("none"),
         results,
-        (*inputs.arrays.values(), *moved),
         call.memory,
         threads(),
         None,
@@ -200,31 +197,19 @@ def curvature(
         else _array(d_outputs)
     )
     end = np.zeros(size, dtype) if d_end is None else _array(d_end)
-    results: Arrays = {
-        "grads": np.empty_like(params.flat),
-        "product": (product := np.empty_like(params.flat)),
-    }
-    t_dx = t_dstate = None
-    if "x" in wanted:
-        array = inputs.arrays["x"]
-        assert array is not None
-        t_dx = empty(array.shape, dtype)
-        results |= {"dx": empty(array.shape, dtype), "t_dx": t_dx}
-        results["dx_exponent"] = np.empty(inputs.steps, np.int32)
-    if "state" in wanted:
-        t_dstate = np.empty(size, dtype)
-        results |= {"dstate": np.empty(size, dtype), "t_dstate": t_dstate}
-        n_directions = sum(len(layer.directions) for layer in call.net.recurrent)
-        results["dstate_exponent"] = np.empty(n_directions, np.int32)
+    product = np.empty_like(params.flat)
+    gradient = Results.of(call.net, dtype, inputs.steps, inputs.batch, wanted)
+    t_dx = None if gradient.dx is None else empty(gradient.dx.shape, dtype)
+    t_dstate = None if gradient.dstate is None else np.empty(size, dtype)
+    results: Arrays = {**gradient.arrays, "product": product, "t_dx": t_dx, "t_dstate": t_dstate}
     arrays = dict(zip(("t_params", "t_x", "t_state"), moved, strict=True))
     arrays["cotangent_state_out"] = end
     prepare(
         params,
-        replace(inputs, arrays={**inputs.arrays, **arrays}),
+        inputs.beside(arrays, *moved),
         call.mode,
         Objective("given", arrays={"d_outputs": given}),
         results,
-        (*inputs.arrays.values(), *moved, given),
         call.memory,
         threads(),
         None,
@@ -261,8 +246,7 @@ def threads() -> int:
 
 
 def _begun(call: Call, params: Params, inputs: validate.Inputs, wanted: frozenset[str]) -> Pass:
-    given = tuple(inputs.arrays.values())
-    return Pass(params, inputs, call.mode, wanted, given, call.memory, threads(), None)
+    return Pass(params, inputs, call.mode, wanted, call.memory, threads(), None)
 
 
 def _bound(

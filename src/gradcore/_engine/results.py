@@ -1,0 +1,83 @@
+"""The arrays that what goes back is written to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._base.memory import empty
+from .._net.stack import Stack
+from .._net.state import LayerState, state_size, unflatten
+
+__all__ = ["InputGradients", "Results"]
+
+
+class InputGradients(TypedDict):
+    """Gradients of inputs and initial state, as calls return them; None for what is not wanted."""
+
+    dx: NDArray[Any] | None
+    dx_exponent: NDArray[np.int32] | None
+    dstate: tuple[LayerState, ...] | None
+    dstate_exponent: NDArray[np.int32] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Fresh arrays for what is wanted of a pass that goes back, flat as the core writes them.
+
+    They take no memory until they are written. grads: always there, because the core sums the
+    parameters' gradients in any case.
+    """
+
+    net: Stack
+    batch: int
+    grads: NDArray[Any]
+    dx: NDArray[Any] | None
+    dx_exponent: NDArray[np.int32] | None
+    dstate: NDArray[Any] | None
+    dstate_exponent: NDArray[np.int32] | None
+
+    @staticmethod
+    def of(
+        net: Stack,
+        dtype: np.dtype[Any],
+        steps: int,
+        batch: int,
+        wanted: frozenset[str],
+        grads: NDArray[Any] | None = None,
+    ) -> Results:
+        """wanted: of "params", "x", "state". grads: instead of a fresh buffer."""
+        x, state = "x" in wanted, "state" in wanted
+        return Results(
+            net,
+            batch,
+            empty((net.n_parameters,), dtype) if grads is None else grads,
+            empty((steps, batch, net.input_size), dtype) if x else None,
+            np.empty(steps, np.int32) if x else None,
+            np.empty(state_size(net, batch), dtype) if state else None,
+            np.empty(net.n_directions, np.int32) if state else None,
+        )
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any] | None]:
+        """All by the core's names."""
+        return {
+            "grads": self.grads,
+            "dx": self.dx,
+            "dx_exponent": self.dx_exponent,
+            "dstate": self.dstate,
+            "dstate_exponent": self.dstate_exponent,
+        }
+
+    def of_inputs(self) -> InputGradients:
+        """All but the parameters' gradients, for people."""
+        dstate = None if self.dstate is None else unflatten(self.net, self.batch, self.dstate)
+        return {
+            "dx": self.dx,
+            "dx_exponent": self.dx_exponent,
+            "dstate": dstate,
+            "dstate_exponent": self.dstate_exponent,
+        }
