@@ -7,49 +7,7 @@ import pytest
 
 import gradcore as gd
 from gradcore.stability import StabilityMonitor, _sharpness, flow
-from gradcore.stability._lanczos import top_eigenpairs
 from gradcore.stability._rules import curvature_decay, curvature_scale
-
-# ---- eigenvalues
-
-
-@pytest.mark.parametrize("k", [1, 3])
-@pytest.mark.parametrize("n", [1, 5, 19, 90])
-def test_the_largest_eigenvalues_of_a_matrix(n, k):
-    rng = np.random.default_rng(n)
-    matrix = rng.standard_normal((n, n))
-    matrix = matrix + matrix.T
-    k = min(k, n)
-    found = top_eigenpairs(lambda v: matrix @ v, n, k, tol=1e-9, start=None, most=10**4, seed=0)
-    want = np.linalg.eigvalsh(matrix)[::-1][:k]
-    np.testing.assert_allclose(found.values, want, rtol=1e-9, atol=1e-9)
-    off = found.vectors @ matrix - found.values[:, None] * found.vectors
-    np.testing.assert_allclose(np.linalg.norm(off, axis=1), found.residuals, atol=1e-9)
-    np.testing.assert_allclose(found.vectors @ found.vectors.T, np.eye(k), atol=1e-10)
-
-
-def test_clusters_signs_and_starts():
-    rng = np.random.default_rng(0)
-    turn = np.linalg.qr(rng.standard_normal((60, 60)))[0]
-
-    def pairs(values, k=1, **how):
-        matrix = turn @ np.diag(values) @ turn.T
-        options = {"tol": 1e-8, "start": None, "most": 3000, "seed": 0} | how
-        return top_eigenpairs(lambda v: matrix @ v, 60, k, **options)
-
-    close = np.concatenate([[5.0, 4.9995, 4.999], np.linspace(-6, 4, 57)])
-    np.testing.assert_allclose(pairs(close, 3).values, [5, 4.9995, 4.999], rtol=1e-9)
-    assert pairs(-np.arange(1.0, 61)).values[0] == pytest.approx(-1.0)
-    assert pairs(np.zeros(60)).values[0] == 0.0
-    spread = np.arange(60.0)
-    cold = pairs(spread)
-    warm = pairs(spread, start=cold.vectors)
-    assert warm.products == 1
-    few = pairs(spread, most=4)
-    assert few.products == 4
-    assert few.values[0] <= 59
-    assert few.residuals[0] > 1e-3
-
 
 # ---- curvature of nets
 

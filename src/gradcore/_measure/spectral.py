@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .. import _core
 from .._base.checks import finite_float, integer, positive_int
+from .._base.lanczos import Eigenpairs, top_eigenpairs
 from .._engine.prepare import Progress
 from .._net import validate
 from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
@@ -199,8 +200,8 @@ def singular_values(W: Any, k: int = 1, *, seed: int = 0, tol: float = 1e-6) -> 
         op = _operator(W)
         if k > min(op.shape):
             raise ArgumentError(f"k must be at most min(m, n) = {min(op.shape)}; got {k}.")
-        found, _, _, _ = _lanczos(op, tol, None, 10 * min(op.shape) + 100, seed, k)
-        return found
+        found = _top(op, tol, None, 10 * min(op.shape) + 100, seed, k)
+        return np.sqrt(np.maximum(found.values, 0.0))
     stack, single = _stack(W)
     if k > min(stack.shape[1:]):
         raise ArgumentError(f"k must be at most min(m, n) = {min(stack.shape[1:])}; got {k}.")
@@ -339,66 +340,36 @@ def _of_operator(
     first = None if start is None else np.asarray(start.v, np.float64)
     if first is not None and first.shape != (op.shape[1],):
         raise ShapeError(f"start.v has shape {first.shape}; the operator needs ({op.shape[1]},).")
-    _, v, residual_square, steps = _lanczos(op, tol, first, max_steps, seed, 1)
+    found = _top(op, tol, first, max_steps, seed, 1)
+    v, steps = found.vectors[0], found.products
     image = np.asarray(op.matvec(v), np.float64)
     value = float(np.linalg.norm(image))
     u = image / value if value else np.eye(1, op.shape[0])[0]
     off = np.asarray(op.rmatvec(u), np.float64) - value * v
     residual = float(np.linalg.norm(off)) / value if value else 0.0
-    met = residual_square <= tol
     upper = np.inf
     if start is None:
         upper = value * float(_above(op.shape[1], np.array([steps], np.int32), failure)[0])
-    outcome = Outcome.CONVERGED if met else Outcome.NOT_CONVERGED
+    outcome = Outcome.CONVERGED if found.converged else Outcome.NOT_CONVERGED
     return SpectralNorm(value, u, v, residual, steps, outcome, value, upper, failure)
 
 
-def _lanczos(
+def _top(
     op: Operator, tol: float, first: NDArray[Any] | None, max_steps: int, seed: int, k: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float, int]:
-    """The k largest singular values, the first right vector, the k-th relative residual of A'A,
-    and the steps.
-    """
+) -> Eigenpairs:
+    """The k largest eigenvalues of A'A, each to tol of itself."""
     n = op.shape[1]
-    room = min(max(MOST_VECTORS, 4 * k), n)
-    v = np.random.default_rng(seed).standard_normal(n) if first is None else first
-    v = v / np.linalg.norm(v)
-    steps = 0
-    while True:
-        basis = np.zeros((room, n))
-        diagonal: list[float] = []
-        beside: list[float] = []
-        while True:
-            j = len(diagonal)
-            basis[j] = v
-            w = np.asarray(op.rmatvec(np.asarray(op.matvec(v))), np.float64)
-            if w.shape != (n,) or not np.isfinite(w).all():
-                raise NonFiniteError(
-                    f"the operator gave {w.shape} or values that are not finite; A' A v must be "
-                    f"({n},)."
-                )
-            steps += 1
-            diagonal.append(float(v @ w))
-            for _ in range(2):
-                w = w - basis[: j + 1].T @ (basis[: j + 1] @ w)
-            beta = float(np.linalg.norm(w))
-            values, vectors = np.linalg.eigh(
-                np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
+
+    def product(v: NDArray[Any]) -> NDArray[np.float64]:
+        w = np.asarray(op.rmatvec(np.asarray(op.matvec(v))), np.float64)
+        if w.shape != (n,) or not np.isfinite(w).all():
+            raise NonFiniteError(
+                f"the operator gave {w.shape} or values that are not finite; A' A v must be ({n},)."
             )
-            exhausted = beta <= 4e-16 * max(abs(values[-1]), 0.0) or j + 1 == n
-            top = values[::-1][:k]
-            residual = np.inf
-            if len(top) == k:
-                floor = max(float(top[-1]), 1e-300)
-                residual = 0.0 if exhausted else beta * abs(vectors[-1, -k]) / floor
-            done = exhausted or residual <= tol or steps >= max_steps
-            if done or j + 1 == room:
-                break
-            beside.append(beta)
-            v = w / beta
-        best = basis[: len(diagonal)].T @ vectors[:, -1]
-        v = best / np.linalg.norm(best)
-        # Beginning again keeps one vector; for several values, room was made for them.
-        if done or k > 1:
-            found = np.sqrt(np.maximum(np.concatenate([top, np.zeros(k - len(top))]), 0.0))
-            return found, v, float(residual), steps
+        return w
+
+    start = None if first is None else first[None]
+    room = max(MOST_VECTORS, 4 * k)
+    return top_eigenpairs(
+        product, n, k, tol=tol, start=start, most=max_steps, seed=seed, room=room, of_each=True
+    )

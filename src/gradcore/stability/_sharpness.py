@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._base.checks import float_in, integer, positive_int
+from .._base.lanczos import top_eigenpairs
 from .._engine.calls import Seed
 from .._engine.prepare import Progress
 from .._net import validate
 from .._net.stack import Params, Stack
 from .._net.state import LayerState
-from ..errors import ArgumentError, DTypeError, ShapeError
+from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
 from ..jacobian import hvp
 from ..loss import Loss
 from ..optim._optimizer import Optimizer
-from ._lanczos import top_eigenpairs
 from ._rules import curvature_decay, curvature_limit, curvature_scale, limit_terms, step_map
 
 __all__ = ["Outcome", "Sharpness", "StepStability", "sharpness", "stability_of", "step_stability"]
@@ -151,6 +151,8 @@ def sharpness(
         if progress is not None:
             progress(min(told, most), most)
         made: Array = root * (size * found.astype(np.float64) + decay * along)
+        if not np.isfinite(made).all():
+            raise NonFiniteError("a product with the Hessian is not finite: use float64.")
         return made
 
     first = None if start is None else _start(start, n)

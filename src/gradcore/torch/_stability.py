@@ -13,12 +13,12 @@ from torch import Tensor
 
 from .. import optim
 from .._base.checks import choice, float_in, positive_int
+from .._base.lanczos import Eigenpairs, top_eigenpairs
 from .._net.cells import RNN
 from .._net.layers import Linear
 from .._net.stack import Stack
-from ..errors import ArgumentError, DTypeError
+from ..errors import ArgumentError, DTypeError, NonFiniteError
 from ..optim._optimizer import Optimizer
-from ..stability._lanczos import Eigenpairs, top_eigenpairs
 from ..stability._rules import limit_terms
 
 __all__ = ["StabilityMonitor", "StabilityReport", "sharpness"]
@@ -93,6 +93,8 @@ def sharpness(
         ]
         bent = np.concatenate(flat) * size
         made: Array = root * (bent if decay is None else bent + decay * along)
+        if not np.isfinite(made).all():
+            raise NonFiniteError("a product with the Hessian is not finite: use float64.")
         return made
 
     return top_eigenpairs(
