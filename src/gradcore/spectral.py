@@ -1,7 +1,7 @@
 """Largest singular values of matrices, stacks of them and linear operators; spectral radii."""
 
+from ._measure.spectral import IterationOutcome as IterationOutcome
 from ._measure.spectral import Operator as Operator
-from ._measure.spectral import Outcome as Outcome
 from ._measure.spectral import SpectralNorm as SpectralNorm
 from ._measure.spectral import SpectralRadius as SpectralRadius
 from ._measure.spectral import singular_values as singular_values

@@ -174,7 +174,7 @@ def test_gradients_far_out_of_range(factor):
 
 
 def test_scaling_changes_no_bit_of_ordinary_nets():
-    from gradcore._engine.execution import override
+    from overriding import override
 
     net = stack("lstm", 4, 9, layers=2, bidirectional=(0, 1), classes=3)
     problem = random_problem(net, gd.loss.CrossEntropy(), 300, 3, seed=5, lengths=True)

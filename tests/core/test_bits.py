@@ -11,8 +11,8 @@ import pytest
 import gradcore as gd
 from everything import BLOCK, SHAPES, STEPS, assert_same, everything, smallest, solve
 from gradcore import _core
-from gradcore._engine.execution import override
 from nets import stack
+from overriding import override
 from problem import core_arguments, core_targets, from_core, isa, random_problem
 
 LEVELS = _core.isa_available()

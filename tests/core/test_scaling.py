@@ -11,8 +11,8 @@ import gradcore as gd
 import tolerances
 from everything import assert_same
 from gradcore import _core
-from gradcore._engine.execution import override
 from nets import CELLS, SKIPS, stack
+from overriding import override
 from problem import (
     Problem,
     core_arguments,

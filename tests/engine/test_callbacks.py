@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import gradcore as gd
-from gradcore._engine.execution import current, override
+from gradcore._engine.execution import EXECUTION
+from overriding import override
 
 NET = gd.Stack(gd.Embedding(7, 16), gd.LSTM(16, 64), gd.Linear(64, 5))
 PARAMS = NET.init(seed=1)
@@ -120,16 +121,16 @@ def test_other_threads_run_during_a_call():
 
 
 def test_execution_settings_are_local_and_undone():
-    assert current().scaling
-    assert not current().exact_threads
+    assert EXECUTION.get().scaling
+    assert not EXECUTION.get().exact_threads
     with override(exact_threads=True):
         with override(scaling=False):
-            assert current().exact_threads
-            assert not current().scaling
+            assert EXECUTION.get().exact_threads
+            assert not EXECUTION.get().scaling
             with ThreadPoolExecutor(1) as pool:
-                assert pool.submit(lambda: current().scaling).result()
-        assert current().scaling
-    assert not current().exact_threads
+                assert pool.submit(lambda: EXECUTION.get().scaling).result()
+        assert EXECUTION.get().scaling
+    assert not EXECUTION.get().exact_threads
 
 
 def test_exact_threads_give_the_same_bits():

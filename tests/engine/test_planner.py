@@ -12,11 +12,9 @@ from gradcore import _core
 from gradcore._engine.operations import (
     OpKind,
     fewest_slots,
-    forward_ops,
-    gradient_ops,
 )
 from gradcore._engine.planner import CHEAP_BLOCKS, FORWARD_BLOCKS, Predictor, Workload
-from plans import walk
+from plans import forward_ops, gradient_ops, walk
 
 BLOCK = _core.block_steps()
 

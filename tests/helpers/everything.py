@@ -5,8 +5,8 @@ import pytest
 
 import gradcore as gd
 from gradcore import _core
-from gradcore._engine.execution import override
 from nets import stack
+from overriding import override
 from problem import core_arguments, core_targets, random_problem
 
 BLOCK = _core.block_steps()

@@ -1,7 +1,7 @@
 """Plans carried out on positions instead of states."""
 
 from gradcore._core import FROM_PREVIOUS, FROM_START, TO_NOWHERE
-from gradcore._engine.operations import OpKind
+from gradcore._engine.operations import OpKind, Schedule, listed
 
 
 def walk(ops, steps):
@@ -22,3 +22,14 @@ def walk(ops, steps):
         if op.to_slot != TO_NOWHERE:
             slots[op.to_slot] = op.t1
     return backward, len(slots)
+
+
+def gradient_ops(steps, blocks, parts=1, slots=None):
+    """The operations of a gradient, for people to read; slots: by default one level's."""
+    one_level = max(0, Schedule(steps, blocks, 0).segments - 2)
+    return listed(Schedule(steps, blocks, one_level if slots is None else slots, parts))
+
+
+def forward_ops(steps, blocks, parts=1):
+    """Every segment once, with its outputs and its share of the loss, part by part."""
+    return listed(Schedule(steps, blocks, 0, parts, OpKind.EMIT))

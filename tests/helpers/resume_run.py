@@ -21,7 +21,7 @@ NET = gd.Stack(gd.Embedding(5, 4), gd.LSTM(4, 8, skip=gd.Skip(3)), gd.GRU(8, 8),
 TOKENS = np.cumsum(np.random.default_rng(7).integers(0, 3, 1_500)) % 5
 
 
-class Told(gd.data.Stream):
+class AnnouncedStream(gd.data.Stream):
     """A stream that calls `tell` before it gives a batch."""
 
     tell = staticmethod(lambda line: None)
@@ -53,7 +53,9 @@ def make():
         quiet=True,
     )
     reset = np.arange(len(TOKENS) - 1) % 400 == 0
-    data = Told(TOKENS[:-1], TOKENS[1:], batch_size=2, k1=20, k2=50, burn_in=30, reset=reset)
+    data = AnnouncedStream(
+        TOKENS[:-1], TOKENS[1:], batch_size=2, k1=20, k2=50, burn_in=30, reset=reset
+    )
     held_out = gd.data.Sequences(
         [TOKENS[:100], TOKENS[100:150]],
         [TOKENS[1:101], TOKENS[101:151]],

@@ -6,7 +6,7 @@ import numpy as np
 
 import gradcore as gd
 from gradcore import jacobian
-from gradcore._engine.execution import override
+from overriding import override
 from problem import by_direction, core_arguments, core_state, exact, named
 from reference import pipeline, two_ways
 

@@ -8,7 +8,7 @@ import pytest
 
 import gradcore as gd
 from gradcore import implicit
-from gradcore.implicit import Anderson, Damped, FixedPoint, Function, NewtonKrylov, Outcome
+from gradcore.implicit import Anderson, Damped, FixedPoint, Function, NewtonKrylov, SolverOutcome
 from linear_layers import contraction, linear
 
 SOLVERS = ["damped", "anderson", "newton", Damped(0.5), Anderson(3, damping=0.7), NewtonKrylov(5)]
@@ -33,7 +33,7 @@ def test_a_linear_layer_has_the_closed_form(size, solver, dtype):
     exact = np.linalg.solve(np.eye(size) - a, x.astype(float).T).T
     tol = 1e-10 if dtype == "float64" else 1e-5
     assert found.converged.all()
-    assert found.outcome is Outcome.CONVERGED
+    assert found.outcome is SolverOutcome.CONVERGED
     assert found.z.dtype == dtype
     assert (found.residual <= tol).all()
     # |z - exact| <= |f(z) - z| / (1 - 0.8).
@@ -148,8 +148,8 @@ def test_an_iteration_that_diverges_says_so():
     x = np.array([[1.0, 0.0], [0.0, 1.0]])
     with pytest.warns(gd.ConvergenceWarning, match="1 of 2 samples did not converge; sample 1"):
         found = layer.solve(params, x)
-    assert found.outcomes == (Outcome.CONVERGED, Outcome.DIVERGED)
-    assert found.outcome is Outcome.DIVERGED
+    assert found.outcomes == (SolverOutcome.CONVERGED, SolverOutcome.DIVERGED)
+    assert found.outcome is SolverOutcome.DIVERGED
     assert "Damp" in found.message
     np.testing.assert_allclose(found.z[0], [2.0, 0.0], rtol=1e-9)
 
@@ -158,7 +158,7 @@ def test_too_few_iterations_are_told():
     layer = FixedPoint(linear(np.array([[0.999]])), solver="damped", max_iter=5)
     with pytest.warns(gd.ConvergenceWarning, match="after 5 iterations"):
         found = layer.solve(layer.init(dtype="float64"), np.ones((1, 1)))
-    assert found.outcome is Outcome.NOT_CONVERGED
+    assert found.outcome is SolverOutcome.NOT_CONVERGED
     assert not found.converged.any()
     # The best point is kept; atol / tol is 0.01.
     image = found.z[0, 0] * 0.999 + 1
@@ -181,7 +181,7 @@ def test_newton_without_a_fixed_point_stalls():
         found = layer.solve(
             layer.init(dtype="float64"), np.full((1, 1), 0.3), start=np.full((1, 1), 0.4)
         )
-    assert found.outcome in (Outcome.STALLED, Outcome.NOT_CONVERGED)
+    assert found.outcome in (SolverOutcome.STALLED, SolverOutcome.NOT_CONVERGED)
 
 
 def test_values_that_are_not_finite_end_a_sample():
@@ -194,7 +194,7 @@ def test_values_that_are_not_finite_end_a_sample():
     layer = FixedPoint(root)
     with pytest.warns(gd.ConvergenceWarning):
         found = layer.solve(layer.init(dtype="float64"), np.array([[1.0], [-1.0]]))
-    assert found.outcomes == (Outcome.CONVERGED, Outcome.DIVERGED)
+    assert found.outcomes == (SolverOutcome.CONVERGED, SolverOutcome.DIVERGED)
     assert found.z[0] == pytest.approx(2.0)
 
 

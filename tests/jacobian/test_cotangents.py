@@ -7,7 +7,7 @@ import agreement
 import gradcore as gd
 import tolerances
 from gradcore import jacobian
-from gradcore._engine.execution import override
+from overriding import override
 from pairwise import covering, label
 from problem import core_arguments, error, from_core, isa, named
 from reference import pipeline

@@ -6,8 +6,8 @@ import pytest
 import gradcore as gd
 import tolerances
 from gradcore import _core, jacobian
-from gradcore._engine.execution import override
 from nets import BETWEEN, CELLS, MASKS, SKIPS, net_of, stack
+from overriding import override
 from pairwise import covering, label
 from problem import (
     core_arguments,

@@ -102,7 +102,7 @@ def test_too_few_steps_say_so():
     a = np.random.default_rng(4).standard_normal((270, 270))
     found = spectral.spectral_norm(a, max_steps=3)
     assert not found.converged
-    assert found.outcome is spectral.Outcome.NOT_CONVERGED
+    assert found.outcome is spectral.IterationOutcome.NOT_CONVERGED
     assert "raise max_steps" in found.outcome.value
     assert found.steps == 3
     exact = np.linalg.norm(a, 2)

@@ -35,10 +35,10 @@ def test_sharpness_is_the_top_of_the_dense_hessian(dtype):
     h = dense(net, params, x, y)
     want = np.linalg.eigvalsh(0.5 * (h + h.T))[::-1][:3]
     np.testing.assert_allclose(found.values, want, rtol=1e-5)
-    assert found.outcome is flow.Outcome.CONVERGED
+    assert found.outcome is flow.SearchOutcome.CONVERGED
     assert len(told) == found.products
     few = flow.sharpness(net, params, x, y, loss="mse", max_products=2, tol=1e-9)
-    assert few.outcome is flow.Outcome.NOT_CONVERGED
+    assert few.outcome is flow.SearchOutcome.NOT_CONVERGED
     assert few.values[0] < want[0]
 
 

@@ -45,7 +45,7 @@ def wave(c):
 def test_heat(r):
     symbol = vn.residual(vn.convolution(HEAT, [N]), r)
     np.testing.assert_allclose(symbol.factor[:, 0, 0], 1 - 4 * r * np.sin(K / 2) ** 2, atol=1e-14)
-    assert symbol.outcome is (vn.Outcome.CONTRACTIVE if r <= 0.5 else vn.Outcome.UNSTABLE)
+    assert symbol.outcome is (vn.ModeGrowth.CONTRACTIVE if r <= 0.5 else vn.ModeGrowth.UNSTABLE)
 
 
 def test_the_step_of_heat_is_a_half():
@@ -69,7 +69,7 @@ def test_upwind(c):
     symbol = vn.residual(vn.convolution(UPWIND, [N]), c)
     np.testing.assert_allclose(symbol.factor[:, 0, 0], 1 - c * (1 - np.exp(-1j * K)), atol=1e-14)
     np.testing.assert_allclose(symbol.norm**2, 1 - 4 * c * (1 - c) * np.sin(K / 2) ** 2, atol=1e-14)
-    assert symbol.outcome is (vn.Outcome.CONTRACTIVE if c <= 1 else vn.Outcome.UNSTABLE)
+    assert symbol.outcome is (vn.ModeGrowth.CONTRACTIVE if c <= 1 else vn.ModeGrowth.UNSTABLE)
     assert vn.stable_step(vn.convolution(UPWIND, [N])).step == pytest.approx(1.0)
 
 
@@ -79,7 +79,7 @@ def test_central_differences_grow_at_every_step():
     for c in (1e-3, 0.5):
         euler = vn.residual(symbol, c)
         np.testing.assert_allclose(euler.norm**2, 1 + c**2 * np.sin(K) ** 2, rtol=1e-14)
-        assert euler.outcome is vn.Outcome.UNSTABLE
+        assert euler.outcome is vn.ModeGrowth.UNSTABLE
     limit = vn.stable_step(symbol)
     assert limit.step == 0
     assert "turns without loss" in limit.reason
@@ -95,7 +95,7 @@ def test_lax_wendroff(c):
     np.testing.assert_allclose(
         symbol.norm**2, 1 - 4 * c**2 * (1 - c**2) * np.sin(K / 2) ** 4, atol=1e-13
     )
-    assert symbol.outcome is (vn.Outcome.CONTRACTIVE if c <= 1 else vn.Outcome.UNSTABLE)
+    assert symbol.outcome is (vn.ModeGrowth.CONTRACTIVE if c <= 1 else vn.ModeGrowth.UNSTABLE)
 
 
 @pytest.mark.parametrize("c", [0.5, 0.9, 1.05])
@@ -106,7 +106,7 @@ def test_waves(c):
     np.testing.assert_allclose(symbol.radius, np.abs(roots).max(axis=1), atol=1e-7)
     assert symbol.norm.max() > 1.5
     # The mean of u may move on at a constant speed: the double eigenvalue 1 has one vector.
-    assert symbol.outcome is (vn.Outcome.LINEAR if c <= 1 else vn.Outcome.UNSTABLE)
+    assert symbol.outcome is (vn.ModeGrowth.LINEAR if c <= 1 else vn.ModeGrowth.UNSTABLE)
     growth = symbol.growth(400)
     if c <= 1:
         rest = growth[:, 1:]
@@ -120,12 +120,12 @@ def test_outcomes_of_small_matrices():
     def of(matrix):
         return vn.Symbol((1,), np.array([matrix], complex)).outcome
 
-    assert of([[0.9, 0.0], [0.0, 1.0]]) is vn.Outcome.CONTRACTIVE
-    assert of([[0.9, 5.0], [0.0, 0.8]]) is vn.Outcome.BOUNDED
-    assert of([[1.0, 0.1], [0.0, 1.0]]) is vn.Outcome.LINEAR
-    assert of([[1.0, 5.0], [0.0, -1.0]]) is vn.Outcome.BOUNDED
-    assert of([[1.1]]) is vn.Outcome.UNSTABLE
-    assert of([[1 + 1e-8]]) is vn.Outcome.UNSTABLE
+    assert of([[0.9, 0.0], [0.0, 1.0]]) is vn.ModeGrowth.CONTRACTIVE
+    assert of([[0.9, 5.0], [0.0, 0.8]]) is vn.ModeGrowth.BOUNDED
+    assert of([[1.0, 0.1], [0.0, 1.0]]) is vn.ModeGrowth.LINEAR
+    assert of([[1.0, 5.0], [0.0, -1.0]]) is vn.ModeGrowth.BOUNDED
+    assert of([[1.1]]) is vn.ModeGrowth.UNSTABLE
+    assert of([[1 + 1e-8]]) is vn.ModeGrowth.UNSTABLE
 
 
 def test_limits_of_single_modes():

@@ -29,9 +29,7 @@ __all__ = [
     "OpKind",
     "Schedule",
     "fewest_slots",
-    "forward_ops",
     "goes_back",
-    "gradient_ops",
     "groups_of",
     "listed",
 ]
@@ -187,17 +185,6 @@ def fewest_slots(segments: NDArray[np.int64]) -> NDArray[np.int64]:
     rounded_down = (slots + 1) * (slots + 4) // 2 < segments
     fewest: NDArray[np.int64] = np.where(rounded_down, slots + 1, slots)
     return fewest
-
-
-def gradient_ops(steps: int, blocks: int, parts: int = 1, slots: int | None = None) -> list[Op]:
-    """The operations of a gradient, for people to read; slots: by default one level's."""
-    one_level = max(0, Schedule(steps, blocks, 0).segments - 2)
-    return listed(Schedule(steps, blocks, one_level if slots is None else slots, parts))
-
-
-def forward_ops(steps: int, blocks: int, parts: int = 1) -> list[Op]:
-    """Every segment once, with its outputs and its share of the loss, part by part."""
-    return listed(Schedule(steps, blocks, 0, parts, OpKind.EMIT))
 
 
 def listed(schedule: Schedule) -> list[Op]:

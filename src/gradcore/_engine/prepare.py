@@ -12,7 +12,7 @@ from .._base.memory import budget_bytes
 from .._net import validate
 from .._net.description import core_net
 from .._net.stack import Params
-from .execution import current
+from .execution import EXECUTION
 from .objective import Objective
 from .planner import Plan, Workload, make_plan
 
@@ -76,7 +76,7 @@ def prepare(
         curvature,
     )
     made = make_plan(work, budget_bytes(memory))
-    settings = current()
+    settings = EXECUTION.get()
     call = _core.Call(core_net(work.net, work.dtype), steps=work.steps, batch=work.batch)
     call.loss(
         goal.kind,

@@ -18,8 +18,8 @@ from .._net import validate
 from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
 
 __all__ = [
+    "IterationOutcome",
     "Operator",
-    "Outcome",
     "SpectralNorm",
     "SpectralRadius",
     "singular_values",
@@ -34,7 +34,7 @@ MOST_VECTORS = 160
 Product = Callable[[NDArray[Any]], NDArray[Any]]
 
 
-class Outcome(Enum):
+class IterationOutcome(Enum):
     """How an iteration ended; the value says what to do."""
 
     CONVERGED = "The residual is within the tolerance."
@@ -71,7 +71,7 @@ class SpectralNorm:
     v: NDArray[Any]
     residual: NDArray[np.float64] | float
     steps: NDArray[np.int32] | int
-    outcome: list[Outcome] | Outcome
+    outcome: list[IterationOutcome] | IterationOutcome
     lower: NDArray[np.float64] | float
     upper: NDArray[np.float64] | float
     failure: float
@@ -80,7 +80,7 @@ class SpectralNorm:
     def converged(self) -> bool:
         """Whether all matrices have."""
         outcomes = self.outcome if isinstance(self.outcome, list) else [self.outcome]
-        return all(outcome is Outcome.CONVERGED for outcome in outcomes)
+        return all(outcome is IterationOutcome.CONVERGED for outcome in outcomes)
 
 
 def spectral_norm(
@@ -150,7 +150,10 @@ def spectral_norm(
         rounding = 8 * max(m, n) ** 0.5 * float(np.finfo(stack.dtype).eps)
         whole = (out["converged"] == 2) & (start is None)
         upper = out["values"] * np.where(whole, 1 + rounding, above)
-    outcomes = [Outcome.CONVERGED if c else Outcome.NOT_CONVERGED for c in out["converged"]]
+    outcomes = [
+        IterationOutcome.CONVERGED if c else IterationOutcome.NOT_CONVERGED
+        for c in out["converged"]
+    ]
     if single:
         return SpectralNorm(
             float(out["values"][0]),
@@ -350,7 +353,7 @@ def _of_operator(
     upper = np.inf
     if start is None:
         upper = value * float(_above(op.shape[1], np.array([steps], np.int32), failure)[0])
-    outcome = Outcome.CONVERGED if found.converged else Outcome.NOT_CONVERGED
+    outcome = IterationOutcome.CONVERGED if found.converged else IterationOutcome.NOT_CONVERGED
     return SpectralNorm(value, u, v, residual, steps, outcome, value, upper, failure)
 
 

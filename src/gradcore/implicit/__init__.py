@@ -22,8 +22,8 @@ from ._model import ModelGradient as ModelGradient
 from ._model import ModelOutput as ModelOutput
 from ._model import Parts as Parts
 from ._penalty import JacobianPenalty as JacobianPenalty
-from ._solution import Outcome as Outcome
 from ._solution import Solution as Solution
+from ._solution import SolverOutcome as SolverOutcome
 from ._solvers import Anderson as Anderson
 from ._solvers import Damped as Damped
 from ._solvers import NewtonKrylov as NewtonKrylov

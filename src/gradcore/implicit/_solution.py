@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Outcome", "Solution"]
+__all__ = ["Solution", "SolverOutcome"]
 
 
-class Outcome(Enum):
+class SolverOutcome(Enum):
     """How an iteration ended; the value says what to do."""
 
     CONVERGED = "The residual is within the tolerance."
@@ -44,7 +44,7 @@ class Solution:
 
     z: NDArray[Any]
     residual: NDArray[np.float64]
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[SolverOutcome, ...]
     iterations: NDArray[np.int64]
     evaluations: NDArray[np.int64]
     tol: float
@@ -52,14 +52,14 @@ class Solution:
     @property
     def converged(self) -> NDArray[np.bool_]:
         """(N,), of each sample."""
-        return np.array([outcome is Outcome.CONVERGED for outcome in self.outcomes])
+        return np.array([outcome is SolverOutcome.CONVERGED for outcome in self.outcomes])
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> SolverOutcome:
         """CONVERGED if all samples have; else that of the sample with the largest residual."""
         wrong = np.flatnonzero(~self.converged)
         if not wrong.size:
-            return Outcome.CONVERGED
+            return SolverOutcome.CONVERGED
         return self.outcomes[int(wrong[np.argmax(self.residual[wrong])])]
 
     @property

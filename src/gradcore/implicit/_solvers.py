@@ -12,7 +12,7 @@ from .._base.checks import float_in, integer, positive_int, store
 from .._engine.prepare import Progress
 from ..errors import ArgumentError, DTypeError
 from ._krylov import gmres, norms
-from ._solution import Outcome, Solution
+from ._solution import Solution, SolverOutcome
 from ._system import Linearised, System
 
 __all__ = ["Anderson", "Damped", "NewtonKrylov", "Solver", "solver_of"]
@@ -143,7 +143,7 @@ class _Track:
         self.best = np.full(count, np.inf)  # its norm
         self.scale = np.full(count, np.nan)  # of f at the start
         self.residual = np.full(count, np.inf)
-        self.outcomes = [Outcome.NOT_CONVERGED] * count
+        self.outcomes = [SolverOutcome.NOT_CONVERGED] * count
         self.iterations = np.zeros(count, np.int64)
         self.evaluations = np.zeros(count, np.int64)
         self.rows = np.arange(count)
@@ -174,9 +174,9 @@ class _Track:
         done = self.residual[rows] <= self.tol
         gone = ~done & (np.isinf(size) | (size > RUNAWAY * self.scale[rows]))
         for row in rows[done]:
-            self.outcomes[row] = Outcome.CONVERGED
+            self.outcomes[row] = SolverOutcome.CONVERGED
         for row in rows[gone]:
-            self.outcomes[row] = Outcome.DIVERGED
+            self.outcomes[row] = SolverOutcome.DIVERGED
         return self.keep(~(done | gone))
 
     def keep(self, staying: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -269,7 +269,7 @@ def _newton(track: _Track, solver: NewtonKrylov, max_iter: int, progress: Progre
         if not moved.all():
             for row in track.rows[~moved]:
                 if track.residual[row] > track.tol:
-                    track.outcomes[row] = Outcome.STALLED
+                    track.outcomes[row] = SolverOutcome.STALLED
             # A sample that has converged is told so by `ended`.
             stay = track.keep(moved | (track.residual[track.rows] <= track.tol))
             z, off, size, forcing = z[stay], off[stay], size[stay], forcing[stay]

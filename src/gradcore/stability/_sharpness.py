@@ -23,12 +23,19 @@ from ..loss import Loss
 from ..optim._optimizer import Optimizer
 from ._rules import curvature_decay, curvature_limit, curvature_scale, limit_terms, step_map
 
-__all__ = ["Outcome", "Sharpness", "StepStability", "sharpness", "stability_of", "step_stability"]
+__all__ = [
+    "SearchOutcome",
+    "Sharpness",
+    "StepStability",
+    "sharpness",
+    "stability_of",
+    "step_stability",
+]
 
 Array = NDArray[np.float64]
 
 
-class Outcome(Enum):
+class SearchOutcome(Enum):
     """How the search for eigenvalues ended; the value says what to do."""
 
     CONVERGED = "All residuals are within the tolerance."
@@ -51,7 +58,7 @@ class Sharpness:
     vectors: Array
     residuals: Array
     products: int
-    outcome: Outcome
+    outcome: SearchOutcome
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +179,7 @@ def sharpness(
         found.vectors,
         found.residuals,
         found.products,
-        Outcome.CONVERGED if met else Outcome.NOT_CONVERGED,
+        SearchOutcome.CONVERGED if met else SearchOutcome.NOT_CONVERGED,
     )
 
 

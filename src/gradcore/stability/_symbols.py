@@ -24,7 +24,7 @@ __all__ = [
     "METHODS",
     "Boundary",
     "Linearisation",
-    "Outcome",
+    "ModeGrowth",
     "StepLimit",
     "Symbol",
     "boundary",
@@ -60,7 +60,7 @@ DOUBLE_ROOT = 1e-6
 MOST_ENTRIES = 4_096
 
 
-class Outcome(Enum):
+class ModeGrowth(Enum):
     """What a symbol says of perturbations; the value says what to do."""
 
     CONTRACTIVE = "|G(k)| <= 1 for all modes: nothing ever grows."
@@ -114,20 +114,20 @@ class Symbol:
         return found
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> ModeGrowth:
         """What it says of perturbations over many such layers."""
         if self.norm.max() <= 1 + ROUNDING:
-            return Outcome.CONTRACTIVE
+            return ModeGrowth.CONTRACTIVE
         values = self.eigenvalues
         # What roundings make of a double eigenvalue on the circle is no growth.
         if np.abs(values).max() > 1 + DOUBLE_ROOT:
-            return Outcome.UNSTABLE
+            return ModeGrowth.UNSTABLE
         for own in values:
             on = own[np.abs(own) > 1 - DOUBLE_ROOT]
             apart = np.abs(on[:, None] - on[None, :]) + np.eye(len(on)) * 2 * DOUBLE_ROOT
             if len(on) > 1 and apart.min() < DOUBLE_ROOT:
-                return Outcome.LINEAR
-        return Outcome.UNSTABLE if np.abs(values).max() > 1 + ROUNDING else Outcome.BOUNDED
+                return ModeGrowth.LINEAR
+        return ModeGrowth.UNSTABLE if np.abs(values).max() > 1 + ROUNDING else ModeGrowth.BOUNDED
 
     def growth(self, depth: int) -> Real:
         """log10 |G(k)^t|_2 for t = 0..depth, (depth+1, M); -inf for zero. Never overflows."""

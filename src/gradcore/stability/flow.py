@@ -11,7 +11,7 @@ from ._regions import draw_regions as draw_regions
 from ._rules import curvature_limit as curvature_limit
 from ._rules import curvature_scale as curvature_scale
 from ._rules import step_map as step_map
-from ._sharpness import Outcome as Outcome
+from ._sharpness import SearchOutcome as SearchOutcome
 from ._sharpness import Sharpness as Sharpness
 from ._sharpness import StepStability as StepStability
 from ._sharpness import sharpness as sharpness

@@ -9,7 +9,7 @@ Reference: Charney, Fjortoft, von Neumann 1950; LeVeque 2007, section 9.6.
 from ._symbols import METHODS as METHODS
 from ._symbols import Boundary as Boundary
 from ._symbols import Linearisation as Linearisation
-from ._symbols import Outcome as Outcome
+from ._symbols import ModeGrowth as ModeGrowth
 from ._symbols import StepLimit as StepLimit
 from ._symbols import Symbol as Symbol
 from ._symbols import boundary as boundary

@@ -278,7 +278,7 @@ def _scheme(
         return vn.convolution(kernel(c), [CELLS])
 
     def stable(c: float) -> bool:
-        return symbol(c).outcome is not vn.Outcome.UNSTABLE
+        return symbol(c).outcome is not vn.ModeGrowth.UNSTABLE
 
     low, high = 0.0, 2.0
     while high - low > 1e-9:

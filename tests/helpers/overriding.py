@@ -1,0 +1,20 @@
+"""Calls executed otherwise than users can ask for.
+
+with override(exact_threads=True, scaling=False):
+    gd.value_and_grad(...)
+"""
+
+from contextlib import contextmanager
+from dataclasses import replace
+
+from gradcore._engine.execution import EXECUTION
+
+
+@contextmanager
+def override(**settings):
+    """Other settings of Execution for the calls inside the with statement, in this thread only."""
+    token = EXECUTION.set(replace(EXECUTION.get(), **settings))
+    try:
+        yield
+    finally:
+        EXECUTION.reset(token)
