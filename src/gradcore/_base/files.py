@@ -11,6 +11,9 @@ from pathlib import Path
 
 __all__ = ["FolderLock", "remove_stale", "replace_file"]
 
+# What Windows locks in a folder.
+LOCK_FILE = ".lock"
+
 
 def replace_file(target: Path, write: Callable[[Path], None]) -> None:
     """Lets `write` make a file beside target and renames it, so that nobody sees half of one.
@@ -45,29 +48,45 @@ def remove_stale(target: Path) -> None:
 class FolderLock:
     """Holds a folder for this process until release, or until the process is gone.
 
-    Raises BlockingIOError if another one holds it. Nothing is held where there is no flock.
+    Windows locks no folders: there the first byte of a file LOCK_FILE inside it is locked.
+    Raises BlockingIOError if another one holds it. Nothing is held where the file system locks
+    nothing, as some in networks; a run there is as safe as its user is.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._handle: int | None = None
-        if sys.platform == "win32":
-            return
-        import fcntl
-
-        self._handle = os.open(folder, os.O_RDONLY)
+        windows = sys.platform == "win32"
+        target, flags = (
+            (folder / LOCK_FILE, os.O_RDWR | os.O_CREAT) if windows else (folder, os.O_RDONLY)
+        )
+        self._handle: int | None = os.open(target, flags)
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._handle)
         except BlockingIOError:
             self.release()
             raise
         except OSError:
-            # Some network file systems lock nothing; a run there is as safe as its user is.
             self.release()
 
     def release(self) -> None:
+        """Lets go; the system does it for a process that ends."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+
+def _lock(handle: int) -> None:
+    """Locks an open file or folder; raises BlockingIOError where another process has."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError(error.errno, "locked by another process") from error
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _sync(path: Path, flags: int) -> None:

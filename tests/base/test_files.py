@@ -1,0 +1,62 @@
+"""Folders that one process holds, by either system's locks."""
+
+import sys
+import types
+
+import pytest
+
+from gradcore._base.files import LOCK_FILE, FolderLock
+
+fcntl = pytest.importorskip("fcntl", reason="stands for Windows' locks as well")
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """msvcrt with flock behind it: refuses with the error that Windows gives."""
+
+    def locking(handle, mode, count):
+        assert (mode, count) == (fake.LK_NBLCK, 1)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PermissionError(13, "Permission denied") from None
+
+    fake = types.SimpleNamespace(LK_NBLCK=2, locking=locking)
+    monkeypatch.setitem(sys.modules, "msvcrt", fake)
+    monkeypatch.setattr(sys, "platform", "win32")
+    return fake
+
+
+def check(folder):
+    first = FolderLock(folder)
+    with pytest.raises(BlockingIOError):
+        FolderLock(folder)
+    first.release()
+    first.release()
+    second = FolderLock(folder)
+    with pytest.raises(BlockingIOError):
+        FolderLock(folder)
+    second.release()
+
+
+def test_one_at_a_time(tmp_path):
+    check(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_at_a_time_on_windows(tmp_path, windows):
+    check(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK_FILE]
+
+
+@pytest.mark.parametrize("system", ["posix", "windows"])
+def test_a_file_system_without_locks_is_no_error(system, tmp_path, request, monkeypatch):
+    def refuse(*given):
+        raise OSError(95, "Operation not supported")
+
+    if system == "windows":
+        monkeypatch.setattr(request.getfixturevalue("windows"), "locking", refuse)
+    else:
+        monkeypatch.setattr(fcntl, "flock", refuse)
+    FolderLock(tmp_path)
+    FolderLock(tmp_path).release()
