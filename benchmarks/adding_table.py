@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import gradcore as gd
+from gradcore.apps.settings import Resources
 from gradcore.apps.tasks.synthetic import job, recipes
 from gradcore.apps.tasks.synthetic.adding import Adding
 
@@ -29,7 +30,7 @@ def measure(length: int, cell: str, seed: int, updates: int) -> dict[str, Any]:
     recipe = dataclasses.replace(recipes.default(task, cell), updates=updates)
     start = time.process_time()
     points: list[job.Point] = []
-    made = job.Job(task, recipe, seed=seed, threads=1)
+    made = job.Job(task, recipe, seed=seed, resources=Resources(threads=1))
     try:
         job.run(made, points.append)
         failed = None

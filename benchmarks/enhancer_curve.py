@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 import gradcore as gd
+from gradcore.apps.settings import Resources
 from gradcore.apps.tasks.synthetic import job, recipes
 from gradcore.apps.tasks.synthetic.enhancer import Enhancer
 from gradcore.horizon import memory_length
@@ -40,7 +41,9 @@ def train(net: str, distance: int, minutes: float, seed: int) -> tuple[job.Resul
         recipe = dataclasses.replace(recipe, constrain="spectral", limit=1.0)
     recipe = dataclasses.replace(recipe, updates=10**9)
     try:
-        return job.run(job.Job(task, recipe, seed=seed, minutes=minutes, threads=1)), ""
+        return job.run(
+            job.Job(task, recipe, seed=seed, minutes=minutes, resources=Resources(threads=1))
+        ), ""
     except gd.NonFiniteError as error:
         return None, str(error)
 

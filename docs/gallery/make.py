@@ -23,6 +23,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import gradcore as gd
+from gradcore.apps.settings import Resources, Safeguards
 from gradcore.apps.tasks.brackets import job as bracket_job
 from gradcore.apps.tasks.brackets import report as bracket_report
 from gradcore.apps.tasks.brackets import train as bracket_train
@@ -32,6 +33,7 @@ from gradcore.apps.tasks.synthetic import job, recipes
 from gradcore.apps.tasks.synthetic.adding import Adding
 
 HERE = Path(__file__).parent
+ONE_THREAD = Resources(threads=1)
 CELLS = {"tanh": "RNN (tanh)", "lstm": "LSTM", "gru": "GRU", "skip": "RNN (relu) with a skip"}
 POINTS = 300
 
@@ -64,7 +66,7 @@ def trained(length: int, cell: str, minutes: float, work: Path) -> dict[str, Any
     if kept.exists():
         return json.loads(kept.read_text())
     task = Adding(length)
-    made = job.Job(task, recipes.default(task, cell), minutes=minutes, threads=1)
+    made = job.Job(task, recipes.default(task, cell), minutes=minutes, resources=ONE_THREAD)
     net = recipes.build(task, made.recipe)
     before = recipes.initial(net, task, made.recipe, made.seed)
     found: dict[str, Any] = {"before": looked_at(task, net, before)}
@@ -317,7 +319,9 @@ def kept_run(length: int, cell: str, how: str | None, work: Path) -> dict[str, A
     points: list[job.Point] = []
     found: dict[str, Any] = {"failed": None, "solved": False}
     try:
-        result = job.run(job.Job(task, recipe, minutes=3.0, run=folder, threads=1), points.append)
+        result = job.run(
+            job.Job(task, recipe, minutes=3.0, run=folder, resources=ONE_THREAD), points.append
+        )
         found["solved"] = result.solved is not None
     except gd.NonFiniteError:
         found["failed"] = "overflow"
@@ -336,7 +340,7 @@ def bracket_rnns(work: Path) -> str:
     for how, told_how in ((None, "free"), ("spectral", "norm <= 1"), ("orthogonal", "orthogonal")):
         kept = work / f"brackets-{how or 'free'}.json"
         if not kept.exists():
-            options = bracket_train.Options(cell="rnn", constrain=how)
+            options = bracket_train.Options(cell="rnn", safeguards=Safeguards(constrain=how))
             out = work / f"brackets-{how or 'free'}.safetensors"
             result = bracket_job.run(
                 bracket_job.Job(minutes=2.0, checkpoint=out, options=options, quiet=True)

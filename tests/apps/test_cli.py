@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -20,10 +21,13 @@ import gradcore as gd
 pytest.importorskip("typer")
 pytest.importorskip("pygments")
 
+import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from gradcore.apps import commands
+from gradcore.apps.commands.options import spread
+from gradcore.apps.settings import option
 from gradcore.apps.tasks.brackets import check, job
 from places import ROOT
 
@@ -98,6 +102,43 @@ def test_help_is_plain_and_whole(path, monkeypatch):
     commands = getattr(COMMANDS[path], "commands", {})
     told = re.findall(r"^  ([\w-]+)  ", result.stdout, re.MULTILINE)
     assert [name for name in told if name in commands] == sorted(commands)
+
+
+@dataclass(frozen=True)
+class Settings:
+    size: int = option(3, "How many.", "--size", min=1)
+    names: list[str] | None = option(None, "Which.", metavar="NAME")
+    inner: int = 7
+
+
+@dataclass(frozen=True)
+class Others(Settings):
+    size: int = 5
+
+
+def test_a_dataclass_parameter_stands_for_options():
+    seen = []
+
+    def command(*, files: list[str], settings: Settings, flag: bool = False) -> None:
+        """Does nothing."""
+        seen.append((files, settings, flag))
+
+    app = typer.Typer(rich_markup_mode=None)
+    app.command()(spread(command))
+    arguments = ["a", "b", "--size", "2", "--names", "x", "--names", "y", "--flag"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert CliRunner().invoke(app, ["a"]).exit_code == 0
+    assert CliRunner().invoke(app, ["a", "--size", "0"]).exit_code == 2
+    assert seen == [(["a", "b"], Settings(2, ["x", "y"]), True), (["a"], Settings(), False)]
+    shown = CliRunner().invoke(app, ["--help"]).stdout
+    assert "How many.  [default: 3; x>=1]" in shown
+    assert "inner" not in shown
+    command.__annotations__["settings"] = Others
+    app = typer.Typer(rich_markup_mode=None)
+    app.command()(spread(command))
+    assert CliRunner().invoke(app, ["a", "--size", "2"]).exit_code == 2, "it is not offered"
+    assert CliRunner().invoke(app, ["a"]).exit_code == 0
+    assert seen[-1] == (["a"], Others(), False)
 
 
 def test_version():

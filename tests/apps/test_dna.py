@@ -385,7 +385,9 @@ def test_a_training_of_so_many_bases_is_the_same_every_time(tmp_path):
 @pytest.mark.parametrize("both", [True, False])
 def test_options_make_their_nets(both):
     net = train.build(
-        train.Options(cell="lstm", hidden=8, layers=3, both=both, residual=True, skip=4, width=1)
+        train.Options(
+            cell="lstm", hidden=8, layers=3, forward=not both, residual=True, skip=4, width=1
+        )
     )
     assert [layer.bidirectional for layer in net.recurrent] == [both] * 3
     assert (

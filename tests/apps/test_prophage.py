@@ -13,7 +13,7 @@ from gradcore.apps.tasks.dna.records import Gene, Record, read
 from gradcore.apps.tasks.dna.windows import Windows
 from gradcore.apps.tasks.material import material
 from gradcore.apps.tasks.prophage import job, regions, scores
-from gradcore.apps.tasks.staged import Stage
+from gradcore.apps.tasks.staged import Pace, Stage
 from places import SHARED_DATA
 
 DATA = SHARED_DATA / "dna"
@@ -161,17 +161,19 @@ def biased(name, seed, organism):
 
 def test_a_net_learns_what_bases_tell():
     own = [biased("a", 1, "A a"), biased("b", 2, "B b")]
-    options = train.Options(hidden=12, layers=1, lr=1e-2, warmup=10, stages=TINY.stages)
-    trained = job.train(own, options, bases=150_000, quiet=True)
+    options = train.Options(
+        hidden=12, layers=1, pace=Pace(lr=1e-2, steady=0.1, warmup=10), stages=TINY.stages
+    )
+    trained = train.train(own, options, job.PROPHAGES, bases=150_000, quiet=True)
     assert trained.longest == 2_000
     judged = job.judge("C c", [biased("c", 3, "C c")], own, trained, options)
     assert judged.smooth > 0.9
     assert judged.kmers > 0.9
     assert judged.reach >= 0
-    again = job.train(own, options, bases=150_000, quiet=True)
+    again = train.train(own, options, job.PROPHAGES, bases=150_000, quiet=True)
     np.testing.assert_array_equal(again.params.flat, trained.params.flat)
     with pytest.raises(gd.ArgumentError, match="a limit is needed"):
-        job.train(own, options)
+        train.train(own, options, job.PROPHAGES)
 
 
 def written(folder, made):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import gradcore as gd
+from gradcore.apps.settings import Resources
 from gradcore.apps.tasks.synthetic import job as jobs
 from gradcore.apps.tasks.synthetic import recipes, report
 from gradcore.apps.tasks.synthetic.adding import Adding
@@ -50,7 +51,7 @@ def job(task=None, **options):
     recipe = dataclasses.replace(recipes.default(task), **changes)
     if "cell" in options:
         recipe = dataclasses.replace(recipe, cell=options.pop("cell"))
-    return jobs.Job(task, recipe, threads=1, **options)
+    return jobs.Job(task, recipe, resources=Resources(threads=1), **options)
 
 
 # ---- The command -------------------------------------------------------------------------------
@@ -270,7 +271,7 @@ def adaptive(length=110, **options):
     task = Enhancer(length)
     changes = {"hidden": 5, "front": 6, "batch": 3, "every": 4, "updates": 26}
     recipe = dataclasses.replace(recipes.default(task, "lstm"), **changes)
-    return jobs.Job(task, recipe, threads=1, **options)
+    return jobs.Job(task, recipe, resources=Resources(threads=1), **options)
 
 
 def test_a_stage_ends_when_it_is_passed_and_earlier_ones_come_back(monkeypatch):

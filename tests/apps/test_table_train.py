@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 import gradcore as gd
+from gradcore.apps.settings import Resources
 from gradcore.apps.tasks.table import dataset, job, predict, report, scores, train
 from gradcore.apps.tasks.table.read import Wanted
 from gradcore.apps.tasks.table.roles import Roles
 from gradcore.apps.tasks.table.sequences import TEST, TRAIN, VALIDATION
 
-QUICK = {"threads": 1, "quiet": True}
+QUICK = {"resources": Resources(threads=1), "quiet": True}
 
 
 def write(path, header, rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,9 @@ import gradcore as gd
 from .. import bench as benchmark
 from ..bench import contestants, report
 from ..curves import can_draw
-from .app import EXIT_FINDINGS, Quiet, app, check_folder, errors, fail, say
+from ..settings import option
+from .app import EXIT_FINDINGS, app, check_folder, errors, fail, say
+from .options import Quiet, spread, teller
 
 # Relative change of the machine's limits beyond which a user should know.
 MOST_DRIFT = 0.1
@@ -49,32 +52,45 @@ def choose_peers(text: str) -> dict[str, contestants.Peer]:
     return found
 
 
+@dataclass(frozen=True)
+class Grid:
+    """What is measured."""
+
+    cells: str = option(
+        "RNN,LSTM,GRU",
+        "Cells, separated by commas; also AntisymmetricRNN, which no peer has.",
+        metavar="LIST",
+    )
+    hidden: str = option("32,128,256", "Hidden units H.", metavar="LIST")
+    batch: str = option("1,8", "Sequences B.", metavar="LIST")
+    steps: str | None = option(
+        None, "Steps T. Default: 10,000, and 3,000 from B = 32 on.", metavar="LIST"
+    )
+    peers: str = option(
+        "installed",
+        "torch, jax or both; none; or installed: those that there are.",
+        metavar="LIST",
+    )
+    threads: int | None = option(
+        None, "Threads of everyone. Default: what gradcore takes.", min=1, max=64
+    )
+    repeats: int = option(4, "Turns; the best one counts.", min=1)
+
+    def rows(self) -> list[benchmark.Row]:
+        """Every combination."""
+        return benchmark.grid(
+            words(self.cells),
+            numbers("--hidden", self.hidden),
+            numbers("--batch", self.batch),
+            None if self.steps is None else numbers("--steps", self.steps),
+        )
+
+
 @app.command()
+@spread
 def bench(
-    cells: Annotated[
-        str,
-        typer.Option(
-            metavar="LIST",
-            help="Cells, separated by commas; also AntisymmetricRNN, which no peer has.",
-        ),
-    ] = "RNN,LSTM,GRU",
-    hidden: Annotated[str, typer.Option(metavar="LIST", help="Hidden units H.")] = "32,128,256",
-    batch: Annotated[str, typer.Option(metavar="LIST", help="Sequences B.")] = "1,8",
-    steps: Annotated[
-        str | None,
-        typer.Option(metavar="LIST", help="Steps T. Default: 10,000, and 3,000 from B = 32 on."),
-    ] = None,
-    peers: Annotated[
-        str,
-        typer.Option(
-            metavar="LIST", help="torch, jax or both; none; or installed: those that there are."
-        ),
-    ] = "installed",
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, max=64, help="Threads of everyone. Default: what gradcore takes."),
-    ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Turns; the best one counts.")] = 4,
+    *,
+    grid: Grid,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", help="Write machine and rows as JSON."),
@@ -98,19 +114,14 @@ def bench(
     Exits with 1 if gradients disagree. Ctrl-C keeps the rows that are done and exits with 130.
     """
     with errors():
-        rows = benchmark.grid(
-            words(cells),
-            numbers("--hidden", hidden),
-            numbers("--batch", batch),
-            None if steps is None else numbers("--steps", steps),
-        )
+        rows = grid.rows()
         for path in (json_file, plot):
             check_folder(path)
         if plot is not None and not can_draw():
             fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
-        beside = choose_peers(peers)
-        tell = (lambda line: None) if quiet else say
-        used = threads or gd.build_info().threads
+        beside = choose_peers(grid.peers)
+        tell = teller(quiet)
+        used = grid.threads or gd.build_info().threads
         with contestants.same_cpus(used):
             machine = benchmark.measure(used, progress=tell)
             print(report.machine_lines(machine), end="\n\n")
@@ -120,7 +131,7 @@ def bench(
                 print(report.header(list(beside)), flush=True)
                 for number, row in enumerate(rows, 1):
                     tell(f"{number} of {len(rows)}: {row}")
-                    result = benchmark.run(row, machine, beside, repeats=repeats)
+                    result = benchmark.run(row, machine, beside, repeats=grid.repeats)
                     results.append(result)
                     print(report.line(result, list(beside)), flush=True)
                 print(f"\n{report.summary(results)}")

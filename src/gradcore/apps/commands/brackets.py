@@ -2,51 +2,57 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..settings import Resources, Safeguards, option
 from ..tasks.brackets import check as brackets_check
 from ..tasks.brackets import job, report, sources, train
-from .app import (
-    EXIT_ERROR,
-    EXIT_FINDINGS,
-    Constrain,
-    JsonFile,
-    Limit,
-    Memory,
-    Quiet,
-    RunFolder,
-    Seed,
-    SkipLag,
-    Stability,
-    StableLr,
-    Threads,
-    Watch,
-    app,
-    check_folder,
-    check_run,
-    errors,
-    fail,
-    interrupted,
-    say,
-    train_app,
-)
+from .app import EXIT_ERROR, EXIT_FINDINGS, app, errors, interrupted, say, train_app
+from .options import Output, Quiet, check_run, spread, teller
 
 
-class CellName(str, Enum):
-    """Names of the recurrent cells, as typer shows them."""
+@dataclass(frozen=True)
+class BracketsOutput(Output):
+    """Where the net and its figures go."""
 
-    lstm = "lstm"
-    gru = "gru"
-    rnn = "rnn"
-    antisymmetric = "antisymmetric"
+    out: Path = option(
+        Path("brackets.safetensors"), "Where the trained net is saved.", "--out", "--checkpoint"
+    )
+    resume: bool = option(
+        False,
+        "Go on with the training in --run: to the same bits with --characters, for what "
+        "is left of --minutes without.",
+        "--resume",
+    )
+    plot: Path | None = option(
+        None,
+        "Where a picture of accuracy by distance goes. Default: beside the net, if "
+        "matplotlib is installed.",
+        metavar="FILE",
+    )
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long is trained."""
+
+    minutes: float = option(3.75, "Time for everything: lexing, training, judging.", min=0.05)
+    characters: int | None = option(
+        None,
+        "Train on this many characters however long it takes, instead of by the clock: "
+        "the same seed then gives the same net to the bit.",
+        min=1,
+    )
 
 
 @train_app.command()
+@spread
 def brackets(
+    *,
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -56,49 +62,11 @@ def brackets(
             show_default=False,
         ),
     ] = None,
-    minutes: Annotated[
-        float, typer.Option(min=0.05, help="Time for everything: lexing, training, judging.")
-    ] = 3.75,
-    characters: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Train on this many characters however long it takes, instead of by the clock: "
-            "the same seed then gives the same net to the bit.",
-        ),
-    ] = None,
-    cell: Annotated[CellName, typer.Option(help="Recurrent cell.")] = CellName.lstm,
-    hidden: Annotated[int, typer.Option(min=1, help="Hidden units.")] = 128,
-    skip: SkipLag = None,
-    seed: Seed = 0,
-    out: Annotated[
-        Path, typer.Option("--out", "--checkpoint", help="Where the trained net is saved.")
-    ] = Path("brackets.safetensors"),
-    run: RunFolder = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Go on with the training in --run: to the same bits with --characters, for what "
-            "is left of --minutes without.",
-        ),
-    ] = False,
-    json_file: JsonFile = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Where a picture of accuracy by distance goes. Default: beside the net, if "
-            "matplotlib is installed.",
-        ),
-    ] = None,
-    constrain: Constrain = None,
-    limit: Limit = None,
-    watch: Watch = None,
-    stability: Stability = None,
-    stable_lr: StableLr = False,
-    threads: Threads = None,
-    memory: Memory = None,
+    length: Length,
+    options: train.Options,
+    output: BracketsOutput,
+    safeguards: Safeguards,
+    resources: Resources,
     quiet: Quiet = False,
 ) -> None:
     """Teach a net which bracket must be closed next, on real source code.
@@ -109,39 +77,29 @@ def brackets(
 
     Ctrl-C saves the net as it is and exits with 130; --run FOLDER --resume goes on with it.
     """
-    options = train.Options(
-        cell=cell.value,
-        hidden=hidden,
-        skip=skip,
-        seed=seed,
-        threads=threads,
-        memory=memory,
-        watch=watch,
-        stability=stability,
-        stable_lr=stable_lr,
-        constrain=None if constrain is None else constrain.value,
-        limit=1.0 if limit is None else limit,
-    )
     with errors():
-        check_run(run, resume, watch)
-        picture = plot or out.with_suffix(".png")
-        for path in (out, json_file, picture):
-            check_folder(path)
-        if not report.can_draw():
-            if plot is not None:
-                fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
-            say("no picture without matplotlib. For one, run: pip install 'gradcore[plot]'")
-        wanted = job.Job(paths or (), minutes, characters, out, run, resume, options, quiet)
-        result = job.run(wanted, (lambda line: None) if quiet else say)
+        check_run(output.run, output.resume, safeguards.watch)
+        output.check(note=True)
+        wanted = job.Job(
+            paths or (),
+            length.minutes,
+            length.characters,
+            output.out,
+            output.run,
+            output.resume,
+            replace(options, safeguards=safeguards, resources=resources),
+            quiet,
+        )
+        result = job.run(wanted, teller(quiet))
         if result is None:
-            interrupted(out, run)
+            interrupted(output.out, output.run)
         print(report.table(result))
-        if json_file is not None:
-            report.write_json(json_file, result)
-        saved = [out, json_file]
+        if output.json_file is not None:
+            report.write_json(output.json_file, result)
+        saved = [output.out, output.json_file]
         if report.can_draw():
-            report.draw(picture, result)
-            saved.append(picture)
+            report.draw(output.picture, result)
+            saved.append(output.picture)
         say(f"saved {', '.join(str(path) for path in saved if path)}")
 
 
@@ -157,7 +115,7 @@ def check(
             "gradcore."
         ),
     ] = None,
-    threads: Threads = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads at most.")] = None,
 ) -> None:
     """Point at the first line where a file's brackets go wrong, as a trained net sees it.
 

@@ -2,32 +2,95 @@
 
 from __future__ import annotations
 
-import dataclasses
-from enum import Enum
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 import gradcore as gd
 
-from ..._engine.objective import resolve
 from ..curves import can_draw
+from ..settings import Resources, option
 from ..tasks.material import material
 from .app import EXIT_FINDINGS, app, check_folder, errors, fail, say
+from .options import spread
 from .study import shown
 
+LossName = Literal["cross_entropy", "mse", "binary_cross_entropy"]
 
-class LossName(str, Enum):
-    """Losses, as typer shows them."""
 
-    cross_entropy = "cross_entropy"
-    mse = "mse"
-    binary_cross_entropy = "binary_cross_entropy"
+@dataclass(frozen=True)
+class Data:
+    """What is looked at, of a net and of what it reads."""
+
+    steps: int = option(10_000, "Steps of a sequence at most.", min=4)
+    sequences: int = option(1, "Sequences at most.", min=1)
+    loss: LossName | None = option(None, "Loss of the y in an .npz file.", show_default=False)
+    last: bool = option(False, "The loss is that of the last step alone.", "--last")
+    part: list[str] | None = option(
+        None,
+        f"A part to measure: {', '.join(gd.diagnosis.PARTS)}; may be given several times.",
+        show_default="all",
+    )
+
+    def chosen_loss(self) -> gd.loss.Loss | None:
+        """The loss that was named."""
+        if self.loss is None:
+            if self.last:
+                fail("--last needs --loss.")
+            return None
+        made = gd.loss.LOSSES[self.loss]
+        return replace(made, step="last") if self.last else made
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where the report goes."""
+
+    out: Path = option(
+        Path("diagnosis.html"), "Where the report goes, one HTML file.", "--out", metavar="FILE"
+    )
+    json_file: Path | None = option(None, "Write all numbers as JSON.", "--json", metavar="FILE")
+    plot: Path | None = option(None, "Save the pictures, the format by the suffix.", metavar="FILE")
+
+    def check(self) -> None:
+        """Fails before the work where a file could not be written after it."""
+        for path in (self.out, self.json_file, self.plot):
+            check_folder(path)
+        if not can_draw():
+            if self.plot is not None:
+                fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
+            say("no pictures without matplotlib. For them, run: pip install 'gradcore[plot]'")
+
+    def write(self, found: gd.diagnosis.Diagnosis) -> None:
+        """Writes the files and names them."""
+        found.to_html(self.out)
+        saved = [self.out]
+        if self.json_file is not None:
+            found.to_json(self.json_file)
+            saved.append(self.json_file)
+        if self.plot is not None:
+            try:
+                found.plot(self.plot)
+            except ValueError as error:
+                fail(str(error))
+            saved.append(self.plot)
+        say(f"saved {', '.join(map(str, saved))}")
+
+
+@dataclass(frozen=True)
+class Passes(Resources):
+    """What passes over the net may take of the machine."""
+
+    threads: int | None = option(None, "Threads at most.", min=1, show_default="all cores")
+    memory: str | None = option(None, "Memory budget of each pass, such as 64MB.")
 
 
 @app.command()
+@spread
 def diagnose(
+    *,
     checkpoint: Annotated[
         Path,
         typer.Argument(
@@ -47,39 +110,10 @@ def diagnose(
             show_default=False,
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(min=4, help="Steps of a sequence at most.")] = 10_000,
-    sequences: Annotated[int, typer.Option(min=1, help="Sequences at most.")] = 1,
-    loss: Annotated[
-        LossName | None,
-        typer.Option(help="Loss of the y in an .npz file.", show_default=False),
-    ] = None,
-    last: Annotated[
-        bool, typer.Option("--last", help="The loss is that of the last step alone.")
-    ] = False,
-    part: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=f"A part to measure: {', '.join(gd.diagnosis.PARTS)}; may be given several times.",
-            show_default="all",
-        ),
-    ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="Where the report goes, one HTML file.")
-    ] = Path("diagnosis.html"),
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write all numbers as JSON.")
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Save the pictures, the format by the suffix."),
-    ] = None,
+    data: Data,
+    report: Report,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all that is random.")] = 0,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads at most.", show_default="all cores")
-    ] = None,
-    memory: Annotated[
-        str | None, typer.Option(help="Memory budget of each pass, such as 64MB.")
-    ] = None,
+    resources: Passes,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show the verdict only.")] = False,
 ) -> None:
     """Tell how far back a net's gradient reaches, why it dies or explodes, and what would help.
@@ -88,18 +122,13 @@ def diagnose(
     pictures. Exits with 1 if there is a warning.
     """
     with errors():
-        for path in (out, json_file, plot):
-            check_folder(path)
-        if not can_draw():
-            if plot is not None:
-                fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
-            say("no pictures without matplotlib. For them, run: pip install 'gradcore[plot]'")
+        report.check()
         found = material(
             checkpoint,
             files or (),
-            loss=_loss(loss, last),
-            steps=steps,
-            sequences=sequences,
+            loss=data.chosen_loss(),
+            steps=data.steps,
+            sequences=data.sequences,
             seed=seed,
         )
         if not quiet:
@@ -115,35 +144,14 @@ def diagnose(
                 weight=batch.weight if found.loss is not None else None,
                 lengths=batch.lengths,
                 reset=batch.reset,
-                parts=part or None,
-                sequences=sequences,
+                parts=data.part or None,
+                sequences=data.sequences,
                 seed=seed,
-                memory=memory,
-                threads=threads,
+                memory=resources.memory,
+                threads=resources.threads,
                 progress=progress,
             )
         print(result, flush=True)
-        result.to_html(out)
-        saved = [out]
-        if json_file is not None:
-            result.to_json(json_file)
-            saved.append(json_file)
-        if plot is not None:
-            try:
-                result.plot(plot)
-            except ValueError as error:
-                fail(str(error))
-            saved.append(plot)
-        say(f"saved {', '.join(map(str, saved))}")
+        report.write(result)
     if any(finding.level == "warning" for finding in result.findings):
         raise typer.Exit(EXIT_FINDINGS)
-
-
-def _loss(name: LossName | None, last: bool) -> gd.loss.Loss | None:
-    if name is None:
-        if last:
-            fail("--last needs --loss.")
-        return None
-    made = resolve(name.value)
-    assert isinstance(made, gd.loss.Loss)
-    return dataclasses.replace(made, step="last") if last else made

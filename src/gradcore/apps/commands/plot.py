@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from .. import curves
 from .app import app, check_folder, errors, fail, say
-
-
-class XName(str, Enum):
-    """What goes along, as typer shows it."""
-
-    step = "step"
-    seconds = "seconds"
 
 
 @app.command()
@@ -35,7 +27,7 @@ def plot(
             "folder of the run if there is one alone.",
         ),
     ] = None,
-    x: Annotated[XName, typer.Option("--x", help="What goes along.")] = XName.step,
+    x: Annotated[Literal["step", "seconds"], typer.Option("--x", help="What goes along.")] = "step",
     log: Annotated[bool, typer.Option("--log", help="Loss and score on logarithmic axes.")] = False,
 ) -> None:
     """Draw the curves of training runs, several over one another.
@@ -50,7 +42,7 @@ def plot(
         picture = out or single / "curves.png"
         check_folder(picture)
         try:
-            curves.draw(picture, runs, x=x.value, log=log)
+            curves.draw(picture, runs, x=x, log=log)
         except ValueError as error:
             fail(str(error))
         say(f"saved {picture}")

@@ -6,13 +6,15 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import typer
 
 from ..curves import can_draw
+from ..settings import option
 from ..studies import Progress, Result
 from .app import Commands, app, check_folder, errors, fail, say
 
@@ -24,41 +26,35 @@ study_app = typer.Typer(
 )
 app.add_typer(study_app, name="study")
 
-JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write all numbers as JSON.")
-]
-Plot = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Where the picture goes, its format by the suffix. Default: study-NAME.png here, if "
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What every study takes."""
+
+    seed: int = option(0, "Seed of all that is random.", min=0)
+    json_file: Path | None = option(None, "Write all numbers as JSON.", "--json", metavar="FILE")
+    plot: Path | None = option(
+        None,
+        "Where the picture goes, its format by the suffix. Default: study-NAME.png here, if "
         "matplotlib is installed.",
+        metavar="FILE",
         show_default=False,
-    ),
-]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of all that is random.")]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads at most.", show_default="all cores")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show the result only.")]
+    )
+    threads: int | None = option(None, "Threads at most.", min=1, show_default="all cores")
+    quiet: bool = option(False, "Show the result only.", "--quiet", "-q")
 
 
-def conduct(
-    name: str,
-    run: Callable[[Progress], Result],
-    json_file: Path | None,
-    plot: Path | None,
-    quiet: bool,
-) -> None:
-    """Runs a study, prints what it found, and writes the files."""
-    picture = plot or Path(f"study-{name}.png")
+def conduct(name: str, run: Callable[..., Result], options: StudyOptions, **own: Any) -> None:
+    """Runs a study, prints what it found, and writes the files. own: further arguments of run."""
+    json_file = options.json_file
+    picture = options.plot or Path(f"study-{name}.png")
     with errors():
-        if plot is not None and not can_draw():
+        if options.plot is not None and not can_draw():
             fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
         check_folder(json_file)
         check_folder(picture)
-        with shown(quiet) as progress:
-            result = run(progress)
+        with shown(options.quiet) as progress:
+            result = run(seed=options.seed, threads=options.threads, progress=progress, **own)
         print("\n".join(result.lines()), flush=True)
         saved = []
         if json_file is not None:

@@ -7,19 +7,18 @@ from typing import Annotated
 import typer
 
 from ..studies import skip as study
-from .study import JsonFile, Plot, Quiet, Seed, Threads, conduct, study_app
+from .options import spread
+from .study import StudyOptions, conduct, study_app
 
 
 @study_app.command()
+@spread
 def skip(
+    *,
     length: Annotated[
         int, typer.Option("--length", min=200, metavar="T", help="Steps to look back over.")
     ] = 10_000,
-    seed: Seed = 0,
-    json_file: JsonFile = None,
-    plot: Plot = None,
-    threads: Threads = None,
-    quiet: Quiet = False,
+    options: StudyOptions,
 ) -> None:
     """What a skip connection through time does to a gradient, theory beside measurement.
 
@@ -27,10 +26,4 @@ def skip(
     s^(T/2). Measured in float32 down to 10^-4000 by adjoints that carry a scale; then nets of real
     cells beside what their Lyapunov exponents predict. Some seconds.
     """
-    conduct(
-        "skip",
-        lambda progress: study.run(length=length, seed=seed, threads=threads, progress=progress),
-        json_file,
-        plot,
-        quiet,
-    )
+    conduct("skip", study.run, options, length=length)

@@ -13,47 +13,9 @@ from typing import Any, Protocol
 
 import gradcore as gd
 
-__all__ = ["Falling", "LastShare", "Settings", "Stage", "Staged", "fit"]
+from ..settings import Resources, Safeguards
 
-
-class Settings(Protocol):
-    """What a training by the clock is told; the tasks' Options have it.
-
-    lr: largest learning rate; it rises over `warmup` updates and falls to `last_lr` of itself from
-    the share `steady` of the time on. average: the net is the mean of those after each update of
-    this last share of the time. watch: see gradcore.Trainer.fit. stability, stable_lr: of
-    gradcore.stability.by_option. constrain, limit: of gradcore.constrain.by_name.
-    Reference for the mean: Polyak and Juditsky 1992.
-    """
-
-    @property
-    def seed(self) -> int: ...
-    @property
-    def lr(self) -> float: ...
-    @property
-    def last_lr(self) -> float: ...
-    @property
-    def warmup(self) -> int: ...
-    @property
-    def steady(self) -> float: ...
-    @property
-    def clip(self) -> float: ...
-    @property
-    def average(self) -> float: ...
-    @property
-    def threads(self) -> int | None: ...
-    @property
-    def memory(self) -> int | str | None: ...
-    @property
-    def watch(self) -> int | None: ...
-    @property
-    def stability(self) -> int | None: ...
-    @property
-    def stable_lr(self) -> bool: ...
-    @property
-    def constrain(self) -> str | None: ...
-    @property
-    def limit(self) -> float: ...
+__all__ = ["Falling", "LastShare", "Pace", "Stage", "Staged", "fit"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +25,37 @@ class Stage:
     steps: int
     batch: int
     share: float
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a training by the clock goes.
+
+    lr: largest learning rate; it rises over `warmup` updates and falls to `last_lr` of itself from
+    the share `steady` of the time on. clip: largest norm of a gradient. average: the net is the
+    mean of those after each update of this last share of the time.
+    Reference for the mean: Polyak and Juditsky 1992.
+    """
+
+    lr: float
+    steady: float
+    last_lr: float = 0.02
+    warmup: int = 100
+    clip: float = 1.0
+    average: float = 0.15
+
+
+class Options(Protocol):
+    """What a training by the clock is told; the tasks' Options have it and the net's."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def pace(self) -> Pace: ...
+    @property
+    def safeguards(self) -> Safeguards: ...
+    @property
+    def resources(self) -> Resources: ...
 
 
 class Staged(gd.data.Source):
@@ -190,7 +183,7 @@ BETAS = (0.9, 0.99)
 def fit(
     net: gd.Stack,
     windows: Staged,
-    settings: Settings,
+    options: Options,
     *,
     task: str,
     checkpoint: str | os.PathLike[str] | None,
@@ -204,15 +197,16 @@ def fit(
     with the task's name for `gradcore diagnose`.
     run, resume: as for gradcore.Trainer.fit. Raises as that does.
     """
-    params = net.init(seed=settings.seed)
+    pace, safeguards, resources = options.pace, options.safeguards, options.resources
+    params = net.init(seed=options.seed)
     optimizer = gd.optim.Adam(
         params,
-        lr=settings.lr,
+        lr=pace.lr,
         betas=BETAS,
-        clip=gd.clip.GlobalNorm(settings.clip),
-        constraints=gd.constrain.by_name(settings.constrain, settings.limit),
+        clip=gd.clip.GlobalNorm(pace.clip),
+        constraints=safeguards.constraints(),
     )
-    average = LastShare(params, settings.average, windows)
+    average = LastShare(params, pace.average, windows)
 
     def save() -> None:
         if checkpoint is not None:
@@ -228,13 +222,11 @@ def fit(
         params,
         optimizer,
         loss="cross_entropy",
-        schedule=gd.schedule.WarmUp(
-            settings.warmup, Falling(settings.steady, settings.last_lr, windows)
-        ),
+        schedule=gd.schedule.WarmUp(pace.warmup, Falling(pace.steady, pace.last_lr, windows)),
         average=average,
-        stability=gd.stability.by_option(settings.stability, settings.stable_lr),
-        memory=settings.memory,
-        threads=settings.threads,
+        stability=safeguards.monitor(),
+        memory=resources.memory,
+        threads=resources.threads,
         quiet=quiet,
     )
     report = trainer.fit(
@@ -243,7 +235,7 @@ def fit(
         run=run,
         resume=resume,
         save_every=SAVE_EVERY,
-        watch=settings.watch,
+        watch=safeguards.watch,
     )
     save()
     return average.params, report

@@ -91,8 +91,8 @@ def run(job: Job, say: Say = lambda line: None) -> Result | None:
             trained.params,
             corpus.held_out,
             evaluate.most_frequent(corpus.train),
-            threads=job.options.threads,
-            memory=job.options.memory,
+            threads=job.options.resources.threads,
+            memory=job.options.resources.memory,
             progress=advance,
         )
         faults = check.fault_share(
@@ -100,8 +100,8 @@ def run(job: Job, say: Say = lambda line: None) -> Result | None:
             trained.params,
             corpus.held_out,
             seed=job.options.seed,
-            threads=job.options.threads,
-            memory=job.options.memory,
+            threads=job.options.resources.threads,
+            memory=job.options.resources.memory,
             progress=advance,
         )
     result = Result(trained, scores, faults, time.monotonic() - start, job.options.seed)
@@ -155,7 +155,7 @@ def _read(job: Job, say: Say) -> dataset.Corpus:
             lexing.LexCache(),
             train_characters=train_characters,
             held_out_characters=held_out_characters,
-            processes=job.options.threads or gd.build_info().threads,
+            processes=job.options.resources.threads or gd.build_info().threads,
             progress=advance,
         )
     for note in corpus.notes:
@@ -174,7 +174,7 @@ def _seconds_per_character(options: train.Options) -> float:
     texts = [np.zeros(_PROBE, dtype=np.uint8)] * evaluate.BATCH
     start = time.monotonic()
     for _ in evaluate.outputs_of(
-        net, params, texts, threads=options.threads, memory=options.memory
+        net, params, texts, threads=options.resources.threads, memory=options.resources.memory
     ):
         pass
     return 1.5 * (time.monotonic() - start) / (_PROBE * evaluate.BATCH)

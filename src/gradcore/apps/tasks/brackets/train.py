@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import gradcore as gd
 
+from ...settings import Resources, Safeguards, option, skip_option
 from .. import staged
+from ..staged import Pace
 from .dataset import CLASSES, VOCABULARY, Corpus
 from .windows import STAGES, Stage, Windows
 
@@ -19,30 +21,17 @@ CELLS = {"lstm": gd.LSTM, "gru": gd.GRU, "rnn": gd.RNN, "antisymmetric": gd.Anti
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of the net and its training.
+    """Settings of the net and its training. embedding: width of what stands for a character."""
 
-    skip: lag of a learned connection through time, None for none. Others: see staged.Settings.
-    """
-
-    cell: str = "lstm"
-    hidden: int = 128
+    cell: Literal["lstm", "gru", "rnn", "antisymmetric"] = option("lstm", "Recurrent cell.")
+    hidden: int = option(128, "Hidden units.", min=1)
+    skip: int | None = skip_option()
+    seed: int = option(0, "Seed of weights and windows.", min=0)
     embedding: int = 16
-    skip: int | None = None
-    seed: int = 0
-    lr: float = 5e-3
-    last_lr: float = 0.02
-    warmup: int = 100
-    steady: float = 0.4
-    clip: float = 1.0
-    average: float = 0.15
     stages: Sequence[Stage] = STAGES
-    threads: int | None = None
-    memory: int | str | None = None
-    watch: int | None = None
-    stability: int | None = None
-    stable_lr: bool = False
-    constrain: str | None = None
-    limit: float = 1.0
+    pace: Pace = field(default_factory=lambda: Pace(lr=5e-3, steady=0.4))
+    safeguards: Safeguards = field(default_factory=Safeguards)
+    resources: Resources = field(default_factory=Resources)
 
 
 @dataclass(frozen=True)

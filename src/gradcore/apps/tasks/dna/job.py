@@ -115,7 +115,9 @@ def judge(
     options: training.Options,
 ) -> Judged:
     """A record with its genes, by the net, the most frequent class, the ORF rule and Prodigal."""
-    found = annotate(net, params, record, threads=options.threads, memory=options.memory)
+    found = annotate(
+        net, params, record, threads=options.resources.threads, memory=options.resources.memory
+    )
     rule = classes_of(orfs.longest_orfs(record.letters), len(record))
     return Judged(
         part,

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 import gradcore as gd
 
+from ...settings import Resources, Safeguards, option, skip_option
 from .. import staged
-from ..staged import Stage, Staged
-from .labels import CLASSES, REVERSED, TOKENS
+from ..staged import Pace, Stage
+from .labels import CLASSES, REVERSED, TOKENS, Labels, labels, reverse_labels
 from .reading import probabilities
 from .records import Record
 from .windows import STAGES, Windows
 
-__all__ = ["CELLS", "Options", "Trained", "build", "predict", "train", "trained", "width_of"]
+__all__ = [
+    "CELLS",
+    "Labelling",
+    "Options",
+    "Trained",
+    "build",
+    "predict",
+    "train",
+    "width_of",
+]
 
 CELLS = {"lstm": gd.LSTM, "gru": gd.GRU, "rnn": gd.RNN}
 
@@ -28,34 +39,40 @@ CELLS = {"lstm": gd.LSTM, "gru": gd.GRU, "rnn": gd.RNN}
 class Options:
     """Settings of the net and its training.
 
-    width: bases per token, 1 or 3 that overlap. both: reads each layer in both directions. skip:
-    lag of a learned connection through time, None for none. residual: upper layers add their input.
-    Others: see staged.Settings.
+    embedding: width of what stands for a token.
     """
 
-    cell: str = "gru"
-    hidden: int = 64
-    layers: int = 2
+    cell: Literal["gru", "lstm", "rnn"] = option("gru", "Recurrent cell.")
+    hidden: int = option(64, "Hidden units, each direction.", min=1)
+    layers: int = option(2, "Recurrent layers.", min=1)
+    forward: bool = option(False, "Read in one direction only.", "--forward")
+    width: int = option(3, "Bases per token: 1, or 3 that overlap.")
+    skip: int | None = skip_option()
+    residual: bool = option(False, "Upper layers add what they read.", "--residual")
+    seed: int = option(0, "Seed of weights and windows.", min=0)
     embedding: int = 16
-    width: int = 3
-    both: bool = True
-    skip: int | None = None
-    residual: bool = False
-    seed: int = 0
-    lr: float = 2e-3
-    last_lr: float = 0.02
-    warmup: int = 100
-    steady: float = 0.1
-    clip: float = 1.0
-    average: float = 0.15
     stages: Sequence[Stage] = STAGES
-    threads: int | None = None
-    memory: int | str | None = None
-    watch: int | None = None
-    stability: int | None = None
-    stable_lr: bool = False
-    constrain: str | None = None
-    limit: float = 1.0
+    pace: Pace = field(default_factory=lambda: Pace(lr=2e-3, steady=0.1))
+    safeguards: Safeguards = field(default_factory=Safeguards)
+    resources: Resources = field(default_factory=Resources)
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What a net is to tell of every base.
+
+    task: its name, for `gradcore diagnose`. classes: how many. label, reverse: see Windows. spots:
+    the parts of a record that half of the windows hold a base of.
+    """
+
+    task: str
+    classes: int
+    label: Callable[[Record], Labels]
+    reverse: Callable[[Labels], Labels]
+    spots: Callable[[Record], Sequence[tuple[int, int]]] = lambda record: ()
+
+
+GENES = Labelling("dna", len(CLASSES), labels, reverse_labels)
 
 
 @dataclass(frozen=True)
@@ -84,12 +101,12 @@ def build(options: Options, classes: int = len(CLASSES)) -> gd.Stack:
     layers: list[gd.Recurrent] = []
     size = options.embedding
     for _ in range(options.layers):
-        wide = options.hidden * (2 if options.both else 1)
+        wide = options.hidden * (1 if options.forward else 2)
         layers.append(
             CELLS[options.cell](
                 size,
                 options.hidden,
-                bidirectional=options.both,
+                bidirectional=not options.forward,
                 skip=skip or None,
                 residual=options.residual and size == wide,
             )
@@ -117,6 +134,7 @@ def width_of(net: gd.Stack, classes: int = len(CLASSES)) -> int:
 def train(
     records: Sequence[Record],
     options: Options,
+    labelling: Labelling = GENES,
     *,
     seconds: float = math.inf,
     bases: int | None = None,
@@ -128,15 +146,15 @@ def train(
 ) -> Trained:
     """Trains a net for about `seconds` or on about `bases`, whichever comes first.
 
-    Exact gradients over whole windows, up to 50,000 bases in the last stage. checkpoint: where the
-    net is kept now and then. Other arguments as of tasks.brackets.train.train.
+    Exact gradients over whole windows. checkpoint: where the net is kept now and then. Other
+    arguments as of tasks.brackets.train.train.
     Raises ArgumentError without any limit, for records without genes, and as Trainer.fit does.
     """
     if math.isinf(seconds) and bases is None:
         raise gd.ArgumentError("a limit is needed: give seconds or bases.")
     if not records:
         raise gd.ArgumentError("there must be a record to train on; got none.")
-    net = build(options)
+    net = build(options, labelling.classes)
     windows = Windows(
         records,
         options.stages,
@@ -144,23 +162,21 @@ def train(
         seed=options.seed,
         seconds=seconds,
         bases=bases,
+        label=labelling.label,
+        reverse=labelling.reverse,
+        spots=[labelling.spots(record) for record in records],
         on_stage=on_stage,
     )
     params, report = staged.fit(
         net,
         windows,
         options,
-        task="dna",
+        task=labelling.task,
         checkpoint=checkpoint,
         run=run,
         resume=resume,
         quiet=quiet,
     )
-    return trained(net, params, report, windows)
-
-
-def trained(net: gd.Stack, params: gd.Params, report: gd.FitReport, windows: Staged) -> Trained:
-    """What came of a training on windows."""
     longest = [s.steps for s, n in zip(windows.stages, windows.counts, strict=True) if n]
     return Trained(
         net=net,

@@ -15,26 +15,45 @@ from numpy.typing import NDArray
 import gradcore as gd
 
 from ....horizon import reach
-from .. import staged
+from ...settings import Safeguards
 from ..dna import train as training
 from ..dna.labels import tokens
 from ..dna.reading import probabilities
 from ..dna.records import Record, read
-from ..dna.windows import Windows
-from ..staged import Stage
+from ..staged import Pace, Stage
 from . import regions, scores
 from .report import SCORES, Judged, Result, Track
 
-__all__ = ["STAGES", "Job", "run", "train"]
+__all__ = ["PROPHAGES", "STAGES", "Job", "Options", "Unwatched", "run"]
 
 # A region is 40,000 bases wide: the last stage holds a whole one with both its ends.
 STAGES = (Stage(10_000, 8, 0.5), Stage(100_000, 1, 0.5))
+PROPHAGES = training.Labelling(
+    "prophage", len(regions.CLASSES), regions.labels, regions.reverse_labels, regions.regions
+)
 # Of a chromosome that is judged: windows of 100,000, of which the middle is kept.
 PIECE, BESIDE = 60_000, 20_000
 # A net of so many bases is looked at for how far its gradient reaches.
 REACH = 100_000
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Unwatched(Safeguards):
+    """What holds a training of which no run is kept."""
+
+    watch: int | None = None
+
+
+@dataclass(frozen=True)
+class Options(training.Options):
+    """Those of `train dna`, of which commands offer some."""
+
+    skip: int | None = None
+    residual: bool = False
+    stages: Sequence[Stage] = STAGES
+    pace: Pace = field(default_factory=lambda: Pace(lr=2e-3, steady=0.1))
 
 
 @dataclass(frozen=True)
@@ -52,7 +71,7 @@ class Job:
     minutes: float = 3.0
     bases: int | None = None
     checkpoint: Path = Path("prophage.safetensors")
-    options: training.Options = field(default_factory=lambda: training.Options(stages=STAGES))
+    options: training.Options = field(default_factory=Options)
     quiet: bool = False
 
     def net_of(self, species: str) -> Path:
@@ -67,7 +86,7 @@ def run(job: Job, say: Say = lambda line: None) -> Result | None:
     Raises GradcoreError for files or arguments of no use.
     """
     begun = time.monotonic()
-    training.build(job.options)  # wrong sizes are told before any file is read
+    training.build(job.options, PROPHAGES.classes)  # wrong sizes are told before any file is read
     records = [record for path in job.files for record in read(path)]
     records = [r for r in records if not {r.name, r.name.split(".")[0]} & {*job.leave_out}]
     groups = regions.by_species(records)
@@ -89,9 +108,10 @@ def run(job: Job, say: Say = lambda line: None) -> Result | None:
         others = [r for other, own in groups.items() if other != name for r in own]
         bases = sum(map(len, others))
         say(f"{name} held out: training on {len(others):,} records, {bases:,} bases")
-        trained = train(
+        trained = training.train(
             others,
             job.options,
+            PROPHAGES,
             seconds=math.inf if job.bases is not None else 60.0 * job.minutes,
             bases=job.bases,
             checkpoint=job.net_of(name),
@@ -105,47 +125,6 @@ def run(job: Job, say: Say = lambda line: None) -> Result | None:
         last = judged[-1]
         say(f"AUROC {last.net:.3f}, averaged {last.smooth:.3f}, 6-mers {last.kmers:.3f}")
     return Result(tuple(judged), job.options, time.monotonic() - begun)
-
-
-def train(
-    records: Sequence[Record],
-    options: training.Options,
-    *,
-    seconds: float = math.inf,
-    bases: int | None = None,
-    checkpoint: Path | None = None,
-    quiet: bool = False,
-    on_stage: Callable[[Stage], None] = lambda stage: None,
-) -> training.Trained:
-    """Trains a net for about `seconds` or on about `bases`; half of the windows hold a part of a
-    prophage. See tasks.dna.train.train.
-    """
-    if math.isinf(seconds) and bases is None:
-        raise gd.ArgumentError("a limit is needed: give seconds or bases.")
-    net = training.build(options, len(regions.CLASSES))
-    windows = Windows(
-        records,
-        options.stages,
-        width=options.width,
-        seed=options.seed,
-        seconds=seconds,
-        bases=bases,
-        label=regions.labels,
-        reverse=regions.reverse_labels,
-        spots=[regions.regions(record) for record in records],
-        on_stage=on_stage,
-    )
-    params, report = staged.fit(
-        net,
-        windows,
-        options,
-        task="prophage",
-        checkpoint=checkpoint,
-        run=None,
-        resume=False,
-        quiet=quiet,
-    )
-    return training.trained(net, params, report, windows)
 
 
 def judge(
@@ -179,8 +158,8 @@ def judge(
         trained.net,
         trained.params,
         tokens(longest.letters[:REACH], options.width).astype(np.int64)[:, None],
-        threads=options.threads,
-        memory=options.memory,
+        threads=options.resources.threads,
+        memory=options.resources.memory,
     )
     return Judged(
         name,
@@ -202,8 +181,8 @@ def _log_odds(
         reverse=regions.REVERSED,
         piece=PIECE,
         beside=BESIDE,
-        threads=options.threads,
-        memory=options.memory,
+        threads=options.resources.threads,
+        memory=options.resources.memory,
     )
     odds: NDArray[np.float64] = np.log(np.maximum(made[:, 1], 1e-12))
     odds -= np.log(np.maximum(made[:, 0], 1e-12))

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import gradcore as gd
 from ...._base.files import replace_file
 from ...._training.checkpoint import read_training
 from ...._training.runs import BEST, LAST
+from ...settings import Resources, Safeguards
 from .recipes import AVERAGE, BETAS, CLIP, TASKS, Rate, Recipe, build, default, initial
 from .rescue import LOST, PATIENCE, Rescue
 from .task import Measured, Task
@@ -53,8 +54,8 @@ class Job:
     """What to do.
 
     seed: of weights and training sequences. minutes: stop after this time. run: a folder that
-    keeps the training, None for none. resume: go on with what is there. memory: budget of a
-    training step. watch, stability, stable_lr: see gradcore.Trainer and gradcore.stability.
+    keeps the training, None for none. resume: go on with what is there. safeguards: but for the
+    constraint, which the recipe has.
     """
 
     task: Task
@@ -63,11 +64,8 @@ class Job:
     minutes: float | None = None
     run: Path | None = None
     resume: bool = False
-    threads: int | None = None
-    memory: int | str | None = None
-    watch: int | None = None
-    stability: int | None = None
-    stable_lr: bool = False
+    safeguards: Safeguards = field(default_factory=Safeguards)
+    resources: Resources = field(default_factory=Resources)
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
     """
     net = build(job.task, job.recipe)
     # A budget that the full length cannot meet is told now, not when the stages have grown to it.
-    gd.plan(net, job.task.steps, job.recipe.batch, loss=job.task.loss, memory=job.memory)
+    gd.plan(net, job.task.steps, job.recipe.batch, loss=job.task.loss, memory=job.resources.memory)
     params = initial(net, job.task, job.recipe, job.seed)
     optimizer = gd.optim.Adam(
         params,
@@ -116,9 +114,9 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
         average=average,
         loss=job.task.loss,
         schedule=Rate(job.task, job.recipe),
-        stability=gd.stability.by_option(job.stability, job.stable_lr),
-        memory=job.memory,
-        threads=job.threads,
+        stability=job.safeguards.monitor(),
+        memory=job.resources.memory,
+        threads=job.resources.threads,
         quiet=True,  # the evaluations are what there is to see
     )
     sequences = Sequences(job.task, job.recipe, job.seed)
@@ -126,7 +124,7 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
     rescue = Rescue(optimizer, average, job.task, job.recipe, job.seed, job.run)
 
     def on(stage: Task, now: gd.Params) -> Measured:
-        return measure(stage, now, stage.held_out(_STAGE_HELD_OUT), threads=job.threads)
+        return measure(stage, now, stage.held_out(_STAGE_HELD_OUT), threads=job.resources.threads)
 
     def look_after(update: int, now: gd.Params) -> None:
         """Puts a net back that is lost."""
@@ -171,7 +169,7 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
         maximise=job.task.maximise,
         run=job.run,
         resume=job.resume,
-        watch=job.watch,
+        watch=job.safeguards.watch,
     )
     return Result(
         job=job,
@@ -282,7 +280,7 @@ class Curve:
 
     def look(self, params: gd.Params, update: int, trained: int) -> Point:
         """Evaluates on the held-out sequences. trained: see Point."""
-        measured = measure(self.job.task, params, self.held_out, threads=self.job.threads)
+        measured = measure(self.job.task, params, self.held_out, threads=self.job.resources.threads)
         seconds = self.before + time.monotonic() - self.start
         point = Point(update, measured.loss, measured.score, round(seconds, 3), trained)
         self.points = [*(p for p in self.points if p.update < update), point]

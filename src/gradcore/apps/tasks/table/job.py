@@ -68,7 +68,13 @@ def run(job: Job, say: Say = lambda line: None) -> Result | None:
     gd.save(job.out, model.net, model.params, **metadata)
     if trained.interrupted:
         return None
-    judged = judge(model, data, TEST, threads=job.options.threads, memory=job.options.memory)
+    judged = judge(
+        model,
+        data,
+        TEST,
+        threads=job.options.resources.threads,
+        memory=job.options.resources.memory,
+    )
     result = Result(
         data,
         trained,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,7 @@ import gradcore as gd
 
 from ...._base.checks import choice, positive_int
 from ...._net.layers import Layer
+from ...settings import Resources, Safeguards, option
 from .dataset import Dataset
 from .predict import WINDOW, Model
 from .schema import Schema
@@ -38,29 +39,34 @@ class Options:
     batch: sequences side by side. window: steps that a gradient reaches back at most; None for
     whole sequences up to 5,000 rows, and windows of the rows' number for longer ones and where the
     parts are split by time. patience: stop after so many looks without a better score. run: folder
-    of a run that resume goes on with. watch: see gradcore.Trainer.fit. stability, stable_lr: of
-    gradcore.stability.by_option. constrain, limit: of gradcore.constrain.by_name.
+    of a run that resume goes on with.
     """
 
-    cell: str = "lstm"
-    hidden: int = 64
-    layers: int = 1
-    lr: float = 3e-3
-    batch: int = 16
-    window: int | None = None
+    cell: Literal["lstm", "gru", "rnn", "antisymmetric"] = option("lstm", "Recurrent cell.")
+    hidden: int = option(64, "Hidden units.", min=1)
+    layers: int = option(1, "Recurrent layers.", min=1)
+    window: int | None = option(
+        None,
+        "Steps that a gradient reaches back at most. Default: whole sequences up to 5,000 "
+        "rows, up to 1,024 steps where they are longer or split by time.",
+        min=1,
+        metavar="N",
+    )
+    patience: int | None = option(
+        None,
+        "Stop after N looks at the validation part without progress.",
+        min=1,
+        metavar="N",
+    )
+    lr: float = option(3e-3, "Learning rate of Adam.", min=0.0)
+    batch: int = option(16, "Sequences side by side.", min=1)
+    seed: int = option(0, "Seed of weights, parts and order.", min=0)
     clip: float = 1.0
-    patience: int | None = None
-    seed: int = 0
     run: str | os.PathLike[str] | None = None
     resume: bool = False
-    threads: int | None = None
-    memory: int | str | None = None
     quiet: bool = False
-    watch: int | None = None
-    stability: int | None = None
-    stable_lr: bool = False
-    constrain: str | None = None
-    limit: float = 1.0
+    safeguards: Safeguards = field(default_factory=Safeguards)
+    resources: Resources = field(default_factory=Resources)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +129,7 @@ def train(
         params,
         lr=options.lr,
         clip=gd.clip.GlobalNorm(options.clip),
-        constraints=gd.constrain.by_name(options.constrain, options.limit),
+        constraints=options.safeguards.constraints(),
     )
     batches, window = source(data, options)
     trainer = gd.Trainer(
@@ -132,9 +138,9 @@ def train(
         optimizer,
         loss=loss(data.schema),
         seed=options.seed,
-        stability=gd.stability.by_option(options.stability, options.stable_lr),
-        memory=options.memory,
-        threads=options.threads,
+        stability=options.safeguards.monitor(),
+        memory=options.resources.memory,
+        threads=options.resources.threads,
         quiet=options.quiet,
     )
     keeper = _Best(data, net, window, options)
@@ -147,7 +153,7 @@ def train(
         patience=options.patience,
         run=options.run,
         resume=options.resume,
-        watch=options.watch,
+        watch=options.safeguards.watch,
     )
     if options.run is not None:
         best = Path(options.run) / "best.safetensors"
@@ -182,8 +188,8 @@ class _Best:
             VALIDATION,
             warm=self.warm,
             most=_VALIDATION_TARGETS,
-            threads=self.options.threads,
-            memory=self.options.memory,
+            threads=self.options.resources.threads,
+            memory=self.options.resources.memory,
         )
         assert judged.score.loss is not None
         if judged.score.loss < self.best:

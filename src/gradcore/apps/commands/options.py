@@ -1,0 +1,118 @@
+"""Options that commands have in common, as dataclasses; a command takes them as parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from ..._training.runs import LAST
+from ..curves import can_draw
+from ..settings import option
+from .app import check_folder, fail, say
+
+__all__ = ["Output", "Quiet", "check_run", "spread", "teller"]
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """A command in which every parameter that is a dataclass stands for options, one per field.
+
+    Fields that were not made with settings.option() keep their defaults. typer makes options from
+    a signature, so that is what this writes.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, tuple[type[Any], list[str]]] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        kind = hints[name]
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            options = _options(kind)
+            groups[name] = kind, [one.name for one in options]
+            parameters += options
+        else:
+            given = parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY)
+            parameters.append(given)
+
+    def call(**given: Any) -> None:
+        for name, (kind, fields) in groups.items():
+            given[name] = kind(**{field: given.pop(field) for field in fields})
+        command(**given)
+
+    call.__name__, call.__doc__ = command.__name__, command.__doc__
+    call.__annotations__ = {one.name: one.annotation for one in parameters}
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return call
+
+
+def _options(kind: type[Any]) -> list[inspect.Parameter]:
+    hints = get_type_hints(kind)
+    made = []
+    for field in dataclasses.fields(kind):
+        if "option" in field.metadata:
+            names, how = field.metadata["option"]
+            made.append(
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=field.default,
+                    annotation=Annotated[hints[field.name], typer.Option(*names, **how)],
+                )
+            )
+    return made
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a training puts what comes of it; each command has its own names."""
+
+    out: Path = option(
+        Path("net.safetensors"), "Where the trained net is saved.", "--out", "--checkpoint"
+    )
+    run: Path | None = option(
+        None,
+        "A folder that keeps the training, to go on with it and for `gradcore plot`.",
+        metavar="FOLDER",
+    )
+    resume: bool = option(False, "Go on with the training in --run.", "--resume")
+    json_file: Path | None = option(None, "Write the figures as JSON.", "--json", metavar="FILE")
+    plot: Path | None = option(None, "Where a picture goes.", metavar="FILE")
+
+    @property
+    def picture(self) -> Path:
+        """Where the picture goes: beside the net unless told otherwise."""
+        return self.plot or self.out.with_suffix(".png")
+
+    def check(self, *others: Path | None, note: bool = False) -> None:
+        """Fails before the work where a file could not be written after it.
+
+        note: says that there will be no picture where matplotlib is not installed.
+        """
+        for path in (self.out, self.json_file, self.picture, *others):
+            check_folder(path)
+        if not can_draw():
+            if self.plot is not None:
+                fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
+            if note:
+                say("no picture without matplotlib. For one, run: pip install 'gradcore[plot]'")
+
+
+def check_run(run: Path | None, resume: bool, watch: int | None, *, fresh: bool = True) -> None:
+    """Fails where the options of a run do not fit together, or (fresh) it is there already."""
+    if resume and run is None:
+        fail("--resume needs --run FOLDER, the folder of the training to go on with.")
+    if watch is not None and run is None:
+        fail("--watch needs --run FOLDER, where what was seen is kept.")
+    if fresh and run is not None and not resume and (run / LAST).exists():
+        fail(f"{run} already holds a training. Go on with it by --resume, or name another.")
+
+
+def teller(quiet: bool) -> Callable[[str], None]:
+    """What a job tells its phases to."""
+    return (lambda line: None) if quiet else say

@@ -1,0 +1,82 @@
+"""What trainings of several tasks can be told. Commands offer fields made with option()."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import gradcore as gd
+
+__all__ = ["Resources", "Safeguards", "option", "skip_option"]
+
+
+def option(default: Any, told: str, *names: str, **how: Any) -> Any:
+    """A field of a dataclass that commands offer as an option.
+
+    told: its help. names: of the option, by default the field's. how: further arguments of
+    typer.Option, such as min and metavar.
+    """
+    return field(default=default, metadata={"option": (names, {"help": told, **how})})
+
+
+def skip_option() -> Any:
+    """The lag of a learned connection through time, None for none."""
+    told = "Add a learned connection to the output K steps ago."
+    return option(None, told, min=1, metavar="K")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a training may take of the machine; None: what gradcore takes by itself."""
+
+    threads: int | None = option(None, "Threads at most.", min=1)
+    memory: str | None = option(None, "Memory budget of a training step, such as 64MB.")
+
+
+@dataclass(frozen=True)
+class Safeguards:
+    """What holds and watches a training.
+
+    constrain, limit: of gradcore.constrain.by_name. watch: of gradcore.Trainer.fit. stability,
+    stable_lr: of gradcore.stability.by_option.
+    """
+
+    constrain: Literal["spectral", "orthogonal"] | None = option(
+        None,
+        "Keep recurrent weights at a spectral norm of --limit at most, or orthogonal (gate by "
+        "gate).",
+        show_default=False,
+    )
+    limit: float | None = option(
+        None, "For --constrain spectral. Default: 1.0.", show_default=False
+    )
+    watch: int | None = option(
+        None,
+        "Every N updates record how far back gradients reach and the Lyapunov exponents, and "
+        "name the layer and the steps behind a clipped update; for `gradcore plot`.",
+        min=1,
+        metavar="N",
+        show_default=False,
+    )
+    stability: int | None = option(
+        None,
+        "Every N updates measure the curvature, and tell when the steps are too large for it.",
+        min=1,
+        metavar="N",
+        show_default=False,
+    )
+    stable_lr: bool = option(
+        False,
+        "Hold the learning rate where steps are stable, by the curvature every --stability "
+        "(5) updates.",
+        "--stable-lr",
+    )
+
+    def constraints(self) -> Sequence[gd.constrain.Constraint]:
+        """What the optimizer keeps the weights to."""
+        return gd.constrain.by_name(self.constrain, 1.0 if self.limit is None else self.limit)
+
+    def monitor(self) -> gd.stability.StabilityMonitor | None:
+        """What looks at the curvature, if anything does."""
+        return gd.stability.by_option(self.stability, self.stable_lr)
