@@ -179,6 +179,16 @@ def test_no_file_has_more_than_700_lines() -> None:
             assert count <= 700, f"{path} has {count} lines: more than one responsibility?"
 
 
+def test_no_function_has_more_than_80_lines() -> None:
+    """From its name to its end, docstring included."""
+    for path in files("src/gradcore", {".py"}):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                assert node.end_lineno is not None
+                count = node.end_lineno - node.lineno + 1
+                assert count <= 80, f"{path}: {node.name} has {count} lines"
+
+
 def test_every_source_of_the_core_is_built() -> None:
     listed = (ROOT / "CMakeLists.txt").read_text()
     for path in files("csrc", {".cpp", ".c", ".cc"}):

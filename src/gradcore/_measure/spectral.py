@@ -139,44 +139,53 @@ def spectral_norm(
         threads=validate.threads(threads),
         progress=progress,
     )
-    if min(m, n) <= DENSE:
-        # LAPACK's largest singular value is right to a few roundings of itself.
-        exact = np.linalg.svd(stack.astype(np.float64), compute_uv=False)[:, 0]
-        upper = np.maximum(exact * (1 + 8 * max(m, n) ** 0.5 * 2.3e-16), out["values"])
-    else:
-        above = np.inf if start is not None else _above(min(m, n), out["steps"], failure)
-        # A random vector has a part of every singular vector: what its space does not show is not
-        # there.
-        rounding = 8 * max(m, n) ** 0.5 * float(np.finfo(stack.dtype).eps)
-        whole = (out["converged"] == 2) & (start is None)
-        upper = out["values"] * np.where(whole, 1 + rounding, above)
-    outcomes = [
-        IterationOutcome.CONVERGED if c else IterationOutcome.NOT_CONVERGED
-        for c in out["converged"]
-    ]
-    if single:
-        return SpectralNorm(
-            float(out["values"][0]),
-            out["left"][0],
-            out["right"][0],
-            float(out["residuals"][0]),
-            int(out["steps"][0]),
-            outcomes[0],
-            float(out["values"][0]),
-            float(upper[0]),
-            failure,
-        )
-    return SpectralNorm(
+    upper = _upper(stack, out, start is None, failure)
+    found = SpectralNorm(
         out["values"],
         out["left"],
         out["right"],
         out["residuals"],
         out["steps"],
-        outcomes,
+        [_ended(bool(converged)) for converged in out["converged"]],
         out["values"],
         upper,
         failure,
     )
+    return _first_of(found) if single else found
+
+
+def _ended(converged: bool) -> IterationOutcome:
+    return IterationOutcome.CONVERGED if converged else IterationOutcome.NOT_CONVERGED
+
+
+def _first_of(found: SpectralNorm) -> SpectralNorm:
+    """The result for the one matrix of a stack."""
+    value, residual, steps, upper = (
+        np.asarray(part).item() for part in (found.value, found.residual, found.steps, found.upper)
+    )
+    outcomes = found.outcome
+    assert isinstance(outcomes, list)
+    u, v, failure = found.u[0], found.v[0], found.failure
+    return SpectralNorm(value, u, v, residual, steps, outcomes[0], value, upper, failure)
+
+
+def _upper(
+    stack: NDArray[Any], out: dict[str, NDArray[Any]], random: bool, failure: float
+) -> NDArray[np.float64]:
+    """Upper bounds from what the core found. random: whether it began with random vectors."""
+    m, n = stack.shape[1:]
+    if min(m, n) <= DENSE:
+        # LAPACK's largest singular value is right to a few roundings of itself.
+        exact = np.linalg.svd(stack.astype(np.float64), compute_uv=False)[:, 0]
+        sure = exact * (1 + 8 * max(m, n) ** 0.5 * 2.3e-16)
+        return np.asarray(np.maximum(sure, out["values"]))
+    above = _above(min(m, n), out["steps"], failure) if random else np.inf
+    # A random vector has a part of every singular vector: what its space does not show is not
+    # there.
+    rounding = 8 * max(m, n) ** 0.5 * float(np.finfo(stack.dtype).eps)
+    whole = (out["converged"] == 2) & random
+    upper: NDArray[np.float64] = out["values"] * np.where(whole, 1 + rounding, above)
+    return upper
 
 
 def _above(n: int, steps: NDArray[np.int32], failure: float) -> NDArray[np.float64]:
@@ -353,7 +362,7 @@ def _of_operator(
     upper = np.inf
     if start is None:
         upper = value * float(_above(op.shape[1], np.array([steps], np.int32), failure)[0])
-    outcome = IterationOutcome.CONVERGED if found.converged else IterationOutcome.NOT_CONVERGED
+    outcome = _ended(found.converged)
     return SpectralNorm(value, u, v, residual, steps, outcome, value, upper, failure)
 
 

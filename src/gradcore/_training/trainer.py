@@ -211,10 +211,8 @@ class Trainer:
         limits = Limits.of(steps, epochs, minutes, patience)
         if flag("resume", resume) and run is None:
             raise ArgumentError("resume=True needs run, the folder of the run to go on with.")
-        for name, source in (("data", data), ("validation", validation)):
-            _check_dtype(name, source, self.params)
+        _check_dtypes(self.params, data=data, validation=validation)
         feed = feed_of(data, limits.epochs)
-        carried = self._carried[1] if self._carried[0] is data else None
         folder = None if run is None else RunFolder(run)
         try:
             fit = Fit(
@@ -226,7 +224,7 @@ class Trainer:
                 save_every=None if save_every is None else positive_int("save_every", save_every),
                 maximise=flag("maximise", maximise),
                 folder=folder,
-                carried=carried,
+                carried=self._carried[1] if self._carried[0] is data else None,
                 watch=None if watch is None else Watch(self._updater, positive_int("watch", watch)),
                 tell=_quiet if self.quiet else _say,
             )
@@ -234,25 +232,33 @@ class Trainer:
                 _check_direction(self._updater.schedule, fit.maximise)
             elif limits.patience is not None:
                 raise ArgumentError("patience needs a score: pass validation or evaluate.")
-            try:
-                with progress(self.quiet) as show, Interrupts() as interrupts:
-                    stopped = fit.run(resume, show, interrupts)
-            finally:
-                self._carried = (data, fit.carried)
+            stopped = self._run(fit, data, resume)
         finally:
             if folder is not None:
                 folder.close()
-        return FitReport(
-            steps=fit.place.step,
-            seconds=fit.seconds(),
-            losses=tuple(fit.losses),
-            evaluations=tuple(fit.place.evaluations),
-            best=fit.place.best,
-            best_step=fit.place.best_step,
-            stopped=stopped,
-            run=None if folder is None else folder.folder,
-            watched=tuple(fit.watched),
-        )
+        return _report(fit, stopped, folder)
+
+    def _run(self, fit: Fit, data: Data, resume: bool) -> Stopped:
+        """Runs a fit, and keeps the state that it leaves for the next one over the same data."""
+        try:
+            with progress(self.quiet) as show, Interrupts() as interrupts:
+                return fit.run(resume, show, interrupts)
+        finally:
+            self._carried = (data, fit.carried)
+
+
+def _report(fit: Fit, stopped: Stopped, folder: RunFolder | None) -> FitReport:
+    return FitReport(
+        steps=fit.place.step,
+        seconds=fit.seconds(),
+        losses=tuple(fit.losses),
+        evaluations=tuple(fit.place.evaluations),
+        best=fit.place.best,
+        best_step=fit.place.best_step,
+        stopped=stopped,
+        run=None if folder is None else folder.folder,
+        watched=tuple(fit.watched),
+    )
 
 
 def _say(line: str) -> None:
@@ -263,13 +269,14 @@ def _quiet(line: str) -> None:
     pass
 
 
-def _check_dtype(name: str, source: object, params: Params) -> None:
-    given = source.float_dtype if isinstance(source, Source) else None
-    if given is not None and given != params.dtype:
-        raise DTypeError(
-            f"{name} gives its floats as {given}, and the parameters are {params.dtype}. Pass "
-            f"dtype={str(params.dtype)!r} to {type(source).__name__}."
-        )
+def _check_dtypes(params: Params, **sources: object) -> None:
+    for name, source in sources.items():
+        given = source.float_dtype if isinstance(source, Source) else None
+        if given is not None and given != params.dtype:
+            raise DTypeError(
+                f"{name} gives its floats as {given}, and the parameters are {params.dtype}. Pass "
+                f"dtype={str(params.dtype)!r} to {type(source).__name__}."
+            )
 
 
 def _check_direction(schedule: Schedule | None, maximise: bool) -> None:

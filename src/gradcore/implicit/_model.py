@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .._base.checks import float_in
-from .._engine.calls import Seed, apply, value_and_grad
+from .._engine.calls import GradientResult, Seed, apply, value_and_grad
 from .._engine.calls import value as value_of
 from .._net import validate
 from .._net.flat import ParameterOwner, ParameterSpec
@@ -248,12 +248,8 @@ class Model(ParameterOwner):
         Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
         """
         share = float_in("jacobian_weight", jacobian_weight, 0.0)
-        options: dict[str, Any] = {
-            "lengths": lengths,
-            "reset": reset,
-            "memory": memory,
-            "threads": threads,
-        }
+        options: dict[str, Any] = {"lengths": lengths, "reset": reset}
+        options |= {"memory": memory, "threads": threads}
         random: dict[str, Any] = {"seed": seed, "train": train}
         first, last = state or (None, None)
         done = self._forward(params, x, first, start, {**options, **random})
@@ -270,11 +266,7 @@ class Model(ParameterOwner):
             **{**random, "seed": _behind(seed)},
         )
         assert result.grads is not None
-        assert result.dx is not None
-        assert result.dx_exponent is not None
-        common = int(result.dx_exponent.max())
-        scale = (result.dx_exponent - common)[:, None, None]
-        dz = np.ldexp(result.dx.astype(np.float64), scale).reshape(-1, self.fixed.size)[done.rows]
+        dz, common = self._arriving(done, result)
         back = self.fixed.gradient(
             done.parts.fixed, done.inputs, done.solution, dz, threads=threads
         )
@@ -292,8 +284,7 @@ class Model(ParameterOwner):
         if self.before is not None:
             assert done.parts.before is not None
             parts.insert(0, self._through_before(done, x, dx, first, {**options, **random}))
-        exponent = max(e for _, e in parts)
-        flat = np.concatenate([np.ldexp(part, e - exponent) for part, e in parts])
+        flat, exponent = _joined(parts)
         return ModelGradient(
             result.loss,
             Grads(self, flat.astype(params.dtype, copy=False), exponent),
@@ -306,6 +297,15 @@ class Model(ParameterOwner):
             back,
             penalty,
         )
+
+    def _arriving(self, done: _Forward, result: GradientResult) -> tuple[Array, int]:
+        """The gradient with respect to z from that of the Stack behind, and its exponent."""
+        assert result.dx is not None
+        assert result.dx_exponent is not None
+        common = int(result.dx_exponent.max())
+        scale = (result.dx_exponent - common)[:, None, None]
+        dz: Array = np.ldexp(result.dx.astype(np.float64), scale)
+        return dz.reshape(-1, self.fixed.size)[done.rows], common
 
     def _evaluated(
         self,
@@ -380,6 +380,12 @@ class Model(ParameterOwner):
         found = vjp(net, params, x, d_outputs=d_outputs, state=state, wrt=("params",), **options)
         assert found.grads is not None
         return found.grads[0].flat, found.grads[0].exponent + exponent
+
+
+def _joined(parts: list[tuple[Array, int]]) -> tuple[Array, int]:
+    """Behind each other, at the largest exponent."""
+    exponent = max(e for _, e in parts)
+    return np.concatenate([np.ldexp(part, e - exponent) for part, e in parts]), exponent
 
 
 def _sum(parts: list[tuple[Array, int]]) -> tuple[Array, int]:

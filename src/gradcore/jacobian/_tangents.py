@@ -90,23 +90,7 @@ def jvp(
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
     mode = validate.mode(net, train, seed)
     steps, batch = inputs.steps, inputs.batch
-    if dx is not None and inputs.token_bytes:
-        raise ArgumentError(
-            "dx is given, but x holds integer tokens and has no tangent. Move the embedding, or "
-            "weight_ih, through dparams."
-        )
-    directions: Arrays = {
-        "t_params": None if dparams is None else parameter_directions("dparams", dparams, params),
-        "t_x": None
-        if dx is None
-        else input_directions("dx", dx, (steps, batch, net.input_size), params.dtype),
-        "t_state": None
-        if dstate is None
-        else state_directions("dstate", net, batch, params.dtype, dstate),
-    }
-    count = count_of(
-        dparams=directions["t_params"], dx=directions["t_x"], dstate=directions["t_state"]
-    )
+    directions, count = _directions(params, inputs, dparams, dx, dstate)
     outputs = empty((steps, batch, net.output_size), params.dtype)
     state_out = np.empty(state_size(net, batch), params.dtype)
     d_outputs = empty((count, *outputs.shape), params.dtype)
@@ -143,3 +127,28 @@ def jvp(
         threads=report.threads,
         arena_bytes=report.arena_bytes,
     )
+
+
+def _directions(
+    params: Params,
+    inputs: validate.Inputs,
+    dparams: object,
+    dx: object,
+    dstate: Sequence[LayerState] | None,
+) -> tuple[Arrays, int]:
+    """The core's arrays of directions, checked, and how many there are."""
+    net, dtype, batch = params.net, params.dtype, inputs.batch
+    if dx is not None and inputs.token_bytes:
+        raise ArgumentError(
+            "dx is given, but x holds integer tokens and has no tangent. Move the embedding, or "
+            "weight_ih, through dparams."
+        )
+    t_params = t_x = t_state = None
+    if dparams is not None:
+        t_params = parameter_directions("dparams", dparams, params)
+    if dx is not None:
+        t_x = input_directions("dx", dx, (inputs.steps, batch, net.input_size), dtype)
+    if dstate is not None:
+        t_state = state_directions("dstate", net, batch, dtype, dstate)
+    count = count_of(dparams=t_params, dx=t_x, dstate=t_state)
+    return {"t_params": t_params, "t_x": t_x, "t_state": t_state}, count

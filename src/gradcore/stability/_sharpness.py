@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._base.checks import float_in, integer, positive_int
-from .._base.lanczos import top_eigenpairs
+from .._base.lanczos import Eigenpairs, top_eigenpairs
 from .._engine.calls import Seed
 from .._engine.prepare import Progress
 from .._net import validate
@@ -127,23 +127,16 @@ def sharpness(
         raise ArgumentError(f"k must be at most the {n} parameters; got {count}.")
     most = positive_int("max_products", max_products)
     tolerance = float_in("tol", tol, 0.0)
-    root, decay = _preconditioner(params, optimizer)
-    dtype = params.dtype
     told = 0
 
-    def product(v: Array) -> Array:
+    def hessian(direction: NDArray[Any]) -> NDArray[Any]:
         nonlocal told
-        along = root * v
-        # float32 has room for directions of length 1 times anything that 1/P may be.
-        size = float(np.linalg.norm(along))
-        if size == 0.0:
-            return np.zeros(n)
         found = hvp(
             net,
             params,
             x,
             y,
-            (along / size).astype(dtype)[None],
+            direction[None],
             loss=loss,
             weight=weight,
             lengths=lengths,
@@ -153,18 +146,16 @@ def sharpness(
             train=train,
             memory=memory,
             threads=threads,
-        ).product[0]
+        )
         told += 1
         if progress is not None:
             progress(min(told, most), most)
-        made: Array = root * (size * found.astype(np.float64) + decay * along)
-        if not np.isfinite(made).all():
-            raise NonFiniteError("a product with the Hessian is not finite: use float64.")
-        return made
+        product: NDArray[Any] = found.product[0]
+        return product
 
     first = None if start is None else _start(start, n)
     found = top_eigenpairs(
-        product,
+        _preconditioned(hessian, params, optimizer),
         n,
         count,
         tol=tolerance,
@@ -172,15 +163,8 @@ def sharpness(
         most=most,
         seed=integer("frames_seed", frames_seed),
     )
-    scale = float(np.abs(found.values).max())
-    met = bool((found.residuals <= tolerance * scale).all()) or found.products >= n
-    return Sharpness(
-        found.values,
-        found.vectors,
-        found.residuals,
-        found.products,
-        SearchOutcome.CONVERGED if met else SearchOutcome.NOT_CONVERGED,
-    )
+    outcome = _ended(found, tolerance)
+    return Sharpness(found.values, found.vectors, found.residuals, found.products, outcome)
 
 
 def step_stability(
@@ -231,6 +215,34 @@ def _preconditioner(params: Params, optimizer: Optimizer | None) -> tuple[Array,
     if optimizer.params.net != params.net:
         raise ArgumentError("optimizer is one of another net's parameters.")
     return np.sqrt(curvature_scale(optimizer)), curvature_decay(optimizer)
+
+
+def _ended(found: Eigenpairs, tolerance: float) -> SearchOutcome:
+    scale = float(np.abs(found.values).max())
+    whole = found.products >= found.vectors.shape[1]
+    met = whole or bool((found.residuals <= tolerance * scale).all())
+    return SearchOutcome.CONVERGED if met else SearchOutcome.NOT_CONVERGED
+
+
+def _preconditioned(
+    hessian: Callable[[NDArray[Any]], NDArray[Any]], params: Params, optimizer: Optimizer | None
+) -> Callable[[Array], Array]:
+    """Products with sqrt(S) (H + D) sqrt(S) from those with H."""
+    root, decay = _preconditioner(params, optimizer)
+
+    def product(v: Array) -> Array:
+        along = root * v
+        # float32 has room for directions of length 1 times anything that 1/P may be.
+        size = float(np.linalg.norm(along))
+        if size == 0.0:
+            return np.zeros(len(v))
+        found = hessian((along / size).astype(params.dtype))
+        made: Array = root * (size * found.astype(np.float64) + decay * along)
+        if not np.isfinite(made).all():
+            raise NonFiniteError("a product with the Hessian is not finite: use float64.")
+        return made
+
+    return product
 
 
 def _start(start: Any, n: int) -> Array:

@@ -122,41 +122,6 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
     sequences = Sequences(job.task, job.recipe, job.seed)
     curve = Curve(job, tell)
     rescue = Rescue(optimizer, average, job.task, job.recipe, job.seed, job.run)
-
-    def on(stage: Task, now: gd.Params) -> Measured:
-        return measure(stage, now, stage.held_out(_STAGE_HELD_OUT), threads=job.resources.threads)
-
-    def look_after(update: int, now: gd.Params) -> None:
-        """Puts a net back that is lost."""
-        level, times = len(sequences.begun), len(sequences.put_back)
-        if level == 0:
-            if update - max(sequences.put_back, default=0) >= PATIENCE:
-                sequences.put_back.append(update)
-                rescue.start_anew(times + 1)
-        elif on(job.task.stage(level - 1), now).score <= LOST:
-            sequences.put_back.append(update)
-            rescue.put_back(level - 1)
-
-    def evaluate(now: gd.Params) -> float:
-        update = optimizer.steps
-        stage = sequences.reached(update)
-        if job.recipe.adaptive and stage != job.task:
-            passed = stage.passed(on(stage, now))
-            if passed:
-                rescue.keep(len(sequences.begun))
-                sequences.begun.append(update)
-            else:
-                look_after(update, now)
-            # At a small part of the length a look takes many times what an update does.
-            worth = passed and _NEAR * stage.steps >= job.task.steps
-            last = curve.points[-1] if curve.points else None
-            if last and not worth and update < last.update + _SELDOM * job.recipe.every:
-                return last.score
-        point = curve.look(now, update, stage.length)
-        if job.task.solved(point.measured):
-            sequences.end()
-        return point.score
-
     if job.resume and curve.solved is not None:
         return _finished(job, net, curve, sequences)
     report = trainer.fit(
@@ -164,7 +129,7 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
         epochs=1,
         steps=job.recipe.updates,
         minutes=job.minutes,
-        evaluate=evaluate,
+        evaluate=_Evaluation(job, optimizer, sequences, curve, rescue),
         every=job.recipe.every,
         maximise=job.task.maximise,
         run=job.run,
@@ -182,6 +147,55 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
         seconds=report.seconds,
         interrupted=report.interrupted,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Evaluation:
+    """What is done at every evaluation: stages go on, lost nets are put back, points are made."""
+
+    job: Job
+    optimizer: gd.optim.Optimizer
+    sequences: Sequences
+    curve: Curve
+    rescue: Rescue
+
+    def __call__(self, now: gd.Params) -> float:
+        """The score, which is that of the last point where none is made."""
+        job, sequences, points = self.job, self.sequences, self.curve.points
+        update = self.optimizer.steps
+        stage = sequences.reached(update)
+        if job.recipe.adaptive and stage != job.task:
+            passed = stage.passed(self._on(stage, now))
+            if passed:
+                self.rescue.keep(len(sequences.begun))
+                sequences.begun.append(update)
+            else:
+                self._look_after(update, now)
+            # At a small part of the length a look takes many times what an update does.
+            worth = passed and _NEAR * stage.steps >= job.task.steps
+            last = points[-1] if points else None
+            if last and not worth and update < last.update + _SELDOM * job.recipe.every:
+                return last.score
+        point = self.curve.look(now, update, stage.length)
+        if job.task.solved(point.measured):
+            sequences.end()
+        return point.score
+
+    def _on(self, stage: Task, now: gd.Params) -> Measured:
+        held_out = stage.held_out(_STAGE_HELD_OUT)
+        return measure(stage, now, held_out, threads=self.job.resources.threads)
+
+    def _look_after(self, update: int, now: gd.Params) -> None:
+        """Puts a net back that is lost."""
+        sequences = self.sequences
+        level, times = len(sequences.begun), len(sequences.put_back)
+        if level == 0:
+            if update - max(sequences.put_back, default=0) >= PATIENCE:
+                sequences.put_back.append(update)
+                self.rescue.start_anew(times + 1)
+        elif self._on(self.job.task.stage(level - 1), now).score <= LOST:
+            sequences.put_back.append(update)
+            self.rescue.put_back(level - 1)
 
 
 class Sequences(gd.data.Source):
