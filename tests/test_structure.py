@@ -203,6 +203,15 @@ def test_nothing_of_the_library_imports_an_application() -> None:
         assert found == [], f"{path} imports {found}"
 
 
+def test_only_tests_of_applications_import_them() -> None:
+    for path in files("tests", {".py"}):
+        if path.relative_to(ROOT / "tests").parts[0] in ("apps", "fuzz"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert not (node.module or "").startswith("gradcore.apps"), path
+
+
 def test_shelves_depend_one_way() -> None:
     """A private shelf imports itself and what is listed in SHELVES, functions included."""
     for module, path in python_modules().items():

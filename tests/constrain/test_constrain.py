@@ -331,29 +331,3 @@ def test_what_an_optimizer_cannot_keep_is_refused(constraints, error, message):
         gd.optim.Adam(params, constraints=constraints)
     if not isinstance(constraints, list) or len(constraints) == 1:
         np.testing.assert_array_equal(params.flat, before)
-
-
-def test_commands_train_under_constraints(tmp_path, monkeypatch):
-    pytest.importorskip("typer", reason="the command line: install gradcore[cli]")
-    from typer.testing import CliRunner
-
-    from gradcore.apps.commands import app
-
-    monkeypatch.chdir(tmp_path)
-    options = ["--length", "30", "--hidden", "8", "--every", "5", "--cell", "tanh", "--run", "r"]
-    how = ["--constrain", "spectral", "--limit", "0.5", "--updates", "10", "-q"]
-    result = CliRunner().invoke(app, ["train", "adding", *options, *how])
-    assert result.exit_code == 0, result.output
-    checkpoint = gd.load(tmp_path / "r" / "last.safetensors")
-    assert norms(checkpoint.params["0.weight_hh"], 1)[0] <= 0.5 * (1 + 2e-6)
-    # The run knows how it began.
-    result = CliRunner().invoke(
-        app, ["train", "adding", "--run", "r", "--resume", "--updates", "15", "-q"]
-    )
-    assert result.exit_code == 0, result.output
-    checkpoint = gd.load(tmp_path / "r" / "last.safetensors")
-    assert checkpoint.metadata["step"] == 15
-    assert norms(checkpoint.params["0.weight_hh"], 1)[0] <= 0.5 * (1 + 2e-6)
-    result = CliRunner().invoke(app, ["train", "copy", "--constrain", "spectral", "--limit", "0"])
-    assert result.exit_code == 2
-    assert "SpectralNorm.limit" in result.stderr

@@ -385,24 +385,3 @@ def test_wrong_questions_are_refused():
         gd.Trainer(
             net, params, gd.optim.SGD(params, 0.1), loss=function, stability=StabilityMonitor()
         )
-
-
-def test_commands_take_the_monitor(tmp_path, monkeypatch):
-    pytest.importorskip("typer", reason="the command line: install gradcore[cli]")
-    from typer.testing import CliRunner
-
-    from gradcore.apps.commands import app
-
-    monkeypatch.chdir(tmp_path)
-    options = ["--length", "40", "--hidden", "8", "--updates", "6", "--every", "3", "--no-stages"]
-    for run, own, steps in (
-        ("a", ["--stability", "3"], [2, 3, 6]),
-        ("b", ["--stable-lr"], [2, 5]),
-        ("c", [], []),
-    ):
-        result = CliRunner().invoke(app, ["train", "adding", *options, *own, "--run", run, "-q"])
-        assert result.exit_code == 0, result.output
-        read = [
-            json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()
-        ]
-        assert [line["step"] for line in read if line.get("sharpness")] == steps

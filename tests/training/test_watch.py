@@ -371,25 +371,3 @@ def test_streams_are_looked_at_from_the_state_they_carry(tmp_path):
 def test_wrong_options_are_refused(tmp_path):
     with pytest.raises(gd.ArgumentError, match="watch must be"):
         make().fit(source(), steps=2, watch=0)
-
-
-def test_the_command_records_and_draws(tmp_path, monkeypatch):
-    pytest.importorskip("typer", reason="the command line: install gradcore[cli]")
-    pytest.importorskip("matplotlib", reason="draws: install gradcore[plot]")
-    from typer.testing import CliRunner
-
-    from gradcore.apps.commands import app
-
-    monkeypatch.chdir(tmp_path)
-    options = ["--length", "60", "--hidden", "8", "--updates", "6", "--every", "3", "--no-stages"]
-    result = CliRunner().invoke(
-        app, ["train", "adding", *options, "--watch", "2", "--run", "r", "-q"]
-    )
-    assert result.exit_code == 0, result.output
-    watched = [line for line in lines(tmp_path / "r") if "memory_length" in line]
-    assert [line["step"] for line in watched] == [2, 4, 6]
-    assert CliRunner().invoke(app, ["plot", "r"]).exit_code == 0
-    assert (tmp_path / "r" / "curves.png").stat().st_size > 20_000
-    result = CliRunner().invoke(app, ["train", "brackets", "--watch", "5"])
-    assert result.exit_code == 2
-    assert "--watch needs --run" in result.stderr
