@@ -138,7 +138,7 @@ class _Space:
         self._tidy()
 
     def _tidy(self) -> None:
-        """Rows of L that are orthogonal, without those that are roundings."""
+        """Makes the rows of L orthogonal and drops those that are roundings."""
         least = ROUNDING * max(float(np.abs(self.small[: self.held, : self.held]).max()), 1e-300)
         sizes = np.linalg.norm(self.loose, axis=1)
         there = sizes > least * max(1.0, len(sizes) - 1.0)
@@ -169,7 +169,7 @@ class _Space:
         return made
 
     def shrink(self, turn: Array) -> None:
-        """Keeps these pairs alone, which are the diagonal of S then."""
+        """Keeps only these pairs; S is diagonal afterwards."""
         values = np.diag(turn.T @ self.small[: self.held, : self.held] @ turn)
         weights = np.zeros_like(self.weights)
         weights[:, : turn.shape[1]] = self.weights[:, : self.held] @ turn

@@ -1,4 +1,4 @@
-"""The arrays that what goes back is written to."""
+"""The arrays that a backward pass writes its gradients to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["InputGradients", "Results"]
 
 
 class InputGradients(TypedDict):
-    """Gradients of inputs and initial state, as calls return them; None for what is not wanted."""
+    """Gradients of x and of the initial state as calls return them; None for what is not wanted."""
 
     dx: NDArray[Any] | None
     dx_exponent: NDArray[np.int32] | None
@@ -26,7 +26,7 @@ class InputGradients(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """Fresh arrays for what is wanted of a pass that goes back, flat as the core writes them.
+    """Fresh arrays for the gradients that a call is asked for, flat as the core writes them.
 
     They take no memory until they are written. grads: always there, because the core sums the
     parameters' gradients in any case.
@@ -63,7 +63,7 @@ class Results:
 
     @property
     def arrays(self) -> dict[str, NDArray[Any] | None]:
-        """All by the core's names."""
+        """All arrays by the names that the core knows them by."""
         return {
             "grads": self.grads,
             "dx": self.dx,
@@ -73,7 +73,7 @@ class Results:
         }
 
     def of_inputs(self) -> InputGradients:
-        """All but the parameters' gradients, for people."""
+        """The fields of a result but for grads, with dstate as a state."""
         dstate = None if self.dstate is None else unflatten(self.net, self.batch, self.dstate)
         return {
             "dx": self.dx,

@@ -1,1 +1,1 @@
-"""What is measured of a net: norms of its steps, gates, horizons, exponents, spectra."""
+"""Measurements of nets: norms of single steps, gates, horizons, Lyapunov exponents, spectra."""

@@ -44,7 +44,7 @@ class Inputs:
         return tokens.itemsize if tokens is not None else 0
 
     def beside(self, arrays: dict[str, NDArray[Any] | None], *given: object) -> Inputs:
-        """These with further arrays, which were made of `given`."""
+        """The same inputs with further arrays, which were made from what the caller gave."""
         copied = self.copied + copied_bytes(arrays.values(), given)
         return replace(self, arrays={**self.arrays, **arrays}, copied=copied)
 

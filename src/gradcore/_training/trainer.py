@@ -239,7 +239,7 @@ class Trainer:
         return _report(fit, stopped, folder)
 
     def _run(self, fit: Fit, data: Data, resume: bool) -> Stopped:
-        """Runs a fit, and keeps the state that it leaves for the next one over the same data."""
+        """Runs a fit and keeps its last state for the next fit over the same data."""
         try:
             with progress(self.quiet) as show, Interrupts() as interrupts:
                 return fit.run(resume, show, interrupts)

@@ -1,4 +1,4 @@
-"""What trainings of several tasks can be told. Commands offer fields made with option()."""
+"""Settings that trainings of several tasks share; commands offer their fields as options."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ __all__ = ["Resources", "Safeguards", "option", "skip_option"]
 def option(default: Any, told: str, *names: str, **how: Any) -> Any:
     """A field of a dataclass that commands offer as an option.
 
-    told: its help. names: of the option, by default the field's. how: further arguments of
-    typer.Option, such as min and metavar.
+    told: the help text. names: names of the option; without any it is called as the field is. how:
+    further arguments of typer.Option, such as min and metavar.
     """
     return field(default=default, metadata={"option": (names, {"help": told, **how})})
 
 
 def skip_option() -> Any:
-    """The lag of a learned connection through time, None for none."""
+    """The option for the lag of a learned skip connection; None means that there is none."""
     told = "Add a learned connection to the output K steps ago."
     return option(None, told, min=1, metavar="K")
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a training may take of the machine; None: what gradcore takes by itself."""
+    """Threads and memory that a training may use; None leaves the choice to gradcore."""
 
     threads: int | None = option(None, "Threads at most.", min=1)
     memory: str | None = option(None, "Memory budget of a training step, such as 64MB.")
@@ -36,7 +36,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Safeguards:
-    """What holds and watches a training.
+    """Constraints on the weights, the watch and the stability monitor of a training.
 
     constrain, limit: of gradcore.constrain.by_name. watch: of gradcore.Trainer.fit. stability,
     stable_lr: of gradcore.stability.by_option.
@@ -74,9 +74,9 @@ class Safeguards:
     )
 
     def constraints(self) -> Sequence[gd.constrain.Constraint]:
-        """What the optimizer keeps the weights to."""
+        """The constraints for the optimizer."""
         return gd.constrain.by_name(self.constrain, 1.0 if self.limit is None else self.limit)
 
     def monitor(self) -> gd.stability.StabilityMonitor | None:
-        """What looks at the curvature, if anything does."""
+        """The monitor for the trainer, if one was asked for."""
         return gd.stability.by_option(self.stability, self.stable_lr)

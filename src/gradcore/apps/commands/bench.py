@@ -54,7 +54,7 @@ def choose_peers(text: str) -> dict[str, contestants.Peer]:
 
 @dataclass(frozen=True)
 class Grid:
-    """What is measured."""
+    """The combinations to measure, the peers and the number of turns."""
 
     cells: str = option(
         "RNN,LSTM,GRU",
@@ -77,7 +77,7 @@ class Grid:
     repeats: int = option(4, "Turns; the best one counts.", min=1)
 
     def rows(self) -> list[benchmark.Row]:
-        """Every combination."""
+        """All combinations of cells and sizes."""
         return benchmark.grid(
             words(self.cells),
             numbers("--hidden", self.hidden),

@@ -17,7 +17,7 @@ from .options import Output, Quiet, check_run, spread, teller
 
 @dataclass(frozen=True)
 class BracketsOutput(Output):
-    """Where the net and its figures go."""
+    """The files that `train brackets` writes."""
 
     out: Path = option(
         Path("brackets.safetensors"), "Where the trained net is saved.", "--out", "--checkpoint"
@@ -38,7 +38,7 @@ class BracketsOutput(Output):
 
 @dataclass(frozen=True)
 class Length:
-    """How long is trained."""
+    """How long `train brackets` takes."""
 
     minutes: float = option(3.75, "Time for everything: lexing, training, judging.", min=0.05)
     characters: int | None = option(

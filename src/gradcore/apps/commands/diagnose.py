@@ -22,7 +22,7 @@ LossName = Literal["cross_entropy", "mse", "binary_cross_entropy"]
 
 @dataclass(frozen=True)
 class Data:
-    """What is looked at, of a net and of what it reads."""
+    """The data that the net is diagnosed on, and the parts to measure."""
 
     steps: int = option(10_000, "Steps of a sequence at most.", min=4)
     sequences: int = option(1, "Sequences at most.", min=1)
@@ -35,7 +35,7 @@ class Data:
     )
 
     def chosen_loss(self) -> gd.loss.Loss | None:
-        """The loss that was named."""
+        """The loss that --loss and --last name."""
         if self.loss is None:
             if self.last:
                 fail("--last needs --loss.")
@@ -46,7 +46,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Report:
-    """Where the report goes."""
+    """The files that `gradcore diagnose` writes."""
 
     out: Path = option(
         Path("diagnosis.html"), "Where the report goes, one HTML file.", "--out", metavar="FILE"
@@ -55,7 +55,7 @@ class Report:
     plot: Path | None = option(None, "Save the pictures, the format by the suffix.", metavar="FILE")
 
     def check(self) -> None:
-        """Fails before the work where a file could not be written after it."""
+        """Ends the command now if a file could not be written at the end."""
         for path in (self.out, self.json_file, self.plot):
             check_folder(path)
         if not can_draw():
@@ -81,7 +81,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Passes(Resources):
-    """What passes over the net may take of the machine."""
+    """Threads and memory that each pass over the net may use."""
 
     threads: int | None = option(None, "Threads at most.", min=1, show_default="all cores")
     memory: str | None = option(None, "Memory budget of each pass, such as 64MB.")

@@ -22,7 +22,7 @@ QUICK, GENERATED, USUAL = 3.0, 1.5, 20.0
 
 
 def bases_option() -> Any:
-    """Training by the number of bases."""
+    """The option for training on a fixed number of bases."""
     return option(
         None,
         "Train on this many bases however long it takes, instead of by the clock: the same "
@@ -33,7 +33,7 @@ def bases_option() -> Any:
 
 @dataclass(frozen=True)
 class Genomes:
-    """What is learned from and what is judged."""
+    """The genomes to train on and to judge, and how long to train."""
 
     train_files: list[Path] | None = option(
         None,
@@ -63,7 +63,7 @@ class Genomes:
 
     @property
     def time(self) -> float:
-        """Minutes of training."""
+        """The minutes of training, which depend on the other options if not given."""
         if self.minutes is not None:
             return self.minutes
         return QUICK if self.quick else USUAL if self.train_files else GENERATED
@@ -71,7 +71,7 @@ class Genomes:
 
 @dataclass(frozen=True)
 class DnaOutput(Output):
-    """Where the net, its figures and the genes go."""
+    """The files that `train dna` writes."""
 
     out: Path = option(
         Path("dna.safetensors"), "Where the trained net is saved.", "--out", "--checkpoint"
@@ -138,7 +138,7 @@ def dna(
 
 @dataclass(frozen=True)
 class Calling(Resources):
-    """What the calling of genes may take of the machine."""
+    """Threads and memory that `annotate` may use."""
 
     memory: str | None = option(None, "Memory budget, such as 64MB.")
 

@@ -1,4 +1,4 @@
-"""Options that commands have in common, as dataclasses; a command takes them as parameters."""
+"""How dataclasses become options of commands, and the options that several commands share."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """A command in which every parameter that is a dataclass stands for options, one per field.
+    """Turns each parameter of a command that is a dataclass into one option per field.
 
-    Fields that were not made with settings.option() keep their defaults. typer makes options from
-    a signature, so that is what this writes.
+    The command still receives the dataclass. Fields that were not made with settings.option() keep
+    their defaults. typer reads options from a signature, so this builds a new one.
     """
     hints = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
@@ -70,7 +70,7 @@ def _options(kind: type[Any]) -> list[inspect.Parameter]:
 
 @dataclass(frozen=True)
 class Output:
-    """Where a training puts what comes of it; each command has its own names."""
+    """The files that a training writes; each command derives its own from it."""
 
     out: Path = option(
         Path("net.safetensors"), "Where the trained net is saved.", "--out", "--checkpoint"
@@ -86,13 +86,13 @@ class Output:
 
     @property
     def picture(self) -> Path:
-        """Where the picture goes: beside the net unless told otherwise."""
+        """The path of the picture, which lies beside the net unless --plot names another."""
         return self.plot or self.out.with_suffix(".png")
 
     def check(self, *others: Path | None, note: bool = False) -> None:
-        """Fails before the work where a file could not be written after it.
+        """Ends the command now if a file could not be written at the end.
 
-        note: says that there will be no picture where matplotlib is not installed.
+        others: further files to be written. note: whether to say that matplotlib is missing.
         """
         for path in (self.out, self.json_file, self.picture, *others):
             check_folder(path)
@@ -104,7 +104,10 @@ class Output:
 
 
 def check_run(run: Path | None, resume: bool, watch: int | None, *, fresh: bool = True) -> None:
-    """Fails where the options of a run do not fit together, or (fresh) it is there already."""
+    """Ends the command if the options of a run contradict each other.
+
+    fresh: also if the folder holds a training and --resume was not given.
+    """
     if resume and run is None:
         fail("--resume needs --run FOLDER, the folder of the training to go on with.")
     if watch is not None and run is None:
@@ -114,5 +117,5 @@ def check_run(run: Path | None, resume: bool, watch: int | None, *, fresh: bool 
 
 
 def teller(quiet: bool) -> Callable[[str], None]:
-    """What a job tells its phases to."""
+    """The function that a job reports its phases to; with --quiet it does nothing."""
     return (lambda line: None) if quiet else say

@@ -19,7 +19,7 @@ from .options import Output, Quiet, spread, teller
 
 @dataclass(frozen=True)
 class Chromosomes:
-    """What is left out, for how long is trained and how fast."""
+    """Records and species to leave out, the length of the training and its learning rate."""
 
     leave_out: list[str] | None = option(
         None, "Do not use this record.", metavar="NAME", show_default=False
@@ -37,7 +37,7 @@ class Chromosomes:
 
 @dataclass(frozen=True)
 class ProphageOutput(Output):
-    """Where nets and figures go; no run is kept."""
+    """The files that `train prophage` writes; it keeps no folder of a run."""
 
     out: Path = option(
         Path("prophage.safetensors"),

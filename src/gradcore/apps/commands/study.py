@@ -29,7 +29,7 @@ app.add_typer(study_app, name="study")
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """What every study takes."""
+    """The options that every study has."""
 
     seed: int = option(0, "Seed of all that is random.", min=0)
     json_file: Path | None = option(None, "Write all numbers as JSON.", "--json", metavar="FILE")

@@ -23,7 +23,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show baseline and re
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sequences of a task; None for what is usual."""
+    """The sizes of a task's sequences; None stands for the usual size."""
 
     length: int | None = option(
         None,
@@ -37,7 +37,7 @@ class Sizes:
     )
 
     def said(self) -> dict[str, Any]:
-        """What was asked for, as the task takes it."""
+        """The sizes that were given, as arguments of the task."""
         found = _said(self)
         if "background" in found:
             found["background"] = str(found["background"].absolute())
@@ -46,7 +46,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class EnhancerSizes(Sizes):
-    """Those of enhancer."""
+    """The sizes of `train enhancer`, and the genome that its motifs are planted in."""
 
     background: Path | None = option(
         None,
@@ -59,7 +59,7 @@ class EnhancerSizes(Sizes):
 
 @dataclass(frozen=True)
 class MqarSizes(Sizes):
-    """Those of mqar."""
+    """The sizes of `train mqar`."""
 
     pairs: int | None = option(None, "Pairs of key and value.", min=1, show_default=False)
     symbols: int | None = option(
@@ -69,7 +69,7 @@ class MqarSizes(Sizes):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the net is made and trained; None for the task's own way."""
+    """The net and its training; None stands for the value that suits the task."""
 
     cell: Literal["gru", "lstm", "rnn", "skip", "tanh"] | None = option(
         None,
@@ -99,7 +99,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Kept:
-    """Where the training and its figures go."""
+    """The files that the training writes."""
 
     run: Path | None = option(
         None,
@@ -262,7 +262,7 @@ def _job(
 
 
 def _said(options: Any, *names: str) -> dict[str, Any]:
-    """Fields, by default all, that are not None."""
+    """The fields that are not None; without names all fields are looked at."""
     found = {name: getattr(options, name) for name in names or vars(options)}
     return {name: value for name, value in found.items() if value is not None}
 

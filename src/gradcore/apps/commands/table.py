@@ -31,7 +31,7 @@ Files = Annotated[
 
 @dataclass(frozen=True)
 class Writing:
-    """How files are written."""
+    """The format of CSV files."""
 
     delimiter: str | None = option(None, "Between the cells of a CSV file. Default: found out.")
     encoding: str = option("utf-8", "Of a CSV file.")
@@ -42,7 +42,7 @@ class Writing:
     )
 
     def wanted(self) -> Wanted:
-        """The same for a reader."""
+        """The format as the readers of tables take it."""
         delimiter = self.delimiter
         if delimiter is not None:
             delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
@@ -54,7 +54,7 @@ class Writing:
 
 @dataclass(frozen=True)
 class Table:
-    """What the columns are, and which rows are learned from."""
+    """The roles of the columns, the rows to learn from and the length of the training."""
 
     features: str | None = option(
         None, "Columns to learn from. Default: all others.", metavar="A,B,..."
@@ -97,7 +97,7 @@ class Table:
     )
 
     def roles(self, target: str) -> Roles:
-        """What each column is."""
+        """The roles of the columns as the job takes them."""
         return Roles(
             target=target,
             features=None if self.features is None else _names("--features", self.features),
@@ -111,7 +111,7 @@ class Table:
 
 @dataclass(frozen=True)
 class TableOutput(Output):
-    """Where the net and its figures go."""
+    """The files that `train csv` writes."""
 
     out: Path = option(
         Path("table.safetensors"), "Where the trained net is saved.", "--out", "--checkpoint"
@@ -129,7 +129,7 @@ class TableOutput(Output):
 
 @dataclass(frozen=True)
 class TableResources(Resources):
-    """What calls of the net may take of the machine."""
+    """Threads and memory that calls of the net may use."""
 
     memory: str | None = option(None, "Memory budget of a call of the net, such as 64MB.")
 
@@ -195,7 +195,7 @@ def csv(
 
 @dataclass(frozen=True)
 class Predictions:
-    """What is written, and where."""
+    """The predictions to write and their file."""
 
     out: Path | None = option(
         None, "Where predictions go, as CSV. Default: the output.", metavar="FILE"

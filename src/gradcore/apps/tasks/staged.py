@@ -29,7 +29,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Pace:
-    """How a training by the clock goes.
+    """Learning rate, clipping and averaging of a training by the clock.
 
     lr: largest learning rate; it rises over `warmup` updates and falls to `last_lr` of itself from
     the share `steady` of the time on. clip: largest norm of a gradient. average: the net is the
@@ -46,7 +46,7 @@ class Pace:
 
 
 class Options(Protocol):
-    """What a training by the clock is told; the tasks' Options have it and the net's."""
+    """The part of the tasks' Options that fit() reads."""
 
     @property
     def seed(self) -> int: ...

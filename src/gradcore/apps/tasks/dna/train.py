@@ -59,7 +59,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Labelling:
-    """What a net is to tell of every base.
+    """The classes that a net learns to assign to every base.
 
     task: its name, for `gradcore diagnose`. classes: how many. label, reverse: see Windows. spots:
     the parts of a record that half of the windows hold a base of.

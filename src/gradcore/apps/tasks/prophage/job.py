@@ -41,14 +41,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Unwatched(Safeguards):
-    """What holds a training of which no run is kept."""
+    """Safeguards without a watch, which needs the folder of a run."""
 
     watch: int | None = None
 
 
 @dataclass(frozen=True)
 class Options(training.Options):
-    """Those of `train dna`, of which commands offer some."""
+    """The options of `train dna`, with stages of their own and without skip and residual."""
 
     skip: int | None = None
     residual: bool = False

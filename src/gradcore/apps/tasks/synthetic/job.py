@@ -151,7 +151,7 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
 
 @dataclass(frozen=True, eq=False)
 class _Evaluation:
-    """What is done at every evaluation: stages go on, lost nets are put back, points are made."""
+    """Evaluates the net: moves on to the next stage, puts a lost net back, adds to the curve."""
 
     job: Job
     optimizer: gd.optim.Optimizer
@@ -160,7 +160,7 @@ class _Evaluation:
     rescue: Rescue
 
     def __call__(self, now: gd.Params) -> float:
-        """The score, which is that of the last point where none is made."""
+        """The score now, or that of the last point where evaluating would take too long."""
         job, sequences, points = self.job, self.sequences, self.curve.points
         update = self.optimizer.steps
         stage = sequences.reached(update)
