@@ -135,8 +135,72 @@ cdef extern from "gradcore/gradcore.h" nogil:
         GC_CURVATURE_HESSIAN
         GC_CURVATURE_GAUSS_NEWTON
 
+    ctypedef struct gc_cotangents:
+        int64_t count
+        const void* outputs
+        const void* final_state
+        int32_t final_exponent
+        void* x
+        int32_t* x_exponent
+        void* state
+        int32_t* state_exponent
+
+    ctypedef struct gc_tangents:
+        int64_t count
+        int32_t curvature
+        const void* params
+        const void* x
+        const void* state
+        void* outputs
+        int32_t* exponent
+        void* state_out
+        int32_t* state_exponent
+        void* product
+        void* dx
+        void* dstate
+
+    ctypedef enum:
+        GC_ARRAY_PARAMS
+        GC_ARRAY_X
+        GC_ARRAY_TOKENS
+        GC_ARRAY_LENGTHS
+        GC_ARRAY_RESET
+        GC_ARRAY_STATE
+        GC_ARRAY_TARGET
+        GC_ARRAY_WEIGHT
+        GC_ARRAY_CLASS_WEIGHT
+        GC_ARRAY_D_OUTPUTS
+        GC_ARRAY_OUTPUTS
+        GC_ARRAY_GRADS
+        GC_ARRAY_DX
+        GC_ARRAY_DX_EXPONENT
+        GC_ARRAY_STATE_OUT
+        GC_ARRAY_DSTATE
+        GC_ARRAY_DSTATE_EXPONENT
+        GC_ARRAY_GATES
+        GC_ARRAY_HIDDEN
+        GC_ARRAY_HIDDEN_EXPONENT
+        GC_ARRAY_HIDDEN_LOG2_NORM
+        GC_ARRAY_COTANGENT_OUTPUTS
+        GC_ARRAY_COTANGENT_FINAL_STATE
+        GC_ARRAY_COTANGENT_X
+        GC_ARRAY_COTANGENT_X_EXPONENT
+        GC_ARRAY_COTANGENT_STATE
+        GC_ARRAY_COTANGENT_STATE_EXPONENT
+        GC_ARRAY_T_PARAMS
+        GC_ARRAY_T_X
+        GC_ARRAY_T_STATE
+        GC_ARRAY_T_OUTPUTS
+        GC_ARRAY_T_EXPONENT
+        GC_ARRAY_T_STATE_OUT
+        GC_ARRAY_T_STATE_EXPONENT
+        GC_ARRAY_PRODUCT
+        GC_ARRAY_T_DX
+        GC_ARRAY_T_DSTATE
+
     ctypedef struct gc_call:
         int64_t steps, batch
+        uint64_t arrays
         const gc_op* ops
         int64_t n_ops
         int64_t segment_steps
@@ -168,31 +232,13 @@ cdef extern from "gradcore/gradcore.h" nogil:
         double loss_value
         double loss_weight
         int64_t grads_exponent
-        int64_t directions
-        void* direction_x
-        void* direction_state
-        const void* direction_outputs
-        const void* direction_state_out
-        int32_t direction_start_exponent
-        int32_t* direction_exponent
-        int32_t* direction_state_exponent
+        gc_cotangents cotangents
         void* gates
         int32_t hidden_direction
         void* hidden
         int32_t* hidden_exponent
         double* hidden_log2_norm
-        int64_t tangents
-        int32_t curvature
-        const void* t_params
-        const void* t_x
-        const void* t_state
-        void* t_outputs
-        int32_t* t_exponent
-        void* t_state_out
-        int32_t* t_state_exponent
-        void* product
-        void* t_dx
-        void* t_dstate
+        gc_tangents tangents
         int32_t threads
         int32_t exact_threads
         int32_t no_scaling

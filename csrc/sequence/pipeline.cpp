@@ -5,16 +5,19 @@
 #include <limits>
 
 #include "base/errors.h"
+#include "sequence/presence.h"
+#include "sequence/scale/exponents.h"
 
 namespace gradcore {
 
+// Jobs check what is there of arrays; where those between parts lie is known when they run.
 template <class T>
 Pipeline<T>::Pipeline(const Network& net, gc_call& call) : call_(call), parts_(net.parts()) {
-  if (call.gates || call.hidden || call.hidden_log2_norm) net.at(call.hidden_direction);
+  if (has(call, GC_ARRAY_GATES) || has(call, GC_ARRAY_HIDDEN) ||
+      has(call, GC_ARRAY_HIDDEN_LOG2_NORM))
+    net.at(call.hidden_direction);
   divide_plan();
-  // Checks of the plan and of what is there; pointers between parts only have to be something.
-  Carver count;
-  lay_out(count);
+  lay_out();
   make_jobs();
 }
 
@@ -70,83 +73,104 @@ void Pipeline<T>::check_order() const {
 }
 
 template <class T>
-void Pipeline<T>::lay_out(Carver& carver) {
-  meetings_.assign(parts_.size(), Meeting{});
+void Pipeline<T>::lay_out() {
+  meetings_.resize(parts_.size());
   for (size_t p = 0; p + 1 < parts_.size(); p++) {
-    if (parts_[p].reverse) {
-      meetings_[p] = meetings_[p - 1];
-      continue;
-    }
+    if (parts_[p].reverse) continue;
+    Meeting& meeting = meetings_[p];
     const int64_t size = call_.steps * call_.batch * parts_[p].width;
-    meetings_[p].out = carver.take<T>(size);
-    if (call_.tangents > 0) {
-      meetings_[p].t_out = carver.take<T>(size * call_.tangents);
-      for (int32_t*& exponents : meetings_[p].t_exponent)
-        exponents = carver.take<int32_t>(call_.steps);
-      if (call_.curvature == GC_CURVATURE_HESSIAN) meetings_[p].t_d_out = carver.take<T>(size);
+    layout_.announce(meeting.out, size);
+    if (call_.tangents.count > 0) {
+      layout_.announce(meeting.t_out, size * call_.tangents.count);
+      for (int32_t*& exponents : meeting.t_exponent) layout_.announce(exponents, call_.steps);
+      if (call_.tangents.curvature == GC_CURVATURE_HESSIAN) layout_.announce(meeting.t_d_out, size);
     }
     if (!trains_) continue;
-    meetings_[p].d_out = carver.take<T>(size);
-    meetings_[p].d_out_exponent = carver.take<int32_t>(call_.steps);
+    layout_.announce(meeting.d_out, size);
+    layout_.announce(meeting.d_out_exponent, call_.steps);
   }
+}
+
+// The caller's call as part p sees it: its input and its gradient may be those of a meeting.
+template <class T>
+gc_call Pipeline<T>::call_of(size_t p) const {
+  const Part& part = parts_[p];
+  gc_call call = call_;
+  uint64_t arrays = arrays_of(call_);
+  auto set = [&](int array, bool there) {
+    arrays = there ? arrays | uint64_t{1} << array : arrays & ~(uint64_t{1} << array);
+  };
+  if (parts_.size() > 1) call.ops = ops_[p].data();
+  call.n_ops = n_ops_[p];
+  if (!part.last) {
+    call.loss = GC_LOSS_NONE;
+    call.target = call.weight = call.class_weight = nullptr;
+    call.outputs = nullptr;
+    for (const int array :
+         {GC_ARRAY_TARGET, GC_ARRAY_WEIGHT, GC_ARRAY_CLASS_WEIGHT, GC_ARRAY_OUTPUTS})
+      set(array, false);
+  }
+  if (!part.first) {
+    call.tokens = call.x = call.dx = nullptr;
+    call.dx_exponent = nullptr;
+    set(GC_ARRAY_TOKENS, false);
+    set(GC_ARRAY_X, true);
+    set(GC_ARRAY_DX, trains_);
+    set(GC_ARRAY_DX_EXPONENT, trains_);
+    call.tangents.x = nullptr;
+    set(GC_ARRAY_T_X, false);
+  }
+  call.arrays = arrays;
+  return call;
 }
 
 template <class T>
 void Pipeline<T>::make_jobs() {
-  jobs_.clear();
-  calls_.assign(parts_.size(), call_);
+  links_.resize(parts_.size());
+  for (size_t p = 0; p < parts_.size(); p++) calls_.push_back(call_of(p));
   for (size_t p = 0; p < parts_.size(); p++) {
     const Part& part = parts_[p];
-    gc_call& call = calls_[p];
-    call.ops = parts_.size() == 1 ? call_.ops : ops_[p].data();
-    call.n_ops = n_ops_[p];
-    if (!part.last) {
-      call.loss = GC_LOSS_NONE;
-      call.target = call.weight = call.class_weight = nullptr;
-      call.outputs = nullptr;
-    }
-    if (!part.first) {
-      const Meeting& before = meetings_[p - (part.reverse ? 2 : 1)];
-      call.tokens = nullptr;
-      // Before there is an arena, any pointer stands for an array that will be there.
-      call.x = arena_ ? before.out : static_cast<const void*>(this);
-      call.dx = !trains_ ? nullptr : arena_ ? before.d_out : static_cast<void*>(this);
-      call.dx_exponent = arena_ ? before.d_out_exponent : reinterpret_cast<int32_t*>(this);
-    }
     const bool both = part.reverse || (p + 1 < parts_.size() && parts_[p + 1].reverse);
-    Link<T> link{};
-    link.out = meetings_[p].out;
-    link.d_out = meetings_[p].d_out;
-    link.d_out_exponent = meetings_[p].d_out_exponent;
+    Link<T>& link = links_[p];
     link.marks_zeros = !part.first || both;
     link.joins = both && !part.reverse;
-    if (call_.tangents > 0) link_tangents(p, link);
-    jobs_.push_back(std::make_unique<Job<T>>(part, call, link, progress_));
+    link.has_t_in = call_.tangents.count > 0 && !part.first;
+    jobs_.push_back(std::make_unique<Job<T>>(part, calls_[p], link, progress_));
   }
 }
 
+// Where the arrays of the meetings lie.
 template <class T>
-void Pipeline<T>::link_tangents(size_t p, Link<T>& link) {
+void Pipeline<T>::connect(size_t p) {
   const Part& part = parts_[p];
-  link.t_out = meetings_[p].t_out;
-  link.t_out_exponent = meetings_[p].t_exponent[part.reverse];
-  link.t_d_out = meetings_[p].t_d_out;
-  if (part.first) link.t_dx = static_cast<T*>(call_.t_dx);
-  if (part.first) return;
-  const Part& before = parts_[p - (part.reverse ? 2 : 1)];
-  const Meeting& meeting = meetings_[p - (part.reverse ? 2 : 1)];
-  // As above: before there is an arena, any pointer.
-  link.t_in = arena_ ? meeting.t_out : reinterpret_cast<const T*>(this);
+  Link<T>& link = links_[p];
+  if (!part.last) {
+    const Meeting& meeting = behind(p);
+    link.out = meeting.out;
+    link.d_out = meeting.d_out;
+    link.d_out_exponent = meeting.d_out_exponent;
+    link.t_out = meeting.t_out;
+    link.t_out_exponent = meeting.t_exponent[part.reverse];
+    link.t_d_out = meeting.t_d_out;
+  }
+  if (part.first) {
+    link.t_dx = static_cast<T*>(call_.tangents.dx);
+    return;
+  }
+  const Meeting& meeting = before(p);
+  const Part& other = parts_[p - (part.reverse ? 2 : 1)];
+  calls_[p].x = meeting.out;
+  calls_[p].dx = meeting.d_out;
+  calls_[p].dx_exponent = meeting.d_out_exponent;
+  link.t_in = meeting.t_out;
   link.t_in_exponent[0] = meeting.t_exponent[0];
   link.t_in_exponent[1] = meeting.t_exponent[1];
-  link.t_in_split = before.reverse ? before.column : before.width;
+  link.t_in_split = other.reverse ? other.column : other.width;
   link.t_dx = meeting.t_d_out;
 }
 
 template <class T>
 int64_t Pipeline<T>::bytes() {
-  Carver count;
-  lay_out(count);
   int64_t all = 0, most = 0;
   for (const auto& job : jobs_) {
     const int64_t own = job->bytes();
@@ -157,7 +181,7 @@ int64_t Pipeline<T>::bytes() {
   const int64_t plan = call_.n_ops * static_cast<int64_t>(sizeof(gc_op)),
                 plans = parts_.size() == 1 ? plan : 2 * plan;
   // Without backward a part is done before the next begins.
-  return static_cast<int64_t>(count.used()) + plans + (trains_ ? all : most);
+  return static_cast<int64_t>(layout_.bytes()) + plans + (trains_ ? all : most);
 }
 
 template <class T>
@@ -170,13 +194,10 @@ void Pipeline<T>::start() {
   call_.where_layer = -1;
   call_.where_step = call_.where_sequence = -1;
   if (parts_.size() > 1) {
-    Carver count;
-    lay_out(count);
-    arena_.emplace(count.used());
-    Carver carver(arena_->data());
-    lay_out(carver);
-    make_jobs();
+    arena_.emplace(layout_.bytes());
+    layout_.place(arena_->data());
   }
+  for (size_t p = 0; p < parts_.size(); p++) connect(p);
   left_ = n_ops_;
 }
 
@@ -263,7 +284,7 @@ void Pipeline<T>::finish() {
   // In the order of backward: the second direction to come adds to the first.
   for (auto job = jobs_.rbegin(); job != jobs_.rend(); job++)
     (*job)->unpack_gradients(call_.grads_exponent);
-  if (call_.curvature == GC_CURVATURE_HESSIAN)
+  if (call_.tangents.curvature == GC_CURVATURE_HESSIAN)
     for (auto job = jobs_.rbegin(); job != jobs_.rend(); job++) (*job)->unpack_product();
   // What two directions have added up says where it is zero.
   if (call_.dx && parts_.size() > 1)

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/arena.h"
+#include "base/layout.h"
 #include "sequence/job.h"
 #include "sequence/network.h"
 
@@ -28,17 +29,21 @@ class Pipeline {
  private:
   // What part p's outputs go through on their way to the next part; both directions share one.
   struct Meeting {
-    T *out, *d_out;           // [T][B][width]
-    int32_t* d_out_exponent;  // [T]
-    T *t_out, *t_d_out;       // tangents: [T][B][K][width], [T][B][width]
-    int32_t* t_exponent[2];   // [T] of t_out, by direction
+    T *out = nullptr, *d_out = nullptr;           // [T][B][width]
+    int32_t* d_out_exponent = nullptr;            // [T]
+    T *t_out = nullptr, *t_d_out = nullptr;       // tangents: [T][B][K][width], [T][B][width]
+    int32_t* t_exponent[2] = {nullptr, nullptr};  // [T] of t_out, by direction
   };
 
   void divide_plan();
   void check_order() const;
-  void lay_out(Carver& carver);
+  void lay_out();
+  gc_call call_of(size_t p) const;
   void make_jobs();
-  void link_tangents(size_t p, Link<T>& link);
+  // The meeting that a part which is not the first reads, and the one that it writes.
+  Meeting& before(size_t p) { return behind(p - (parts_[p].reverse ? 2 : 1)); }
+  Meeting& behind(size_t p) { return meetings_[parts_[p].reverse ? p - 1 : p]; }
+  void connect(size_t p);
   void start();
   int64_t ahead() const;  // operations ahead of the first BACKWARD
   void advance(int64_t end);
@@ -51,7 +56,9 @@ class Pipeline {
   std::vector<int64_t> n_ops_;           // by part
   std::vector<Meeting> meetings_;        // by part
   std::vector<gc_call> calls_;           // by part
+  std::vector<Link<T>> links_;           // by part
   std::vector<std::unique_ptr<Job<T>>> jobs_;
+  Layout layout_;  // of the meetings
   Progress progress_{};
   bool trains_ = false;
   int64_t next_ = 0;           // the operation to come

@@ -1,258 +1,263 @@
 // What a call must satisfy before anything runs.
+#include "sequence/validate.h"
+
 #include <cinttypes>
 
 #include "base/errors.h"
-#include "sequence/job.h"
+#include "sequence/presence.h"
+#include "sequence/timeline.h"
+#include "sequence/tokens.h"
 
 namespace gradcore {
+namespace {
 
-template <class T>
-Job<T>::Job(const Part& part, gc_call& call, const Link<T>& link, Progress& progress)
-    : part_(part),
-      net_(part.net),
-      call_(call),
-      link_(link),
-      progress_(progress),
-      k_(kernels<T>()),
-      T_(call.steps),
-      B_(call.batch),
-      L_(static_cast<int64_t>(part.net.layers.size())) {
-  if (T_ < 1 || B_ < 1)
-    fail(GC_INVALID, "steps and batch must be at least 1; got %" PRId64 " and %" PRId64 ".", T_,
-         B_);
-  if (T_ > INT32_MAX / 4 || B_ > INT32_MAX / 4)
-    fail(GC_INVALID, "steps and batch must be below 2^29; got %" PRId64 " and %" PRId64 ".", T_,
-         B_);
-  if (L_ > static_cast<int64_t>(sizeof by_units_))
-    fail(GC_INVALID, "a net may have at most %zu recurrent layers; got %" PRId64 ".",
-         sizeof by_units_, L_);
-  K_ = call_.tangents;
-  hessian_ = K_ && call_.curvature == GC_CURVATURE_HESSIAN;
-  gauss_newton_ = K_ && call_.curvature == GC_CURVATURE_GAUSS_NEWTON;
-  check_plan();
-  check_presence();
-  check_tangents();
-  check_sizes();
-  choose_transforms();
-  wants_input_gradient_ = (trains_ && (call_.dx || net_.embedding_rows || trains_transforms(0))) ||
-                          (directs_ && call_.direction_x);
-  direct_input_ =
-      !call_.tokens && !call_.lengths && !part_.reverse && net_.layers[0].I == net_.layers[0].Ip;
-  choose_team();
-  // Chunks: the widest rows of a chunk in 256 KB, a power of two of steps between one look and one
-  // block.
-  int64_t row = 1;
-  for (const Layer& l : net_.layers) {
-    const int64_t widest = l.pass ? 1 : l.planes > l.gates ? l.planes : l.gates;
-    row = row > B_ * l.Hp * widest ? row : B_ * l.Hp * widest;
-  }
-  chunk_ = block_steps;
-  if (K_ && !hessian_ && !gauss_newton_) chunk_ = look_steps;  // one exponent for a chunk
-  while (chunk_ > look_steps && chunk_ * row * static_cast<int64_t>(sizeof(T)) > 256 * 1024)
-    chunk_ /= 2;
-  rows_ = chunk_ * B_;
+// The range of operation i, which is at most `segment` steps long.
+void check_range(const gc_op& op, int64_t i, int64_t steps, int64_t segment) {
+  if (op.t0 < 0 || op.t1 <= op.t0 || op.t1 > steps || op.t0 % block_steps ||
+      op.t1 - op.t0 > segment || (op.t1 % block_steps && op.t1 != steps))
+    fail(GC_INVALID,
+         "operation %" PRId64 ": a range must begin at a multiple of %" PRId64
+         ", end at one or at %" PRId64 ", and be at most segment_steps = %" PRId64
+         " long; got [%" PRId64 ", %" PRId64 ").",
+         i, block_steps, steps, segment, op.t0, op.t1);
+  if (op.kind < GC_OP_FORWARD || op.kind > GC_OP_COTANGENT)
+    fail(GC_INVALID, "operation %" PRId64 ": unknown kind %d.", i, op.kind);
 }
 
-template <class T>
-void Job<T>::check_plan() {
-  if (call_.n_ops < 1 || !call_.ops) fail(GC_INVALID, "a plan needs at least one operation.");
-  segment_ = call_.segment_steps < T_ ? call_.segment_steps : T_;
+bool goes_back(const gc_op& op) { return op.kind == GC_OP_BACKWARD || op.kind == GC_OP_COTANGENT; }
+
+// Where operation i, which goes forward, finds its state and leaves it. before: the operation
+// before it, or null.
+void check_slots(const gc_op& op, int64_t i, const gc_op* before, int64_t n_slots) {
+  const bool previous = op.from_slot == GC_FROM_PREVIOUS;
+  if (previous && (!before || goes_back(*before) || before->t1 != op.t0))
+    fail(GC_INVALID, "operation %" PRId64 ": no operation just before it ends at step %" PRId64 ".",
+         i, op.t0);
+  if (op.from_slot == GC_FROM_START && op.t0 != 0)
+    fail(GC_INVALID, "operation %" PRId64 ": the start is the state at step 0, not at %" PRId64 ".",
+         i, op.t0);
+  if (!previous && op.from_slot != GC_FROM_START && (op.from_slot < 0 || op.from_slot >= n_slots))
+    fail(GC_INVALID, "operation %" PRId64 ": no slot %d.", i, op.from_slot);
+  if (op.to_slot != GC_TO_NOWHERE && (op.to_slot < 0 || op.to_slot >= n_slots))
+    fail(GC_INVALID, "operation %" PRId64 ": no slot %d.", i, op.to_slot);
+}
+
+Purpose check_plan(const gc_call& call) {
+  Purpose purpose;
+  if (call.n_ops < 1 || !call.ops) fail(GC_INVALID, "a plan needs at least one operation.");
+  const int64_t segment = call.segment_steps < call.steps ? call.segment_steps : call.steps;
   const gc_op* before = nullptr;
-  for (int64_t i = 0; i < call_.n_ops; i++) {
-    const gc_op& op = call_.ops[i];
-    if (op.t0 < 0 || op.t1 <= op.t0 || op.t1 > T_ || op.t0 % block_steps ||
-        op.t1 - op.t0 > segment_ || (op.t1 % block_steps && op.t1 != T_))
-      fail(GC_INVALID,
-           "operation %" PRId64 ": a range must begin at a multiple of %" PRId64
-           ", end at one or at %" PRId64 ", and be at most segment_steps = %" PRId64
-           " long; got [%" PRId64 ", %" PRId64 ").",
-           i, block_steps, T_, segment_, op.t0, op.t1);
-    if (op.kind < GC_OP_FORWARD || op.kind > GC_OP_COTANGENT)
-      fail(GC_INVALID, "operation %" PRId64 ": unknown kind %d.", i, op.kind);
-    if (op.kind == GC_OP_BACKWARD || op.kind == GC_OP_COTANGENT) {
+  for (int64_t i = 0; i < call.n_ops; i++) {
+    const gc_op& op = call.ops[i];
+    check_range(op, i, call.steps, segment);
+    if (goes_back(op)) {
       if (!before || before->kind != GC_OP_TAPE || before->t0 != op.t0 || before->t1 != op.t1)
         fail(GC_INVALID,
              "operation %" PRId64
              ": BACKWARD and COTANGENT must follow the TAPE of the same range.",
              i);
-      if (op.kind == GC_OP_COTANGENT) {
-        directs_ = true;
-      } else {
-        if (!trains_) first_backward_ = i;
-        trains_ = true;
-      }
     } else {
-      const bool previous = op.from_slot == GC_FROM_PREVIOUS;
-      if (previous && (!before || before->kind == GC_OP_BACKWARD ||
-                       before->kind == GC_OP_COTANGENT || before->t1 != op.t0))
-        fail(GC_INVALID,
-             "operation %" PRId64 ": no operation just before it ends at step %" PRId64 ".", i,
-             op.t0);
-      if (op.from_slot == GC_FROM_START && op.t0 != 0)
-        fail(GC_INVALID,
-             "operation %" PRId64 ": the start is the state at step 0, not at %" PRId64 ".", i,
-             op.t0);
-      if (!previous && op.from_slot != GC_FROM_START &&
-          (op.from_slot < 0 || op.from_slot >= call_.n_slots))
-        fail(GC_INVALID, "operation %" PRId64 ": no slot %d.", i, op.from_slot);
-      if (op.to_slot != GC_TO_NOWHERE && (op.to_slot < 0 || op.to_slot >= call_.n_slots))
-        fail(GC_INVALID, "operation %" PRId64 ": no slot %d.", i, op.to_slot);
-      tape_ = tape_ || op.kind == GC_OP_TAPE;
-      emits_ = emits_ || op.kind == GC_OP_EMIT;
+      check_slots(op, i, before, call.n_slots);
     }
+    purpose.cotangents = purpose.cotangents || op.kind == GC_OP_COTANGENT;
+    if (op.kind == GC_OP_BACKWARD && !purpose.trains) purpose.first_backward = i;
+    purpose.trains = purpose.trains || op.kind == GC_OP_BACKWARD;
+    purpose.tape = purpose.tape || op.kind == GC_OP_TAPE;
+    purpose.emits = purpose.emits || op.kind == GC_OP_EMIT;
     before = &op;
   }
-  if (directs_ && (trains_ || !part_.first || !part_.last))
+  return purpose;
+}
+
+void check_backward(const Part& part, const gc_call& call, const Purpose& purpose) {
+  if (purpose.cotangents && (purpose.trains || !part.first || !part.last))
     fail(GC_INVALID,
          "cotangents go through nets whose layers all read time forward, in calls without "
          "BACKWARD.");
-  if (directs_ && call_.directions < 1) fail(GC_INVALID, "directions must be 1 or more.");
-  if (trains_ && call_.direction_state_out && call_.directions != 1)
+  if (purpose.cotangents && call.cotangents.count < 1)
+    fail(GC_INVALID, "cotangents.count must be 1 or more.");
+  if (!purpose.trains) return;
+  if (has(call, GC_ARRAY_COTANGENT_FINAL_STATE) && call.cotangents.count != 1)
     fail(GC_INVALID,
-         "BACKWARD begins from one direction of direction_state_out; got %" PRId64 " directions.",
-         call_.directions);
-  if (trains_ && part_.last && call_.loss == GC_LOSS_NONE)
-    fail(GC_INVALID, "BACKWARD needs a loss.");
-  if (trains_ && !call_.grads) fail(GC_INVALID, "BACKWARD needs an array for the gradients.");
+         "BACKWARD begins from one direction of cotangents.final_state; got %" PRId64
+         " directions.",
+         call.cotangents.count);
+  if (part.last && call.loss == GC_LOSS_NONE) fail(GC_INVALID, "BACKWARD needs a loss.");
+  if (!has(call, GC_ARRAY_GRADS)) fail(GC_INVALID, "BACKWARD needs an array for the gradients.");
 }
 
-template <class T>
-int64_t Job<T>::token(int64_t row) const {
-  switch (call_.token_bytes) {
-    case 1:
-      return static_cast<const uint8_t*>(call_.tokens)[row];
-    case 4:
-      return static_cast<const int32_t*>(call_.tokens)[row];
-    default:
-      return static_cast<const int64_t*>(call_.tokens)[row];
-  }
-}
-
-// Which arrays are there; not what they hold, so that bytes can be asked for before there is data.
-template <class T>
-void Job<T>::check_presence() {
-  if (!call_.x == !call_.tokens) fail(GC_INVALID, "exactly one of x and tokens must be given.");
-  if (net_.embedding_rows && !call_.tokens)
+void check_input(const Network& net, const gc_call& call) {
+  const bool tokens = has(call, GC_ARRAY_TOKENS);
+  if (has(call, GC_ARRAY_X) == tokens)
+    fail(GC_INVALID, "exactly one of x and tokens must be given.");
+  if (net.embedding_rows && !tokens)
     fail(GC_INVALID, "a net that begins with an embedding takes tokens, not x.");
-  if (call_.tokens && !net_.embedding_rows && net_.layers[0].spec.residual)
-    fail(
-        GC_INVALID,
-        "a residual first layer adds its input to its output, and tokens are no such input: put an "
-        "embedding before it, or take the residual connection away.");
-  if (call_.tokens && !net_.embedding_rows && !net_.transforms[0].empty())
+  if (!tokens) return;
+  if (!net.embedding_rows && net.layers[0].spec.residual)
+    fail(GC_INVALID,
+         "a residual first layer adds its input to its output, and tokens are no such input: put "
+         "an embedding before it, or take the residual connection away.");
+  if (!net.embedding_rows && !net.transforms[0].empty())
     fail(GC_INVALID,
          "a LayerNorm or Dropout before the first recurrent layer takes floats, and tokens are "
          "none: put an embedding before it.");
-  if (call_.tokens && call_.token_bytes != 1 && call_.token_bytes != 4 && call_.token_bytes != 8)
-    fail(GC_INVALID, "tokens must have 1, 4 or 8 bytes; got %d.", call_.token_bytes);
-  if (call_.dx && call_.tokens) fail(GC_INVALID, "tokens have no gradient: dx needs float input.");
-  if (call_.dx && !call_.dx_exponent) fail(GC_INVALID, "dx needs dx_exponent.");
-  if (call_.dstate && !call_.dstate_exponent) fail(GC_INVALID, "dstate needs dstate_exponent.");
-  if (call_.hidden && !call_.hidden_exponent) fail(GC_INVALID, "hidden needs hidden_exponent.");
-  if (!call_.params) fail(GC_INVALID, "params is missing.");
-  if (call_.tokens && call_.direction_x)
-    fail(GC_INVALID, "tokens have no directions: direction_x needs float input.");
-  if (call_.direction_x && !call_.direction_exponent)
-    fail(GC_INVALID, "direction_x needs direction_exponent.");
-  if (call_.direction_state && !call_.direction_state_exponent)
-    fail(GC_INVALID, "direction_state needs direction_state_exponent.");
-  if (call_.loss < GC_LOSS_NONE || call_.loss > GC_LOSS_GIVEN)
-    fail(GC_INVALID, "unknown loss %d.", call_.loss);
-  if (call_.loss == GC_LOSS_CALLBACK && !call_.loss_fn)
-    fail(GC_INVALID, "the loss callback is missing.");
-  if (has_terms() && !call_.target) fail(GC_INVALID, "the loss needs targets.");
+  if (call.token_bytes != 1 && call.token_bytes != 4 && call.token_bytes != 8)
+    fail(GC_INVALID, "tokens must have 1, 4 or 8 bytes; got %d.", call.token_bytes);
+  if (has(call, GC_ARRAY_DX)) fail(GC_INVALID, "tokens have no gradient: dx needs float input.");
+  if (has(call, GC_ARRAY_COTANGENT_X))
+    fail(GC_INVALID, "tokens have no cotangents: cotangents.x needs float input.");
+  if (has(call, GC_ARRAY_T_X))
+    fail(GC_INVALID, "tokens have no tangents: tangents.x needs float input.");
 }
 
-template <class T>
-void Job<T>::check_tangents() const {
-  if (K_ < 0 || call_.curvature < GC_CURVATURE_NONE || call_.curvature > GC_CURVATURE_GAUSS_NEWTON)
-    fail(GC_INVALID, "unknown curvature %d, or a negative number of tangents.", call_.curvature);
-  if (!K_ && call_.curvature != GC_CURVATURE_NONE) fail(GC_INVALID, "a curvature needs a tangent.");
-  if (!K_) return;
-  if (K_ > INT32_MAX / 4 / B_) fail(GC_INVALID, "tangents times batch must be below 2^29.");
-  if (call_.t_x && call_.tokens)
-    fail(GC_INVALID, "tokens have no tangents: t_x needs float input.");
-  if (!hessian_ && !gauss_newton_) {
-    if (trains_ || tape_)
+// Which arrays are there.
+void check_presence(const Network& net, const gc_call& call) {
+  check_input(net, call);
+  struct Pair {
+    int array, needed;
+    const char *name, *needs;
+  };
+  static constexpr Pair pairs[] = {
+      {GC_ARRAY_DX, GC_ARRAY_DX_EXPONENT, "dx", "dx_exponent"},
+      {GC_ARRAY_DSTATE, GC_ARRAY_DSTATE_EXPONENT, "dstate", "dstate_exponent"},
+      {GC_ARRAY_HIDDEN, GC_ARRAY_HIDDEN_EXPONENT, "hidden", "hidden_exponent"},
+      {GC_ARRAY_COTANGENT_X, GC_ARRAY_COTANGENT_X_EXPONENT, "cotangents.x",
+       "cotangents.x_exponent"},
+      {GC_ARRAY_COTANGENT_STATE, GC_ARRAY_COTANGENT_STATE_EXPONENT, "cotangents.state",
+       "cotangents.state_exponent"},
+  };
+  for (const Pair& pair : pairs)
+    if (has(call, pair.array) && !has(call, pair.needed))
+      fail(GC_INVALID, "%s needs %s.", pair.name, pair.needs);
+  if (!has(call, GC_ARRAY_PARAMS)) fail(GC_INVALID, "params is missing.");
+  if (call.loss < GC_LOSS_NONE || call.loss > GC_LOSS_GIVEN)
+    fail(GC_INVALID, "unknown loss %d.", call.loss);
+  if (call.loss == GC_LOSS_CALLBACK && !call.loss_fn)
+    fail(GC_INVALID, "the loss callback is missing.");
+  if (loss_has_terms(call) && !has(call, GC_ARRAY_TARGET))
+    fail(GC_INVALID, "the loss needs targets.");
+}
+
+void check_tangents(const Part& part, const gc_call& call, const Purpose& purpose) {
+  const int64_t K = call.tangents.count;
+  const int32_t curvature = call.tangents.curvature;
+  if (K < 0 || curvature < GC_CURVATURE_NONE || curvature > GC_CURVATURE_GAUSS_NEWTON)
+    fail(GC_INVALID, "unknown curvature %d, or a negative number of tangents.", curvature);
+  if (!K && curvature != GC_CURVATURE_NONE) fail(GC_INVALID, "a curvature needs a tangent.");
+  if (!K) return;
+  if (K > INT32_MAX / 4 / call.batch) fail(GC_INVALID, "tangents times batch must be below 2^29.");
+  if (curvature == GC_CURVATURE_NONE) {
+    if (purpose.trains || purpose.tape)
       fail(GC_INVALID, "tangents without a curvature are for plans of EMIT and FORWARD.");
-    if (part_.last && (!call_.outputs || !call_.t_outputs || !call_.t_exponent))
-      fail(GC_INVALID, "tangents need outputs, t_outputs and t_exponent.");
-    if (!call_.t_state_out != !call_.t_state_exponent)
-      fail(GC_INVALID, "t_state_out needs t_state_exponent.");
+    if (part.last && (!has(call, GC_ARRAY_OUTPUTS) || !has(call, GC_ARRAY_T_OUTPUTS) ||
+                      !has(call, GC_ARRAY_T_EXPONENT)))
+      fail(GC_INVALID, "tangents need outputs, tangents.outputs and tangents.exponent.");
+    if (has(call, GC_ARRAY_T_STATE_OUT) != has(call, GC_ARRAY_T_STATE_EXPONENT))
+      fail(GC_INVALID, "tangents.state_out needs tangents.state_exponent.");
     return;
   }
-  if (!trains_ || K_ != 1) fail(GC_INVALID, "a curvature needs BACKWARD and one tangent.");
-  if (call_.loss == GC_LOSS_CALLBACK)
+  const bool hessian = curvature == GC_CURVATURE_HESSIAN;
+  if (!purpose.trains || K != 1) fail(GC_INVALID, "a curvature needs BACKWARD and one tangent.");
+  if (call.loss == GC_LOSS_CALLBACK)
     fail(GC_INVALID, "a loss function has no known Hessian: use a loss of gradcore.");
-  if (call_.loss == GC_LOSS_GIVEN && gauss_newton_)
+  if (call.loss == GC_LOSS_GIVEN && !hessian)
     fail(GC_INVALID, "a given gradient of the outputs has no Gauss-Newton matrix.");
-  if (hessian_ && (!call_.product || !call_.no_scaling))
+  if (hessian && (!has(call, GC_ARRAY_PRODUCT) || !call.no_scaling))
     fail(GC_INVALID, "a Hessian needs an array for the product, and adjoints without a scale.");
-  if (hessian_ && ((call_.t_dx && !call_.dx) || (call_.t_dstate && !call_.dstate)))
-    fail(GC_INVALID, "t_dx needs dx, and t_dstate needs dstate.");
+  if (hessian && ((has(call, GC_ARRAY_T_DX) && !has(call, GC_ARRAY_DX)) ||
+                  (has(call, GC_ARRAY_T_DSTATE) && !has(call, GC_ARRAY_DSTATE))))
+    fail(GC_INVALID, "tangents.dx needs dx, and tangents.dstate needs dstate.");
 }
 
-// What is as large as numbers say, with no array of the caller's behind it. Found by fuzzing: 2^61
-// slots of 8 rows took no room, because their product wraps, and lay over whatever came next.
-template <class T>
-void Job<T>::check_sizes() const {
-  if (call_.n_slots < 0 || call_.directions < 0)
+// The core trusts that products of sizes fit 64 bits. Most sizes are those of arrays that the
+// caller has, but slots, directions and tangents are mere numbers: fuzzing found that 2^61 slots of
+// 8 rows took up no memory, because their product wraps, and lay over whatever came next.
+void check_sizes(const Network& net, const gc_call& call) {
+  const int64_t K = call.tangents.count, directions = call.cotangents.count,
+                segment = call.segment_steps < call.steps ? call.segment_steps : call.steps;
+  if (call.n_slots < 0 || directions < 0)
     fail(GC_INVALID,
          "the numbers of slots and directions must not be negative; got %" PRId64 " and %" PRId64
          ".",
-         call_.n_slots, call_.directions);
+         call.n_slots, directions);
   double bytes = 0;
-  for (const Layer& l : net_.layers) {
-    const auto lead = static_cast<double>(l.lead), B = static_cast<double>(B_);
-    const double copies = 1 + static_cast<double>(K_) + static_cast<double>(call_.directions),
-                 steps = block_steps + static_cast<double>(segment_) + lead +
-                         static_cast<double>(call_.n_slots) * (lead + l.states),
+  for (const Layer& l : net.layers) {
+    const auto lead = static_cast<double>(l.lead), B = static_cast<double>(call.batch);
+    const double copies = 1 + static_cast<double>(K) + static_cast<double>(directions),
+                 steps = block_steps + static_cast<double>(segment) + lead +
+                         static_cast<double>(call.n_slots) * (lead + l.states),
                  planes = l.gates + l.states + l.saved + l.planes,
-                 row = static_cast<double>(l.Hp) * planes + static_cast<double>(l.Ip + net_.Op);
-    bytes += copies * steps * B * row * sizeof(T) +
-             static_cast<double>(K_) * static_cast<double>(l.Hp * (l.Hp + l.Ip)) * l.gates;
+                 row = static_cast<double>(l.Hp) * planes + static_cast<double>(l.Ip + net.Op),
+                 element = net.dtype == GC_FLOAT32 ? 4 : 8;
+    bytes += copies * steps * B * row * element +
+             static_cast<double>(K) * static_cast<double>(l.Hp * (l.Hp + l.Ip)) * l.gates;
   }
   if (bytes > 1e18)
     fail(GC_NO_MEMORY,
          "The call needs more than 10^18 bytes: of %" PRId64 " sequences, segments of %" PRId64
          " steps, %" PRId64 " slots, %" PRId64 " tangents and %" PRId64 " directions.",
-         B_, segment_, call_.n_slots, K_, call_.directions);
+         call.batch, segment, call.n_slots, K, directions);
 }
 
-template <class T>
-void Job<T>::check_contents() {
-  for (int64_t b = 0; call_.lengths && b < B_; b++) {
-    const int64_t n = call_.lengths[b];
-    if (n < 0 || n > T_)
-      fail(GC_INVALID, "lengths must be in 0..%" PRId64 "; lengths[%" PRId64 "] = %" PRId64 ".", T_,
-           b, n);
-    if (!part_.reverse) min_length_ = n < min_length_ ? n : min_length_;
-  }
-  const int64_t vocabulary = net_.vocabulary();
-  for (int64_t r = 0; call_.tokens && r < T_ * B_; r++) {
-    const int64_t t = r / B_, b = r % B_;
-    if (call_.lengths && t >= call_.lengths[b]) continue;
-    const int64_t v = token(r);
+}  // namespace
+
+Purpose check_call(const Part& part, const gc_call& call) {
+  if (call.steps < 1 || call.batch < 1)
+    fail(GC_INVALID, "steps and batch must be at least 1; got %" PRId64 " and %" PRId64 ".",
+         call.steps, call.batch);
+  if (call.steps > INT32_MAX / 4 || call.batch > INT32_MAX / 4)
+    fail(GC_INVALID, "steps and batch must be below 2^29; got %" PRId64 " and %" PRId64 ".",
+         call.steps, call.batch);
+  Purpose purpose = check_plan(call);
+  check_backward(part, call, purpose);
+  check_presence(part.net, call);
+  check_tangents(part, call, purpose);
+  check_sizes(part.net, call);
+  purpose.tangents = call.tangents.count;
+  purpose.hessian = purpose.tangents && call.tangents.curvature == GC_CURVATURE_HESSIAN;
+  purpose.gauss_newton = purpose.tangents && call.tangents.curvature == GC_CURVATURE_GAUSS_NEWTON;
+  purpose.moved_parameters = purpose.tangents && has(call, GC_ARRAY_T_PARAMS);
+  purpose.reads_table = has(call, GC_ARRAY_TOKENS) && !part.net.embedding_rows;
+  const bool wanted = has(call, GC_ARRAY_OUTPUTS) || call.loss != GC_LOSS_NONE;
+  purpose.puts_out = part.last && (purpose.trains || (purpose.emits && wanted));
+  return purpose;
+}
+
+static void check_tokens(const Part& part, const gc_call& call) {
+  const int64_t vocabulary = part.net.vocabulary(), B = call.batch;
+  for (int64_t r = 0; call.tokens && r < call.steps * B; r++) {
+    const int64_t t = r / B, b = r % B;
+    if (call.lengths && t >= call.lengths[b]) continue;
+    const int64_t v = token_at(call, r);
     if (v < 0 || v >= vocabulary)
       fail(GC_INVALID,
            "tokens must be in 0..%" PRId64 "; x[%" PRId64 ", %" PRId64 "] = %" PRId64 ".",
            vocabulary - 1, t, b, v);
   }
-  if (call_.loss != GC_LOSS_CROSS_ENTROPY) return;
-  const auto* target = static_cast<const int64_t*>(call_.target);
-  for (int64_t r = 0; r < (call_.loss_last ? B_ : T_ * B_); r++) {
-    const int64_t b = r % B_, t = r / B_;
-    if (call_.lengths && (call_.loss_last ? call_.lengths[b] == 0 : t >= call_.lengths[b]))
-      continue;
-    if (target[r] != call_.ignore_index && (target[r] < 0 || target[r] >= net_.outputs))
+}
+
+static void check_targets(const Part& part, const gc_call& call) {
+  const int64_t B = call.batch;
+  const auto* target = static_cast<const int64_t*>(call.target);
+  for (int64_t r = 0; r < (call.loss_last ? B : call.steps * B); r++) {
+    const int64_t b = r % B, t = r / B;
+    if (call.lengths && (call.loss_last ? call.lengths[b] == 0 : t >= call.lengths[b])) continue;
+    if (target[r] != call.ignore_index && (target[r] < 0 || target[r] >= part.net.outputs))
       fail(GC_INVALID,
            "targets must be classes in 0..%" PRId64 " or ignore_index = %" PRId64
            "; sequence %" PRId64 ", step %" PRId64 " has %" PRId64 ".",
-           net_.outputs - 1, call_.ignore_index, b, call_.loss_last ? T_ - 1 : t, target[r]);
+           part.net.outputs - 1, call.ignore_index, b, call.loss_last ? call.steps - 1 : t,
+           target[r]);
   }
 }
 
-template class Job<float>;
-template class Job<double>;
+void check_contents(const Part& part, const gc_call& call) {
+  for (int64_t b = 0; call.lengths && b < call.batch; b++)
+    if (call.lengths[b] < 0 || call.lengths[b] > call.steps)
+      fail(GC_INVALID, "lengths must be in 0..%" PRId64 "; lengths[%" PRId64 "] = %" PRId64 ".",
+           call.steps, b, call.lengths[b]);
+  check_tokens(part, call);
+  if (call.loss == GC_LOSS_CROSS_ENTROPY) check_targets(part, call);
+}
 
 }  // namespace gradcore

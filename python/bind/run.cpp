@@ -38,112 +38,104 @@ int64_t input_elements(const Net& net, const gc_call& call) {
   return times(step_elements(net, call), net.inputs());
 }
 int64_t parameter_elements(const Net& net, const gc_call&) { return net.parameters(); }
-int64_t direction_state_elements(const Net& net, const gc_call& call) {
-  return times(call.directions, state_elements(net, call));
+int64_t cotangent_state_elements(const Net& net, const gc_call& call) {
+  return times(call.cotangents.count, state_elements(net, call));
 }
-int64_t direction_input_elements(const Net& net, const gc_call& call) {
-  return times(call.directions, input_elements(net, call));
+int64_t cotangent_input_elements(const Net& net, const gc_call& call) {
+  return times(call.cotangents.count, input_elements(net, call));
 }
-int64_t direction_output_elements(const Net& net, const gc_call& call) {
-  return times(call.directions, output_elements(net, call));
+int64_t cotangent_output_elements(const Net& net, const gc_call& call) {
+  return times(call.cotangents.count, output_elements(net, call));
 }
 int64_t target_elements(const Net& net, const gc_call& call) {
   return times(positions(call), call.loss == GC_LOSS_CROSS_ENTROPY ? 1 : net.outputs());
 }
 
+int64_t of_steps(const Net&, const gc_call& call) { return call.steps; }
+int64_t of_layers(const Net& net, const gc_call&) { return net.directions(); }
 int64_t of_tangents(const gc_call& call, int64_t elements) {
-  return times(call.tangents, elements);
+  return times(call.tangents.count, elements);
 }
 
-// An array of gc_call: what it holds, whether the core writes it, how many elements it must have.
+// An array of gc_call: its bit, what it holds, whether the core writes it, how many elements it
+// must have.
 struct Field {
   const char* name;
+  int array;
   Element element;
   bool writes;
   int64_t (*elements)(const Net&, const gc_call&);
-  void (*set)(gc_call&, void*);
 };
 
 const Field fields[] = {
-    {"params", Element::real, false, parameter_elements, [](gc_call& c, void* p) { c.params = p; }},
-    {"x", Element::real, false, input_elements, [](gc_call& c, void* p) { c.x = p; }},
-    {"tokens", Element::token, false, step_elements, [](gc_call& c, void* p) { c.tokens = p; }},
-    {"lengths", Element::int64, false, [](const Net&, const gc_call& c) { return c.batch; },
-     [](gc_call& c, void* p) { c.lengths = static_cast<const int64_t*>(p); }},
-    {"reset", Element::flag, false, step_elements,
-     [](gc_call& c, void* p) { c.reset = static_cast<const uint8_t*>(p); }},
-    {"state", Element::real, false, state_elements, [](gc_call& c, void* p) { c.state = p; }},
-    {"target", Element::target, false, target_elements, [](gc_call& c, void* p) { c.target = p; }},
-    {"d_outputs", Element::real, false, output_elements,
-     [](gc_call& c, void* p) { c.d_outputs = p; }},
-    {"weight", Element::real, false, [](const Net&, const gc_call& c) { return positions(c); },
-     [](gc_call& c, void* p) { c.weight = p; }},
-    {"class_weight", Element::real, false, [](const Net& n, const gc_call&) { return n.outputs(); },
-     [](gc_call& c, void* p) { c.class_weight = p; }},
-    {"outputs", Element::real, true, output_elements, [](gc_call& c, void* p) { c.outputs = p; }},
-    {"grads", Element::real, true, parameter_elements, [](gc_call& c, void* p) { c.grads = p; }},
-    {"dx", Element::real, true, input_elements, [](gc_call& c, void* p) { c.dx = p; }},
-    {"dx_exponent", Element::int32, true, [](const Net&, const gc_call& c) { return c.steps; },
-     [](gc_call& c, void* p) { c.dx_exponent = static_cast<int32_t*>(p); }},
-    {"state_out", Element::real, true, state_elements,
-     [](gc_call& c, void* p) { c.state_out = p; }},
-    {"dstate", Element::real, true, state_elements, [](gc_call& c, void* p) { c.dstate = p; }},
-    {"dstate_exponent", Element::int32, true,
-     [](const Net& n, const gc_call&) { return n.directions(); },
-     [](gc_call& c, void* p) { c.dstate_exponent = static_cast<int32_t*>(p); }},
-    {"cotangent_outputs", Element::real, false, direction_output_elements,
-     [](gc_call& c, void* p) { c.direction_outputs = p; }},
-    {"cotangent_state_out", Element::real, false, direction_state_elements,
-     [](gc_call& c, void* p) { c.direction_state_out = p; }},
-    {"cotangent_x", Element::real, true, direction_input_elements,
-     [](gc_call& c, void* p) { c.direction_x = p; }},
-    {"cotangent_state", Element::real, true, direction_state_elements,
-     [](gc_call& c, void* p) { c.direction_state = p; }},
-    {"direction_exponent", Element::int32, true,
-     [](const Net&, const gc_call& c) { return c.steps; },
-     [](gc_call& c, void* p) { c.direction_exponent = static_cast<int32_t*>(p); }},
-    {"direction_state_exponent", Element::int32, true,
-     [](const Net&, const gc_call&) { return int64_t{1}; },
-     [](gc_call& c, void* p) { c.direction_state_exponent = static_cast<int32_t*>(p); }},
-    {"gates", Element::real, true,
+    {"params", GC_ARRAY_PARAMS, Element::real, false, parameter_elements},
+    {"x", GC_ARRAY_X, Element::real, false, input_elements},
+    {"tokens", GC_ARRAY_TOKENS, Element::token, false, step_elements},
+    {"lengths", GC_ARRAY_LENGTHS, Element::int64, false,
+     [](const Net&, const gc_call& c) { return c.batch; }},
+    {"reset", GC_ARRAY_RESET, Element::flag, false, step_elements},
+    {"state", GC_ARRAY_STATE, Element::real, false, state_elements},
+    {"target", GC_ARRAY_TARGET, Element::target, false, target_elements},
+    {"d_outputs", GC_ARRAY_D_OUTPUTS, Element::real, false, output_elements},
+    {"weight", GC_ARRAY_WEIGHT, Element::real, false,
+     [](const Net&, const gc_call& c) { return positions(c); }},
+    {"class_weight", GC_ARRAY_CLASS_WEIGHT, Element::real, false,
+     [](const Net& n, const gc_call&) { return n.outputs(); }},
+    {"outputs", GC_ARRAY_OUTPUTS, Element::real, true, output_elements},
+    {"grads", GC_ARRAY_GRADS, Element::real, true, parameter_elements},
+    {"dx", GC_ARRAY_DX, Element::real, true, input_elements},
+    {"dx_exponent", GC_ARRAY_DX_EXPONENT, Element::int32, true, of_steps},
+    {"state_out", GC_ARRAY_STATE_OUT, Element::real, true, state_elements},
+    {"dstate", GC_ARRAY_DSTATE, Element::real, true, state_elements},
+    {"dstate_exponent", GC_ARRAY_DSTATE_EXPONENT, Element::int32, true, of_layers},
+    {"gates", GC_ARRAY_GATES, Element::real, true,
      [](const Net& n, const gc_call& c) {
        return times(step_elements(n, c), n.gates(c.hidden_direction));
-     },
-     [](gc_call& c, void* p) { c.gates = p; }},
-    {"hidden", Element::real, true,
+     }},
+    {"hidden", GC_ARRAY_HIDDEN, Element::real, true,
      [](const Net& n, const gc_call& c) {
        return times(step_elements(n, c), n.direction_size(c.hidden_direction));
-     },
-     [](gc_call& c, void* p) { c.hidden = p; }},
-    {"hidden_exponent", Element::int32, true, [](const Net&, const gc_call& c) { return c.steps; },
-     [](gc_call& c, void* p) { c.hidden_exponent = static_cast<int32_t*>(p); }},
-    {"hidden_log2_norm", Element::float64, true, step_elements,
-     [](gc_call& c, void* p) { c.hidden_log2_norm = static_cast<double*>(p); }},
-    {"t_params", Element::real, false,
-     [](const Net& n, const gc_call& c) { return of_tangents(c, n.parameters()); },
-     [](gc_call& c, void* p) { c.t_params = p; }},
-    {"t_x", Element::real, false,
-     [](const Net& n, const gc_call& c) { return of_tangents(c, input_elements(n, c)); },
-     [](gc_call& c, void* p) { c.t_x = p; }},
-    {"t_state", Element::real, false,
-     [](const Net& n, const gc_call& c) { return of_tangents(c, state_elements(n, c)); },
-     [](gc_call& c, void* p) { c.t_state = p; }},
-    {"t_outputs", Element::real, true,
-     [](const Net& n, const gc_call& c) { return of_tangents(c, output_elements(n, c)); },
-     [](gc_call& c, void* p) { c.t_outputs = p; }},
-    {"t_exponent", Element::int32, true, [](const Net&, const gc_call& c) { return c.steps; },
-     [](gc_call& c, void* p) { c.t_exponent = static_cast<int32_t*>(p); }},
-    {"t_state_out", Element::real, true,
-     [](const Net& n, const gc_call& c) { return of_tangents(c, state_elements(n, c)); },
-     [](gc_call& c, void* p) { c.t_state_out = p; }},
-    {"t_state_exponent", Element::int32, true,
-     [](const Net& n, const gc_call&) { return n.directions(); },
-     [](gc_call& c, void* p) { c.t_state_exponent = static_cast<int32_t*>(p); }},
-    {"product", Element::real, true, parameter_elements,
-     [](gc_call& c, void* p) { c.product = p; }},
-    {"t_dx", Element::real, true, input_elements, [](gc_call& c, void* p) { c.t_dx = p; }},
-    {"t_dstate", Element::real, true, state_elements, [](gc_call& c, void* p) { c.t_dstate = p; }},
+     }},
+    {"hidden_exponent", GC_ARRAY_HIDDEN_EXPONENT, Element::int32, true, of_steps},
+    {"hidden_log2_norm", GC_ARRAY_HIDDEN_LOG2_NORM, Element::float64, true, step_elements},
+    {"cotangent_outputs", GC_ARRAY_COTANGENT_OUTPUTS, Element::real, false,
+     cotangent_output_elements},
+    {"cotangent_final_state", GC_ARRAY_COTANGENT_FINAL_STATE, Element::real, false,
+     cotangent_state_elements},
+    {"cotangent_x", GC_ARRAY_COTANGENT_X, Element::real, true, cotangent_input_elements},
+    {"cotangent_x_exponent", GC_ARRAY_COTANGENT_X_EXPONENT, Element::int32, true, of_steps},
+    {"cotangent_state", GC_ARRAY_COTANGENT_STATE, Element::real, true, cotangent_state_elements},
+    {"cotangent_state_exponent", GC_ARRAY_COTANGENT_STATE_EXPONENT, Element::int32, true,
+     [](const Net&, const gc_call&) { return int64_t{1}; }},
+    {"t_params", GC_ARRAY_T_PARAMS, Element::real, false,
+     [](const Net& n, const gc_call& c) { return of_tangents(c, n.parameters()); }},
+    {"t_x", GC_ARRAY_T_X, Element::real, false,
+     [](const Net& n, const gc_call& c) { return of_tangents(c, input_elements(n, c)); }},
+    {"t_state", GC_ARRAY_T_STATE, Element::real, false,
+     [](const Net& n, const gc_call& c) { return of_tangents(c, state_elements(n, c)); }},
+    {"t_outputs", GC_ARRAY_T_OUTPUTS, Element::real, true,
+     [](const Net& n, const gc_call& c) { return of_tangents(c, output_elements(n, c)); }},
+    {"t_exponent", GC_ARRAY_T_EXPONENT, Element::int32, true, of_steps},
+    {"t_state_out", GC_ARRAY_T_STATE_OUT, Element::real, true,
+     [](const Net& n, const gc_call& c) { return of_tangents(c, state_elements(n, c)); }},
+    {"t_state_exponent", GC_ARRAY_T_STATE_EXPONENT, Element::int32, true, of_layers},
+    {"product", GC_ARRAY_PRODUCT, Element::real, true, parameter_elements},
+    {"t_dx", GC_ARRAY_T_DX, Element::real, true, input_elements},
+    {"t_dstate", GC_ARRAY_T_DSTATE, Element::real, true, state_elements},
 };
+
+void set_array(gc_call& call, int array, void* data) {
+  switch (array) {
+#define GRADCORE_ARRAY(NAME, member)                        \
+  case GC_ARRAY_##NAME:                                     \
+    call.member = static_cast<decltype(call.member)>(data); \
+    break;
+#include <gradcore/arrays.def>
+#undef GRADCORE_ARRAY
+    default:
+      break;
+  }
+}
 
 const std::map<std::string, gc_loss_kind> losses = {{"none", GC_LOSS_NONE},
                                                     {"cross_entropy", GC_LOSS_CROSS_ENTROPY},
@@ -236,14 +228,14 @@ class Call {
       check_array(field, array);
       if (field.element == Element::token)
         call_.token_bytes = static_cast<int32_t>(array.itemsize());
-      field.set(call_, const_cast<void*>(array.data()));
+      set_array(call_, field.array, const_cast<void*>(array.data()));
       kept_[field.name] = array;
     }
   }
 
-  // Stands in for arrays that do not exist yet, so that bytes() can be asked; run() then refuses.
+  // Promises arrays that do not exist yet, so that bytes() can be asked; run() then refuses.
   void expect(const std::vector<std::string>& names, int32_t token_bytes) {
-    for (const std::string& name : names) find_field(name).set(call_, this);
+    for (const std::string& name : names) call_.arrays |= uint64_t{1} << find_field(name).array;
     call_.token_bytes = token_bytes;
     complete_ = false;
   }
@@ -257,10 +249,10 @@ class Call {
     callbacks_.progress = progress;
   }
 
-  void directions(int64_t count, int32_t start_exponent) {
+  void cotangents(int64_t count, int32_t final_exponent) {
     sizes_change();
-    call_.directions = count;
-    call_.direction_start_exponent = start_exponent;
+    call_.cotangents.count = count;
+    call_.cotangents.final_exponent = final_exponent;
   }
 
   void hidden(int32_t direction) {
@@ -279,8 +271,8 @@ class Call {
     const auto found = curvatures.find(curvature);
     if (found == curvatures.end())
       raise_error("InternalError", "there is no curvature '" + curvature + "'.");
-    call_.tangents = count;
-    call_.curvature = found->second;
+    call_.tangents.count = count;
+    call_.tangents.curvature = found->second;
   }
 
   // Kept rather than copied: the plan of 10^8 steps has millions of operations.
@@ -332,7 +324,7 @@ class Call {
 
   template <class F>
   Report unlocked(F work) {
-    if (!complete_) raise_error("InternalError", "the call has placeholders instead of arrays.");
+    if (!complete_) raise_error("InternalError", "arrays of the call are promised and not there.");
     if (running_.exchange(true))
       raise_error("ArgumentError",
                   "this object is already running in another thread; give each thread its own.");
@@ -447,8 +439,8 @@ void register_run(py::module_& module) {
       .def("execution", &Call::execution, py::kw_only(), py::arg("threads") = 0,
            py::arg("exact_threads") = false, py::arg("scaling") = true,
            py::arg("progress") = py::none())
-      .def("directions", &Call::directions, py::arg("count"), py::kw_only(),
-           py::arg("start_exponent") = 0)
+      .def("cotangents", &Call::cotangents, py::arg("count"), py::kw_only(),
+           py::arg("final_exponent") = 0)
       .def("hidden", &Call::hidden, py::arg("direction"))
       .def("mode", &Call::mode, py::arg("train"), py::kw_only(), py::arg("seed") = 0,
            py::arg("step") = 0)

@@ -63,7 +63,7 @@ def test_only_arrays_are_bound():
 def test_sizes_are_set_before_arrays_are_bound():
     for change in (
         lambda prepared: prepared.loss("mse"),
-        lambda prepared: prepared.directions(2),
+        lambda prepared: prepared.cotangents(2),
         lambda prepared: prepared.hidden(0),
         lambda prepared: prepared.tangents(2),
     ):
@@ -98,7 +98,7 @@ def test_sizes_that_wrap_are_those_of_no_array():
 def test_sizes_that_do_not_fit(segment_steps, slots, directions, error, message):
     # With 2^61 slots the layout wrapped, and the run wrote behind its arena.
     prepared = call()
-    prepared.directions(directions)
+    prepared.cotangents(directions)
     prepared.bind(
         params=np.zeros(NET.n_parameters, np.float32),
         x=np.zeros((5, 2, 2), np.float32),

@@ -412,7 +412,7 @@ TEST(sizes_that_do_not_fit_are_refused) {
   CHECK_EQUAL(problem.run(call), GC_INVALID);
   CHECK_CONTAINS(gc_last_error(), "must not be negative");
   call.n_slots = 0;
-  call.directions = INT64_MAX;
+  call.cotangents.count = INT64_MAX;
   CHECK_EQUAL(problem.run(call), GC_NO_MEMORY);
 }
 
@@ -420,8 +420,8 @@ TEST(backward_from_several_directions_is_refused) {
   Problem problem(cases[2]);
   gc_call call = problem.call();
   const std::vector<double> ends = problem.normal(3 * T, 1);  // nothing of it may be read
-  call.direction_state_out = ends.data();
-  call.directions = 3;
+  call.cotangents.final_state = ends.data();
+  call.cotangents.count = 3;
   problem.gradient(T, 1, call);
   CHECK_EQUAL(problem.status, GC_INVALID);
   CHECK_CONTAINS(gc_last_error(), "one direction");

@@ -331,7 +331,7 @@ def core_plan(rng: random.Random) -> None:
         arrays["t_params"] = np.zeros(size if size < 10**5 else 0, np.float32)
         arrays["product"] = np.zeros_like(params.flat)
     if rng.random() < 0.2:
-        call.directions(rng.choice(many), start_exponent=rng.choice((0, 9, -(2**31), 2**31 - 1)))
+        call.cotangents(rng.choice(many), final_exponent=rng.choice((0, 9, -(2**31), 2**31 - 1)))
         call.hidden(rng.choice((0, 0, 0, 0, 1, -1, 2**31 - 1)))
         arrays["hidden"] = np.zeros((steps, batch, 3), np.float32)
         arrays["hidden_exponent"] = np.zeros(steps, np.int32)
@@ -484,7 +484,7 @@ def bindings(rng: random.Random) -> None:
                 call.tangents(
                     rarely(rng, 0), curvature=rng.choice(("none", "none", "hessian", "x"))
                 )
-                call.directions(rarely(rng, 0), start_exponent=rarely(rng, 0))
+                call.cotangents(rarely(rng, 0), final_exponent=rarely(rng, 0))
                 call.hidden(rarely(rng, 0))
                 call.execution(threads=rarely(rng, 1))
                 names = ("params", "x", "outputs", "grads", "target", "state", "t_params")

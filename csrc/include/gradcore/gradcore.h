@@ -179,8 +179,53 @@ typedef enum gc_curvature {
       2 /* J^T H J t_params, H: the loss's Hessian by the outputs, to `grads` */
 } gc_curvature;
 
+/* Cotangents, K directions at once, in plans with COTANGENT operations: of outputs and of the final
+ * state in, of x and of the initial state out. NULL: zero, or not wanted. What is given has
+ * exponent 0, except the final state; what comes out is to be multiplied by 2^exponent. In plans
+ * with BACKWARD instead, final_state, of one direction, is where the adjoint begins. */
+typedef struct gc_cotangents {
+  int64_t count;           /* K */
+  const void* outputs;     /* [K,T,B,O] */
+  const void* final_state; /* [K, gc_net_state_size] */
+  int32_t final_exponent;  /* of final_state */
+  void* x;                 /* [K,T,B,I] out */
+  int32_t* x_exponent;     /* [T] of x */
+  void* state;             /* [K, gc_net_state_size] out, of the initial state */
+  int32_t* state_exponent; /* [1] of state */
+} gc_cotangents;
+
+/* Tangents (forward mode): K tangents of what EMIT computes, or one tangent of what the TAPE and
+ * BACKWARD operations of a curvature compute. They follow the steps of the net itself, whose bits
+ * are those of a call without tangents. NULL: zero, or not wanted. */
+typedef struct gc_tangents {
+  int64_t count;           /* K, 0: none */
+  int32_t curvature;       /* gc_curvature; all but GC_CURVATURE_NONE need count = 1 */
+  const void* params;      /* [K, gc_net_parameters] */
+  const void* x;           /* [K,T,B,I], float input only */
+  const void* state;       /* [K, gc_net_state_size] */
+  void* outputs;           /* [K,T,B,O] out, zeros where t >= lengths[b] */
+  int32_t* exponent;       /* [T] with outputs: the true tangent is outputs[:,t] * 2^exponent[t] */
+  void* state_out;         /* [K, gc_net_state_size] out */
+  int32_t* state_exponent; /* by layer and direction, with state_out */
+  void* product;           /* [gc_net_parameters] out, GC_CURVATURE_HESSIAN: the tangent of grads.
+                              Adjoints are then kept without a scale */
+  void* dx;                /* out, GC_CURVATURE_HESSIAN, with gc_call.dx: its tangent */
+  void* dstate;            /* the same with gc_call.dstate */
+} gc_tangents;
+
+/* The arrays of a call as bits of gc_call.arrays, one for each line of arrays.def. */
+enum {
+#define GRADCORE_ARRAY(NAME, member) GC_ARRAY_##NAME,
+#include "arrays.def"
+#undef GRADCORE_ARRAY
+  GC_ARRAY_COUNT
+};
+
 typedef struct gc_call {
   int64_t steps, batch; /* T >= 1, B >= 1 */
+  /* For gc_run_bytes: the sum of 1 << GC_ARRAY_X over arrays that will be there although their
+   * pointers are NULL now. Everything else looks at the pointers, so that this can stay 0. */
+  uint64_t arrays;
 
   /* the plan */
   const gc_op* ops;
@@ -225,45 +270,19 @@ typedef struct gc_call {
   double loss_weight;     /* what a mean divided by */
   int64_t grads_exponent; /* the true gradient is grads * 2^grads_exponent */
 
-  /* Cotangents, K directions at once, in plans with such operations: of outputs and the final state
-   * in, of x and the initial state out. NULL: zero, or not wanted. What is given is at exponent 0,
-   * but for the state; what comes out is to be multiplied by 2^exponent. */
-  int64_t directions;                /* K */
-  void* direction_x;                 /* [K,T,B,I] out */
-  void* direction_state;             /* [K, gc_net_state_size] out, of the initial state */
-  const void* direction_outputs;     /* [K,T,B,O] */
-  const void* direction_state_out;   /* [K, gc_net_state_size], of the final state */
-  int32_t direction_start_exponent;  /* of direction_state_out */
-  int32_t* direction_exponent;       /* [T] of direction_x */
-  int32_t* direction_state_exponent; /* [1] of direction_state */
+  gc_cotangents cotangents;
 
   /* By FORWARD and EMIT: the activations of the gates of one layer and direction, in the gates'
    * order; zeros where t >= lengths[b]. NULL: not wanted. */
   void* gates; /* [T,B,gc_net_gates] of hidden_direction */
 
-  /* With BACKWARD: direction_state_out, of one direction, is where the adjoint begins. And the
-   * adjoint of the outputs h of one layer and direction, step by step and by all paths; a residual
-   * connection goes round it. NULL: not wanted. */
+  /* With BACKWARD: the adjoint of the outputs h of one layer and direction, step by step and by all
+   * paths. A residual connection goes round it and is no part of it. NULL: not wanted. */
   int32_t hidden_direction; /* among the net's layers and directions */
   void* hidden;             /* [T,B,H], to be multiplied by 2^hidden_exponent[t] */
   int32_t* hidden_exponent; /* [T] */
   double* hidden_log2_norm; /* [T,B] log2 of its norm, -infinity for 0 */
-  /* Forward mode: K tangents of what EMIT, or the TAPE and BACKWARD of a curvature, computes. They
-   * follow the primal steps, whose bits are those of a call without tangents. */
-  int64_t tangents;     /* K, 0: none */
-  int32_t curvature;    /* gc_curvature; others than GC_CURVATURE_NONE need tangents = 1 */
-  const void* t_params; /* [K, gc_net_parameters], NULL: zeros */
-  const void* t_x;      /* [K,T,B,I], float input only, NULL: zeros */
-  const void* t_state;  /* [K, gc_net_state_size], NULL: zeros */
-  void* t_outputs;      /* [K,T,B,O] out, zeros where t >= lengths[b] */
-  int32_t*
-      t_exponent;    /* [T] with t_outputs: the true tangent is t_outputs[:,t] * 2^t_exponent[t] */
-  void* t_state_out; /* [K, gc_net_state_size] out */
-  int32_t* t_state_exponent; /* by layer and direction, with t_state_out */
-  void* product;  /* [gc_net_parameters] out, GC_CURVATURE_HESSIAN: tangent of grads; adjoints are
-                     then kept without a scale */
-  void* t_dx;     /* out, GC_CURVATURE_HESSIAN, with dx: its tangent */
-  void* t_dstate; /* the same with dstate */
+  gc_tangents tangents;
 
   /* execution */
   int32_t threads;       /* at most this many; 0: gc_default_threads() */
@@ -291,8 +310,8 @@ typedef struct gc_call {
 
 /* Steps in a block; segments are whole blocks. */
 GC_API int64_t gc_block_steps(void);
-/* Bytes that gc_run will hold for this call: reads everything but the contents of arrays. -1 with a
- * message if the call is not valid. */
+/* Bytes that gc_run will hold for this call: reads everything but the contents of arrays, which
+ * need not exist yet (gc_call.arrays). -1 with a message if the call is not valid. */
 GC_API int64_t gc_run_bytes(const gc_net* net, const gc_call* call);
 /* Executes the plan. On any failure the output arrays hold nothing meaningful and nothing else has
  * changed. */

@@ -110,14 +110,14 @@ class Pass:
         self.results = Results.of(net, dtype, steps, batch, wanted)
         self._call, self.plan = prepare(
             params,
-            inputs.beside({"cotangent_state_out": self._d_end}),
+            inputs.beside({"cotangent_final_state": self._d_end}),
             mode,
             Objective("given"),
             {"outputs": self.outputs, "state_out": self.flat_state, **self.results.arrays},
             memory,
             threads,
             progress,
-            directions=1,
+            cotangents=1,
         )
         self._done = False
         self._call.begin()

@@ -80,9 +80,9 @@ class Workload:
     """Everything about a call that its memory depends on.
 
     arrays: names of the core's arrays that are present, in and out. copies: bytes of the copies
-    that gradcore made of the caller's arrays. train: whether random masks are drawn. directions: of
-    cotangents. tangents: how many go forward with the steps; curvature: "none", or what goes back,
-    "hessian" or "gauss_newton".
+    that gradcore made of the caller's arrays. train: whether random masks are drawn. cotangents: how
+    many go back at once. tangents: how many go forward with the steps; curvature: "none", or what
+    goes back, "hessian" or "gauss_newton".
     """
 
     net: Stack
@@ -96,7 +96,7 @@ class Workload:
     threads: int = 0
     copies: int = 0
     train: bool = False
-    directions: int = 0
+    cotangents: int = 0
     tangents: int = 0
     curvature: str = "none"
 
@@ -105,7 +105,7 @@ class Workload:
         """The operation that the pass is for, which its arrays tell."""
         if "grads" in self.arrays:
             return OpKind.BACKWARD
-        return OpKind.COTANGENT if self.directions else OpKind.EMIT
+        return OpKind.COTANGENT if self.cotangents else OpKind.EMIT
 
     @property
     def backward(self) -> bool:
@@ -208,7 +208,7 @@ class Predictor:
         callback = work.loss == "callback"
         self._call.loss(work.loss, last=work.last, function=_no_loss if callback else None)
         self._call.mode(work.train)
-        self._call.directions(work.directions)
+        self._call.cotangents(work.cotangents)
         self._call.tangents(work.tangents, curvature=work.curvature)
         self._call.expect(sorted(work.arrays), work.token_bytes)
         self._call.execution(threads=work.threads, scaling=work.curvature != "hessian")

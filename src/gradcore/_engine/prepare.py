@@ -45,13 +45,14 @@ def prepare(
     *,
     tangents: int = 0,
     curvature: str = "none",
-    directions: int = 0,
-    start_exponent: int = 0,
+    cotangents: int = 0,
+    final_exponent: int = 0,
     hidden: int = 0,
 ) -> Prepared:
     """Plans a call within its budget and gives it its arrays.
 
-    tangents, curvature: as in planner.Workload. directions, start_exponent: of cotangents.
+    tangents, curvature: as in planner.Workload. cotangents: how many go back; final_exponent:
+    that of the cotangents of the final state.
     hidden: the layer and direction whose adjoints are recorded.
     """
     arrays: Arrays = {**inputs.arrays, **goal.arrays}
@@ -71,7 +72,7 @@ def prepare(
         validate.threads(threads),
         inputs.copied + goal.copied,
         mode.train and params.net.is_random,
-        directions,
+        cotangents,
         tangents,
         curvature,
     )
@@ -86,7 +87,7 @@ def prepare(
         function=goal.function,
     )
     call.tangents(tangents, curvature=curvature)
-    call.directions(directions, start_exponent=start_exponent)
+    call.cotangents(cotangents, final_exponent=final_exponent)
     call.hidden(hidden)
     call.mode(mode.train, seed=mode.seed, step=mode.step)
     call.bind(params=params.flat, **arrays, **results)

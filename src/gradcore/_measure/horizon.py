@@ -365,15 +365,15 @@ class _Work:
         exponents = np.empty(len(net.recurrent), np.int32)
         report, _ = prepare(
             self.params,
-            inputs.beside({"cotangent_state_out": arriving[0]}),
+            inputs.beside({"cotangent_final_state": arriving[0]}),
             validate.mode(net, False, None),
             goal,
             {"grads": grads, "dstate": dstate, "dstate_exponent": exponents},
             self.memory,
             self.threads,
             None,
-            directions=1,
-            start_exponent=arriving[1],
+            cotangents=1,
+            final_exponent=arriving[1],
         ).run()
         scaled = (grads.astype(np.float64), report.grads_exponent)
         exponent = at_one_exponent(net, batch, dstate, exponents)

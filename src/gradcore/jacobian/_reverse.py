@@ -128,16 +128,16 @@ _ALL = ("params", "x", "state")
 
 def _together(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
     net, dtype = call.params.net, call.params.dtype
-    arrays = {"cotangent_outputs": call.outputs, "cotangent_state_out": call.state_out}
+    arrays = {"cotangent_outputs": call.outputs, "cotangent_final_state": call.state_out}
     inputs = call.inputs.beside(arrays, call.given)
     steps, batch = inputs.steps, inputs.batch
     count = count_of(d_outputs=call.outputs, dstate_out=call.state_out)
     size = state_size(net, batch)
     results: dict[str, NDArray[Any] | None] = {
         "state_out": (state_out := np.empty(size, dtype)),
-        "direction_exponent": (exponents := np.empty(steps, np.int32)),
+        "cotangent_x_exponent": (exponents := np.empty(steps, np.int32)),
         "cotangent_state": (dstate := np.empty((count, size), dtype)),
-        "direction_state_exponent": (dstate_exponent := np.zeros(1, np.int32)),
+        "cotangent_state_exponent": (dstate_exponent := np.zeros(1, np.int32)),
     }
     dx = None
     if "x" in wanted:
@@ -151,8 +151,8 @@ def _together(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
         call.memory,
         call.threads,
         call.progress,
-        directions=count,
-        start_exponent=call.exponent,
+        cotangents=count,
+        final_exponent=call.exponent,
     ).run()
     by_state = "state" in wanted
     return Vjp(
@@ -194,15 +194,15 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
         end = None if call.state_out is None else call.state_out[k : k + 1]
         report, _ = prepare(
             call.params,
-            inputs.beside({"cotangent_state_out": end}),
+            inputs.beside({"cotangent_final_state": end}),
             call.mode,
             Objective("given", arrays=arrays, copied=validate.copied_bytes(arrays.values(), ())),
             results,
             call.memory,
             call.threads,
             _part_of(call.progress, k, count),
-            directions=1,
-            start_exponent=call.exponent,
+            cotangents=1,
+            final_exponent=call.exponent,
         ).run()
         grads.append(Grads(net, grad, report.grads_exponent))
     by_state = "state" in wanted

@@ -203,7 +203,7 @@ def curvature(
     t_dstate = None if gradient.dstate is None else np.empty(size, dtype)
     results: Arrays = {**gradient.arrays, "product": product, "t_dx": t_dx, "t_dstate": t_dstate}
     arrays = dict(zip(("t_params", "t_x", "t_state"), moved, strict=True))
-    arrays["cotangent_state_out"] = end
+    arrays["cotangent_final_state"] = end
     prepare(
         params,
         inputs.beside(arrays, *moved),
@@ -215,7 +215,7 @@ def curvature(
         None,
         tangents=1,
         curvature="hessian",
-        directions=1,
+        cotangents=1,
     ).run()
     dflat = torch.from_numpy(product) if "params" in wanted else None
     return dflat, _tensor(t_dx), _tensor(t_dstate)

@@ -1,0 +1,188 @@
+#include "sequence/derivatives/cotangent_stages.h"
+
+#include <algorithm>
+
+namespace gradcore {
+
+// ---- input
+
+// At the exponent of the chunk.
+template <class T>
+T* CotangentInput<T>::backward(Worker& m, const Chunk& chunk, T* d) {
+  const gc_cotangents& results = this->primal().call.cotangents;
+  if (!results.x || !d) return nullptr;
+  const Timeline& timeline = this->primal().timeline;
+  const int64_t B = timeline.batch, I = input_.units();
+  this->each_row(m, chunk, [&](int64_t i, int64_t r, int64_t b) {
+    T* to = static_cast<T*>(results.x) +
+            ((r % this->K() * timeline.steps + chunk.first + i) * B + b) * I;
+    std::memcpy(to, d + (i * this->cotangents_.rows + r) * input_.stride(),
+                static_cast<size_t>(I) * sizeof(T));
+  });
+  for (int64_t i = 0; m.me == 0 && i < chunk.n; i++)
+    results.x_exponent[chunk.first + i] = this->cotangents_.band.exponent(0);
+  return nullptr;
+}
+
+// ---- between layers, in place
+
+template <class T>
+T* CotangentLayerNorm<T>::backward(Worker& m, const Chunk& chunk, T* d) {
+  const int64_t stride = norm_.stride(), B = this->primal().timeline.batch;
+  const T* in = norm_.below()->rows(chunk.first);
+  if (!d) return nullptr;
+  this->each_row(m, chunk, [&](int64_t i, int64_t r, int64_t b) {
+    T* row = d + (i * this->cotangents_.rows + r) * stride;
+    const int64_t p = i * B + b;
+    this->kernels().norm_backward(row, row, in + p * stride, norm_.stats() + 2 * p, stride,
+                                  norm_.units(), norm_.weight(), 0, 1);
+  });
+  return d;
+}
+
+template <class T>
+T* CotangentDropout<T>::backward(Worker& m, const Chunk& chunk, T* d) {
+  const int64_t stride = dropout_.stride(), B = this->primal().timeline.batch;
+  if (!d) return nullptr;
+  this->each_row(m, chunk, [&](int64_t i, int64_t r, int64_t b) {
+    T* row = d + (i * this->cotangents_.rows + r) * stride;
+    this->kernels().multiply(row, row, dropout_.mask() + (i * B + b) * stride, stride);
+  });
+  return d;
+}
+
+// ---- head
+
+template <class T>
+void CotangentHead<T>::lay_out(Layout& layout) {
+  layout.share(scratch_c_rows, d_below_,
+               look_steps * this->cotangents_.rows * head_.below()->stride());
+}
+
+template <class T>
+T* CotangentHead<T>::backward(Worker& m, const Chunk& chunk, T* d) {
+  if (!d) return nullptr;
+  const int64_t rows = this->cotangents_.rows;
+  const Slice own = this->cotangents_.rows_of(m);
+  for (int64_t i = 0; i < chunk.n; i++)
+    this->kernels().dense(d_below_, head_.below()->stride(), head_.transposed(), nullptr, d,
+                          head_.stride(), head_.output_runs().data(),
+                          static_cast<int64_t>(head_.output_runs().size()), i * rows + own.begin,
+                          i * rows + own.end, 0, static_cast<int32_t>(head_.input_runs().size()));
+  return d_below_;
+}
+
+// ---- layer
+
+template <class T>
+void CotangentRecurrent<T>::lay_out(Layout& layout) {
+  const Context<T>& c = this->primal();
+  const Layer& l = stage_.layer();
+  const int64_t rows = look_steps * this->cotangents_.rows;
+  layout.announce(d_, l.states * row());
+  if (l.has_skip()) layout.announce(ring_, l.lead * row());
+  if (c.call.train && l.spec.recurrent_dropout > 0) layout.announce(mask_, row());
+  layout.share(scratch_c_dz, dz_, rows * l.z_row);
+  if (stage_.below()->wants_gradient()) {
+    layout.share(scratch_c_rows, d_below_[0], rows * l.Ip);
+    layout.share(scratch_c_rows_2, d_below_[1], rows * l.Ip);
+  }
+  jacobians_.assign(static_cast<size_t>(c.division.threads()), nullptr);
+  // Of all sequences: a team may go on with one thread.
+  const int64_t count = c.timeline.batch * l.nb * UB * stage_.cell().local_entries;
+  for (size_t i = 0; i < jacobians_.size(); i++)
+    layout.share(scratch_c_jacobian + static_cast<int>(i), jacobians_[i], count);
+}
+
+template <class T>
+T* CotangentRecurrent<T>::backward(Worker& m, const Chunk& chunk, T* d) {
+  const Layer& l = stage_.layer();
+  const int64_t rows = this->cotangents_.rows;
+  const Slice own = this->cotangents_.rows_of(m);
+  stage_.below()->refresh(m, chunk);
+  stage_.refresh_masks(m, chunk);
+  DirectionView<T> view{};
+  view.K = this->K();
+  view.rows = rows;
+  view.jac = jacobians_[static_cast<size_t>(m.me)];
+  view.masked = mask_;
+  view.ring = ring_;
+  view.d = d_;
+  view.dz = dz_;
+  view.dy = d;
+  stage_.cell().cotangent(stage_.view(chunk.first), view, 0, chunk.n, own.begin, own.end);
+  T* below = d == d_below_[0] ? d_below_[1] : d_below_[0];
+  for (int64_t i = 0; below && i < chunk.n; i++) {
+    const int64_t at = (i * rows + own.begin) * l.Ip;
+    stage_.input().backward({i * rows + own.begin, i * rows + own.end}, dz_, below);
+    if (l.adds_rows() && d)
+      this->kernels().add_scaled(below + at, below + at, d + at, own.size() * l.Ip, T(1));
+  }
+  m.barrier();  // the next layer's masks take the place of this one's
+  return below;
+}
+
+template <class T>
+void CotangentRecurrent<T>::load() {
+  const Layer& l = stage_.layer();
+  zero(d_, l.states * row());
+  if (ring_) zero(ring_, l.lead * row());
+  for (int64_t r = 0; mask_ && r < this->cotangents_.rows; r++)
+    copy(mask_ + r * l.Hp, stage_.recurrent_mask() + r / this->K() * l.Hp, l.Hp);
+  if (this->primal().call.cotangents.final_state)
+    load_final_cotangents(this->primal(), l, d_, ring_);
+}
+
+template <class T>
+void CotangentRecurrent<T>::store() const {
+  const Layer& l = stage_.layer();
+  const gc_cotangents& results = this->primal().call.cotangents;
+  if (!results.state) return;
+  const int64_t K = this->K(), B = this->primal().timeline.batch, H = l.H;
+  for (int64_t r = 0; r < this->cotangents_.rows; r++) {
+    const int64_t b = r / K;
+    T* state = static_cast<T*>(results.state) + this->primal().state_place(l, r % K);
+    for (int64_t q = 0; q < l.lead; q++) {
+      T* to = state + (q * B + b) * H;
+      const T *waiting = ring_ ? ring_ + q * row() + r * l.Hp : nullptr,
+              *last = q == l.lead - 1 ? d_ + r * l.Hp : nullptr;
+      for (int64_t u = 0; u < H; u++)
+        to[u] = (waiting ? waiting[u] : T(0)) + (last ? last[u] : T(0));
+    }
+    if (l.states > 1) copy(state + (l.lead * B + b) * H, d_ + row() + r * l.Hp, H);
+  }
+  *results.state_exponent = this->cotangents_.band.exponent(0);
+}
+
+template <class T>
+void CotangentRecurrent<T>::scale(const Slice& rows, T factor) const {
+  const Slice own = rows.times(stage_.layer().Hp);
+  for (int64_t p = 0; p < stage_.layer().states; p++)
+    this->kernels().scale(d_ + p * row() + own.begin, own.size(), factor);
+  for (int64_t p = 0; ring_ && p < stage_.layer().lead; p++)
+    this->kernels().scale(ring_ + p * row() + own.begin, own.size(), factor);
+}
+
+template <class T>
+double CotangentRecurrent<T>::largest(const Slice& rows, bool with_ring) const {
+  const Slice own = rows.times(stage_.layer().Hp);
+  double most = 0;
+  for (int64_t p = 0; p < stage_.layer().states; p++)
+    most = std::max(most, this->kernels().max_abs(d_ + p * row() + own.begin, own.size()));
+  for (int64_t p = 0; with_ring && ring_ && p < stage_.layer().lead; p++)
+    most = std::max(most, this->kernels().max_abs(ring_ + p * row() + own.begin, own.size()));
+  return most;
+}
+
+template class CotangentInput<float>;
+template class CotangentInput<double>;
+template class CotangentLayerNorm<float>;
+template class CotangentLayerNorm<double>;
+template class CotangentDropout<float>;
+template class CotangentDropout<double>;
+template class CotangentHead<float>;
+template class CotangentHead<double>;
+template class CotangentRecurrent<float>;
+template class CotangentRecurrent<double>;
+
+}  // namespace gradcore

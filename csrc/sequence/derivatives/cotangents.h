@@ -1,0 +1,47 @@
+// Cotangents of a part: K vector-Jacobian products at once, of outputs and of the final state in,
+// of x and of the initial state out.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "sequence/derivatives/cotangent_stages.h"
+
+namespace gradcore {
+
+// All directions are kept times one power of two, which is looked at every 8 steps.
+template <class T>
+class Cotangents {
+ public:
+  explicit Cotangents(Context<T>& context) : cotangents_(context) {}
+
+  // Cotangents of one stage after the other, from the lowest on; those of outputs and loss are the
+  // caller's.
+  void follow_stage(Input<T>& input);
+  void follow_stage(LayerNorm<T>& norm);
+  void follow_stage(Dropout<T>& dropout);
+  void follow_stage(Recurrent<T>& recurrent);
+  void follow_stage(Head<T>& head);
+  void lay_out(Layout& layout);
+
+  // From the final state; behind step 0, to the initial one.
+  void start(Worker& m);
+  void finish(const Worker& m);
+  // Steps of a chunk of at most look_steps.
+  void backward(Worker& m, const Chunk& chunk);
+  void follow(int me) { cotangents_.band.follow(me); }
+
+ private:
+  T* arriving(const Worker& m, const Chunk& chunk);
+  // Whether something enters between the ends, at exponent 0.
+  bool enters() const { return cotangents_.primal.call.cotangents.outputs; }
+  double largest(Worker& m, bool with_ring);
+  void scale(const Worker& m, T factor);
+
+  CotangentContext<T> cotangents_;
+  Stage<T>* top_ = nullptr;  // the last stage that is followed
+  std::vector<std::unique_ptr<Cotangent<T>>> chain_;
+  std::vector<CotangentRecurrent<T>*> layers_;
+  T* outputs_ = nullptr;  // [n][rows][Op] of a chunk
+};
+
+}  // namespace gradcore

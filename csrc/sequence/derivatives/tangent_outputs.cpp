@@ -1,0 +1,277 @@
+#include "sequence/derivatives/tangent_outputs.h"
+
+#include <algorithm>
+
+namespace gradcore {
+
+// ---- head
+
+template <class T>
+void TangentHead<T>::lay_out(Layout& layout) {
+  const Context<T>& c = this->primal();
+  const int64_t Op = head_.stride(), weights = Op * head_.below()->stride();
+  this->share_gradient(layout, head_.below()->stride());
+  layout.share(scratch_t_outputs, rows_, c.rows() * this->K() * Op);
+  if (c.purpose.moved_parameters) {
+    layout.announce(weight_, this->K() * weights);
+    layout.announce(bias_, this->K() * Op);
+    if (c.purpose.hessian) layout.announce(transposed_, weights);
+    layout.share(scratch_t_product, product_, c.rows() * std::max(Op, head_.below()->stride()));
+  }
+  if (!c.purpose.hessian) return;
+  layout.announce(part_, head_.sums_size());
+  layout.announce(sums_, head_.sums_size());
+}
+
+template <class T>
+void TangentHead<T>::pack(const Worker& m) {
+  for (int64_t k = m.me; weight_ && k < this->K(); k += m.size) pack_direction(k);
+}
+
+template <class T>
+void TangentHead<T>::pack_direction(int64_t k) {
+  const Network& net = this->primal().net;
+  const int64_t H = head_.below()->units(), Hp = head_.below()->stride(), Op = head_.stride();
+  const T *params = this->tangents_.moved(k), *weight = params + net.head_weight;
+  for (int64_t o = 0; o < Op; o++) {
+    const bool real = o < head_.units();
+    bias_[k * Op + o] = net.head_bias && real ? params[net.head_bias_offset + o] : T(0);
+    for (int64_t u = 0; u < Hp; u++) {
+      const T value = real && u < H ? weight[o * H + u] : T(0);
+      weight_[k * Op * Hp + (o / UB * Hp + u) * UB + o % UB] = value;
+      if (transposed_) transposed_[(u / UB * Op + o) * UB + u % UB] = value;
+    }
+  }
+}
+
+template <class T>
+void TangentHead<T>::forward(Worker& m, const Chunk& chunk) {
+  const int64_t K = this->K(), Hp = head_.below()->stride(), Op = head_.stride();
+  const auto n_runs = static_cast<int64_t>(head_.input_runs().size());
+  const auto end = static_cast<int32_t>(head_.output_runs().size());
+  const Run* runs = head_.input_runs().data();
+  const Slice own = this->rows_of(m, chunk);
+  this->kernels().dense(rows_, Op, head_.weight(), nullptr, this->below_->rows(chunk.first), Hp,
+                        runs, n_runs, own.begin * K, own.end * K, 0, end);
+  for (int64_t k = 0; weight_ && k < K; k++) {
+    this->kernels().dense(product_, Op, weight_ + k * Op * Hp, bias_ + k * Op,
+                          head_.below()->rows(chunk.first), Hp, runs, n_runs, own.begin, own.end, 0,
+                          end);
+    this->join(rows_, Op, k, own, product_, this->tangents_.factor(m.me));
+  }
+}
+
+template <class T>
+void TangentHead<T>::refresh(Worker& m, const Chunk& chunk) {
+  this->below_->refresh(m, chunk);
+  forward(m, chunk);
+}
+
+template <class T>
+void TangentHead<T>::start_backward(const Worker& m) {
+  if (m.me != 0 || !part_) return;
+  zero(part_, head_.sums_size());
+  zero(sums_, head_.sums_size());
+}
+
+template <class T>
+T* TangentHead<T>::backward(Worker& m, const Chunk& chunk, const Gradient<T>& d, const Gradient<T>&,
+                            T* t_d) {
+  const Kernels<T>& k = this->kernels();
+  if (t_d) {
+    const int64_t Hp = head_.below()->stride(), Op = head_.stride();
+    const auto n_runs = static_cast<int64_t>(head_.output_runs().size());
+    const auto end = static_cast<int32_t>(head_.input_runs().size());
+    const Run* runs = head_.output_runs().data();
+    const Slice own = this->rows_of(m, chunk);
+    k.dense(this->t_below_, Hp, head_.transposed(), nullptr, t_d, Op, runs, n_runs, own.begin,
+            own.end, 0, end);
+    if (transposed_) {
+      k.dense(product_, Hp, transposed_, nullptr, d.rows, Op, runs, n_runs, own.begin, own.end, 0,
+              end);
+      this->join(this->t_below_, Hp, 0, own, product_, T(1));
+    }
+    head_.add_products(m, chunk, head_.below()->rows(chunk.first), t_d, part_);
+    head_.add_products(m, chunk, this->below_->rows(chunk.first), d.rows, part_);
+    head_.add_bias(m, chunk, t_d, part_);
+  }
+  m.barrier();
+  if (chunk.first % block_steps == 0) {
+    const Slice own = m.slice_of(head_.sums_size() / UB).times(UB);
+    k.add_block(sums_ + own.begin, part_ + own.begin, own.size(), T(1), T(1));
+    m.barrier();
+  }
+  return t_d ? this->t_below_ : nullptr;
+}
+
+template <class T>
+void TangentHead<T>::unpack(T* product) const {
+  this->check_product(sums_, head_.sums_size());
+  head_.unpack_sums(sums_, product, 0);
+}
+
+// ---- loss
+
+template <class T>
+void TangentLoss<T>::lay_out(Layout& layout) {
+  this->share_gradient(layout, loss_.stride());
+  layout.share(scratch_t_outputs, rows_, this->primal().rows() * this->K() * loss_.stride());
+}
+
+template <class T>
+void TangentLoss<T>::forward(Worker& m, const Chunk& chunk) {
+  const T* from = this->below_->rows(chunk.first);
+  if (from == rows_) return;
+  const Slice own = this->rows_of(m, chunk).times(this->K() * loss_.stride());
+  std::memcpy(rows_ + own.begin, from + own.begin, static_cast<size_t>(own.size()) * sizeof(T));
+}
+
+template <class T>
+void TangentLoss<T>::refresh(Worker& m, const Chunk& chunk) {
+  this->below_->refresh(m, chunk);
+  forward(m, chunk);
+}
+
+template <class T>
+T* TangentLoss<T>::backward(Worker& m, const Chunk& chunk, const Gradient<T>&,
+                            const Gradient<T>& below, T*) {
+  if (!below.rows) return nullptr;
+  const int64_t Op = loss_.stride();
+  const Slice own = this->rows_of(m, chunk);
+  refresh(m, chunk);
+  if (loss_has_terms(this->primal().call))
+    for (int64_t r = own.begin; r < own.end; r++) curve(chunk, r);
+  else  // what is given does not depend on the outputs
+    zero(rows_ + own.begin * Op, own.size() * Op);
+  if (this->purpose().gauss_newton)
+    std::memcpy(below.rows + own.begin * Op, rows_ + own.begin * Op,
+                static_cast<size_t>(own.size() * Op) * sizeof(T));
+  m.barrier();
+  return rows_;
+}
+
+// Row r, of one direction. The gradient of the term is what Loss has left.
+template <class T>
+void TangentLoss<T>::curve(const Chunk& chunk, int64_t r) const {
+  const Context<T>& c = this->primal();
+  const int64_t O = loss_.units();
+  T* moved = rows_ + r * loss_.stride();
+  const T* slope = loss_.rows(chunk.first) + r * loss_.stride();
+  const double scale = static_cast<double>(loss_.weight(r)) * c.loss_factor;
+  if (loss_.weight(r) == 0 || scale == 0) {
+    zero(moved, loss_.stride());
+  } else if (c.call.loss == GC_LOSS_MSE) {
+    for (int64_t o = 0; o < O; o++) moved[o] = static_cast<T>(2 * scale) * moved[o];
+  } else if (c.call.loss == GC_LOSS_BCE) {
+    const T* y = loss_.targets(chunk, r);
+    for (int64_t o = 0; o < O; o++) {
+      const double p = static_cast<double>(slope[o]) / scale + static_cast<double>(y[o]);
+      moved[o] = static_cast<T>(scale * p * (1 - p) * static_cast<double>(moved[o]));
+    }
+  } else {
+    // p_o (z'_o - sum p z'), relative to the target's z': where p is nearly 1 there, its own terms
+    // would cancel.
+    const int64_t target = loss_.target(r);
+    const double at_target = static_cast<double>(moved[target]);
+    double mean = 0;
+    for (int64_t o = 0; o < O; o++)
+      if (o != target)
+        mean += static_cast<double>(slope[o]) / scale * (static_cast<double>(moved[o]) - at_target);
+    for (int64_t o = 0; o < O; o++) {
+      const double p = static_cast<double>(slope[o]) + (o == target ? scale : 0.0);
+      moved[o] = static_cast<T>(p * (static_cast<double>(moved[o]) - at_target - mean));
+    }
+  }
+}
+
+// The exponent of the caller's tangents of step t, whose rows are those of `rows`.
+template <class T>
+int32_t TangentLoss<T>::choose_exponent(int64_t t, const T* rows, int32_t exponent) const {
+  if (!exponent) return 0;
+  const int64_t width = this->K() * loss_.stride();
+  double most = 0;
+  for (int64_t b = 0; b < this->batch(); b++)
+    if (this->primal().timeline.active(t, b))
+      most = std::max(most, this->kernels().max_abs(rows + b * width, width));
+  return most > 0 && !fits<T>(most, exponent) ? exponent : 0;
+}
+
+template <class T>
+void TangentLoss<T>::emit(Worker& m, const Chunk& chunk) const {
+  const Context<T>& c = this->primal();
+  const gc_tangents& results = c.call.tangents;
+  const int64_t O = loss_.units(), Op = loss_.stride(), K = this->K(), B = this->batch();
+  const int32_t exponent = this->tangents_.band.exponent(m.me);
+  const Slice own = m.slice_of(chunk.n);
+  m.barrier();
+  for (int64_t i = own.begin; i < own.end; i++)
+    results.exponent[chunk.first + i] =
+        choose_exponent(chunk.first + i, rows_ + i * B * K * Op, exponent);
+  // Direction by direction: theirs lie T*B*O apart, often a multiple of what caches take for one
+  // set. Step by step took 16 us instead of 2 (K = 32, O = 128).
+  for (int64_t k = 0; k < K; k++)
+    for (int64_t i = own.begin; i < own.end; i++) {
+      const int64_t t = chunk.first + i;
+      const int32_t shift = results.exponent[t] ? 0 : exponent;
+      // In two factors: one alone may be out of range where the product is not.
+      const T half = power_of_two<T>(shift / 2), rest = power_of_two<T>(shift - shift / 2);
+      for (int64_t b = 0; b < B; b++) {
+        T* to = static_cast<T*>(results.outputs) + ((k * c.timeline.steps + t) * B + b) * O;
+        const T* from = rows_ + ((i * B + b) * K + k) * Op;
+        if (!c.timeline.active(t, b))
+          zero(to, O);
+        else if (shift == 0)
+          std::memcpy(to, from, static_cast<size_t>(O) * sizeof(T));
+        else
+          for (int64_t o = 0; o < O; o++) to[o] = from[o] * half * rest;
+      }
+    }
+  m.barrier();
+}
+
+// ---- exit
+
+template <class T>
+void TangentExit<T>::forward(Worker& m, const Chunk& chunk) {
+  const Context<T>& c = this->primal();
+  const Layer& top = c.net.top();
+  const int64_t B = this->batch(), K = this->K(), H = exit_.units();
+  const T *rows = this->below_->rows(chunk.first),
+          *in = top.adds_columns() ? layer_input_->rows(chunk.first) : nullptr;
+  const Slice own = m.slice_of(chunk.n);
+  for (int64_t i = own.begin; i < own.end; i++) {
+    const int64_t t = chunk.first + i;
+    bool any = false;
+    for (int64_t r = i * B * K; r < (i + 1) * B * K; r++) {
+      const int64_t b = r / K % B;
+      const bool active = c.timeline.active(t, b);
+      T* to = c.link.t_out + (c.timeline.row(t, b) * K + r % K) * c.part.width + c.part.column;
+      for (int64_t u = 0; u < H; u++) {
+        T value = active ? rows[r * exit_.stride() + u] : T(0);
+        if (in && active) value += in[r * top.Ip + top.column + u];
+        any = any || value != 0;
+        to[u] = value;
+      }
+    }
+    c.link.t_out_exponent[c.timeline.time(t)] =
+        any ? this->tangents_.band.exponent(m.me) : no_exponent;
+  }
+  m.barrier();
+}
+
+template <class T>
+T* TangentExit<T>::backward(Worker& m, const Chunk& chunk, const Gradient<T>&,
+                            const Gradient<T>& below, T*) {
+  exit_.gather(m, chunk, this->primal().link.t_d_out, this->t_below_);
+  m.barrier();
+  return below.rows ? this->t_below_ : nullptr;
+}
+
+template class TangentHead<float>;
+template class TangentHead<double>;
+template class TangentLoss<float>;
+template class TangentLoss<double>;
+template class TangentExit<float>;
+template class TangentExit<double>;
+
+}  // namespace gradcore

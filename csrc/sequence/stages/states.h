@@ -1,0 +1,47 @@
+// The states of a layer over the steps of a segment, what the tape keeps of them, and where they
+// come from and go to at the segment's ends.
+#pragma once
+#include "sequence/context.h"
+
+namespace gradcore {
+
+template <class T>
+class States {
+ public:
+  States(Context<T>& context, const Layer& layer) : context_(context), layer_(layer) {}
+
+  void lay_out(Layout& layout);
+  // The state that the segment of `op` begins with, when context.origin is still the first step of
+  // the segment before, which had n steps; thread 0 only.
+  void load(const gc_op& op, int64_t n);
+  // What the operation leaves in its slot, and of the final state; thread 0 only.
+  void save_slot(const gc_op& op) const;
+  void capture(const gc_op& op) const;
+
+  // Places of the chunk that begins at step `first`, as LayerView has them: h before that step, the
+  // second state, the tape (null without one).
+  T* h(int64_t first) const {
+    return h_ + (layer_.lead - 1 + first - context_.origin) * context_.timeline.batch * layer_.Hp;
+  }
+  T* c(int64_t first) const;
+  T* saved(int64_t first) const;
+  const T* start() const { return start_; }
+
+ private:
+  int64_t row() const { return context_.timeline.batch * layer_.Hp; }
+  void load_initial();
+  void carry_over(int64_t n);
+  void load_slot(int slot);
+
+  Context<T>& context_;
+  const Layer& layer_;
+  // Rows [B][Hp]: outputs, of which the first `lead` come before the segment; second states, one
+  // before it; what the cell saves, by step.
+  T *h_ = nullptr, *c_ = nullptr, *saved_ = nullptr;
+  T* slots_ = nullptr;  // n_slots of [lead + states - 1][B][Hp]
+  // Time backward, ragged sequences, skip connection: the outputs [lead][B][Hp] of the initial
+  // state, which every sequence has just before its own first step.
+  T* start_ = nullptr;
+};
+
+}  // namespace gradcore
