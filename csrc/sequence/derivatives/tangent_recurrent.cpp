@@ -182,8 +182,8 @@ void TangentRecurrent<T>::add_sums(const Worker& m, const Chunk& chunk) {
   const bool tokens = stage_.input().is_table();
   const T *x = tokens ? nullptr : stage_.below()->rows(first),
           *t_x = tokens || !this->below_->moves() ? nullptr : this->below_->rows(first);
-  stage_.add_products(m, first, 0, n, {stage_.view(first).r, x, dz_}, part_);
-  stage_.add_products(m, first, 0, n, {view(first).r, t_x, stage_.dz()}, part_);
+  stage_.add_products(m, first, 0, n,
+                      {{stage_.view(first).r, x, dz_}, {view(first).r, t_x, stage_.dz()}}, part_);
   stage_.add_columns(m, 0, n, dz_, skip_terms_, part_);
   if (first % block_steps) return;
   m.barrier();

@@ -207,7 +207,7 @@ Gradient<T> Recurrent<T>::backward(Worker& m, const Chunk& chunk, Gradient<T> d)
   }
   const T* x = input_.is_table() ? nullptr : this->below_->rows(chunk.first);
   sums_->add(m, chunk, exponents, [&](int64_t i0, int64_t i1) {
-    add_products(m, chunk.first, i0, i1, {v.r, x, dz_}, sums_->part());
+    add_products(m, chunk.first, i0, i1, {{v.r, x, dz_}}, sums_->part());
     add_columns(m, i0, i1, dz_, adjoint_->skip_terms(), sums_->part());
   });
   m.barrier();
@@ -238,7 +238,7 @@ void Recurrent<T>::add_residual(const Worker& m, const Chunk& chunk, const Gradi
 
 template <class T>
 void Recurrent<T>::add_products(const Worker& m, int64_t first, int64_t i0, int64_t i1,
-                                const Factors& f, T* part) const {
+                                std::initializer_list<Factors> products, T* part) const {
   const Layer& l = layer_;
   const int64_t B = this->batch(), zs = l.z_row, Hp = l.Hp;
   // Threads own unit blocks where these divide evenly, else inputs.
@@ -250,19 +250,23 @@ void Recurrent<T>::add_products(const Worker& m, int64_t first, int64_t i0, int6
   // Rows whose state was zeroed before the step have no part in weight_hh: they split the range.
   const uint8_t* reset = this->context_.timeline.reset();
   const Slice hidden = inputs(l.H);
+  auto add_rows = [&](int64_t begin, int64_t end) {
+    for (const Factors& f : products)
+      cell().outer_recurrent(part, f.h + begin * Hp, Hp, l.H, f.dz + begin * zs, zs, end - begin,
+                             j0, j1, hidden.begin, hidden.end);
+  };
   int64_t end = i1 * B;
   for (int64_t r = i1 * B - 1; reset && r >= i0 * B; r--)
     if (reset[first * B + r]) {
-      cell().outer_recurrent(part, f.h + (r + 1) * Hp, Hp, l.H, f.dz + (r + 1) * zs, zs,
-                             end - r - 1, j0, j1, hidden.begin, hidden.end);
+      add_rows(r + 1, end);
       end = r;
     }
-  cell().outer_recurrent(part, f.h + i0 * B * Hp, Hp, l.H, f.dz + i0 * B * zs, zs, end - i0 * B, j0,
-                         j1, hidden.begin, hidden.end);
-  if (!f.x) return;
+  add_rows(i0 * B, end);
   const Slice columns = inputs(l.I);
-  cell().outer_input(part + at_input_, f.x + i0 * B * l.Ip, l.Ip, l.I, f.dz + i0 * B * zs, zs,
-                     (i1 - i0) * B, j0, j1, columns.begin, columns.end);
+  for (const Factors& f : products)
+    if (f.x)
+      cell().outer_input(part + at_input_, f.x + i0 * B * l.Ip, l.Ip, l.I, f.dz + i0 * B * zs, zs,
+                         (i1 - i0) * B, j0, j1, columns.begin, columns.end);
 }
 
 template <class T>

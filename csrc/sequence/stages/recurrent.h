@@ -1,5 +1,6 @@
 // A recurrent layer, or one direction of a bidirectional one.
 #pragma once
+#include <initializer_list>
 #include <optional>
 
 #include "sequence/scale/gradient_sums.h"
@@ -48,12 +49,12 @@ class Recurrent : public Stage<T> {
   const T* dz() const { return dz_; }
   // Sums over the rows of a chunk's steps [i0,i1) of products of what weight_hh multiplied, h, and
   // of the layer's input, x (null: none, or tokens), with adjoints dz; into `part`, of sums_size()
-  // elements. h and x belong to the chunk's first step.
+  // elements. h and x belong to the chunk's first step. Several products add up.
   struct Factors {
     const T *h, *x, *dz;
   };
-  void add_products(const Worker& m, int64_t first, int64_t i0, int64_t i1, const Factors& f,
-                    T* part) const;
+  void add_products(const Worker& m, int64_t first, int64_t i0, int64_t i1,
+                    std::initializer_list<Factors> products, T* part) const;
   // The same of what a bias adds to, and of terms of a learned skip parameter (null: none).
   void add_columns(const Worker& m, int64_t i0, int64_t i1, const T* dz, const T* skip_terms,
                    T* part) const;
