@@ -38,6 +38,10 @@ NORM = 20
 DOUBLE_MIX = 1e-13
 SINGLE_MIX = 2e-5
 
+# Times what a relu net's reference changes by when its parameters move by as much as rounding does:
+# two of its kinks may fall on other sides than in any of the moves that were tried.
+KINK = 2
+
 # Times this where layers have one unit: a weight's gradient is one number then, a sum over steps
 # that may cancel by ten, and no norm of many averages that out.
 ONE_UNIT = 10
