@@ -7,6 +7,9 @@
 #include <algorithm>
 #include <array>
 #include <mutex>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
 
 #include "base/errors.h"
 
@@ -98,7 +101,7 @@ class FreeList {
 
   void give(Region region) noexcept {
 #ifdef __SANITIZE_ADDRESS__
-    __asan_unpoison_memory_region(region.data, region.capacity);  // what Carver has fenced off
+    __asan_unpoison_memory_region(region.data, region.capacity);  // what Layout has fenced off
 #endif
     Region dropped[2];
     {

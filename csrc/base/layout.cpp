@@ -23,32 +23,33 @@ size_t room(size_t bytes) noexcept { return (bytes + 63) / 64 * 64 + gap; }
 
 }  // namespace
 
-void Layout::add(size_t bytes, Owner owner) {
-  arrays_.push_back({bytes, -1, {owner}});
-  bytes_ += room(bytes);
-}
-
-void Layout::add_shared(int scratch, size_t bytes, Owner owner) {
-  for (Array& array : arrays_) {
+size_t Layout::add(size_t bytes, int scratch) {
+  for (size_t i = 0; scratch >= 0 && i < arrays_.size(); i++) {
+    Array& array = arrays_[i];
     if (array.scratch != scratch) continue;
     if (bytes > array.bytes) {
       bytes_ += room(bytes) - room(array.bytes);
       array.bytes = bytes;
     }
-    array.owners.push_back(owner);
-    return;
+    return i;
   }
-  arrays_.push_back({bytes, scratch, {owner}});
+  arrays_.push_back({bytes, scratch, nullptr});
   bytes_ += room(bytes);
+  return arrays_.size() - 1;
 }
 
-void Layout::place(void* region) const noexcept {
+void Layout::own(size_t array, void* pointer, void (*set)(void*, char*)) {
+  owners_.push_back({array, pointer, set});
+}
+
+void Layout::place(void* region) noexcept {
   auto* at = static_cast<char*>(region);
-  for (const Array& array : arrays_) {
+  for (Array& array : arrays_) {
     fence(at, array.bytes, room(array.bytes));
-    for (const Owner& owner : array.owners) owner.set(owner.pointer, at);
+    array.at = at;
     at += room(array.bytes);
   }
+  for (const Owner& owner : owners_) owner.set(owner.pointer, arrays_[owner.array].at);
 }
 
 }  // namespace gradcore

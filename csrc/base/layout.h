@@ -15,27 +15,28 @@ class Layout {
   // An array of `count` elements. `array` is null until place() and must not move before it.
   template <class T>
   void announce(T*& array, int64_t count) {
-    add(bytes_of<T>(count), {&array, &set<T>});
+    own(add(bytes_of<T>(count), -1), &array, &set<T>);
   }
   // An array that all who name the same `scratch` share: it is as long as the longest of them. Who
   // shares an array must not need it at the same time as another who does.
   template <class T>
   void share(int scratch, T*& array, int64_t count) {
-    add_shared(scratch, bytes_of<T>(count), {&array, &set<T>});
+    own(add(bytes_of<T>(count), scratch), &array, &set<T>);
   }
   size_t bytes() const noexcept { return bytes_; }
   // `region` has bytes() bytes.
-  void place(void* region) const noexcept;
+  void place(void* region) noexcept;
 
  private:
-  struct Owner {
-    void* pointer;                         // a T**
-    void (*set)(void* pointer, char* at);  // knows T
-  };
   struct Array {
     size_t bytes;
     int scratch;  // -1: not shared
-    std::vector<Owner> owners;
+    char* at;
+  };
+  struct Owner {
+    size_t array;
+    void* pointer;                         // a T**
+    void (*set)(void* pointer, char* at);  // knows T
   };
 
   template <class T>
@@ -46,10 +47,12 @@ class Layout {
   static void set(void* pointer, char* at) {
     *static_cast<T**>(pointer) = reinterpret_cast<T*>(at);
   }
-  void add(size_t bytes, Owner owner);
-  void add_shared(int scratch, size_t bytes, Owner owner);
+  // The index of a new array, or of the one that is shared already.
+  size_t add(size_t bytes, int scratch);
+  void own(size_t array, void* pointer, void (*set)(void*, char*));
 
   std::vector<Array> arrays_;
+  std::vector<Owner> owners_;
   size_t bytes_ = 0;
 };
 

@@ -17,6 +17,7 @@
 #include "base/arena.h"
 #include "base/cpu.h"
 #include "base/errors.h"
+#include "base/layout.h"
 #include "base/team.h"
 #include "linalg/linalg_table.h"
 #include "linalg/tridiagonal.h"
@@ -60,8 +61,8 @@ const LinalgKernels<T>& linalg_kernels() noexcept {
 template <class T>
 struct Room {
   int64_t rows, n, np;  // np: n padded
-  T *a, *v, *w, *t;
-  T* basis;  // [most_vectors][np]
+  T *a = nullptr, *v = nullptr, *w = nullptr, *t = nullptr;
+  T* basis = nullptr;  // [most_vectors][np]
 };
 
 template <class T>
@@ -260,16 +261,16 @@ class Matrix {
 };
 
 template <class T>
-void lay_out(Carver& carver, const gc_spectral& call, Room<T>& room) {
+void lay_out(Layout& layout, const gc_spectral& call, Room<T>& room) {
   constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
   room.rows = std::max(call.rows, call.columns);
   room.n = std::min(call.rows, call.columns);
   room.np = (room.n + line - 1) / line * line;
-  room.a = carver.take<T>(room.rows * room.np);
-  room.v = carver.take<T>(room.np);
-  room.w = carver.take<T>(room.np);
-  room.t = carver.take<T>(room.rows);
-  room.basis = carver.take<T>(std::min(most_vectors, room.n) * room.np);
+  layout.announce(room.a, room.rows * room.np);
+  layout.announce(room.v, room.np);
+  layout.announce(room.w, room.np);
+  layout.announce(room.t, room.rows);
+  layout.announce(room.basis, std::min(most_vectors, room.n) * room.np);
 }
 
 template <class T>
@@ -277,11 +278,10 @@ void all_matrices(gc_spectral& call) {
   const int wanted = call.threads > 0 ? call.threads : default_threads();
   const int threads = static_cast<int>(std::min<int64_t>(wanted, call.count));
   std::vector<Room<T>> rooms(static_cast<size_t>(threads));
-  Carver count;
-  for (Room<T>& room : rooms) lay_out(count, call, room);
-  const Arena arena(count.used());
-  Carver carver(arena.data());
-  for (Room<T>& room : rooms) lay_out(carver, call, room);
+  Layout layout;
+  for (Room<T>& room : rooms) lay_out(layout, call, room);
+  const Arena arena(layout.bytes());
+  layout.place(arena.data());
   std::atomic<int64_t> next{0};
   std::atomic<bool> stopped{false};
   std::vector<gc_status> status(static_cast<size_t>(threads), GC_OK);

@@ -4,11 +4,13 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <type_traits>
 
 #include "base/arena.h"
 #include "base/cpu.h"
 #include "base/errors.h"
+#include "base/layout.h"
 #include "base/team.h"
 #include "optim/optim_table.h"
 #include "optim/scaled_sum.h"
@@ -197,14 +199,14 @@ struct Tally {
   }
 };
 
-struct Layout {
+struct Division {
   int64_t chunks = 0, units = 0, elements = 0;
 };
 
 // Calls with_chunk for every chunk in ascending order.
 template <class F>
-Layout lay_out(const gc_update& u, const gc_segment* segments, int64_t n_segments, F with_chunk) {
-  Layout all;
+Division divide(const gc_update& u, const gc_segment* segments, int64_t n_segments, F with_chunk) {
+  Division all;
   for (int64_t s = 0; s < n_segments; s++) {
     const bool adaptive = u.clip == GC_CLIP_ADAPTIVE;
     const int64_t unit = adaptive ? segments[s].unit : segments[s].length;
@@ -235,42 +237,34 @@ struct Factors {
 template <class T>
 class Step {
  public:
-  Step(gc_update& update, const gc_segment* segments, int64_t n_segments, const Layout& layout,
-       Carver& memory) noexcept
+  Step(gc_update& update, const gc_segment* segments, int64_t n_segments, const Division& division)
       : u_(update),
         segments_(segments),
         n_segments_(n_segments),
-        layout_(layout),
+        division_(division),
         limit_{update.clip_limit, update.clip_limit_exponent},
         lr_divisor_(lr_divisor(update)),
-        kernels_(optim_kernels<T>()),
-        chunks_(memory.take<Chunk>(layout.chunks)),
-        measured_(memory.take<Measured>(layout.chunks)),
-        sums_(memory.take<UpdateSums>(layout.chunks)),
-        rules_(memory.take<UpdateRule<T>>(n_segments)),
-        tallies_(memory.take<Tally>(n_segments)),
-        units_(memory.take<Factors<T>>(layout.units)) {}
-
-  static size_t bytes(int64_t n_segments, const Layout& layout) noexcept {
-    Carver counter;
-    counter.take<Chunk>(layout.chunks);
-    counter.take<Measured>(layout.chunks);
-    counter.take<UpdateSums>(layout.chunks);
-    counter.take<UpdateRule<T>>(n_segments);
-    counter.take<Tally>(n_segments);
-    counter.take<Factors<T>>(layout.units);
-    return counter.used();
+        kernels_(optim_kernels<T>()) {
+    Layout layout;
+    layout.announce(chunks_, division.chunks);
+    layout.announce(measured_, division.chunks);
+    layout.announce(sums_, division.chunks);
+    layout.announce(rules_, n_segments);
+    layout.announce(tallies_, n_segments);
+    layout.announce(units_, division.units);
+    arena_.emplace(layout.bytes());
+    layout.place(arena_->data());
   }
 
   // The whole step; nothing has changed unless it is done.
   Outcome run() noexcept {
-    lay_out(u_, segments_, n_segments_,
-            [this](int64_t c, const Chunk& chunk) { chunks_[c] = chunk; });
+    divide(u_, segments_, n_segments_,
+           [this](int64_t c, const Chunk& chunk) { chunks_[c] = chunk; });
     const UpdateRule<T> common = common_rule();
     for (int64_t s = 0; s < n_segments_; s++) rules_[s] = segment_rule(common, segments_[s]);
     const int64_t wanted = u_.threads ? u_.threads : default_threads();
     const int64_t useful =
-        std::max<int64_t>(1, layout_.elements / (chunk_elements * chunks_per_thread));
+        std::max<int64_t>(1, division_.elements / (chunk_elements * chunks_per_thread));
     run_team(static_cast<int>(std::min(wanted, useful)), *this);
     return outcome_;
   }
@@ -287,7 +281,7 @@ class Step {
 
   // Fills what the caller reads: reports of the segments, the groups and the whole.
   void report() const noexcept {
-    for (int64_t c = 0; c < layout_.chunks; c++) {
+    for (int64_t c = 0; c < division_.chunks; c++) {
       Tally& tally = tallies_[chunks_[c].segment];
       tally.update += sums_[c].update;
       tally.param += sums_[c].param;
@@ -312,9 +306,9 @@ class Step {
  private:
   // Threads get equal numbers of elements: chunks of biases are short.
   int64_t first_chunk(int me, int team) const noexcept {
-    const int64_t elements = layout_.elements * me / team;
+    const int64_t elements = division_.elements * me / team;
     const Chunk* const found =
-        std::lower_bound(chunks_, chunks_ + layout_.chunks, elements,
+        std::lower_bound(chunks_, chunks_ + division_.chunks, elements,
                          [](const Chunk& chunk, int64_t n) { return chunk.before < n; });
     return found - chunks_;
   }
@@ -437,7 +431,7 @@ class Step {
     ScaledSum unit;
     double weights = 0;
     for (int64_t s = 0; s < n_segments_; s++) tallies_[s] = {};
-    for (int64_t c = 0; c < layout_.chunks; c++) {
+    for (int64_t c = 0; c < division_.chunks; c++) {
       const Chunk& chunk = chunks_[c];
       Tally& tally = tallies_[chunk.segment];
       tally.before.add(measured_[c].before);
@@ -446,7 +440,7 @@ class Step {
       if (!chunk.is_part) continue;
       unit.add(measured_[c].before);
       weights += measured_[c].weights;
-      if (c + 1 < layout_.chunks && chunks_[c + 1].is_part && chunks_[c + 1].unit == chunk.unit)
+      if (c + 1 < division_.chunks && chunks_[c + 1].is_part && chunks_[c + 1].unit == chunk.unit)
         continue;
       clip_unit(chunk.unit, unit, weights, tally.after, tally.clipped);
       unit = {};
@@ -524,16 +518,17 @@ class Step {
   gc_update& u_;
   const gc_segment* const segments_;
   const int64_t n_segments_;
-  const Layout layout_;
+  const Division division_;
   const Scaled limit_;
   const double lr_divisor_;
   const OptimKernels<T>& kernels_;
-  Chunk* const chunks_;         // [chunks]
-  Measured* const measured_;    // [chunks]
-  UpdateSums* const sums_;      // [chunks]
-  UpdateRule<T>* const rules_;  // [segments]
-  Tally* const tallies_;        // [segments]
-  Factors<T>* const units_;     // [units] adaptive: what to multiply each unit by
+  Chunk* chunks_ = nullptr;         // [chunks]
+  Measured* measured_ = nullptr;    // [chunks]
+  UpdateSums* sums_ = nullptr;      // [chunks]
+  UpdateRule<T>* rules_ = nullptr;  // [segments]
+  Tally* tallies_ = nullptr;        // [segments]
+  Factors<T>* units_ = nullptr;     // [units] adaptive: what to multiply each unit by
+  std::optional<Arena> arena_;
   Outcome outcome_ = Outcome::done;
 };
 
@@ -558,10 +553,8 @@ void run_step(gc_update& u) {
   const gc_segment whole{0, u.n, 0, 1, 0, std::max<int64_t>(1, u.n), 0};
   const gc_segment* const segments = u.segments ? u.segments : &whole;
   const int64_t n_segments = u.segments ? u.n_segments : u.n > 0;
-  const Layout layout = lay_out(u, segments, n_segments, [](int64_t, const Chunk&) {});
-  const Arena arena(Step<T>::bytes(n_segments, layout));
-  Carver memory(arena.data());
-  Step<T> step(u, segments, n_segments, layout, memory);
+  Step<T> step(u, segments, n_segments,
+               divide(u, segments, n_segments, [](int64_t, const Chunk&) {}));
   switch (step.run()) {
     case Outcome::done:
       return step.report();

@@ -20,22 +20,6 @@ void* address_of_region(size_t bytes) { return Arena(bytes).data(); }
 
 }  // namespace
 
-TEST(carver_counts_what_it_builds) {
-  Carver counter;
-  CHECK(counter.take<double>(3) == nullptr);
-  CHECK(counter.take<char>(65) == nullptr);
-  const Arena arena(counter.used());
-  Carver builder(arena.data());
-  double* const doubles = builder.take<double>(3);
-  char* const chars = builder.take<char>(65);
-  CHECK_EQUAL(builder.used(), counter.used());
-  CHECK_EQUAL(reinterpret_cast<uintptr_t>(doubles) % 64, uintptr_t{0});
-  CHECK_EQUAL(reinterpret_cast<uintptr_t>(chars) % 64, uintptr_t{0});
-  CHECK(chars >= reinterpret_cast<char*>(doubles + 3));
-  std::memset(chars, 1, 65);
-  doubles[2] = 1;
-}
-
 TEST(region_is_reused) {
   release_arenas();
   void* const first = address_of_region(3 * megabyte);
