@@ -13,9 +13,10 @@ import gradcore as gd
 from . import orfs, synthetic
 from . import train as training
 from .annotation import annotate
+from .genome import Record
 from .labels import Labels, classes_of, labels
 from .prodigal import prodigal
-from .records import Record, read
+from .records import read
 from .report import Judged, Result, as_json
 from .scores import gene_score, majority, score
 

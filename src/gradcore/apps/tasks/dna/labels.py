@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 import gradcore as gd
 
-from .records import Gene, Record
+from .genome import Gene, Record
 
 __all__ = [
     "CLASSES",
     "REVERSED",
     "TOKENS",
     "Labels",
+    "classes_by_part",
     "classes_of",
     "complement",
     "labels",
@@ -51,7 +52,7 @@ def labels(record: Record) -> Labels:
     if record.genes is None:
         raise gd.ArgumentError(
             f"{record.source}, record {record.name}: there are no genes to learn or to score. Give "
-            "a GenBank file, or a FASTA file with a GFF3 file of the same name beside it."
+            "a GenBank or EMBL file, or a FASTA file with a GFF3 file of the same name beside it."
         )
     classes = np.zeros(len(record), np.int8)
     covered = np.zeros(len(record), np.uint8)
@@ -68,14 +69,19 @@ def labels(record: Record) -> Labels:
     return Labels(classes, counts)
 
 
-def paint(gene: Gene, classes: NDArray[np.int8], first: int = 0) -> None:
-    """Writes a gene's classes to those of the bases from `first` on."""
+def classes_by_part(gene: Gene) -> Iterator[tuple[int, int, NDArray[np.int8]]]:
+    """(start, stop, classes of its bases) of each part of a gene."""
     position = -gene.phase
     for start, stop in gene.parts:
-        place = (position + np.arange(stop - start)) % 3
-        own = 1 + place if gene.strand == 1 else 4 + place[::-1]
-        classes[start - first : stop - first] = own
+        place = ((position + np.arange(stop - start)) % 3).astype(np.int8)
+        yield start, stop, 1 + place if gene.strand == 1 else 4 + place[::-1]
         position += stop - start
+
+
+def paint(gene: Gene, classes: NDArray[np.int8]) -> None:
+    """Writes a gene's classes to those of all bases of its record."""
+    for start, stop, own in classes_by_part(gene):
+        classes[start:stop] = own
 
 
 def classes_of(genes: Iterable[Gene], length: int) -> NDArray[np.int8]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from .genome import Gene, Record
 from .labels import Labels, classes_of
-from .records import Gene, Record
 from .scores import Score, score
 
 __all__ = ["prodigal"]

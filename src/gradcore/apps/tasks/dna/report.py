@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from .annotation import Annotation
+from .genome import Gene
 from .labels import Labels
-from .records import Gene
 from .scores import GeneScore, Score
 from .train import Trained
 

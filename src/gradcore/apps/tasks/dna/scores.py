@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .genome import Gene
 from .labels import Labels
-from .records import Gene
 
 __all__ = ["GeneScore", "Score", "gene_score", "majority", "matthews", "score"]
 
@@ -78,7 +78,7 @@ def gene_score(truth: Sequence[Gene], called: Sequence[Gene]) -> GeneScore:
     by_stop = {_stop(gene): gene for gene in called if gene.stop_known}
     stops = [gene for gene in known if _stop(gene) in by_stop]
     whole = [
-        gene for gene in stops if gene.start_known and _start(by_stop[_stop(gene)]) == _start(gene)
+        gene for gene in stops if gene.start_known and by_stop[_stop(gene)].start == gene.start
     ]
     real = {_stop(gene) for gene in truth}
     return GeneScore(
@@ -91,8 +91,4 @@ def gene_score(truth: Sequence[Gene], called: Sequence[Gene]) -> GeneScore:
 
 
 def _stop(gene: Gene) -> tuple[int, int]:
-    return gene.strand, gene.span[1] if gene.strand == 1 else gene.span[0]
-
-
-def _start(gene: Gene) -> int:
-    return gene.span[0] if gene.strand == 1 else gene.span[1]
+    return gene.strand, gene.stop

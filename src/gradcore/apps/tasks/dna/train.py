@@ -16,9 +16,9 @@ import gradcore as gd
 from ...settings import Resources, Safeguards, option, skip_option
 from .. import staged
 from ..staged import Pace, Stage
+from .genome import Record
 from .labels import CLASSES, REVERSED, TOKENS, Labels, labels, reverse_labels
 from .reading import probabilities
-from .records import Record
 from .windows import STAGES, Windows
 
 __all__ = [
@@ -199,12 +199,14 @@ def predict(
     params: gd.Params,
     letters: NDArray[np.uint8],
     *,
+    circular: bool = False,
     threads: int | None = None,
     memory: int | str | None = None,
 ) -> NDArray[np.float32]:
     """Log probabilities (n, 7) of every base's class: the mean over both strands.
 
     Sequences of more than 66,000 bases are read in pieces of 60,000 with 3,000 more on each side.
+    circular: the last base is followed by the first.
     """
     mean = probabilities(
         net,
@@ -214,6 +216,7 @@ def predict(
         reverse=REVERSED,
         piece=PIECE,
         beside=BESIDE,
+        circular=circular,
         threads=threads,
         memory=memory,
     )

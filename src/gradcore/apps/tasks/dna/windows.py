@@ -11,8 +11,8 @@ import numpy as np
 import gradcore as gd
 
 from ..staged import Stage, Staged
+from .genome import Record
 from .labels import Labels, complement, labels, reverse_labels, tokens
-from .records import Record
 
 __all__ = ["STAGES", "Windows"]
 

@@ -17,9 +17,10 @@ import gradcore as gd
 from ....horizon import reach
 from ...settings import Safeguards
 from ..dna import train as training
+from ..dna.genome import Record
 from ..dna.labels import tokens
 from ..dna.reading import probabilities
-from ..dna.records import Record, read
+from ..dna.records import read
 from ..staged import Pace, Stage
 from . import regions, scores
 from .report import SCORES, Judged, Result, Track
