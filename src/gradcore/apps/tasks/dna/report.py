@@ -40,12 +40,15 @@ class Judged:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """seconds: of everything. synthetic: whether the genomes are generated."""
+    """seconds: of everything. synthetic: whether the genomes are generated. code: number of the
+    genetic code of most genomes that the net was trained on.
+    """
 
     trained: Trained
     judged: tuple[Judged, ...]
     seconds: float
     synthetic: bool
+    code: int
 
     def mean(self, what: str) -> float | None:
         """Mean Matthews correlation of "net", "orf" or "prodigal" over all judged records."""
@@ -94,6 +97,7 @@ def as_json(result: Result) -> dict[str, Any]:
     return {
         "task": "dna",
         "synthetic": result.synthetic,
+        "genetic_code": result.code,
         "seconds": round(result.seconds, 1),
         "training": {
             "updates": trained.steps,
@@ -106,6 +110,7 @@ def as_json(result: Result) -> dict[str, Any]:
             {
                 "name": one.annotation.record.name,
                 "part": one.part,
+                "genetic_code": one.annotation.code.number,
                 "net": asdict(one.net),
                 "genes": asdict(one.genes),
                 "majority": one.majority,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,12 +142,13 @@ def train(
     run: str | Path | None = None,
     resume: bool = False,
     quiet: bool = False,
+    metadata: Mapping[str, Any] | None = None,
     on_stage: Callable[[Stage], None] = lambda stage: None,
 ) -> Trained:
     """Trains a net for about `seconds` or on about `bases`, whichever comes first.
 
-    Exact gradients over whole windows. checkpoint: where the net is kept now and then. Other
-    arguments as of tasks.brackets.train.train.
+    Exact gradients over whole windows. checkpoint: where the net is kept now and then, with
+    `metadata`. Other arguments as of tasks.brackets.train.train.
     Raises ArgumentError without any limit, for records without genes, and as Trainer.fit does.
     """
     if math.isinf(seconds) and bases is None:
@@ -176,6 +177,7 @@ def train(
         run=run,
         resume=resume,
         quiet=quiet,
+        metadata=metadata,
     )
     longest = [s.steps for s, n in zip(windows.stages, windows.counts, strict=True) if n]
     return Trained(
