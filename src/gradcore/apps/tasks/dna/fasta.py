@@ -46,14 +46,15 @@ def parse_fasta(path: Path, lines: Iterable[str], first: int = 1) -> list[Record
     records: list[Record] = []
     known: dict[str, int] = {}
     # One buffer, not a list of lines: 33 bytes for each would be many times a file of short ones.
-    name, letters = "", bytearray()
+    name, title, letters = "", "", bytearray()
     twice: tuple[str, int, int] | None = None
     for number, line in enumerate(lines, start=first):
         text = line.strip()
         if text.startswith(">"):
             if name:
-                records.append(_record(path, name, letters, known[name]))
-            name, letters = (text[1:].split() or [""])[0], bytearray()
+                records.append(_record(path, title, letters, known[name]))
+            title, letters = " ".join(text[1:].split()), bytearray()
+            name = title.partition(" ")[0]
             if not name:
                 raise gd.ArgumentError(
                     f"{path}, line {number}: a record without a name. Write a name behind '>'."
@@ -70,7 +71,7 @@ def parse_fasta(path: Path, lines: Iterable[str], first: int = 1) -> list[Record
             check_letters(path, name, number, text)
             letters += text.encode("ascii").upper().replace(b"U", b"T")
     if name:
-        records.append(_record(path, name, letters, known[name]))
+        records.append(_record(path, title, letters, known[name]))
     if twice is not None:
         raise gd.ArgumentError(
             f"{path}, line {twice[2]}: a second record is called {twice[0]}, as the one in line "
@@ -79,10 +80,11 @@ def parse_fasta(path: Path, lines: Iterable[str], first: int = 1) -> list[Record
     return records
 
 
-def _record(path: Path, name: str, letters: bytearray, line: int) -> Record:
+def _record(path: Path, title: str, letters: bytearray, line: int) -> Record:
+    name = title.partition(" ")[0]
     if not letters:
         raise gd.ArgumentError(
             f"{path}, line {line}, record {name}: it has no sequence. Remove the record, or "
             "complete the file."
         )
-    return Record(name, str(path), np.frombuffer(bytes(letters), np.uint8), None)
+    return Record(name, str(path), np.frombuffer(bytes(letters), np.uint8), None, title=title)

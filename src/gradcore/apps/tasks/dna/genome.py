@@ -72,7 +72,8 @@ class Record:
 
     letters (n,): upper case ASCII. genes: None where no annotation was read, empty where it was and
     has none of this record. organism: as a GenBank or EMBL file names it, else empty. circular:
-    whether the last base is followed by the first.
+    whether the last base is followed by the first. title: the whole header of FASTA, of which the
+    name is the first word.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Record:
     genes: tuple[Gene, ...] | None
     organism: str = ""
     circular: bool = False
+    title: str = ""
 
     def __len__(self) -> int:
         return len(self.letters)

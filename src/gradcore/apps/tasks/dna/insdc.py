@@ -15,7 +15,7 @@ import gradcore as gd
 from .codes import biopython
 from .fasta import check_letters
 from .genome import Gene, Record
-from .locations import Coding, genes_of
+from .locations import LEFT_OUT, Coding, genes_of
 from .opening import opened
 from .remarks import Remarks, Say
 
@@ -23,6 +23,7 @@ __all__ = ["Kind", "parse_insdc"]
 
 Kind = Literal["genbank", "embl"]
 NUMBERS = str.maketrans("", "", "0123456789 \t\r\n")
+CDS = re.compile(r"(FT)?\s{1,20}CDS(\s|$)")
 LOCUS = re.compile(r"LOCUS\s+(?P<name>.*?)(?P<gap>\s*)(?P<length>\d+)\s*(?P<unit>bp|aa|rc)\b", re.I)
 
 
@@ -63,12 +64,14 @@ class _Stream:
 
     at: number of the latest line. last: the latest that is not blank. name, locus: of the record
     that they are in, and the number of its first line. length, merged: what its LOCUS line tells of
-    its length, and whether name and length are written as one word there.
+    its length, and whether name and length are written as one word there. coding: numbers of the
+    lines of its feature table that look as if a CDS began there.
     """
 
     def __init__(self, path: Path, kind: Kind, lines: Iterator[str]) -> None:
         self._path, self._kind, self._lines = path, kind, lines
-        self._letters = False
+        self._letters = self._features = False
+        self.coding: list[int] = []
         self.at, self.last, self.name, self.locus = 0, "", "1", 0
         self.length: int | None = None
         self.merged = False
@@ -88,7 +91,11 @@ class _Stream:
         elif self._letters:
             check_letters(self._path, self.name, self.at, line.translate(NUMBERS))
         elif line.startswith(("ORIGIN", "SQ   ")):
-            self._letters = True
+            self._letters, self._features = True, False
+        elif line.startswith(("FEATURES", "FH ")):
+            self._features = True
+        elif self._features and CDS.match(line):
+            self.coding.append(self.at)
         return line
 
     def read(self, size: int = -1) -> str:
@@ -100,6 +107,11 @@ class _Stream:
     def close(self) -> None:
         pass
 
+    def _begin(self, name: str) -> None:
+        self.name, self.locus, self.length = name or "?", self.at, None
+        self._letters = self._features = False
+        self.coding = []
+
     def _first_line(self, line: str) -> str:
         """A LOCUS line in which every field has its place; of others Biopython loses the topology.
 
@@ -108,7 +120,7 @@ class _Stream:
         found = LOCUS.match(line)
         words = line.split()
         name = found["name"] if found else (words[1] if len(words) > 1 else "")
-        self.name, self.locus, self._letters = "_".join(name.split()) or "?", self.at, False
+        self._begin("_".join(name.split()))
         self.length = int(found["length"]) if found else None
         self.merged = found is not None and bool(name) and not found["gap"]
         if self.merged:
@@ -124,8 +136,7 @@ class _Stream:
     def _identity(self, line: str) -> str:
         """An ID line of EMBL. Raises ArgumentError for a protein."""
         words = line.replace(";", " ").split()
-        self.name, self.locus, self._letters = [*words, "?"][1], self.at, False
-        self.length = None
+        self._begin(words[1] if len(words) > 1 else "")
         if words[-1].upper().rstrip(".") == "AA":
             raise gd.ArgumentError(
                 f"{self._path}, record {self.name}, line {self.at}: this is a protein ('AA' in its "
@@ -197,9 +208,15 @@ def _record(
         )
     circular = entry.annotations.get("topology") == "circular"
     made: list[Gene] = []
-    known = {name, name.split(".")[0], entry.name}
-    for one in coding if genes else ():
-        made += genes_of(path, name, one, known, len(letters), circular, remarks)
+    if genes:
+        known = {name, name.split(".")[0], entry.name}
+        for one in coding:
+            made += genes_of(path, name, one, known, len(letters), circular, remarks)
+        for line in sorted({*stream.coding} - {one.line for one in coding}):
+            told = (
+                "the CDS here is left out: it has no location, or is not in the columns of its kind"
+            )
+            remarks(LEFT_OUT, line, told)
     return Record(
         name,
         str(path),
@@ -212,10 +229,8 @@ def _record(
 
 def _name(entry: Any, stream: _Stream, length: int) -> str:
     """The accession with its version where there is one, else what the first line tells."""
-    told = str(entry.id or "")
-    if re.search(r"\w", told) and not told.startswith("<unknown"):
+    told, name, digits = str(entry.id or ""), stream.name, str(length)
+    if re.search(r"\w", told) and not told.startswith("<unknown") and told != name:
         return told
-    name, digits = stream.name, str(length)
-    if stream.merged and name.endswith(digits) and name != digits:
-        return name[: -len(digits)]
-    return name
+    merged = stream.merged and name.endswith(digits) and name != digits
+    return name[: -len(digits)] if merged else name

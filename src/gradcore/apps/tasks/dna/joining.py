@@ -50,7 +50,7 @@ def join_records(
     for record in records:
         other = own.get(matches.get(record.name, ""))
         if other is None:
-            say(f"{path} has no {record.name} of {record.source}: taken to have no genes")
+            say(f"{path} does not name {record.name} of {record.source}: taken to have no genes")
             made.append(replace(record, genes=()))
             continue
         if len(other) != len(record):
@@ -66,38 +66,41 @@ def join_records(
 
 def _matches(records: Sequence[Record], names: list[str], path: Path) -> dict[str, str]:
     """As _same, or an ArgumentError if there is not one pair."""
-    own = [record.name for record in records]
-    found = _same(own, names)
+    found = _same(records, names)
     if names and not found:
         raise gd.ArgumentError(
-            f"{path} has no genes of {listed(own)}: it names {listed(names)}, and none of these is "
-            f"in {records[0].source}. Genes belong to sequences by name: give them the same names."
+            f"{path} has no genes of {listed([record.name for record in records])}: it names "
+            f"{listed(names)}, and none of these is in {records[0].source}. Genes belong to "
+            "sequences by name: give them the same names."
         )
     return found
 
 
-def _same(records: list[str], names: list[str]) -> dict[str, str]:
+def _same(records: Sequence[Record], names: list[str]) -> dict[str, str]:
     """Names of records with those of the annotation file.
 
     They are the same, or differ in that one of them has a version (NC_001416.1) and the other has
-    none, or one of them is a field of the other between bars (gi|9626243|ref|NC_001416.1|), where
-    only one pair is alike in this way.
+    none, or one of them is a field of the other between bars (gi|9626243|ref|NC_001416.1|), or that
+    of the annotation goes on in the header of FASTA, where only one pair is alike in this way.
     """
-    found = {name: name for name in records if name in set(names)}
+    found = {record.name: record.name for record in records if record.name in set(names)}
     taken = set(found.values())
-    for forms in (_without_version, _fields):
-        left = [name for name in records if name not in found]
+    for forms in (_without_version, _fields, _longer):
         free = [name for name in names if name not in taken]
-        own: dict[str, set[str]] = {}
-        for name in free:
-            for form in {name, *forms(name)}:
-                own.setdefault(form, set()).add(name)
         # A form of a name is compared with whole names: NC_001416.1 is not NC_001416.2.
-        whole = set(free)
+        whole: dict[str, set[str]] = {name: {name} for name in free}
+        shortened: dict[str, set[str]] = {}
+        for name in free:
+            for form in forms(name):
+                shortened.setdefault(form, set()).add(name)
         pairs = {
-            (record, name)
-            for record in left
-            for name in ({*forms(record)} & whole) | own.get(record, set())
+            (record.name, name)
+            for record in records
+            if record.name not in found
+            for name in set().union(
+                shortened.get(record.name, ()),
+                *(whole.get(form, ()) for form in forms(record.title or record.name)),
+            )
         }
         of_record = Counter(record for record, _ in pairs)
         of_name = Counter(name for _, name in pairs)
@@ -108,12 +111,19 @@ def _same(records: list[str], names: list[str]) -> dict[str, str]:
     return found
 
 
-def _without_version(name: str) -> list[str]:
-    stem, dot, version = name.rpartition(".")
+def _without_version(title: str) -> list[str]:
+    stem, dot, version = title.partition(" ")[0].rpartition(".")
     return [stem] if dot and version.isdecimal() else []
 
 
-def _fields(name: str) -> list[str]:
+def _longer(title: str) -> list[str]:
+    """The words of a header up to each of them, but for the first alone."""
+    words = title.split()
+    return [" ".join(words[:count]) for count in range(2, len(words) + 1)]
+
+
+def _fields(title: str) -> list[str]:
+    name = title.partition(" ")[0]
     return [field for field in name.split("|") if field] if "|" in name else []
 
 
@@ -128,7 +138,7 @@ def _tell(records: Sequence[Record], features: Features, matches: dict[str, str]
         say(f"{path} has genes of {listed(lost)}, which {source} does not hold; they are not used")
     silent = [record.name for record in records if record.name not in matches]
     if silent:
-        say(f"{path} names no {listed(silent)} of {source}: taken to have no genes")
+        say(f"{path} does not name {listed(silent)} of {source}: taken to have no genes")
     if not features.coding:
         kinds = listed(sorted(features.kinds)) or "none"
         say(f"{path} has no CDS, so that no record of {source} has genes; its features: {kinds}")

@@ -13,7 +13,7 @@ from .codes import genetic_code
 from .genome import Gene
 from .remarks import Remarks
 
-__all__ = ["Coding", "code_of", "genes_of", "marked"]
+__all__ = ["LEFT_OUT", "Coding", "code_of", "genes_of", "marked"]
 
 LEFT_OUT = "CDS features left out"
 MASKED = "CDS features masked"
@@ -91,13 +91,13 @@ def genes_of(
         for part in own:
             yield Gene(((part.low, part.high),), part.strand, pseudo=True, phage=phage, code=code)
         return
-    yield from _cut(
-        parts,
-        _phase(coding, remarks),
-        pseudo=marked(coding.words, "pseudo") or "pseudogene" in coding.words,
-        phage=phage,
-        code=code,
-    )
+    pseudo = marked(coding.words, "pseudo") or "pseudogene" in coding.words
+    how = {"pseudo": pseudo, "phage": phage, "code": code}
+    for gene in _cut(parts, _phase(coding, remarks), **how):
+        if not circular and len(gene.stretches) > 1:
+            told = f"the parts of CDS {text} are joined in this order, though {name} is linear"
+            remarks("CDS features whose parts are out of order", line, told)
+        yield gene
 
 
 @dataclass(frozen=True)
