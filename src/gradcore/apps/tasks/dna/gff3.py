@@ -75,7 +75,8 @@ def read_gff3(path: str | Path, *, say: Say = lambda line: None) -> dict[str, Se
                 f"{path}, record {name}: it is circular, and its length is not told. Add a line "
                 f"'##sequence-region {name} 1 LENGTH'."
             )
-        length = found.ends.get(name, max(line.last for line in lines))
+        reached = max(last for one in lines for _, last in [(0, one.last), *one.stop_codon])
+        length = found.ends.get(name, reached)
         made[name] = found.genes(name, length, circular, remarks)
     remarks.finish()
     return made
