@@ -149,11 +149,18 @@ def test_a_genbank_file_can_tell_the_genes_of_fasta(tmp_path):
         ),
         (["1 90 . + 0 .", "201 290 . + 0 ."], [(((0, 90),), 1), (((200, 290),), 1)]),
         (["1 90 . + 0 ID=a", "1 90 . + 0 ID=b"], [(((0, 90),), 1)]),
+        (["1 90 . + 0 ID=a;", "201 290 . + 0 ID=a;"], [(((0, 90), (200, 290)), 1)]),
     ],
 )
 def test_lines_of_one_gene(tmp_path, rows, expected):
     found, _ = genes(tmp_path, {"c1": C1}, *[f"c1 x CDS {row}" for row in rows])
     assert parts(found["c1"]) == expected
+
+
+def test_types_may_be_numbers_of_the_sequence_ontology(tmp_path):
+    rows = ["c1 x SO:0000336 1 90 . + . ID=g", "c1 x SO:0000316 1 90 . + 0 ID=a;Parent=g"]
+    found, _ = genes(tmp_path, {"c1": C1}, *rows)
+    assert found["c1"] == (Gene(((0, 90),), 1, pseudo=True),)
 
 
 def test_an_operon_is_not_one_gene(tmp_path):
@@ -191,7 +198,7 @@ def test_trans_spliced_genes_are_masked(tmp_path, rows):
     assert known.counts[290:].all()
     assert known.classes[300:390].tolist() == [1, 2, 3] * 30
     assert not known.classes[:300].any()
-    assert "a.gff3, line 3: the bases of the CDS at 1..90 do not count" in said[-1]
+    assert "a.gff3, line 3: the bases of the CDS at 1..90 are left out of training" in said[-1]
 
 
 def test_what_lies_in_a_pseudogene_is_one(tmp_path):

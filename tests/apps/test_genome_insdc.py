@@ -134,7 +134,10 @@ def test_a_frame_that_is_not_certain_is_masked(tmp_path, location, masked, reaso
     counted = [not any(a <= base < b for a, b in masked) for base in range(400)]
     assert known.counts.tolist() == counted
     assert not known.classes[:300].any()
-    assert said[0].startswith(f"a.gbk, line 7: the bases of CDS {location} do not count: {reason}")
+    assert said[0].startswith(
+        f"a.gbk, line 7: the bases of the CDS {location} are left out of training and scores: "
+        + reason
+    )
 
 
 def test_a_location_beyond_the_record_is_refused_with_its_line(tmp_path):

@@ -28,6 +28,8 @@ PROGRAM = "gradcore"
 
 # An attribute of GTF: key "value"; numbers may go without the quotes.
 ATTRIBUTE = re.compile(r'\s*(\w+) +(?:"([^"]*)"|([^;"]+?))\s*(?:;|$)')
+# Types may be given by their numbers in the Sequence Ontology.
+TERMS = {"SO:0000316": "CDS", "SO:0000336": "pseudogene", "SO:0000001": "region"}
 # Features that are a whole sequence.
 WHOLE = ("region", "sequence", "chromosome", "contig", "supercontig", "plasmid")
 # A CDS whose parent is one of these is no part of one gene with the other CDS of that parent.
@@ -145,7 +147,7 @@ class _Reader:
                 f"{found.path}, line {number}: GFF3 has 9 columns, separated by tabs; got "
                 f"{len(words)}." + (" They are separated by blanks: write tabs." if blanks else "")
             )
-        name, kind = unquote(words[0]), words[2]
+        name, kind = unquote(words[0]), TERMS.get(words[2], words[2])
         found.names.setdefault(name, number)
         found.kinds.add(kind)
         told = self._attributes(words[8])

@@ -133,7 +133,9 @@ def _gene(
         doubt = "neither its phase nor its ends are known"
     if doubt is not None:
         first, last = lines[0].first + 1, lines[0].last
-        told = f"the bases of the CDS at {first}..{last} do not count: {doubt}"
+        told = (
+            f"the bases of the CDS at {first}..{last} are left out of training and scores: {doubt}"
+        )
         remarks("CDS features masked", lines[0].number, told)
         for a, b, line in pieces:
             yield Gene(((a, b),), line.strand, pseudo=True, phage=phage, code=code)

@@ -106,14 +106,17 @@ def _synthetic(job: Job, say: Say) -> tuple[list[Record], dict[str, list[Record]
 
 def _read(job: Job, say: Say) -> tuple[list[Record], dict[str, list[Record]]]:
     """As _synthetic, of files. Raises ArgumentError if no record to train on has a gene."""
-    own = [record for path in job.train for record in read(path, say=say)]
+    # A file may be named twice: it is read once, and what there is to tell of it is told once.
+    every = dict.fromkeys([*job.train, *job.validate, *job.test])
+    found = {path: read(path, say=say) for path in every}
+    own = [record for path in job.train for record in found[path]]
     if all(record.genes == () for record in own):
         raise gd.ArgumentError(
             f"{listed([str(path) for path in job.train])}: there is nothing to learn, as no record "
             "has a gene (CDS) that can be used."
         )
     held = {
-        part: [record for path in paths for record in read(path, say=say)]
+        part: [record for path in paths for record in found[path]]
         for part, paths in (("validate", job.validate), ("test", job.test))
     }
     return own, _chosen(held, job.only)

@@ -87,7 +87,11 @@ def genes_of(
     phage, code = marked(coding.words, "is_phage"), code_of(coding.words, line, remarks)
     doubt = _doubt(parts, getattr(location, "operator", "join"))
     if doubt is not None:
-        remarks(MASKED, line, f"the bases of CDS {text} do not count: {doubt}")
+        remarks(
+            MASKED,
+            line,
+            f"the bases of the CDS {text} are left out of training and scores: {doubt}",
+        )
         for part in own:
             yield Gene(((part.low, part.high),), part.strand, pseudo=True, phage=phage, code=code)
         return
