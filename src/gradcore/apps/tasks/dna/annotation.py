@@ -24,8 +24,10 @@ __all__ = ["Annotation", "annotate", "write_gff3"]
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
-    """log_p (n, 7): of every base's class. genes: called, by that genetic code. classes (n,): of
-    the genes, which are scored.
+    """A record with what a net says of it.
+
+    log_p (n, 7): log probabilities of every base's classes. genes: those that are called from them
+    by the genetic code `code`. classes (n,): what the genes mean for every base; they are scored.
     """
 
     record: Record
@@ -38,7 +40,7 @@ class Annotation:
         return classes_of(self.genes, len(self.record))
 
     def confidence(self, gene: Gene) -> float:
-        """Mean probability of a gene's own classes, in 0..1."""
+        """Returns the mean probability of a gene's own classes over its bases, in 0..1."""
         total = 0.0
         for start, stop, own in classes_by_part(gene):
             log_p = self.log_p[start:stop][np.arange(stop - start), own]
@@ -55,7 +57,7 @@ def annotate(
     threads: int | None = None,
     memory: int | str | None = None,
 ) -> Annotation:
-    """The genes of a record, by a net of train.train. Its own genes are not looked at."""
+    """Calls the genes of a record by a net of train.train; its own genes are not looked at."""
     log_p = predict(
         net, params, record.letters, circular=record.circular, threads=threads, memory=memory
     )
@@ -64,7 +66,7 @@ def annotate(
 
 
 def write_gff3(file: Path, annotations: Sequence[Annotation]) -> None:
-    """All genes, by record. score: Annotation.confidence.
+    """Writes the called genes of all records; the score of a gene is Annotation.confidence.
 
     A gene over the origin of a circle ends behind the record's length, as GFF3 has it. An end that
     is not known, at an edge of the sequence or at unknown bases, is marked as the NCBI marks it.

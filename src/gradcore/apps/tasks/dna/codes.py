@@ -16,7 +16,7 @@ class MissingBiopythonError(gd.GradcoreError, ImportError):
 
 
 def biopython(purpose: str) -> ModuleType:
-    """The package Bio. Raises MissingBiopythonError, which names the purpose, without it."""
+    """Returns the package Bio. Raises MissingBiopythonError, which names the purpose."""
     try:
         import Bio
     except ImportError as error:
@@ -29,7 +29,9 @@ def biopython(purpose: str) -> ModuleType:
 
 @dataclass(frozen=True)
 class GeneticCode:
-    """number: that of the NCBI's translation table. starts, stops: codons as 16 a + 4 b + c, with
+    """The codons that begin and end genes.
+
+    number: that of the NCBI's translation table. starts, stops: codons as 16 a + 4 b + c, with
     A C G T = 0 1 2 3.
     """
 
@@ -39,15 +41,15 @@ class GeneticCode:
 
 
 # ATG, GTG, TTG and TAA, TAG, TGA. The NCBI lists CTG, ATT, ATC and ATA as starts of the codes 4 and
-# 11 as well. Of the genes of bacteria less than one in a hundred begins with one of these, while
-# each would let a caller begin at several times as many places: gene callers leave them out.
+# 11 as well. Of the 20,436 genes of six bacteria and ten phages 92 begin with one of these, while
+# each is a further place where a caller could begin a gene wrongly: gene callers leave them out.
 COMMON = ("ATG", "GTG", "TTG")
 BACTERIAL = GeneticCode(11, (14, 46, 62), (48, 50, 56))
 
 
 @lru_cache(maxsize=64)
 def genetic_code(number: int) -> GeneticCode:
-    """The code of an NCBI translation table; all but 11 are read from Biopython.
+    """Returns the code of an NCBI translation table; all but 11 are read from Biopython.
 
     Raises ArgumentError for a number that does not exist.
     Reference: https://www.ncbi.nlm.nih.gov/Taxonomy/Utils/wprintgc.cgi

@@ -20,7 +20,7 @@ PROTEIN = frozenset("EFILPQZXJO*efilpqzxjo")
 
 
 def check_letters(path: Path, name: str, line: int, text: str) -> None:
-    """Raises ArgumentError, which names record and line, for what stands for no base."""
+    """Raises ArgumentError, which names record and line, for a letter that stands for no base."""
     wrong = sorted(set(WRONG.findall(text)))
     if wrong:
         shown = ", ".join(map(repr, wrong[:3]))
@@ -37,7 +37,7 @@ def check_letters(path: Path, name: str, line: int, text: str) -> None:
 
 
 def parse_fasta(path: Path, lines: Iterable[str], first: int = 1) -> list[Record]:
-    """The records of lines in FASTA, of which the first has that number in the file.
+    """Returns the records of lines in FASTA, the first of which is line `first` of the file.
 
     A record is called by the first word of its header. U counts as T. Raises ArgumentError, which
     names record and line, for a record without a name or a sequence, for two of one name, and for

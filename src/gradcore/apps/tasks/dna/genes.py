@@ -39,7 +39,7 @@ def decode(
     code: GeneticCode = BACTERIAL,
     circular: bool = False,
 ) -> list[Gene]:
-    """The set of genes with the largest evidence, of those that overlap by 60 bases at most.
+    """Calls the set of genes that has the most evidence while none overlap by more than 60 bases.
 
     log_p (n, 7): log probabilities of labels.CLASSES. A frame's evidence is the sum over its bases
     of log p(its codon position) - log p(non-coding), kept within +-3; it starts at the start codon
@@ -66,7 +66,7 @@ def decode(
 
 
 def _chosen(candidates: list[_Candidate]) -> list[Gene]:
-    """The best set of candidates on a line."""
+    """Returns the genes of the best set of candidates on a line."""
     candidates = sorted(candidates, key=lambda one: one.stop)
     ends = [one.stop for one in candidates]
     # total[i]: of the best set among the first i; before[i]: how many of them are left to choose
@@ -89,7 +89,7 @@ def _chosen(candidates: list[_Candidate]) -> list[Gene]:
 
 
 def _cut(candidates: list[_Candidate], length: int) -> list[_Candidate]:
-    """Candidates on a circle as they lie on the line that it becomes when it is cut."""
+    """Returns candidates on a circle as they lie on the line that it becomes when it is cut."""
     # change[i]: by how much the evidence over a cut before base i exceeds that before base i - 1.
     change = np.zeros(length + 1)
     for one in candidates:
@@ -126,7 +126,10 @@ def _sums(log_p: NDArray[np.float32]) -> dict[tuple[int, int], NDArray[np.float6
 
 
 def _best(frame: Frame, sums: NDArray[np.float64]) -> tuple[int, float] | None:
-    """The start with the most evidence behind it; the frame's own begin where that is open."""
+    """Returns the start with the most evidence behind it, with that evidence.
+
+    Where nothing ends the frame before its first codon, that codon may be the start as well.
+    """
     starts = frame.starts
     if frame.open:
         starts = np.union1d(starts, [frame.first])

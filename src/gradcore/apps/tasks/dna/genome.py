@@ -45,7 +45,7 @@ class Gene:
 
     @property
     def bases(self) -> int:
-        """Bases in all parts together."""
+        """How many bases all parts have together."""
         return sum(b - a for a, b in self.parts)
 
     @property

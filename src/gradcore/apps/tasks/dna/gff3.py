@@ -65,7 +65,10 @@ class Features:
 
 
 def read_gff3(path: str | Path, *, say: Say = lambda line: None) -> dict[str, Sequence[Gene]]:
-    """The genes of a GFF3 or GTF file by sequence. Raises ArgumentError naming file and line."""
+    """Returns the genes of a GFF3 or GTF file by the names of their sequences.
+
+    Raises ArgumentError naming file and line.
+    """
     path = Path(path)
     found = parse_gff3(path, say, sequences=False)
     remarks = Remarks(path, say)
@@ -85,7 +88,7 @@ def read_gff3(path: str | Path, *, say: Say = lambda line: None) -> dict[str, Se
 
 
 def parse_gff3(path: Path, say: Say, *, features: bool = True, sequences: bool = True) -> Features:
-    """The features of a file, and the sequences behind ##FASTA.
+    """Reads the features of a file, and the sequences behind ##FASTA, or either of them.
 
     Raises ArgumentError naming file and line.
     """
@@ -124,7 +127,7 @@ class _Reader:
         self._stops: dict[tuple[str, str], list[tuple[int, int]]] = {}
 
     def directive(self, number: int, text: str) -> None:
-        """##sequence-region and ##gff-version; other comments tell nothing that is used."""
+        """Takes a line that begins with #: ##sequence-region, ##gff-version, or one of no use."""
         words = text.split()
         if words[0] == "##gff-version" and len(words) > 1 and words[1][0] in "12":
             raise gd.ArgumentError(
@@ -139,7 +142,7 @@ class _Reader:
                 self._found.ends[name] = int(words[3])
 
     def feature(self, number: int, text: str) -> None:
-        """A line of 9 columns."""
+        """Takes a line of 9 columns, which describes a feature."""
         found, words = self._found, text.split("\t")
         if len(words) != 9:
             blanks = len(words) == 1 and len(text.split()) >= 9
@@ -173,7 +176,7 @@ class _Reader:
             self._features[name, unquote(told["ID"])] = kind, parents, known[2] or is_pseudo
 
     def _attributes(self, text: str) -> dict[str, str]:
-        """Keys and values; those of GFF3 with their escapes, as a comma in one may be escaped."""
+        """Returns keys and values; those of GFF3 keep their escapes, as a comma may be escaped."""
         if self._found.gtf is None and text.strip() not in ("", "."):
             self._found.gtf = ATTRIBUTE.match(text) is not None and "=" not in text.split('"')[0]
         if self._found.gtf:
@@ -185,7 +188,7 @@ class _Reader:
         return {key.strip(): value.strip() for key, value in pairs}
 
     def _place(self, name: str, number: int, words: list[str]) -> tuple[int, int, int | None]:
-        """First base from 0, last base and phase of a line."""
+        """Returns the first base from 0, the one behind the last, and the phase of a line."""
         try:
             first, last = int(words[3]), int(words[4])
             phase = None if words[7] == "." else int(words[7])
@@ -268,7 +271,7 @@ class _Reader:
 
 
 def _is_pseudo(told: Mapping[str, str]) -> bool:
-    """Of a line's own attributes; GTF files of Ensembl tell it by gene_biotype."""
+    """Whether a line's own attributes call it a pseudogene; Ensembl does so by gene_biotype."""
     biotype = f"{told.get('gene_biotype', '')} {told.get('gene_type', '')}"
     return marked(told, "pseudo") or "pseudogene" in told or "pseudogene" in biotype
 

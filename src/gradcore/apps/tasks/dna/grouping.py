@@ -20,11 +20,15 @@ SLIP = 4
 
 @dataclass
 class Line:
-    """A CDS line. first, last: from 0, the last one excluded; behind the end of a circle the last
-    one goes on counting. phase: None where it is not told. identity: its ID, or the transcript of
-    GTF. parents: features that join the lines of one gene. partial: an end is not known, without
-    telling which; low_open, high_open: the lower or higher one. spliced: by trans-splicing.
-    stop_codon: the (first, last) of it, which GTF keeps apart; no_start, no_stop: GTF has none.
+    """A CDS line.
+
+    number: that of the line in its file. first, last: its bases from 0, the last one excluded;
+    behind the end of a circle the last one goes on counting. phase: None where it is not told.
+    identity: its ID, or the transcript of GTF. parents: IDs of the features that join the lines of
+    one gene. partial: an end is not known, and which one is not told; low_open, high_open: the
+    lower or the higher end is not known. spliced: the gene is put together by trans-splicing.
+    stop_codon: (first, last) of its stop codon, which GTF keeps apart; no_start, no_stop: GTF has
+    no start or stop codon of it.
     """
 
     number: int
@@ -49,7 +53,7 @@ class Line:
 def genes_of(
     path: Path, name: str, lines: Sequence[Line], length: int, circular: bool, remarks: Remarks
 ) -> Iterator[Gene]:
-    """The genes of the CDS lines of one sequence.
+    """Makes the genes of the CDS lines of one sequence.
 
     Lines of one parent are parts of one gene, whatever their IDs, unless those overlap; without a
     parent, lines of one ID are. Where the frame is not certain the parts are masked, as pseudo.
@@ -155,7 +159,7 @@ def _gene(
 def _pieces(
     path: Path, name: str, lines: list[Line], length: int, circular: bool
 ) -> list[tuple[int, int, Line]]:
-    """(start, stop, line) of the parts of a gene, in the order of the plus strand.
+    """Returns (start, stop, line) of the parts of a gene, in the order of the plus strand.
 
     Where they touch both ends of a circle, the gene is read over its origin, and they begin behind
     the largest gap.
@@ -187,7 +191,7 @@ def _pieces(
 
 
 def _joined(pieces: list[tuple[int, int, Line]]) -> list[tuple[int, int, Line]]:
-    """A stop codon that GTF tells apart is a part of the piece that it touches or lies in."""
+    """Joins stop codons, which GTF keeps apart, to the pieces that they touch or lie in."""
     made: list[tuple[int, int, Line]] = []
     for first, stop, line in pieces:
         if line.stop_codon and made and first <= made[-1][1]:

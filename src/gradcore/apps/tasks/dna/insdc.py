@@ -28,7 +28,7 @@ LOCUS = re.compile(r"LOCUS\s+(?P<name>.*?)(?P<gap>\s*)(?P<length>\d+)\s*(?P<unit
 
 
 def parse_insdc(path: Path, kind: Kind, say: Say, *, genes: bool) -> list[Record]:
-    """The records of a file. genes: whether CDS features are read; without, they are None.
+    """Reads the records of a file. genes: whether to read CDS features; else genes are None.
 
     What Biopython makes of a broken file is told with record and line. Raises ArgumentError.
     """
@@ -113,7 +113,7 @@ class _Stream:
         self.coding = []
 
     def _first_line(self, line: str) -> str:
-        """A LOCUS line in which every field has its place; of others Biopython loses the topology.
+        """Returns a LOCUS line with its fields in place; of others Biopython loses the topology.
 
         Long names run into the length: which digits are whose is seen when the sequence is known.
         """
@@ -134,7 +134,7 @@ class _Stream:
         return f"LOCUS       {self.name} {self.length or 0} bp DNA {topology} UNK 01-JAN-1980\n"
 
     def _identity(self, line: str) -> str:
-        """An ID line of EMBL. Raises ArgumentError for a protein."""
+        """Notes what an ID line of EMBL tells. Raises ArgumentError for a protein."""
         words = line.replace(";", " ").split()
         self._begin(words[1] if len(words) > 1 else "")
         if words[-1].upper().rstrip(".") == "AA":
@@ -146,7 +146,7 @@ class _Stream:
 
 
 def _scanner(kind: Kind, stream: _Stream, genes: bool) -> Any:
-    """Biopython's scanner, which hands its CDS features over as text, with their lines.
+    """Returns Biopython's scanner, changed to hand CDS features over as text, with their lines.
 
     Biopython's own features lose what they cannot read and where it was.
     """
@@ -228,7 +228,7 @@ def _record(
 
 
 def _name(entry: Any, stream: _Stream, length: int) -> str:
-    """The accession with its version where there is one, else what the first line tells."""
+    """Returns the accession with its version where there is one, else what the first line tells."""
     told, name, digits = str(entry.id or ""), stream.name, str(length)
     if re.search(r"\w", told) and not told.startswith("<unknown") and told != name:
         return told

@@ -92,7 +92,7 @@ def run(job: Job, say: Say = lambda line: None) -> Result | None:
 
 
 def _synthetic(job: Job, say: Say) -> tuple[list[Record], dict[str, list[Record]]]:
-    """Records to train on, and by part those to be judged."""
+    """Returns synthetic records to train on, and by part those to be judged."""
     if job.validate or job.test:
         raise gd.ArgumentError("there is nothing to train on: give --train FILE as well.")
     length, *counts = SYNTHETIC
@@ -105,7 +105,7 @@ def _synthetic(job: Job, say: Say) -> tuple[list[Record], dict[str, list[Record]
 
 
 def _read(job: Job, say: Say) -> tuple[list[Record], dict[str, list[Record]]]:
-    """As _synthetic, of files. Raises ArgumentError if no record to train on has a gene."""
+    """As _synthetic, from files. Raises ArgumentError if no record to train on has a gene."""
     # A file may be named twice: it is read once, and what there is to tell of it is told once.
     every = dict.fromkeys([*job.train, *job.validate, *job.test])
     found = {path: read(path, say=say) for path in every}
@@ -123,7 +123,7 @@ def _read(job: Job, say: Say) -> tuple[list[Record], dict[str, list[Record]]]:
 
 
 def _chosen(held: dict[str, list[Record]], only: Sequence[str]) -> dict[str, list[Record]]:
-    """The records of those names, with or without their version.
+    """Returns the records of those names, with or without their version; all if there are none.
 
     Raises ArgumentError for a name that no record has.
     """
@@ -144,7 +144,7 @@ def _chosen(held: dict[str, list[Record]], only: Sequence[str]) -> dict[str, lis
 def _codes(
     records: Sequence[Record], job: Job, usual: GeneticCode, say: Say
 ) -> dict[Record, GeneticCode]:
-    """The genetic code of each record: the one that most of its CDS tell, or the usual one."""
+    """Finds the genetic code of each record: the one that most of its CDS tell, or the usual."""
     found: dict[Record, GeneticCode] = {}
     silent = []
     for record in records:
@@ -166,7 +166,7 @@ def _codes(
 def _code_of_training(
     records: Sequence[Record], codes: Mapping[Record, GeneticCode], say: Say
 ) -> GeneticCode:
-    """The code by which `annotate` will call genes: that of most bases with genes."""
+    """Returns the code by which `annotate` will call genes: that of most bases with genes."""
     bases: Counter[GeneticCode] = Counter()
     for record in records:
         bases[codes[record]] += len(record) if record.genes else 0
@@ -181,7 +181,7 @@ def _code_of_training(
 
 
 def code_of_net(metadata: Mapping[str, Any]) -> GeneticCode:
-    """The genetic code that the metadata of a net of run() tell, 11 for one that tells none."""
+    """Returns the genetic code that the metadata of a net of run() tell, 11 if they tell none."""
     told = metadata.get("genetic_code")
     return genetic_code(told) if isinstance(told, int) else BACTERIAL
 
@@ -195,7 +195,7 @@ def judge(
     *,
     code: GeneticCode = BACTERIAL,
 ) -> Judged:
-    """A record with its genes, by the net, the most frequent class, the ORF rule and Prodigal."""
+    """Scores a record by the net, the most frequent class, the ORF rule and Prodigal."""
     found = annotate(
         trained.net,
         trained.params,

@@ -17,7 +17,7 @@ __all__ = ["join", "join_records"]
 
 
 def join(records: Sequence[Record], features: Features, say: Say) -> list[Record]:
-    """Records with the genes that an annotation file has for their names.
+    """Returns records with the genes that an annotation file has for their names.
 
     A record that the file does not have genes of has none, which is told if the file does not name
     it at all. Raises ArgumentError if it names none of the records, and for genes that lie beyond
@@ -40,7 +40,7 @@ def join(records: Sequence[Record], features: Features, say: Say) -> list[Record
 def join_records(
     records: Sequence[Record], others: Sequence[Record], path: Path, say: Say
 ) -> list[Record]:
-    """Records with the genes of those of the same name in a GenBank or EMBL file.
+    """Returns records with the genes of those of the same name in a GenBank or EMBL file.
 
     Raises ArgumentError if none has the same name, or if one there has another length.
     """
@@ -65,7 +65,7 @@ def join_records(
 
 
 def _matches(records: Sequence[Record], names: list[str], path: Path) -> dict[str, str]:
-    """As _same, or an ArgumentError if there is not one pair."""
+    """As _same, but raises ArgumentError if no name of one side is one of the other."""
     found = _same(records, names)
     if names and not found:
         raise gd.ArgumentError(
@@ -77,7 +77,7 @@ def _matches(records: Sequence[Record], names: list[str], path: Path) -> dict[st
 
 
 def _same(records: Sequence[Record], names: list[str]) -> dict[str, str]:
-    """Names of records with those of the annotation file.
+    """Finds which names of records and of an annotation file mean the same sequence.
 
     They are the same, or differ in that one of them has a version (NC_001416.1) and the other has
     none, or one of them is a field of the other between bars (gi|9626243|ref|NC_001416.1|), or that
@@ -117,7 +117,7 @@ def _without_version(title: str) -> list[str]:
 
 
 def _longer(title: str) -> list[str]:
-    """The words of a header up to each of them, but for the first alone."""
+    """The first two words of a header, the first three, and so on up to all."""
     words = title.split()
     return [" ".join(words[:count]) for count in range(2, len(words) + 1)]
 
@@ -128,7 +128,7 @@ def _fields(title: str) -> list[str]:
 
 
 def _tell(records: Sequence[Record], features: Features, matches: dict[str, str], say: Say) -> None:
-    """What is not as a user may think it is."""
+    """Tells what may not be as the user thinks it is."""
     path, source = features.path, records[0].source
     other = [f"{name} ({own})" for name, own in matches.items() if own != name]
     if other:

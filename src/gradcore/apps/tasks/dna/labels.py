@@ -39,8 +39,10 @@ TOKENS = {1: 5, 3: 65}
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """classes (n,): indices into CLASSES. counts (n,): whether a base is trained and scored on; not
-    where genes overlap, a pseudogene lies, or a frame is not known.
+    """What every base of a record is.
+
+    classes (n,): indices into CLASSES. counts (n,): whether a base takes part in training and
+    scores; it does not where genes overlap, where a pseudogene lies, or where a frame is not known.
     """
 
     classes: NDArray[np.int8]
@@ -48,7 +50,7 @@ class Labels:
 
 
 def labels(record: Record) -> Labels:
-    """Of a record with genes. Raises ArgumentError for one without."""
+    """Makes the labels of a record. Raises ArgumentError if its genes were not read."""
     if record.genes is None:
         raise gd.ArgumentError(
             f"{record.source}, record {record.name}: there are no genes to learn or to score. Give "
@@ -70,7 +72,7 @@ def labels(record: Record) -> Labels:
 
 
 def classes_by_part(gene: Gene) -> Iterator[tuple[int, int, NDArray[np.int8]]]:
-    """(start, stop, classes of its bases) of each part of a gene."""
+    """Yields (start, stop, classes of the bases between) of each part of a gene."""
     position = -gene.phase
     for start, stop in gene.parts:
         place = ((position + np.arange(stop - start)) % 3).astype(np.int8)
@@ -79,13 +81,13 @@ def classes_by_part(gene: Gene) -> Iterator[tuple[int, int, NDArray[np.int8]]]:
 
 
 def paint(gene: Gene, classes: NDArray[np.int8]) -> None:
-    """Writes a gene's classes to those of all bases of its record."""
+    """Writes a gene's classes into those of all bases of its record."""
     for start, stop, own in classes_by_part(gene):
         classes[start:stop] = own
 
 
 def classes_of(genes: Iterable[Gene], length: int) -> NDArray[np.int8]:
-    """The class of every base that genes mean; of two that overlap the later one's."""
+    """Returns the class of every base that genes mean; where two overlap, the later one decides."""
     classes = np.zeros(length, np.int8)
     for gene in genes:
         paint(gene, classes)

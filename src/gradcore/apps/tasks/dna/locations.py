@@ -58,7 +58,7 @@ def genes_of(
     circular: bool,
     remarks: Remarks,
 ) -> Iterator[Gene]:
-    """The gene of a CDS feature: none if its location cannot be read, several where it is cut.
+    """Yields the gene of a CDS feature: none if it cannot be read, several where it is cut.
 
     known: the names of its record, as locations may name others. Genes whose frame is not certain
     are masked: each part is pseudo. Parts in another record are left out, and what lies on either
@@ -106,8 +106,11 @@ def genes_of(
 
 @dataclass(frozen=True)
 class _Part:
-    """low, high: its borders from 0. first, last: "exact", "beyond" (< or >) or "uncertain", in the
-    direction of reading. own: whether it lies in the record of the feature.
+    """One part of a location.
+
+    low, high: its borders from 0. first, last: whether the border where reading begins and the one
+    where it ends are "exact", "beyond" (< or >) or "uncertain". own: whether the part lies in the
+    record of the feature.
     """
 
     low: int
@@ -166,7 +169,7 @@ def _phase(coding: Coding, remarks: Remarks) -> int:
 
 
 def _cut(parts: list[_Part], phase: int, **how: Any) -> Iterator[Gene]:
-    """Genes of the parts in the record; the length of the others goes on counting codons."""
+    """Yields genes of the parts in the record; the bases of the others count in the frame."""
     at, own = -phase, list[_Part]()
     begun = at
     for i, part in enumerate([*parts, None]):

@@ -52,7 +52,7 @@ codecs.register_error(FALLBACK, _as_latin_1)
 
 @contextmanager
 def opened(path: Path) -> Iterator[Iterator[str]]:
-    """The lines of a file. Raises ArgumentError for one that cannot be read or is no text."""
+    """Yields the lines of a file; raises ArgumentError if it cannot be read or is no text."""
     try:
         with _binary(path) as raw:
             encoding = _encoding(path, raw.peek(4096)[:4096])
@@ -64,7 +64,7 @@ def opened(path: Path) -> Iterator[Iterator[str]]:
 
 
 def _binary(path: Path) -> io.BufferedReader:
-    """The bytes of a file, unpacked."""
+    """Opens a file for reading its bytes, unpacked."""
     if is_gzip(path):
         # The text layer is made anew, as its encoding depends on the first bytes.
         packed = cast(io.TextIOWrapper, open_gzip(path, "latin-1"))
@@ -73,7 +73,7 @@ def _binary(path: Path) -> io.BufferedReader:
 
 
 def _encoding(path: Path, head: bytes) -> str:
-    """By the first bytes of a file. Raises ArgumentError for one that is no text."""
+    """Finds the encoding by the first bytes; raises ArgumentError if they are no text."""
     for mark, encoding in MARKS.items():
         if head.startswith(mark):
             return encoding

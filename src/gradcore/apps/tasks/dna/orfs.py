@@ -45,7 +45,7 @@ class Frame:
     open: bool
 
     def gene(self, start: int, length: int) -> Gene:
-        """From one of its starts on, in bases of the plus strand of a sequence."""
+        """Returns the gene that begins at `start`, in bases of the plus strand of a sequence."""
         turns = length if start >= length else 0
         a, b = start - turns, self.stop - turns
         parts = [(a, b)] if b <= length else [(a, length), (0, b - length)]
@@ -62,7 +62,7 @@ def frames(
     code: GeneticCode = BACTERIAL,
     circular: bool = False,
 ) -> list[Frame]:
-    """Those of at least so many bases, with or without a start codon.
+    """Finds the frames of at least so many bases, with or without a start codon.
 
     Unknown bases end a frame: a codon of which two bases are N. One alone does not, though it may
     hide a stop: in the genome of lambda the codon NAA at base 20,661 lies within a gene. circular:
@@ -108,8 +108,8 @@ def frames(
 
 @lru_cache(maxsize=8)
 def _codons(code: GeneticCode) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Of every codon of letters that MAY_BE numbers: what it is to a frame, and whether it is a
-    start, whatever its letters stand for.
+    """Returns two tables over all codons of letters, numbered by what these may stand for: what a
+    codon is to a frame, and whether it is a start whatever it stands for.
     """
     kinds, starts = np.zeros(4096, np.uint8), np.zeros(4096, bool)
     for masks in product(range(1, 16), repeat=3):
@@ -137,8 +137,10 @@ def longest_orfs(
     code: GeneticCode = BACTERIAL,
     circular: bool = False,
 ) -> list[Gene]:
-    """The rule: from the first start codon to the stop, `least` bases or more; shorter ones first,
-    so that where two overlap the longer one has the last word.
+    """Returns the genes of the ORF rule: from the first start codon of a frame to its stop, if
+    these are `least` bases or more.
+
+    Shorter ones come first, so that where two overlap the longer one has the last word.
     """
     made = []
     for frame in frames(letters, least, code=code, circular=circular):

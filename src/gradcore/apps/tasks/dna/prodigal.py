@@ -10,7 +10,7 @@ __all__ = ["prodigal"]
 
 
 def prodigal(record: Record, truth: Labels) -> Score | None:
-    """Its score in meta mode; None where pyrodigal is not installed.
+    """Scores Prodigal in its meta mode; returns None where pyrodigal is not installed.
 
     Reference: Hyatt et al. 2010; Larralde 2022.
     """

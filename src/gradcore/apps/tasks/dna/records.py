@@ -32,7 +32,7 @@ def read(
     annotation: str | Path | None = None,
     say: Say = lambda line: None,
 ) -> list[Record]:
-    """The records of a genome file with their genes, plain or gzip.
+    """Reads the records of a genome file with their genes, plain or gzip.
 
     annotation: a GFF3 or GTF file (or GenBank, EMBL) with the genes of a FASTA file; without it,
     NAME.gff3, NAME.gff or NAME.gtf beside NAME.fa is taken if it is there. Genes are None for a
@@ -63,7 +63,7 @@ def read(
 
 
 def read_sequences(path: str | Path, *, say: Say = lambda line: None) -> list[Record]:
-    """The records of a genome file without their genes, which are None; no other file is looked at.
+    """Reads the records of a genome file without their genes, which are None, and no other file.
 
     Raises ArgumentError naming file, record and line.
     """
@@ -88,7 +88,7 @@ def _fasta(path: Path) -> list[Record]:
 
 
 def _beside(path: Path, say: Say) -> Path | None:
-    """The annotation file that has the name of a FASTA file."""
+    """Finds the annotation file that has the name of a FASTA file."""
     stem = path.name.removesuffix(".gz")
     for suffix in FASTA:
         stem = stem.removesuffix(suffix)
@@ -102,7 +102,7 @@ def _beside(path: Path, say: Say) -> Path | None:
 
 
 def _kind(path: Path) -> Kind:
-    """The format of a file, by its first lines. Raises ArgumentError for any other."""
+    """Tells the format of a file by its first lines; raises ArgumentError if it is none of ours."""
     with opened(path) as lines:
         head = [(number, line.strip()) for number, line in enumerate(islice(lines, HEADER), 1)]
     head = [(number, text) for number, text in head if text]

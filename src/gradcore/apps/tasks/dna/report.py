@@ -23,9 +23,10 @@ SHOWN = 30_000
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """A record judged. part: "validate" or "test". majority: accuracy of the most frequent of
-    non-coding, plus, minus. orf: the longest-ORF rule. prodigal: None where pyrodigal is not
-    installed. All over the same bases.
+    """The scores of one record, all over the same bases.
+
+    part: "validate" or "test". majority: accuracy of the most frequent of non-coding, plus, minus.
+    orf: the longest-ORF rule. prodigal: None where pyrodigal is not installed.
     """
 
     part: str
@@ -92,7 +93,7 @@ def _pair(score: Score | None) -> str:
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """Everything but the bases."""
+    """Returns every figure of a result, ready for JSON."""
     trained = result.trained
     return {
         "task": "dna",

@@ -16,8 +16,10 @@ __all__ = ["GeneScore", "Score", "gene_score", "majority", "matthews", "score"]
 
 @dataclass(frozen=True)
 class Score:
-    """Per base, over those that count. accuracy: of non-coding, plus, minus. frames: of all seven
-    classes. matthews: correlation coding/non-coding, 0 where a side is missing. bases: how many.
+    """Scores per base, over those that count.
+
+    accuracy: of non-coding, plus, minus. frames: accuracy of all seven classes. matthews:
+    correlation coding/non-coding, 0 where a side is missing. bases: how many count.
     """
 
     accuracy: float
@@ -28,9 +30,10 @@ class Score:
 
 @dataclass(frozen=True)
 class GeneScore:
-    """Genes. known: whose stop is exact and that are no pseudogenes. stops: of those, found with
-    the same strand and stop; whole: with the same start as well. called: genes called in all;
-    false: called with a stop that no known gene has, pseudogenes left aside.
+    """How many genes were found. known: genes whose stop is exact and that are no pseudogenes.
+    stops: how many of those were called with the same strand and stop; whole: how many with the
+    same start as well. called: genes called in all; false: those called with a stop that no known
+    gene has, pseudogenes included among the known.
     """
 
     known: int
@@ -50,7 +53,7 @@ def matthews(truth: NDArray[np.bool_], guess: NDArray[np.bool_]) -> float:
 
 
 def score(truth: Labels, guess: NDArray[np.int8]) -> Score:
-    """guess (n,): classes."""
+    """Scores guessed classes, guess (n,), over the bases that count."""
     own, got = truth.classes[truth.counts], guess[truth.counts]
     if not len(own):
         return Score(float("nan"), float("nan"), 0.0, 0)
@@ -73,7 +76,7 @@ def majority(truth: Labels) -> float:
 
 
 def gene_score(truth: Sequence[Gene], called: Sequence[Gene]) -> GeneScore:
-    """How many of the known genes were called."""
+    """Compares called genes with the known ones, by their stops and starts."""
     known = [g for g in truth if g.stop_known and not g.pseudo]
     by_stop = {_stop(gene): gene for gene in called if gene.stop_known}
     stops = [gene for gene in known if _stop(gene) in by_stop]

@@ -21,7 +21,7 @@ RIBOSOME = np.frombuffer(b"AGGAGG", np.uint8)
 
 
 def genome(name: str, length: int, seed: int) -> Record:
-    """One of about `length` bases, a function of name, length and seed.
+    """Makes a genome of about `length` bases, a function of name, length and seed.
 
     Its GC content is drawn from 0.35 to 0.65; sense codons have a usage of their own (Dirichlet,
     0.35 per codon), genes 90 to 3,000 bases, 85 % of bases are coding; neighbours are mostly on
@@ -56,5 +56,5 @@ def genome(name: str, length: int, seed: int) -> Record:
 
 
 def genomes(count: int, length: int, seed: int, kind: str) -> list[Record]:
-    """Several, named by their kind."""
+    """Makes several genomes, named by their kind."""
     return [genome(f"{kind}-{i + 1}", length, seed) for i in range(count)]

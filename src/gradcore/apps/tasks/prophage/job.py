@@ -127,7 +127,7 @@ def run(job: Job, say: Say = lambda line: None) -> Result | None:
 
 
 def _used(records: list[Record], leave_out: Sequence[str]) -> list[Record]:
-    """Records but those of some names, with or without their version.
+    """Returns all records but those of some names, with or without their version.
 
     Raises ArgumentError for a name that no record has.
     """

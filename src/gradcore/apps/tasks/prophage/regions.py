@@ -19,7 +19,7 @@ GAP = 3_000
 
 
 def regions(record: Record) -> list[tuple[int, int]]:
-    """(start, stop) of a record's regions: its genes with /is_phage, gaps under 3 kb closed.
+    """Returns (start, stop) of regions: genes with /is_phage, gaps of less than 3 kb closed.
 
     One that lies over the origin of a circular record is two, on either side of it.
     """
@@ -37,7 +37,7 @@ def regions(record: Record) -> list[tuple[int, int]]:
 
 
 def labels(record: Record) -> Labels:
-    """A class of CLASSES for every base; all count."""
+    """Returns a class of CLASSES for every base; all bases count."""
     classes = np.zeros(len(record), np.int8)
     for start, stop in regions(record):
         classes[start:stop] = 1
