@@ -1,6 +1,7 @@
 """The commands on genomes as users have them: annotate, train dna, train prophage."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 import gradcore as gd
 from genome_files import fasta, genbank, gene_text, gff3
 from gradcore.apps.commands import app
-from gradcore.apps.tasks.dna import job, synthetic, train
+from gradcore.apps.tasks.dna import codes, job, synthetic, train
 from gradcore.apps.tasks.dna.annotation import Annotation, write_gff3
 from gradcore.apps.tasks.dna.genome import Gene, Record
 from gradcore.apps.tasks.dna.records import read_gff3
@@ -294,3 +295,25 @@ def test_files_of_gradcore_are_known_as_such(folder):
     result = invoke("train", "dna", "--train", "a.fa", *SMALL)
     assert result.exit_code == 0, result.output
     assert "a.gff3 was written by gradcore: its genes are those that a net called" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "purpose"),
+    [
+        (["annotate", "a.gbk"], "a.gbk: reading GenBank and EMBL files needs Biopython"),
+        (["annotate", "a.fa", "--genetic-code", "4"], "genetic code 4 needs Biopython"),
+        (["train", "dna", "--train", "four.fa", *SMALL], "genetic code 4 needs Biopython"),
+    ],
+)
+def test_without_biopython_the_remedy_is_told(folder, monkeypatch, words, purpose):
+    made = written("a")
+    written("four", code=";transl_table=4")
+    Path("a.gbk").write_text(genbank([("1..90",)], text_of(made)))
+    monkeypatch.setitem(sys.modules, "Bio", None)
+    codes.genetic_code.cache_clear()
+    result = invoke(*words)
+    assert result.exit_code == 2
+    assert f"{purpose}, which is not installed. Run: pip install 'gradcore[data]'" in result.output
+    # FASTA and GFF3 need it not.
+    result = invoke("annotate", "a.fa", "--out", "o.gff3")
+    assert result.exit_code == 0, result.output
