@@ -9,6 +9,9 @@ from gradcore.apps.tasks.dna import annotation, genes, orfs, scores, synthetic, 
 from gradcore.apps.tasks.dna.codes import BACTERIAL, genetic_code
 from gradcore.apps.tasks.dna.labels import CLASSES, classes_of, complement, labels
 from gradcore.apps.tasks.dna.records import Gene, Record, read, read_gff3
+from places import SHARED_DATA
+
+DATA = SHARED_DATA / "dna"
 
 
 def letters(text):
@@ -300,3 +303,26 @@ def test_the_usual_code_is_that_of_bacteria():
     assert plain == {(f.strand, f.first, f.stop) for f in orfs.frames(text, 60, code=BACTERIAL)}
     other = orfs.frames(complement(text), 60)
     assert {(-f.strand, f.first, f.stop) for f in other} == plain
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the genomes of ../shared/data are not here")
+def test_three_genes_of_phix174_lie_over_its_origin():
+    pytest.importorskip("Bio", reason="reads GenBank: install gradcore[data]")
+    (phage,) = read(DATA / "test" / "phiX174_NC_001422.gbk")
+    assert phage.circular
+    over = [gene for gene in phage.genes if len(gene.stretches) == 2]
+    assert [(gene.start, gene.stop) for gene in over] == [(3_980, 136), (4_496, 136), (5_074, 51)]
+    line = scores.gene_score(phage.genes, orfs.longest_orfs(phage.letters))
+    circle = scores.gene_score(phage.genes, orfs.longest_orfs(phage.letters, circular=True))
+    assert (line.known, line.stops, line.whole) == (11, 5, 3)
+    assert (circle.known, circle.stops, circle.whole) == (11, 8, 4)
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the genomes of ../shared/data are not here")
+def test_a_gene_of_lambda_goes_on_over_an_unknown_base():
+    pytest.importorskip("Bio", reason="reads GenBank: install gradcore[data]")
+    (phage,) = read(DATA / "test" / "lambda_NC_001416.gbk.gz")
+    (gene,) = (gene for gene in phage.genes if gene.span == (19_649, 20_855))
+    assert phage.letters[20_660:20_663].tobytes() == b"NAA"
+    assert (20_660 - gene.start) % 3 == 0
+    assert gene.stop in {one.stop for one in orfs.longest_orfs(phage.letters) if one.strand == 1}
