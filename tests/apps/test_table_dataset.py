@@ -282,9 +282,15 @@ def test_a_text_alone_is_read_as_tokens(tmp_path):
 
 
 def test_too_many_texts(tmp_path):
-    rows = [(f"2024-01-01T{t // 60:02}:{t % 60:02}", t, t / 3) for t in range(500)]
+    rows = [(f"name of {t:03}", t, t / 3) for t in range(500)]
+    path = write(tmp_path / "a.csv", ["who", "x", "y"], rows)
+    assert "column 'who' holds 350 different texts, such as 'name of 000'" in fault(path)
+
+
+def test_dates_are_no_feature(tmp_path):
+    rows = [(f"2024-01-01T{t // 60:02}:{t % 60:02}", t, t / 3) for t in range(100)]
     path = write(tmp_path / "a.csv", ["when", "x", "y"], rows)
-    assert "column 'when' holds 350 different texts, such as '2024-01-01T00:00'" in fault(path)
+    assert "column 'when' holds dates, which are no feature. Name it with --order" in fault(path)
 
 
 def test_numbers_out_of_all_proportion(tmp_path):

@@ -14,10 +14,10 @@ from ....errors import ArgumentError
 from . import read, sequences
 from . import schema as schemas
 from .columns import Table, unknown_column
-from .csvfile import Wanted
 from .roles import Roles, resolve
 from .schema import Missing, Schema, Target, Unseen
 from .sequences import TRAIN, UNUSED, Groups, Split
+from .wanted import Wanted
 
 
 @dataclass(frozen=True, eq=False)

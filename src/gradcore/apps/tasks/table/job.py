@@ -12,7 +12,6 @@ import numpy as np
 import gradcore as gd
 
 from . import train
-from .csvfile import Wanted
 from .dataset import Dataset, load
 from .predict import METADATA
 from .report import Result, as_json
@@ -20,6 +19,7 @@ from .roles import Roles
 from .schema import Missing
 from .scores import baselines, judge
 from .sequences import TEST, TRAIN, VALIDATION, Split
+from .wanted import Wanted
 
 Say = Callable[[str], None]
 

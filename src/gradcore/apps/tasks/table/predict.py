@@ -16,10 +16,10 @@ import gradcore as gd
 
 from ...._base.files import replace_file
 from .columns import Table
-from .csvfile import Wanted
 from .dataset import load_inputs
 from .schema import Schema, Target, Unseen, from_json
 from .sequences import Groups
+from .wanted import Wanted
 
 # Steps that are run at once; the state is carried to the next ones.
 WINDOW = 2_048
