@@ -68,7 +68,8 @@ def test_from_a_file_to_predictions(log, tmp_path):
         "300 rows in 10 sequences of 30 to 30 (median 30)",
         "features: load, mode (2 texts)",
         "target: heat (a number, mean ",
-        "to learn from 180 rows, validation 60, test 60 (sequences drawn by seed)",
+        "to learn from 180 rows of 6 sequences, validation 60 rows of 2 sequences, test 60 rows of "
+        "2 sequences (sequences drawn by seed)",
         "saved table.safetensors, figures.json, table.png",
     ):
         assert text in result.stderr
@@ -94,7 +95,7 @@ def test_classes_with_probabilities(log, tmp_path):
     result = train(log, *more, target="verdict")
     assert result.exit_code == 0, result.stderr
     assert "accuracy" in result.stdout
-    assert "sequences that the net has not learned from" in result.stdout
+    assert "Judged on 2 sequences (60 rows) that the net has not learned from" in result.stdout
     result = call("predict", "v.safetensors", log, "--probabilities", "-q")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines()[0] == "machine,prediction,p(bad),p(good)"
@@ -105,7 +106,7 @@ def test_a_forecast(log):
     result = train(log, "--ahead", 3, "--features", "heat,load")
     assert result.exit_code == 0, result.stderr
     assert "last value" in result.stdout
-    assert "target: heat, 3 rows ahead" in result.stderr
+    assert "target: heat, 3 steps of 1 ahead" in result.stderr
 
 
 def test_a_run_is_kept_and_resumed(log, tmp_path):
@@ -131,7 +132,7 @@ UNNAMED = ("--target", "a", "--features", "b", "--sequence", "c", "--order", "d"
         (["--features", "load,,mode"], "--features must be names with commas between them"),
         (["--features", "load,load"], "--features names 'load' twice"),
         (["--features", "heat"], "--features names the target 'heat'"),
-        (["--delimiter", ";;"], "--delimiter must be one character, or tab; got ';;'"),
+        (["--delimiter", ";;"], "--delimiter must be one character, tab or space; got ';;'"),
         (["--delimiter", "tab"], "--target names the column 'heat', which log.csv does not have"),
         (
             ["--columns", "a,b,c,d", *UNNAMED],

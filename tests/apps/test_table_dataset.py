@@ -163,7 +163,11 @@ def small(tmp_path):
             "at least 3 sequences, to learn from some and be judged on others;",
         ),
         ({"split": "sequence"}, "got 1. Name the column that tells the sequences of a file apart"),
-        ({"sequence": "half"}, "got 2. Use --split time to hold out the last rows of each"),
+        (
+            {"sequence": "half", "split": "sequence"},
+            "got 2. Use --split time to hold out the last rows of each",
+        ),
+        ({"sequence": "half"}, "of at least 20 rows; the longest has 5. Give more rows."),
         ({"per": "sequence", "target": "half"}, "must have one half; sequence"),
         ({"per": "sequence", "target": "label", "sequence": "half"}, "must have one label"),
         (
@@ -443,7 +447,7 @@ def test_a_schema_survives_json(many, single):
     ("change", "message"),
     [
         (lambda v: None, "holds no net for tables"),
-        (lambda v: {**v, "format": 2}, "has table format 2; this gradcore reads 1"),
+        (lambda v: {**v, "format": 1}, "has table format 1; this gradcore reads 2"),
         (lambda v: {**v, "features": []}, "no features"),
         (lambda v: {**v, "features": [1]}, "Feature is no object"),
         (lambda v: {**v, "features": [{"name": 1, "kind": "number"}]}, "names must be texts"),
@@ -456,6 +460,10 @@ def test_a_schema_survives_json(many, single):
         (lambda v: {**v, "target": {**v["target"], "extra": 1}}, "Target has extra"),
         (lambda v: {**v, "missing": "guess"}, "missing is 'guess'"),
         (lambda v: {**v, "sequence": 3}, "3 is no name of a column"),
+        (lambda v: {**v, "files": 3}, "the format of files is no object"),
+        (lambda v: {**v, "files": {"decimal": ";"}}, "--decimal must be a point or a comma"),
+        (lambda v: {**v, "files": {"header_row": "x"}}, "header_row is no whole number"),
+        (lambda v: {**v, "target": {**v["target"], "lead": 3}}, "lead is no text"),
         (lambda v: {k: e for k, e in v.items() if k != "order"}, "'order'"),
     ],
 )

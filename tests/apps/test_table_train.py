@@ -183,7 +183,7 @@ def test_nothing_is_learned_from_what_is_held_out(tmp_path, ahead):
 def test_long_sequences_are_cut_with_resets(tmp_path):
     rows = [(i, np.sin(t), i + t / 7) for i in range(4) for t in range(6_000)]
     path = write(tmp_path / "a.csv", ["id", "x", "y"], rows)
-    data = dataset.load([path], Roles("y", sequence="id"), Wanted())
+    data = dataset.load([path], Roles("y", sequence="id"), Wanted(), split="sequence")
     batches, window = train.source(data, train.Options(batch=2))
     assert isinstance(batches, gd.data.Stream)
     assert window == 1_024

@@ -6,7 +6,7 @@ validation, test and later files are read in the same way.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,6 +16,8 @@ from ....errors import ArgumentError, CheckpointError
 from .columns import NO_TEXT, Column, Table, listed
 from .roles import Per, Roles
 from .sequences import Groups
+from .steps import Horizon, parse_horizon
+from .wanted import Format, format_from_json
 
 Missing = Literal["error", "drop", "zero", "mean", "last"]
 Unseen = Literal["error", "none"]
@@ -27,7 +29,7 @@ MOST_CATEGORIES = 256
 MOST_TOKENS = 65_536
 MOST_CLASSES = 1_000
 FEW_VALUES = 10
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Target:
     """The column that the net tells.
 
     kind "number": outputs times std plus mean. kind "class": one output for each of classes.
-    per "step": in every row, of `ahead` rows later; per "sequence": once, after the last row.
+    per "step": in every row, of `ahead` steps later; per "sequence": once, after the last row.
+    lead: the time that lies ahead, such as "3h", where it was given so.
     """
 
     name: str
@@ -65,6 +68,12 @@ class Target:
     mean: float = 0.0
     std: float = 1.0
     classes: tuple[str, ...] = ()
+    lead: str = ""
+
+    @property
+    def horizon(self) -> Horizon:
+        """How far ahead the target lies."""
+        return parse_horizon(self.lead or self.ahead)
 
     @property
     def width(self) -> int:
@@ -74,13 +83,19 @@ class Target:
 
 @dataclass(frozen=True)
 class Schema:
-    """How a table is read. sequence, order: names of columns or None. missing: see fill."""
+    """How a table is read.
+
+    sequence, order: names of columns or None. missing: see encode. files: how the files are
+    written, which later files are read by. step: that of the order as text, "" for none.
+    """
 
     features: tuple[Feature, ...]
     target: Target
     sequence: str | None
     order: str | None
     missing: Missing
+    files: Format = field(default_factory=Format)
+    step: str = ""
 
     @property
     def tokens(self) -> bool:
@@ -94,7 +109,7 @@ class Schema:
 
     def as_json(self) -> dict[str, Any]:
         """The schema as JSON values."""
-        return {"format": _FORMAT, **asdict(self)}
+        return {"format": _FORMAT, **asdict(self), "files": self.files.as_json()}
 
 
 def from_json(value: object, source: str) -> Schema:
@@ -115,9 +130,11 @@ def from_json(value: object, source: str) -> Schema:
             sequence=_optional_text(value["sequence"]),
             order=_optional_text(value["order"]),
             missing=value["missing"],
+            files=format_from_json(value["files"]),
+            step=str(value["step"]),
         )
         _check(schema)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArgumentError) as error:
         raise CheckpointError(f"{source} is damaged: its table schema is wrong: {error}.") from None
     return schema
 
@@ -155,8 +172,8 @@ def _fit(name: str, column: Column, single: bool) -> Feature | None:
     """The feature, or None if it is constant."""
     if column.kind == "date":
         raise ArgumentError(
-            f"column {name!r} holds dates, which are no feature. Name it with --order, or list "
-            "--features without it."
+            f"column {name!r} holds dates, which are no feature. Name it with --order, list "
+            f"--features without it, or read it as categories with --text {name}."
         )
     known = ~column.missing()
     values = column.values[known]
@@ -227,7 +244,7 @@ def target_kind(
 def fit_classes(roles: Roles, column: Column) -> Target:
     """A target of classes: all that the table has. Raises ArgumentError for too few or many."""
     classes = _classes(roles.target, column)
-    return Target(roles.target, "class", roles.per, roles.ahead, classes=classes)
+    return Target(roles.target, "class", roles.per, classes=classes)
 
 
 def fit_number(roles: Roles, values: NDArray[np.float64]) -> Target:
@@ -244,7 +261,7 @@ def fit_number(roles: Roles, values: NDArray[np.float64]) -> Target:
             "--target, or give more rows."
         )
     mean, std = _mean_std(name, values)
-    return Target(name, "number", roles.per, roles.ahead, mean, std)
+    return Target(name, "number", roles.per, mean=mean, std=std)
 
 
 def _few_integers(values: NDArray[Any]) -> bool:
@@ -413,7 +430,7 @@ def missing_cells(
 def _made(kind: type[Any], entry: object, plural: str) -> Any:
     if not isinstance(entry, dict):
         raise TypeError(f"{kind.__name__} is no object")
-    known = {field.name for field in fields(kind)}
+    known = {one.name for one in fields(kind)}
     strange = set(entry) - known
     if strange:
         raise ValueError(f"{kind.__name__} has {listed(sorted(strange))}")
@@ -440,6 +457,10 @@ def _check(schema: Schema) -> None:
         raise ValueError(f"target is {target.kind!r} per {target.per!r}")
     if isinstance(target.ahead, bool) or not isinstance(target.ahead, int) or target.ahead < 0:
         raise ValueError(f"ahead is {target.ahead!r}")
+    if not isinstance(target.lead, str):
+        raise TypeError("lead is no text")
+    if target.horizon.timed != bool(target.lead):
+        raise ValueError(f"lead is {target.lead!r}")
     if target.kind == "class" and len(target.classes) < 2:
         raise ValueError("fewer than two classes")
     items: tuple[Feature | Target, ...] = (*schema.features, target)
