@@ -103,9 +103,8 @@ def load(
     target = replace(target, ahead=horizon.steps, lead=horizon.text if roles.horizon.timed else "")
     features, more = schemas.fit_features(roles, table, groups, of_rows == TRAIN, missing)
     notes += more
-    schema = Schema(
-        features, target, roles.sequence, roles.order, missing, table.format, steps.step
-    )
+    step = "" if steps.irregular else steps.step
+    schema = Schema(features, target, roles.sequence, roles.order, missing, table.format, step)
     x, more = schemas.encode(schema, table, groups, "none")
     of_row = y[groups.of_rows] if roles.per == "sequence" else y
     notes += more
@@ -128,7 +127,7 @@ def _read(
     )
     notes += [*table.notes, *more]
     if given is None:
-        kept, more = oddities.unnamed_counters(table, roles.features)
+        kept, more = oddities.unnamed_counters(table, roles.features, roles.sequence)
         notes += more
         if not kept:
             raise ArgumentError(
@@ -180,7 +179,7 @@ def load_inputs(
     notes = [*table.notes, *notes, *sequences.unsorted(table, groups, schema.order)]
     steps = steps_of(table, groups, schema.order)
     notes += steps.notes
-    if schema.step and steps.step and steps.step != schema.step:
+    if schema.step and steps.step and steps.step != schema.step and not steps.vary:
         notes.append(
             f"the steps of {schema.order} are {steps.step} here and were {schema.step} in "
             "training: the net has not learned such steps"
@@ -316,6 +315,7 @@ def _lost_targets(
             notes.append(
                 f"{int(lost.sum()):,} rows have no {roles.target} {horizon.steps} steps later, "
                 "since that row is missing or was left out: they have no target"
+                + ("; without --order rows are counted" if roles.order else "")
             )
     return notes
 

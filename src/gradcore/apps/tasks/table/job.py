@@ -107,8 +107,7 @@ def described(data: Dataset) -> list[str]:
     )
     when = ""
     if target.horizon:
-        step = f" of {schema.step}" if schema.step else ""
-        unit = f"step{'s' * (target.ahead > 1)}{step}" if schema.order else "rows"
+        unit = f"step{'s' * (target.ahead > 1)} of {schema.step}" if schema.step else "rows"
         when = f", {target.lead or f'{target.ahead} {unit}'} ahead"
     per = " per sequence" if data.per_sequence else ""
     how = (

@@ -72,7 +72,7 @@ class NumberFormat:
         digits = _NOT_DIGITS.sub("", found[2]) if found[2] else found[3]
         if not digits and not found[4]:
             return None
-        sign = found[1].replace("\u2212", "-")
+        sign = _hyphened(found[1])
         value = float(f"{sign}{digits or '0'}.{found[4] or '0'}{found[5]}")
         return value if math.isfinite(value) else None
 
@@ -113,6 +113,10 @@ def look(text: str) -> Look | None:
     return _separated(text) or _decorated(text)
 
 
+def _hyphened(text: str) -> str:
+    return text.replace("\u2212", "-")
+
+
 def _separated(text: str) -> Look | None:
     point, comma = POINT.number(text), COMMA.number(text)
     if point is None and comma is None:
@@ -132,6 +136,8 @@ def _separated(text: str) -> Look | None:
             "Pass --decimal . to read such numbers (--decimal , if decimals have a comma), or "
             "write them without thousands separators.",
         )
+    if point is not None and "\u2212" in text and NumberFormat().number(_hyphened(text)) == point:
+        return _other(point, "with a minus that is no hyphen", f"Write {_shown(point)}.")
     if point is not None:
         return Look(
             Style.POINT,
@@ -226,7 +232,7 @@ def _computer(text: str) -> Look | None:
             return _other(value, "an exponent as in Fortran", f"Write {plain}.")
     found = _LOOSE_EXPONENT.fullmatch(text)
     if found is not None:
-        power = found[2].replace("\u2212", "-")
+        power = _hyphened(found[2])
         mantissa = _inner(found[1])
         value = None if mantissa is None else _inner(f"{mantissa!r}e{power}")
         if value is not None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .columns import Column, Table
+from .columns import Column, Table, listed
 from .roles import Roles
 from .sequences import Groups
 
@@ -33,11 +33,17 @@ _NEGATIVE_CODES = frozenset((-1, -9, -77, -88, -100, -200, -500, -1000))
 # ---- Counters ----------------------------------------------------------------------------------
 
 
-def unnamed_counters(table: Table, features: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """Features without those columns that have no name and number the rows, and notes."""
+def unnamed_counters(
+    table: Table, features: Sequence[str], sequence: str | None
+) -> tuple[tuple[str, ...], list[str]]:
+    """Features without those columns that have no name and number the rows, and notes.
+
+    sequence: the column that names the sequences, in each of which the numbers may begin anew.
+    """
+    ids = table.columns[sequence] if sequence is not None else table.file_of_rows()
     kept, notes = [], []
     for name in features:
-        what = _counts(table, table.columns[name]) if name in table.unnamed else None
+        what = _counts(table.columns[name], ids) if name in table.unnamed else None
         if what is None:
             kept.append(name)
         else:
@@ -48,29 +54,27 @@ def unnamed_counters(table: Table, features: Sequence[str]) -> tuple[tuple[str, 
     return tuple(kept), notes
 
 
-def _counts(table: Table, column: Column) -> str | None:
+def _counts(column: Column, ids: Column) -> str | None:
     gone = column.missing()
     if gone.all():
         return "no value"
     if gone.any() or column.kind == "date":
         return None
+    apart = len(np.unique(column.values)) == len(column.values)
     if column.kind == "text":
-        apart = len(np.unique(column.values)) == len(column.values)
-        return "another text in each row" if apart and table.rows >= _LEAST_ROWS else None
+        return "another text in each row" if apart and len(gone) >= _LEAST_ROWS else None
     if not (column.values == np.round(column.values)).all():
         return None
-    for first, last in zip(table.first, (*table.first[1:], table.rows), strict=True):
-        values = column.values[first:last]
-        steps = np.diff(values)
-        if len(np.unique(values)) < len(values) and (steps == 1).mean() < 0.5:
-            return None
-    return "counts the rows"
+    rows = np.argsort(ids.values, kind="stable")
+    inside = np.diff(ids.values[rows]) == 0
+    by_one = inside.any() and (np.diff(column.values[rows])[inside] == 1).all()
+    return "counts the rows" if apart or by_one else None
 
 
 def counters(table: Table, features: Sequence[str], groups: Groups) -> list[str]:
-    """A note for each feature that rises by the same from row to row in every sequence."""
+    """A note on features that rise by the same from row to row in every sequence."""
     inside = np.flatnonzero(np.diff(groups.of_rows) == 0)
-    notes = []
+    found = []
     for name in features:
         column = table.columns[name]
         if column.kind != "number" or len(inside) < _LEAST_ROWS:
@@ -78,11 +82,14 @@ def counters(table: Table, features: Sequence[str], groups: Groups) -> list[str]
         values = column.values[groups.rows]
         steps = values[inside + 1] - values[inside]
         if np.isfinite(steps).all() and steps[0] != 0 and np.allclose(steps, steps[0], rtol=1e-6):
-            notes.append(
-                f"column {name} rises by {steps[0]:.6g} from row to row: if it is a time or a "
-                f"counter, pass --order {name}, or list --features without it"
-            )
-    return notes
+            found.append(name)
+    if not found:
+        return []
+    rise, them = ("rises", "it is") if len(found) == 1 else ("rise", "they are")
+    return [
+        f"{listed(found)} {rise} by the same from row to row: if {them} a time or a counter, name "
+        "it with --order, or list --features without it"
+    ]
 
 
 # ---- Values that may stand for missing ones ----------------------------------------------------

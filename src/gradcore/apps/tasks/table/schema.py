@@ -153,7 +153,7 @@ def fit_features(
     single = len(roles.features) == 1
     for name in roles.features:
         column = table.columns[name]
-        feature = _fit(name, column.take(rows), single)
+        feature = _fit(name, column.take(rows), single, name in table.unnamed)
         if feature is None:
             notes.append(f"column {name} is constant in the rows to learn from; left out")
         else:
@@ -168,11 +168,12 @@ def fit_features(
     return tuple(found), notes
 
 
-def _fit(name: str, column: Column, single: bool) -> Feature | None:
+def _fit(name: str, column: Column, single: bool, unnamed: bool) -> Feature | None:
     """The feature, or None if it is constant."""
     if column.kind == "date":
+        own = ", which has no name of its own," if unnamed else ""
         raise ArgumentError(
-            f"column {name!r} holds dates, which are no feature. Name it with --order, list "
+            f"column {name!r}{own} holds dates, which are no feature. Name it with --order, list "
             f"--features without it, or read it as categories with --text {name}."
         )
     known = ~column.missing()

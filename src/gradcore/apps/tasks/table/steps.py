@@ -109,8 +109,9 @@ class Steps:
 
     positions: (rows of the table,) of each row in its sequence, in steps. step: what one is, as
     text; "" for rows without an order. span, months: its length in nanoseconds or months, where the
-    order is a time. irregular: whether there is no common step; rows are then counted. times: (rows
-    of the table,) nanoseconds, None where the order is no time. notes: what people should know.
+    order is a time. irregular: whether there is no common step; rows are then counted. vary:
+    whether the steps are not quite alike. times: (rows of the table,) nanoseconds, None where the
+    order is no time. notes: what people should know.
     """
 
     positions: NDArray[np.int64]
@@ -118,6 +119,7 @@ class Steps:
     span: float | None = None
     months: int | None = None
     irregular: bool = False
+    vary: bool = False
     times: NDArray[np.int64] | None = None
     notes: tuple[str, ...] = ()
 
@@ -168,9 +170,30 @@ def steps_of(table: Table, groups: Groups, order: str | None) -> Steps:
         _by_row(groups, _positions(groups, inside, counts)),
         _shown(step, column),
         step if column.kind == "date" else None,
+        vary=bool(np.abs(ratio - whole).max() > 0.01),
         times=times,
     )
-    return replace(found, notes=_about(table, groups, order, inside, found, ratio))
+    notes = (*_written_as_dates(order, column), *_about(table, groups, order, inside, found, ratio))
+    return replace(found, notes=notes)
+
+
+def _written_as_dates(order: str, column: Column) -> list[str]:
+    """A note if whole numbers such as 20240131 or 202401311200 seem to be dates."""
+    if column.kind != "number" or column.values.dtype != np.int64:
+        return []
+    digits = len(str(int(column.values[0])))
+    form = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}.get(digits)
+    if form is None:
+        return []
+    days = column.values // 10 ** (digits - 8)
+    month, day, year = days // 100 % 100, days % 100, days // 10_000
+    plausible = (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31) & (year > 1800)
+    if not (plausible & (year < 2200)).all():
+        return []
+    return [
+        f"{order} holds numbers that look like dates, such as {column.values[0]}: they are counted "
+        f"as numbers; pass --date-format {form} if they are dates"
+    ]
 
 
 def _by_row(groups: Groups, values: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -198,7 +221,9 @@ def _common_step(gaps: NDArray[np.float64]) -> float | None:
         return None
     rounded, counts = np.unique(np.round(gaps / median, 3), return_counts=True)
     most = rounded[int(counts.argmax())]
-    often = float(np.median(gaps[np.round(gaps / median, 3) == most]))
+    often = median
+    if counts.max() >= 0.5 * len(gaps):
+        often = float(np.median(gaps[np.round(gaps / median, 3) == most]))
     for step, tolerance in ((often, _TOLERANCE), (median, _TOLERANCE), (float(gaps.min()), 0.05)):
         if step <= 0.0:
             continue
@@ -278,10 +303,9 @@ def _shown(gap: float, column: Column) -> str:
     """A step as text: a time with its unit, or a number."""
     if column.kind != "date":
         return f"{gap:.6g}"
-    for unit in ("w", "d", "h", "min", "s", "ms", "us"):
-        if gap >= _DURATIONS[unit] and gap % _DURATIONS[unit] == 0 and unit != "w":
-            return f"{gap / _DURATIONS[unit]:g} {unit}"
-    unit = next((u for u in ("d", "h", "min", "s", "ms", "us") if gap >= _DURATIONS[u]), "ns")
+    units = [unit for unit in ("d", "h", "min", "s", "ms", "us") if gap >= _DURATIONS[unit]]
+    exact = (u for u in units if gap % _DURATIONS[u] == 0 and gap / _DURATIONS[u] < 1_000)
+    unit = next(exact, units[0] if units else "ns")
     return f"{gap / _DURATIONS[unit]:.4g} {unit}"
 
 
@@ -315,7 +339,9 @@ def resolve_horizon(
     if steps.irregular:
         return replace(horizon, steps=max(1, round(asked / length)))
     count = asked / length
-    if round(count) < 1 or abs(count - round(count)) > 0.05:
+    # Steps that vary have a median that is not quite what they are meant to be.
+    near = 0.05 * count if steps.vary else 1e-6 * count
+    if round(count) < 1 or abs(count - round(count)) > near:
         raise ArgumentError(
             f"--ahead {horizon.text} is {count:.4g} of the steps of {order}, which are "
             f"{steps.step}; expected a whole number of them."
