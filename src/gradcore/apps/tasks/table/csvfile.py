@@ -336,6 +336,7 @@ class _Order:
         if self.fault is not None:
             return
         place = self.places.add(chunk)
+        self.places.dates.found_in(self.survey.path, chunk, lines.tolist())
         gone = [i for i, cell in enumerate(chunk) if cell.strip() in self.missing]
         if gone and (place is None or gone[0] < place):
             place = gone[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 
 from ....errors import ArgumentError
@@ -52,7 +52,8 @@ class Dates:
 
     given: None to find out, or a format of strptime, "day-first" or "month-first". day, month: the
     first cell that can only be read with the day, or the month, first. open: the first cell that
-    can be read in both ways. points: whether dates with points occurred.
+    can be read in both ways. points: whether dates with points occurred. where: FILE:LINE of these
+    cells, as far as `found_in` was told.
     """
 
     given: str | None = None
@@ -60,6 +61,15 @@ class Dates:
     month: str | None = None
     open: str | None = None
     points: bool = False
+    where: dict[str, str] = field(default_factory=dict)
+
+    def found_in(self, path: object, cells: Sequence[str], lines: Sequence[int]) -> None:
+        """Notes the lines of the cells that tell, or do not tell, the day from the month."""
+        for text in (self.day, self.month, self.open):
+            if text is not None and text not in self.where:
+                place = next((i for i, cell in enumerate(cells) if cell.strip() == text), None)
+                if place is not None:
+                    self.where[text] = f"{path}:{lines[place]}"
 
     def read(self, cells: Sequence[str]) -> list[int] | int:
         """Nanoseconds since 1970 of cells, or the place of the first cell that is no date.
@@ -115,21 +125,27 @@ class Dates:
             return DAY_FIRST
         return MONTH_FIRST if self.month is not None else None
 
+    def _cell(self, text: str) -> str:
+        """A cell in a message, with its line if that is known."""
+        return f"{text!r} ({self.where[text]})" if text in self.where else repr(text)
+
     def ambiguous(self) -> str | None:
         """What is wrong with dates whose day cannot be told from their month; None if nothing."""
         if self.given is not None:
             return None
         if self.day is not None and self.month is not None:
             return (
-                f"holds {self.day!r}, where the day comes first, and {self.month!r}, where the "
-                "month does. Write all dates alike, best as 2024-05-31"
+                f"holds {self._cell(self.day)}, where the day comes first, and "
+                f"{self._cell(self.month)}, where the month does. Write all dates alike, best as "
+                "2024-05-31"
             )
         if self.open is None or self.points or self.day is not None or self.month is not None:
             return None
+        ways = _told(self.open, DAY_FIRST), _told(self.open, MONTH_FIRST)
         return (
-            f"holds {self.open!r}, which is {_told(self.open, DAY_FIRST)} if the day comes first "
-            f"and {_told(self.open, MONTH_FIRST)} if the month does, and no date there tells. Pass "
-            "--date-format day-first or --date-format month-first"
+            f"holds {self._cell(self.open)}, which is {ways[0]} if the day comes first and "
+            f"{ways[1]} if the month does, and no date there tells. Pass --date-format day-first "
+            "or --date-format month-first"
         )
 
 

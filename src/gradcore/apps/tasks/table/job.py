@@ -107,7 +107,11 @@ def described(data: Dataset) -> list[str]:
     )
     when = ""
     if target.horizon:
-        unit = f"step{'s' * (target.ahead > 1)} of {schema.step}" if schema.step else "rows"
+        unit = (
+            f"step{'s' * (target.ahead > 1)} of {schema.step}"
+            if schema.step
+            else f"row{'s' * (target.ahead > 1)}"
+        )
         when = f", {target.lead or f'{target.ahead} {unit}'} ahead"
     per = " per sequence" if data.per_sequence else ""
     how = (

@@ -224,7 +224,7 @@ def _is_target(
     if is_class or column.kind == "text":
         if not is_class or not _one_to_one(values, y[known]):
             return None
-        how = "has one value for each class"
+        how = f"has one value for each class of the target {roles.target}"
     else:
         alike = _correlation(values, y[known])
         if abs(alike) < _ALIKE:
@@ -233,10 +233,10 @@ def _is_target(
             both = known & ~np.isnan(now)
             if abs(_correlation(now[both], y[both])) >= abs(alike):
                 return None
-        how = f"has a correlation of {alike:.4f} with it"
+        how = f"has a correlation of {alike:.4f} with the target {roles.target}"
     return (
-        f"column {name} {how}: is it the target {roles.target} under another name? If so, list "
-        "--features without it, or the score means nothing"
+        f"column {name} {how}: is it the target under another name? If so, list --features "
+        "without it, or the score means nothing"
     )
 
 

@@ -153,7 +153,14 @@ def fit_features(
     single = len(roles.features) == 1
     for name in roles.features:
         column = table.columns[name]
-        feature = _fit(name, column.take(rows), single, name in table.unnamed)
+        if column.kind == "date":
+            own = ", which has no name of its own," if name in table.unnamed else ""
+            raise ArgumentError(
+                f"{table.where(int(rows[0]))}: column {name!r}{own} holds dates, which are no "
+                "feature. Name it with --order, list --features without it, or read it as "
+                f"categories with --text {name}."
+            )
+        feature = _fit(name, column.take(rows), single)
         if feature is None:
             notes.append(f"column {name} is constant in the rows to learn from; left out")
         else:
@@ -168,14 +175,8 @@ def fit_features(
     return tuple(found), notes
 
 
-def _fit(name: str, column: Column, single: bool, unnamed: bool) -> Feature | None:
+def _fit(name: str, column: Column, single: bool) -> Feature | None:
     """The feature, or None if it is constant."""
-    if column.kind == "date":
-        own = ", which has no name of its own," if unnamed else ""
-        raise ArgumentError(
-            f"column {name!r}{own} holds dates, which are no feature. Name it with --order, list "
-            f"--features without it, or read it as categories with --text {name}."
-        )
     known = ~column.missing()
     values = column.values[known]
     if column.kind == "text":
@@ -218,8 +219,8 @@ def target_kind(
     known = ~column.missing()
     if column.kind == "date":
         raise ArgumentError(
-            f"the target {name!r} holds dates; expected numbers or classes. Make it a number, such "
-            "as days from the row on."
+            f"{table.where(0)}: the target {name!r} holds dates; expected numbers or classes. Make "
+            "it a number, such as days from the row on."
         )
     if not known.any():
         raise ArgumentError(f"the target {name!r} is missing in every row; expected values.")

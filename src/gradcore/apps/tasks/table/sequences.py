@@ -139,8 +139,12 @@ def choose_split(
         )
     if count == 1:
         return "time", ""
-    why = f"fewer than {FEW_SEQUENCES} sequences" if count < FEW_SEQUENCES else "a target ahead"
-    return "time", f"split by time because of {why}; --split sequence holds out whole sequences"
+    why = f"there are fewer than {FEW_SEQUENCES} sequences"
+    if count >= FEW_SEQUENCES:
+        why = "the target lies ahead"
+    return "time", (
+        f"{why}: the last rows of each sequence are held out; --split sequence holds out whole ones"
+    )
 
 
 def split(

@@ -152,11 +152,16 @@ class Wanted(Format):
         return Format(**{field.name: getattr(self, field.name) for field in fields(Format)})
 
     def over(self, other: Format) -> Wanted:
-        """This with the entries of another format wherever this has none."""
+        """This with the entries of another format wherever this has none.
+
+        Values that stand for missing ones are those of both.
+        """
         filled = {
             field.name: getattr(self, field.name) or getattr(other, field.name)
             for field in fields(Format)
         }
+        both = dict.fromkeys((*other.missing_values, *self.missing_values))
+        filled["missing_values"] = tuple(both)
         own = {
             field.name: getattr(self, field.name)
             for field in fields(Wanted)
