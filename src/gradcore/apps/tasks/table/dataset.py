@@ -313,7 +313,7 @@ def _lost_targets(
         lost = np.isnan(y) & (positions + horizon.steps <= positions[ends])
         if lost.any():
             notes.append(
-                f"{int(lost.sum()):,} rows have no {roles.target} {horizon.steps} step(s) later, "
+                f"{int(lost.sum()):,} rows have no {roles.target} {horizon.told('step')} later, "
                 "since that row is missing or was left out: they have no target"
                 + ("; without --order rows are counted" if roles.order else "")
             )

@@ -107,12 +107,8 @@ def described(data: Dataset) -> list[str]:
     )
     when = ""
     if target.horizon:
-        unit = (
-            f"step{'s' * (target.ahead > 1)} of {schema.step}"
-            if schema.step
-            else f"row{'s' * (target.ahead > 1)}"
-        )
-        when = f", {target.lead or f'{target.ahead} {unit}'} ahead"
+        unit = "step" if schema.step else "row"
+        when = f", {target.horizon.told(unit, schema.step)} ahead"
     per = " per sequence" if data.per_sequence else ""
     how = (
         "sequences drawn by seed" if data.split == "sequence" else "the last rows of each held out"

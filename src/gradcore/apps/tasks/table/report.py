@@ -167,7 +167,7 @@ def _draw_course(axes: Any, result: Result) -> None:
     steps = data.later[judged.places[chosen]] - data.groups.starts[index]
     axes.plot(steps, judged.truth[chosen], color="0.3", linewidth=1.2, label="true")
     axes.plot(steps, judged.guess[chosen], color="C0", linewidth=1.2, label="predicted")
-    when = f", predicted {target.lead or f'{target.ahead} steps'} ahead" if target.horizon else ""
+    when = f", predicted {target.horizon.told('step')} ahead" if target.horizon else ""
     name = data.groups.ids[index]
     if data.schema.sequence is None:
         name = Path(name).name

@@ -95,7 +95,7 @@ def _other_columns(roles: Roles, names: Sequence[str]) -> tuple[tuple[str, ...],
     features = tuple(name for name in names if name not in taken)
     notes = []
     if roles.horizon:
-        later = roles.ahead if roles.horizon.timed else f"{roles.ahead} step(s)"
+        later = roles.horizon.told("step")
         notes.append(
             f"{roles.target} up to now is a feature too, since its value {later} later is "
             "learned; name --features without it if it is unknown"

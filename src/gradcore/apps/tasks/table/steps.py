@@ -66,6 +66,13 @@ class Horizon:
         """Whether it was given as a time."""
         return self.span is not None or self.months is not None
 
+    def told(self, unit: str, of: str = "") -> str:
+        """The horizon as people read it: the time, or a number of units, each of such a length."""
+        if self.timed:
+            return self.text
+        each = f" of {of}" if of else ""
+        return f"{self.steps:,} {unit}{'s' * (self.steps != 1)}{each}"
+
     def __bool__(self) -> bool:
         return self.steps > 0 or self.timed
 
