@@ -159,7 +159,7 @@ def _find_delimiter(sample: _Sample, wanted: Format) -> None:
     first = next((n for n, line in enumerate(sample.lines, 1) if line.strip()), None)
     delimiter = wanted.delimiter
     if first is not None:
-        named = _SEP.fullmatch(sample.lines[first - 1].strip())
+        named = _SEP.fullmatch(sample.lines[first - 1].strip(" \r\n"))
         if named is not None:
             sample.skip = replace(sample.skip, first=max(first, sample.skip.first))
             delimiter = delimiter or named[1]
