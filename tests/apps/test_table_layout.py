@@ -285,7 +285,7 @@ def test_a_delimiter_at_the_end_of_each_row(tmp_path):
     named = write(tmp_path / "b.csv", f"x,y,\n{body}{',,' + chr(10)}{',,' + chr(10)}")
     data = dataset.load([named], Roles("y"), Wanted())
     assert [feature.name for feature in data.schema.features] == ["x"]
-    assert "column c2 has no name of its own and no value: left out" in " ".join(data.notes)
+    assert "column c2 has no name and no values: left out" in " ".join(data.notes)
     assert any(note.startswith(f"{named}:62: the last 2 rows have no v") for note in data.notes)
 
 
@@ -301,12 +301,12 @@ def indexed(tmp_path, name, index):
 @pytest.mark.parametrize(
     ("index", "what"),
     [
-        (lambda i: i, "counts the rows"),
-        (lambda i: f'"{i + 1}"', "counts the rows"),  # as R writes it
-        (lambda i: i * 37 % 60, "counts the rows"),  # after rows were shuffled
-        (lambda i: i * 3, "counts the rows"),  # after rows were left out
+        (lambda i: i, "a number of its own in each row"),
+        (lambda i: f'"{i + 1}"', "a number of its own in each row"),  # as R writes it
+        (lambda i: i * 37 % 60, "a number of its own in each row"),  # after rows were shuffled
+        (lambda i: i * 3, "a number of its own in each row"),  # after rows were left out
         (lambda i: f"row {i}", "another text in each row"),
-        (lambda i: "", "no value"),
+        (lambda i: "", "no values"),
     ],
 )
 def test_an_unnamed_counter_is_left_out_and_told(tmp_path, name, index, what):

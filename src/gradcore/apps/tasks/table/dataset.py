@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from .roles import Roles, resolve
 from .schema import Missing, Schema, Target, Unseen
 from .sequences import TEST, TRAIN, UNUSED, VALIDATION, Groups, Split
 from .steps import Horizon, Steps, ahead_of, resolve_horizon, steps_of
-from .wanted import Wanted
+from .wanted import Format, Wanted
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,8 +153,11 @@ def load_inputs(
     target: whether the table gets the target's column, too, where the files have it.
     Raises ArgumentError for a column that the net needs and the files lack, and as load does.
     """
+    kept = _kept(schema.files, wanted)
     wanted = wanted.over(schema.files)
     names, notes = read.names(paths, wanted)
+    if kept:
+        notes.insert(0, f"read as the files of the training were: {kept}")
     features = tuple(feature.name for feature in schema.features)
     others = [name for name in (schema.sequence, schema.order) if name is not None]
     lacking = [name for name in (*features, *others) if name not in names]
@@ -213,6 +217,16 @@ def load_targets(
     steps = steps_of(table, whole, schema.order)
     horizon = _horizon(target.horizon, steps, table, schema.order)
     return x, _taken(now, ahead_of(groups, steps, horizon)), groups
+
+
+def _kept(files: Format, wanted: Wanted) -> str:
+    """What of the training's format is not told anew, as options."""
+    own: dict[str, Any] = {
+        field.name: None
+        for field in fields(Format)
+        if field.name != "missing_values" and getattr(wanted, field.name) is not None
+    }
+    return replace(files, **own).options()
 
 
 def _lacking(file: str, lacking: list[str], names: list[str]) -> str:

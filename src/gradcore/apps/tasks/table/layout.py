@@ -17,6 +17,7 @@ from typing import Any
 
 from ....errors import ArgumentError
 from . import cells
+from .columns import listed
 from .dates import looks_like_a_date
 from .numberformat import NumberFormat, Style, look
 from .textfile import Lines, encoding_of, opened
@@ -388,7 +389,7 @@ def _names(
             "such line, or its line with --header-row N."
         )
     notes = []
-    taken = set(found)
+    taken, without = set(found), []
     unnamed = {name for name in found if _PANDAS_UNNAMED.fullmatch(name)}
     for place, name in enumerate(found):
         if not name:
@@ -396,8 +397,15 @@ def _names(
             while called in taken:
                 called += "_"
             found[place] = called
-            unnamed.add(called)
-            notes.append(f"{path}: column {place + 1} has no name; it is called {called}")
+            without.append((place + 1, called))
+    if without:
+        numbers = listed(str(number) for number, _ in without)
+        called = listed(name for _, name in without)
+        what = "column {} has no name; it is called {}"
+        if len(without) > 1:
+            what = "columns {} have no names; they are called {}"
+        notes.append(f"{path}: {what.format(numbers, called)}")
+        unnamed |= {name for _, name in without}
     twice = sorted(name for name, times in Counter(found).items() if times > 1)
     if twice:
         places = [str(place + 1) for place, name in enumerate(found) if name == twice[0]]

@@ -41,23 +41,28 @@ def unnamed_counters(
     sequence: the column that names the sequences, in each of which the numbers may begin anew.
     """
     ids = table.columns[sequence] if sequence is not None else table.file_of_rows()
-    kept, notes = [], []
+    left: dict[str, str] = {}
     for name in features:
         what = _counts(table.columns[name], ids) if name in table.unnamed else None
-        if what is None:
-            kept.append(name)
-        else:
-            notes.append(
-                f"column {name} has no name of its own and {what}: left out; --features brings it "
-                "back"
-            )
-    return tuple(kept), notes
+        if what is not None:
+            left[name] = what
+    notes = []
+    for what in dict.fromkeys(left.values()):
+        names = [name for name, other in left.items() if other == what]
+        column, has, it = (
+            ("column", "has", "it") if len(names) == 1 else ("columns", "have", "them")
+        )
+        notes.append(
+            f"{column} {listed(names)} {has} no name and {what}: left out; --features brings {it} "
+            "back"
+        )
+    return tuple(name for name in features if name not in left), notes
 
 
 def _counts(column: Column, ids: Column) -> str | None:
     gone = column.missing()
     if gone.all():
-        return "no value"
+        return "no values"
     if gone.any() or column.kind == "date":
         return None
     apart = len(np.unique(column.values)) == len(column.values)
@@ -68,7 +73,7 @@ def _counts(column: Column, ids: Column) -> str | None:
     rows = np.argsort(ids.values, kind="stable")
     inside = np.diff(ids.values[rows]) == 0
     by_one = inside.any() and (np.diff(column.values[rows])[inside] == 1).all()
-    return "counts the rows" if apart or by_one else None
+    return "a number of its own in each row" if apart or by_one else None
 
 
 def counters(table: Table, features: Sequence[str], groups: Groups) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -22,6 +23,9 @@ class SkipRows:
 
     def __contains__(self, line: int) -> bool:
         return line <= self.first or line in self.lines
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first else ",".join(map(str, self.lines))
 
     @classmethod
     def parse(cls, text: str) -> SkipRows:
@@ -87,6 +91,20 @@ class Format:
                 f"them, such as --skip-rows {self.header_row + 1}-{self.header_row + 2}."
             )
 
+    def options(self) -> str:
+        """The entries as options of the command line; "" for none."""
+        found = []
+        for name in ("delimiter", "encoding", "decimal", "header_row", "comment", "date_format"):
+            value = getattr(self, name)
+            if value is not None:
+                found.append(f"--{name.replace('_', '-')} {_quoted(str(value))}")
+        if self.header is not None:
+            found.append(f"--columns {_quoted(','.join(self.header))}")
+        if self.skip_rows is not None:
+            found.append(f"--skip-rows {self.skip_rows}")
+        found += [f"--missing-value {_quoted(text)}" for text in self.missing_values]
+        return " ".join(found)
+
     def as_json(self) -> dict[str, Any]:
         """The format as JSON values."""
         made = {field.name: getattr(self, field.name) for field in fields(Format)}
@@ -125,6 +143,11 @@ def format_from_json(value: object) -> Format:
         lines = tuple(_whole("skip_rows", line) for line in rows["lines"])
         made["skip_rows"] = SkipRows(_whole("skip_rows", rows["first"]), lines)
     return Format(**made)
+
+
+def _quoted(text: str) -> str:
+    """A value as a shell takes it."""
+    return {"\t": "tab", " ": "space"}.get(text) or shlex.quote(text)
 
 
 def _whole(name: str, value: object) -> int:
