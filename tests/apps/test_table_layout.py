@@ -453,3 +453,31 @@ def test_latin_1_is_named_with_its_line(tmp_path):
     assert message.startswith(f"{path}:62 is not text in UTF-8 (byte 0xf6). Save it as UTF-8, or")
     assert "--encoding latin-1" in message
     assert "As cp1252 it reads '1,Größe' there." in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"x,y\n{BODY}Source: a station\n", ":62: expected 2 fields, as the header has; got 1"),
+        (f"x,y\n{BODY}x,y\n", "Line 62 repeats the names: leave it out, or pass"),
+    ],
+)
+def test_lines_behind_the_table_are_skipped_by_number(tmp_path, text, message):
+    path = write(tmp_path / "a.csv", text)
+    assert message in fault(path)
+    assert "--skip-rows 62-62" in fault(path)
+    is_whole(path, skip_rows=SkipRows.parse("62-62"))
+
+
+def test_a_first_row_that_may_hold_units(tmp_path):
+    path = write(tmp_path / "a.csv", f"x,y\nwatt seconds,3\n{BODY}")
+    assert "If line 2 holds no values, such as units, pass --skip-rows 2-2; otherwise" in fault(
+        path
+    )
+    is_whole(path, skip_rows=SkipRows.parse("2-2"))
+
+
+@pytest.mark.parametrize("comma", [False, True])
+def test_spaces_between_numbers_with_decimal_commas(tmp_path, comma):
+    text = "x y\n" + "".join(f"{x} {i}\n" for i, x in enumerate(X))
+    is_whole(write(tmp_path / "a.txt", text.replace(".", ",") if comma else text))

@@ -264,7 +264,9 @@ def _fitted(source: _Source, row: list[str], line: int) -> list[str]:
         raise ArgumentError(f"{text} Pass --comment {sign!r} if such lines are comments.")
     if len(row) > width:
         raise ArgumentError(f"{text} Put quotes round a cell that contains the delimiter {name!r}.")
-    raise ArgumentError(f"{text} Fill up the row, or leave it out.")
+    raise ArgumentError(
+        f"{text} Fill up the row, or leave it out: --skip-rows {line}-{line} does so."
+    )
 
 
 class _Text:

@@ -209,11 +209,10 @@ def _best_delimiter(sample: _Sample) -> str:
         score = _score(rows, _is_number)
         if score is not None and score > best[0]:
             best = (score, delimiter)
-    if best[0][2] < 2:
-        # Spaces only where nearly all is plain numbers: texts have spaces, too.
-        score = _score(_rows(sample, " "), _is_plain)
-        if score is not None and score[0] >= 0.9 and score[1] >= 0.5:
-            return " "
+    # Spaces only where they leave the most numbers and little else: texts have spaces, too.
+    score = _score(_rows(sample, " "), _is_value)
+    if score is not None and score[0] >= 0.9 and score[1] >= max(0.5, best[0][1] + 0.1):
+        return " "
     return best[1]
 
 

@@ -34,7 +34,7 @@ class Survey:
     present: cells that are not missing. points: those with a decimal point among them. wrong: those
     that the format does not read; styles and units: what these look like. first: the first cell of
     each style and its line, with None as the style for texts. commas, point_groups: with decimal
-    commas, cells that have one, and the first that has points alone.
+    commas, cells that have one, and the first that has points alone. first_line: of the first row.
     """
 
     path: Path
@@ -50,6 +50,7 @@ class Survey:
     first_point: tuple[int, str] | None = None
     point_groups: tuple[int, str] | None = None
     texts: Counter[str] = field(default_factory=Counter)
+    first_line: int = 0
 
     def add(
         self,
@@ -60,6 +61,7 @@ class Survey:
         form: NumberFormat,
     ) -> None:
         """Counts a chunk of cells: their values, and the places of those that are wrong."""
+        self.first_line = self.first_line or int(lines[0])
         self.present += len(chunk) - int(np.isnan(values).sum()) + len(wrong)
         if form.decimal == ",":
             self._add_commas(chunk, lines)
@@ -199,11 +201,18 @@ def _about_text(survey: Survey, text: str, line: int, strict: bool) -> str:
     if known:
         return known
     times = survey.texts[text]
+    if text == survey.name:
+        return f"Line {line} repeats the names: leave it out, or pass --skip-rows {line}-{line}."
     names = "" if strict else f", or add --text {survey.name} if these are names"
     if times > 1:
         return (
             f"It occurs {times:,} times: pass --missing-value {_quoted(text)} if it stands for a "
             f"missing value{names}."
+        )
+    if survey.first_line == line and survey.present > 1:
+        return (
+            f"If line {line} holds no values, such as units, pass --skip-rows {line}-{line}; "
+            f"otherwise correct or empty the cell{names}."
         )
     return f"Correct or empty the cell{names}."
 
