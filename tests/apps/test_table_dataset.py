@@ -191,7 +191,7 @@ def test_short_sequences_are_left_out_and_told(tmp_path):
     path = write(tmp_path / "a.csv", ["id", "x", "y"], rows)
     data = load(path, sequence="id")
     assert "s2" not in data.groups.ids
-    assert "1 sequences shorter than 2 rows left out, such as 's2'" in data.notes
+    assert "1 sequence shorter than 2 rows left out, such as 's2'" in data.notes
 
 
 # ---- Parts -------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def test_categories_come_from_the_rows_to_learn_from(tmp_path):
     when = data.schema.features[0]
     assert when.categories == ("early", "old")
     np.testing.assert_array_equal(data.x[[0, 1, 80], :2], [[1, 0], [0, 1], [0, 0]])
-    assert any("30 rows hold texts that are not among those to learn" in n for n in data.notes)
+    assert any("30 rows with texts that are not among those to learn" in n for n in data.notes)
 
 
 def test_constant_features_are_left_out(tmp_path):
@@ -361,7 +361,7 @@ def test_one_target_per_sequence(tmp_path):
     path = write(tmp_path / "a.csv", ["id", "x", "y"], rows)
     data = load(path, sequence="id", per="sequence")
     assert "s5" not in data.groups.ids
-    assert "1 sequences have no y; left out" in data.notes
+    assert "1 sequence without any y left out" in data.notes
     assert data.y.tolist() == [int(name[1:]) % 2 for name in data.groups.ids]
     assert len(data.x) == 24
 

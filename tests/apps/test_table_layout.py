@@ -272,6 +272,12 @@ def test_row_names_as_r_writes_them(tmp_path):
     is_whole(path, ("row", "x", "y"), header=("row", "x", "y"), skip_rows=SkipRows(1))
 
 
+def test_decimal_commas_in_a_single_column(tmp_path):
+    path = write(tmp_path / "a.csv", "y\n" + "".join(f"{i},5\n" for i in range(20)))
+    assert "If these are decimal commas, pass --delimiter ';'; if the first" in fault(path)
+    assert columns(path, delimiter=";")[1].columns["y"].values[3] == 3.5
+
+
 def test_cells_with_spaces_between_them(tmp_path):
     text = "  x     y\n" + "".join(f"{x:9} {i:>5}  \n" for i, x in enumerate(X))
     is_whole(write(tmp_path / "a.txt", text))
@@ -286,7 +292,9 @@ def test_a_delimiter_at_the_end_of_each_row(tmp_path):
     data = dataset.load([named], Roles("y"), Wanted())
     assert [feature.name for feature in data.schema.features] == ["x"]
     assert "column c2 has no name and no values: left out" in " ".join(data.notes)
-    assert any(note.startswith(f"{named}:62: the last 2 rows have no v") for note in data.notes)
+    assert any(
+        note.startswith(f"{named}:62: no values at all from here to the en") for note in data.notes
+    )
 
 
 # ---- Index columns ------------------------------------------------------------------------------

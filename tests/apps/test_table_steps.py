@@ -66,7 +66,10 @@ def test_rows_left_out_make_targets_missing(tmp_path, ahead):
     without = data.groups.rows[np.isnan(data.y)].tolist()
     assert without == [37, 38, 39, 97, 98, 99]
     assert "20 rows with missing values left out" in data.notes
-    assert any(note.startswith("3 rows have no y 3 steps later") for note in data.notes)
+    assert any(
+        note.startswith("3 rows without a target: the row 3 steps later is missing or was left")
+        for note in data.notes
+    )
 
 
 @pytest.mark.parametrize("order", ["time", None])
@@ -88,7 +91,7 @@ def test_rows_that_the_file_lacks_make_targets_missing(tmp_path, ahead):
     numbers = np.array(kept)[data.groups.rows[known]]
     np.testing.assert_array_equal(data.y[known], 10.0 * (numbers + ahead))
     assert any(
-        note.startswith("time has steps of 1 h and 1 gap (20 rows are missing; the longest gap")
+        note.startswith("time has steps of 1 h and 1 gap (20 rows missing; the longest gap")
         and f"the first ends at {path}:42" in note
         for note in data.notes
     )
@@ -104,7 +107,7 @@ def test_a_target_that_is_missing_itself(tmp_path):
 def test_gaps_are_told_without_a_horizon(tmp_path):
     times = [t for i, t in enumerate(hours()) if i not in (10, 20, 21)]
     notes = load(write(tmp_path / "a.csv", times)).notes
-    assert any("time has steps of 1 h and 2 gaps (3 rows are missing" in note for note in notes)
+    assert any("time has steps of 1 h and 2 gaps (3 rows missing" in note for note in notes)
     assert not any("gap" in note for note in load(write(tmp_path / "b.csv", hours())).notes)
 
 
@@ -281,6 +284,18 @@ def test_dates_that_can_be_told(tmp_path, form, way):
     assert any("read with the" in note for note in data.notes) == (way is not None)
 
 
+@pytest.mark.parametrize(
+    ("name", "step"), [("{0}-{1:02}", "1 month"), ("{1}/{0}", "1 month"), ("{0}Q{2}", "3 months")]
+)
+def test_months_and_quarters_are_dates(tmp_path, name, step):
+    every = 3 if "Q" in name else 1
+    each = [divmod(i * every, 12) for i in range(ROWS)]
+    path = write(tmp_path / "a.csv", [name.format(1950 + y, m + 1, m // 3 + 1) for y, m in each])
+    data = load(path, ahead=f"{3 * every}mo")
+    assert data.schema.step == step
+    assert horizons(data) == {3.0}
+
+
 @pytest.mark.parametrize("sign", ["/", "-"])
 def test_a_day_that_may_be_a_month_is_never_guessed(tmp_path, sign):
     form = f"%d{sign}%m{sign}%Y"
@@ -391,6 +406,10 @@ def test_old_dates_keep_their_place(tmp_path):
         ("12/31/2023 12:05 p.m.", "2023-12-31T12:05"),
         ("2024-01-01T02:00+02:00", "2024-01-01T00:00"),
         ("2024-W01-1", "2024-01-01"),
+        ("2024-05", "2024-05-01"),
+        ("5/2024", "2024-05-01"),
+        ("2024Q3", "2024-07-01"),
+        ("2024-Q1", "2024-01-01"),
     ],
 )
 def test_single_dates(text, iso):
@@ -398,7 +417,9 @@ def test_single_dates(text, iso):
     assert Dates().one(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "soon", "2024-13-01", "30.02.2024", "31/31/2024", "1.2", "7"])
+@pytest.mark.parametrize(
+    "text", ["", "soon", "2024-13-01", "30.02.2024", "31/31/2024", "1.2", "7", "13/2024", "2024"]
+)
 def test_texts_that_are_no_dates(text):
     assert Dates().one(text) is None
 

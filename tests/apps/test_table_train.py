@@ -378,7 +378,7 @@ def test_unseen_texts_may_be_read_as_none(nets, tmp_path):
     stream = io.StringIO()
     told = predict.write(nets["tokens"][0], [path], stream, unseen="none")
     assert told.rows == 2
-    assert "1 rows hold texts that are not among those to learn from, such as 'w'" in told.notes[0]
+    assert "1 row with texts that are not among those to learn from, such as 'w'" in told.notes[0]
 
 
 def test_rows_with_gaps_get_no_prediction_where_they_were_dropped(tmp_path):

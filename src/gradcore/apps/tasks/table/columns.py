@@ -163,6 +163,11 @@ def unknown_column(name: str, known: Sequence[str], what: str, where: str) -> Ar
     )
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, such as "1 row" and "2,000 rows"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def listed(names: Iterable[str]) -> str:
     """Names for a message, the first dozen of them."""
     shown = list(names)

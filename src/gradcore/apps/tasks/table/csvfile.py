@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ....errors import ArgumentError
 from . import cells
-from .columns import NO_DATE, Column, Table, date_column
+from .columns import NO_DATE, Column, Table, counted, date_column
 from .dates import Dates
 from .layout import Layout, csv_reader, find
 from .numberformat import NumberFormat, look
@@ -227,8 +227,8 @@ def _chunks(source: _Source) -> Iterator[tuple[list[list[str]], list[int]]]:
             rows, starts = [], []
     if held:
         source.notes.append(
-            f"{source.path}:{held[0][1]}: the last {len(held):,} rows have no value at all: left "
-            "out"
+            f"{source.path}:{held[0][1]}: no values at all from here to the end of the file "
+            f"({counted(len(held), 'row')}): left out"
         )
     if rows:
         yield rows, starts
@@ -366,7 +366,7 @@ class _Order:
         what = "is missing" if missing else f"is {cells.shown(cell)}"
         kind, given = self.places.kind, self.places.dates.given
         expected = "a date" if kind == "date" else "a number"
-        found = look(text)
+        found = look(text) if NumberFormat().number(text) is None else None
         readings = f" ({found.first}, or {found.second})" if found is not None else ""
         forms = "numbers, or dates such as 2024-05-31, 31.05.2024 or 2024-05-31T12:00:00"
         if kind == "date" and given is not None:

@@ -14,7 +14,7 @@ from ...._base.checks import choice
 from ....errors import ArgumentError
 from . import oddities, read, sequences
 from . import schema as schemas
-from .columns import Table, listed, unknown_column
+from .columns import Table, counted, listed, unknown_column
 from .roles import Roles, resolve
 from .schema import Missing, Schema, Target, Unseen
 from .sequences import TEST, TRAIN, UNUSED, VALIDATION, Groups, Split
@@ -190,7 +190,9 @@ def load_inputs(
         )
     dropped = schemas.missing_cells(table, features, groups, schema.missing)
     if dropped.any():
-        notes.append(f"{int(dropped.sum()):,} rows with missing values; no prediction for them")
+        notes.append(
+            f"{counted(int(dropped.sum()), 'row')} with missing values; no prediction for them"
+        )
         groups = groups.without(dropped)
     x, more = schemas.encode(schema, table, groups, unseen)
     return table, groups, x, list(dict.fromkeys([*notes, *more]))
@@ -266,7 +268,7 @@ def _grouped(
             "column, or leave it out of --features."
         )
     if dropped.any():
-        notes.append(f"{int(dropped.sum()):,} rows with missing values left out")
+        notes.append(f"{counted(int(dropped.sum()), 'row')} with missing values left out")
         groups = groups.without(dropped)
     least = horizon.steps + 2 if roles.per == "step" else 2
     short = groups.lengths < least
@@ -275,7 +277,8 @@ def _grouped(
     if short.any():
         first = groups.ids[int(np.flatnonzero(short)[0])]
         notes.append(
-            f"{int(short.sum()):,} sequences shorter than {least} rows left out, such as {first!r}"
+            f"{counted(int(short.sum()), 'sequence')} shorter than {least} rows left out, such as "
+            f"{first!r}"
         )
         groups = groups.keep(~short)
     return groups, steps, horizon, notes
@@ -327,8 +330,8 @@ def _lost_targets(
         lost = np.isnan(y) & (positions + horizon.steps <= positions[ends])
         if lost.any():
             notes.append(
-                f"{int(lost.sum()):,} rows have no {roles.target} {horizon.told('step')} later, "
-                "since that row is missing or was left out: they have no target"
+                f"{counted(int(lost.sum()), 'row')} without a target: the row "
+                f"{horizon.told('step')} later is missing or was left out"
                 + ("; without --order rows are counted" if roles.order else "")
             )
     return notes
@@ -342,7 +345,7 @@ def _per_sequence(
     known = ~np.isnan(y)
     if known.all():
         return y, now, groups, []
-    notes = [f"{int((~known).sum()):,} sequences have no {roles.target}; left out"]
+    notes = [f"{counted(int((~known).sum()), 'sequence')} without any {roles.target} left out"]
     return y[known], now[known[groups.of_rows]], groups.keep(known), notes
 
 

@@ -42,6 +42,11 @@ _NAMED = re.compile(
     rf"(?:[A-Za-z]{{3,9}}\.?,? )?(?:(?P<a>\d{{1,2}})[- .]{{1,2}}(?P<month>[A-Za-z]{{3,9}})|"
     rf"(?P<month2>[A-Za-z]{{3,9}})\.? (?P<a2>\d{{1,2}}),?)[- .,]{{1,2}}(?P<y>\d{{4}}){_CLOCK}"
 )
+# Months and quarters, which stand for their first day: 2024-05, 05/2024, 2024Q2.
+_MONTH = re.compile(
+    r"(?P<y>[12]\d{3})[-/.](?P<m>\d{1,2})|(?P<m2>\d{1,2})[-/.](?P<y2>[12]\d{3})|"
+    r"(?P<y3>[12]\d{3})[- ]?[Qq](?P<q>[1-4])"
+)
 _DIGIT = re.compile(r"\d")
 _FINE = re.compile(r"([.,]\d{6})(\d{1,3})(?!\d)")
 
@@ -101,6 +106,11 @@ class Dates:
             if month is None:
                 return None
             return _moment(int(match["y"]), month, int(match["a"] or match["a2"]), match)
+        match = _MONTH.fullmatch(text)
+        if match is not None:
+            month = 3 * int(match["q"]) - 2 if match["q"] else int(match["m"] or match["m2"])
+            year = int(match["y"] or match["y2"] or match["y3"])
+            return _days(year, month, 1)
         return _other_iso(text)
 
     def _year_last(self, text: str, match: re.Match[str]) -> int | None:
@@ -162,13 +172,18 @@ def _year(text: str) -> int:
     return year + (2000 if year < 69 else 1900)  # as strptime has it
 
 
-def _moment(year: int, month: int, day: int, match: re.Match[str]) -> int | None:
+def _days(year: int, month: int, day: int) -> int | None:
+    """The beginning of a day in nanoseconds since 1970; None if there is no such day."""
     try:
-        days = date(year, month, day).toordinal() - _EPOCH
+        return (date(year, month, day).toordinal() - _EPOCH) * _DAY
     except ValueError:
         return None
-    if match["hour"] is None:
-        return days * _DAY
+
+
+def _moment(year: int, month: int, day: int, match: re.Match[str]) -> int | None:
+    begin = _days(year, month, day)
+    if begin is None or match["hour"] is None:
+        return begin
     hour, minute, second = int(match["hour"]), int(match["minute"]), int(match["second"] or 0)
     if match["half"]:
         if not 1 <= hour <= 12:
@@ -179,7 +194,7 @@ def _moment(year: int, month: int, day: int, match: re.Match[str]) -> int | None
         return None
     fraction = int((match["fraction"] or "0").ljust(9, "0"))
     seconds = hour * 3600 + minute * 60 + second - _zone(match["zone"])
-    return days * _DAY + seconds * _SECOND + fraction
+    return begin + seconds * _SECOND + fraction
 
 
 def _zone(text: str | None) -> int:

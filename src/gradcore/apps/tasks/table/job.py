@@ -12,6 +12,7 @@ import numpy as np
 import gradcore as gd
 
 from . import report, train
+from .columns import counted
 from .dataset import Dataset, load
 from .predict import METADATA
 from .roles import Roles
@@ -91,7 +92,7 @@ def described(data: Dataset) -> list[str]:
     schema, target = data.schema, data.schema.target
     lengths = data.groups.lengths
     count = len(lengths)
-    shape = f"{lengths.sum():,} rows in {count:,} sequence{'s' * (count > 1)}"
+    shape = f"{counted(int(lengths.sum()), 'row')} in {counted(count, 'sequence')}"
     if count > 1:
         shape += f" of {lengths.min():,} to {lengths.max():,} (median {int(np.median(lengths)):,})"
     names = [
@@ -99,7 +100,7 @@ def described(data: Dataset) -> list[str]:
         for f in schema.features
     ]
     shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-    sizes = [report.counted(data, part) for part in (TRAIN, VALIDATION, TEST)]
+    sizes = [report.size(data, part) for part in (TRAIN, VALIDATION, TEST)]
     what = (
         f"{len(target.classes)} classes: " + ", ".join(target.classes[:12])
         if target.kind == "class"

@@ -355,6 +355,14 @@ def _check_preamble(sample: _Sample) -> None:
     if begin == 1 and widths[0] == width - 1:
         if all(not row.cells[-1].strip() for row in rows[1:] if len(row.cells) == width):
             return  # a delimiter at the end of each row
+        if width == 2 and sample.delimiter == ",":
+            text = cells.shown(",".join(table.cells))
+            raise ArgumentError(
+                f"{path}:{rows[0].begin}: the line of names has one field and the rows have two, "
+                f"such as {text}. If these are decimal commas, pass --delimiter ';'; if the first "
+                f"field numbers the rows, pass --skip-rows {rows[0].end} --columns row,"
+                f"{rows[0].cells[0].strip()}."
+            )
         names = ",".join(name.strip() for name in rows[0].cells)
         raise ArgumentError(
             f"{path}:{rows[0].begin}: the line of names has {widths[0]} fields and the rows have "

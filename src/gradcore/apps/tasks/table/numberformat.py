@@ -180,6 +180,7 @@ _FLAGGED = re.compile(r"(.+?)\s*[*†‡!?]+")
 _CLOCK = re.compile(r"([+-]?\d{1,3}):([0-5]\d)(?::([0-5]\d)([.,]\d+)?)?(?:\s*[AaPp]\.?[Mm]\.?)?")
 _DOTTED_CLOCK = re.compile(r"([01]\d|2[0-3])\.([0-5]\d)\.([0-5]\d)")
 _UNDERSCORES = re.compile(r"[+-]?\d+(?:_\d+)+(?:\.\d*)?", re.ASCII)
+_MONTH_OF_YEAR = re.compile(r"(?:0?[1-9]|1[0-2])/[12]\d{3}")
 _FRACTION = re.compile(r"[+-]?(?:\d+ )?\d+\s*[/⁄]\s*\d+")
 
 
@@ -266,7 +267,7 @@ def _clock(text: str) -> Look | None:
 
 
 def _fraction(text: str) -> Look | None:
-    if not _FRACTION.fullmatch(text):
+    if not _FRACTION.fullmatch(text) or _MONTH_OF_YEAR.fullmatch(text):
         return None
     return _other(text, "a fraction", "Write it with decimals.")
 

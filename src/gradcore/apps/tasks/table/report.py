@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .columns import counted
 from .dataset import Dataset
 from .scores import Judged, Score, is_better
 from .sequences import TEST, TRAIN, VALIDATION
@@ -112,7 +113,7 @@ def _number(value: float | None) -> str:
 
 def _facts(result: Result) -> list[str]:
     data, trained = result.data, result.trained
-    what = f"Judged on {counted(data, TEST)} that the net has not learned from"
+    what = f"Judged on {size(data, TEST)} that the net has not learned from"
     if data.split == "time":
         what += ", the last of each sequence"
     best = "" if trained.best_step is None else f", the best after {trained.best_step:,}"
@@ -123,10 +124,10 @@ def _facts(result: Result) -> list[str]:
     ]
 
 
-def counted(data: Dataset, part: int) -> str:
+def size(data: Dataset, part: int) -> str:
     """How much a part holds, in rows and sequences."""
     rows, sequences = data.size(part)
-    told = [f"{rows:,} row{'s' * (rows != 1)}", f"{sequences:,} sequence{'s' * (sequences != 1)}"]
+    told = counted(rows, "row"), counted(sequences, "sequence")
     return f"{told[1]} ({told[0]})" if data.per_sequence else f"{told[0]} of {told[1]}"
 
 

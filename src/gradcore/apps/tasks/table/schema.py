@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import ArgumentError, CheckpointError
-from .columns import NO_TEXT, Column, Table, listed
+from .columns import NO_TEXT, Column, Table, counted, listed
 from .roles import Per, Roles
 from .sequences import Groups
 from .steps import Horizon, parse_horizon
@@ -365,8 +365,8 @@ def _codes(
                 "rows, or pass --unseen none to read it as none of them."
             )
         notes.append(
-            f"column {feature.name}: {int(strange.sum()):,} rows hold texts that are not among "
-            f"those to learn from, such as {text!r}; read as none of them"
+            f"column {feature.name}: {counted(int(strange.sum()), 'row')} with texts that are not "
+            f"among those to learn from, such as {text!r}: read as none of them"
         )
     return codes
 

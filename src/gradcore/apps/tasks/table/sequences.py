@@ -90,14 +90,17 @@ def _check_ties(
     first, second = sorted((int(rows[at]), int(rows[at + 1])))
     value = values[at : at + 1]
     shown = str(value[0])
+    whole_day = False
     if places.kind == "date":
         shown = dates_as_text(value, unit=places.unit)[0]
+        whole_day = "T" not in shown
     more = int(tied.sum()) - 1
     others = f" ({more:,} more such pairs)" if more else ""
     raise ArgumentError(
         f"{table.where(first)} and {table.where(second).rpartition('/')[2]}: sequence "
         f"{ids.texts[int(codes[at])]!r} has two rows with {order} = {shown}{others}. Expected a "
         "different place for each row; remove one, or name the --sequence they belong to."
+        + (" A time of day in another column must be joined to the date." * whole_day)
     )
 
 

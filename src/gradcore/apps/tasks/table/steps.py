@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import ArgumentError
-from .columns import TICKS, Column, Table
+from .columns import TICKS, Column, Table, counted
 from .sequences import Groups
 
 __all__ = ["Horizon", "Steps", "ahead_of", "parse_horizon", "steps_of"]
@@ -71,7 +71,7 @@ class Horizon:
         if self.timed:
             return self.text
         each = f" of {of}" if of else ""
-        return f"{self.steps:,} {unit}{'s' * (self.steps != 1)}{each}"
+        return f"{counted(self.steps, unit)}{each}"
 
     def __bool__(self) -> bool:
         return self.steps > 0 or self.timed
@@ -292,8 +292,8 @@ def _about(
             else f"of {counts[longest]:,} steps"
         )
         notes.append(
-            f"{order} has steps of {steps.step} and {len(wide):,} gap{'s' * (len(wide) > 1)} "
-            f"({lacking:,} rows are missing; the longest gap is {how}; the first ends at "
+            f"{order} has steps of {steps.step} and {counted(len(wide), 'gap')} "
+            f"({counted(lacking, 'row')} missing; the longest gap is {how}; the first ends at "
             f"{table.where(first)}); the net reads the rows around a gap as neighbours"
         )
     if ratio is not None:
