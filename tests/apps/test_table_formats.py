@@ -138,6 +138,18 @@ def test_points_alone_beside_decimal_commas_have_two_readings(tmp_path):
     assert any("'1.100' is read as 1100" in note for note in data.notes)
 
 
+def test_an_order_of_points_alone_beside_decimal_commas(tmp_path):
+    path = write(tmp_path / "a.csv", "t;x;y", lambda i: f"1.{100 + i};{comma(X[i])};{i}")
+    assert fault(path, order="t").startswith(f"{path}:2: column 't' holds '1.100', which is 1100")
+    assert load(path, order="t", wanted=Wanted(decimal=",")).schema.step == "1"
+
+
+def test_lists_with_commas_are_texts_if_told_so(tmp_path):
+    path = write(tmp_path / "a.csv", "c;x;y", lambda i: f"{i % 3},{i % 2};{X[i]:.3f};{i / 8:.3f}")
+    assert "or pass --text c if those are names" in fault(path)
+    assert load(path, text=("c",)).y[1] == 0.125
+
+
 def test_files_with_different_decimal_signs(tmp_path):
     one = write(tmp_path / "a.csv", "x;y", lambda i: f"{i % 7};{comma(i + 0.5)}")
     two = write(tmp_path / "b.csv", "x;y", lambda i: f"{i % 7};{i + 0.5}")
@@ -228,6 +240,8 @@ def test_what_is_read_back(tmp_path):
     assert COMMA.number("1.234 567,5") is None  # two kinds of separators
     assert COMMA.number("0.5") is None
     assert NumberFormat().number("1,5") is None
+    assert POINT.number("0,126") is None  # no group begins with a zero: only a decimal comma
+    assert COMMA.number("0,126") == 0.126
     assert look("word") is None
     assert look("") is None
 

@@ -88,6 +88,11 @@ def test_a_constant_column(tmp_path, cell):
     assert "column c is constant in the rows to learn from; left out" in found
 
 
+def test_true_and_false_are_categories_and_that_is_told(tmp_path):
+    found = notes(tmp_path, "c,x,y", lambda i: f"{X[i] > 0},{X[-i - 1]},{Y[i]}")
+    assert found == ("column c holds True, False: read as categories",)
+
+
 @pytest.mark.parametrize("pair", [("True", "true"), ("on", "ON"), ("low  flow", "Low flow")])
 def test_spellings_of_one_text(tmp_path, pair):
     found = notes(tmp_path, "c,x,y", lambda i: f"{pair[i % 2]},{X[i]},{Y[i]}")

@@ -339,6 +339,8 @@ class _Order:
             return
         place = self.places.add(chunk)
         self.places.dates.found_in(self.survey.path, chunk, lines.tolist())
+        if self.form.decimal == "," and self.places.kind == "number":
+            self.survey.add_commas(chunk, lines)
         gone = [i for i, cell in enumerate(chunk) if cell.strip() in self.missing]
         if gone and (place is None or gone[0] < place):
             place = gone[0]

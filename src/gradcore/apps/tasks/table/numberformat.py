@@ -29,8 +29,8 @@ _UNIT = rf"(?:[°″′\"]|°?[A-Za-zµμΩÅ℃℉]+{_POWER}(?:[/*·.][A-Za-zµ
 
 
 def _grouped(mark: str) -> str:
-    """Digits in groups of three, or of two and a last of three as in India."""
-    return rf"(?:\d{{1,3}}(?:{mark}\d{{3}})+|\d{{1,2}}(?:{mark}\d{{2}})+{mark}\d{{3}})"
+    """Digits in groups of three, or of two and a last of three as in India; none begins with 0."""
+    return rf"(?:[1-9]\d{{0,2}}(?:{mark}\d{{3}})+|[1-9]\d?(?:{mark}\d{{2}})+{mark}\d{{3}})"
 
 
 def _number(decimal: str, other: str) -> re.Pattern[str]:

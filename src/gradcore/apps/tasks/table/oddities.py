@@ -265,11 +265,13 @@ def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def _spellings(columns: dict[str, Column]) -> list[str]:
-    """A note for each column with texts that differ in capitals or spaces alone."""
+    """Notes on columns of True and False, and of texts that differ in capitals or spaces alone."""
     notes = []
     for name, column in columns.items():
         if column.kind != "text":
             continue
+        if {text.casefold() for text in column.texts} <= {"true", "false"}:
+            notes.append(f"column {name} holds {listed(column.texts)}: read as categories")
         folded: dict[str, str] = {}
         for text in column.texts:
             other = folded.setdefault(" ".join(text.casefold().split()), text)

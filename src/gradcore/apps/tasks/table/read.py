@@ -151,10 +151,9 @@ def _check_numbers(
     drafts: dict[Path, Draft], wanted: Wanted, form: NumberFormat, comma: Survey | None
 ) -> None:
     for survey in _surveys(drafts):
-        if survey.name == wanted.order:
-            continue
         strict = survey.name in wanted.number
-        if survey.wrong and (strict or survey.holds_numbers):
+        # Cells of the order are told where it is sorted, but for their two readings.
+        if survey.wrong and (strict or survey.holds_numbers) and survey.name != wanted.order:
             raise refused(survey, form, comma, strict=strict)
         fault = two_readings(survey, comma)
         if fault is not None and (strict or survey.holds_numbers):

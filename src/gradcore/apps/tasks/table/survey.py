@@ -64,7 +64,7 @@ class Survey:
         self.first_line = self.first_line or int(lines[0])
         self.present += len(chunk) - int(np.isnan(values).sum()) + len(wrong)
         if form.decimal == ",":
-            self._add_commas(chunk, lines)
+            self.add_commas(chunk, lines)
         elif "." in (joined := "".join(chunk)):
             self.points += joined.count(".")
             if self.first_point is None:
@@ -76,7 +76,8 @@ class Survey:
         for place in wrong:
             self._add_wrong(chunk[place].strip(), int(lines[place]))
 
-    def _add_commas(self, chunk: Sequence[str], lines: NDArray[np.int64]) -> None:
+    def add_commas(self, chunk: Sequence[str], lines: NDArray[np.int64]) -> None:
+        """Counts cells with decimal commas, and finds the first that has points alone."""
         for place, cell in enumerate(chunk):
             if "," in cell:
                 self.commas += 1
@@ -132,7 +133,8 @@ def two_readings(survey: Survey, comma: Survey | None) -> ArgumentError | None:
         f"{survey.path}:{line}: column {survey.name!r} holds {text!r}, which is "
         f"{COMMA.number(text):.15g} (points between thousands) or {text} (a decimal point); column "
         f"{comma.name!r} has decimal commas ({other[1]!r}, {comma.path.name}:{other[0]}). Pass "
-        "--decimal , if the whole table has decimal commas; otherwise write all numbers alike."
+        "--decimal , if the whole table has decimal commas; otherwise write all numbers alike, or "
+        f"pass --text {comma.name} if those are names."
     )
 
 
@@ -183,8 +185,8 @@ def _point_among_commas(text: str, comma: Survey | None) -> str:
     line, cell = comma.first[Style.COMMA]
     return (
         f"It has a decimal point, and {cell!r} in column {comma.name!r} ({comma.path.name}:{line}) "
-        "has a decimal comma. Write all numbers alike; --decimal . or --decimal , tells where the "
-        "others are."
+        f"has a decimal comma. Write all numbers alike (--decimal . or --decimal , tells where the "
+        f"others are), or pass --text {comma.name} if those are names."
     )
 
 
