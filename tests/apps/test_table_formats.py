@@ -297,6 +297,15 @@ def test_several_missing_values_and_texts(tmp_path):
     assert data.schema.features[0].categories == ("a", "b")
 
 
+@pytest.mark.parametrize("missing", ["drop", "last"])
+def test_missing_values_among_classes_that_are_numbers(tmp_path, missing):
+    path = write(tmp_path / "a.csv", "x,y", lambda i: f"{X[i]},{-999 if i % 9 == 0 else i % 3}")
+    assert load(path).schema.target.classes == ("-999", "0", "1", "2")
+    data = load(path, wanted=Wanted(missing_values=("-999",)), missing=missing)
+    assert data.schema.target.classes == ("0", "1", "2")
+    assert int(np.isnan(data.y).sum()) == (0 if missing == "drop" else 12)
+
+
 def test_missing_values_of_arrays(tmp_path):
     path = tmp_path / "a.npz"
     y = np.where(np.arange(ROWS) % 9 == 0, -999, np.arange(ROWS))

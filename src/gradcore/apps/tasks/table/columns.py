@@ -169,8 +169,8 @@ def counted(count: int, noun: str) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names for a message, the first dozen of them."""
-    shown = list(names)
+    """Names for a message, in one line, the first dozen of them."""
+    shown = [" ".join(name.splitlines()) for name in names]
     more = f" and {len(shown) - _NAMES_SHOWN:,} more" if len(shown) > _NAMES_SHOWN else ""
     return ", ".join(shown[:_NAMES_SHOWN]) + more
 

@@ -303,7 +303,9 @@ def class_codes(target: Target, column: Column) -> NDArray[np.float64]:
         result: NDArray[np.float64] = np.array([*by_code, np.nan])[column.values]
         return result
     values, inverse = np.unique(column.values, return_inverse=True)
-    by_value = [float(places.get(_label(v), np.nan)) for v in values.tolist()]
+    by_value = [
+        np.nan if np.isnan(v) else float(places.get(_label(v), np.nan)) for v in values.tolist()
+    ]
     return np.array(by_value, dtype=np.float64)[inverse]
 
 
