@@ -42,6 +42,11 @@ _NAMED = re.compile(
     rf"(?:[A-Za-z]{{3,9}}\.?,? )?(?:(?P<a>\d{{1,2}})[- .]{{1,2}}(?P<month>[A-Za-z]{{3,9}})|"
     rf"(?P<month2>[A-Za-z]{{3,9}})\.? (?P<a2>\d{{1,2}}),?)[- .,]{{1,2}}(?P<y>\d{{4}}){_CLOCK}"
 )
+_COMPACT = re.compile(
+    r"(?P<y>\d{4})(?P<a>\d\d)(?P<b>\d\d)T(?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d)?"
+    r"(?:[.,](?P<fraction>\d{1,9})\d*)?(?P<half>)(?P<zone>Z|[+-]\d\d:?(?:\d\d)?)?"
+)
+_WEEK = re.compile(r"(\d{4})-?W(\d\d)(?:-?([1-7]))?")
 # Months and quarters, which stand for their first day: 2024-05, 05/2024, 2024Q2.
 _MONTH = re.compile(
     r"(?P<y>[12]\d{3})[-/.](?P<m>\d{1,2})|(?P<m2>\d{1,2})[-/.](?P<y2>[12]\d{3})|"
@@ -207,15 +212,18 @@ def _zone(text: str | None) -> int:
 
 
 def _other_iso(text: str) -> int | None:
-    """Weeks (2024-W05-1) and times without signs (20240131T1200)."""
-    if not ("W" in text or "T" in text or "-" in text):
+    """Dates without signs but with a time (20240131T1200), and days of weeks (2024-W05-1)."""
+    match = _COMPACT.fullmatch(text)
+    if match is not None:
+        return _moment(int(match["y"]), int(match["a"]), int(match["b"]), match)
+    match = _WEEK.fullmatch(text)
+    if match is None:
         return None
-    if text.endswith(("Z", "z")):  # Python 3.10 knows no other zone than +00:00
-        text = f"{text[:-1]}+00:00"
     try:
-        return nanoseconds(datetime.fromisoformat(text))
+        day = date.fromisocalendar(int(match[1]), int(match[2]), int(match[3] or 1))
     except ValueError:
         return None
+    return (day.toordinal() - _EPOCH) * _DAY
 
 
 def _by_format(text: str, form: str) -> int | None:

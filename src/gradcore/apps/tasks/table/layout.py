@@ -334,7 +334,7 @@ def _check_preamble(sample: _Sample) -> None:
     widths = [len(row.cells) for row in rows]
     sign = next((s for s in _COMMENTS if rows[0].cells[0].lstrip().startswith(s)), None)
     width, count = Counter(widths[1:]).most_common(1)[0] if rows[1:] else (0, 0)
-    if width < 2 or count < 3 or widths[0] >= width:
+    if width < 2 or widths[0] >= width or count < (2 if widths[0] == 1 else 3):
         return
     begin = next(
         (k for k in range(len(rows)) if widths[k] == width and _steady(widths[k:], width)), None
