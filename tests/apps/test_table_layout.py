@@ -112,6 +112,16 @@ def test_usgs_rdb(tmp_path):
     assert any("a.rdb:5: holds the widths of the fields" in note for note in table.notes)
 
 
+@pytest.mark.parametrize("count", [59, 60, 61, 300])
+def test_long_heads_of_comments_and_other_lines(tmp_path, count):
+    body = "".join(f"USGS\t{x}\t{i}\n" for i, x in enumerate(X))
+    text = "#,;\n" * count + RDB + body
+    is_whole(write(tmp_path / "a.rdb", text), ("agency_cd", "x", "y"))
+    other = write(tmp_path / "b.txt", "a; title, of\n" * count + RDB.split("\n", 3)[3] + body)
+    is_whole(other, ("agency_cd", "x", "y"), header_row=count + 1)
+    is_whole(other, ("agency_cd", "x", "y"), skip_rows=SkipRows(count))
+
+
 # ---- Comments ----------------------------------------------------------------------------------
 
 
@@ -129,7 +139,7 @@ def test_usgs_rdb(tmp_path):
 )
 def test_lines_that_begin_with_a_hash_at_the_start(tmp_path, text):
     table = is_whole(write(tmp_path / "a.csv", text))
-    assert any("begin" in note and "as comments do" in note for note in table.notes)
+    assert any("that begin with # are taken for comments" in note for note in table.notes)
 
 
 def test_a_comment_later_on_needs_to_be_told(tmp_path):
@@ -251,6 +261,7 @@ def test_options_that_contradict_each_other(tmp_path):
         path, header_row=1, skip_rows=SkipRows(4)
     )
     assert "has no line 99, which --header-row names" in fault(path, header_row=99)
+    assert "--skip-rows 99 leaves no line of" in fault(path, skip_rows=SkipRows(99))
     assert "--header-row counts lines from 1; got 0" in fault(path, header_row=0)
     assert "--comment must be a sign" in fault(path, comment=" ")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -29,7 +29,8 @@ __all__ = ["Layout", "csv_reader", "find"]
 DELIMITERS = (",", ";", "\t", "|")
 # Each takes a kilobyte before it holds anything: a file of commas is not to fill the memory.
 MOST_COLUMNS = 100_000
-_SAMPLE_LINES = 60
+_SAMPLE_LINES = 60  # with content, among so many at most
+_MOST_LINES = 20_000
 _SAMPLE_CHARACTERS = 200_000
 _CELLS = 50  # of a row that are looked at
 _SEP = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
@@ -92,15 +93,44 @@ def find(path: Path, wanted: Format) -> Layout:
     Raises ArgumentError naming file, line and remedy where the names cannot be told; OSError.
     """
     encoding, notes = encoding_of(path, wanted.encoding)
-    with opened(path, encoding) as stream:
-        lines = [line[:_SAMPLE_CHARACTERS] for line in islice(stream, _SAMPLE_LINES)]
-    sample = _Sample(path, lines, wanted.skip_rows or SkipRows(), wanted.comment, notes=notes)
+    skip = wanted.skip_rows or SkipRows()
+    if wanted.header_row is not None:
+        skip = replace(skip, first=max(skip.first, wanted.header_row - 1))
+    lines = _first_lines(path, encoding, skip, wanted.comment or "#")
+    sample = _Sample(path, lines, skip, wanted.comment, notes=notes)
     _find_delimiter(sample, wanted)
     if not sample.rows and not sample.comments:
-        raise ArgumentError(f"{path} is empty: expected a first line that names the columns.")
+        raise _nothing(path, wanted)
     if wanted.header is not None:
         return _without_names(sample, encoding, wanted)
     return _with_names(sample, encoding, wanted)
+
+
+def _nothing(path: Path, wanted: Format) -> ArgumentError:
+    """The error for a file without a line of names."""
+    if wanted.header_row is not None:
+        return ArgumentError(
+            f"{path} has no line {wanted.header_row}, which --header-row names as that of the "
+            "names."
+        )
+    if wanted.skip_rows is not None:
+        return ArgumentError(f"--skip-rows {wanted.skip_rows} leaves no line of {path}.")
+    return ArgumentError(f"{path} is empty: expected a first line that names the columns.")
+
+
+def _first_lines(path: Path, encoding: str, skip: SkipRows, comment: str) -> list[str]:
+    """The lines up to some dozens that are neither to be skipped nor empty nor comments."""
+    found: list[str] = []
+    content = 0
+    with opened(path, encoding) as stream:
+        for line in islice(stream, _MOST_LINES):
+            found.append(line[:_SAMPLE_CHARACTERS])
+            text = found[-1].strip()
+            if text and len(found) not in skip and not text.startswith(comment):
+                content += 1
+                if content == _SAMPLE_LINES:
+                    break
+    return found
 
 
 def _without_names(sample: _Sample, encoding: str, wanted: Format) -> Layout:
@@ -129,11 +159,7 @@ def _with_names(sample: _Sample, encoding: str, wanted: Format) -> Layout:
                 "Check its quotes."
             ) from error
     if row is None:
-        raise ArgumentError(
-            f"{path} has no line {line}, which --header-row names as that of the names."
-            if wanted.header_row
-            else f"{path} is empty: expected a first line that names the columns."
-        )
+        raise _nothing(path, wanted)
     if marked and sample.comment:
         row = _uncommented(sample, row)
     end = lines.number
@@ -172,19 +198,16 @@ def _find_delimiter(sample: _Sample, wanted: Format) -> None:
         if next(content, "").lstrip().startswith("#"):
             sample.comment = "#"
     sample.delimiter = delimiter or _best_delimiter(sample)
-    sample.rows = _rows(sample, sample.delimiter, sample)
+    sample.rows, sample.comments = _cut(sample, sample.delimiter)
     if sample.comment is not None and wanted.comment is None and sample.comments:
-        number = sample.comments[0][0]
-        count = len(sample.comments)
-        lines = "line begins" if count == 1 else f"lines (of the first {_SAMPLE_LINES}) begin"
         sample.notes.append(
-            f"{sample.path}:{number}: {count} {lines} with # as comments do: left out, as all such "
-            "lines are"
+            f"{sample.path}:{sample.comments[0][0]}: lines that begin with # are taken for "
+            "comments and left out"
         )
 
 
-def _rows(sample: _Sample, delimiter: str, keeper: _Sample | None = None) -> list[_Row]:
-    """The sample cut by a delimiter, up to the first row that is no CSV."""
+def _cut(sample: _Sample, delimiter: str) -> tuple[list[_Row], list[tuple[int, str]]]:
+    """Rows of the sample by a delimiter, up to the first that is no CSV; numbered comments."""
     lines = Lines(sample.lines, sample.skip, sample.comment, strip=delimiter == " ")
     reader = csv_reader(lines, delimiter, strict=False)
     found = []
@@ -196,27 +219,24 @@ def _rows(sample: _Sample, delimiter: str, keeper: _Sample | None = None) -> lis
             lines.begins()
     except csv.Error:
         pass
-    if keeper is not None:
-        keeper.comments = lines.comments
-    return found
+    return found, lines.comments
 
 
 def _best_delimiter(sample: _Sample) -> str:
     """The one that cuts most rows alike; among those, the one that leaves the most numbers."""
     best: tuple[tuple[float, float, int], str] = ((0.0, 0.0, 0), DELIMITERS[0])
     for delimiter in DELIMITERS:
-        rows = _rows(sample, delimiter)
-        score = _score(rows, _is_number)
+        score = _score(_cut(sample, delimiter)[0], _is_number)
         if score is not None and score > best[0]:
             best = (score, delimiter)
     # Spaces only where they leave the most numbers and little else: texts have spaces, too.
-    score = _score(_rows(sample, " "), _is_value)
+    score = _score(_cut(sample, " ")[0], _is_value)
     if score is not None and score[0] >= 0.9 and score[1] >= max(0.5, best[0][1] + 0.1):
         return " "
     return best[1]
 
 
-def _score(rows: list[_Row], is_number: Any) -> tuple[float, float, int] | None:
+def _score(rows: list[_Row], is_number: Callable[[str], bool]) -> tuple[float, float, int] | None:
     """How alike the rows are, the share of numbers in them, and their width; None for one cell."""
     if not rows:
         return None

@@ -16,7 +16,7 @@ from ....errors import ArgumentError
 from .columns import TICKS, Column, Table, counted
 from .sequences import Groups
 
-__all__ = ["Horizon", "Steps", "ahead_of", "parse_horizon", "steps_of"]
+__all__ = ["Horizon", "Steps", "ahead_of", "parse_horizon", "resolve_horizon", "steps_of"]
 
 _DURATIONS = {
     "ns": 1,

@@ -19,7 +19,7 @@ from ....errors import ArgumentError
 from . import cells
 from .numberformat import COMMA, Look, NumberFormat, Style, look
 
-__all__ = ["Survey", "decimal_comma", "refused", "two_readings"]
+__all__ = ["Survey", "decimal_comma", "markers", "refused", "two_readings"]
 
 _UNITS = 3  # different ones in a column of numbers with units
 _MOST_MARKERS = 3
@@ -164,6 +164,25 @@ def refused(
     )
 
 
+def markers(name: str, where: str, texts: Counter[str]) -> ArgumentError | None:
+    """The error for a column of many numbers and a few texts that fill the rest, or None.
+
+    Such texts stand for missing values more often than not. where: FILE:LINE of the first of them.
+    """
+    numbers = NumberFormat()
+    others = [text for text in texts if numbers.number(text) is None and look(text) is None]
+    count = len(texts) - len(others)
+    if not 1 <= len(others) <= _MOST_MARKERS or count <= _FEW_NUMBERS:
+        return None
+    text = max(others, key=texts.__getitem__)
+    rest = sum(n for other, n in texts.items() if other not in others)
+    return ArgumentError(
+        f"{where}: column {name!r} holds {rest:,} numbers ({count:,} different ones) and "
+        f"{texts[text]:,} times {text!r}. Pass --missing-value {_quoted(text)} if it stands for a "
+        f"missing value, or --text {name} to read all as categories."
+    )
+
+
 def _worst(survey: Survey) -> tuple[Style | None, tuple[int, str]]:
     """The style to tell: that of the first fault, or of an unusual format in most cells."""
     assert survey.first_fault is not None
@@ -221,22 +240,3 @@ def _about_text(survey: Survey, text: str, line: int, strict: bool) -> str:
 
 def _quoted(text: str) -> str:
     return text if text.isalnum() else f"'{text}'"
-
-
-def markers(name: str, where: str, texts: Counter[str]) -> ArgumentError | None:
-    """The error for a column of many numbers and a few texts that fill the rest, or None.
-
-    Such texts stand for missing values more often than not. where: FILE:LINE of the first of them.
-    """
-    numbers = NumberFormat()
-    others = [text for text in texts if numbers.number(text) is None and look(text) is None]
-    count = len(texts) - len(others)
-    if not 1 <= len(others) <= _MOST_MARKERS or count <= _FEW_NUMBERS:
-        return None
-    text = max(others, key=texts.__getitem__)
-    rest = sum(n for other, n in texts.items() if other not in others)
-    return ArgumentError(
-        f"{where}: column {name!r} holds {rest:,} numbers ({count:,} different ones) and "
-        f"{texts[text]:,} times {text!r}. Pass --missing-value {_quoted(text)} if it stands for a "
-        f"missing value, or --text {name} to read all as categories."
-    )
