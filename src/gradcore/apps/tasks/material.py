@@ -29,8 +29,8 @@ from .synthetic import job as synthetic
 from .synthetic.task import Task
 from .table import dataset as table
 from .table import predict
-from .table.csvfile import Wanted
 from .table.train import loss as loss_of_table
+from .table.wanted import Wanted
 
 __all__ = ["Material", "material"]
 
