@@ -112,8 +112,8 @@ class FixedPoint:
             self._check_stack(self.f)
         elif self.feedback != "state":
             raise ArgumentError(
-                "feedback='output' is only for a Stack; the result of a Function is z itself. Leave "
-                "feedback out."
+                "feedback='output' is only for a Stack; the result of a Function is z itself. "
+                "Leave feedback out."
             )
 
     def _check_stack(self, net: Stack) -> None:
@@ -372,8 +372,7 @@ class FixedPoint:
         return checked_rows("z", rows, (system.batch, system.size), system.dtype)
 
     def _cotangent(self, system: System, dz: Any) -> NDArray[np.float64]:
-        """dz as float64. The caller may pass float64 for a float32 layer, as adjoints may be large.
-        """
+        """dz as float64; it may be float64 for a float32 layer, because adjoints may be large."""
         array = np.asarray(dz)
         dtype = np.dtype(np.float64) if array.dtype == np.float64 else system.dtype
         shape = (system.batch, system.size)

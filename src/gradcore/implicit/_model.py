@@ -36,8 +36,7 @@ BEHIND = 2**32
 
 
 class Parts(NamedTuple):
-    """The parameters of each part as views of the model's; before is None if there is no such part.
-    """
+    """The parameters of each part as views of the model's; before is None if there is none."""
 
     before: Params | None
     fixed: Params
@@ -83,8 +82,7 @@ class ModelGradient:
 
 
 class _Forward(NamedTuple):
-    """The pass through before and fixed. rows: the indices of the T * B samples that were solved.
-    """
+    """The pass through before and fixed. rows: indices of the samples of T * B that were solved."""
 
     parts: Parts
     rows: NDArray[np.intp]
@@ -198,7 +196,7 @@ class Model(ParameterOwner):
         memory: int | str | None = None,
         threads: int | None = None,
     ) -> ModelOutput:
-        """Outputs (T, B, O) in evaluation mode; arguments and errors are those of value_and_grad."""
+        """Outputs (T, B, O) in evaluation mode; arguments and errors: see value_and_grad."""
         done, options = self._evaluated(params, x, lengths, reset, state, start, memory, threads)
         outputs, after = apply(self.after, done.parts.after, done.z, **options)
         return ModelOutput(outputs, done.z, done.solution, done.inputs, (done.state, after))

@@ -57,7 +57,7 @@ class Solution:
 
     @property
     def outcome(self) -> SolverOutcome:
-        """CONVERGED if all samples have, else the outcome of the sample with the largest residual."""
+        """CONVERGED if all samples have, else the outcome of the one with the largest residual."""
         wrong = np.flatnonzero(~self.converged)
         if not wrong.size:
             return SolverOutcome.CONVERGED

@@ -45,7 +45,7 @@ class Damped(Solver):
 
     It converges if all eigenvalues of (1 - damping) I + damping J lie inside the unit circle, and
     the error falls by the spectral radius of this matrix per iteration. A smaller damping helps if
-    eigenvalues of J outside the circle have real parts below 1, and never if one is 1 or more.
+    eigenvalues of J outside the circle have real parts below 1, never if a real part is 1 or more.
     """
 
     damping: float = 1.0
@@ -283,8 +283,7 @@ def _newton(track: _Track, solver: NewtonKrylov, max_iter: int, progress: Progre
 def _line_search(
     track: _Track, z: Array, off: Array, size: NDArray[np.float64], step: Array
 ) -> tuple[Array, Array, NDArray[np.float64], NDArray[np.bool_]]:
-    """Takes for each sample the longest of the steps 1, 1/2, ... that reduces its residual enough.
-    """
+    """Takes the longest of the steps 1, 1/2, ... that reduces the residual enough, per sample."""
     z, off, now = z.copy(), off.copy(), size.copy()
     moved = np.zeros(len(z), bool)
     whole = track.system, track.rows
