@@ -265,7 +265,7 @@ def test_the_monitor_agrees_with_gradcores_own(make, ours):
 
 
 def test_an_optimizer_without_a_limit_is_refused():
-    with pytest.raises(gd.DTypeError, match="whose limits are known; got Rprop"):
+    with pytest.raises(gd.DTypeError, match="because stability limits are known .*got Rprop"):
         gt.StabilityMonitor(torch.optim.Rprop(gt.RNN(1, 1).parameters()))
 
 
@@ -301,7 +301,7 @@ def test_diagnose_finds_each_layer_as_gradcore_does():
     assert found["first"].measured.gradients["0.weight_hh"] == pytest.approx(
         np.log10(np.linalg.norm(expected.grads["0.weight_hh"])), abs=1e-4
     )
-    with pytest.raises(gd.ArgumentError, match="no gradient came"):
+    with pytest.raises(gd.ArgumentError, match="no gradient reached"):
         gt.diagnose(model, lambda: model["head"].weight.sum())
     with pytest.raises(gd.ArgumentError, match="a tensor of one value"):
         gt.diagnose(model, lambda: x)

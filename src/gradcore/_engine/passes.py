@@ -156,7 +156,7 @@ class Pass:
         )
 
     def backward_flat(self, d_outputs: Array, d_end: Array | None) -> Grads:
-        """backward() for checked arrays; it returns grads, and `results` has the other gradients."""
+        """backward() for checked arrays; returns grads, and `results` has the other gradients."""
         if self._done:
             raise ArgumentError(
                 "backward() can be called once for a Pass, because it uses up the tape. Call "

@@ -146,7 +146,7 @@ def _draw_run(axes: Mapping[Any, Any], name: str, lines: Lines, x: X, colour: st
 
 
 def _draw_watched(axes: Mapping[Any, Any], lines: Lines, x: X, colour: str) -> None:
-    """Draws memory lengths, dotted except for the top layer, and exponents with 2 standard errors."""
+    """Draws memory lengths, dotted below the top layer, and exponents with 2 standard errors."""
     seen = [line for line in lines if line.get("memory_length") is not None]
     at = [line[x] for line in seen]
     layers = len(seen[0]["memory_length"]) if seen else 0

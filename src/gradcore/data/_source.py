@@ -1,4 +1,4 @@
-"""The base class of sources: batches by epoch and index, and the place that a training has reached."""
+"""The base class of sources: batches by epoch and index, and the place that is reached."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Chain:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """A net of one layer. measured (T,): log10 of the gradient's size at each lag relative to lag 0.
+    """A net of one layer. measured (T,): log10 of the gradient at each lag relative to lag 0.
 
     exponent: its largest Lyapunov exponent, with standard_error. memory: the steps until the
     gradient is down to 1 %.

@@ -329,7 +329,7 @@ def _modes(kernel: Array, depth: int) -> tuple[Array, Array]:
 
 
 def _nonlinear(kernel: Array, depth: int) -> Array:
-    """Growth of the fastest mode in x + step * tanh(conv(x)) from a tiny start, until saturation."""
+    """Growth of the fastest mode in x + step * tanh(conv(x)) from a tiny start to saturation."""
     symbol = vn.residual(vn.convolution(kernel, [CELLS]), STEP)
     mode = int(np.argmax(symbol.radius))
     values, vectors = np.linalg.eig(symbol.factor[mode])
@@ -344,7 +344,7 @@ def _nonlinear(kernel: Array, depth: int) -> Array:
 
 
 def _ring(depth: int, rng: np.random.Generator, threads: int | None) -> tuple[float, float]:
-    """log10 of the growth of a gradient per step, by the largest |G| and as the core measures it."""
+    """log10 of the growth of a gradient per step, by the largest |G| and measured by the core."""
     net = Stack(RNN(1, RING, nonlinearity="identity"))
     params = net.init(seed=0, dtype="float64")
     first = rng.standard_normal(RING) / np.sqrt(RING)

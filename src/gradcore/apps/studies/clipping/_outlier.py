@@ -1,4 +1,4 @@
-"""Measures how long one outlier disturbs an optimizer, in a stream of gradients with it and without."""
+"""Measures how long one outlier in a stream of gradients disturbs an optimizer."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class ClippingStudy:
         }
 
     def draw(self, path: str | os.PathLike[str]) -> None:
-        """Draws errors with their range by optimizer and clip, and Adam's updates after an outlier."""
+        """Draws errors with ranges by optimizer and clip, and Adam's updates after an outlier."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(11.5, 4.6), layout="constrained")
