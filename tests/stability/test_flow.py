@@ -370,7 +370,7 @@ def test_wrong_questions_are_refused():
         (
             {"optimizer": gd.optim.Adam(params)},
             gd.ArgumentError,
-            "second moments that it has not seen yet",
+            "second moments, which it has only after",
         ),
     ):
         with pytest.raises(error, match=message):

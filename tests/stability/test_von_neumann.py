@@ -310,7 +310,7 @@ def test_what_is_no_ring_is_refused():
     with pytest.raises(gd.ArgumentError, match=r"must be circulant, but 9\d % of its norm"):
         vn.recurrent(net, params)
     gru = gd.Stack(gd.GRU(1, 12))
-    with pytest.raises(gd.ArgumentError, match=r"RNN and AntisymmetricRNN layers .* 0\.GRU is"):
+    with pytest.raises(gd.ArgumentError, match=r"RNN or AntisymmetricRNN layer .* 0\.GRU is not"):
         vn.recurrent(gru, gru.init(seed=0))
     with pytest.raises(gd.ArgumentError, match="layer must be one of"):
         vn.recurrent(net, params, layer=1)
