@@ -82,7 +82,7 @@ def _overflow(m: Measured) -> Iterator[Finding]:
             f"The forward pass overflows in {where} at step {at.step:,} of sequence {at.sequence}; "
             "there is no gradient to scale.",
             "Keep the state from growing: use a smaller gain of weight_hh (net.init(gain=...)), "
-            "tanh or a gated cell, or skip=gd.Skip(lag, mode='mix'), which cannot grow.",
+            "tanh or a gated cell, or skip=gd.Skip(lag, kind='mix'), which cannot grow.",
             {"step": at.step},
         )
 
