@@ -1,4 +1,4 @@
-"""How much single steps of a net can stretch a perturbation, along its trajectory."""
+"""By how much each single step of a net can stretch a perturbation, along its trajectory."""
 
 from ._measure.amplification import Amplification as Amplification
 from ._measure.amplification import along as along

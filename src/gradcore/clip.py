@@ -1,7 +1,8 @@
 """Ways to clip a gradient before an optimizer takes its step.
 
-All act on the true gradient, its numbers times 2**exponent, and only on parameters that are not
-frozen. An optimizer takes one: `gd.optim.Adam(params, clip=gd.clip.GlobalNorm(1.0))`.
+A gradient is stored as numbers and a common power of two; all clips act on the true gradient, the
+numbers times 2**exponent, and only on parameters that are not frozen. An optimizer takes one clip:
+`gd.optim.Adam(params, clip=gd.clip.GlobalNorm(1.0))`.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ __all__ = ["Adaptive", "Auto", "Clip", "GlobalNorm", "ParameterNorm", "Value", "
 
 @dataclass(frozen=True)
 class Clip:
-    """What all clips have in common; use one of those below."""
+    """Base class of the clips below, which are what an optimizer takes."""
 
     core_name: ClassVar[str]
 
     @property
     def core_eps(self) -> float:
-        """What the core calls clip_eps."""
+        """The value of clip_eps in the core's update: Adaptive.eps, and 1 for other clips."""
         return 1.0
 
     def core_limit(self, running: running_norm.RunningNorm | None) -> tuple[float, int]:
-        """The limit of the next step, as a number and a power of two."""
+        """The limit l of the next update as (m, e) with l = m * 2**e."""
         raise NotImplementedError
 
     def start(self) -> running_norm.RunningNorm | None:
-        """A fresh state, for clips that have one."""
+        """A fresh state for a clip that has one (ZScore), None for the others."""
         return None
 
 
@@ -39,8 +40,8 @@ class Clip:
 class GlobalNorm(Clip):
     """Scales the whole gradient down to norm max_norm where its Euclidean norm is larger.
 
-    The direction is kept. As torch.nn.utils.clip_grad_norm_, without the 1e-6 it adds to the norm.
-    Reference: Pascanu, Mikolov, Bengio 2013, algorithm 1.
+    The direction is kept. It does the same as torch.nn.utils.clip_grad_norm_, but without the 1e-6
+    that PyTorch adds to the norm. Reference: Pascanu, Mikolov, Bengio 2013, algorithm 1.
     """
 
     max_norm: float
@@ -62,7 +63,7 @@ class GlobalNorm(Clip):
 class ParameterNorm(Clip):
     """Scales the gradient of each parameter array down to norm max_norm where it is larger.
 
-    The direction is kept within an array and not between arrays. As
+    The direction is kept within an array and not between arrays. It does the same as
     torch.nn.utils.clip_grad_norm_ called for one parameter after the other.
     """
 
@@ -85,8 +86,9 @@ class ParameterNorm(Clip):
 class Value(Clip):
     """Brings every element of the gradient into [-max_value, max_value].
 
-    As torch.nn.utils.clip_grad_value_. The direction is not kept. With an exponent the true
-    elements are clipped: a huge gradient becomes +-max_value by its signs, a tiny one 0.
+    It does the same as torch.nn.utils.clip_grad_value_. The direction is not kept. A gradient with
+    an exponent is clipped by its true elements: elements too large for the dtype become max_value
+    with their sign, and elements too small for it become 0.
     """
 
     max_value: float
@@ -108,7 +110,8 @@ class Adaptive(Clip):
 
     A unit is a row of a matrix (the weights into one gate or output, the embedding of one token)
     or a whole vector; |w| is the norm of its parameters. The direction is kept within a unit.
-    Reference: Brock et al. 2021, equation 3. They leave the last layer unclipped; here all are.
+    Reference: Brock et al. 2021, equation 3. They leave the last layer unclipped; here all layers
+    are clipped.
     """
 
     clipping: float = 0.01
@@ -133,21 +136,22 @@ class Adaptive(Clip):
 
 @dataclass(frozen=True)
 class ZScore(Clip):
-    """Scales a gradient whose log-norm is an outlier of its own past down to where it is none.
+    """Scales a gradient down whose log-norm is an outlier among those of the steps before it.
 
     With mean m and standard deviation s of ln|g| over the steps so far, a gradient with
     ln|g| > m + threshold*s is scaled to norm exp(m + threshold*s). The first `warmup` steps give
     m and s as plain mean and deviation and are not clipped; then m = decay*m + (1-decay)*x and
     s**2 = decay*s**2 + (1-decay)*(x-m)**2, where x is ln|g| after clipping, so that one spike
-    moves them little and a lasting change of level is followed. s is taken as min_deviation at
-    least: gradients that hardly vary would otherwise be clipped for ever. Zero gradients are not
-    counted. max_norm, if given, bounds the norm as GlobalNorm does, also during the warm-up;
-    without it a gradient beyond the range of its dtype is an ArgumentError while nothing clips it.
-    m and s belong to the optimizer and its state dict.
+    moves them little and a lasting change of level is followed. s is taken as at least
+    min_deviation: gradients that hardly vary would otherwise be clipped at every step. Zero
+    gradients are not counted. max_norm, if given, bounds the norm as GlobalNorm does, also during
+    the warm-up; without it, a gradient beyond the range of its dtype raises ArgumentError during
+    the warm-up. m and s are kept by the optimizer and saved in its state dict.
 
-    Reference: ZClip, Kumar et al. 2025, section 3, with these differences: the logarithm, because
-    norms over long sequences spread over orders of magnitude (percentiles of the norm, Seetharaman
-    et al. 2020 (AutoClip), answer the same need); an outlier is scaled to the threshold itself.
+    Reference: ZClip, Kumar et al. 2025, section 3, with two differences. The statistics are of the
+    logarithm of the norm, because norms over long sequences spread over orders of magnitude
+    (AutoClip, Seetharaman et al. 2020, takes percentiles for the same reason). And an outlier is
+    scaled to the threshold itself.
     """
 
     threshold: float = 2.5
@@ -173,11 +177,14 @@ class ZScore(Clip):
             )
 
     def start(self) -> running_norm.RunningNorm:
-        """Nothing seen."""
+        """Statistics of no gradient yet."""
         return running_norm.RunningNorm()
 
     def core_limit(self, running: running_norm.RunningNorm | None) -> tuple[float, int]:
-        """The smaller of exp(m + threshold*s) and max_norm; infinity during a bare warm-up."""
+        """The smaller of exp(m + threshold*s) and max_norm; during the warm-up max_norm alone.
+
+        Without max_norm the limit is infinite during the warm-up.
+        """
         assert running is not None
         fixed = math.inf if self.max_norm is None else self.max_norm
         if running.count < self.warmup:
@@ -207,13 +214,13 @@ class ZScore(Clip):
 
 @dataclass(frozen=True)
 class Auto(Clip):
-    """The clip that did best under the optimizer it is given to, which tells it as its clip.
+    """Stands for the clip that did best in a study under the optimizer that it is given to.
 
-    Adaptive(0.01) under SGD, with momentum or without; GlobalNorm(1.0) under RMSprop, Adam and
-    AdamW, and under Adagrad and Lion, which were not in the study. ZScore(max_norm=10.0) was not
-    told apart from the global norm under the adaptive optimizers: choose it where no limit is
-    known. The evidence, and its limits (one task, one kind of net), are in docs/clipping.md, made
-    by `gradcore study clipping`.
+    It is Adaptive(0.01) under SGD, with momentum or without; GlobalNorm(1.0) under RMSprop, Adam
+    and AdamW, and under Adagrad and Lion, which were not in the study. The optimizer's attribute
+    `clip` shows the choice. The study could not tell ZScore(max_norm=10.0) from the global norm
+    under the adaptive optimizers: choose it where no limit is known. The evidence, and its limits
+    (one task, one kind of net), are in docs/clipping.md; `gradcore study clipping` repeats it.
     """
 
     core_name: ClassVar[str] = "none"

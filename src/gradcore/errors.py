@@ -1,8 +1,8 @@
 """Exceptions of gradcore: each says what was expected, what came, and what to do.
 
-Every one derives from GradcoreError and from the built-in exception that a caller would expect.
-Warnings are for results that are returned, flagged, and should not be trusted as they are;
-warnings.simplefilter("error", gd.ConvergenceWarning) makes exceptions of them.
+Each derives from GradcoreError and, where Python has one for the case, from the built-in exception.
+A warning comes with a result that is returned all the same but should not be trusted as it is;
+warnings.simplefilter("error", gd.ConvergenceWarning) turns it into an exception.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = [
 
 
 class GradcoreError(Exception):
-    """Base of every exception that gradcore raises on its own account."""
+    """Base class of every exception that gradcore defines."""
 
 
 class ArgumentError(GradcoreError, ValueError):
@@ -31,7 +31,7 @@ class ArgumentError(GradcoreError, ValueError):
 
 
 class ShapeError(ArgumentError):
-    """An array or a layer does not have the size that its neighbours ask for."""
+    """An array or a layer does not have the size that the net, the data or its neighbour needs."""
 
 
 class DTypeError(GradcoreError, TypeError):
@@ -39,7 +39,10 @@ class DTypeError(GradcoreError, TypeError):
 
 
 class MemoryBudgetError(ArgumentError):
-    """The memory budget cannot be met; `smallest` is the least number of bytes that can."""
+    """A call cannot keep to its memory budget; `smallest` is the least budget in bytes that works.
+
+    `smallest` is 0 where it is not known.
+    """
 
     def __init__(self, message: str, smallest: int = 0) -> None:
         super().__init__(message)
@@ -49,8 +52,9 @@ class MemoryBudgetError(ArgumentError):
 class NonFiniteError(GradcoreError, ArithmeticError):
     """A value is infinite or NaN.
 
-    `layer` counts the recurrent layers from 0 (their number stands for head and loss), `step` is
-    the time step and `sequence` the row of the batch; -1 where there is no such place.
+    `layer` counts the recurrent layers from 0, and a `layer` equal to their number means the head
+    or the loss; `step` is the time step and `sequence` the row of the batch. Each is -1 where it
+    does not apply.
     """
 
     def __init__(self, message: str, layer: int = -1, step: int = -1, sequence: int = -1) -> None:
@@ -65,7 +69,7 @@ class CheckpointError(GradcoreError):
 
 
 class OutOfMemoryError(GradcoreError, MemoryError):
-    """The system refused the memory that a call needs."""
+    """The operating system refused the memory that a call needs."""
 
 
 class InternalError(GradcoreError, RuntimeError):
@@ -73,7 +77,7 @@ class InternalError(GradcoreError, RuntimeError):
 
 
 class ConvergenceWarning(UserWarning):
-    """An iteration ended before its residual met the tolerance; the result says where."""
+    """An iteration ended before its residual met the tolerance; the result says in which rows."""
 
 
 class ConditioningWarning(UserWarning):

@@ -1,6 +1,6 @@
-"""What the gates of a net do along its trajectory: how open, how saturated, how long they remember.
+"""Statistics of gates along a trajectory: how open, how saturated, how long they remember.
 
-Activations come from the core's own cells, the code that training runs.
+The activations come from the core's own cells, the same code that training runs.
 """
 
 from ._measure.gates import GateStatistics as GateStatistics

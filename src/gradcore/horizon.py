@@ -1,5 +1,5 @@
-"""How far back a gradient reaches: its norm over time, the windows it comes from, what truncation
-costs.
+"""How far back a gradient reaches: its norm by time step, the share of each window, the bias of
+truncated backpropagation.
 """
 
 from ._measure.horizon import Reach as Reach

@@ -15,10 +15,11 @@ VERSION = _core.version()
 class BuildInfo:
     """How gradcore was built and what it uses here.
 
-    flags: those of the kernels, without the -march of an instruction-set level. isa_available:
-    levels that are compiled in and that this CPU has; isa_in_use: the one calls take, the highest
-    unless the environment variable GRADCORE_MAX_ISA caps it. openmp_runtime: path of the loaded
-    library, "" if unknown. threads: what a call gets that does not say.
+    flags: compiler flags of the kernels, without the -march of an instruction-set level.
+    isa_available: the instruction-set levels that are compiled in and that this CPU can run;
+    isa_in_use: the one that calls take, which is the highest unless the environment variable
+    GRADCORE_MAX_ISA caps it. openmp_runtime: path of the loaded OpenMP library, "" if unknown.
+    threads: the number of threads of a call that does not name one.
     """
 
     version: str
@@ -31,7 +32,7 @@ class BuildInfo:
 
 
 def build_info() -> BuildInfo:
-    """The facts, as they are now."""
+    """The facts of this build on this machine; isa_in_use and threads as of this moment."""
     return BuildInfo(
         version=VERSION,
         compiler=_core.compiler(),

@@ -1,7 +1,7 @@
-"""Initialisers, for long memories first; net.init takes them by name.
+"""Initialisers of weights and biases, most of them for long memories; net.init takes their names.
 
-Values are drawn in float64 in the order of the flat buffer and then rounded, so that float32 and
-float64 parameters of one seed agree.
+Values are drawn in float64, in the order in which parameters lie in the flat buffer, and then
+rounded to the dtype, so that float32 and float64 parameters of one seed agree.
 """
 
 from ._net.initial import chrono_bias as chrono_bias

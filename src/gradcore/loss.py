@@ -1,8 +1,9 @@
 """Losses over the outputs of a net: descriptions that the core evaluates segment by segment.
 
-A mean is sum(weight * loss) / sum(weight) over all terms that count; steps past `lengths` and
-targets equal to ignore_index count for nothing. step="last" looks at the last step of each
-sequence only (lengths[b]-1); y and weight then lack the time axis.
+reduction="mean" is sum(weight * loss) / sum(weight) over all terms that count; steps past `lengths`
+and targets equal to ignore_index do not count. step="last" looks at the last step of each sequence
+only (lengths[b]-1); y and weight then have no time axis. In shapes, T is the number of time steps,
+B of sequences and O of outputs.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ Step = Literal["all", "last"]
 
 @dataclass(frozen=True)
 class Loss:
-    """Common part of the losses; CrossEntropy, BinaryCrossEntropy, MeanSquaredError and Given."""
+    """Base class of CrossEntropy, BinaryCrossEntropy, MeanSquaredError and Given."""
 
     _: KW_ONLY
     reduction: Reduction = "mean"
     step: Step = "all"
 
     kind: ClassVar[str] = "none"
-    # The core's array that y becomes.
+    # The name of the core's array that y is passed as.
     array: ClassVar[str] = "target"
 
     def __post_init__(self) -> None:
@@ -52,8 +53,8 @@ class Loss:
 class CrossEntropy(Loss):
     """-log softmax(outputs)[y], for y (T, B) of class indices (uint8, int32 or int64).
 
-    weight: one factor per class, also in a mean's divisor, as torch.nn.functional.cross_entropy.
-    ignore_index: targets of this value count for nothing.
+    weight: one factor per class, which also counts in the divisor of a mean, as in
+    torch.nn.functional.cross_entropy. ignore_index: targets of this value do not count.
     """
 
     _: KW_ONLY
@@ -80,16 +81,17 @@ class BinaryCrossEntropy(Loss):
 
 @dataclass(frozen=True)
 class MeanSquaredError(Loss):
-    """(outputs - y)**2 for y (T, B, O); a mean also runs over the O outputs."""
+    """(outputs - y)**2 for y (T, B, O); reduction="mean" also averages over the O outputs."""
 
     kind: ClassVar[str] = "mse"
 
 
 @dataclass(frozen=True)
 class Given(Loss):
-    """Stands for what lies behind the net: the gradient with respect to outputs is y (T, B, O).
+    """A loss computed outside gradcore, of which y (T, B, O) is the gradient by the net's outputs.
 
-    The loss itself is not known and counts as 0; it is linear, a sum over all steps.
+    The value of the loss is not known here and is given as 0. The gradient is used as it is, at
+    all steps: reduction must be "sum" and step "all".
     """
 
     _: KW_ONLY
@@ -102,8 +104,9 @@ class Given(Loss):
         super().__post_init__()
         if self.reduction != "sum" or self.step != "all":
             raise errors.ArgumentError(
-                "Given must have reduction 'sum' and step 'all': y is the gradient itself. Scale "
-                "it, or make it 0 at other steps."
+                "Given must have reduction 'sum' and step 'all', because y is the gradient by the "
+                "outputs itself. For a mean divide y by the count; for the last step alone set y "
+                "to 0 at all other steps."
             )
 
 

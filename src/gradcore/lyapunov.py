@@ -1,7 +1,8 @@
-"""Lyapunov exponents: how fast nearby states of a driven net part, or meet, in nats per step.
+"""Lyapunov exponents: the rates at which nearby states of a net diverge or converge, in nats/step.
 
-The largest says whether gradients explode (above 0) or vanish (below) along a typical trajectory,
-and how fast: a gradient of the distant past has the size exp(exponent * steps).
+The largest exponent says whether gradients explode (above 0) or vanish (below 0) along a typical
+trajectory, and how fast: going back `steps` steps multiplies a gradient by about
+exp(exponent * steps).
 """
 
 from ._measure.lyapunov import LyapunovSpectrum as LyapunovSpectrum

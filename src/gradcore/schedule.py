@@ -1,7 +1,7 @@
-"""Learning-rate schedules: factors of the base rate by the number of the update.
+"""Learning-rate schedules: the factor that multiplies the base rate at each update.
 
-`factor(step)` is for the update number `step`, counted from 0: pass `optimizer.steps`, as in
-`optimizer.step(grads, lr_factor=schedule.factor(optimizer.steps))`; a Trainer does it for you.
+`factor(step)` is the factor of update number `step`, counted from 0: pass `optimizer.steps`, as in
+`optimizer.step(grads, lr_factor=schedule.factor(optimizer.steps))`. A Trainer does it for you.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["Constant", "Cosine", "Plateau", "Schedule", "Step", "WarmUp"]
 
 
 class Schedule:
-    """What all schedules have in common; use one of those below.
+    """Base class of the schedules below.
 
-    One of your own derives from it, with a `kind` and `_factor(step)`; its public attributes are
-    the settings that a resumed run compares.
+    A schedule of your own derives from it and defines `kind`, a name, and `_factor(step)`. Its
+    public attributes are its settings: a run that is resumed compares them with the saved ones.
     """
 
     kind = ""
@@ -30,7 +30,7 @@ class Schedule:
         return reprs.described(self, **public)
 
     def factor(self, step: int) -> float:
-        """What multiplies the base rate for update number `step`, counted from 0."""
+        """The factor of the base rate for update number `step`, counted from 0."""
         number = checks.integer("step", step)
         if number < 0:
             raise errors.ArgumentError(f"step counts from 0; got {number}.")
@@ -40,23 +40,23 @@ class Schedule:
         raise NotImplementedError
 
     def observe(self, score: float) -> None:
-        """Tells the schedule how an evaluation came out; only Plateau minds."""
+        """Tells the schedule the score of an evaluation; only Plateau uses it."""
         _finite_or_nan(score)
 
     def state_dict(self) -> StateDict:
-        """What factor() depends on besides the options; for most schedules nothing."""
+        """What factor() depends on besides the options and the step; for most schedules nothing."""
         return {"kind": self.kind}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Continues from there; options are the object's own.
+        """Continues from a state dict; the options stay those of this object.
 
-        Raises ArgumentError or DTypeError naming the key; nothing has changed then.
+        Raises ArgumentError or DTypeError naming the key, and changes nothing then.
         """
         state_reader.StateReader(type(self).__name__, state, self.kind, ())
 
 
 class Constant(Schedule):
-    """The base rate, times `value`."""
+    """The factor is always `value`."""
 
     kind = "constant"
 
@@ -68,11 +68,12 @@ class Constant(Schedule):
 
 
 class WarmUp(Schedule):
-    """A straight line from `start` at update 0 to 1 at update `steps`, and `then` from there.
+    """A straight line from `start` at update 0 to 1 at update `steps`, followed by `then`.
 
-    start: None is 1 / (steps + 1), as if the line had begun at 0 one update before. then: another
-    schedule, which counts its updates from the end of the warm-up; None keeps the base rate.
-    As torch.optim.lr_scheduler.LinearLR(start_factor=start, total_iters=steps), with SequentialLR.
+    start: None means 1 / (steps + 1), as if the line had begun at 0 one update before. then:
+    another schedule, which counts its updates from the end of the warm-up; None keeps the base
+    rate. It does the same as torch.optim.lr_scheduler.LinearLR(start_factor=start,
+    total_iters=steps) with `then` behind it in a SequentialLR.
     Reference: Goyal et al. 2017, section 2.2.
     """
 
@@ -104,17 +105,18 @@ class WarmUp(Schedule):
         return {"kind": self.kind, "then": self.then.state_dict()}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Continues from there; options are the object's own."""
+        """Continues `then` from its state dict; the options stay those of this object."""
         self.then.load_state_dict(
             state_reader.StateReader("WarmUp", state, self.kind, ("then",))["then"]
         )
 
 
 class Cosine(Schedule):
-    """Half a cosine from 1 at update 0 to `final` at update `steps`, constant from there.
+    """Half a cosine from 1 at update 0 to `final` at update `steps`, and `final` from there on.
 
-    As torch.optim.lr_scheduler.CosineAnnealingLR(T_max=steps, eta_min=final*lr) up to `steps`,
-    where torch goes up again. Reference: Loshchilov and Hutter 2017, equation 5, without restarts.
+    Up to `steps` it does the same as torch.optim.lr_scheduler.CosineAnnealingLR(T_max=steps,
+    eta_min=final*lr), which goes up again after that.
+    Reference: Loshchilov and Hutter 2017, equation 5, without restarts.
     """
 
     kind = "cosine"
@@ -129,7 +131,7 @@ class Cosine(Schedule):
 
 
 class Step(Schedule):
-    """gamma ** (step // step_size). As torch.optim.lr_scheduler.StepLR."""
+    """The factor is gamma ** (step // step_size), as in torch.optim.lr_scheduler.StepLR."""
 
     kind = "step"
 
@@ -140,19 +142,21 @@ class Step(Schedule):
     def _factor(self, step: int) -> float:
         try:
             return self.gamma ** (step // self.step_size)
-        except OverflowError:  # gamma above 1; the optimizer says that such a rate is not finite
+        except OverflowError:  # gamma is above 1; the optimizer refuses a rate that is not finite
             return math.inf
 
 
 class Plateau(Schedule):
-    """Multiplies the rate by `factor` when the score has not got better for long enough.
+    """Multiplies the rate by `factor` when the score has not improved for `patience` evaluations.
 
-    After each observe(score): a score is better if it beats the best so far by more than
-    `threshold`, relative to its size (threshold_mode "rel") or absolute ("abs"), downwards (mode
-    "min") or upwards ("max"). More than `patience` scores in a row that are not better multiply
-    the factor, not below min_factor; then `cooldown` scores are not counted. NaN and infinities
-    are not better.
-    As torch.optim.lr_scheduler.ReduceLROnPlateau with eps=0 and min_lr = min_factor*lr.
+    observe(score) takes each score. It is better if it beats the best so far by more than
+    `threshold`, which is relative to the best score (threshold_mode "rel") or absolute ("abs");
+    mode "min" says that smaller scores are better, "max" that larger ones are. When more than
+    `patience` scores in a row are not better, the current factor is multiplied by `factor`, but
+    does not fall below min_factor; after that, `cooldown` scores are not counted. NaN and
+    infinities are never better.
+    It does the same as torch.optim.lr_scheduler.ReduceLROnPlateau with eps=0 and
+    min_lr = min_factor*lr.
     """
 
     kind = "plateau"
@@ -222,9 +226,9 @@ class Plateau(Schedule):
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Continues from there; options are the object's own.
+        """Continues from a state dict; the options stay those of this object.
 
-        Raises ArgumentError or DTypeError naming the key; nothing has changed then.
+        Raises ArgumentError or DTypeError naming the key, and changes nothing then.
         """
         read = state_reader.StateReader(
             "Plateau", state, self.kind, ("factor", "best", "bad", "cooling")
@@ -236,7 +240,7 @@ class Plateau(Schedule):
 
 
 def _finite_or_nan(score: Any) -> float:
-    """A score: a number; NaN and infinities pass, as an evaluation may overflow."""
+    """The score as a float. NaN and infinities are allowed, because an evaluation may overflow."""
     try:
         return checks.finite_float("score", score)
     except errors.ArgumentError:

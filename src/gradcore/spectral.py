@@ -1,4 +1,6 @@
-"""Largest singular values of matrices, stacks of them and linear operators; spectral radii."""
+"""Largest singular values of matrices, of stacks of matrices and of linear operators; spectral
+radii of square ones.
+"""
 
 from ._measure.spectral import IterationOutcome as IterationOutcome
 from ._measure.spectral import Operator as Operator

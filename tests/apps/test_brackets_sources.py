@@ -86,7 +86,7 @@ def test_a_missing_path_is_named(tmp_path):
 
 def test_a_folder_without_source_is_an_error_that_says_what_was_expected(tmp_path):
     tree(tmp_path, {"a.txt": "x"})
-    with pytest.raises(SourceError, match=r"no source file under .* Expected files named .*\.py"):
+    with pytest.raises(SourceError, match=r"no source file under .* files that end in .*\.py"):
         sources.find([tmp_path])
     with pytest.raises(SourceError, match="1 files in no known language"):
         sources.find([tmp_path / "a.txt"])

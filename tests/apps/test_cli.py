@@ -163,7 +163,7 @@ def test_version():
         (["train", "adding", "--length", "1"], "length of adding must be at least 2; got 1."),
         (["train", "adding", "--resume"], "--resume needs --run FOLDER"),
         (["bench", "--hidden", "x"], "separated by commas; got 'x'."),
-        (["study", "flow", "--json", "nowhere/x"], "is not a folder. Make it first."),
+        (["study", "flow", "--json", "nowhere/x"], "is not a folder. Create it first."),
     ],
 )
 def test_a_wrong_call_says_what_is_wrong(arguments, message):
@@ -374,7 +374,7 @@ def test_interrupted_training_saves_and_says_so(code, tmp_path, monkeypatch):
     monkeypatch.setattr(gd.optim.Adam, "step", interrupted)
     result = small(code)
     assert result.exit_code == 130
-    assert "interrupted; the net as it is was saved to brackets.safetensors" in result.stderr
+    assert "interrupted; the current net was saved to brackets.safetensors" in result.stderr
     check.load_checkpoint(tmp_path / "brackets.safetensors")
 
 
@@ -445,7 +445,7 @@ def test_check_refuses_checkpoints_it_cannot_use(tmp_path):
         ("gone.st", "cannot read"),
         ("cut.st", "damaged"),
         ("junk.st", "not a safetensors file"),
-        ("other.st", "holds a net for another job: expected 128 tokens and 5 outputs"),
+        ("other.st", "holds a net for another task: expected 128 tokens and 5 outputs"),
     ):
         result = call("check", "a.py", "--checkpoint", name)
         assert result.exit_code == 2

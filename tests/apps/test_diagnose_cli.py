@@ -101,7 +101,7 @@ def test_a_net_of_a_table_reads_tables(run, tmp_path, per):
     (tmp_path / "bare.csv").write_text("\n".join(row.rpartition(",")[0] for row in rows) + "\n")
     result = run("t.safetensors", "bare.csv", "--sequences", 5)
     assert "without target" in result.stderr
-    assert "left out: gradient: needs y and loss." in result.stdout
+    assert "left out: gradient: this part needs y and loss." in result.stdout
 
 
 def test_a_run_of_a_synthetic_task_draws_its_own(run, tmp_path):

@@ -146,7 +146,7 @@ def test_errors_of_the_command(tmp_path, monkeypatch):
     for arguments, message in [
         ([tmp_path / "none"], "cannot read"),
         ([tmp_path / "empty"], "has no updates yet"),
-        ([run, run], "one is there twice"),
+        ([run, run], "one is given twice"),
         ([run, "--out", tmp_path / "no" / "a.png"], "is not a folder"),
         ([run, "--out", tmp_path / "a.xyz"], "xyz"),
     ]:

@@ -327,7 +327,9 @@ def test_enhancer_in_real_sequence_keeps_a_fifth_for_judging(tmp_path):
         kinds = np.isin(batch.x, (0, 1) if letters == 2 else (2, 3)).mean()
         assert kinds > 0.75
     assert task.stage(0).background == str(path)
-    with pytest.raises(gd.ArgumentError, match=r"must hold 5 times 2,220 bases.*holds 10,000"):
+    with pytest.raises(
+        gd.ArgumentError, match=r"must have at least 5 times 2,220 bases.*has 10,000"
+    ):
         Enhancer(2_000, background=str(path)).held_out(2)
     with pytest.raises(gd.ArgumentError, match="cannot read"):
         Enhancer(100, background=str(tmp_path / "none.fa")).held_out(2)

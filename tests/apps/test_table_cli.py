@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -68,7 +69,8 @@ def test_from_a_file_to_predictions(log, tmp_path):
         "300 rows in 10 sequences of 30 to 30 (median 30)",
         "features: load, mode (2 texts)",
         "target: heat (a number, mean ",
-        "to learn from 180 rows, validation 60, test 60 (sequences drawn by seed)",
+        "to learn from 180 rows of 6 sequences, validation 60 rows of 2 sequences, test 60 rows of "
+        "2 sequences (sequences drawn by seed)",
         "saved table.safetensors, figures.json, table.png",
     ):
         assert text in result.stderr
@@ -94,7 +96,7 @@ def test_classes_with_probabilities(log, tmp_path):
     result = train(log, *more, target="verdict")
     assert result.exit_code == 0, result.stderr
     assert "accuracy" in result.stdout
-    assert "sequences that the net has not learned from" in result.stdout
+    assert "Judged on 2 sequences (60 rows) that the net has not learned from" in result.stdout
     result = call("predict", "v.safetensors", log, "--probabilities", "-q")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines()[0] == "machine,prediction,p(bad),p(good)"
@@ -105,7 +107,7 @@ def test_a_forecast(log):
     result = train(log, "--ahead", 3, "--features", "heat,load")
     assert result.exit_code == 0, result.stderr
     assert "last value" in result.stdout
-    assert "target: heat, 3 rows ahead" in result.stderr
+    assert "target: heat, 3 steps of 1 ahead" in result.stderr
 
 
 def test_a_run_is_kept_and_resumed(log, tmp_path):
@@ -131,7 +133,7 @@ UNNAMED = ("--target", "a", "--features", "b", "--sequence", "c", "--order", "d"
         (["--features", "load,,mode"], "--features must be names with commas between them"),
         (["--features", "load,load"], "--features names 'load' twice"),
         (["--features", "heat"], "--features names the target 'heat'"),
-        (["--delimiter", ";;"], "--delimiter must be one character, or tab; got ';;'"),
+        (["--delimiter", ";;"], "--delimiter must be one character, tab or space; got ';;'"),
         (["--delimiter", "tab"], "--target names the column 'heat', which log.csv does not have"),
         (
             ["--columns", "a,b,c,d", *UNNAMED],
@@ -227,3 +229,155 @@ def test_a_reader_that_stops_early_is_no_fault(log):
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(60) != 0
+
+
+# ---- What predict takes over from the training --------------------------------------------------
+
+
+def quick(path, *more):
+    options = ("--updates", 2, "--hidden", 3, "--threads", 1, "--seed", 1)
+    result = call("train", "csv", path, "--target", "y", *options, *more)
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+def predicted(path, *more):
+    result = call("predict", "table.safetensors", path, *more)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout.splitlines()[1:], result.stderr
+
+
+def hourly(count, first=0, form="%Y-%m-%d %H:%M"):
+    return [
+        (datetime(2024, 1, 1) + timedelta(hours=first + i)).strftime(form) for i in range(count)
+    ]
+
+
+NOISE = np.random.default_rng(0).normal(size=400).round(2)
+
+
+def of_european_files(path, count, first=0, head=""):
+    """Decimal commas, -999, days first, a title, and columns without names."""
+    lines = [f"{head};Zeit;x;y;"]
+    for i, time in enumerate(hourly(count, first, "%d/%m/%Y %H:%M")):
+        x = "-999" if i % 9 == 0 else f"{NOISE[i]}".replace(".", ",")
+        lines.append(f"{i};{time};{x};{NOISE[-i - 1] * 2:.2f};".replace(".", ","))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_predict_reads_new_files_as_the_training_did(tmp_path):
+    path = of_european_files(tmp_path / "a.csv", 400)
+    marks = ("--missing-value", -999, "--missing", "mean")
+    told = quick(path, "--order", "Zeit", "--ahead", "2h", *marks).stderr
+    for text in (
+        "decimal commas: '",
+        "dates such as '13/01/2024 00:00' are read with the day first",
+        "column c0 has no name and a number of its own in each row: left out",
+        "column c4 has no name and no values: left out",
+        "features: x, y",
+        "target: y, 2h ahead",
+        "test 60 rows of 1 sequence (the last rows of each held out)",
+    ):
+        assert text in told
+    # 48 hours from 1 March on: no day is above 12, and without the training that would be refused.
+    new = of_european_files(tmp_path / "b.csv", 48, 60 * 24)
+    lines, told = predicted(new)
+    assert lines[0].startswith("2024-03-01T00:00:00,")
+    assert lines[24].startswith("2024-03-02T00:00:00,")
+    assert (
+        "read as the files of the training were: --decimal , --date-format day-first "
+        "--missing-value -999"
+    ) in told
+    # The same table written in another way, said so, has the same predictions.
+    other = tmp_path / "c.csv"
+    rows = [line.split(";")[1:4] for line in new.read_text().splitlines()]
+    times = ["Zeit", *hourly(48, 60 * 24)]
+    other.write_text(
+        "".join(
+            f"{time},{row[1].replace(',', '.').replace('-999', '')},{row[2].replace(',', '.')}\n"
+            for time, row in zip(times, rows, strict=True)
+        )
+    )
+    assert predicted(other, "--decimal", ".")[0] == lines
+    refused = call("predict", "table.safetensors", other)
+    assert refused.exit_code == 2
+    assert "Pass --decimal . if this file has decimal points." in refused.stderr
+
+
+def test_predict_skips_the_lines_that_the_training_skipped(tmp_path):
+    def table(path, count):
+        body = "".join(f"{NOISE[i]},{NOISE[-i - 1]}\n" for i in range(count))
+        path.write_text(f"Station 7\nunit 3\n% a remark\nx,y\nfoo,bar\n% another\n{body}")
+        return path
+
+    refused = call("train", "csv", table(tmp_path / "a.csv", 60), "--target", "y")
+    assert refused.exit_code == 2
+    assert "a.csv:1: the file begins with 'Station 7'" in refused.stderr
+    assert "pass --header-row 4" in refused.stderr
+    quick("a.csv", "--header-row", 4, "--skip-rows", "5-5", "--comment", "%")
+    assert len(predicted(table(tmp_path / "b.csv", 7))[0]) == 7
+
+
+def test_predict_names_the_columns_as_the_training_did(tmp_path):
+    body = "".join(f"{NOISE[i]},{NOISE[-i - 1]}\n" for i in range(60))
+    (tmp_path / "a.csv").write_text(body)
+    quick("a.csv", "--columns", "x,y")
+    lines, told = predicted("a.csv")
+    assert len(lines) == 60
+    assert "read as the files of the training were: --columns x,y" in told
+
+
+def test_predict_tells_other_steps_than_those_of_the_training(tmp_path):
+    def table(name, times):
+        rows = (f"{t},{NOISE[i]},{NOISE[-i - 1]}" for i, t in enumerate(times))
+        (tmp_path / name).write_text("\n".join(["t,x,y", *rows]) + "\n")
+
+    table("a.csv", hourly(60))
+    quick("a.csv", "--order", "t", "--ahead", "3h")
+    table("b.csv", hourly(120)[::2])
+    assert "the steps of t are 2 h here and were 1 h in training" in predicted("b.csv")[1]
+    assert "steps" not in predicted("a.csv")[1]
+
+
+def test_a_percentage_is_refused_in_new_files_too(tmp_path):
+    body = "".join(f"{NOISE[i]},{NOISE[-i - 1]}\n" for i in range(60))
+    (tmp_path / "a.csv").write_text(f"x,y\n{body}")
+    quick("a.csv")
+    (tmp_path / "b.csv").write_text("x\n50%\n40%\n")
+    result = call("predict", "table.safetensors", "b.csv")
+    assert result.exit_code == 2
+    assert "b.csv:2: column 'x' must hold finite numbers; got '50%'. It reads as 50 (with a %" in (
+        result.stderr
+    )
+    assert "--text" not in result.stderr  # the net has learned numbers
+
+
+def test_three_sequences_are_split_by_time_and_it_is_told(tmp_path):
+    lines = ["id,t,x,y"]
+    lines += [f"s{k},{i},{NOISE[40 * k + i]},{NOISE[-i - 1]}" for k in range(3) for i in range(40)]
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    keys = ("--sequence", "id", "--order", "t", "--ahead", 2, "--json", "j.json")
+    result = quick("a.csv", *keys)
+    assert "there are fewer than 10 sequences: the last rows of each sequence are held out" in (
+        result.stderr
+    )
+    assert "to learn from 78 rows of 3 sequences, validation 18 rows of 3 seq" in result.stderr
+    assert "Judged on 18 rows of 3 sequences that the net has not learned from" in result.stdout
+    figures = json.loads((tmp_path / "j.json").read_text())
+    assert figures["parts"]["train"] == {"rows": 78, "sequences": 3}
+
+
+def test_bad_options_of_files_are_named(log):
+    for option, value, message in (
+        ("--decimal", "x", "--decimal must be a point or a comma; got 'x'"),
+        ("--skip-rows", "many", "--skip-rows must be a number of lines at the start"),
+        ("--header-row", "0", "header-row"),
+        ("--comment", " ", "--comment must be a sign"),
+        ("--ahead", "soon", "--ahead must be a number of steps"),
+        ("--date-format", "%Q", "--date-format must be a format of strptime"),
+    ):
+        result = train(log, "--features", "load", option, value)
+        assert result.exit_code == 2, option
+        assert message in result.stderr
+        assert "Traceback" not in result.stderr

@@ -163,7 +163,11 @@ def small(tmp_path):
             "at least 3 sequences, to learn from some and be judged on others;",
         ),
         ({"split": "sequence"}, "got 1. Name the column that tells the sequences of a file apart"),
-        ({"sequence": "half"}, "got 2. Use --split time to hold out the last rows of each"),
+        (
+            {"sequence": "half", "split": "sequence"},
+            "got 2. Use --split time to hold out the last rows of each",
+        ),
+        ({"sequence": "half"}, "of at least 20 rows; the longest has 5. Give more rows."),
         ({"per": "sequence", "target": "half"}, "must have one half; sequence"),
         ({"per": "sequence", "target": "label", "sequence": "half"}, "must have one label"),
         (
@@ -187,7 +191,7 @@ def test_short_sequences_are_left_out_and_told(tmp_path):
     path = write(tmp_path / "a.csv", ["id", "x", "y"], rows)
     data = load(path, sequence="id")
     assert "s2" not in data.groups.ids
-    assert "1 sequences shorter than 2 rows left out, such as 's2'" in data.notes
+    assert "1 sequence shorter than 2 rows left out, such as 's2'" in data.notes
 
 
 # ---- Parts -------------------------------------------------------------------------------------
@@ -257,7 +261,7 @@ def test_categories_come_from_the_rows_to_learn_from(tmp_path):
     when = data.schema.features[0]
     assert when.categories == ("early", "old")
     np.testing.assert_array_equal(data.x[[0, 1, 80], :2], [[1, 0], [0, 1], [0, 0]])
-    assert any("30 rows hold texts that are not among those to learn" in n for n in data.notes)
+    assert any("30 rows with texts that are not among those to learn" in n for n in data.notes)
 
 
 def test_constant_features_are_left_out(tmp_path):
@@ -282,9 +286,15 @@ def test_a_text_alone_is_read_as_tokens(tmp_path):
 
 
 def test_too_many_texts(tmp_path):
-    rows = [(f"2024-01-01T{t // 60:02}:{t % 60:02}", t, t / 3) for t in range(500)]
+    rows = [(f"name of {t:03}", t, t / 3) for t in range(500)]
+    path = write(tmp_path / "a.csv", ["who", "x", "y"], rows)
+    assert "column 'who' holds 350 different texts, such as 'name of 000'" in fault(path)
+
+
+def test_dates_are_no_feature(tmp_path):
+    rows = [(f"2024-01-01T{t // 60:02}:{t % 60:02}", t, t / 3) for t in range(100)]
     path = write(tmp_path / "a.csv", ["when", "x", "y"], rows)
-    assert "column 'when' holds 350 different texts, such as '2024-01-01T00:00'" in fault(path)
+    assert "column 'when' holds dates, which are no feature. Name it with --order" in fault(path)
 
 
 def test_numbers_out_of_all_proportion(tmp_path):
@@ -351,7 +361,7 @@ def test_one_target_per_sequence(tmp_path):
     path = write(tmp_path / "a.csv", ["id", "x", "y"], rows)
     data = load(path, sequence="id", per="sequence")
     assert "s5" not in data.groups.ids
-    assert "1 sequences have no y; left out" in data.notes
+    assert "1 sequence without any y left out" in data.notes
     assert data.y.tolist() == [int(name[1:]) % 2 for name in data.groups.ids]
     assert len(data.x) == 24
 
@@ -437,7 +447,7 @@ def test_a_schema_survives_json(many, single):
     ("change", "message"),
     [
         (lambda v: None, "holds no net for tables"),
-        (lambda v: {**v, "format": 2}, "has table format 2; this gradcore reads 1"),
+        (lambda v: {**v, "format": 1}, "has table format 1; this gradcore reads 2"),
         (lambda v: {**v, "features": []}, "no features"),
         (lambda v: {**v, "features": [1]}, "Feature is no object"),
         (lambda v: {**v, "features": [{"name": 1, "kind": "number"}]}, "names must be texts"),
@@ -450,6 +460,10 @@ def test_a_schema_survives_json(many, single):
         (lambda v: {**v, "target": {**v["target"], "extra": 1}}, "Target has extra"),
         (lambda v: {**v, "missing": "guess"}, "missing is 'guess'"),
         (lambda v: {**v, "sequence": 3}, "3 is no name of a column"),
+        (lambda v: {**v, "files": 3}, "the format of files is no object"),
+        (lambda v: {**v, "files": {"decimal": ";"}}, "--decimal must be a point or a comma"),
+        (lambda v: {**v, "files": {"header_row": "x"}}, "header_row is no whole number"),
+        (lambda v: {**v, "target": {**v["target"], "lead": 3}}, "lead is no text"),
         (lambda v: {k: e for k, e in v.items() if k != "order"}, "'order'"),
     ],
 )

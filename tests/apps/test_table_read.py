@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import gradcore as gd
 from gradcore.apps.tasks import packed
-from gradcore.apps.tasks.table import cells, csvfile, read
+from gradcore.apps.tasks.table import cells, layout, read
 from gradcore.apps.tasks.table.read import Wanted
 
 
@@ -97,8 +97,11 @@ def test_only_wanted_columns_are_looked_at(tmp_path):
 
 def test_the_kind_of_a_column_may_show_late(tmp_path, monkeypatch):
     monkeypatch.setattr("gradcore.apps.tasks.table.csvfile._CHUNK", 3)
-    early = write(tmp_path / "a.csv", "a\nx\ny\n3\n4\n5\n6\n7\n8\n9\n")
-    assert texts(read.read([early]).columns["a"])[:3] == ["x", "y", "3"]
+    early = write(tmp_path / "a.csv", "a\nx\ny\nz\n3\n4\n5\nw\nw\n6\nv\n")
+    assert texts(read.read([early]).columns["a"])[:4] == ["x", "y", "z", "3"]
+    # Most of the cells decide, wherever they stand: 7 numbers are no categories.
+    numbers = write(tmp_path / "c.csv", "a\nx\ny\n3\n4\n5\n6\n7\n8\n9\n")
+    assert f"{numbers}:2: column 'a' must hold finite numbers; got 'x'" in fault(numbers)
     late = write(tmp_path / "b.csv", "a\n01\n2\n3\nx\ny\nz\nw\n")
     assert texts(read.read([late]).columns["a"]) == ["01", "2", "3", "x", "y", "z", "w"]
     assert texts(read.read([late], Wanted(text=frozenset("a"))).columns["a"])[0] == "01"
@@ -126,12 +129,13 @@ def test_missing_texts(tmp_path):
         ("inf", "Leave it empty if it is missing."),
         ("-Infinity", "Leave it empty if it is missing."),
         ("1e999", "Correct or empty the cell, or add --text x"),
-        ("0x10", "Correct or empty the cell, or add --text x"),
-        ("3 mm", "Correct or empty the cell, or add --text x"),
+        ("oops", "Correct or empty the cell, or add --text x"),
+        ("0x10", "It reads as 16 (hexadecimal) or as a text"),
+        ("3 mm", "It reads as 3 (with the unit mm) or as a text"),
     ],
 )
 def test_a_cell_that_is_no_number(tmp_path, cell, hint):
-    path = write(tmp_path / "a.csv", f"t;x\n1;2\n2;{cell}\n3;4\n4;5\n")
+    path = write(tmp_path / "a.csv", f"t;x\n1;2.5\n2;{cell}\n" + "3;4.25\n" * 10)
     message = fault(path)
     assert message.startswith(f"{path}:3: column 'x' must hold finite numbers; got '{cell}'. ")
     assert hint in message
@@ -205,7 +209,7 @@ def test_files_that_are_no_table(tmp_path, text, message):
 def test_paths_that_are_no_file(tmp_path):
     assert fault(tmp_path / "gone.csv") == f"cannot read {tmp_path}/gone.csv: no such file."
     assert "is a folder. Name its files" in fault(tmp_path)
-    assert "is a spreadsheet. Save the sheet as CSV" in fault(write(tmp_path / "a.xlsx", "PK"))
+    assert "is a spreadsheet (.xlsx). Save the sheet" in fault(write(tmp_path / "a.xlsx", "PK"))
     with pytest.raises(gd.ArgumentError, match="is named twice"):
         read.read([write(tmp_path / "a.csv", "a\n1\n")] * 2)
     with pytest.raises(gd.ArgumentError, match="expected a file"):
@@ -394,12 +398,12 @@ def test_packed_files_must_not_fill_the_memory(tmp_path, monkeypatch):
 
 def test_many_columns_take_no_time(tmp_path):
     path = tmp_path / "a.csv"
-    names = [f"n{i}" for i in range(csvfile.MOST_COLUMNS)]
+    names = [f"n{i}" for i in range(layout.MOST_COLUMNS)]
     path.write_text(",".join(names) + "\n")
     start = time.process_time()
     assert read.names([path])[0] == names
     assert time.process_time() - start < 5.0  # a search for each name took minutes
-    path.write_text("," * csvfile.MOST_COLUMNS + "\n")
+    path.write_text("," * layout.MOST_COLUMNS + "\n")
     assert "names 100,001 columns; a table may have 100,000" in fault(path)
 
 

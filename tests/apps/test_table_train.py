@@ -183,7 +183,7 @@ def test_nothing_is_learned_from_what_is_held_out(tmp_path, ahead):
 def test_long_sequences_are_cut_with_resets(tmp_path):
     rows = [(i, np.sin(t), i + t / 7) for i in range(4) for t in range(6_000)]
     path = write(tmp_path / "a.csv", ["id", "x", "y"], rows)
-    data = dataset.load([path], Roles("y", sequence="id"), Wanted())
+    data = dataset.load([path], Roles("y", sequence="id"), Wanted(), split="sequence")
     batches, window = train.source(data, train.Options(batch=2))
     assert isinstance(batches, gd.data.Stream)
     assert window == 1_024
@@ -378,7 +378,7 @@ def test_unseen_texts_may_be_read_as_none(nets, tmp_path):
     stream = io.StringIO()
     told = predict.write(nets["tokens"][0], [path], stream, unseen="none")
     assert told.rows == 2
-    assert "1 rows hold texts that are not among those to learn from, such as 'w'" in told.notes[0]
+    assert "1 row with texts that are not among those to learn from, such as 'w'" in told.notes[0]
 
 
 def test_rows_with_gaps_get_no_prediction_where_they_were_dropped(tmp_path):

@@ -88,7 +88,7 @@ def test_along_a_trajectory_the_norms_bound_the_product():
 def test_what_has_no_proof_is_refused():
     net = gd.Stack(gd.RNN(3, 4), gd.GRU(4, 4))
     params = net.init(seed=0)
-    with pytest.raises(gd.ArgumentError, match=r"1\.GRU is another\. Use constrain\.traj"):
+    with pytest.raises(gd.ArgumentError, match=r"1\.GRU is not one of these\. Use constrain\.traj"):
         constrain.jacobian_bound(net, params, 10, layer=1)
     with pytest.raises(gd.ArgumentError, match="layer must be one of the net's 2"):
         constrain.jacobian_bound(net, params, 10, layer=2)

@@ -316,11 +316,11 @@ def test_wrong_descriptions_are_refused(make, error, message):
         ([constrain.Constraint()], gd.DTypeError, "constraints must be a list"),
         ([constrain.SpectralNorm(weights="9.*")], gd.ArgumentError, "matches no parameter"),
         ([constrain.SpectralNorm(weights="*.bias")], gd.ArgumentError, "acts on matrices"),
-        ([constrain.Orthogonal(weights="2.weight")], gd.ArgumentError, "needs square matrices"),
+        ([constrain.Orthogonal(weights="2.weight")], gd.ArgumentError, "needs a square matrix"),
         (
             [constrain.SpectralNorm(), constrain.Orthogonal(weights="1.weight_hh")],
             gd.ArgumentError,
-            "under two constraints",
+            "can have one constraint, and two match",
         ),
     ],
 )

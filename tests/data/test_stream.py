@@ -228,7 +228,7 @@ def test_wrong_batches(batches, message):
     ("arguments", "error", "message"),
     [
         ({"x": [X, X]}, gd.DTypeError, r"one array or memory map.*gradcore\.data\.Sequences"),
-        ({"x": X[:, None]}, gd.DTypeError, "x must hold floats where it has columns"),
+        ({"x": X[:, None]}, gd.DTypeError, "x must hold floats if it has columns"),
         ({"x": np.ones((2, 2, 2))}, gd.ShapeError, r"x must have shape \(N,\) or \(N, columns\)"),
         ({"x": X[:0], "y": Y[:0]}, gd.ArgumentError, "x must not be empty"),
         ({"y": Y[:-1]}, gd.ShapeError, r"one row per step of x, 202; it has 201.*x\[:-1\]"),

@@ -194,7 +194,7 @@ def test_layers_that_read_both_ways_leave_parts_out():
     found = gd.diagnose(net, params, x, y, loss="cross_entropy")
     assert len(found.measured.hidden) == 3
     assert found.measured.hidden[1].reverse
-    assert "read both ways" in found.measured.left_out["lyapunov"]
+    assert "one is bidirectional" in found.measured.left_out["lyapunov"]
     assert "left out: singular values" in str(found)
 
 

@@ -245,12 +245,12 @@ BAD = [
     ({"x": D["x"].astype(complex)}, gd.DTypeError, "x must have dtype float32.*got complex128"),
     ({"x": D["x"].astype(object)}, gd.DTypeError, "x must have dtype float32.*got object"),
     ({"x": D["x"].astype(">f4")}, gd.DTypeError, "x must be in the machine's byte order; got >f4"),
-    ({"x": D["x"].tolist()}, gd.DTypeError, "x must be a NumPy array or offer DLPack; got list"),
-    ({"x": "text"}, gd.DTypeError, "x must be a NumPy array or offer DLPack; got str"),
+    ({"x": D["x"].tolist()}, gd.DTypeError, "x must be a NumPy array or support DLPack; got  list"),
+    ({"x": "text"}, gd.DTypeError, "x must be a NumPy array or support DLPack; got  str"),
     (
         {"x": np.ma.masked_array(D["x"])},
         gd.DTypeError,
-        "x is a masked array; its mask would be lost",
+        "x must not be a masked array, because its mask would be lost",
     ),
     # y and weight
     ({"y": D["classes"][:-1]}, gd.ShapeError, r"y must have shape \(9, 3\).*got \(8, 3\)"),
@@ -284,7 +284,7 @@ BAD = [
     ({"lengths": [1, 2, T + 1]}, gd.ArgumentError, r"lengths\[2\] is 10"),
     ({"lengths": [1.0, 2.0, 3.0]}, gd.DTypeError, "lengths must be integers; got float64"),
     ({"lengths": [True, True, True]}, gd.DTypeError, "lengths must be integers; got bool"),
-    ({"lengths": 3}, gd.DTypeError, "lengths must be a NumPy array or offer DLPack; got int"),
+    ({"lengths": 3}, gd.DTypeError, "lengths must be a NumPy array or support DLPack; got  int"),
     ({"reset": D["reset"][0]}, gd.ShapeError, r"reset must have shape \(9, 3\)"),
     (
         {"reset": D["reset"].astype(np.uint8)},
@@ -332,7 +332,7 @@ BAD_TOKENS = [
     (
         {"x": D["tokens"], "wrt": ("x",)},
         gd.ArgumentError,
-        "x holds integer tokens and has no gradient",
+        "x holds integer tokens, which have no gradient",
     ),
 ]
 

@@ -232,7 +232,7 @@ def test_a_function_may_return_any_layout():
 @pytest.mark.parametrize("name", ["y", "weight"])
 def test_a_function_takes_no_targets(name):
     arguments = {name: WEIGHT}
-    with pytest.raises(gd.ArgumentError, match=f"{name} must be None when loss is a function"):
+    with pytest.raises(gd.ArgumentError, match=f"{name} must be None if loss is a function"):
         gd.value(NET, PARAMS, X, loss=lambda z, t0, t1: (0.0, z), **arguments)
 
 

@@ -143,7 +143,7 @@ def test_a_pass_goes_back_once_and_cannot_be_copied():
             way(made)
     made.backward(case.d_outputs)
     assert "gone back" in repr(made)
-    with pytest.raises(gd.ArgumentError, match=r"used up this pass.*forward again"):
+    with pytest.raises(gd.ArgumentError, match=r"can be called once for a Pass.*forward again"):
         made.backward(case.d_outputs)
 
 
@@ -153,7 +153,7 @@ def test_an_overflow_on_the_way_back_is_told_and_ends_the_pass():
     case.d_outputs[400, 1, 2] = np.inf
     with pytest.raises(gd.NonFiniteError, match="layer 0, step 400"):
         made.backward(case.d_outputs)
-    with pytest.raises(gd.ArgumentError, match="used up"):
+    with pytest.raises(gd.ArgumentError, match="uses up the tape"):
         made.backward(np.zeros_like(case.d_outputs))
 
 

@@ -215,7 +215,7 @@ def test_wrong_sizes(arguments, error, message):
         ({"loss": gd.loss.CrossEntropy}, gd.DTypeError, "an object of gradcore.loss"),
         ({"wrt": ("y",)}, gd.ArgumentError, "wrt must name one or more of"),
         ({"wrt": "params"}, gd.DTypeError, "wrt must be a tuple of names"),
-        ({"wrt": ("x",)}, gd.ArgumentError, "x holds integer tokens and has no gradient"),
+        ({"wrt": ("x",)}, gd.ArgumentError, "x holds integer tokens, which have no gradient"),
         ({"memory": "much"}, gd.ArgumentError, "memory must be None, 'full'"),
         ({"threads": 0}, gd.ArgumentError, "threads must be at least 1"),
         ({"tokens": False}, gd.ArgumentError, "tokens must not be False"),

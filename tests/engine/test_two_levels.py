@@ -35,7 +35,7 @@ def test_groups_use_their_slots_up(slots):
         if fewer:
             assert sum(slots - fewer + 3 + j for j in range(fewer)) < segments
     if most > slots + 2:
-        with pytest.raises(ValueError, match=f"{slots} slots do not do for {most + 1} segments"):
+        with pytest.raises(ValueError, match=f"{slots} slots are too few for {most + 1} segments"):
             groups_of(most + 1, slots)
 
 

@@ -36,7 +36,7 @@ from gradcore._training.checkpoint import read_training
 from gradcore._training.runs import read_metrics
 from gradcore.apps.tasks import material
 from gradcore.apps.tasks.brackets import lexing, sources
-from gradcore.apps.tasks.dna.records import read, read_gff3
+from gradcore.apps.tasks.dna.records import read, read_gff3, read_sequences
 from gradcore.apps.tasks.table import read as table_file
 from gradcore.apps.tasks.table import schema as table_schema
 
@@ -135,14 +135,44 @@ FEATURES             Location/Qualifiers
                      /pseudo
      CDS             complement(join(26..27,29..30))
                      /codon_start=2
+     CDS             join(27..30,1..2)
+                     /transl_table=4
+     CDS             order(<1..4,J00194.1:(6.8)..10)
 ORIGIN
         1 atgaaattta gggcccgggt ttaaaccctt
+//
+"""
+EMBL = """ID   TEST; SV 1; circular; DNA; STD; UNK; 30 BP.
+XX
+AC   TEST;
+XX
+FH   Key             Location/Qualifiers
+FH
+FT   CDS             join(1..4,6..10)
+FT                   /product="slips"
+FT   CDS             complement(<13..18)
+FT                   /transl_table=4
+FT   CDS             25..2
+XX
+SQ   Sequence 30 BP; 8 A; 5 C; 8 G; 9 T; 0 other;
+     atgaaattta gggcccgggt ttaaaccctt                                        30
 //
 """
 FASTA = ">one first\nACGTNRYKM\nacgtacgt\n\n>two\nTTTT\n"
 GFF3 = (
     "##gff-version 3\none\tx\tgene\t1\t9\t.\t+\t.\tID=g1\none\tx\tCDS\t1\t9\t.\t-\t0\tID=c;"
     "Parent=g1;pseudo=true\n"
+)
+INSIDE = (
+    "##gff-version 3\n##sequence-region one 1 17\n"
+    "one\tx\tregion\t1\t17\t.\t+\t.\tIs_circular=true\n"
+    "one\tx\tCDS\t12\t20\t.\t+\t0\tID=a;Parent=m,n;partial=true;end_range=20,.\n"
+    "one\tx\tCDS\t4\t9\t.\t+\t1\tID=b;Parent=m;transl_table=4\n"
+    "one\tx\tCDS\t1\t3\t.\t-\t.\tID=c\none\tx\tCDS\t5\t9\t.\t+\t2\tID=c\n##FASTA\n" + FASTA
+)
+GTF = (
+    'one\tx\tCDS\t1\t6\t.\t+\t0\tgene_id "g"; transcript_id "t"; transl_table 4;\n'
+    'one\tx\tstop_codon\t7\t9\t.\t+\t0\tgene_id "g"; transcript_id "t";\n'
 )
 TABLE = "machine,time,a,state\n1,0,0.5,on\n1,1,,off\n2,0,1e-3,on\n2,1,nan,on\n"
 
@@ -213,6 +243,10 @@ def _readers() -> dict[str, Reader]:
         ("genbank", read, "a.gbk", text(GENBANK), changed),
         ("genbank_gzip", read, "a.gbk.gz", packed(GENBANK), changed_gzip),
         ("gff3", read_gff3, "a.gff3", text(GFF3), changed),
+        ("gff3_inside", read, "a.gff", text(INSIDE), changed),
+        ("gtf", read_gff3, "a.gtf", text(GTF), changed),
+        ("embl", read, "a.embl", text(EMBL), changed),
+        ("sequences", read_sequences, "a.gbk", text(GENBANK), changed),
         ("gff3_beside", gff3_beside, "beside.gff3", text(GFF3), changed),
         ("table", a_table, "a.csv", text(TABLE), changed),
         ("table_gzip", a_table, "a.csv.gz", packed(TABLE), changed_gzip),

@@ -451,7 +451,7 @@ def test_what_a_model_cannot_do_is_refused(tmp_path):
         made.value_and_grad(params, x, y, loss="mse", jacobian_weight=-1.0)
     with pytest.raises(gd.DTypeError, match="params must be those of the model"):
         made.parts(made.after.init())
-    with pytest.raises(gd.ShapeError, match=r"Model\.fixed must read the 5 values"):
+    with pytest.raises(gd.ShapeError, match=r"Model\.fixed must read the 5 outputs"):
         Model(gd.Stack(gd.GRU(3, 5)), FixedPoint(gd.Stack(gd.RNN(4, 7))), made.after)
     with pytest.raises(gd.ShapeError, match=r"Model\.after must read S = 7 values"):
         Model(None, FixedPoint(gd.Stack(gd.RNN(4, 7))), gd.Stack(gd.GRU(6, 2)))
@@ -473,5 +473,5 @@ def test_a_function_without_an_input_gradient_cannot_be_behind_a_stack():
     made = Model(gd.Stack(gd.GRU(3, 5)), FixedPoint(deaf), gd.Stack(gd.GRU(5, 2)))
     params = made.init(dtype="float64")
     x, y = data()
-    with pytest.raises(gd.DTypeError, match="must give the cotangent of x"):
+    with pytest.raises(gd.DTypeError, match="must return the cotangent of x"):
         made.value_and_grad(params, x, y, loss="mse")

@@ -126,5 +126,5 @@ def test_wrong_questions_are_refused():
     with pytest.raises(gd.ArgumentError, match="layer must be one of the net's 2"):
         jacobian.step_jacobians(net, params, x, [0], layer=2)
     both = gd.Stack(gd.GRU(3, 4, bidirectional=True))
-    with pytest.raises(gd.ArgumentError, match="state_jacobian does not go through bidirectional"):
+    with pytest.raises(gd.ArgumentError, match="state_jacobian needs a net whose layers all read"):
         jacobian.state_jacobian(both, both.init(seed=0, dtype="float64"), x)

@@ -345,7 +345,7 @@ def test_directions_that_do_not_fit_each_other_are_refused():
     bad = (gd.LayerState(np.zeros((2, 2, 7), "f4"), np.zeros((2, 2, 8), "f4")),)
     with pytest.raises(gd.ShapeError, match=r"direction 0 of dstate\[0\].h must have shape"):
         jacobian.jvp(net, params, x, dstate=bad)
-    with pytest.raises(gd.ShapeError, match=r"K directions: pass \[dparams\]"):
+    with pytest.raises(gd.ShapeError, match=r"K directions; .* Pass \[dparams\]"):
         jacobian.jvp(net, params, x, dparams=params)
     other = gd.Stack(gd.LSTM(3, 9), gd.Linear(9, 2)).init(seed=0)
     with pytest.raises(gd.ShapeError, match="must belong to the net of params"):
@@ -355,7 +355,7 @@ def test_directions_that_do_not_fit_each_other_are_refused():
 def test_tokens_have_no_tangent():
     net = gd.Stack(gd.Embedding(5, 3), gd.GRU(3, 8))
     params = net.init(seed=0)
-    with pytest.raises(gd.ArgumentError, match="integer tokens and has no tangent"):
+    with pytest.raises(gd.ArgumentError, match="integer tokens, which have no tangent"):
         jacobian.jvp(net, params, np.zeros((4, 1), np.int64), dx=np.zeros((1, 4, 1, 3), "f4"))
 
 

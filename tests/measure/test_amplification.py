@@ -53,5 +53,5 @@ def test_wrong_questions_are_refused():
     with pytest.raises(gd.ArgumentError, match="layer must be one of the net's 2"):
         amplification.along(net, params, x, layer=2)
     both = gd.Stack(gd.GRU(3, 4, bidirectional=True))
-    with pytest.raises(gd.ArgumentError, match=r"amplification\.along does not go through"):
+    with pytest.raises(gd.ArgumentError, match=r"amplification\.along needs a net whose layers"):
         amplification.along(both, both.init(seed=0, dtype="float64"), x)

@@ -145,5 +145,5 @@ def test_wrong_questions_are_refused():
         lyapunov.of_map(lambda s: np.where(s > 500, np.nan, 9 * s), lambda s, v: 9 * v, [9.0], 10)
     assert raised.value.step == 2
     both = gd.Stack(gd.GRU(1, 3, bidirectional=True))
-    with pytest.raises(gd.ArgumentError, match=r"lyapunov.spectrum does not go through bidir"):
+    with pytest.raises(gd.ArgumentError, match=r"lyapunov.spectrum needs a net whose layers"):
         lyapunov.spectrum(both, both.init(seed=0, dtype="float64"), still(10))

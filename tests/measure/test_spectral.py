@@ -94,7 +94,7 @@ def test_warm_starts_take_fewer_steps(shape):
     assert warm.value == pytest.approx(np.linalg.norm(moved, 2), rel=1e-7)
     assert warm.steps < cold.steps / 2
     assert warm.upper == np.inf
-    with pytest.raises(gd.ShapeError, match=r"start\.u has shape"):
+    with pytest.raises(gd.ShapeError, match=r"start\.u must have shape"):
         spectral.spectral_norm(np.eye(4), start=cold)
 
 
@@ -238,7 +238,7 @@ def test_wrong_input_is_refused():
         spectral.singular_values(np.eye(2), 3)
     with pytest.raises(gd.ShapeError, match="A must be a square matrix"):
         spectral.spectral_radius(np.ones((2, 3)))
-    with pytest.raises(gd.NonFiniteError, match="A' A v must be"):
+    with pytest.raises(gd.NonFiniteError, match="A' A v must have shape"):
         spectral.spectral_norm(spectral.Operator((2, 2), lambda v: v * np.inf, lambda u: u))
 
 

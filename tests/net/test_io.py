@@ -92,7 +92,7 @@ def test_unwritable_places(tmp_path):
 
 
 def test_what_may_be_saved(tmp_path):
-    with pytest.raises(gd.CheckpointError, match="metadata must be what JSON can hold"):
+    with pytest.raises(gd.CheckpointError, match="metadata must be values that JSON can hold"):
         gd.save(tmp_path / "a", NET, PARAMS, callback=print)
     with pytest.raises(gd.ShapeError, match="params must belong to the net"):
         gd.save(tmp_path / "a", NETS[0], PARAMS)
@@ -131,8 +131,8 @@ BAD_FILES = [
         "has format version 3; this gradcore reads up to 2. Update",
     ),
     (TENSORS, header(format_version="9" * 5000), "this gradcore reads up to 2"),
-    (TENSORS, header(format_version="one"), "format version 'one', which is no number"),
-    (TENSORS, header(format_version=None), "format version '', which is no number"),
+    (TENSORS, header(format_version="one"), "format version 'one', which is not a number"),
+    (TENSORS, header(format_version=None), "format version '', which is not a number"),
     (TENSORS, header(net=None), "is damaged: Expecting value"),
     (TENSORS, header(net="[" * 100_000), "is damaged"),
     (TENSORS, header(net="{}"), "is damaged: the description of the net is not a list"),
@@ -148,7 +148,7 @@ BAD_FILES = [
         net_with(1, skip={"lag": 2, "z": 1}),
         "Skip has options this version does not know: z",
     ),
-    (TENSORS, net_with(1, skip={}), "Skip is not described in full"),
+    (TENSORS, net_with(1, skip={}), "the description of Skip is incomplete"),
     (TENSORS, net_with(1, skip=3), r"LSTM\.skip must be a Skip or None; got 3"),
     (TENSORS, net_with(1, hidden_size=-8), "is damaged: LSTM.hidden_size must be at least 1"),
     (TENSORS, net_with(1, hidden_size="8"), "is damaged: LSTM.hidden_size must be an integer"),

@@ -167,7 +167,7 @@ def test_a_new_cell_needs_its_class_only():
         (
             lambda: gd.Stack(gd.RNN(3, 5), gd.RNN(4, 5)),
             gd.ShapeError,
-            r"layer 1 \(RNN\) must have input_size 5, the size of what layer 0 \(RNN\)",
+            r"layer 1 \(RNN\) must have input_size 5, the output size of layer 0 \(RNN\)",
         ),
         (
             lambda: gd.Stack(gd.Embedding(9, 2), gd.RNN(3, 5)),

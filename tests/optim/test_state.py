@@ -329,7 +329,7 @@ def test_weights_of_zero_and_zero_gradients():
     accumulator = gd.optim.Accumulator(NET.init(dtype="float64"))
     first, second = gradients(2)
     accumulator.add(first, 0.0)
-    with pytest.raises(gd.ArgumentError, match="1 were added, of weight 0 together"):
+    with pytest.raises(gd.ArgumentError, match="1 were added, with a total weight of 0"):
         accumulator.take()
     accumulator.add(gd.Grads(NET, np.zeros(NET.n_parameters), 900), 1.0)
     assert accumulator.take() == gd.Grads(NET, np.zeros(NET.n_parameters))

@@ -459,7 +459,7 @@ def test_constructors_refuse_what_torch_refuses():
     with pytest.raises(ValueError, match="Unknown nonlinearity 'sine'"):
         gt.RNN(I, H, nonlinearity="sine")
     for kind in KINDS:
-        with pytest.raises(gd.ArgumentError, match=r"proj_size must be 0; got 2.*Linear behind"):
+        with pytest.raises(gd.ArgumentError, match=r"proj_size must be 0; got 2.*Linear after"):
             getattr(gt, kind)(I, H, proj_size=2)
     with pytest.raises(gd.DTypeError, match=r"skip must be a gradcore.Skip"):
         gt.LSTM(I, H, skip=4)
@@ -477,7 +477,7 @@ def test_errors_of_our_own():
     packed = packing.pack_sequence([x[:, 0]])
     with pytest.raises(gd.ArgumentError, match="lengths must be None"):
         layer(packed, lengths=[1])
-    with pytest.raises(gd.DTypeError, match=r"float32 and float64; the weights are torch.bfloat16"):
+    with pytest.raises(gd.DTypeError, match=r"float32 or float64; they are torch.bfloat16"):
         gt.LSTM(I, H, dtype=torch.bfloat16)(x.bfloat16())
     with pytest.raises(gd.ArgumentError, match="runs on the CPU"):
         gt.LSTM(I, H, device="meta")(x)

@@ -265,7 +265,7 @@ def test_the_monitor_agrees_with_gradcores_own(make, ours):
 
 
 def test_an_optimizer_without_a_limit_is_refused():
-    with pytest.raises(gd.DTypeError, match="whose limits are known; got Rprop"):
+    with pytest.raises(gd.DTypeError, match="because stability limits are known .*got Rprop"):
         gt.StabilityMonitor(torch.optim.Rprop(gt.RNN(1, 1).parameters()))
 
 
@@ -301,7 +301,7 @@ def test_diagnose_finds_each_layer_as_gradcore_does():
     assert found["first"].measured.gradients["0.weight_hh"] == pytest.approx(
         np.log10(np.linalg.norm(expected.grads["0.weight_hh"])), abs=1e-4
     )
-    with pytest.raises(gd.ArgumentError, match="no gradient came"):
+    with pytest.raises(gd.ArgumentError, match="no gradient reached"):
         gt.diagnose(model, lambda: model["head"].weight.sum())
     with pytest.raises(gd.ArgumentError, match="a tensor of one value"):
         gt.diagnose(model, lambda: x)
@@ -325,6 +325,6 @@ def test_given_is_the_gradient_itself():
     np.testing.assert_array_equal(one.grads.flat, other.grads.flat)
     assert one.loss == 0.0
     for options in ({"reduction": "mean"}, {"step": "last"}):
-        with pytest.raises(gd.ArgumentError, match="y is the gradient itself"):
+        with pytest.raises(gd.ArgumentError, match="y is the gradient by the outputs itself"):
             gd.loss.Given(**options)
     assert gd.plan(net, 300, 2, loss=gd.loss.Given()).bytes > 0

@@ -366,11 +366,11 @@ def test_wrong_questions_are_refused():
         ({"k": 10**6}, gd.ArgumentError, "k must be at most the"),
         ({"tol": -1.0}, gd.ArgumentError, "tol must be"),
         ({"start": np.ones(3)}, gd.ShapeError, "start must have shape"),
-        ({"optimizer": 3}, gd.DTypeError, "optimizer must be a gradcore.optim"),
+        ({"optimizer": 3}, gd.DTypeError, "optimizer must be one of gradcore.optim"),
         (
             {"optimizer": gd.optim.Adam(params)},
             gd.ArgumentError,
-            "second moments that it has not seen yet",
+            "second moments, which it has only after",
         ),
     ):
         with pytest.raises(error, match=message):

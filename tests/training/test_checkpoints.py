@@ -168,7 +168,7 @@ def test_what_cannot_be_written(tmp_path):
 
 def test_a_file_of_save_has_no_training(tmp_path, run):
     gd.save(tmp_path / "last.safetensors", NET, NET.init())
-    refused(tmp_path / "last.safetensors", r"holds a net but no training.*gradcore\.load")
+    refused(tmp_path / "last.safetensors", r"has a net but no training.*gradcore\.load")
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_file_of_save_has_no_training(tmp_path, run):
         ({"training": "{}"}, "is damaged: the training lacks 'settings'"),
         ({"training": "[" * 100_000}, "is damaged"),
         ({"training": "1" * 10_000}, "is damaged"),
-        ({"training": None}, "holds a net but no training"),
+        ({"training": None}, "has a net but no training"),
     ],
 )
 def test_wrong_metadata(edited, metadata, message):
@@ -216,8 +216,11 @@ EVALUATIONS = setter("place", "evaluations")
     [
         (setter("settings")(...), "lacks 'settings'"),
         (setter("states")([]), "lacks 'states', or it is of the wrong kind"),
-        (setter("place", "step")(...), "the place of the training lacks fields"),
-        (setter("place", "more")(1), "the place of the training lacks fields or has unknown ones"),
+        (setter("place", "step")(...), "the progress of the training lacks fields"),
+        (
+            setter("place", "more")(1),
+            "the progress of the training lacks fields or has unknown ones",
+        ),
         (STEP(-1), "step is negative"),
         (STEP(1.5), "step must be an integer"),
         (STEP(True), "step must be an integer"),
@@ -228,12 +231,12 @@ EVALUATIONS = setter("place", "evaluations")
         (EVALUATIONS([[1]]), "an evaluation is not a pair"),
         (EVALUATIONS([[99, 1.0]]), f"an evaluation at step 99 of {STEPS}"),
         (EVALUATIONS([[1, "a"]]), "a score must be a number"),
-        (setter("place", "best_step")(3), "the best evaluation is none of the evaluations"),
-        (setter("place", "line")(3), "the line of metrics is not one of the last update"),
-        (setter("place", "line")({"step": 1}), "the line of metrics is not one of the last"),
+        (setter("place", "best_step")(3), "the step of the best evaluation is not that of any"),
+        (setter("place", "line")(3), "the line of metrics does not belong to the last update"),
+        (setter("place", "line")({"step": 1}), "the line of metrics does not belong to the last"),
         (setter("states", "optimizer")(3), "the state of optimizer is not an object"),
         (setter("states", "optimizer", "arrays")(...), "the state of optimizer lacks 'arrays'"),
-        (setter("states", "optimizer", "arrays")([]), "tensors that no state has"),
+        (setter("states", "optimizer", "arrays")([]), "tensors that belong to no state"),
         (setter("states", "optimizer", "arrays")(["x"]), "tensor training.optimizer.x is missing"),
         (setter("states", "optimizer", "arrays")([["x"]]), "is missing"),
     ],
@@ -248,7 +251,10 @@ def test_wrong_trainings(edited, edit, message):
         (setter("states", "data", "values", "position")(99), "position in 0..9; got 0 and 99"),
         (setter("states", "data", "values", "epoch")(None), "epoch of the source must be an int"),
         (setter("states", "optimizer", "values", "steps")(-1), "'steps' in the state of Adam"),
-        (setter("states", "optimizer", "values", "steps")(2**60), "updates are more than can be"),
+        (
+            setter("states", "optimizer", "values", "steps")(2**60),
+            "updates are more than is possible",
+        ),
         (setter("states", "optimizer", "values", "lr")(10**400), ""),
         (setter("states", "optimizer", "values", "kind")("sgd"), "'kind' in the state of Adam"),
         (setter("states", "optimizer", "values", "lr")("x"), "'lr' in the state of Adam"),
@@ -263,7 +269,7 @@ def test_wrong_trainings(edited, edit, message):
 def test_states_that_do_not_fit(edited, edit, message):
     path = edited(change=edit)
     gd.load(path)
-    not_resumed(path, f"cannot be gone on with: .*{message}")
+    not_resumed(path, f"cannot be resumed: .*{message}")
 
 
 @pytest.mark.parametrize(
@@ -273,7 +279,7 @@ def test_states_that_do_not_fit(edited, edit, message):
         ("training.optimizer.first_moment", np.zeros(NET.n_parameters), "must have dtype float32"),
         ("training.average.average", np.zeros((2, 2)), "must have shape"),
         ("training.carried.flat", np.zeros((2, 2), np.float32), "does not fit the net"),
-        ("training.carried.flat", np.zeros(7, np.float64), "no array of float32"),
+        ("training.carried.flat", np.zeros(7, np.float64), "not an array of float32"),
     ],
 )
 def test_tensors_that_do_not_fit(edited, name, array, message):
@@ -282,7 +288,9 @@ def test_tensors_that_do_not_fit(edited, name, array, message):
 
 def test_missing_and_foreign_tensors(edited):
     refused(edited(lambda t: t.pop("training.average.average")), "average.average is missing")
-    refused(edited(lambda t: t.update({"training.x": np.ones(2)})), "no state has: training.x")
+    refused(
+        edited(lambda t: t.update({"training.x": np.ones(2)})), "belong to no state: training.x"
+    )
     refused(edited(lambda t: t.pop("2.weight")), "its tensors do not fit its net")
     refused(edited(lambda t: t.update({"trainings": np.ones(2)})), "do not fit its net")
 

@@ -156,7 +156,7 @@ def exploding(steps=400):
 def test_bad_input_is_said_to_be_so():
     trainer, batch = exploding(60)
     batch.x[41, 1] = np.nan
-    with pytest.raises(gd.NonFiniteError, match=r"x of sequence 1 is not finite at step 41: look"):
+    with pytest.raises(gd.NonFiniteError, match=r"x of sequence 1 is not finite at step 41: check"):
         trainer.fit([batch], steps=1)
 
 
@@ -175,7 +175,7 @@ def test_an_evaluation_that_overflows_is_not_explained_by_a_training_batch(tmp_p
     with pytest.raises(gd.NonFiniteError) as caught:
         trainer.fit([short], steps=1, every=1, validation=[batch], run=tmp_path)
     assert "rose from" not in str(caught.value)
-    assert "It was in the evaluation after update 1;" in str(caught.value)
+    assert "This happened in the evaluation after update 1;" in str(caught.value)
 
 
 def test_an_overflow_is_explained_from_the_state_of_its_own_batch(monkeypatch):
@@ -219,7 +219,7 @@ def test_what_cannot_be_measured_is_none(tmp_path):
     make().fit([batch], steps=1, run=tmp_path / "reset", watch=1)
     (line,) = lines(tmp_path / "reset")
     assert line["lyapunov"] is None
-    assert "no 20 steps without a reset" in line["watch_missing"]["lyapunov"]
+    assert "no 20 steps in a row without a reset" in line["watch_missing"]["lyapunov"]
     assert line["memory_length"] == [0.0]
 
 
@@ -326,8 +326,8 @@ def test_a_loss_function_is_not_taken_apart():
     assert line["memory_length"][0] > 0
     assert line["clip_layer"] == "0.GRU"
     assert line["watch_missing"] == {
-        "hidden_gradient_log10": "a loss function need not be defined on some of the steps.",
-        "clip_window": "a loss function cannot be taken apart into windows.",
+        "hidden_gradient_log10": "a Python loss function may not be defined for a part of the steps.",
+        "clip_window": "a Python loss function cannot be split into windows.",
     }
 
 

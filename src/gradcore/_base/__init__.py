@@ -1,1 +1,1 @@
-"""What every other shelf stands on: checks, files, memory, reports, state dicts."""
+"""Code that all other packages use: checks of values, files, memory, progress, state dicts."""

@@ -1,7 +1,8 @@
-"""One BLAS thread for small matrices.
+"""Limits BLAS to one thread for small matrices.
 
-NumPy's BLAS threads spin for up to a tenth of a second behind a product, on the cores that the next
-pass needs: at H = 128, T = 10,000 a training step took 23 % longer behind 1.4 ms of eigenvalues.
+NumPy's BLAS threads keep spinning for up to a tenth of a second after a product, on the cores that
+the next pass needs: at H = 128, T = 10,000 a training step that followed 1.4 ms of eigenvalue
+computation took 23 % longer.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ __all__ = ["single_threaded"]
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Keeps BLAS to the calling thread, where threadpoolctl (extra `diagnose`) is installed."""
+    """Limits BLAS to one thread; has no effect without threadpoolctl (extra `diagnose`)."""
     controller = _controller(len(sys.modules))
     if controller is None:
         yield
@@ -28,7 +29,11 @@ def single_threaded() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _controller(modules: int) -> Any:
-    """What limits the BLAS libraries that are loaded; later modules may bring another."""
+    """A controller of the loaded BLAS libraries, or None without threadpoolctl.
+
+    modules: the number of imported modules; when it changes, another BLAS may have been loaded, so
+    the cached controller is not used.
+    """
     try:
         from threadpoolctl import ThreadpoolController
     except ImportError:

@@ -1,4 +1,4 @@
-"""Checks of single values: each returns the value in its plain Python type or raises."""
+"""Checks of single values: each returns the value in its plain Python type or raises an error."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ..errors import ArgumentError, DTypeError
 FloatDType = np.dtype[np.float32] | np.dtype[np.float64]
 
 
-# size_limit in csrc/sequence/network.cpp.
+# The same limit is size_limit in csrc/sequence/network.cpp.
 LAYER_SIZE_LIMIT = 2**24
 
 
 def store(instance: object, name: str, value: object) -> None:
-    """Sets a field of a frozen dataclass while it is being made."""
+    """Sets a field of a frozen dataclass in its __post_init__."""
     object.__setattr__(instance, name, value)
 
 
 def integer(name: str, value: Any) -> int:
-    """An integer, NumPy's included; bool is refused."""
+    """Checks that value is an integer of Python or NumPy; a bool is refused."""
     if isinstance(value, (bool, np.bool_)):
         raise DTypeError(f"{name} must be an integer; got {value!r}.")
     try:
@@ -36,7 +36,7 @@ def integer(name: str, value: Any) -> int:
 
 
 def positive_int(name: str, value: Any) -> int:
-    """A whole number of 1 or more."""
+    """Checks that value is an integer of 1 or more."""
     number = integer(name, value)
     if number < 1:
         raise ArgumentError(f"{name} must be at least 1; got {number}.")
@@ -44,7 +44,7 @@ def positive_int(name: str, value: Any) -> int:
 
 
 def layer_size(name: str, value: Any) -> int:
-    """A size that the core takes."""
+    """Checks that value is a size that the core accepts, 1 to 2**24."""
     number = positive_int(name, value)
     if number > LAYER_SIZE_LIMIT:
         raise ArgumentError(f"{name} must be at most 2**24; got {number}.")
@@ -52,14 +52,14 @@ def layer_size(name: str, value: Any) -> int:
 
 
 def flag(name: str, value: Any) -> bool:
-    """True or False, and nothing that only counts as one of them."""
+    """Checks that value is True or False; other truthy or falsy values are refused."""
     if not isinstance(value, (bool, np.bool_)):
         raise DTypeError(f"{name} must be True or False; got {value!r}.")
     return bool(value)
 
 
 def choice(name: str, value: Any, allowed: Collection[str]) -> str:
-    """One of some names."""
+    """Checks that value is one of the allowed names."""
     if not isinstance(value, str) or value not in allowed:
         names = ", ".join(repr(item) for item in allowed)
         raise ArgumentError(f"{name} must be one of {names}; got {value!r}.")
@@ -67,7 +67,7 @@ def choice(name: str, value: Any, allowed: Collection[str]) -> str:
 
 
 def finite_float(name: str, value: Any) -> float:
-    """A number that is neither infinite nor NaN."""
+    """Checks that value is a number that is neither infinite nor NaN."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise DTypeError(f"{name} must be a number; got {value!r}.")
     try:
@@ -82,7 +82,7 @@ def finite_float(name: str, value: Any) -> float:
 def float_in(
     name: str, value: Any, low: float, high: float = math.inf, *, open_low: bool = False
 ) -> float:
-    """A number in [low, high), or in (low, high) with open_low."""
+    """Checks that value is a number in [low, high), or in (low, high) with open_low."""
     number = finite_float(name, value)
     if number < low or number >= high or (open_low and number == low):
         sign = ">" if open_low else ">="
@@ -92,7 +92,7 @@ def float_in(
 
 
 def float_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
-    """float32 or float64 in the machine's byte order."""
+    """Checks that value names float32 or float64 in the machine's byte order."""
     try:
         dtype = np.dtype(value)
     except TypeError:

@@ -1,4 +1,4 @@
-"""Where other projects find what they compile and link with."""
+"""The folders and flags with which other projects compile and link against gradcore."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def get_include() -> str:
-    """The folder for -I, so that <gradcore/gradcore.h> and <gradcore/gradcore.hpp> are found."""
+    """The include folder (-I), in which <gradcore/gradcore.h> and <gradcore/gradcore.hpp> lie."""
     return _there("include")
 
 
 def get_cmake_dir() -> str:
-    """The folder for CMAKE_PREFIX_PATH or gradcore_DIR: find_package(gradcore) then has the target
-    gradcore::gradcore.
+    """The folder for CMAKE_PREFIX_PATH or gradcore_DIR.
+
+    find_package(gradcore) then defines the target gradcore::gradcore.
     """
     return _there("cmake")
 
 
 def get_pkgconfig_dir() -> str:
-    """The folder for PKG_CONFIG_PATH, where gradcore.pc lies."""
+    """The folder for PKG_CONFIG_PATH, in which gradcore.pc lies."""
     return _there("pkgconfig")
 
 
 def get_library_dir() -> str:
-    """The folder of libgradcore, for -L and for the run path of what is linked with it."""
+    """The folder of libgradcore, for -L and for the run path of programs that use it."""
     return str(_library().parent)
 
 
 def get_link_args() -> list[str]:
-    """What links libgradcore with an extension or program, its run path included; for GCC or Clang.
+    """Linker flags for an extension or program that uses libgradcore, for GCC and Clang.
 
-    The library's name holds the version of its interface, so -lgradcore alone does not find it.
+    They include the run path. The library's file name contains the version of its interface, so
+    -lgradcore alone would not find it.
     """
     library = _library()
     return [f"-L{library.parent}", f"-Wl,-rpath,{library.parent}", f"-l:{library.name}"]
@@ -45,12 +47,12 @@ def get_link_args() -> list[str]:
 def _library() -> Path:
     found = sorted(_PACKAGE.glob("libgradcore.so.*"))
     if not found:
-        raise InternalError(f"{_PACKAGE} holds no libgradcore; install gradcore by pip.")
+        raise InternalError(f"{_PACKAGE} has no libgradcore; install gradcore with pip.")
     return found[-1]
 
 
 def _there(name: str) -> str:
     path = _PACKAGE / name
     if not path.is_dir():
-        raise InternalError(f"{path} is not there; install gradcore by pip.")
+        raise InternalError(f"{path} does not exist; install gradcore with pip.")
     return str(path)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and folders that one process writes to."""
+"""Atomic writing of files, and locks of folders that only one process may write to."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from pathlib import Path
 
 __all__ = ["FolderLock", "remove_stale", "replace_file"]
 
-# What Windows locks in a folder.
+# The file that is locked on Windows, where folders cannot be.
 LOCK_FILE = ".lock"
 
 
 def replace_file(target: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` make a file beside target and renames it, so that nobody sees half of one.
+    """Lets `write` make a file beside target and renames it to target, so that no half is seen.
 
-    The file is on the disk before its name is, and the name before the call returns: killed or
-    without power at any moment, target is the previous or the new file. Raises OSError.
+    The content is flushed to disk before the rename, and the rename before the call returns:
+    whenever the process is killed or the power fails, target is the previous or the new file.
+    Raises OSError.
     """
-    # A folder of its own, because a writer may make files beside the one it is asked for.
+    # The temporary file has its own folder, because `write` may make further files beside it.
     with tempfile.TemporaryDirectory(
         dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"
     ) as folder:
         temporary = Path(folder) / target.name
         write(temporary)
         _sync(temporary, os.O_RDWR)
-        # The writer may have made it for its owner alone; this is an ordinary file.
+        # `write` may have made the file readable by its owner only; it gets the usual permissions.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     if sys.platform != "win32":
@@ -36,8 +37,9 @@ def replace_file(target: Path, write: Callable[[Path], None]) -> None:
 
 
 def remove_stale(target: Path) -> None:
-    """Removes what killed calls of replace_file left beside target, in a folder of ours that
-    nobody else is writing to.
+    """Removes temporary folders that killed calls of replace_file left beside target.
+
+    No other process may be writing to the folder of target at this time.
     """
     prefix = f".{target.name}."
     for path in target.parent.iterdir():
@@ -46,11 +48,11 @@ def remove_stale(target: Path) -> None:
 
 
 class FolderLock:
-    """Holds a folder for this process until release, or until the process is gone.
+    """Locks a folder for this process until release() or until the process ends.
 
-    Windows locks no folders: there the first byte of a file LOCK_FILE inside it is locked.
-    Raises BlockingIOError if another one holds it. Nothing is held where the file system locks
-    nothing, as some in networks; a run there is as safe as its user is.
+    Windows cannot lock folders, so there the first byte of a file LOCK_FILE inside it is locked.
+    Raises BlockingIOError if another process holds the lock. Some network file systems have no
+    locks: there nothing is locked, and the user must see to it that only one process writes.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,14 +70,14 @@ class FolderLock:
             self.release()
 
     def release(self) -> None:
-        """Lets go; the system does it for a process that ends."""
+        """Releases the lock; the system does so when the process ends."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
 
 
 def _lock(handle: int) -> None:
-    """Locks an open file or folder; raises BlockingIOError where another process has."""
+    """Locks an open file or folder; raises BlockingIOError if another process has locked it."""
     if sys.platform == "win32":
         import msvcrt
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at moments of our choosing: a step is done whole or not at all."""
+"""Delays Ctrl-C and SIGTERM to safe moments, so that no training step is half done."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["Interrupts"]
 
 
 class Interrupts:
-    """While it is entered, SIGINT and SIGTERM raise KeyboardInterrupt, but never inside `held()`.
+    """A context in which SIGINT and SIGTERM raise KeyboardInterrupt, but never inside `held()`.
 
-    Handlers that somebody else has installed are left alone, and so are all of them outside the
-    main thread, which may not change any.
+    Signal handlers that the user has installed are left alone. Outside the main thread nothing is
+    changed, because Python allows only the main thread to set handlers.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Interrupts:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """A signal that comes inside raises KeyboardInterrupt at the end."""
+        """A context in which a signal is noted and raises KeyboardInterrupt at the end."""
         self._depth += 1
         try:
             yield
@@ -53,7 +53,7 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def ignore(self) -> None:
-        """From here on signals that come change nothing: what is left to do is to save."""
+        """Ignores further signals; called before the final checkpoint is written."""
         self._depth += 1
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

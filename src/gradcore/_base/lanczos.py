@@ -1,4 +1,4 @@
-"""The largest eigenvalues of a symmetric operator, by products with it."""
+"""Lanczos iteration: the largest eigenvalues of a symmetric operator from products with it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ __all__ = ["Eigenpairs", "top_eigenpairs"]
 
 Array = NDArray[np.float64]
 
-# What a product leaves outside of the space counts as a rounding up to this part of the largest
-# value: the space then holds its eigenvectors whole.
+# The part of a product outside the space counts as rounding error up to this size, relative to the
+# largest value; the space is then invariant and contains eigenvectors exactly.
 ROUNDING = 4e-16
 
 
 @dataclass(frozen=True, eq=False)
 class Eigenpairs:
-    """values (k,), falling; vectors (k, n); residuals (k,): |A v - value v|, for unit vectors v.
+    """values (k,), descending; vectors (k, n); residuals (k,): |A v - value v|, for unit vectors v.
 
-    There is an eigenvalue within residual of each value, and the k largest are at least so large.
-    Of equal ones only as many need be found as start had vectors. products: how often A was
-    multiplied by a vector. converged: whether all residuals are within the tolerance.
+    An eigenvalue lies within the residual of each value, and the k largest eigenvalues are at least
+    as large as the values. Of a multiple eigenvalue only as many copies may be found as start had
+    vectors. products: the number of products of A with a vector. converged: whether all residuals
+    are within the tolerance.
     """
 
     values: Array
@@ -47,12 +48,13 @@ def top_eigenpairs(
 ) -> Eigenpairs:
     """Thick-restart Lanczos with full orthogonalisation.
 
-    Ends when all residuals are within tol of the largest |value|, or with of_each of their own, or
-    behind `most` products. start (k', n): vectors to begin with, as those of an operator nearby.
-    room: vectors that are kept at most, 160 MB for 20 at n = 10^6; at least 3*k are.
-    SciPy's eigsh finds the same values, and is what tests compare with. It takes 21 products where
-    this takes 9 to 14 (one value of Hessians of LSTMs, tol = 1e-3) or, from the vectors of an
-    operator nearby, 7, because it fills a basis before it looks at residuals.
+    It ends when all residuals are at most tol times the largest |value| (with of_each, times their
+    own |value|), or after `most` products. start (k', n): vectors to start from, for example those
+    of a similar operator. room: the most vectors kept, but at least 3*k; 20 take 160 MB at
+    n = 10^6.
+    SciPy's eigsh finds the same values, and tests compare with it. It fills a basis before it looks
+    at residuals: for one eigenvalue of Hessians of LSTMs at tol = 1e-3 it needs 21 products, and
+    this iteration 9 to 14, or 7 when it starts from vectors of a similar operator.
     Reference: Wu and Simon 2000; Parlett 1998, section 13.
     """
     rng = np.random.default_rng(seed)
@@ -83,7 +85,7 @@ def top_eigenpairs(
 
 @dataclass(frozen=True, eq=False)
 class _Pairs:
-    """values, residuals (k,) or fewer; turn: all vectors in the basis, the largest value first."""
+    """values, residuals: (k,) or fewer. turn: eigenvectors in the basis, largest value first."""
 
     values: Array
     residuals: Array
@@ -92,10 +94,10 @@ class _Pairs:
 
 
 class _Space:
-    """Orthonormal vectors Q, and what A makes of them: A Q' = Q' S + L' C.
+    """A space with orthonormal basis Q (rows) for which A Q' = Q' S + L' C.
 
-    The rows of L are orthogonal to Q and to each other. Where one vector was begun from, L is one
-    row and the space a Krylov space: no product needs to be kept.
+    The rows of L are orthogonal to Q and to each other. If the iteration started from one vector,
+    the space is a Krylov space and L has one row. No product with A needs to be stored.
     """
 
     def __init__(self, n: int, room: int) -> None:
@@ -106,7 +108,7 @@ class _Space:
         self.weights = np.zeros((0, room))
 
     def unit(self, v: Array, rng: np.random.Generator) -> Array:
-        """A unit vector along v, orthogonal to Q; along a random one where nothing is left."""
+        """The unit vector along the part of v orthogonal to Q; a random direction if that is 0."""
         basis = self.basis[: self.held]
         while True:
             size = float(np.linalg.norm(v))
@@ -118,8 +120,8 @@ class _Space:
             v = rng.standard_normal(len(v))
 
     def add(self, v: Array, image: Array) -> None:
-        """Takes a unit vector from unit() in, with A v."""
-        # The part of L along v is in S from now on: all of it, where v came from a single row.
+        """Adds a unit vector v from unit() to the basis; image: A v."""
+        # The part of L along v moves to S; that is all of L if v came from a single row of it.
         along = self.loose @ v
         left = self.loose - np.outer(along, v)
         there = np.linalg.norm(left, axis=1) > 1e-13 * np.abs(along)
@@ -138,7 +140,7 @@ class _Space:
         self._tidy()
 
     def _tidy(self) -> None:
-        """Makes the rows of L orthogonal and drops those that are roundings."""
+        """Makes the rows of L orthogonal and drops those that are only rounding errors."""
         least = ROUNDING * max(float(np.abs(self.small[: self.held, : self.held]).max()), 1e-300)
         sizes = np.linalg.norm(self.loose, axis=1)
         there = sizes > least * max(1.0, len(sizes) - 1.0)
@@ -150,7 +152,7 @@ class _Space:
             self.weights = turn.T[kept] @ self.weights
 
     def pairs(self, k: int) -> _Pairs:
-        """The largest k values in this space."""
+        """The k largest Ritz values of A in this space, with their residuals."""
         theta, turn = np.linalg.eigh(self.small[: self.held, : self.held])
         theta, turn = theta[::-1], turn[:, ::-1]
         parts = self.weights[:, : self.held] @ turn[:, :k]
@@ -159,17 +161,17 @@ class _Space:
         return _Pairs(theta[:k], residuals, turn, largest)
 
     def vectors(self, turn: Array) -> Array:
-        """Combinations of the basis, (columns of turn, n)."""
+        """Combinations of the basis vectors, one for each column of turn."""
         made: Array = turn.T @ self.basis[: self.held]
         return made
 
     def off(self, turn: Array) -> Array:
-        """A y - theta y of the pair with these coefficients."""
+        """The residual A y - theta y of the pair with these coefficients in the basis."""
         made: Array = (self.weights[:, : self.held] @ turn) @ self.loose
         return made
 
     def shrink(self, turn: Array) -> None:
-        """Keeps only these pairs; S is diagonal afterwards."""
+        """Reduces the space to the Ritz vectors in turn; S is diagonal afterwards."""
         values = np.diag(turn.T @ self.small[: self.held, : self.held] @ turn)
         weights = np.zeros_like(self.weights)
         weights[:, : turn.shape[1]] = self.weights[:, : self.held] @ turn

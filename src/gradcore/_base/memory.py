@@ -1,4 +1,4 @@
-"""Memory budgets: what the user asked for, and what the machine or the container leaves."""
+"""Memory budgets: what the user asks for, and what the machine or container has left."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from .checks import integer
 
 __all__ = ["available_bytes", "budget_bytes", "empty", "format_bytes"]
 
-# From here on the core's own regions serve: the first touch of 80 MB of fresh pages cost as much as
-# a pass over a GRU (H = 256, B = 8). Below, np.empty reuses memory by itself.
+# From this size in bytes on, results lie in memory regions that the core keeps between calls: the
+# first access to 80 MB of fresh pages took as long as a pass over a GRU (H = 256, B = 8). For
+# smaller arrays np.empty reuses memory by itself.
 LARGE = 2**20
 DEFAULT_BUDGET = 256 * 10**6
 UNITS = {
@@ -31,17 +32,17 @@ UNITS = {
     "gib": 2**30,
 }
 AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", re.IGNORECASE)
-# A cgroup without a limit says "max" (v2) or a number near 2**63 (v1).
+# A cgroup without a limit has the limit "max" (v2) or a number near 2**63 (v1).
 UNLIMITED = 2**60
 
 _last_look: tuple[float, int | None] | None = None
 
 
 def budget_bytes(memory: int | str | None) -> int | None:
-    """Bytes that a `memory` argument stands for; None for "full", which has no limit.
+    """The bytes that a `memory` argument stands for; None for "full", which has no limit.
 
-    None is min(256 MB, a quarter of what the container leaves); "64MB" is 64 * 10**6 bytes.
-    Raises ArgumentError or DTypeError.
+    memory=None means 256 MB, or a quarter of the available memory if that is less; "64MB" means
+    64 * 10**6 bytes. Raises ArgumentError or DTypeError.
     """
     if memory is None:
         return _default_budget()
@@ -57,14 +58,17 @@ def budget_bytes(memory: int | str | None) -> int | None:
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """An array for a result, holding anything; a large one in memory that earlier calls used."""
+    """An uninitialised array for a result; a large one reuses memory of earlier results."""
     if np.prod(shape, dtype=np.int64) * dtype.itemsize < LARGE:
         return np.empty(shape, dtype)
     return _core.empty(shape, dtype)
 
 
 def format_bytes(number: int) -> str:
-    """Bytes for people, in powers of ten: "64.1 MB"; rounded up, so that it can be passed back."""
+    """A number of bytes as text such as "64.1 MB", in powers of ten.
+
+    It is rounded up, so that the text of a smallest budget can be passed as memory=.
+    """
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if number >= factor:
             tenths = -(-number * 10 // factor)
@@ -73,10 +77,10 @@ def format_bytes(number: int) -> str:
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
-    """Bytes that this process may still take before the machine or its cgroups run out.
+    """The bytes that this process may still use before the machine or its cgroups run out.
 
-    The least of MemAvailable and, for every cgroup (v2 and v1) from the process's own upwards,
-    limit - usage + reclaimable file cache. None where the system says nothing.
+    It is the minimum of MemAvailable and, for every cgroup (v2 and v1) from the process's own
+    upwards, limit - usage + reclaimable file cache; None if the system gives no such numbers.
     """
     found = [*_from_meminfo(root), *_from_cgroups(root)]
     return max(0, min(found)) if found else None
@@ -129,7 +133,8 @@ def _from_cgroups(root: Path) -> Iterator[int]:
 
 
 def _walk(mount: Path, path: str, limit: str, usage: str, reclaimable: str) -> Iterator[int]:
-    # In a container the path may name directories of the host; the mount itself is then the answer.
+    # In a container the path may name directories of the host, which do not exist here; then only
+    # the mount itself has the files.
     parts = [part for part in path.split("/") if part not in ("", "..")]
     for depth in range(len(parts), -1, -1):
         folder = mount.joinpath(*parts[:depth])

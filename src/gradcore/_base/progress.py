@@ -1,4 +1,4 @@
-"""What a long training shows on stderr: a bar on a terminal, otherwise a line now and then."""
+"""Shows the progress of a training on stderr: a bar on a terminal, otherwise a line every 10 s."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Protocol
 
 __all__ = ["Show", "Status", "progress"]
 
-# Seconds between plain lines.
+# The seconds between two plain lines.
 PLAIN_INTERVAL = 10.0
 
 
 @dataclass(frozen=True)
 class Status:
-    """Where a training is. part: share of the work done, None where its end is not known."""
+    """The status of a training. part: the share of the work that is done, None if not known."""
 
     step: int
     loss: float
@@ -34,19 +34,19 @@ class Status:
 
 
 class Read(Protocol):
-    """Gives the status; called only when something is shown."""
+    """Returns the status; it is called only when something is shown."""
 
     def __call__(self) -> Status: ...
 
 
 class Show(Protocol):
-    """Called after every step."""
+    """Shows the status if it is time to; it is called after every step."""
 
     def __call__(self, read: Read) -> None: ...
 
 
 def progress(quiet: bool) -> AbstractContextManager[Show]:
-    """What shows progress: rich on a terminal that has it, plain lines otherwise."""
+    """A context that shows progress: a bar on a terminal if rich is installed, else plain lines."""
     if quiet:
         return nullcontext(lambda read: None)
     if sys.stderr.isatty() and find_spec("rich") is not None:
@@ -65,7 +65,7 @@ class _Lines:
 
 
 class _Bar(AbstractContextManager[Show]):
-    """A bar with the time that is left, over steps, passes or minutes, whichever ends first."""
+    """A progress bar with the time that is left."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -93,7 +93,7 @@ class _Bar(AbstractContextManager[Show]):
 
     def __call__(self, read: Read) -> None:
         self.last = read
-        # Ten times a second is what a person sees; a small net steps thousands of times.
+        # Ten updates of the bar per second are enough; a small net makes thousands of steps.
         if time.monotonic() >= self.next:
             self.next = time.monotonic() + 0.1
             self._update(read)

@@ -1,4 +1,4 @@
-"""How objects that are no dataclasses describe themselves."""
+"""Helpers for the repr of classes that are not dataclasses."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ __all__ = ["Abbreviated", "described"]
 
 
 def described(instance: object, **values: object) -> str:
-    """Name(key=value, ...) of an instance; values of None are left out."""
+    """The text "Class(key=value, ...)" for an instance; values of None are left out."""
     told = ", ".join(f"{key}={value!r}" for key, value in values.items() if value is not None)
     return f"{type(instance).__name__}({told})"
 
 
 class Abbreviated:
-    """Stands for a value that is described rather than shown."""
+    """A value whose repr is <text>, for values that are too long to show."""
 
     def __init__(self, text: str) -> None:
         self.text = text

@@ -1,4 +1,4 @@
-"""The running mean and variance by which a clip knows an outlier."""
+"""The running mean and variance by which clip.ZScore recognises outliers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RunningNorm:
     variance: float = 0.0
 
     def state_dict(self) -> StateDict:
-        """Plain numbers."""
+        """The statistics as plain numbers."""
         return {
             "kind": "running_norm",
             "count": self.count,
@@ -28,6 +28,6 @@ class RunningNorm:
 
     @classmethod
     def loaded(cls, state: object) -> RunningNorm:
-        """From what state_dict returned; raises ArgumentError or DTypeError naming the key."""
+        """Makes one from a state_dict(); raises ArgumentError or DTypeError naming the key."""
         read = StateReader("ZScore", state, "running_norm", ("count", "mean", "variance"))
         return cls(read.integer("count"), read.number("mean"), read.number("variance", 0.0))

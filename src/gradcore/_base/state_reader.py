@@ -1,7 +1,7 @@
-"""Checks of state dicts: flat, with string keys, and NumPy arrays or plain JSON as values.
+"""Checks of state dicts, which are flat dicts from strings to NumPy arrays or JSON values.
 
-Every function raises ArgumentError, DTypeError or ShapeError naming the owner and the key. Callers
-read all they need before they change anything.
+Every method raises ArgumentError, DTypeError or ShapeError naming the owner and the key. Callers
+read all values before they change anything, so that an error leaves them unchanged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ StateDict = dict[str, Any]
 
 
 class StateReader:
-    """The state dict of one object, whose kind and keys are right."""
+    """The state dict of one object; its kind and its keys are checked at the start."""
 
     def __init__(self, owner: str, state: object, kind: str, keys: Iterable[str]) -> None:
         if not isinstance(state, Mapping):
@@ -42,7 +42,7 @@ class StateReader:
             )
 
     def name(self, key: str) -> str:
-        """How messages call a value."""
+        """The name of a value in messages."""
         return f"{key!r} in the state of {self._owner}"
 
     def __getitem__(self, key: str) -> Any:
@@ -54,29 +54,29 @@ class StateReader:
         return self._state[key]
 
     def same(self, key: str, expected: object) -> None:
-        """A value that describes the object rather than its state."""
+        """Checks a value that must equal the object's own, such as its options."""
         if self[key] != expected:
             raise ArgumentError(
-                f"{self.name(key)} must be {expected!r}, as the object's own; got {self[key]!r}. "
+                f"{self.name(key)} must be {expected!r}, that of this object; got {self[key]!r}. "
                 "Make the object with the options of the one that was saved."
             )
 
     def integer(self, key: str, low: int = 0) -> int:
-        """A whole number, at least `low`."""
+        """The value of key, which must be an integer of at least `low`."""
         number = integer(self.name(key), self[key])
         if number < low:
             raise ArgumentError(f"{self.name(key)} must be at least {low}; got {number}.")
         return number
 
     def number(self, key: str, low: float = -math.inf) -> float:
-        """A finite number, at least `low`."""
+        """The value of key, which must be a finite number of at least `low`."""
         number = finite_float(self.name(key), self[key])
         if number < low:
             raise ArgumentError(f"{self.name(key)} must be at least {low:g}; got {number:g}.")
         return number
 
     def array(self, key: str, like: NDArray[Any]) -> NDArray[Any]:
-        """An array of the shape and dtype of `like`."""
+        """The value of key, which must be an array of the shape and dtype of `like`."""
         value = self[key]
         if not isinstance(value, np.ndarray):
             raise DTypeError(f"{self.name(key)} must be a NumPy array; got {type(value).__name__}.")

@@ -1,1 +1,1 @@
-"""Calls of the core: how they are planned within a memory budget, prepared and made."""
+"""Calls of the core: their plans within a memory budget, their arrays, and their execution."""

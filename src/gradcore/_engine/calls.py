@@ -1,4 +1,4 @@
-"""The calls: value_and_grad, value and apply."""
+"""The calls that users make: value_and_grad, value and apply."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ Seed = int | tuple[int, int] | None
 
 @dataclass(frozen=True, eq=False)
 class GradientResult:
-    """What value_and_grad found.
+    """The result of value_and_grad; gradients that wrt does not name are None.
 
     loss: the loss over all terms that count. loss_weight: the sum of the terms' weights, class
-    weights included, by which losses and gradients of several batches are to be averaged; 0 for a
-    loss function and for Given, whose terms are not known. grads: gradients of the parameters, or
-    None. state: the state after step T-1, or after lengths[b]-1. dx [T, B, I]: the true gradient of
-    x[t] is dx[t] * 2**dx_exponent[t]. dstate: gradient with respect to the initial state; that of
-    layer i is to be multiplied by 2**dstate_exponent[i], where a bidirectional layer counts as two,
-    one per direction. plan: what was done; arena_bytes: what the core held; threads: those used at
-    the end.
+    weights included; losses and gradients of several batches are averaged with these weights. It is
+    0 for a Python loss function and for Given, whose terms are not known. grads: the gradient by
+    the parameters. state: the state after step T-1, or after step lengths[b]-1. dx [T, B, I]: the
+    true gradient by x[t] is dx[t] * 2**dx_exponent[t]. dstate: the gradient by the initial state;
+    that of layer i is to be multiplied by 2**dstate_exponent[i], where a bidirectional layer counts
+    as two, one per direction of time. plan: the plan that the call followed; arena_bytes: the
+    working memory of the core in bytes; threads: the number of threads in use at the end of the
+    call.
     """
 
     loss: float
@@ -71,22 +72,27 @@ def value_and_grad(
     out: Grads | None = None,
     progress: Progress | None = None,
 ) -> GradientResult:
-    """Loss and its exact gradient by backpropagation through all T steps, within a memory budget.
+    """The loss and its exact gradient by backpropagation through all T steps, in a memory budget.
 
     x: (T, B, I) in the dtype of params, or (T, B) integer tokens. y: see gradcore.loss.
-    loss: "cross_entropy", "binary_cross_entropy", "mse", an object of gradcore.loss, or a function
-    (outputs [t1-t0, B, O], t0, t1) -> (loss, d_outputs), called per segment, perhaps not in order.
-    weight: (T, B), or (B,) for losses of the last step. lengths: (B,) integers in 0..T; later
-    steps hold the state and count for nothing. reset: (T, B) bool; True zeroes the state of the
-    sequence before the step. state: where to start, as an earlier call returned it.
-    train: with the random masks of Dropout, zoneout and recurrent_dropout, drawn from seed, an
-    integer or (seed, step) with the number of the training step, both in 0..2**64-1; masks are a
-    function of these numbers. False: evaluation, with expectations instead.
-    wrt: "params", "x", "state". memory: None, "full", bytes or "64MB". out: Grads to write to.
-    progress: called as progress(done, total) now and then.
+    loss: "cross_entropy", "binary_cross_entropy", "mse", an object of gradcore.loss, or a Python
+    function (outputs [t1-t0, B, O], t0, t1) -> (loss, d_outputs), which is called for each segment
+    of steps, not always in the order of time.
+    weight: (T, B), or (B,) for losses of the last step. lengths: (B,) integers in 0..T; from step
+    lengths[b] on the state does not change, and there is no loss. reset: (T, B) bool; True sets the
+    state of the sequence to zero before that step. state: the initial state, as an earlier call
+    returned it; None means zeros.
+    train: whether Dropout, zoneout and recurrent_dropout draw random masks; False is evaluation,
+    with expectations instead. The masks depend on seed alone, which is an integer or (seed, step)
+    with the number of the training step, each in 0..2**64-1.
+    wrt: the gradients to compute, of "params", "x" and "state". memory: the budget in bytes, text
+    such as "64MB", "full" for no limit, or None for 256 MB (less if little memory is available).
+    threads: the most threads to use; None uses all that the process may. out: Grads whose buffer
+    the gradient is written to. progress: a function that is called as progress(done, total) now and
+    then.
 
-    The gradient is the same to the bit for every memory, threads and run. An exception, one of a
-    callback or Ctrl-C included, leaves params as they were and the contents of out undefined.
+    The gradient has the same bits whatever memory and threads are. An exception, also one from a
+    callback or Ctrl-C, leaves params as they were and the contents of out undefined.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Werbos 1990; Griewank and Walther 2000 for the recomputation.
     """
@@ -135,9 +141,9 @@ def value(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> float:
-    """The loss alone, equal to the bit to that of value_and_grad with the same seed and train.
+    """The loss alone, with the same bits as in value_and_grad with the same seed and train.
 
-    Arguments and errors as there, but the default is train=False, evaluation.
+    Arguments and errors are those of value_and_grad, but the default is train=False.
     """
     return weighted_value(
         net,
@@ -174,7 +180,7 @@ def weighted_value(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[float, float]:
-    """The loss, and the sum of the weights of its terms as GradientResult.loss_weight has it."""
+    """The loss, and the sum of the weights of its terms (see GradientResult.loss_weight)."""
     validate.model(net, params)
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
     mode = validate.mode(net, train, seed)
@@ -199,8 +205,8 @@ def apply(
 ) -> tuple[NDArray[Any], tuple[LayerState, ...]]:
     """Outputs (T, B, O) of a net and its state after the last step.
 
-    Outputs are zero where t >= lengths[b]. Arguments and errors as for value_and_grad, but the
-    default is train=False, evaluation.
+    Outputs are zero where t >= lengths[b]. Arguments and errors are those of value_and_grad, but
+    the default is train=False.
     """
     validate.model(net, params)
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
@@ -213,5 +219,5 @@ def apply(
 
 
 def release_memory() -> None:
-    """Gives the memory that the core keeps for later calls back to the system."""
+    """Returns the memory that the core keeps for later calls to the system."""
     _core.release_memory()

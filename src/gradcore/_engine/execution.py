@@ -1,4 +1,4 @@
-"""How calls are executed: what tests and benchmarks set, and users need not."""
+"""Settings of the execution of calls, which only tests and benchmarks change."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ __all__ = ["EXECUTION", "Execution"]
 
 @dataclass(frozen=True)
 class Execution:
-    """exact_threads: as many threads as asked, whatever the cost model says.
+    """Settings of the execution of a call.
 
-    scaling: keep adjoints in range by powers of two.
+    exact_threads: use as many threads as asked, even if fewer would be faster. scaling: keep
+    adjoints in range by powers of two.
     """
 
     exact_threads: bool = False
     scaling: bool = True
 
 
-# What the calls of this context use.
+# The settings that calls in this context use.
 EXECUTION: ContextVar[Execution] = ContextVar("gradcore_execution", default=Execution())  # noqa: B039

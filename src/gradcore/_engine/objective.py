@@ -1,4 +1,4 @@
-"""A loss with its targets, checked and in the form that the core takes."""
+"""A loss with its targets, checked and converted to what the core takes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Objective", "objective", "resolve"]
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """A loss with its targets, ready for the core. copied: as of validate.Inputs."""
+    """A loss with its targets as the core takes them; copied: see validate.Inputs."""
 
     kind: str
     last: bool = False
@@ -31,9 +31,9 @@ class Objective:
     copied: int = 0
 
     def terms(self, weight: float, net: Stack) -> float:
-        """The sum of the weights of the terms, from what the core divides a mean by.
+        """The sum of the weights of the terms, from the divisor of a mean in the core.
 
-        The core counts every output of a squared error and of a binary cross-entropy as a term.
+        The divisor counts each output of a squared error or binary cross-entropy as a term.
         """
         return weight / net.output_size if self.kind in ("mse", "binary_cross_entropy") else weight
 
@@ -56,8 +56,8 @@ def objective(
         for name, value in (("y", y), ("weight", weight)):
             if value is not None:
                 raise ArgumentError(
-                    f"{name} must be None when loss is a function, which knows its own targets "
-                    "and weights."
+                    f"{name} must be None if loss is a function, which has its own targets and "
+                    "weights."
                 )
         return Objective("callback", function=_checked(described, net, dtype, batch))
     if y is None:
@@ -79,7 +79,7 @@ def objective(
 
 
 def resolve(loss: str | Loss | LossFunction) -> Loss | LossFunction:
-    """The loss that a name stands for; others come back as they are."""
+    """The loss that a name stands for; a loss or a function is returned as it is."""
     if isinstance(loss, str):
         return LOSSES[choice("loss", loss, LOSSES)]
     if isinstance(loss, Loss) and type(loss) is not Loss:
@@ -96,7 +96,7 @@ def resolve(loss: str | Loss | LossFunction) -> Loss | LossFunction:
 def _targets(
     loss: Loss, net: Stack, dtype: np.dtype[Any], positions: tuple[int, ...], y: object
 ) -> dict[str, NDArray[Any] | None]:
-    """The core's target arrays from y, checked; positions is (T, B) or (B,)."""
+    """Checks y and makes the core's target arrays of it; positions is (T, B) or (B,)."""
     if not isinstance(loss, CrossEntropy):
         shape = (*positions, net.output_size)
         why = f"one target per output; the net has {net.output_size}"
@@ -113,7 +113,7 @@ def _targets(
 
 
 def _checked(function: LossFunction, net: Stack, dtype: np.dtype[Any], batch: int) -> LossFunction:
-    """The function with its result checked; the core takes it as it is."""
+    """Wraps a loss function so that its results are checked, which the core does not do."""
 
     def checked(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[Any]]:
         result = function(outputs, t0, t1)

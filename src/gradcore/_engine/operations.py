@@ -1,11 +1,12 @@
-"""The operations of a pass in segments: what runs forward, is taped and goes backward, and when.
+"""The operations of a pass in segments: which steps run forward, are taped, and go backward, when.
 
-Segments are gathered in groups. The first pass over the net keeps the state at the start of every
-group and, in the last one, of every segment. When backward reaches another group, its segments run
-forward again to keep the states between them, and then each is taped in turn. One group is one
-level of recomputation, several are two. Slots that hold the starts of later groups are free when
-backward has passed them, so every group is one segment longer than the one behind it: K slots do
-for (K+1)(K+4)/2 segments, the most for three forward passes.
+Segments are collected in groups. The first forward pass keeps the state at the start of every group
+and, in the last group, of every segment. When the backward pass reaches another group, the group's
+segments run forward again to keep the states between them, and then each segment is taped and goes
+backward in turn. One group means one level of recomputation, several groups mean two. A slot that
+holds the start of a group is free again when the backward pass has passed it, so every group can
+have one segment more than the group after it: K slots are enough for (K+1)(K+4)/2 segments, the
+most that three forward passes allow.
 Reference: Griewank and Walther 2000, prop. 1 (binomial checkpointing with two repetitions).
 """
 
@@ -34,7 +35,7 @@ __all__ = [
     "listed",
 ]
 
-# As gc_op in gradcore.h.
+# The layout of gc_op in gradcore.h.
 OP = np.dtype(
     [
         ("kind", np.int32),
@@ -46,13 +47,13 @@ OP = np.dtype(
     ]
 )
 OP_BYTES = OP.itemsize
-# Operations of a list that is kept from one call to the next; longer ones are made anew, in less
-# than a thousandth of the time of the steps that they stand for.
+# Lists of at most so many operations are cached between calls. Longer ones are made anew, which
+# takes less than a thousandth of the time of the steps that they describe.
 KEPT_OPS = 4096
 
 
 class OpKind(IntEnum):
-    """What an operation does, as in gradcore.h."""
+    """The kinds of operations, with the numbers of gradcore.h."""
 
     FORWARD = _core.OP_FORWARD
     TAPE = _core.OP_TAPE
@@ -62,12 +63,12 @@ class OpKind(IntEnum):
 
 
 def goes_back(aim: OpKind) -> bool:
-    """Whether a pass for this ends with the first step."""
+    """Whether a pass with this aim has a backward part."""
     return aim in (OpKind.BACKWARD, OpKind.COTANGENT)
 
 
 class Op(NamedTuple):
-    """One operation of a part of the net over the steps [t0, t1), as in gradcore.h."""
+    """One operation of a part of the net over the steps [t0, t1); see gc_op in gradcore.h."""
 
     kind: OpKind
     from_slot: int
@@ -78,11 +79,11 @@ class Op(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """A pass over steps in segments of so many blocks of the core, with so many slots for states.
+    """A pass over `steps` in segments of `blocks` blocks of the core, with `slots` kept states.
 
-    The first segment may be shorter; the last is whole because it is the one whose forward pass is
-    not repeated. parts: of the net. aim: what the pass is for: EMIT goes forward only, BACKWARD
-    and COTANGENT back as well.
+    The first segment may be shorter. The last is whole, because its forward pass is the only one
+    that is not repeated. parts: the number of parts of the net. aim: EMIT for a pass that only goes
+    forward, BACKWARD or COTANGENT for one that also goes back.
     """
 
     steps: int
@@ -93,16 +94,16 @@ class Schedule(NamedTuple):
 
     @property
     def backward(self) -> bool:
-        """Whether the pass goes back."""
+        """Whether the pass has a backward part."""
         return goes_back(self.aim)
 
     @property
     def segments(self) -> int:
-        """How many segments there are."""
+        """The number of segments."""
         return -(-self.steps // (self.blocks * _core.block_steps()))
 
     def borders(self) -> NDArray[np.int64]:
-        """The steps at which segments begin, and the end of the last: [segments + 1]."""
+        """The first step of each segment, and the end of the last: [segments + 1]."""
         block = _core.block_steps()
         total = -(-self.steps // block)
         first = (total - 1) % self.blocks + 1
@@ -114,7 +115,7 @@ class Schedule(NamedTuple):
 
     @property
     def segment_steps(self) -> int:
-        """The longest segment."""
+        """The steps of the longest segment."""
         if self.segments == 1:
             return self.steps
         if self.segments > 2:
@@ -124,19 +125,19 @@ class Schedule(NamedTuple):
 
     @property
     def groups(self) -> list[int]:
-        """Segments per group, earliest first."""
+        """The number of segments of each group, in the order of time."""
         return groups_of(self.segments, self.slots)
 
     @property
     def levels(self) -> int:
-        """Levels of recomputation: 0 for the whole tape, 1 for segments, 2 for groups of them."""
+        """Levels of recomputation: 0 if the whole tape is kept, 1 for segments, 2 for groups."""
         if not self.backward or self.segments == 1:
             return 0
         return 1 if self.segments <= self.slots + 2 else 2
 
     @property
     def recomputed_steps(self) -> int:
-        """Steps that run forward again; one that runs three times in all counts twice."""
+        """The number of repeated forward steps; a step that runs three times counts twice."""
         if not self.levels:
             return 0
         borders, first, again = self.borders(), 0, 0
@@ -147,7 +148,7 @@ class Schedule(NamedTuple):
 
     @property
     def n_ops(self) -> int:
-        """Operations of all parts."""
+        """The number of operations of all parts."""
         if not self.backward:
             return self.parts * self.segments
         groups = self.groups
@@ -160,10 +161,10 @@ class Schedule(NamedTuple):
 
 
 def groups_of(segments: int, slots: int) -> list[int]:
-    """Segments per group, earliest first: as few groups as the slots allow, late ones full.
+    """The segments of each group in the order of time: as few groups as possible, late ones full.
 
-    With C groups and K slots, C-1 slots have the starts of groups, and the last group may have
-    K-C+3 segments: its first and its last need no slot of their own.
+    With C groups and K slots, C-1 slots hold the starts of groups, and the last group may have
+    K-C+3 segments, because its first and its last segment need no slot of their own.
     """
     if segments <= slots + 2:
         return [segments]
@@ -173,7 +174,7 @@ def groups_of(segments: int, slots: int) -> list[int]:
     while count * (slots - count + 3) + count * (count - 1) // 2 < segments:
         count += 1
         if count > slots + 1:
-            raise ValueError(f"{slots} slots do not do for {segments} segments.")
+            raise ValueError(f"{slots} slots are too few for {segments} segments.")
     sizes = [slots - count + 3 + behind for behind in range(count - 1)]
     return [segments - sum(sizes), *reversed(sizes)]
 
@@ -188,7 +189,7 @@ def fewest_slots(segments: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def listed(schedule: Schedule) -> list[Op]:
-    """The operations one by one."""
+    """The operations of a schedule as a list of Op."""
     return [Op(OpKind(op[0]), *op[1:]) for op in schedule.ops().tolist()]
 
 
@@ -204,8 +205,8 @@ def _made_ops(schedule: Schedule) -> NDArray[np.void]:
             _fill(ops, schedule.aim, part, schedule.borders())
             ops["from_slot"][0] = FROM_START
     else:
-        # Every part of a net goes forward before the next, and backward after it. The tape of its
-        # last segment stays where it is in between.
+        # Each part of a net goes forward before the next part, and backward after it. The tape of
+        # its last segment is kept in between.
         ahead = schedule.segments
         back = schedule.n_ops // schedule.parts - ahead
         for part in range(schedule.parts):
@@ -217,27 +218,27 @@ def _made_ops(schedule: Schedule) -> NDArray[np.void]:
 
 
 def _ahead(ops: NDArray[np.void], schedule: Schedule, part: int) -> None:
-    """Forward over all segments but the last, which is taped."""
+    """Fills in the forward operations of all segments but the last, which is taped."""
     _fill(ops, OpKind.FORWARD, part, schedule.borders())
     ops["from_slot"][0] = FROM_START
     ops["kind"][-1] = OpKind.TAPE
     groups = schedule.groups
     starts = np.cumsum(groups[:-1], dtype=np.int64)
-    # The operation that ends where a group starts keeps its state.
+    # The operation that ends where a group starts keeps the state there.
     ops["to_slot"][starts - 1] = np.arange(len(starts))
     first = schedule.segments - groups[-1]
     _keep_inner(ops["to_slot"][first:], len(groups) - 1, groups[-1])
 
 
 def _back(ops: NDArray[np.void], schedule: Schedule, part: int) -> None:
-    """From the last segment to the first; every group but the last runs forward again before."""
+    """Fills in the backward part; each group but the last runs forward again before it."""
     borders, groups = schedule.borders(), schedule.groups
     end, at = schedule.segments, 0
     for g in range(len(groups) - 1, -1, -1):
         size = groups[g]
         start = end - size
         here = FROM_START if g == 0 else g - 1
-        # In the last group the first pass has kept the states, and taped the last segment.
+        # In the last group the first pass has kept the states and taped the last segment already.
         done = g == len(groups) - 1
         if not done:
             again = ops[at : at + size - 1]
@@ -259,28 +260,30 @@ def _pairs(
     size = len(borders) - 1
     pairs = np.empty(2 * size, OP)
     for offset, kind in enumerate((OpKind.TAPE, back)):
-        # Starts and ends from the last to the first, which _fill takes the other way round.
+        # _fill puts segments in the order of time, so starts and ends are reversed here.
         _fill(pairs[offset::2], kind, part, borders)
         pairs["t0"][offset::2] = borders[-2::-1]
         pairs["t1"][offset::2] = borders[:0:-1]
     sources = pairs["from_slot"][0::2]
     sources[1:-1] = np.arange(first_slot + size - 3, first_slot - 1, -1)[: max(0, size - 2)]
-    # Forward has just come to the last segment, unless it is the only one.
+    # The first pair starts from where the forward pass has just ended (FROM_PREVIOUS), and the last
+    # pair from the start of the group, also if it is the only one.
     sources[-1] = here
     return pairs
 
 
 def _keep_inner(to_slot: NDArray[np.int32], first_slot: int, size: int) -> None:
-    """Forward over a group of so many segments keeps the states that are not reached by going on.
+    """Makes a forward pass over a group of `size` segments keep the states that it needs later.
 
-    Its first segment has the group's slot; its last is taped right after forward has come to it.
+    The first segment starts from the group's slot, and the last is taped right after the forward
+    pass has reached it; the states at the starts of the others are kept.
     """
     inner = max(0, size - 2)
     to_slot[:inner] = np.arange(first_slot, first_slot + inner)
 
 
 def _fill(ops: NDArray[np.void], kind: OpKind, part: int, borders: NDArray[Any]) -> None:
-    """Operations of one kind, segment after segment, each from where the one before it ended."""
+    """Fills in operations of one kind in the order of time, each starting where the last ended."""
     ops["kind"], ops["part"] = kind, part
     ops["from_slot"], ops["to_slot"] = FROM_PREVIOUS, TO_NOWHERE
     ops["t0"], ops["t1"] = borders[:-1], borders[1:]

@@ -1,6 +1,6 @@
-"""A pass in two calls: outputs first, and the way back when their gradient is known.
+"""A pass in two calls: the forward pass first, the backward pass when the gradient is known.
 
-For losses that are computed elsewhere: in another framework, behind other layers, by hand.
+It is for losses that are computed elsewhere, for example in another framework.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class PassGradient:
-    """What went back; None for what was not wanted.
+    """The result of Pass.backward; gradients that wrt did not name are None.
 
-    grads: of the parameters. dx (T, B, I): the true gradient of x[t] is dx[t] * 2**dx_exponent[t].
-    dstate: of the initial state; that of layer i is to be multiplied by 2**dstate_exponent[i],
-    where a bidirectional layer counts as two, one per direction.
+    grads: the gradient by the parameters. dx (T, B, I): the true gradient by x[t] is
+    dx[t] * 2**dx_exponent[t]. dstate: the gradient by the initial state; that of layer i is to be
+    multiplied by 2**dstate_exponent[i], where a bidirectional layer counts as two, one per
+    direction of time.
     """
 
     grads: Grads | None
@@ -59,15 +60,16 @@ def forward(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Pass:
-    """Outputs now; their gradient's way back, through all T steps, when it is known.
+    """Runs the forward pass and keeps the tape, so that Pass.backward can follow later.
 
-    For training on a loss that is computed elsewhere from the outputs: the tape is kept until the
-    gradient is there, and the way back runs once. Where cotangents are known beforehand, or K of
-    them are wanted, or ranges of steps are to be chained, use gradcore.jacobian.vjp, one call.
+    Use it to train on a loss that is computed elsewhere from the outputs; the backward pass can run
+    once. If the cotangents are known beforehand, or K of them are wanted, or ranges of steps are
+    chained, use gradcore.jacobian.vjp, which is one call.
 
-    wrt: what Pass.backward will be asked for: "params", "x", "state". Other arguments and errors as
-    for gradcore.value_and_grad, and the gradient is the same to the bit. The memory budget is held
-    until backward() or until the Pass is dropped; x, params and state must not change before.
+    wrt: the gradients that Pass.backward will compute, of "params", "x" and "state". The other
+    arguments and errors are those of gradcore.value_and_grad, and the gradient has the same bits.
+    The memory is in use until backward() or until the Pass is deleted; x, params and state must not
+    change before that.
 
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     """
@@ -79,10 +81,11 @@ def forward(
 
 
 class Pass:
-    """A forward pass whose way back can follow, once; gradcore.forward makes it.
+    """A forward pass after which backward() can be called once; gradcore.forward makes it.
 
-    outputs (T, B, O): zero where t >= lengths[b]. state: after the last step (after lengths[b]-1).
-    plan: what is done; about plan.bytes are held until backward() or the end of this object.
+    outputs (T, B, O): zero where t >= lengths[b]. state: the state after the last step (after step
+    lengths[b]-1). plan: the plan of the pass; about plan.bytes of memory are in use until
+    backward() or until this object is deleted.
     """
 
     outputs: Array
@@ -105,7 +108,7 @@ class Pass:
         self._params, self._batch, self._wanted = params, batch, wanted
         self.outputs = empty((steps, batch, net.output_size), dtype)
         self.flat_state = np.empty(size, dtype)
-        # Where the adjoint of the final state will be put.
+        # The adjoint of the final state is written here before the backward pass.
         self._d_end = np.zeros(size, dtype)
         self.results = Results.of(net, dtype, steps, batch, wanted)
         self._call, self.plan = prepare(
@@ -130,16 +133,16 @@ class Pass:
 
     def __reduce__(self) -> Any:
         raise DTypeError(
-            "a Pass cannot be copied or pickled: it holds the tape of one call. Copy its outputs, "
-            "or call gradcore.forward again."
+            "a Pass cannot be copied or pickled, because it holds the tape of one call. Copy its "
+            "outputs, or call gradcore.forward again."
         )
 
     def backward(
         self, d_outputs: Any, dstate_out: Sequence[LayerState] | None = None
     ) -> PassGradient:
-        """Gradients from those of the outputs (T, B, O) and of the state after the last step.
+        """Gradients from those by the outputs (T, B, O) and by the state after the last step.
 
-        dstate_out: shaped like `state`; None counts as zero.
+        dstate_out: has the form of `state`; None means zero.
         Raises ShapeError, DTypeError, NonFiniteError; ArgumentError when called again.
         """
         net, dtype = self._params.net, self._params.dtype
@@ -153,10 +156,11 @@ class Pass:
         )
 
     def backward_flat(self, d_outputs: Array, d_end: Array | None) -> Grads:
-        """The same from checked arrays; the others are in `results`."""
+        """backward() for checked arrays; returns grads, and `results` has the other gradients."""
         if self._done:
             raise ArgumentError(
-                "backward() has used up this pass: its tape is gone. Call gradcore.forward again."
+                "backward() can be called once for a Pass, because it uses up the tape. Call "
+                "gradcore.forward again."
             )
         if d_end is not None:
             np.copyto(self._d_end, d_end)

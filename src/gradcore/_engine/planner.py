@@ -1,10 +1,11 @@
-"""Plans of a pass: which steps run, are kept and are recomputed, within a memory budget.
+"""Plans of a pass within a memory budget: which states are kept, and which steps run again.
 
-The state is kept at segment borders, and a segment's tape is made again when backward reaches it.
-Where even that is too much, segments are gathered in groups: states are kept at the starts of
-groups, and those inside a group are made again too. Segments are whole blocks of the core, so every
-plan gives the same bits. Where a layer reads both ways, each direction is such a pass of its own,
-and the outputs between layers and their gradients are whole arrays.
+The state is kept at the borders of segments, and the tape of a segment is made when the backward
+pass reaches it. If even the states take too much, segments are collected in groups: only the states
+at the starts of groups are kept, and those inside a group are computed again. Segments are whole
+blocks of the core, so every plan gives the same bits. In a net with bidirectional layers each
+direction is a pass of its own, and the outputs between layers and their gradients are kept as whole
+arrays.
 Reference: Griewank and Walther 2000; Gruslys et al. 2016, sec. 3.
 """
 
@@ -32,30 +33,33 @@ from .operations import OP, OP_BYTES, Op, OpKind, Schedule, fewest_slots, goes_b
 
 __all__ = ["Plan", "Workload", "make_plan", "plan"]
 
-# The core sums the parameters' gradients whatever is wanted.
+# The result arrays for each gradient; the core always sums the gradient by the parameters.
 GRADIENTS = {
     "params": ("grads",),
     "x": ("grads", "dx", "dx_exponent"),
     "state": ("grads", "dstate", "dstate_exponent"),
 }
-# Longer forward segments than this bring nothing: their buffers leave the cache.
+# The most blocks of a segment in a forward pass: longer ones are no faster, as their buffers do not
+# fit into the cache.
 FORWARD_BLOCKS = 8
-# Segments of one block cost small nets half as much again (LSTM, H=32, B=1: 1.2 us per step, 0.76
-# with 4 blocks); beyond that, their length makes no difference.
+# Segments of one block make small nets slower by half (LSTM, H=32, B=1: 1.2 us per step, and 0.76
+# with 4 blocks); longer segments than this make no difference.
 CHEAP_BLOCKS = 4
-# Part of the steps that the last segment must cover to be worth its memory.
+# The last segment is not recomputed. It is made as long as memory allows only if it then covers at
+# least this share of the steps.
 WORTHWHILE_PART = 1 / 8
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a call will do.
+    """The plan of a call.
 
-    bytes: what gradcore will hold during the call, the list of operations included. segment_steps:
-    the longest segment. levels: 0 where the whole tape is kept, 1 where it is made again segment by
-    segment, 2 where the states between segments are made again too. recomputed_steps: how many
-    steps run forward again; one that runs three times in all counts twice. budget: bytes allowed,
-    or None without a limit. slots: states kept at segment borders.
+    bytes: the memory that gradcore will use during the call, including the list of operations.
+    budget: the bytes allowed, None for no limit. segment_steps: the steps of the longest segment.
+    slots: the number of states kept at segment borders. levels: 0 if the whole tape is kept, 1 if
+    it is made again segment by segment, 2 if states between segments are computed again, too.
+    recomputed_steps: the number of repeated forward steps; a step that runs three times counts
+    twice.
     """
 
     steps: int
@@ -71,7 +75,7 @@ class Plan:
 
     @property
     def ops(self) -> list[Op]:
-        """The operations one by one, made when asked for: 10^8 steps may have millions."""
+        """The list of operations, made at each access: for 10^8 steps it may have millions."""
         return listed(self.schedule)
 
 
@@ -79,10 +83,10 @@ class Plan:
 class Workload:
     """Everything about a call that its memory depends on.
 
-    arrays: names of the core's arrays that are present, in and out. copies: bytes of the copies
-    that gradcore made of the caller's arrays. train: whether random masks are drawn. cotangents: how
-    many go back at once. tangents: how many go forward with the steps; curvature: "none", or what
-    goes back, "hessian" or "gauss_newton".
+    arrays: names of the core's arrays that are present, inputs and results. copies: the bytes of
+    the copies that gradcore made of the caller's arrays. train: whether random masks are drawn.
+    cotangents: the number of them that go back at once. tangents: the number of tangents carried forward.
+    curvature: "hessian" or "gauss_newton" if such a product goes back, else "none".
     """
 
     net: Stack
@@ -102,14 +106,14 @@ class Workload:
 
     @property
     def aim(self) -> OpKind:
-        """The operation that the pass is for, which its arrays tell."""
+        """The kind of operation that the pass is for, which follows from its arrays."""
         if "grads" in self.arrays:
             return OpKind.BACKWARD
         return OpKind.COTANGENT if self.cotangents else OpKind.EMIT
 
     @property
     def backward(self) -> bool:
-        """Whether the pass goes back."""
+        """Whether the pass has a backward part."""
         return goes_back(self.aim)
 
 
@@ -132,10 +136,10 @@ def plan(
 ) -> Plan:
     """The plan that value_and_grad would make for inputs of T = steps and B = batch.
 
-    tokens: whether x is integer, by default if the net has an Embedding. lengths, reset, state and
-    weight: whether these arguments are given. wrt=() plans gradcore.value. train: with random
-    masks, by default if wrt is not empty.
-    Raises MemoryBudgetError naming the smallest budget if `memory` cannot be met.
+    tokens: whether x holds integer tokens; the default is whether the net has an Embedding.
+    lengths, reset, state, weight: whether these arguments are given. wrt=() makes the plan of
+    gradcore.value. train: whether random masks are drawn; the default is whether wrt is not empty.
+    Raises MemoryBudgetError naming the smallest budget if `memory` is too small.
     """
     if not isinstance(net, Stack):
         raise DTypeError(f"net must be a gradcore.Stack; got {type(net).__name__}.")
@@ -169,9 +173,9 @@ def plan(
 
 @lru_cache(maxsize=256)
 def make_plan(work: Workload, budget: int | None) -> Plan:
-    """The plan for a workload within a budget; None allows anything.
+    """The plan for a workload within a budget in bytes; None means no limit.
 
-    Raises MemoryBudgetError if not even the smallest plan fits.
+    Raises MemoryBudgetError if the smallest plan does not fit either.
     """
     predict = Predictor(work)
     choose = _choose_gradient if work.backward else _choose_forward
@@ -194,10 +198,10 @@ def make_plan(work: Workload, budget: int | None) -> Plan:
 
 
 class Predictor:
-    """The bytes that a call takes, by schedule.
+    """The bytes that a call takes with a given schedule.
 
-    They depend on the length of segments, on the slots and on the number of operations, not on what
-    the operations are; so the core is asked with a list of two per part.
+    They depend on the length of segments and the numbers of slots and operations, but not on the
+    operations themselves; so the core is asked with a short list, three operations per part.
     """
 
     def __init__(self, work: Workload) -> None:
@@ -212,9 +216,9 @@ class Predictor:
         self._call.tangents(work.tangents, curvature=work.curvature)
         self._call.expect(sorted(work.arrays), work.token_bytes)
         self._call.execution(threads=work.threads, scaling=work.curvature != "hessian")
-        # A loss function is handed a copy of its segment's outputs.
+        # A Python loss function gets a copy of its segment's outputs.
         self._handed = work.batch * net.n_outputs * work.dtype.itemsize if callback else 0
-        # The core makes a list of its own for each part where there are several.
+        # If there are several parts, the core also makes a list of operations for each.
         self.op_bytes = OP_BYTES * (1 if self.parts == 1 else 2)
         self._held: dict[tuple[int, int], int] = {}
 
@@ -223,14 +227,14 @@ class Predictor:
         return held + self.op_bytes * schedule.n_ops
 
     def held(self, segment_steps: int, slots: int) -> int:
-        """All but the operations."""
+        """The bytes of everything except the list of operations."""
         key = (segment_steps, slots)
         if key not in self._held:
             self._held[key] = self._ask(segment_steps, slots)
         return self._held[key]
 
     def schedule(self, blocks: int, slots: int | None = None) -> Schedule:
-        """Segments of so many blocks; slots: by default those of one level."""
+        """The schedule with segments of `blocks` blocks; slots=None means one level."""
         backward = self.work.backward
         if slots is None:
             slots = max(0, -(-self.blocks // blocks) - 2) if backward else 0
@@ -254,13 +258,13 @@ class Predictor:
 
 
 def _no_loss(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[Any]]:
-    """Stands in for a loss function while memory is counted; nothing calls it."""
+    """Takes the place of a loss function while memory is counted; it is never called."""
     raise InternalError("a plan was run instead of a call.")
 
 
 def _choose_forward(predict: Predictor, budget: int | None) -> Schedule:
-    """The longest useful segment that fits."""
-    # Tangents are walked a few steps at a time whatever the segments are.
+    """The schedule with the longest useful segment that fits."""
+    # Tangents are computed a few steps at a time, whatever the segments are.
     size = 1 if predict.work.tangents else min(predict.blocks, FORWARD_BLOCKS)
     while budget is not None and size > 1 and predict(predict.schedule(size)) > budget:
         size -= 1
@@ -268,10 +272,12 @@ def _choose_forward(predict: Predictor, budget: int | None) -> Schedule:
 
 
 def _choose_gradient(predict: Predictor, budget: int | None) -> Schedule:
-    """One segment if it fits. Otherwise recomputing costs 10-30 % of the time, less the part of the
-    steps that the last segment covers: where the budget lets it cover a fair part, the longest that
-    fits; elsewhere memory buys nothing, and the smallest plan it is. A second level costs as much
-    again, and is for budgets that one cannot meet.
+    """Chooses the schedule of a pass with a backward part.
+
+    It is one segment if that fits. Otherwise recomputation costs 10 to 30 % of the time, and the
+    last segment is not recomputed: if the budget lets it cover a fair share of the steps, the
+    longest that fits is taken; if not, more memory would gain nothing, and the smallest plan is
+    taken. A second level costs as much again and is used only if one level does not fit.
     """
     blocks = predict.blocks
     whole = predict.schedule(blocks)
@@ -296,7 +302,7 @@ def _choose_gradient(predict: Predictor, budget: int | None) -> Schedule:
 def _choose_two_levels(
     predict: Predictor, model: _Model, budget: int, one_level: Schedule
 ) -> Schedule:
-    """What recomputes least within the budget, or the smallest plan of all."""
+    """The schedule that recomputes least within the budget, or the smallest if none fits."""
     for schedule in model.two_levels(budget):
         if predict(schedule) <= budget:
             return schedule
@@ -304,17 +310,17 @@ def _choose_two_levels(
 
 
 class _Model:
-    """Bytes for all segment lengths at once: tape*length + state*slots + operations.
+    """A model of the bytes for all segment lengths at once: tape*length + state*slots + operations.
 
-    Exact but for the rounding of arrays to cache lines, so what it finds best is looked at exactly.
+    It is exact up to the rounding of arrays to cache lines, so the best candidates that it finds
+    are then checked exactly.
     """
 
     def __init__(self, predict: Predictor) -> None:
         self.predict = predict
         block, steps = _core.block_steps(), predict.work.steps
         one, two = min(block, steps), min(2 * block, steps)
-        # From the core, which pads rows: a net of one unit keeps 128 bytes, and with a smaller
-        # number the tape would seem to cost nothing.
+        # These come from the core, which pads rows: the state of a net of one unit takes 128 bytes.
         self.floor = predict.held(one, 0)
         self.state = predict.held(one, 1) - self.floor
         self.tape = predict.held(two, 0) - self.floor
@@ -326,15 +332,15 @@ class _Model:
         return self.floor + self.tape * (self.sizes - 1) + self.state * slots + self.op * ops
 
     def lean_one_level(self) -> Iterator[Schedule]:
-        """Plans of one level among which the smallest is."""
+        """Candidates of one level, among which is the smallest."""
         slots = np.maximum(self.segments - 2, 0)
         for at in _smallest(self.bytes(slots, 3 * self.segments - 1), 4):
             yield self.predict.schedule(int(self.sizes[at]))
 
     def lean_two_levels(self) -> Iterator[Schedule]:
-        """Plans of two levels among which the smallest is, or next to it.
+        """Candidates of two levels, among which is the smallest or nearly the smallest.
 
-        With K slots for N segments as groups, K*(N) falls to sqrt(2N); operations grow to 4N.
+        N segments in groups need only about sqrt(2N) slots instead of N, and up to 4N operations.
         """
         slots = fewest_slots(self.segments)
         again = self.segments - 2 - slots
@@ -342,9 +348,9 @@ class _Model:
             yield self.predict.schedule(int(self.sizes[at]), int(slots[at]))
 
     def two_levels(self, budget: int) -> Iterator[Schedule]:
-        """Plans that should fit the budget, those that recompute least first.
+        """Candidates that should fit the budget, in the order of what they recompute.
 
-        Segments of CHEAP_BLOCKS or more come first of all.
+        All with segments of CHEAP_BLOCKS or more come before the others.
         """
         none = np.zeros_like(self.sizes)
         room = budget - self.bytes(none, 4 * self.segments)
@@ -352,21 +358,21 @@ class _Model:
         slots = np.minimum(room // self.state, self.segments - 2)
         fits = np.flatnonzero((slots >= fewest) & (self.segments > 2))
         sizes, segments, slots = self.sizes[fits], self.segments[fits], slots[fits]
-        # As in groups_of: blocks that run a second and a third time.
+        # The blocks that run a second and a third time, computed as in groups_of.
         half = slots + 2.5
         groups = np.ceil(half - np.sqrt(np.maximum(0.0, half * half - 2.0 * segments)))
         again = segments - (slots - groups + 3) - (groups - 1)
         blocks = (segments - 1 + np.maximum(again, 0)) * sizes
         short = sizes < CHEAP_BLOCKS
         for at in _smallest(blocks + short * (3.0 * self.predict.blocks), 8):
-            # A little less than the model says, where arrays are rounded up.
+            # Arrays are rounded up, so one or two slots fewer than the model says may be needed.
             for fewer in range(3):
                 if slots[at] - fewer >= fewest[fits[at]]:
                     yield self.predict.schedule(int(sizes[at]), int(slots[at]) - fewer)
 
 
 def _smallest(values: NDArray[Any], count: int) -> NDArray[np.intp]:
-    """Where the smallest few are, the smallest first."""
+    """The indices of the `count` smallest values, the smallest first."""
     count = min(count, len(values))
     best = np.argpartition(values, count - 1)[:count] if count else np.empty(0, np.intp)
     return best[np.argsort(values[best], kind="stable")]
@@ -375,6 +381,6 @@ def _smallest(values: NDArray[Any], count: int) -> NDArray[np.intp]:
 def _too_small(work: Workload, budget: int, smallest: int) -> str:
     return (
         f"memory must be at least {smallest} bytes ({format_bytes(smallest)}) for T={work.steps}, "
-        f"B={work.batch} with this net; the budget is {budget} bytes. Raise memory, or take fewer "
+        f"B={work.batch} with this net; the budget is {budget} bytes. Raise memory, or use fewer "
         "sequences at a time."
     )

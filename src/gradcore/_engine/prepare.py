@@ -1,4 +1,4 @@
-"""Calls of the core: their plans within a budget, their arrays, their execution."""
+"""Prepares a call of the core: makes its plan within the budget and gives it its arrays."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Arrays = dict[str, NDArray[Any] | None]
 
 
 class Prepared(NamedTuple):
-    """A call that is planned and has its arrays."""
+    """A call of the core with its plan and its arrays, ready to run."""
 
     call: _core.Call
     plan: Plan
 
     def run(self) -> tuple[_core.Report, Plan]:
-        """Makes the call."""
+        """Runs the call; returns the core's report and the plan."""
         return self.call.run(), self.plan
 
 
@@ -51,9 +51,9 @@ def prepare(
 ) -> Prepared:
     """Plans a call within its budget and gives it its arrays.
 
-    tangents, curvature: as in planner.Workload. cotangents: how many go back; final_exponent:
-    that of the cotangents of the final state.
-    hidden: the layer and direction whose adjoints are recorded.
+    tangents, curvature: see planner.Workload. cotangents, final_exponent: the number of cotangents
+    and the exponent of those of the final state. hidden: the number of the layer, counted by
+    directions of time, whose adjoints or gates are recorded.
     """
     arrays: Arrays = {**inputs.arrays, **goal.arrays}
     work = Workload(

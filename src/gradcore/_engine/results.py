@@ -26,10 +26,10 @@ class InputGradients(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """Fresh arrays for the gradients that a call is asked for, flat as the core writes them.
+    """New arrays for the gradients that a call is asked for, flat as the core writes them.
 
-    They take no memory until they are written. grads: always there, because the core sums the
-    parameters' gradients in any case.
+    They take no memory until they are written. grads always exists, because the core sums the
+    gradient by the parameters in any case.
     """
 
     net: Stack
@@ -49,7 +49,7 @@ class Results:
         wanted: frozenset[str],
         grads: NDArray[Any] | None = None,
     ) -> Results:
-        """wanted: of "params", "x", "state". grads: instead of a fresh buffer."""
+        """Makes the arrays. wanted: some of "params", "x", "state". grads: a buffer to use."""
         x, state = "x" in wanted, "state" in wanted
         return Results(
             net,
@@ -73,7 +73,7 @@ class Results:
         }
 
     def of_inputs(self) -> InputGradients:
-        """The fields of a result but for grads, with dstate as a state."""
+        """The gradients by x and by the initial state, the latter as LayerStates."""
         dstate = None if self.dstate is None else unflatten(self.net, self.batch, self.dstate)
         return {
             "dx": self.dx,

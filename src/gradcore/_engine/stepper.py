@@ -1,4 +1,4 @@
-"""One step at a time, for real-time use."""
+"""Stepper: runs a net one step at a time, for real-time use."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ __all__ = ["Stepper"]
 
 
 class Stepper:
-    """Runs a net step by step and carries its state; the same bits as gradcore.apply.
+    """Runs a net step by step and keeps its state; outputs have the same bits as gradcore.apply's.
 
-    net, params: changes of params are seen by the next step. batch: sequences side by side.
-    Each step is a call of the core, which packs the weights anew: about 10 us for 128 units.
-    One Stepper serves one thread at a time. Raises ShapeError, DTypeError, ArgumentError.
+    params: changes take effect at the next step. batch: the number of sequences that are run side
+    by side. Each step is a call of the core, which packs the weights anew: about 10 us for 128
+    units. Only one thread may use a Stepper at a time. Raises ShapeError, DTypeError,
+    ArgumentError.
     """
 
     def __init__(self, net: Stack, params: Params, batch: int = 1) -> None:
         validate.model(net, params)
         if net.bidirectional:
             raise ArgumentError(
-                "net must not have a bidirectional layer: its output at a step depends on the "
-                "steps to come. Use gradcore.apply on whole sequences."
+                "net must not have a bidirectional layer, whose output at a step depends on later "
+                "steps. Use gradcore.apply on whole sequences."
             )
         self._net, self._params = net, params
         self._batch = positive_int("batch", batch)
-        # Two states that take turns: the core reads one and writes the other.
+        # Two states that alternate: the core reads one and writes the other.
         self._states = [
             np.zeros(state_size(net, self._batch), params.dtype),
             np.zeros(state_size(net, self._batch), params.dtype),
@@ -52,17 +53,17 @@ class Stepper:
         return described(self, net=self._net, batch=self._batch, steps=self._done)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Calls of the core are made again when they are needed.
+        # Prepared calls of the core cannot be pickled; they are made again when needed.
         return {**self.__dict__, "_calls": {}}
 
     @property
     def steps(self) -> int:
-        """Steps done since the start or the last whole reset."""
+        """The number of steps since the start or the last reset of all sequences."""
         return self._done
 
     @property
     def state(self) -> tuple[LayerState, ...]:
-        """A copy of the state after the last step, as gradcore.apply takes it; may be set."""
+        """A copy of the state after the last step, as gradcore.apply takes it; it can be set."""
         return unflatten(self._net, self._batch, self._states[self._turn].copy())
 
     @state.setter
@@ -70,7 +71,7 @@ class Stepper:
         self._states[self._turn][...] = flatten(self._net, self._batch, self._params.dtype, state)
 
     def step(self, x_t: Any) -> NDArray[Any]:
-        """Outputs (B, O) for the next input, (B, I) float or (B,) integer tokens.
+        """The outputs (B, O) for the next input, (B, I) floats or (B,) integer tokens.
 
         An exception leaves the state as it was.
         """
@@ -91,7 +92,7 @@ class Stepper:
         return outputs
 
     def reset(self, sequences: Any = None) -> None:
-        """Zeroes the state of all sequences, or of those where a (B,) bool array is True."""
+        """Sets the state of all sequences to zero, or of those where a (B,) bool array is True."""
         if sequences is None:
             self._states[self._turn][...] = 0.0
             self._done = 0
@@ -107,7 +108,7 @@ class Stepper:
                     array[..., chosen, :] = 0.0
 
     def _call(self, name: str, like: NDArray[Any]) -> tuple[_core.Call, NDArray[Any]]:
-        """The prepared call for this kind of input that reads the current state."""
+        """The prepared call that takes this kind of input and reads the current state."""
         key = (like.dtype.str, self._turn)
         if key not in self._calls:
             self._calls[key] = self._prepare(name, like)

@@ -1,4 +1,4 @@
-"""How much single steps of a net can stretch a perturbation, along its trajectory."""
+"""By how much each single step of a net can stretch a perturbation, along its trajectory."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from .spectral import spectral_norm
 
 __all__ = ["Amplification", "along"]
 
-# Bytes of Jacobians that are held at a time.
+# The bytes of Jacobians that are in memory at a time.
 PIECE = 32_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class Amplification:
-    """Of the Jacobian d state_t / d state_(t-1) at chosen steps of each sequence.
+    """Norms of the Jacobian d state_t / d state_(t-1) at chosen steps t.
 
-    steps (n,). norm (n, B): its spectral norm, the most that a perturbation grows by in the step.
+    steps (n,): the chosen steps. norm (n, B): the spectral norm, the largest factor by which a
+    perturbation can grow in the step.
     """
 
     steps: NDArray[np.int64]
@@ -37,11 +38,11 @@ class Amplification:
 
     @property
     def log10_bound(self) -> NDArray[np.float64]:
-        """log10 of the geometric mean of the norms, (B,), per step.
+        """log10 of the geometric mean of the norms, (B,).
 
-        The norm of the product of T steps is at most 10**(T * this) if the chosen steps are typical
-        ones. The product is often far smaller, for its factors do not stretch the same directions:
-        gradcore.lyapunov says what becomes of it.
+        If the chosen steps are typical, the norm of the product of T Jacobians is at most
+        10**(T * log10_bound). It is often far smaller, because the factors stretch different
+        directions: gradcore.lyapunov measures the true growth.
         """
         with np.errstate(divide="ignore"):
             logs: NDArray[np.float64] = np.log10(self.norm).mean(axis=0)
@@ -64,13 +65,13 @@ def along(
 ) -> Amplification:
     """Spectral norms of a net's one-step Jacobians along its trajectory.
 
-    points: how many steps to look at, evenly spread over all T. layer: the block of that recurrent
-    layer's state alone; None: the whole state of the net, S values. Other arguments as of
-    gradcore.jacobian.step_jacobians, in evaluation mode. A step that is reset has 0, one past a
-    sequence's end 1.
+    points: the number of steps to measure, spread evenly over all T. layer: measure only the block
+    of this recurrent layer's state; None measures the whole state of the net, S values. The other
+    arguments are those of gradcore.jacobian.step_jacobians; the net is in evaluation mode. The norm
+    is 0 at a step that is reset, and 1 past a sequence's end.
 
-    S tangents through each of the steps and an iteration for the norms: about 5 ms for a step of an
-    LSTM with 128 units, S = 256, beside two forward passes.
+    The cost is two forward passes, and for each of the steps S tangents and an iteration for the
+    norm: about 5 ms per step for an LSTM with 128 units, S = 256.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Pascanu, Mikolov, Bengio 2013, eq. 6 (the bound by the norms).
     """

@@ -1,6 +1,6 @@
-"""What the gates of a net do along its trajectory: how open, how saturated, how long they remember.
+"""Statistics of gates along a trajectory: how open, how saturated, how long they remember.
 
-Activations come from the core's own cells, the code that training runs.
+The activations come from the core's own cells, the same code that training runs.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ from ..jacobian._ranges import Ranges, one_way
 
 __all__ = ["GateStatistics", "statistics"]
 
-# A sigmoid outside [0.05, 0.95] has a slope of a fifth or less of its largest, and so has a tanh
-# beyond +-0.9.
+# A gate counts as saturated if a sigmoid is outside [0.05, 0.95] or a tanh outside [-0.9, 0.9]: its
+# slope is then a fifth of the largest or less.
 EDGE = 0.05
 EDGE_TANH = 0.9
-# Bytes of activations that are held at a time.
+# The bytes of activations that are in memory at a time.
 PIECE = 8_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class GateStatistics:
-    """Of one recurrent layer, over all steps and sequences that count.
+    """Statistics of the gates of one recurrent layer, over all steps and sequences that count.
 
-    layer: its number among the recurrent layers. gates: their names, as in the rows of weight_hh.
-    mean (G, H): activation. saturated (G, H): share of the steps at which a sigmoid gate is outside
-    [0.05, 0.95], a tanh beyond +-0.9, a relu at 0; nan for an identity. time_constant (H,): steps
-    after which the memory gate (f of an LSTM, z of a GRU) has let the state fade to 1/e,
-    -1 / mean(log gate); None for a cell without such a gate. steps: how many were counted.
+    layer: its number among the recurrent layers. gates: names in the order of the rows of
+    weight_hh. mean (G, H): mean activation. saturated (G, H): the share of steps at which a sigmoid
+    is outside [0.05, 0.95], a tanh outside [-0.9, 0.9], or a relu 0; NaN for the identity.
+    time_constant (H,): the number of steps after which the memory gate (f of an LSTM, z of a GRU)
+    has let the state decay to 1/e, -1 / mean(log gate); None for a cell without such a gate. steps:
+    the number of steps counted, over all sequences.
     """
 
     layer: int
@@ -63,12 +64,13 @@ def statistics(
 ) -> tuple[GateStatistics, ...]:
     """Mean, saturation and time constants of the gates of every recurrent layer.
 
-    x, lengths, reset, state, memory, threads: as of gradcore.apply, in evaluation mode. One forward
-    pass per layer, over some thousand steps at a time: memory does not grow with T. Steps from a
+    Arguments are those of gradcore.apply; the net is in evaluation mode. There is one forward pass
+    per layer, over some thousand steps at a time, so memory does not grow with T. Steps from a
     sequence's end on do not count.
 
-    The time constant is that of the state if nothing else acted on it; the geometric mean is what
-    its size is multiplied by per step. For gates that hardly move it is 1 / (1 - gate).
+    The time constant is that of a state on which only the memory gate acts: per step it is
+    multiplied by the geometric mean of the gate. For gates near 1 that hardly vary it is about
+    1 / (1 - gate).
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Tallec and Ollivier 2018, section 2 (a gate as an inverse time constant); Karpathy,
     Johnson, Li 2015, section 4.2 (saturation).
@@ -96,17 +98,17 @@ def statistics(
 
 
 class _Sums:
-    """What is summed over steps, for one layer."""
+    """The sums over steps for one layer."""
 
     def __init__(self, layer: Recurrent, dtype: np.dtype[Any]) -> None:
         self.layer, self.count = layer, 0
         self.shape = (len(layer.cell.gates), layer.hidden_size)
         self.values, self.edges = np.zeros(self.shape), np.zeros(self.shape)
         self.logs = np.zeros(layer.hidden_size)
-        self.least = float(np.finfo(dtype).tiny)  # a gate that is 0 is some number below that
+        self.least = float(np.finfo(dtype).tiny)  # replaces a gate of 0, whose log is infinite
 
     def add(self, values: NDArray[Any]) -> None:
-        """values: (n, G, H)."""
+        """Adds activations (n, G, H) of n steps."""
         self.count += len(values)
         self.values += values.sum(axis=0, dtype=np.float64)
         for g, gate in enumerate(self.layer.cell.gates):
@@ -144,7 +146,7 @@ def _activations(
     memory: int | str | None,
     threads: int | None,
 ) -> tuple[NDArray[Any], tuple[LayerState, ...]]:
-    """(T, B, G, H) of one layer, and the state after the last step."""
+    """The activations (T, B, G, H) of one layer, and the state after the last step."""
     inputs = validate.inputs(net, params.dtype, **part, state=state)
     layer = net.recurrent[index]
     shape = (inputs.steps, inputs.batch, len(layer.cell.gates), layer.hidden_size)

@@ -1,5 +1,5 @@
-"""How far back a gradient reaches: its norm over time, the windows it comes from, what truncation
-costs.
+"""How far back a gradient reaches: its norm by time step, the share of each window, the bias of
+truncated backpropagation.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class WindowShares:
-    """Where in time the parameters' gradient comes from.
+    """The share of each time window in the gradient g by the parameters.
 
-    borders (n+1,): window i has the steps borders[i] to borders[i+1]-1. share (n,): of the whole
-    gradient g, <g_i, g> / |g|^2 where g_i is the sum over the window's steps; the shares sum to 1
-    and may be negative. norm_log10 (n,): log10 |g_i|, -inf for zero.
+    borders (n+1,): window i has the steps borders[i] to borders[i+1]-1. share (n,):
+    <g_i, g> / |g|^2, where g_i is the sum over the window's steps; the shares sum to 1 and may be
+    negative. norm_log10 (n,): log10 |g_i|, -inf for a norm of 0.
     """
 
     borders: NDArray[np.int64]
@@ -52,10 +52,10 @@ class WindowShares:
 
 @dataclass(frozen=True, eq=False)
 class TruncationBias:
-    """What truncated backpropagation through time would make of a gradient.
+    """The error of the gradient g_K of truncated backpropagation through time.
 
-    lengths (n,): truncation lengths K, rising. error (n,): |g_K - g| / |g|; cosine (n,): of the
-    angle between g_K and the exact gradient g.
+    lengths (n,): truncation lengths K, ascending. error (n,): |g_K - g| / |g|, where g is the exact
+    gradient. cosine (n,): the cosine of the angle between g_K and g.
     """
 
     lengths: NDArray[np.int64]
@@ -63,7 +63,7 @@ class TruncationBias:
     cosine: NDArray[np.float64]
 
     def needed(self, error: float = 0.01) -> int | None:
-        """The shortest measured length from which on the error is at most so large; None: none."""
+        """The shortest measured length from which on the error is at most `error`; None if none."""
         good = self.error <= error
         late = np.flatnonzero(~good)
         first = int(late[-1]) + 1 if len(late) else 0
@@ -86,12 +86,13 @@ def window_shares(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> WindowShares:
-    """The part of the exact gradient of the parameters that each time window contributes.
+    """The part of the exact gradient by the parameters that each time window contributes.
 
-    Of dL/dtheta = sum over t of (dL/dh_t)(dh_t/dtheta, h_(t-1) held), the terms whose t lies in the
-    window; dL/dh_t reaches over all later steps. windows: how many of equal length, or their inner
-    borders. Other arguments as of gradcore.value_and_grad, in evaluation mode; a loss function is
-    refused, and so are layers that read both ways.
+    The gradient is dL/dtheta = sum over t of (dL/dh_t)(dh_t/dtheta at constant h_(t-1)); a window
+    contributes the terms whose t lies in it, while dL/dh_t covers all later steps. windows: the
+    number of windows of equal length, or their inner borders. The other arguments are those of
+    gradcore.value_and_grad; the net is in evaluation mode. Python loss functions and bidirectional
+    layers are refused.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     """
     work = _Work(
@@ -125,11 +126,12 @@ def truncation_bias(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> TruncationBias:
-    """How wrong the gradient is if it is cut every K steps, the state being carried on.
+    """The error of the gradient of truncated backpropagation with chunks of K steps.
 
-    As gradcore.data.Stream trains with k1 = k2 = K: chunks of K steps, no gradient from one to the
-    one before. truncations: by default powers of two from 16 to half of T. Each costs about as much
-    as a gradient. Other arguments as of window_shares.
+    The state is carried from chunk to chunk, but no gradient goes from a chunk to the one before,
+    as when training on gradcore.data.Stream with k1 = k2 = K. truncations: the lengths K; by
+    default powers of two from 16 to half of T. Each costs about as much as a gradient. The other
+    arguments are those of window_shares.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Williams and Peng 1990 (the algorithm); Tallec and Ollivier 2017 (its bias).
     """
@@ -160,11 +162,11 @@ def truncation_bias(
 
 @dataclass(frozen=True, eq=False)
 class Reach:
-    """How much of a gradient of the last outputs arrives at each step before.
+    """The size at each step of a gradient that starts at the outputs of the last step.
 
-    norm_log10 (T, B): log10 of the root mean square, over random cotangents of the outputs of each
-    sequence's last step, of their gradient with respect to h_t; -inf for zero and from the
-    sequence's end on. ends (B,): steps of each sequence. layer: which recurrent layer h_t is of.
+    norm_log10 (T, B): log10 of the root mean square norm of the gradient by h_t, over random
+    cotangents of the outputs of each sequence's last step; -inf for 0 and from the sequence's end
+    on. ends (B,): the steps of each sequence. layer: the number of the recurrent layer of h_t.
     """
 
     norm_log10: NDArray[np.float64]
@@ -172,11 +174,11 @@ class Reach:
     layer: int
 
     def memory_length(self, fraction: float = 0.01) -> NDArray[np.int64]:
-        """Effective memory length of each sequence, (B,), in steps.
+        """The effective memory length of each sequence, (B,), in steps.
 
-        The largest lag at which the gradient with respect to h_(T-1-lag) still has `fraction` of
-        its norm at lag 0; T-1 where it never falls below, 0 where nothing arrives at lag 0. The
-        definition is ours.
+        It is defined here as the largest lag at which the gradient by h_(T-1-lag) still has
+        `fraction` of its norm at lag 0; T-1 if the first step still has it, and 0 if the gradient
+        is 0 at lag 0.
         """
         if not 0 < fraction < 1:
             raise ArgumentError(f"fraction must be in (0, 1); got {fraction}.")
@@ -204,12 +206,15 @@ def reach(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Reach:
-    """How far a gradient of the last outputs reaches back, in a layer's outputs; needs no targets.
+    """How far a gradient of the last step's outputs reaches back; it needs no targets.
 
-    probes: random cotangents, whose mean square estimates the Frobenius norm of the Jacobian of the
-    last outputs; one backward pass each, in evaluation mode.
+    layer: the recurrent layer in whose outputs h_t the gradient is measured; negative numbers count
+    from the end. probes: the number of random cotangents, each of which takes a backward pass;
+    their mean square estimates the Frobenius norm of the Jacobian of the last outputs by h_t. seed:
+    seed of the cotangents. The net is in evaluation mode; the other arguments are those of
+    gradcore.apply.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
-    Reference: the decay with the lag is what Pascanu, Mikolov and Bengio 2013, section 2, bound.
+    Reference: Pascanu, Mikolov and Bengio 2013, section 2, bound the decay with the lag.
     """
     validate.model(net, params)
     ranges = Ranges(net, params.dtype, x, lengths, reset)
@@ -243,9 +248,10 @@ def reach(
 def memory_length(
     net: Stack, params: Params, x: Any, *, fraction: float = 0.01, **how: Any
 ) -> NDArray[np.int64]:
-    """Effective memory length of each sequence, (B,), in steps: that of reach(net, params, x).
+    """The effective memory length of each sequence, (B,), in steps.
 
-    fraction: see Reach.memory_length. Other arguments and errors as of reach.
+    It is reach(net, params, x).memory_length(fraction); see there. The other arguments and errors
+    are those of reach.
     """
     return reach(net, params, x, **how).memory_length(fraction)
 
@@ -265,14 +271,15 @@ def _at_end(cotangent: NDArray[Any], last: NDArray[Any]) -> LossFunction:
 
 # ---- gradients of windows
 
-# Values times 2**exponent.
+# (values, exponent): the true values are values * 2**exponent.
 _Scaled = tuple[NDArray[np.float64], int]
 
 
 class _Work:
-    """A loss over a sequence, to be taken apart into windows.
+    """A loss over a sequence in a form that can be split into windows.
 
-    A loss of the last step becomes one of all steps with weights of 0 and 1, and a mean a sum.
+    A loss of the last step is replaced by one of all steps with weights of 0 and 1, and a mean by a
+    sum, which is divided at the end.
     """
 
     def __init__(
@@ -294,7 +301,9 @@ class _Work:
         one_way(net, what)
         described = resolve(loss)
         if not isinstance(described, Loss):
-            raise ArgumentError(f"{what} needs a named loss or one of gradcore.loss.")
+            raise ArgumentError(
+                f"loss must be a name or an object of gradcore.loss for {what}; got {loss!r}."
+            )
         self.net, self.params, self.state = net, params, state
         self.memory, self.threads = memory, threads
         self.ranges = Ranges(net, params.dtype, x, lengths, reset)
@@ -314,9 +323,10 @@ class _Work:
     def gradients(
         self, borders: Sequence[int], *, chained: bool, progress: Progress | None = None
     ) -> list[_Scaled]:
-        """The gradient of each window's parameters, in doubles, of the loss as it was given.
+        """The contribution of each window to the gradient by the parameters, in float64.
 
-        chained: with what the windows behind send back; else each window's own loss alone.
+        chained: include the gradient that comes back from later windows; otherwise each window has
+        only that of its own loss.
         """
         states = self._states(borders)
         arriving: tuple[NDArray[Any] | None, int] = (None, 0)
@@ -354,7 +364,7 @@ class _Work:
         state: Sequence[LayerState] | None,
         arriving: tuple[NDArray[Any] | None, int],
     ) -> tuple[_Scaled, float, tuple[NDArray[Any], int]]:
-        """Gradient, terms of the loss, and what goes on to the window before."""
+        """The gradient, the weight of the loss terms, and the adjoint for the window before."""
         net, dtype, batch = self.net, self.params.dtype, self.ranges.batch
         inputs = validate.inputs(net, dtype, **self.ranges[t0:t1], state=state)
         weights = None if self.weights is None else np.ascontiguousarray(self.weights[t0:t1])
@@ -387,14 +397,14 @@ def _borders(windows: int | Sequence[int], steps: int) -> list[int]:
     inner = [integer("windows", t) for t in windows]
     if sorted(set(inner)) != inner or any(not 0 < t < steps for t in inner):
         raise ArgumentError(
-            f"windows must be a number, or inner borders that rise within 1..T-1 = 1..{steps - 1}; "
+            f"windows must be a number, or ascending inner borders in 1..T-1 = 1..{steps - 1}; "
             f"got {inner}."
         )
     return [0, *inner, steps]
 
 
 def _aligned(parts: Sequence[_Scaled], like: _Scaled) -> list[_Scaled]:
-    """The same at the exponent of another."""
+    """The same values, rescaled to the exponent of `like`."""
     exponent = like[1]
     return [(np.ldexp(values, own - exponent), exponent) for values, own in parts]
 
@@ -406,5 +416,5 @@ def _sum(parts: Sequence[_Scaled]) -> _Scaled:
 
 
 def _dot(a: _Scaled, b: _Scaled) -> float:
-    """Of values at one exponent, without it."""
+    """The dot product of two values of the same exponent e, divided by 2**(2*e)."""
     return float(np.dot(a[0], b[0]))

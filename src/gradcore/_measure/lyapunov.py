@@ -1,7 +1,8 @@
-"""Lyapunov exponents: how fast nearby states of a driven net part, or meet, in nats per step.
+"""Lyapunov exponents: the rates at which nearby states of a net diverge or converge, in nats/step.
 
-The largest says whether gradients explode (above 0) or vanish (below) along a typical trajectory,
-and how fast: a gradient of the distant past has the size exp(exponent * steps).
+The largest exponent says whether gradients explode (above 0) or vanish (below 0) along a typical
+trajectory, and how fast: going back `steps` steps multiplies a gradient by about
+exp(exponent * steps).
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from ..jacobian._states import columns_of, state_of_columns
 
 __all__ = ["LyapunovSpectrum", "of_map", "spectrum"]
 
-# Windows that the mean's error is estimated from: enough for the spread, few enough that each is
-# long against the correlation between steps.
+# The error of the mean is estimated from so many batches of steps: enough to estimate their
+# variance, and few enough that each is long compared with the correlation between steps.
 BATCHES = 20
 
 
@@ -35,10 +36,10 @@ BATCHES = 20
 class LyapunovSpectrum:
     """The k largest exponents of each sequence.
 
-    exponents (B, k): nats per step, falling; -inf where directions die within a window.
-    standard_error (B, k): by batch means over windows of the trajectory. interval: steps between
-    two orthogonalisations, the longest used. steps: those counted, after burn_in. dimension: S, how
-    many exponents there are in all.
+    exponents (B, k): nats per step, descending; -inf if a direction becomes exactly 0.
+    standard_error (B, k): by batch means over the trajectory. interval: the most steps between two
+    orthogonalisations. steps: the steps counted, after burn_in. dimension: S, the number of all
+    exponents.
     """
 
     exponents: NDArray[np.float64]
@@ -50,10 +51,10 @@ class LyapunovSpectrum:
 
     @property
     def kaplan_yorke(self) -> NDArray[np.float64]:
-        """Kaplan-Yorke dimension of each sequence, (B,); nan if too few exponents are known.
+        """The Kaplan-Yorke dimension of each sequence, (B,); NaN if too few exponents are known.
 
-        j + (sum of the first j exponents) / |exponent j+1| with the largest j whose sum is not
-        negative (Kaplan and Yorke 1979).
+        It is j + (sum of the first j exponents) / |exponent j+1|, with the largest j for which the
+        sum is not negative (Kaplan and Yorke 1979).
         """
         return np.array([self._dimension_of(row) for row in self.exponents])
 
@@ -81,15 +82,16 @@ def spectrum(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> LyapunovSpectrum:
-    """The k largest Lyapunov exponents of a net driven by x, for each sequence; None: all S.
+    """The k largest Lyapunov exponents of a net driven by x, for each sequence.
 
-    x: (T, B, I) or tokens (T, B). interval: steps between two orthogonalisations; by default as
-    many as let directions grow apart by a quarter of the dtype's digits, at most 64. burn_in: steps
-    at the start that only turn the directions, by default a tenth. frames_seed: of the random first
-    directions. state: where to start. In evaluation mode.
+    x: (T, B, I) or tokens (T, B). k: None means all S, the size of one sequence's state. interval:
+    steps between two orthogonalisations; by default as many as let the growth of directions differ
+    by a quarter of the dtype's digits, at most 64. burn_in: steps at the start that are not
+    counted, while the directions align; by default a tenth of T. frames_seed: seed of the random
+    initial directions. state: the initial state. The net is in evaluation mode.
 
-    One pass over the T steps with k tangents. Exact up to the dtype's roundings for the trajectory
-    given; how far that trajectory is typical is what standard_error estimates.
+    The cost is one pass over the T steps with k tangents. The exponents of this trajectory are
+    exact up to rounding; standard_error estimates how far they are from those of a typical one.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Benettin et al. 1980, eq. 9; Engelken, Wolf, Abbott 2023, sec. II.
     """
@@ -99,7 +101,9 @@ def spectrum(
     size, batch, dtype = state_size(net, 1), ranges.batch, params.dtype
     count = size if k is None else positive_int("k", k)
     if count > size:
-        raise ArgumentError(f"k must be at most S = {size}, what one sequence keeps; got {count}.")
+        raise ArgumentError(
+            f"k must be at most S = {size}, the size of one sequence's state; got {count}."
+        )
     frames = _first_frames(batch, size, count, frames_seed)
     now = state
 
@@ -134,9 +138,10 @@ def of_map(
 ) -> LyapunovSpectrum:
     """The k largest Lyapunov exponents of any map, given as Python functions.
 
-    step(state): the next state, (S,). tangent(state, v): the Jacobian there times v (S, k). state:
-    where to start. For a flow let step be one step of an integrator and divide the exponents by its
-    length. Other arguments and the result as of spectrum, with B = 1.
+    step(state) returns the next state, (S,). tangent(state, v) returns the Jacobian at state times
+    v (S, k). state: the initial state. For a flow, let step be one step of an integrator and divide
+    the exponents by its length. The other arguments and the result are those of spectrum, with
+    B = 1.
     Raises ArgumentError, and NonFiniteError naming the step if a state is not finite.
     """
     point = np.array(state, dtype=np.float64)
@@ -156,7 +161,7 @@ def of_map(
             point = step(point)
             if not (np.isfinite(point).all() and np.isfinite(moved).all()):
                 raise NonFiniteError(
-                    f"the map gave a value that is not finite at step {t}.", 0, t, 0
+                    f"the map returned a value that is not finite at step {t}.", 0, t, 0
                 )
         return moved[None], 0
 
@@ -189,14 +194,14 @@ def _collect(
     dtype: np.dtype[Any],
     progress: Progress | None,
 ) -> LyapunovSpectrum:
-    """Goes along the trajectory window by window: logs of what each did to each direction."""
+    """Follows the trajectory, orthogonalises every `interval` steps and sums logs of the growth."""
     skipped = steps // 10 if burn_in is None else integer("burn_in", burn_in)
     if not 0 <= skipped < steps:
         raise ArgumentError(f"burn_in must be in 0..T-1 = 0..{steps - 1}; got {skipped}.")
     length = 1 if interval is None else positive_int("interval", interval)
     logs, lengths, longest, at = [], [], 0, 0
     while at < steps:
-        # A window ends where the burn-in does.
+        # No window crosses the end of the burn-in.
         end = min(at + length, skipped if at < skipped else steps)
         moved, exponent = advance(at, end, frames)
         frames, r = np.linalg.qr(moved)
@@ -222,7 +227,7 @@ def _summary(
     skipped: int,
     size: int,
 ) -> LyapunovSpectrum:
-    """Means over windows (W, B, k) and their errors by batch means."""
+    """Exponents from logs of the growth in each window (W, B, k), with errors by batch means."""
     steps = int(lengths.sum())
     exponents = logs.sum(axis=0) / steps
     count = min(BATCHES, len(lengths))

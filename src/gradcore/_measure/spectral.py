@@ -1,4 +1,4 @@
-"""Largest singular values of matrices, stacks of them and linear operators; spectral radii."""
+"""Largest singular values of matrices, stacks of matrices and operators; spectral radii."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ __all__ = [
     "spectral_radius",
 ]
 
-# Upper bounds by a full decomposition up to this size of the smaller side.
+# If the smaller side of a matrix is at most this, a full decomposition gives the upper bound.
 DENSE = 256
-# Vectors of the iteration for operators, before it begins again from the best.
+# The most vectors of the iteration for operators before it restarts from the best.
 MOST_VECTORS = 160
 Product = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 class IterationOutcome(Enum):
-    """How an iteration ended; the value says what to do."""
+    """How an iteration ended; the value is a message that says what to do."""
 
     CONVERGED = "The residual is within the tolerance."
     NOT_CONVERGED = (
         "The residual is above the tolerance: raise max_steps or tol, or start from the vectors "
-        "found (start=result). The lower bound holds all the same."
+        "found (start=result). The lower bound is valid all the same."
     )
 
 
 @dataclass(frozen=True)
 class Operator:
-    """A linear operator of shape (m, n) given as two functions.
+    """A linear operator A of shape (m, n), given as two functions.
 
-    matvec: v (n,) -> A v (m,). rmatvec: u (m,) -> A' u (n,).
+    matvec(v) returns A v, (n,) to (m,). rmatvec(u) returns A' u, (m,) to (n,).
     """
 
     shape: tuple[int, int]
@@ -58,12 +58,13 @@ class Operator:
 
 @dataclass(frozen=True, eq=False)
 class SpectralNorm:
-    """Largest singular values; arrays have the stack's shape, or none for a single matrix.
+    """Largest singular values: arrays (N,) for a stack, single values for one matrix.
 
-    value: |A v|, also the lower bound. u (..., m), v (..., n): unit vectors with A v = value * u.
-    residual: |A' u - value v| / value. steps: products with A'A. outcome: of each matrix. lower <=
-    the true value <= upper: certain where min(m, n) <= 256 (LAPACK); else with probability
-    1 - failure over the random start; infinite after a warm start, which is not random.
+    value: |A v|, which is also the lower bound. u (..., m), v (..., n): unit vectors with
+    A v = value * u. residual: |A' u - value v| / value. steps: products with A'A. outcome: how the
+    iteration of each matrix ended. lower, upper: bounds of the true value. upper is certain if
+    min(m, n) <= 256 (LAPACK); otherwise it holds with probability 1 - failure over the random
+    start, and it is infinite after a warm start, which is not random.
     """
 
     value: NDArray[np.float64] | float
@@ -78,7 +79,7 @@ class SpectralNorm:
 
     @property
     def converged(self) -> bool:
-        """Whether all matrices have."""
+        """Whether the iterations of all matrices have converged."""
         outcomes = self.outcome if isinstance(self.outcome, list) else [self.outcome]
         return all(outcome is IterationOutcome.CONVERGED for outcome in outcomes)
 
@@ -96,15 +97,17 @@ def spectral_norm(
 ) -> SpectralNorm:
     """The largest singular value of a matrix (m, n), a stack (N, m, n), or an operator.
 
-    W: float32 or float64 arrays, an Operator, or anything with shape, matvec and rmatvec (as
-    scipy.sparse.linalg.LinearOperator). tol: stops where |A'A v - s^2 v| <= tol * s^2, which bounds
-    the relative error of s by tol / 2, and by about tol^2 where s is apart from the next singular
-    value; in float32 at least 1e-6. start: an earlier result for matrices nearby, whose vectors are
-    begun from. max_steps: products with A'A. failure: probability that the upper bound does not
-    hold. seed: of the random first vectors. threads: each takes matrices of its own.
+    W: a float32 or float64 array, an Operator, or any object with shape, matvec and rmatvec, such
+    as scipy.sparse.linalg.LinearOperator. tol: the iteration stops when
+    |A'A v - s^2 v| <= tol * s^2. Then the relative error of s is at most tol / 2, and about tol^2
+    if the next singular value is well below s; in float32 tol is at least 1e-6. start: the result
+    for similar matrices, whose vectors the iteration starts from. max_steps: the most products with
+    A'A. failure: the probability that the upper bound does not hold. seed: seed of the random first
+    vectors. threads: the most threads, each of which works on different matrices.
 
-    Lanczos iteration on A'A with full reorthogonalisation, A read once per step; bits do not depend
-    on threads. Raises DTypeError, ShapeError, ArgumentError, NonFiniteError.
+    The method is Lanczos iteration on A'A with full reorthogonalisation, which reads A once per
+    step; the bits of results do not depend on threads.
+    Raises DTypeError, ShapeError, ArgumentError, NonFiniteError.
     Reference: Golub and Van Loan 2013, sec. 10.1; Kuczynski and Wozniakowski 1992, theorem 4.2:
     after k steps from a random start in n dimensions, the largest eigenvalue is underestimated by a
     relative error above e with a probability of at most 1.648 sqrt(n) exp(-sqrt(e) (2k - 1)).
@@ -159,7 +162,7 @@ def _ended(converged: bool) -> IterationOutcome:
 
 
 def _first_of(found: SpectralNorm) -> SpectralNorm:
-    """The result for the one matrix of a stack."""
+    """The result for a stack of one matrix as that of a single matrix."""
     value, residual, steps, upper = (
         np.asarray(part).item() for part in (found.value, found.residual, found.steps, found.upper)
     )
@@ -172,16 +175,16 @@ def _first_of(found: SpectralNorm) -> SpectralNorm:
 def _upper(
     stack: NDArray[Any], out: dict[str, NDArray[Any]], random: bool, failure: float
 ) -> NDArray[np.float64]:
-    """Upper bounds from what the core found. random: whether it began with random vectors."""
+    """Upper bounds from the core's results. random: whether it started from random vectors."""
     m, n = stack.shape[1:]
     if min(m, n) <= DENSE:
-        # LAPACK's largest singular value is right to a few roundings of itself.
+        # LAPACK's largest singular value has a relative error of a few units of rounding.
         exact = np.linalg.svd(stack.astype(np.float64), compute_uv=False)[:, 0]
         sure = exact * (1 + 8 * max(m, n) ** 0.5 * 2.3e-16)
         return np.asarray(np.maximum(sure, out["values"]))
     above = _above(min(m, n), out["steps"], failure) if random else np.inf
-    # A random vector has a part of every singular vector: what its space does not show is not
-    # there.
+    # A random vector has a component along every singular vector, so an invariant Krylov space
+    # (converged == 2) contains the largest singular value.
     rounding = 8 * max(m, n) ** 0.5 * float(np.finfo(stack.dtype).eps)
     whole = (out["converged"] == 2) & random
     upper: NDArray[np.float64] = out["values"] * np.where(whole, 1 + rounding, above)
@@ -189,10 +192,10 @@ def _upper(
 
 
 def _above(n: int, steps: NDArray[np.int32], failure: float) -> NDArray[np.float64]:
-    """true / found <= this, with probability 1 - failure (Kuczynski and Wozniakowski 1992).
+    """An upper bound of true / found with probability 1 - failure (Kuczynski, Wozniakowski 1992).
 
-    A run that began again counts the steps since then, at most MOST_VECTORS, as if from a random
-    start: the vector it began from is a better one.
+    A run that has restarted counts only the steps since the restart, at most MOST_VECTORS, as if
+    these had started from a random vector; the true starting vector is better than that.
     """
     k = np.minimum(steps, MOST_VECTORS).astype(np.float64)
     error = (np.log(1.648 * np.sqrt(n) / failure) / (2 * k - 1)) ** 2
@@ -202,10 +205,11 @@ def _above(n: int, steps: NDArray[np.int32], failure: float) -> NDArray[np.float
 
 
 def singular_values(W: Any, k: int = 1, *, seed: int = 0, tol: float = 1e-6) -> NDArray[np.float64]:
-    """The k largest singular values, falling: (k,) of a matrix or operator, (N, k) of a stack.
+    """The k largest singular values, descending: (k,) of a matrix or operator, (N, k) of a stack.
 
-    Of arrays by LAPACK; of an operator by Lanczos iteration until the k-th has a residual below
-    tol times itself. Raises DTypeError, ShapeError, ArgumentError, NonFiniteError.
+    LAPACK computes those of arrays; those of an operator come from a Lanczos iteration, which ends
+    when the residual of each is below tol times its own size.
+    Raises DTypeError, ShapeError, ArgumentError, NonFiniteError.
     """
     positive_int("k", k)
     if not _is_array(W):
@@ -227,8 +231,9 @@ def singular_values(W: Any, k: int = 1, *, seed: int = 0, tol: float = 1e-6) -> 
 class SpectralRadius:
     """The largest modulus among the eigenvalues of a square matrix.
 
-    value: it. eigenvalue: one that has it; of a complex pair the one above the real axis. residual:
-    |A x - eigenvalue x| / value for its unit eigenvector x; 0 if value is 0.
+    value: that modulus. eigenvalue: an eigenvalue of this modulus; of a complex conjugate pair, the
+    one with positive imaginary part. residual: |A x - eigenvalue x| / value for its unit
+    eigenvector x; 0 if value is 0.
     """
 
     value: float
@@ -237,9 +242,9 @@ class SpectralRadius:
 
 
 def spectral_radius(A: Any) -> SpectralRadius:
-    """The spectral radius of a square matrix (n, n), right for complex pairs; LAPACK's eigenvalues.
+    """The spectral radius of a square matrix (n, n), from LAPACK's eigenvalues.
 
-    An Operator or LinearOperator is asked by SciPy's Arnoldi iteration (extra `diagnose`).
+    For an Operator or LinearOperator SciPy's Arnoldi iteration is used (extra `diagnose`).
     Raises DTypeError, ShapeError, ArgumentError, NonFiniteError.
     Reference: Golub and Van Loan 2013, sec. 7.5 and 10.5.
     """
@@ -272,7 +277,7 @@ def _radius_of_operator(op: Operator) -> SpectralRadius:
     if op.shape[0] != op.shape[1]:
         raise ShapeError(f"A must be square; got {op.shape}.")
     n = op.shape[0]
-    if n <= 3 * 8:  # too small for Arnoldi: the matrix, column by column
+    if n <= 3 * 8:  # too small for eigs with k=8: form the matrix, column by column
         matrix = np.stack([op.matvec(column) for column in np.eye(n)], axis=1)
         values, vectors = np.linalg.eig(matrix)
         return _radius(lambda x: matrix @ x, values, vectors)
@@ -332,8 +337,8 @@ def _given(
     array = np.asarray(value)[None] if single else np.asarray(value)
     if array.shape != shape:
         raise ShapeError(
-            f"start.{name} has shape {np.shape(value)}, which is that of other matrices; "
-            f"these need {shape[1:] if single else shape}."
+            f"start.{name} must have shape {shape[1:] if single else shape} for these matrices; "
+            f"got {np.shape(value)}."
         )
     return np.ascontiguousarray(array, dtype)
 
@@ -351,7 +356,9 @@ def _of_operator(
 ) -> SpectralNorm:
     first = None if start is None else np.asarray(start.v, np.float64)
     if first is not None and first.shape != (op.shape[1],):
-        raise ShapeError(f"start.v has shape {first.shape}; the operator needs ({op.shape[1]},).")
+        raise ShapeError(
+            f"start.v must have shape ({op.shape[1]},) for this operator; got {first.shape}."
+        )
     found = _top(op, tol, first, max_steps, seed, 1)
     v, steps = found.vectors[0], found.products
     image = np.asarray(op.matvec(v), np.float64)
@@ -369,14 +376,15 @@ def _of_operator(
 def _top(
     op: Operator, tol: float, first: NDArray[Any] | None, max_steps: int, seed: int, k: int
 ) -> Eigenpairs:
-    """The k largest eigenvalues of A'A, each to tol of itself."""
+    """The k largest eigenvalues of A'A, each with a residual of at most tol times itself."""
     n = op.shape[1]
 
     def product(v: NDArray[Any]) -> NDArray[np.float64]:
         w = np.asarray(op.rmatvec(np.asarray(op.matvec(v))), np.float64)
         if w.shape != (n,) or not np.isfinite(w).all():
             raise NonFiniteError(
-                f"the operator gave {w.shape} or values that are not finite; A' A v must be ({n},)."
+                f"A' A v must have shape ({n},) and finite values; the operator returned shape "
+                f"{w.shape} or values that are not finite."
             )
         return w
 

@@ -1,1 +1,1 @@
-"""Nets: layers, parameters, states, files of them, and what the core is told of them."""
+"""Nets: layers, parameters, states, checkpoints, checks of arrays, descriptions for the core."""

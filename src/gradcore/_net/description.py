@@ -1,4 +1,4 @@
-"""The core's description of a Stack."""
+"""Translates a Stack into the description that the core takes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .stack import Stack
 
 @lru_cache(maxsize=64)
 def core_net(net: Stack, dtype: np.dtype[Any]) -> _core.Net:
-    """The net for the core, made once per Stack and dtype."""
+    """The core's description of a Stack in a dtype; made once and then cached."""
     return _core.Net(
         dtype=dtype.name,
         embedding_rows=net.embedding.num_embeddings if net.embedding else 0,
@@ -32,7 +32,7 @@ def core_net(net: Stack, dtype: np.dtype[Any]) -> _core.Net:
 
 
 def _transforms(net: Stack) -> list[tuple[str, int, int, bool, bool, float, float]]:
-    """What stands between the recurrent layers, each with the number of the layer behind it."""
+    """LayerNorm and Dropout layers, each with the number of recurrent layers before it."""
     made, before = [], 0
     for place, layer in enumerate(net.layers):
         if isinstance(layer, Recurrent):

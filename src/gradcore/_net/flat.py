@@ -1,4 +1,4 @@
-"""Named arrays as views of one flat buffer, and what they can belong to."""
+"""Named arrays that are views of one flat buffer, and the base class of their owners."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Self = TypeVar("Self", bound="FlatArrays")
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """Name, shape and place of one parameter in the flat buffer."""
+    """Name, shape and first index of a parameter in the flat buffer; meaning: its axes as text."""
 
     name: str
     shape: tuple[int, ...]
@@ -35,9 +35,9 @@ class ParameterSpec:
 
 
 class ParameterOwner(ABC):
-    """What has its parameters in one flat buffer: a Stack, or what is made of several.
+    """Base class of what has its parameters in one flat buffer: a Stack or a model of several.
 
-    Optimizers, groups, clips and constraints take the Params and Grads of any of these.
+    Optimizers, groups, clips and constraints take the Params and Grads of any owner.
     """
 
     @property
@@ -47,13 +47,13 @@ class ParameterOwner(ABC):
 
     @property
     def n_parameters(self) -> int:
-        """Number of values in the flat buffer."""
+        """The number of values in the flat buffer."""
         specs = self.parameter_specs
         return specs[-1].stop if specs else 0
 
     @abstractmethod
     def layer_of(self, name: str) -> tuple[Layer | None, str]:
-        """The layer that a parameter belongs to, if any, and the parameter's name there."""
+        """The layer that a parameter belongs to, or None, and the parameter's name in it."""
 
 
 class FlatArrays(Mapping[str, NDArray[Any]]):
@@ -69,12 +69,12 @@ class FlatArrays(Mapping[str, NDArray[Any]]):
 
     @property
     def owner(self) -> ParameterOwner:
-        """What the parameters are of: a Stack, or what is made of several."""
+        """The Stack, or the model of several parts, that the parameters belong to."""
         return self._owner
 
     @property
     def flat(self) -> NDArray[Any]:
-        """The buffer itself, 1-D; writing to it writes to every view."""
+        """The 1-D buffer itself; writing to it changes the views."""
         return self._flat
 
     @property
@@ -113,11 +113,11 @@ class FlatArrays(Mapping[str, NDArray[Any]]):
         return same and np.array_equal(self._flat, other._flat)
 
     def copy(self: Self) -> Self:
-        """The same values in a buffer of their own."""
+        """A copy with a new buffer."""
         return self._like(self._flat.copy())
 
     def astype(self: Self, dtype: str) -> Self:
-        """The values rounded to float32 or widened to float64, in a buffer of their own."""
+        """A copy with the values rounded to float32 or converted to float64."""
         return self._like(self._flat.astype(float_dtype("dtype", dtype)))
 
     def _like(self: Self, flat: NDArray[Any]) -> Self:

@@ -1,7 +1,7 @@
-"""Initial values of parameters, for long memories first.
+"""Initialisers of weights and biases.
 
-Values are drawn in float64 in the order of the flat buffer and then rounded, so that float32 and
-float64 parameters of one seed agree.
+Values are drawn in float64, in the order in which parameters lie in the flat buffer, and then
+rounded to the dtype, so that float32 and float64 parameters of one seed agree.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ChronoSpread = Literal["even", "log"]
 
 
 def uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float) -> Array:
-    """Values drawn evenly from [-bound, bound); PyTorch takes bound = 1/sqrt(H)."""
+    """Values drawn uniformly from [-bound, bound); PyTorch uses bound = 1/sqrt(H)."""
     return rng.uniform(-bound, bound, shape)
 
 
@@ -55,8 +55,8 @@ def scaled_identity(size: int, scale: float = 1.0) -> Array:
 def forget_gate_bias(params: FlatArrays, value: float = 1.0) -> None:
     """Sets the bias of each memory gate (LSTM: f, GRU: z) to value, in place.
 
-    A positive value opens the gate, so that a fresh net remembers. Layers without such a gate or
-    without biases stay as they are. Reference: Gers et al. 2000; Jozefowicz et al. 2015, sec. 4.
+    A positive value opens the gate, so that an untrained net remembers. Layers without such a gate
+    or without biases are not changed. Reference: Gers et al. 2000; Jozefowicz et al. 2015, sec. 4.
     """
     value = finite_float("forget_bias", value)
     for layer, bias_ih, bias_hh in _biases(params):
@@ -70,14 +70,15 @@ def forget_gate_bias(params: FlatArrays, value: float = 1.0) -> None:
 def chrono_bias(
     params: FlatArrays, longest: float, rng: np.random.Generator, spread: ChronoSpread = "even"
 ) -> None:
-    """Sets memory-gate biases to log(U(1, longest-1)), input-gate biases to their negatives.
+    """Sets memory-gate biases to log(U(1, longest-1)) and input-gate biases to their negatives.
 
-    Units then forget with time constants spread up to about `longest` steps; in place. spread:
-    "even" as said, so that nine of ten are longer than a tenth of the longest; "log": logarithms
-    are evenly spaced over the units, in random order, so that every scale has as many of them.
+    It works in place. Units then forget with time constants of up to about `longest` steps.
+    spread="even" draws these uniformly as in the formula, so that nine of ten are longer than a
+    tenth of the longest; spread="log" spaces their logarithms evenly over the units, in random
+    order, so that every scale has equally many units.
     Raises ArgumentError unless longest > 2, and for another spread.
-    Reference: Tallec and Ollivier 2018, eq. 16; for the GRU the gate z, which keeps the state here.
-    "log" is ours.
+    Reference: Tallec and Ollivier 2018, eq. 16; in the GRU the gate z keeps the state, as in
+    PyTorch. "log" is not from the paper.
     """
     longest = float_in("chrono", longest, 2.0, open_low=True)
     even = choice("chrono_spread", spread, get_args(ChronoSpread)) == "even"
@@ -106,7 +107,7 @@ def initial_values(
     recurrent: RecurrentInit,
     gain: float,
 ) -> Array | float:
-    """What a parameter of a layer starts with; rounded to the parameters' dtype by the caller."""
+    """The initial value of a parameter of a layer, in float64; the caller rounds it."""
     shape = layer.parameter_shapes[name][0]
     name = name.removesuffix("_reverse")
     if isinstance(layer, Embedding):
@@ -117,7 +118,7 @@ def initial_values(
         return 1.0 if name == "weight" else 0.0
     assert isinstance(layer, Recurrent)  # Dropout has no parameters
     if name == "weight_hh" and layer.cell.antisymmetric and recurrent == "orthogonal":
-        # Of the size of Chang et al. 2019, section 4: A - A' then has a norm of about 3 * gain.
+        # The deviation is that of Chang et al. 2019, section 4: A - A' has norm of about 3 * gain.
         return gain / math.sqrt(layer.hidden_size) * rng.standard_normal(shape)
     if name == "weight_hh" and recurrent != "uniform":
         size = layer.hidden_size
@@ -139,7 +140,7 @@ def initial_values(
 
 
 def _biases(params: FlatArrays) -> list[tuple[Recurrent, NDArray[Any], NDArray[Any]]]:
-    """Every recurrent layer that has biases, with those of each of its directions."""
+    """(layer, bias_ih, bias_hh) for each direction of each recurrent layer that has biases."""
     found = []
     for name in params:
         layer, own = params.owner.layer_of(name)

@@ -1,8 +1,8 @@
-"""Checkpoints: safetensors files that hold the parameters by name and the net as JSON.
+"""Checkpoints: safetensors files with the parameters by name and the net as JSON.
 
-The file is a plain safetensors file, so other programs can read its tensors. Its metadata are
-format "gradcore", format_version, net (JSON) and user (JSON). Nothing in a file is ever executed.
-Version 2 is a training checkpoint: version 1 and more, in tensors and metadata named "training".
+They are ordinary safetensors files, so other programs can read the tensors. The metadata are format
+"gradcore", format_version, net (JSON) and user (JSON). Nothing in a file is ever executed. Version
+2 is a training checkpoint: version 1 plus tensors and metadata whose names start with "training".
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from .validate import model
 __all__ = ["FORMAT_VERSION", "Checkpoint", "load", "save"]
 
 FORMAT = "gradcore"
-# The newest version that is read; files without a training are written as version 1, so that older
-# releases read them too.
+# The newest version that can be read. Files without training state are written as version 1, so
+# that older releases can read them, too.
 FORMAT_VERSION = 2
-# What a training checkpoint has besides: tensors under "training.", metadata "training".
+# A training checkpoint also has tensors whose names start with "training." and metadata "training".
 TRAINING = "training"
 _KINDS: tuple[type[Layer], ...] = (Embedding, *CELLS, Linear, LayerNorm, Dropout)
 LAYERS: dict[str, type[Layer]] = {kind.__name__: kind for kind in _KINDS}
 
 
 class Checkpoint(NamedTuple):
-    """What a file held: the net, its parameters, and the metadata given to save."""
+    """The content of a file: the net, its parameters, and the metadata given to save."""
 
     net: Stack
     params: Params
@@ -50,8 +50,8 @@ class Checkpoint(NamedTuple):
 def save(path: str | os.PathLike[str], net: Stack, params: Params, **metadata: Any) -> None:
     """Writes a net with its parameters to a file, whole or not at all.
 
-    metadata: anything JSON can hold; load returns it. Raises CheckpointError if the file cannot be
-    written or metadata is not JSON.
+    metadata: values that JSON can hold; load returns them. Raises CheckpointError if the file
+    cannot be written or metadata cannot be converted to JSON.
     """
     model(net, params)
     write(Path(path), params, metadata)
@@ -60,8 +60,8 @@ def save(path: str | os.PathLike[str], net: Stack, params: Params, **metadata: A
 def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Reads the net and its parameters from a file that save or Trainer.fit wrote.
 
-    Raises CheckpointError saying why if the file cannot be read, is damaged, is not one of
-    gradcore's, comes from a newer version, or holds tensors that do not fit its net.
+    Raises CheckpointError with the reason if the file cannot be read, is damaged, was not written
+    by gradcore or by a newer version of it, or has tensors that do not fit its net.
     """
     with open_checkpoint(path) as file:
         return read(Path(path), file)
@@ -74,7 +74,7 @@ def write(
     tensors: Mapping[str, NDArray[Any]] | None = None,
     training: str | None = None,
 ) -> None:
-    """Writes a checkpoint: of a net, or of a training with its tensors and its JSON."""
+    """Writes a checkpoint of a net, or of a training if its tensors and JSON text are given."""
     header = {
         "format": FORMAT,
         "format_version": "1" if training is None else str(FORMAT_VERSION),
@@ -97,7 +97,7 @@ def write(
 
 @contextmanager
 def open_checkpoint(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """The open file; whatever is wrong with its format is a CheckpointError."""
+    """Opens a checkpoint; raises CheckpointError if it cannot be read or has another format."""
     try:
         with safe_open(Path(path), framework="numpy") as file:
             yield file
@@ -119,11 +119,11 @@ def read(source: Path, file: Any) -> Checkpoint:
 
 
 def as_json(name: str, value: object) -> str:
-    """value as JSON text; raises CheckpointError where it cannot be."""
+    """value as JSON text; raises CheckpointError if JSON cannot hold it."""
     try:
         return json.dumps(value, allow_nan=True)
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{name} must be what JSON can hold: {error}.") from error
+        raise CheckpointError(f"{name} must be values that JSON can hold: {error}.") from error
 
 
 def describe(net: Stack) -> list[dict[str, Any]]:
@@ -132,7 +132,7 @@ def describe(net: Stack) -> list[dict[str, Any]]:
 
 
 def build(description: object) -> Stack:
-    """The net that describe described; raises GradcoreError or CheckpointError if it is not one."""
+    """The net from the JSON values of describe; raises CheckpointError or another GradcoreError."""
     if not isinstance(description, list) or not all(isinstance(d, dict) for d in description):
         raise CheckpointError("the description of the net is not a list of objects")
     return Stack(*(_layer(entry) for entry in description))
@@ -167,7 +167,9 @@ def _make(kind: type[Any], options: dict[str, Any]) -> Any:
     except GradcoreError:
         raise
     except TypeError as error:
-        raise CheckpointError(f"{kind.__name__} is not described in full: {error}") from error
+        raise CheckpointError(
+            f"the description of {kind.__name__} is incomplete: {error}"
+        ) from error
 
 
 def _read_header(source: Path, header: dict[str, str]) -> tuple[Stack, dict[str, Any]]:
@@ -178,7 +180,9 @@ def _read_header(source: Path, header: dict[str, str]) -> tuple[Stack, dict[str,
         )
     version = header.get("format_version", "")
     if not version.isdecimal():
-        raise CheckpointError(f"{source} has the format version {version!r}, which is no number.")
+        raise CheckpointError(
+            f"{source} has the format version {version!r}, which is not a number."
+        )
     if int(version[:9]) > FORMAT_VERSION:
         raise CheckpointError(
             f"{source} has format version {version}; this gradcore reads up to {FORMAT_VERSION}. "
@@ -195,7 +199,8 @@ def _read_header(source: Path, header: dict[str, str]) -> tuple[Stack, dict[str,
 
 
 def _read_params(source: Path, net: Stack, file: Any) -> Params:
-    # Shapes first: a hostile description must not make us allocate what the file does not hold.
+    # Shapes are compared before anything is allocated, because a malicious description could claim
+    # far larger tensors than the file has.
     expected = {spec.name: spec.shape for spec in net.parameter_specs}
     names = [name for name in file.keys() if not name.startswith(f"{TRAINING}.")]  # noqa: SIM118
     found = {name: tuple(file.get_slice(name).get_shape()) for name in names}

@@ -1,4 +1,4 @@
-"""Layers: frozen descriptions that hold sizes and options, never arrays."""
+"""Layers: frozen dataclasses that describe sizes and options and have no arrays."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ SkipKind = Literal["add", "mix"]
 
 @dataclass(frozen=True)
 class Cell:
-    """What the library must know of a recurrent cell; its mathematics is in csrc/cells.
+    """The facts about a recurrent cell that Python needs; its equations are in csrc/cells.
 
-    name: the core's name. gates: names in the order of the rows of weight_ih and weight_hh.
-    functions: what squashes each gate, "" where the layer's nonlinearity does. states: what is
-    carried from step to step, h first. memory_gate and input_gate: the gates
-    that keep the state and let the new value in, where the cell has them. antisymmetric: whether
-    weight_hh is A of the recurrent weights A - A' - diffusion*I.
+    name: the core's name of the cell. gates: names of the gates in the order of the rows of
+    weight_ih and weight_hh. functions: the activation function of each gate; "" means the layer's
+    nonlinearity. states: the arrays carried from step to step, h first. memory_gate, input_gate:
+    the gate that keeps the state and the gate that lets new values in, None if the cell has no such
+    gate. antisymmetric: whether weight_hh is A of the recurrent matrix A - A' - diffusion*I.
     """
 
     name: str
@@ -42,14 +42,17 @@ class Cell:
     antisymmetric: bool = False
 
     def rows(self, gate: str, hidden_size: int) -> slice:
-        """Rows of weight_ih, weight_hh and the biases that belong to a gate."""
+        """The rows of weight_ih, weight_hh and the biases that belong to a gate."""
         index = self.gates.index(gate)
         return slice(index * hidden_size, (index + 1) * hidden_size)
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """Table look-up: integer inputs (T, B) in [0, num_embeddings) become rows of weight [V, E]."""
+    """Turns integer inputs (T, B) in [0, V) into rows of weight [V, E].
+
+    V is num_embeddings and E embedding_dim.
+    """
 
     num_embeddings: int
     embedding_dim: int
@@ -66,12 +69,12 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Skip:
-    """Skip connection through time from the output `lag` steps ago, on h only.
+    """A skip connection through time: it adds the output h of `lag` steps ago to the cell's h.
 
-    kind "add": h_t = cell_t + s*h_(t-lag), s = value, by default 1;
-    kind "mix": h_t = (1-a)*cell_t + a*h_(t-lag), a = value in [0, 1], by default 0.5.
-    learned: s becomes the parameter skip_scale [H], a becomes sigmoid(skip_logit [H]); value is
-    then where they start. Outputs before the first step and before a reset are zero.
+    kind "add": h_t = cell_t + s*h_(t-lag) with s = value, by default 1.
+    kind "mix": h_t = (1-a)*cell_t + a*h_(t-lag) with a = value in [0, 1], by default 0.5.
+    learned: s is the parameter skip_scale [H], or a is sigmoid(skip_logit [H]); value is then the
+    initial value of s or a. Outputs before the first step and before a reset count as zero.
     """
 
     lag: int
@@ -96,19 +99,21 @@ class Skip:
 
 @dataclass(frozen=True)
 class Recurrent:
-    """Common part of the recurrent layers; cells.py has the layers themselves.
+    """Base class of the recurrent layers, which are in cells.py.
 
-    weight_ih [G*H, I], weight_hh [G*H, H], bias_ih and bias_hh [G*H] as in PyTorch.
-    bidirectional: a second direction with parameters of its own (suffix _reverse) reads every
-    sequence from its last step to its first; the output is both, [h, h_reverse], 2*H wide.
+    Parameters are weight_ih [G*H, I], weight_hh [G*H, H], bias_ih and bias_hh [G*H] as in PyTorch,
+    with I = input_size, H = hidden_size and G gates.
+    bidirectional: a second direction with its own parameters (suffix _reverse) reads every sequence
+    from its last step to its first; the output is [h, h_reverse], 2*H wide.
     skip: a connection through time. residual: the layer's output is h plus its input, which must
-    be as wide; recurrence and state see h only.
-    zoneout in [0, 1): probability that a unit's h stays what it was before the step, before the
-    skip connection acts; without train=True, h is the expectation. Krueger et al. 2017, eq. 4.
-    recurrent_dropout in [0, 1): probability that h of a unit counts for nothing in weight_hh @ h,
-    the same units at all steps of a call, the others divided by 1 - p; only with train=True, and
-    not where a cell uses h itself (the GRU's z*h). Gal and Ghahramani 2016, sec. 4.
-    Reference for two directions: Schuster and Paliwal 1997.
+    have the same width; the recurrence and the state use h only.
+    zoneout in [0, 1): the probability that h of a unit keeps its value of the step before; it acts
+    before the skip connection. Without train=True, h is the expectation. Krueger et al. 2017, eq.
+    4.
+    recurrent_dropout in [0, 1): the probability p that h of a unit is replaced by 0 in
+    weight_hh @ h, for the same units at all steps of a call; the other units are divided by 1 - p.
+    It acts only with train=True, and not where a cell uses h itself (z*h in the GRU). Gal and
+    Ghahramani 2016, sec. 4. Reference for two directions: Schuster and Paliwal 1997.
     """
 
     input_size: int
@@ -140,42 +145,42 @@ class Recurrent:
             width = "2*hidden_size" if self.bidirectional else "hidden_size"
             raise ShapeError(
                 f"{name} with residual=True must have input_size == {width}; got "
-                f"{self.input_size} and {self.output_size}. Put a layer that changes the size "
-                "before it, or leave residual out."
+                f"{self.input_size} and {self.output_size}. Put a layer without residual that "
+                "changes the size before it, or leave residual out."
             )
 
     @property
     def output_size(self) -> int:
-        """Width of the output: 2*H with two directions, else H."""
+        """The width of the output: 2*H if bidirectional, else H."""
         return self.hidden_size * len(self.directions)
 
     @property
     def directions(self) -> tuple[str, ...]:
-        """What the names of each direction's parameters end with."""
+        """The suffix of the parameter names of each direction."""
         return ("", "_reverse") if self.bidirectional else ("",)
 
     def gate_function(self, gate: str) -> str:
-        """What squashes a gate: "sigmoid", "tanh", "relu" or "identity"."""
+        """The activation function of a gate: "sigmoid", "tanh", "relu" or "identity"."""
         return self.cell.functions[self.cell.gates.index(gate)] or self.core_nonlinearity
 
     @property
     def core_nonlinearity(self) -> str:
-        """The nonlinearity the core is told; only some cells have a choice."""
+        """The nonlinearity that is passed to the core; only some cells have a choice."""
         return "tanh"
 
     @property
     def core_step(self) -> float:
-        """The step of Euler's method; only the antisymmetric RNN has one."""
+        """The step of Euler's method, which only the antisymmetric RNN has; 0 otherwise."""
         return 0.0
 
     @property
     def core_diffusion(self) -> float:
-        """What is subtracted from the diagonal; only the antisymmetric RNN has it."""
+        """The diffusion, which the antisymmetric RNN subtracts from the diagonal; 0 otherwise."""
         return 0.0
 
     @property
     def core_zoneout_cell(self) -> float:
-        """The zoneout of the second state; only the LSTM has one."""
+        """The zoneout of the second state, which only the LSTM has; 0 otherwise."""
         return 0.0
 
     @property
@@ -185,7 +190,7 @@ class Recurrent:
 
     @property
     def lag(self) -> int:
-        """Number of past outputs that the state holds, at least 1."""
+        """The number of past outputs in the state, at least 1."""
         return self.skip.lag if self.skip is not None else 1
 
     @property
@@ -208,7 +213,7 @@ class Recurrent:
 
 @dataclass(frozen=True)
 class Linear:
-    """Head: outputs = inputs @ weight.T + bias, with weight [O, H] and bias [O]."""
+    """The head of a net: outputs = inputs @ weight.T + bias, with weight [O, H] and bias [O]."""
 
     in_features: int
     out_features: int
@@ -233,11 +238,12 @@ class Linear:
 
 @dataclass(frozen=True)
 class LayerNorm:
-    """Every row to mean 0 and variance 1: (x - mean) / sqrt(var + eps) * weight + bias.
+    """Normalises each row to mean 0 and variance 1: (x - mean) / sqrt(var + eps) * weight + bias.
 
     normalized_shape: the size H of the rows. weight and bias [H] are parameters;
-    elementwise_affine=False leaves both out, bias=False the latter.
-    Reference: Ba, Kiros, Hinton 2016, sec. 3.1; names and biased variance as torch.nn.LayerNorm.
+    elementwise_affine=False leaves both out, and bias=False leaves bias out.
+    Reference: Ba, Kiros, Hinton 2016, sec. 3.1; names and the biased variance are those of
+    torch.nn.LayerNorm.
     """
 
     normalized_shape: int
@@ -262,10 +268,11 @@ class LayerNorm:
 
 @dataclass(frozen=True)
 class Dropout:
-    """With train=True every value is 0 with probability p in [0, 1), else divided by 1 - p.
+    """Sets each value to 0 with probability p in [0, 1) and divides the others by 1 - p.
 
-    Which, is a function of the call's seed and of place, step, sequence and unit; without
-    train=True nothing happens. Reference: Srivastava et al. 2014, scaled as torch.nn.Dropout.
+    It acts only with train=True. Which values become 0 depends only on the seed of the call, the
+    layer's place, the step, the sequence and the unit.
+    Reference: Srivastava et al. 2014, scaled as in torch.nn.Dropout.
     """
 
     p: float = 0.5

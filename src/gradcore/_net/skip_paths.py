@@ -1,4 +1,4 @@
-"""Chains with a skip connection: its strength, and sums over paths in logarithms."""
+"""Skip connections in proofs: their strengths, and sums over all paths through time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["path_sum", "skip_strengths"]
 
 
 def skip_strengths(skip: Skip, params: Params, place: str) -> NDArray[np.float64]:
-    """What h_(t-lag) counts, s of "add" or a of "mix": (H,) where it is learned, else (1,).
+    """The strength s ("add") or a ("mix") of a skip connection: (H,) if it is learned, else (1,).
 
-    place: of the layer in its stack, as in the names of its parameters.
+    place: the number of the layer in its stack, as in the names of its parameters.
     """
     if not skip.learned:
         return np.array([float(skip.value or 0.0)])

@@ -1,4 +1,4 @@
-"""Stacks of layers, with their parameters and gradients as views of one flat buffer."""
+"""Stack: a net as a sequence of layers, with its parameters and gradients."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ __all__ = ["Grads", "Params", "Stack"]
 
 @dataclass(frozen=True, init=False, repr=False)
 class Stack(ParameterOwner):
-    """A net: [Embedding], one or more recurrent layers, [Linear], each fitting the next.
+    """A net: an optional Embedding, one or more recurrent layers, an optional Linear.
 
-    LayerNorm and Dropout may stand anywhere between these and before or behind the recurrent
-    layers, in any number.
-    Raises ShapeError where sizes do not fit and ArgumentError where the order is another.
+    Any number of LayerNorm and Dropout layers may stand before, between and after the recurrent
+    layers. Raises ShapeError if the sizes of neighbours do not fit, and ArgumentError if the layers
+    have another order.
     """
 
     layers: tuple[Layer, ...]
@@ -53,7 +53,7 @@ class Stack(ParameterOwner):
 
     @cached_property
     def recurrent_names(self) -> tuple[str, ...]:
-        """Place and kind of each recurrent layer, such as "1.LSTM"."""
+        """The place and class of each recurrent layer, such as "1.LSTM"."""
         return tuple(
             f"{place}.{type(layer).__name__}"
             for place, layer in enumerate(self.layers)
@@ -73,27 +73,27 @@ class Stack(ParameterOwner):
 
     @property
     def input_size(self) -> int:
-        """Size of the input of the first recurrent layer."""
+        """The input size of the first recurrent layer."""
         return self.recurrent[0].input_size
 
     @property
     def vocabulary(self) -> int:
-        """Number of tokens that integer inputs may name."""
+        """The number of different tokens that integer inputs may have."""
         return self.embedding.num_embeddings if self.embedding else self.input_size
 
     @property
     def output_size(self) -> int:
-        """Size O of the outputs: the head's, or that of the last recurrent layer."""
+        """The size O of the outputs: that of the head, or else of the last recurrent layer."""
         return self.head.out_features if self.head else self.recurrent[-1].output_size
 
     @property
     def n_directions(self) -> int:
-        """Number of the layers' directions: a bidirectional layer counts as two."""
+        """The number of recurrent layers, where a bidirectional layer counts as two."""
         return sum(len(layer.directions) for layer in self.recurrent)
 
     @property
     def bidirectional(self) -> bool:
-        """Whether a layer reads both ways, so that an output depends on later inputs."""
+        """Whether a layer is bidirectional, so that outputs depend on later inputs."""
         return any(layer.bidirectional for layer in self.recurrent)
 
     @cached_property
@@ -113,7 +113,7 @@ class Stack(ParameterOwner):
         return tuple(specs)
 
     def layer_of(self, name: str) -> tuple[Layer | None, str]:
-        """The layer that a parameter belongs to, and the parameter's name there."""
+        """The layer that a parameter belongs to, and the parameter's name in it."""
         place, _, own = name.partition(".")
         return self.layers[int(place)], own
 
@@ -128,16 +128,17 @@ class Stack(ParameterOwner):
         chrono: float | None = None,
         chrono_spread: ChronoSpread = "even",
     ) -> Params:
-        """Fresh parameters.
+        """Initial parameters.
 
-        recurrent: how each gate's block of weight_hh starts: "orthogonal" (an AntisymmetricRNN's
-        normal with a deviation of 1/sqrt(H)) and "identity" times gain, with zero biases, or
-        "uniform" in +-1/sqrt(H) with biases drawn alike, as in PyTorch. weight_ih is always uniform
-        in +-1/sqrt(H), the head in +-1/sqrt(in_features), an embedding standard normal, a LayerNorm
-        1 and 0, as in PyTorch. forget_bias: see gradcore.init.forget_gate_bias; None leaves the
-        biases alone. chrono: the longest time constant in steps, replaces forget_bias;
-        chrono_spread: "even" or "log"; see gradcore.init.chrono_bias.
-        Raises ArgumentError or DTypeError for a wrong option.
+        recurrent: the initial value of each gate's block of weight_hh. "orthogonal" and "identity"
+        are multiplied by gain, and biases are 0; for an AntisymmetricRNN "orthogonal" means normal
+        with deviation gain/sqrt(H). "uniform" draws weight_hh and biases from +-1/sqrt(H), as
+        PyTorch does. weight_ih is always uniform in +-1/sqrt(H), the head in
+        +-1/sqrt(in_features), an embedding standard normal, and a LayerNorm has weight 1 and bias
+        0, as in PyTorch. forget_bias: the bias of memory gates, see
+        gradcore.init.forget_gate_bias; None leaves it as it is. chrono: the longest time constant
+        in steps; it replaces forget_bias. chrono_spread: "even" or "log", see
+        gradcore.init.chrono_bias. Raises ArgumentError or DTypeError for a wrong option.
         """
         choice("recurrent", recurrent, get_args(RecurrentInit))
         choice("chrono_spread", chrono_spread, get_args(ChronoSpread))
@@ -164,13 +165,13 @@ class _OfStack(FlatArrays):
     def net(self) -> Stack:
         """The Stack whose parameters these are.
 
-        Raises DTypeError if they are of something else, as an implicit.Model.
+        Raises DTypeError if they belong to something else, such as an implicit.Model.
         """
         if not isinstance(self._owner, Stack):
             kind = type(self._owner).__name__
             raise DTypeError(
-                f"a gradcore.Stack and its own {type(self).__name__} are needed here; these are of "
-                f"a {kind}. Those of each Stack in a Model are model.parts(params)."
+                f"a gradcore.Stack and its own {type(self).__name__} are needed here; these belong "
+                f"to a {kind}. model.parts(params) gives those of each Stack in a Model."
             )
         return self._owner
 
@@ -178,14 +179,14 @@ class _OfStack(FlatArrays):
 class Params(_OfStack):
     """Parameters of a net: a mapping from "<place in the Stack>.<name>" to arrays.
 
-    net: the Stack. flat: 1-D float32 or float64 buffer of net.n_parameters values, kept and not
-    copied. `params[name] = array` copies values in; `params.flat` is the whole.
+    net: the Stack. flat: a 1-D float32 or float64 buffer of net.n_parameters values, which is used
+    without a copy. `params[name] = array` copies values into it; `params.flat` is the buffer.
     Raises ShapeError or DTypeError if flat does not fit.
     """
 
 
 class Grads(_OfStack):
-    """Gradients, laid out like the parameters they belong to.
+    """Gradients, laid out like the parameters that they belong to.
 
     The true gradient is `flat * 2**exponent`; the exponent is 0 unless the numbers would leave
     the range of the dtype.
@@ -197,11 +198,11 @@ class Grads(_OfStack):
 
     @property
     def exponent(self) -> int:
-        """Power of two that all values are to be multiplied by."""
+        """The exponent: the true gradient is flat * 2**exponent."""
         return self._exponent
 
     def written(self, exponent: int) -> Grads:
-        """These gradients after a call has written new values with their exponent."""
+        """Sets the exponent after a call has written new values to flat; returns self."""
         self._exponent = exponent
         return self
 
@@ -240,8 +241,8 @@ def _check_order(layers: tuple[object, ...]) -> None:
         last = isinstance(layer, Linear) and index == len(layers) - 1
         if not (inner or first or last):
             raise ArgumentError(
-                f"Stack must be {shape} in this order; got {type(layer).__name__} at place {index} "
-                f"of {len(layers)}."
+                f"Stack must be {shape}, in this order; got {type(layer).__name__} at place "
+                f"{index} of {len(layers)}."
             )
     if not any(isinstance(layer, Recurrent) for layer in layers):
         raise ArgumentError(f"Stack must be {shape}; got no recurrent layer.")
@@ -259,9 +260,8 @@ def _check_sizes(layers: tuple[Layer, ...]) -> None:
         inputs = getattr(layer, field)
         if width is not None and inputs != width:
             raise ShapeError(
-                f"layer {index} ({type(layer).__name__}) must have {field} {width}, the size of "
-                f"what layer {index - 1} ({type(layers[index - 1]).__name__}) puts out; "
-                f"got {inputs}."
+                f"layer {index} ({type(layer).__name__}) must have {field} {width}, the output "
+                f"size of layer {index - 1} ({type(layers[index - 1]).__name__}); got {inputs}."
             )
         if isinstance(layer, LayerNorm):
             width = layer.normalized_shape
@@ -270,7 +270,7 @@ def _check_sizes(layers: tuple[Layer, ...]) -> None:
 
 
 def _size_field(layer: Recurrent | Linear | LayerNorm) -> str:
-    """Name of the size that must be that of what comes before."""
+    """The name of the field that must equal the output size of the layer before."""
     if isinstance(layer, LayerNorm):
         return "normalized_shape"
     return "input_size" if isinstance(layer, Recurrent) else "in_features"

@@ -1,4 +1,4 @@
-"""The state that a net carries from step to step, and its flat form in the core."""
+"""The state that a net carries from step to step, and the flat array that the core uses for it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ __all__ = ["LayerState", "zero_state"]
 
 @dataclass(frozen=True, eq=False)
 class LayerState:
-    """State of one recurrent layer after a step, or the gradient with respect to it.
+    """The state of one recurrent layer after a step, or the gradient with respect to it.
 
-    h [B, H]: the output. c [B, H]: the LSTM's cell state, otherwise None. skip [k, B, H]: the last
-    k outputs, oldest first, for a layer with Skip(lag=k), otherwise None; skip[-1] is h.
-    reverse: for a bidirectional layer, the state of the direction that reads time backward: at the
-    end that after step 0, at the start that before each sequence's last step.
+    h [B, H]: the output. c [B, H]: the cell state of an LSTM, otherwise None. skip [k, B, H]: the
+    last k outputs, oldest first, for a layer with Skip(lag=k), otherwise None; skip[-1] equals h.
+    reverse: for a bidirectional layer, the state of the direction that reads time backward. In a
+    final state this is the state after step 0; in an initial state, that before it reads each
+    sequence's last step.
     """
 
     h: NDArray[Any]
@@ -40,14 +41,15 @@ def zero_state(net: Stack, batch: int, dtype: DTypeLike = "float32") -> tuple[La
 
 
 def state_size(net: Stack, batch: int) -> int:
-    """Values in the flat state: per layer and direction the last outputs [k, B, H], then c [B, H]
-    if any.
+    """The number of values in the flat state.
+
+    It has, for each layer and direction, the last outputs [k, B, H], then c [B, H] if there is one.
     """
     return sum(span.stop - span.start for span in spans(net, batch))
 
 
 def spans(net: Stack, batch: int) -> list[slice]:
-    """Where each recurrent layer, and each direction of it, lies in the flat state."""
+    """The slice of each direction of each recurrent layer in the flat state."""
     found, start = [], 0
     for layer in net.recurrent:
         size = (layer.lag + _extra(layer)) * batch * layer.hidden_size
@@ -60,9 +62,9 @@ def spans(net: Stack, batch: int) -> list[slice]:
 def at_one_exponent(
     net: Stack, batch: int, flat: NDArray[Any], exponents: NDArray[np.int32]
 ) -> int:
-    """Brings flat states (..., size) to the largest of their layers' exponents, which it returns.
+    """Scales flat states (..., size) in place to one exponent, the largest, which it returns.
 
-    exponents: one per layer and direction. In place.
+    exponents: one per layer and direction.
     """
     common = int(exponents.max())
     for span, exponent in zip(spans(net, batch), exponents, strict=True):
@@ -71,7 +73,7 @@ def at_one_exponent(
 
 
 def unflatten(net: Stack, batch: int, flat: NDArray[Any]) -> tuple[LayerState, ...]:
-    """Views of the flat state."""
+    """The state as LayerStates that are views of the flat state."""
     layers, start = [], 0
     places = spans(net, batch)
     for layer in net.recurrent:
@@ -93,7 +95,7 @@ def unflatten(net: Stack, batch: int, flat: NDArray[Any]) -> tuple[LayerState, .
 
 
 def sequences_of(state: Sequence[LayerState], chosen: Sequence[int]) -> tuple[LayerState, ...]:
-    """The state of some sequences of a batch."""
+    """The state of the chosen sequences of a batch."""
     index = list(chosen)
     return tuple(
         LayerState(
@@ -113,7 +115,7 @@ def flatten(
     state: Sequence[LayerState],
     name: str = "state",
 ) -> NDArray[Any]:
-    """A flat copy of a state, checked.
+    """Checks a state and copies it into a flat array.
 
     Raises ShapeError, DTypeError or ArgumentError naming the layer and the array.
     """

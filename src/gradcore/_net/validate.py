@@ -1,9 +1,9 @@
-"""Checks of the arrays that users pass in: dtype, shape, layout and the ranges known outside.
+"""Checks of the arrays that users pass: dtype, shape, memory layout, and ranges of short arrays.
 
-Values are never cast between float dtypes. A copy is made where only the layout is unsuitable
-(not C-contiguous or not aligned) and where integers are widened to int64 (targets, lengths).
-Values inside large arrays are looked at by the core in passing, which names layer, step and
-sequence: NaN and infinity in x or params (NonFiniteError), tokens and classes out of range.
+Values are never cast between float dtypes. A copy is made only if the layout is unsuitable (not
+C-contiguous or not aligned), or if integers become int64 (targets, lengths). Values inside large
+arrays are checked by the core while it runs, which names layer, step and sequence: NaN and infinity
+in x or params (NonFiniteError), and tokens and classes out of range.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ WRT = ("params", "x", "state")
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Checked inputs of a call: its sizes, and the core's arrays by name.
+    """The checked inputs of a call: T, B, and arrays by the names that the core knows them by.
 
-    copied: bytes of those arrays that are copies of what the caller passed.
+    copied: the bytes of those arrays that are copies of what the caller passed.
     """
 
     steps: int
@@ -39,7 +39,7 @@ class Inputs:
 
     @property
     def token_bytes(self) -> int:
-        """Bytes of one token, 0 for float input."""
+        """The bytes of one token, 0 for float input."""
         tokens = self.arrays["tokens"]
         return tokens.itemsize if tokens is not None else 0
 
@@ -50,7 +50,7 @@ class Inputs:
 
 
 class Mode(NamedTuple):
-    """Training or evaluation, and what the masks of training depend on."""
+    """Whether a call is training, and the seed and step that random masks depend on."""
 
     train: bool
     seed: int
@@ -58,12 +58,12 @@ class Mode(NamedTuple):
 
 
 def model(net: object, params: object) -> None:
-    """A Stack and parameters made for it."""
+    """Checks that net is a Stack and params were made for it."""
     if not isinstance(net, Stack):
         raise DTypeError(f"net must be a gradcore.Stack; got {type(net).__name__}.")
     if not isinstance(params, Params):
         raise DTypeError(
-            "params must be gradcore.Params, as net.init() makes them; got "
+            "params must be gradcore.Params, such as net.init() makes; got "
             f"{type(params).__name__}."
         )
     if params.net != net:
@@ -73,7 +73,7 @@ def model(net: object, params: object) -> None:
 
 
 def recurrent_index(net: Stack, layer: object) -> int:
-    """Which of the net's recurrent layers an index means, from 0; negative ones from the end."""
+    """The number, from 0, of the recurrent layer `layer`, which may count from the end (-1)."""
     which, count = integer("layer", layer), len(net.recurrent)
     if not -count <= which < count:
         raise ArgumentError(
@@ -90,7 +90,7 @@ def inputs(
     reset: object = None,
     state: Sequence[LayerState] | None = None,
 ) -> Inputs:
-    """x with its masks and the initial state, as the core takes them."""
+    """Checks x, its masks and the initial state; returns them as the core takes them."""
     array = as_array("x", x)
     tokens = array.dtype.kind in "iu"
     array = _tokens(net, array) if tokens else _floats(net, dtype, array)
@@ -108,7 +108,7 @@ def inputs(
 def floats(
     name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], why: str = "as outputs"
 ) -> NDArray[Any]:
-    """Floats of one shape; `why` says where the shape comes from."""
+    """Checks an array of floats; `why` tells the user in a message where the shape comes from."""
     array = as_array(name, value)
     if array.dtype != dtype:
         raise DTypeError(
@@ -119,7 +119,7 @@ def floats(
 
 
 def classes(y: object, shape: tuple[int, ...], why: str) -> NDArray[Any]:
-    """Class indices of one shape, as int64."""
+    """Checks an array of class indices; returns it as int64."""
     array = as_array("y", y)
     if array.dtype not in INTEGERS:
         raise DTypeError(
@@ -132,12 +132,14 @@ def classes(y: object, shape: tuple[int, ...], why: str) -> NDArray[Any]:
 def weights(
     weight: object, shape: tuple[int, ...], dtype: np.dtype[Any], signed: bool
 ) -> NDArray[Any] | None:
-    """Weights of the loss terms, finite and of one shape; signed: whether they may be negative."""
+    """Checks the weights of the loss terms; signed: whether they may be negative."""
     if weight is None:
         return None
     array = floats("weight", weight, shape, dtype, "one weight per loss term")
     if not np.isfinite(array).all():
-        raise ArgumentError("weight must be finite; it holds NaN or infinity. Use 0 to leave out.")
+        raise ArgumentError(
+            "weight must be finite; it holds NaN or infinity. Use 0 to leave a term out."
+        )
     if not signed and (array < 0).any():
         raise ArgumentError(
             "weight must not be negative for a mean, which divides by the sum of the weights; "
@@ -147,7 +149,7 @@ def weights(
 
 
 def wrt(names: object, tokens: bool) -> frozenset[str]:
-    """What gradients are wanted for; tokens: whether x is integer."""
+    """Checks what gradients are wanted for; tokens: whether x holds integer tokens."""
     if isinstance(names, str) or not isinstance(names, (Sequence, frozenset, set)):
         raise DTypeError(f"wrt must be a tuple of names out of {WRT}; got {names!r}.")
     try:
@@ -158,14 +160,14 @@ def wrt(names: object, tokens: bool) -> frozenset[str]:
         raise ArgumentError(f"wrt must name one or more of {WRT}; got {names!r}.")
     if "x" in wanted and tokens:
         raise ArgumentError(
-            "wrt names 'x', but x holds integer tokens and has no gradient. The gradient of the "
-            "embedding, or of weight_ih, is among the parameters'."
+            "wrt must not name 'x' if x holds integer tokens, which have no gradient. 'params' gives "
+            "the gradient of the embedding, or of weight_ih."
         )
     return wanted
 
 
 def out(grads: object, params: Params) -> Grads | None:
-    """A Grads whose buffer the gradient is to be written to."""
+    """Checks the Grads whose buffer the gradient is written to."""
     if grads is None:
         return None
     if not isinstance(grads, Grads):
@@ -185,8 +187,8 @@ def out(grads: object, params: Params) -> Grads | None:
 
 
 def threads(count: int | None) -> int:
-    """The core's thread count: 0 stands for its default."""
-    # The core takes 32 bits, and at most as many as its largest team has.
+    """The thread count for the core, where 0 stands for its default."""
+    # The core takes a 32-bit number, and uses at most as many threads as its largest team has.
     return 0 if count is None else min(positive_int("threads", count), 2**31 - 1)
 
 
@@ -198,7 +200,7 @@ def mode(net: Stack, train: object, seed: object) -> Mode:
             raise ArgumentError(
                 "seed must be given, because train=True and the net has random masks (Dropout, "
                 "zoneout or recurrent_dropout). Pass seed=(seed, step) with the number of the "
-                "training step, so that every step has masks of its own, or train=False."
+                "training step, so that every step has different masks, or train=False."
             )
         return Mode(training, 0, 0)
     pair = seed if isinstance(seed, (tuple, list)) else (seed, 0)
@@ -212,7 +214,7 @@ def mode(net: Stack, train: object, seed: object) -> Mode:
 
 
 def copied_bytes(arrays: Iterable[NDArray[Any] | None], given: Sequence[object]) -> int:
-    """Bytes of those arrays that hold their own memory and are none of what the caller passed."""
+    """The bytes of those arrays that own their memory and were not passed by the caller."""
     own = (array for array in arrays if array is not None and array.flags.owndata)
     return sum(array.nbytes for array in own if not any(array is item for item in given))
 
@@ -220,7 +222,10 @@ def copied_bytes(arrays: Iterable[NDArray[Any] | None], given: Sequence[object])
 def as_array(name: str, value: object) -> NDArray[Any]:
     """A C-contiguous NumPy array from an array, a DLPack exporter or a buffer."""
     if isinstance(value, np.ma.MaskedArray):
-        raise DTypeError(f"{name} is a masked array; its mask would be lost. Pass a plain array.")
+        raise DTypeError(
+            f"{name} must not be a masked array, because its mask would be lost. Pass a plain "
+            "array."
+        )
     if not isinstance(value, np.ndarray):
         value = _imported(name, value)
     if not value.dtype.isnative:
@@ -243,8 +248,8 @@ def _imported(name: str, value: Any) -> NDArray[Any]:
     if hasattr(value, "__array__") or isinstance(value, (bytearray, memoryview)):
         return np.asarray(value)
     raise DTypeError(
-        f"{name} must be a NumPy array or offer DLPack; got {type(value).__name__}. "
-        "Use numpy.asarray with the dtype it should have."
+        f"{name} must be a NumPy array or support DLPack; got {type(value).__name__}. "
+        "Use numpy.asarray(value, dtype=...)."
     )
 
 

@@ -1,1 +1,1 @@
-"""The training loop: updates, scores, what is watched, and runs that can be resumed."""
+"""The training loop: updates, scores, measurements during training, runs that can be resumed."""

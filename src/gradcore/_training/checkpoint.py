@@ -1,8 +1,9 @@
-"""Training checkpoints: everything that a training needs to go on to the same bits.
+"""Training checkpoints: everything that is needed to resume a training with the same bits.
 
-One safetensors file, which gradcore.load reads as well. Besides the parameters it holds the state
-dictionaries of optimizer, schedule, average, data and carried state: their arrays as tensors named
-"training.<part>.<key>", the rest as JSON in the metadata "training". Nothing in it is executed.
+A checkpoint is one safetensors file, which gradcore.load can read as well. Besides the parameters
+it has the state dicts of optimizer, schedule, average, data and carried state: their arrays are
+tensors named "training.<part>.<key>", and the rest is JSON in the metadata "training". Nothing in
+it is executed.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ __all__ = ["Place", "TrainingCheckpoint", "read_training", "write_training"]
 
 @dataclass
 class Place:
-    """Where a training is.
+    """The progress of a training.
 
-    step: updates made. epoch: passes over the data begun before this training. seconds: time spent.
-    evaluations: (step, score) pairs. best_step: that of the best score. line: the last step's line
-    of metrics.jsonl, as long as an evaluation may still be added to it. explained: the last update
-    whose clip was asked for its cause.
+    step: the number of updates made. first_epoch: the pass over the data in which the training
+    started. seconds: the time spent. evaluations: (step, score) pairs. best_step: the step of the
+    best score. line: the last update's line of metrics.jsonl, as long as an evaluation may still be
+    added to it. explained: the last clipped update whose cause was determined.
     """
 
     step: int = 0
@@ -50,15 +51,15 @@ class Place:
 
     @property
     def since_best(self) -> int:
-        """Evaluations after the best one."""
+        """The number of evaluations after the best one."""
         later = takewhile(lambda pair: pair[0] != self.best_step, reversed(self.evaluations))
         return sum(1 for _ in later)
 
     @classmethod
     def from_json(cls, values: Any) -> Place:
-        """Raises CheckpointError or GradcoreError for values that to_json cannot have made."""
+        """Makes a Place from JSON values; raises CheckpointError or GradcoreError if invalid."""
         if not isinstance(values, dict) or set(values) != {f.name for f in fields(cls)}:
-            raise CheckpointError("the place of the training lacks fields or has unknown ones")
+            raise CheckpointError("the progress of the training lacks fields or has unknown ones")
         place = cls(**values)
         for name in ("step", "first_epoch"):
             if integer(name, getattr(place, name)) < 0:
@@ -69,18 +70,18 @@ class Place:
             raise CheckpointError("the evaluations are not a list")
         place.evaluations = [_evaluation(pair, place.step) for pair in place.evaluations]
         if place.best_step is not None and place.best is None:
-            raise CheckpointError("the best evaluation is none of the evaluations")
+            raise CheckpointError("the step of the best evaluation is not that of any evaluation")
         if place.explained is not None and integer("explained", place.explained) > place.step:
-            raise CheckpointError("the explained clip is of a later update")
+            raise CheckpointError("the last explained clip belongs to a later update")
         line = place.line
         if line is not None and (not isinstance(line, dict) or line.get("step") != place.step):
-            raise CheckpointError("the line of metrics is not one of the last update")
+            raise CheckpointError("the line of metrics does not belong to the last update")
         return place
 
 
 @dataclass(frozen=True)
 class TrainingCheckpoint:
-    """A training: its settings, its place, and the state dictionaries of its parts by name."""
+    """A training: its settings, its progress, and the state dicts of its parts by name."""
 
     params: Params
     settings: dict[str, Any]
@@ -109,15 +110,16 @@ def write_training(target: Path, made: TrainingCheckpoint) -> None:
 def read_training(path: Path) -> TrainingCheckpoint:
     """Reads a training checkpoint.
 
-    Raises CheckpointError as gradcore.load does, and if the file holds a net alone.
+    Raises CheckpointError as gradcore.load does, and also if the file has only a net.
     """
     with io.open_checkpoint(path) as file:
         params = io.read(path, file).params
         text = (file.metadata() or {}).get(io.TRAINING)
         if text is None:
             raise CheckpointError(
-                f"{path} holds a net but no training to go on with, as gradcore.save writes it. "
-                "Load it with gradcore.load and start a new training from its parameters."
+                f"{path} has a net but no training that could be resumed; gradcore.save writes "
+                "such files. Load it with gradcore.load and start a new training from its "
+                "parameters."
             )
         try:
             return _parse(params, json.loads(text), file)
@@ -138,7 +140,9 @@ def _parse(params: Params, training: Any, file: Any) -> TrainingCheckpoint:
             states[part][str(key)] = _array(file, name)
     found = {name for name in file.keys() if name.startswith(f"{io.TRAINING}.")}  # noqa: SIM118
     if found != expected:
-        raise CheckpointError(f"tensors that no state has: {', '.join(sorted(found - expected))}")
+        raise CheckpointError(
+            f"it has tensors that belong to no state: {', '.join(sorted(found - expected))}"
+        )
     return TrainingCheckpoint(params, parts["settings"], Place.from_json(parts["place"]), states)
 
 
@@ -154,7 +158,7 @@ def _object(name: str, value: Any, kinds: dict[str, type]) -> dict[str, Any]:
 def _array(file: Any, name: str) -> NDArray[Any]:
     if name not in file.keys():  # noqa: SIM118
         raise CheckpointError(f"the tensor {name} is missing")
-    # A copy, because the file may be replaced while its pages are mapped.
+    # The tensor is copied, because the file may be replaced while its pages are mapped.
     return np.array(file.get_tensor(name))
 
 
@@ -163,7 +167,7 @@ def _evaluation(pair: Any, last: int) -> tuple[int, float]:
         raise CheckpointError("an evaluation is not a pair of step and score")
     step, score = integer("the step of an evaluation", pair[0]), pair[1]
     if not 0 <= step <= last:
-        raise CheckpointError(f"an evaluation at step {step} of {last}")
+        raise CheckpointError(f"it has an evaluation at step {step}, but only {last} steps")
     return step, finite_float("a score", score)
 
 

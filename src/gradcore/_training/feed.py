@@ -1,4 +1,4 @@
-"""What Trainer.fit takes as data, brought to one form: batches in order, with a place in it."""
+"""One interface for everything that Trainer.fit takes as data: batches in order, and a place."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Data = Source | Iterable[Batch] | Callable[[int], Iterable[Batch]]
 
 
 class Feed(ABC):
-    """Batches one after another. epoch: passes done; part: share of the current one, if known."""
+    """Batches in order. epoch: passes done; part: share of the current pass, 0 if not known."""
 
     epoch: int
     part: float = 0.0
 
     @abstractmethod
     def take(self, last_epoch: int | None) -> Batch | None:
-        """The next batch; None where last_epoch passes are done or there are no more."""
+        """The next batch; None after last_epoch passes or if there are no more batches."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]: ...
@@ -36,11 +36,13 @@ class Feed(ABC):
 
     @abstractmethod
     def rewind(self, state: dict[str, Any]) -> None:
-        """Goes back over batches that were taken but not used, where that can be."""
+        """Returns to an earlier place, for batches that were taken but not used, if possible."""
 
 
 def feed_of(data: object, epochs: int | None) -> Feed:
-    """Raises DTypeError for what is no data, ArgumentError if it cannot be passed over twice."""
+    """The Feed for data; raises DTypeError for other types, ArgumentError for an iterator that
+    would be needed for several passes.
+    """
     if isinstance(data, Source):
         return _SourceFeed(data)
     if isinstance(data, Iterable) and not isinstance(data, (str, bytes, dict)):
@@ -85,15 +87,16 @@ class _SourceFeed(Feed):
 
 
 class _IterableFeed(Feed):
-    """An iterable per pass; its place is the number of batches taken from it."""
+    """One iterable for each pass; the place is the number of batches taken from it."""
 
     def __init__(
         self, make: Callable[[int], Iterable[Batch]], once: bool, epochs: int | None
     ) -> None:
         if once and epochs is not None and epochs > 1:
             raise ArgumentError(
-                f"epochs={epochs} needs data that can be passed over again; an iterator cannot. "
-                "Pass a list, a source of gradcore.data, or a function epoch -> batches."
+                f"epochs={epochs} needs data that can be iterated over several times, and an "
+                "iterator cannot. Pass a list, a source of gradcore.data, or a function "
+                "epoch -> batches."
             )
         self.make, self.once = make, once
         self.epoch, self.position = 0, 0
@@ -119,9 +122,10 @@ class _IterableFeed(Feed):
         return {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to a place by taking the batches before it, which must be those of the first time.
+        """Moves to a place by taking and dropping the batches before it.
 
-        Raises ArgumentError if there are fewer.
+        The data must give the same batches as the first time. Raises ArgumentError if there are
+        fewer.
         """
         epoch = integer("epoch of the data", state.get("epoch"))
         position = integer("position of the data", state.get("position"))
@@ -132,12 +136,13 @@ class _IterableFeed(Feed):
         for taken in range(position):
             if next(self.batches, None) is None:
                 raise ArgumentError(
-                    f"the data end after {taken} batches of pass {epoch}; the run has used "
-                    f"{position} of it. Pass the data that the run began with, from their start."
+                    f"the data end after {taken} batches of pass {epoch}, and the run has used "
+                    f"{position} of this pass. Pass the data that the run started with, from "
+                    "their start."
                 )
 
     def rewind(self, state: dict[str, Any]) -> None:
-        """Nothing: what an iterator has given is gone, and the others start anew in every fit."""
+        """Does nothing: an iterator cannot go back, and other iterables start anew in every fit."""
 
     def _start(self) -> Iterator[Batch]:
         made = self.make(self.epoch)

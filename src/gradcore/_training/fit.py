@@ -1,4 +1,4 @@
-"""One fit: the loop over updates, what is looked at and saved in between, and where it stands."""
+"""One call of Trainer.fit: the loop over updates, with evaluations, checkpoints and messages."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = ["Fit", "Limits", "Stopped"]
 
 Stopped = Literal["steps", "epochs", "minutes", "patience", "data", "interrupted"]
 
-# Seconds of training that a killed process loses at most, one update aside. A checkpoint takes
-# about 15 ms however small the net, because it waits for the disk.
+# The seconds between two checkpoints, which a killed process loses at most (plus one update). A
+# checkpoint takes about 15 ms even for a small net, because it waits for the disk.
 SAVE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When a fit ends; None where there is no such limit."""
+    """The limits that end a fit; None means no such limit."""
 
     steps: int | None
     epochs: int | None
@@ -44,7 +44,7 @@ class Limits:
     def of(
         steps: int | None, epochs: int | None, minutes: float | None, patience: int | None
     ) -> Limits:
-        """One pass where there is neither steps, epochs nor minutes."""
+        """Checks the limits; without steps, epochs and minutes the fit is one pass."""
         if steps is None and epochs is None and minutes is None:
             epochs = 1
         return Limits(
@@ -56,7 +56,7 @@ class Limits:
 
 
 class Fit:
-    """The running state of one fit."""
+    """The state of one fit while it runs."""
 
     def __init__(
         self,
@@ -77,22 +77,22 @@ class Fit:
         self.every, self.save_every, self.maximise = every, save_every, maximise
         self.folder, self.carried = folder, carried
         self.watch, self.tell = watch, tell
-        # What a forward pass is about, and where it started: an update's, not an evaluation's.
+        # The batch and the initial state of the update that is being made; None in evaluations.
         self._begun: tuple[Batch, Carried] | None = None
         self.watched: list[dict[str, Any]] = []
         self.place = Place(first_epoch=feed.epoch)
         self.losses: list[float] = []
-        # Where the data are after the last whole update; the feed itself may be ahead of it.
+        # The place in the data after the last complete update; the feed itself may be ahead of it.
         self.feed_state = feed.state_dict()
         self.saved_step = 0
         self.saved_at = time.monotonic()
         self._start = time.monotonic()
         self._interrupts = Interrupts()
-        # As they are before a checkpoint brings back what the run made of them.
+        # The settings as the user gives them, before a checkpoint changes the optimizer's rate.
         self._settings = settings_of(updater, feed.describe(), maximise)
 
     def run(self, resume: bool, show: Show, interrupts: Interrupts) -> Stopped:
-        """Opens the run, trains, and leaves data and parameters at the same place."""
+        """Opens the run and trains; at the end the data are at the place of the last update."""
         self._interrupts = interrupts
         try:
             with interrupts.held():
@@ -113,7 +113,7 @@ class Fit:
                 if self._begun is None:
                     where = f"in the evaluation after update {self.place.step}"
                 message += (
-                    f" It was {where}; {self.folder.last} has the training as it was after update "
+                    f" This happened {where}; {self.folder.last} has the training after update "
                     f"{self.saved_step}."
                 )
             raise NonFiniteError(
@@ -144,7 +144,7 @@ class Fit:
 
     def _loop(self, show: Show) -> Stopped:
         if self.place.step % self.every == 0:
-            self._look()  # a run that was interrupted while it looked
+            self._look()  # the run may have been interrupted during this evaluation
         while (reason := self._reached()) is None:
             if not self._update():
                 reason = "data" if self._reached() is None else "epochs"
@@ -186,7 +186,7 @@ class Fit:
         return max(parts) if len(parts) > 1 else None
 
     def _update(self) -> bool:
-        """One update; False where the data have no more batches."""
+        """Makes one update; returns False if the data have no more batches."""
         epochs = self.limits.epochs
         last = None if epochs is None else self.place.first_epoch + epochs
         epoch = self.feed.epoch
@@ -194,8 +194,8 @@ class Fit:
         def take() -> Any:
             if self.feed.epoch > epoch + 1:
                 raise ArgumentError(
-                    "a whole pass over the data had no loss term of a weight other than 0. Look "
-                    "at weight, lengths and burn_in."
+                    "the data must have loss terms with a weight other than 0, and a whole pass "
+                    "had none. Check weight, lengths and burn_in."
                 )
             return self.feed.take(last)
 
@@ -203,7 +203,8 @@ class Fit:
             self._begun = batch, start
 
         gathered = self.updater.gather(take, self.carried, begun)
-        # Before the update: an interrupted look undoes it whole, and a resumed run looks again.
+        # Measurements come before the update: if one is interrupted, the update has not been made,
+        # and a resumed run measures again.
         seen = self._seen(gathered)
         with self._interrupts.held():
             if gathered.grads is not None:
@@ -222,7 +223,7 @@ class Fit:
         return gathered.grads is not None
 
     def _seen(self, gathered: Gathered) -> dict[str, Any]:
-        """What watch and monitor say of the update that is about to be made."""
+        """Entries of watch and monitor for the line of the update that is about to be made."""
         seen: dict[str, Any] = {}
         if gathered.last is None:
             return seen
@@ -237,7 +238,7 @@ class Fit:
         return seen | found
 
     def _explain(self, gathered: Gathered) -> None:
-        """Adds the cause of a clip to the line; an interruption leaves that to a later clip."""
+        """Adds the cause of a clip to the line; if interrupted, a later clip is explained."""
         if self.watch is None:
             return
         assert gathered.grads is not None
@@ -258,7 +259,7 @@ class Fit:
         return None if self._begun is None else grown_before(self.updater, *self._begun, error)
 
     def _look(self) -> None:
-        """Scores the parameters as they are now, unless that has been done."""
+        """Evaluates the current parameters, unless that has been done already."""
         place = self.place
         done = bool(place.evaluations) and place.evaluations[-1][0] == place.step
         if self.score is None or place.step == 0 or done:
@@ -321,13 +322,13 @@ class Fit:
         )
         self.saved_step = self.place.step
         if interrupted:
-            # For whoever draws the curves; a resumed run writes it anew.
+            # The last line is written so that curves can be drawn; a resumed run writes it again.
             self._write_line()
 
 
 def _cause(step: int, seen: dict[str, Any]) -> str:
-    told = f"update {step} was clipped; most of its gradient is that of {seen['clip_layer']}"
+    told = f"update {step} was clipped; {seen['clip_layer']} has the largest gradient"
     if seen["clip_window"] is None:
         return told
     first, last = seen["clip_window"]
-    return f"{told}, {seen['clip_share']:.0%} from steps {first:,} to {last:,}"
+    return f"{told}, and {seen['clip_share']:.0%} of it comes from steps {first:,} to {last:,}"

@@ -1,12 +1,12 @@
-"""A run's folder: metrics.jsonl, last.safetensors and best.safetensors.
+"""The folder of a run: metrics.jsonl, last.safetensors and best.safetensors.
 
 metrics.jsonl has one JSON object per update: step, epoch, loss, lr, grad_norm_log10 (null for a
-zero gradient), clipped, update_ratio (norm of the update over that of the parameters), seconds
-since the start, and score where there was an evaluation. With watch= every so often: watched_steps,
-memory_length, horizon and hidden_gradient_log10 by recurrent layer, lyapunov and lyapunov_error;
-clip_layer, clip_window and clip_share of some clipped updates; watch_missing says what could not be
-found and why. With a StabilityMonitor: sharpness, sharpness_limit, stability_ratio, lr_stable, or
-stability_missing.
+zero gradient), clipped, update_ratio (norm of the update divided by that of the parameters),
+seconds since the start, and score if there was an evaluation. With watch=, some lines also have
+watched_steps, memory_length, horizon and hidden_gradient_log10 for each recurrent layer, lyapunov
+and lyapunov_error, and some clipped updates have clip_layer, clip_window and clip_share;
+watch_missing gives the reason for what could not be measured. With a StabilityMonitor some lines
+have sharpness, sharpness_limit, stability_ratio and lr_stable, or stability_missing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ METRICS, LAST, BEST = "metrics.jsonl", "last.safetensors", "best.safetensors"
 
 
 class RunFolder:
-    """The folder of one run, held against other processes from the moment it is made to close().
+    """The folder of one run, locked against other processes until close().
 
     Raises ArgumentError if another process trains there, CheckpointError if it cannot be made.
     """
@@ -53,28 +53,28 @@ class RunFolder:
             raise _unwritable(self.folder, error) from error
 
     def earlier(self, resume: bool) -> TrainingCheckpoint | None:
-        """The training to go on with, or None where one starts.
+        """The training to resume, or None if a new one starts.
 
-        Raises ArgumentError where there is a run and resume is False, or only a part of one;
-        CheckpointError if its checkpoint is of no use.
+        Raises ArgumentError if there is a run and resume is False, or if there are only parts of a
+        run; CheckpointError if its checkpoint cannot be used.
         """
         if resume and self.last.exists():
             return read_training(self.last)
         found = [path.name for path in (self.last, self.best, self.metrics) if path.exists()]
         if found and not resume:
             raise ArgumentError(
-                f"{self.folder} already holds a run ({', '.join(found)}). Pass resume=True to go "
-                "on with it, or choose another folder; nothing was changed."
+                f"{self.folder} already holds a run ({', '.join(found)}). Pass resume=True to "
+                "continue it, or choose another folder; nothing was changed."
             )
         if found:
             raise ArgumentError(
-                f"{self.folder} holds {', '.join(found)}, but no {LAST} to go on from. Move these "
-                "files away to start anew."
+                f"{self.folder} holds {', '.join(found)}, but no {LAST} from which a run could "
+                "continue. Move these files away to start a new run."
             )
         return None
 
     def start(self, before: int) -> None:
-        """Opens metrics.jsonl for the lines from step `before` on; later ones are cut."""
+        """Opens metrics.jsonl; its lines from step `before` on are removed."""
         try:
             if self.metrics.exists():
                 kept = [json.dumps(line) + "\n" for line in _kept(self.metrics, before)]
@@ -92,7 +92,7 @@ class RunFolder:
             raise _unwritable(self.metrics, error) from error
 
     def save_last(self, made: TrainingCheckpoint) -> None:
-        """The lines so far are on the disk before the checkpoint that counts on them."""
+        """Writes the checkpoint, after the lines so far have been flushed to disk."""
         if self._lines is not None:
             os.fsync(self._lines.fileno())
         write_training(self.last, made)
@@ -110,8 +110,8 @@ class RunFolder:
 def read_metrics(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl; run: its folder or the file itself.
 
-    A last line that is not whole, as a killed or running training leaves it, is left out.
-    Raises CheckpointError if there is no such file or it is not one that a run wrote.
+    An incomplete last line, which a killed or running training may leave, is left out.
+    Raises CheckpointError if there is no such file or if no run wrote it.
     """
     path = Path(run)
     if path.is_dir():
@@ -126,14 +126,15 @@ def read_metrics(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
         line = _parsed(entry)
         if line is None:
             raise CheckpointError(
-                f"{path}, line {number}: not a JSON object with a step, as a run writes it."
+                f"{path}, line {number}: a run writes one JSON object with a step per line, and "
+                "this is none. Move the line or the file away."
             )
         lines.append(line)
     return lines
 
 
 def _kept(path: Path, before: int) -> Iterator[dict[str, Any]]:
-    """Whole lines of steps before a step, up to the first that is something else."""
+    """The valid lines of steps below `before`, up to the first other line."""
     for entry in path.read_bytes().split(b"\n")[:-1]:
         line = _parsed(entry.decode("utf-8", "replace"))
         if line is None or line["step"] >= before:

@@ -1,4 +1,4 @@
-"""The score of parameters: the loss on validation data, or what the user's function returns."""
+"""The score of parameters: the loss on validation data, or the result of a user's function."""
 
 from __future__ import annotations
 
@@ -21,21 +21,23 @@ Validation = Source | Sequence[Batch]
 def scorer(
     updater: Updater, validation: Validation | None, evaluate: Callable[[Params], object] | None
 ) -> Score | None:
-    """The function that scores; None where neither is given.
+    """The function that computes the score; None if neither validation nor evaluate is given.
 
-    Raises ArgumentError for both of them, or a loss that cannot be computed batch by batch.
+    Raises ArgumentError if both are given, or for a loss that cannot be computed batch by batch.
     """
     if evaluate is not None:
         if validation is not None:
-            raise ArgumentError("give validation or evaluate, not both: one score decides.")
+            raise ArgumentError(
+                "validation and evaluate must not both be given, because there is only one score."
+            )
         given = evaluate
         return lambda params: finite_float("the score of evaluate", given(params))
     if validation is None:
         return None
     if not isinstance(updater.loss, Loss):
         raise ArgumentError(
-            "validation needs a loss of gradcore.loss; a loss function knows the targets of its "
-            "training alone. Pass evaluate, a function of params."
+            "validation needs a loss of gradcore.loss, because a Python loss function has only the "
+            "targets of the training data. Pass evaluate, a function of params, instead."
         )
     if not isinstance(validation, (Source, Sequence)):
         raise DTypeError(
@@ -69,12 +71,12 @@ def _loss(updater: Updater, validation: Validation, params: Params) -> float:
         weights += weight
         carried = updater.state_after(params, batch, start, carried, {})
     if weights == 0.0:
-        raise ArgumentError("validation has no loss term of a weight other than 0.")
+        raise ArgumentError("validation must have loss terms with a weight other than 0.")
     return total if updater.loss.reduction == "sum" else total / weights
 
 
 def _batches(validation: Validation) -> Iterator[Batch]:
-    """The first pass of a source, wherever it stands, or the list."""
+    """The batches of the first pass of a source, or those of a list."""
     if isinstance(validation, Source):
         yield from (validation.batch(0, index) for index in range(len(validation)))
         return

@@ -1,4 +1,4 @@
-"""Between a training and its checkpoint: settings to compare, states to keep and to bring back."""
+"""Makes checkpoints of a training and restores it: settings to compare, states of all parts."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ States = dict[str, dict[str, Any]]
 
 
 def settings_of(updater: Updater, data: dict[str, Any], maximise: bool) -> dict[str, Any]:
-    """What must be the same for a run to go on to the same bits, as JSON gives it back.
+    """The settings that must be the same for a run to resume with the same bits, as JSON values.
 
-    The net is compared as such, because later versions may describe it with more fields.
+    The net is not among them: it is compared as an object, because later versions may describe it
+    with more fields.
     """
     optimizer = updater.optimizer
     state = optimizer.state_dict()
@@ -55,7 +56,7 @@ def settings_of(updater: Updater, data: dict[str, Any], maximise: bool) -> dict[
 
 
 def states_of(updater: Updater, data: dict[str, Any], carried: Carried) -> States:
-    """The state dictionaries of all parts, by name."""
+    """The state dicts of all parts, by name."""
     states = {
         "optimizer": updater.optimizer.state_dict(),
         "data": data,
@@ -77,18 +78,18 @@ def restore(
     feed: Feed,
     folder: RunFolder,
 ) -> Carried:
-    """Brings parameters, parts and data to where a checkpoint was; returns its carried state.
+    """Restores parameters, parts and data from a checkpoint; returns its carried state.
 
-    Raises ArgumentError naming the settings that differ, CheckpointError for states that do not
-    fit; everything is as it was then.
+    Raises ArgumentError naming the settings that differ, and CheckpointError for states that do not
+    fit; nothing has changed then.
     """
     wrong = _differences(earlier.settings, settings)
     if earlier.params.net != updater.net:
         wrong.insert(0, f"net was {earlier.params.net} and is {updater.net}")
     if wrong:
         raise ArgumentError(
-            f"{folder.folder} holds a run with other settings: {'; '.join(wrong)}. Pass what the "
-            "run began with, or choose another folder; nothing was changed."
+            f"{folder.folder} holds a run with other settings: {'; '.join(wrong)}. Pass the "
+            "settings that the run started with, or choose another folder; nothing was changed."
         )
     start = feed.state_dict()
     before = copy.deepcopy(states_of(updater, start, None))
@@ -98,20 +99,20 @@ def restore(
         carried = _carried(updater, earlier.states["carried"])
         _load(updater, earlier.states)
         if updater.optimizer.steps >= 2**53:
-            raise CheckpointError(f"{updater.optimizer.steps} updates are more than can be")
+            raise CheckpointError(f"{updater.optimizer.steps} updates are more than is possible")
         feed.load_state_dict(earlier.states["data"])
     except (GradcoreError, ValueError, TypeError, OverflowError) as error:
         _load(updater, before)
         feed.rewind(start)
         raise CheckpointError(
-            f"{folder.last} cannot be gone on with: {str(error).rstrip('.')}."
+            f"{folder.last} cannot be resumed: {str(error).rstrip('.')}."
         ) from error
     np.copyto(updater.params.flat, earlier.params.flat)
     return carried
 
 
 def _load(updater: Updater, states: States) -> None:
-    """Brings back what is trained with; data and carried state are not among it."""
+    """Loads the states of optimizer, schedule, average and stability monitor."""
     updater.optimizer.load_state_dict(states["optimizer"])
     if updater.schedule is not None:
         updater.schedule.load_state_dict(states["schedule"])
@@ -122,7 +123,7 @@ def _load(updater: Updater, states: States) -> None:
 
 
 def _flat(updater: Updater, carried: Carried) -> dict[str, Any]:
-    """A carried state as a state dictionary."""
+    """A carried state as a state dict."""
     if carried is None:
         return {}
     batch = carried[0].h.shape[0]
@@ -135,7 +136,7 @@ def _carried(updater: Updater, state: dict[str, Any]) -> Carried:
         return None
     dtype, flat = updater.params.dtype, state.get("flat")
     if not isinstance(flat, np.ndarray) or flat.dtype != dtype:
-        raise DTypeError(f"the carried state is no array of {dtype}")
+        raise DTypeError(f"the carried state is not an array of {dtype}")
     batch = positive_int("the batch size of the carried state", state.get("batch"))
     if flat.shape != (state_size(updater.net, batch),):
         raise ShapeError("the carried state does not fit the net")
@@ -143,7 +144,7 @@ def _carried(updater: Updater, state: dict[str, Any]) -> Carried:
 
 
 def _described(part: Schedule | Average | StabilityMonitor | None) -> dict[str, Any] | None:
-    """Kind and options of a schedule, an average or a monitor, as JSON values."""
+    """The class and options of a schedule, an average or a monitor, as JSON values."""
     if part is None:
         return None
     options = {name: value for name, value in vars(part).items() if not name.startswith("_")}
@@ -154,7 +155,7 @@ def _described(part: Schedule | Average | StabilityMonitor | None) -> dict[str, 
 
 
 def _differences(earlier: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """'name was A and is B' for every setting that differs."""
+    """The text "name was A and is B" for every setting that differs."""
     wrong = []
     for name in sorted({*earlier, *now}):
         old, new = earlier.get(name), now.get(name)

@@ -1,4 +1,4 @@
-"""The training loop: data, updates, evaluation, checkpoints, and Ctrl-C that loses nothing."""
+"""Trainer: trains a net, with evaluations, checkpoints, and interruptions that lose nothing."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ __all__ = ["FitReport", "Trainer"]
 
 @dataclass(frozen=True)
 class FitReport:
-    """What fit did.
+    """The result of Trainer.fit.
 
-    steps, seconds: updates and time, those before a resumption included. losses: one per update of
-    this call. evaluations: (step, score) pairs. best: the best score, at best_step. stopped: what
-    ended it; "data" where the batches ran out. run: the folder, if there is one. watched: the lines
-    of this call's updates in which fit's watch told something, as metrics.jsonl has them.
+    steps, seconds: updates and time, including those before the run was resumed. losses: one per
+    update of this call. evaluations: (step, score) pairs. best: the best score, at best_step.
+    stopped: the limit that ended the fit, "data" if the batches ran out, or "interrupted". run: the
+    folder, if there is one. watched: the lines of metrics.jsonl of those updates of this call at
+    which watch or a StabilityMonitor measured something.
     """
 
     steps: int
@@ -59,19 +60,19 @@ class FitReport:
 
 
 class Trainer:
-    """Trains a net on arrays, streams or batches of one's own; deterministic by seed.
+    """Trains a net on arrays, streams or your own batches; results depend only on the seeds.
 
         trainer = gd.Trainer(net, params, gd.optim.Adam(params, 1e-3), loss="cross_entropy")
         data = gd.data.Sequences(x, y, batch_size=32)
         trainer.fit(data, epochs=20, validation=held_out, patience=5, run="runs/first", resume=True)
 
-    loss, memory, threads: as for value_and_grad. optimizer: made with params. schedule: of
-    gradcore.schedule; multiplies the optimizer's rate. average: a gradcore.optim.Average of params;
-    evaluations and the best checkpoint use it. stability: a gradcore.stability.StabilityMonitor,
-    which tells when steps are too large for the curvature, or holds them back. accumulate: batches
-    per update, weighted by the weights of their loss terms, so that the update is that of one large
-    batch (batches of a loss function count the same). seed: of the net's random layers. quiet: no
-    progress.
+    loss, memory, threads: see value_and_grad. optimizer: must have been made with params. schedule:
+    one of gradcore.schedule, which multiplies the optimizer's rate. average: a
+    gradcore.optim.Average of params, which evaluations and the best checkpoint use. stability: a
+    gradcore.stability.StabilityMonitor, which reports when steps are too large for the curvature,
+    or limits them. accumulate: the number of batches per update; they are weighted by the weights
+    of their loss terms, so that the update is that of one large batch (with a Python loss function
+    all batches count the same). seed: seed of the net's random masks. quiet: show no progress.
     Raises ArgumentError, ShapeError or DTypeError.
     """
 
@@ -93,11 +94,11 @@ class Trainer:
     ) -> None:
         model(net, params)
         if not isinstance(optimizer, Optimizer):
-            raise DTypeError(f"optimizer must be a gradcore.optim one; got {optimizer!r}.")
+            raise DTypeError(f"optimizer must be one of gradcore.optim; got {optimizer!r}.")
         if optimizer.params is not params:
             raise ArgumentError("optimizer must have been made with the params of the trainer.")
         if schedule is not None and not isinstance(schedule, Schedule):
-            raise DTypeError(f"schedule must be a gradcore.schedule one; got {schedule!r}.")
+            raise DTypeError(f"schedule must be one of gradcore.schedule; got {schedule!r}.")
         if average is not None and not isinstance(average, Average):
             raise DTypeError(f"average must be a gradcore.optim.Average; got {average!r}.")
         if average is not None and average._source is not params:
@@ -123,7 +124,7 @@ class Trainer:
             threads,
             stability,
         )
-        # The state that a fit left for the next one over the same data.
+        # The data and the last state of the previous fit; the next fit over them continues there.
         self._carried: tuple[object, Carried] = (None, None)
 
     def __repr__(self) -> str:
@@ -144,17 +145,17 @@ class Trainer:
 
     @property
     def net(self) -> Stack:
-        """What is trained."""
+        """The net that is trained."""
         return self._updater.net
 
     @property
     def params(self) -> Params:
-        """The parameters as they are after the last update."""
+        """The parameters after the last update."""
         return self._updater.params
 
     @property
     def optimizer(self) -> Optimizer:
-        """What updates them."""
+        """The optimizer that updates the parameters."""
         return self._updater.optimizer
 
     def fit(
@@ -174,43 +175,46 @@ class Trainer:
         save_every: int | None = None,
         watch: int | None = None,
     ) -> FitReport:
-        """Updates until steps, epochs, minutes or patience are used up, whichever comes first.
+        """Makes updates until the limit of steps, epochs, minutes or patience is reached.
 
-        data: gradcore.data.Sequences or Stream, or an iterable of gradcore.Batch, or a function
-        epoch -> iterable. Without steps, epochs and minutes: one pass. With one of them data are
-        passed over as often as it takes, an iterator only once.
+        data: gradcore.data.Sequences or Stream, an iterable of gradcore.Batch, or a function
+        epoch -> iterable. Without steps, epochs and minutes the fit is one pass over the data; with
+        one of them there are as many passes as needed, but only one over an iterator.
         validation: a source or list of batches; the score is their loss with train=False, weighted
-        by the weights of its terms. evaluate: instead, a function of params that returns a score.
-        Either is called every `every` updates and at the end; a lower score is better, a higher one
-        with maximise. patience: stop after so many evaluations in a row without a better one.
+        by the weights of its terms. evaluate: a function that takes params and returns the score,
+        instead of validation. The score is computed every `every` updates and at the end; lower
+        scores are better, or higher ones with maximise. patience: stop after so many evaluations in
+        a row without a better score.
 
-        run: a folder that gets metrics.jsonl (a line per update), last.safetensors (to resume;
-        once a minute, and every `save_every` updates if given) and best.safetensors (the parameters
-        of the best score). gradcore.load reads both. Files are replaced whole: a process killed at
-        any moment loses the updates since the last of them.
-        resume: go on with the run of that folder, with the same net, optimizer, seed and data, to
-        the same bits as if it had never stopped; steps, epochs and minutes count from its start.
-        Starts anew if there is no run. An iterable must give the same batches from its start; those
-        already used are skipped.
+        run: a folder for metrics.jsonl (one line per update), last.safetensors (the checkpoint to
+        resume from, written once a minute and every `save_every` updates if given) and
+        best.safetensors (the parameters of the best score). gradcore.load reads both. Files are
+        replaced atomically: a process that is killed loses only the updates since the last
+        checkpoint.
+        resume: continue the run in that folder, with the same net, optimizer, seed and data, to the
+        same bits as if it had never stopped; steps, epochs and minutes count from its start. If
+        there is no run, a new one starts. An iterable must give the same batches from its start
+        again; those already used are skipped.
 
-        watch: every so many updates, the line of metrics.jsonl (and of FitReport.watched) also gets
+        watch: every `watch` updates, the line of metrics.jsonl (and in FitReport.watched) also has
         the horizon and memory length of each recurrent layer (gradcore.horizon, median of up to 4
         sequences), the norms of dL/dh over time, and the two largest Lyapunov exponents with their
-        standard errors, over up to the last 2,000 steps of the update's batch; and a clipped
-        update, at most one of as many, the layer whose gradient is largest and the window of time
-        that gives most of it, with its share. What cannot be found is None, and why is in
-        watch_missing. A look takes as long as two to eight updates and changes nothing. See
-        docs/training.md.
+        standard errors, over at most the last 2,000 steps of the update's batch. The line of a
+        clipped update, at most one in `watch` updates, also has the layer with the largest gradient
+        and the time window that contributes most of it, with its share. What cannot be measured is
+        None, and watch_missing has the reason. A measurement takes as long as two to eight updates
+        and does not change the training. See docs/training.md.
 
-        Ctrl-C and SIGTERM end the training, write the checkpoint and return; an update is done
-        whole or not. Other exceptions, those of data and callbacks included, pass through; a run
-        keeps its last checkpoint then.
-        Raises ArgumentError if run holds another run or differs from what is given here,
-        CheckpointError for a checkpoint of no use, NonFiniteError if numbers leave their range.
+        Ctrl-C and SIGTERM end the training: fit writes the checkpoint and returns, and no update is
+        half done. Other exceptions, also those of data and callbacks, are passed on; the run keeps
+        its last checkpoint then.
+        Raises ArgumentError if the folder holds a run and resume is False, or a run with other
+        settings; CheckpointError if the checkpoint cannot be used; NonFiniteError if numbers leave
+        the range of the dtype.
         """
         limits = Limits.of(steps, epochs, minutes, patience)
         if flag("resume", resume) and run is None:
-            raise ArgumentError("resume=True needs run, the folder of the run to go on with.")
+            raise ArgumentError("resume=True needs run=, the folder of the run to continue.")
         _check_dtypes(self.params, data=data, validation=validation)
         feed = feed_of(data, limits.epochs)
         folder = None if run is None else RunFolder(run)
@@ -274,18 +278,18 @@ def _check_dtypes(params: Params, **sources: object) -> None:
         given = source.float_dtype if isinstance(source, Source) else None
         if given is not None and given != params.dtype:
             raise DTypeError(
-                f"{name} gives its floats as {given}, and the parameters are {params.dtype}. Pass "
+                f"{name} gives floats as {given}, and the parameters are {params.dtype}. Pass "
                 f"dtype={str(params.dtype)!r} to {type(source).__name__}."
             )
 
 
 def _check_direction(schedule: Schedule | None, maximise: bool) -> None:
-    """A Plateau must look for the same direction as the fit, also behind a warm-up."""
+    """Raises ArgumentError if a Plateau, also one after a warm-up, has the opposite direction."""
     while isinstance(schedule, WarmUp):
         schedule = schedule.then
     wanted = "max" if maximise else "min"
     if isinstance(schedule, Plateau) and schedule.mode != wanted:
         raise ArgumentError(
-            f"schedule.Plateau must have mode={wanted!r} where maximise={maximise}; it has "
+            f"schedule.Plateau must have mode={wanted!r} with maximise={maximise}; it has "
             f"mode={schedule.mode!r}."
         )

@@ -1,4 +1,4 @@
-"""One update: gradients of some batches with the state carried between them, and the step."""
+"""One update: gradients of one or more batches, the state carried between them, and the step."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Carried = tuple[LayerState, ...] | None
 
 @dataclass(frozen=True, eq=False)
 class Gathered:
-    """Loss and gradient of the batches of one update. grads is None where the data ended.
+    """Loss and gradient of the batches of one update; grads is None if the data have ended.
 
-    last: the last batch that counted, with the state it started from. The arrays of grads are
-    written to again by the next update.
+    last: the last batch that counted, with its initial state. The next update overwrites the arrays
+    of grads.
     """
 
     loss: float
@@ -39,7 +39,7 @@ class Gathered:
 
 @dataclass(frozen=True, eq=False)
 class Updater:
-    """What is trained and how; see Trainer for the fields."""
+    """The parts of a training, which make updates; see Trainer for the fields."""
 
     net: Stack
     params: Params
@@ -59,7 +59,7 @@ class Updater:
 
     @property
     def averaged(self) -> Params:
-        """The parameters that are judged: the average, if there is one."""
+        """The parameters that are evaluated: the average if there is one."""
         return self.params if self.average is None else self.average.params
 
     def gather(
@@ -68,9 +68,10 @@ class Updater:
         carried: Carried,
         begun: Callable[[Batch, Carried], None],
     ) -> Gathered:
-        """Takes batches until `accumulate` of them count; changes nothing.
+        """Takes batches until `accumulate` of them count, and averages their gradients.
 
-        begun: told of each batch and the state it starts from, before its pass.
+        It does not change parameters. begun(batch, state) is called before the pass of each batch
+        with the batch and its initial state.
         """
         total = isinstance(self.loss, Loss) and self.loss.reduction == "sum"
         mean = _Mean(self.workspace, total)
@@ -89,7 +90,7 @@ class Updater:
         return Gathered(mean.loss(), mean.take(), carried, last)
 
     def step(self, grads: Grads) -> tuple[StepReport, float]:
-        """Updates parameters and average; returns the report and the rate that it was done with."""
+        """Updates parameters and average; returns the report and the learning rate of the step."""
         optimizer, schedule = self.optimizer, self.schedule
         factor = 1.0 if schedule is None else schedule.factor(optimizer.steps)
         if self.stability is not None and optimizer.lr > 0:
@@ -100,7 +101,7 @@ class Updater:
         return report, optimizer.lr * factor
 
     def monitored(self, batch: Batch, start: Carried) -> tuple[dict[str, Any], str | None]:
-        """What the monitor finds before a step that a batch led to, and a sentence to tell."""
+        """Lets the monitor measure if it is due; returns entries for the line, and a message."""
         optimizer, schedule = self.optimizer, self.schedule
         if self.stability is None or not self.stability.due(optimizer):
             return {}, None
@@ -136,7 +137,7 @@ class Updater:
             **random,
         )
         assert result.grads is not None
-        # A batch of its own without weights is an update even if all its targets are ignored.
+        # A single batch without weights makes an update even if all its targets are ignored.
         alone = self.accumulate == 1 and batch.weight is None
         known = isinstance(self.loss, Loss) and not isinstance(self.loss, Given)
         weight = result.loss_weight if known and not alone else 1.0
@@ -154,7 +155,7 @@ class Updater:
         carried: Carried,
         random: dict[str, Any],
     ) -> Carried:
-        """The state that a batch keeps, by a forward pass over these steps alone."""
+        """The state that a batch keeps, by a forward pass over its first batch.keep steps."""
         steps = batch.keep
         if steps is None:
             return carried
@@ -178,7 +179,7 @@ class Updater:
         return state
 
     def _random(self, place: int) -> dict[str, Any]:
-        """Seed of the random layers: another one for every batch of every update."""
+        """The seed of random masks, which differs for every batch of every update."""
         if not getattr(self.net, "is_random", False):
             return {}
         return {
@@ -188,13 +189,13 @@ class Updater:
 
 
 def start_state(net: Stack, batch: Batch, carried: Carried) -> Carried:
-    """Where a batch starts; raises ArgumentError if it continues and nothing was kept."""
+    """The initial state of a batch; raises ArgumentError if it continues and nothing was kept."""
     both_ways = any(getattr(layer, "bidirectional", False) for layer in net.recurrent)
     if both_ways and (batch.continues or batch.keep is not None):
         raise ArgumentError(
-            "the state of a bidirectional layer cannot be carried from one window to the next: it "
-            "comes from the steps behind them as well. Train on whole sequences, as "
-            "gradcore.data.Sequences gives them."
+            "the state of a bidirectional layer cannot be carried from one window to the next, "
+            "because it depends on later steps as well. Train on whole sequences, such as "
+            "gradcore.data.Sequences gives."
         )
     if not batch.continues:
         return None if batch.state is None else tuple(batch.state)
@@ -202,16 +203,18 @@ def start_state(net: Stack, batch: Batch, carried: Carried) -> Carried:
         raise ArgumentError("a batch must not have both a state and continues=True.")
     if carried is None:
         raise ArgumentError(
-            "a batch continues where an earlier one stopped, but no batch before it has kept its "
-            "state. Give the batch before it keep=T, or begin with one that does not continue."
+            "a batch with continues=True needs the state of an earlier batch, but no batch before "
+            "it has kept one. Give the batch before it keep=T, or start with a batch that does not "
+            "continue."
         )
     return carried
 
 
 class _Workspace:
-    """Arrays as large as the parameters that one update after another uses.
+    """Arrays of the size of the parameters that are reused by every update.
 
-    Fresh ones would go back to the system after every update, from 32 MB on, and be touched anew.
+    New arrays of 32 MB or more would be returned to the system after every update, and their pages
+    would have to be mapped again.
     """
 
     def __init__(self, params: Params) -> None:
@@ -220,14 +223,14 @@ class _Workspace:
         self._sum: Accumulator | None = None
 
     def grads(self, batch: int) -> Grads:
-        """Where a batch's gradient goes; an update's first is kept until the second is there."""
+        """The array for a batch's gradient; two alternate, so the last one stays available."""
         index = batch % 2
         while len(self._grads) <= index:
             self._grads.append(Grads(self._params.net, np.empty_like(self._params.flat)))
         return self._grads[index]
 
     def accumulator(self) -> Accumulator:
-        """An empty one."""
+        """An empty accumulator."""
         if self._sum is None:
             self._sum = Accumulator(self._params)
         self._sum._clear()
@@ -235,7 +238,7 @@ class _Workspace:
 
 
 class _Mean:
-    """The weighted mean (or the sum) of losses and gradients of some batches."""
+    """The weighted mean (or the sum) of losses and gradients of several batches."""
 
     def __init__(self, workspace: _Workspace, total: bool) -> None:
         self._total, self._workspace = total, workspace
@@ -254,7 +257,7 @@ class _Mean:
             assert self._single is not None
             self._sum.add(self._single, self._losses[0][1])
         if self._sum is None:
-            # A single batch keeps its bits, and is by far the most usual.
+            # The gradient of a single batch, the usual case, is used unchanged.
             self._single = grads
         else:
             self._sum.add(grads, weight)

@@ -1,4 +1,4 @@
-"""What a training records of its gradients every so often, and what was behind a bad update."""
+"""Measurements of gradients during a training, and causes of clipped and failed updates."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ from .updates import Carried, Updater
 
 __all__ = ["WATCHED", "Watch", "grown_before"]
 
-# The fields of a line in which a watch or a monitor told something.
+# A line of metrics that has one of these fields has measurements of a watch or a monitor.
 WATCHED = frozenset({"watched_steps", "clip_layer", "sharpness"})
 
-# What is looked at of a batch: its longest sequences, and their last steps. A look takes about
-# three updates of an LSTM of 128 units and one sequence, eight of one of 16 units, and less than
-# two where the batch has 8 sequences; most of it is the exponents', which are kept short for that.
+# The part of a batch that is measured: its longest sequences, and their last steps. A measurement
+# takes the time of about three updates for an LSTM of 128 units and one sequence, of eight for one
+# of 16 units, and of less than two if the batch has 8 sequences. Most of this is for the Lyapunov
+# exponents, which is why they use fewer steps.
 SEQUENCES = 4
 STEPS = 2_000
 EXPONENT_STEPS = 500
 EXPONENTS = 2
-# Steps without a reset that a Lyapunov exponent needs to mean something.
+# The fewest steps without a reset from which Lyapunov exponents are estimated.
 LEAST_STEPS = 20
 WINDOWS = 20
 
 
 class Watch:
-    """Looks at every `every`-th update; a clipped one is asked for its cause as often at most."""
+    """Measures every `every`-th update, and explains at most one clipped update in as many."""
 
     def __init__(self, updater: Updater, every: int) -> None:
         self.updater, self.every = updater, every
@@ -47,11 +48,11 @@ class Watch:
         self._before: NDArray[Any] | None = None
 
     def look(self, batch: Batch, start: Carried) -> dict[str, Any]:
-        """For the line of the update that is about to be made with a batch.
+        """Measures; returns entries for the line of the update that is about to be made.
 
-        memory_length and horizon of each recurrent layer, hidden_gradient_log10, watched_steps,
-        lyapunov and lyapunov_error; what could not be found is None, with the reason in
-        watch_missing.
+        These are memory_length and horizon of each recurrent layer, hidden_gradient_log10,
+        watched_steps, lyapunov and lyapunov_error. What could not be measured is None, and
+        watch_missing has the reason.
         """
         net, params = self.updater.net, self.updater.params
         found: dict[str, Any] = {
@@ -85,7 +86,9 @@ class Watch:
         def hidden() -> dict[str, Any]:
             loss = self.updater.loss
             if not isinstance(loss, Loss):
-                raise ArgumentError("a loss function need not be defined on some of the steps.")
+                raise ArgumentError(
+                    "a Python loss function may not be defined for a part of the steps."
+                )
             norms = [
                 hidden_gradients(
                     net,
@@ -106,7 +109,7 @@ class Watch:
             x, state = self._stretch(part)
             if len(x) < LEAST_STEPS:
                 raise ArgumentError(
-                    f"no {LEAST_STEPS} steps without a reset among those looked at."
+                    f"the steps looked at have no {LEAST_STEPS} steps in a row without a reset."
                 )
             count = min(EXPONENTS, state_size(net, 1))
             spectrum = lyapunov.spectrum(net, params, x, count, state=state, **self._how)
@@ -121,7 +124,7 @@ class Watch:
         return found | ({"watch_missing": missing} if missing else {})
 
     def remember(self, step: int, explained: int | None) -> None:
-        """Before update `step`: keeps the parameters if a cause may be asked for."""
+        """Keeps a copy of the parameters before update `step` if a clip would be explained."""
         due = explained is None or step - explained >= self.every
         if not due or self.updater.optimizer.clip is None:
             self._before = None
@@ -131,9 +134,9 @@ class Watch:
             np.copyto(self._before, self.updater.params.flat)
 
     def cause(self, grads: Grads, batch: Batch, start: Carried) -> dict[str, Any]:
-        """For a clipped update's line: the layer and the window of time that its gradient is from.
+        """Entries for the line of a clipped update: the layer and time window of its gradient.
 
-        Empty if remember kept nothing.
+        There are none if remember() kept no parameters.
         """
         if self._before is None:
             return {}
@@ -145,7 +148,7 @@ class Watch:
         }
         try:
             if not isinstance(loss, Loss):
-                raise ArgumentError("a loss function cannot be taken apart into windows.")
+                raise ArgumentError("a Python loss function cannot be split into windows.")
             shares = horizon.window_shares(
                 net,
                 Params(net, self._before),
@@ -170,10 +173,10 @@ class Watch:
     # ---- parts of a batch
 
     def _part(self, batch: Batch, start: Carried) -> _Part:
-        """The last steps of the longest sequences, from the state that they start in."""
+        """The last steps of the longest sequences, with the state before them."""
         steps, count = batch.x.shape[:2]
         lengths = np.full(count, steps) if batch.lengths is None else np.asarray(batch.lengths)
-        # Sequences of one length stay in their order.
+        # Sequences of the same length stay in their order.
         chosen = sorted(np.argsort(-lengths, kind="stable")[:SEQUENCES].tolist())
         stop = int(lengths[chosen].max())
         first = max(0, stop - STEPS)
@@ -206,7 +209,7 @@ class Watch:
     def _state_at(
         self, batch: Batch, chosen: list[int], stop: int, state: Carried
     ) -> tuple[LayerState, ...]:
-        """The state of some sequences after `stop` steps, none of which ends before."""
+        """The state of the chosen sequences, none of which is shorter, after `stop` steps."""
         return self._forward(
             np.ascontiguousarray(batch.x[:stop, chosen]),
             None if batch.reset is None else np.ascontiguousarray(batch.reset[:stop, chosen]),
@@ -214,7 +217,7 @@ class Watch:
         )
 
     def _stretch(self, part: _Part) -> tuple[NDArray[Any], Carried]:
-        """The end of the longest stretch of the first sequence that no reset cuts; its state."""
+        """The end of the first sequence's longest stretch without a reset; the state before it."""
         x, reset, state = (part.inputs[name] for name in ("x", "reset", "state"))
         lengths = part.inputs["lengths"]
         stop = len(x) if lengths is None else int(lengths[0])
@@ -238,7 +241,7 @@ class Watch:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """Steps of some sequences, from `first` of the batch on: x, masks and state, and targets."""
+    """A part of a batch, from step `first` on: x, masks and initial state, targets, weights."""
 
     first: int
     inputs: dict[str, Any]
@@ -249,9 +252,10 @@ class _Part:
 def grown_before(
     updater: Updater, batch: Batch, start: Carried, error: NonFiniteError
 ) -> str | None:
-    """Why a forward pass left the range of numbers, in a sentence: its input, or what grew before.
+    """A sentence that says why a forward pass overflowed: bad input, or a state that grew.
 
-    None where there is nothing to tell: another place, the first steps, both ways, or no growth.
+    None if there is no such reason: the error is not in a recurrent layer, happened in the first
+    steps or in a bidirectional net, or the state did not grow.
     """
     net = updater.net
     if not 0 <= error.layer < len(net.recurrent):
@@ -260,7 +264,7 @@ def grown_before(
     if np.asarray(batch.x).dtype.kind == "f":
         bad = np.flatnonzero(~np.isfinite(batch.x[: error.step + 1, b]).all(axis=-1))
         if len(bad):
-            return f"x of sequence {b} is not finite at step {bad[0]}: look at the data."
+            return f"x of sequence {b} is not finite at step {bad[0]}: check the data."
     if error.step < WINDOWS or net.bidirectional:
         return None
     borders = [error.step * i // WINDOWS for i in range(WINDOWS + 1)]
@@ -279,13 +283,13 @@ def grown_before(
                 memory=updater.memory,
                 threads=updater.threads,
             )
-        except GradcoreError:  # with other random masks it may end sooner
+        except GradcoreError:  # without the update's random masks it may overflow earlier
             return None
         sizes.append(float(log10_norm(state[error.layer].h, 0)))
     rises = np.diff(sizes)
     if not np.isfinite(rises).all():
         return None
-    # The last stretch of windows in which it rose without a break.
+    # Find the last windows over which the norm rose without a break.
     first = len(rises)
     while first > 0 and rises[first - 1] > 0:
         first -= 1
@@ -311,7 +315,7 @@ def _largest_layer(updater: Updater, grads: Grads) -> str:
 
 
 def _horizon(made: list[horizon.Reach]) -> dict[str, Any]:
-    """log10 of what is left of a gradient of the last outputs, by layer and lag; 1 at lag 0."""
+    """log10 of the gradient of the last outputs relative to lag 0, by layer and lag."""
     longest = int(max(made[0].ends)) - 1
     lags = [0, *(2**i for i in range(longest.bit_length()) if 2**i <= longest)]
     layers = []
@@ -328,7 +332,7 @@ def _horizon(made: list[horizon.Reach]) -> dict[str, Any]:
 
 
 def _windows(norm_log10: NDArray[np.float64]) -> list[float | None]:
-    """log10 of the root mean square in up to WINDOWS windows of equal length, of (T, B)."""
+    """log10 of the root mean square of norms (T, B) in up to WINDOWS windows of equal length."""
     steps = len(norm_log10)
     count = min(WINDOWS, steps)
     found = []

@@ -1,1 +1,1 @@
-"""What the command line runs. Nothing of the library imports it."""
+"""Applications that the command line runs; no other part of the library imports them."""

@@ -1,4 +1,4 @@
-"""Entry point of the command `gradcore`; the commands themselves are in gradcore._commands."""
+"""Entry point of the command `gradcore`; the commands themselves are in gradcore.apps.commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ EXIT_ERROR = 2
 
 
 def main() -> None:
-    """Runs the command; it exits with 0, 1 (findings), 2 (error) or 130 (Ctrl-C)."""
+    """Runs the command, which exits with 0, 1 (findings), 2 (error) or 130 (Ctrl-C)."""
     try:
         from . import commands
     except ImportError as error:

@@ -1,6 +1,6 @@
-"""Pictures of runs: loss, score, rate and gradient norm of one or several, over steps or seconds.
+"""Draws runs: loss, score, learning rate and gradient norm of one or several, over steps or time.
 
-Needs matplotlib, which is loaded when something is drawn.
+It needs matplotlib, which is imported only when something is drawn.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from ..errors import ArgumentError
 
 __all__ = ["can_draw", "draw"]
 
-# More points than a picture has columns: beyond this a curve is drawn as mean and range of bins.
+# A curve of more points than this is drawn as the mean and range of so many bins, because a picture
+# has no more columns.
 BINS = 500
 
 X = Literal["step", "seconds"]
@@ -29,7 +30,7 @@ Lines = Sequence[dict[str, Any]]
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """A curve ready to be drawn. mean: smoothed; low, high: the range around it, or the values."""
+    """A curve to draw. mean: smoothed values; low, high: the range of each bin, or the values."""
 
     x: NDArray[np.float64]
     mean: NDArray[np.float64]
@@ -49,11 +50,12 @@ def draw(
     x: X = "step",
     log: bool = False,
 ) -> None:
-    """Saves a picture of runs, the format by the suffix of path.
+    """Saves a picture of runs; the suffix of path gives the format.
 
-    runs: folders that Trainer.fit wrote, or their metrics.jsonl. log: loss and score on logarithmic
-    axes. Raises CheckpointError for a run that cannot be read, ArgumentError if it has no update
-    yet, ImportError without matplotlib, OSError or ValueError for a path that cannot be written.
+    runs: folders that Trainer.fit wrote, or their metrics.jsonl. log: draw loss and score on
+    logarithmic axes. Raises CheckpointError for a run that cannot be read, ArgumentError if it has
+    no update yet, ImportError without matplotlib, and OSError or ValueError for a path that cannot
+    be written.
     """
     read = {name: read_metrics(run) for name, run in zip(_names(runs), runs, strict=True)}
     for run, lines in zip(runs, read.values(), strict=True):
@@ -63,7 +65,7 @@ def draw(
 
 
 def smoothed(x: NDArray[np.float64], y: NDArray[np.float64]) -> Curve:
-    """A moving mean over a fiftieth of the points; beyond BINS points, mean and range of bins."""
+    """A moving mean over about a 25th of the points; beyond BINS points, mean and range of bins."""
     if len(y) > BINS:
         borders = np.linspace(0, len(y), BINS + 1).astype(np.int64)[:-1]
         counts = np.diff(np.append(borders, len(y)))
@@ -74,7 +76,7 @@ def smoothed(x: NDArray[np.float64], y: NDArray[np.float64]) -> Curve:
 
 
 def _moving(y: NDArray[np.float64], half: int) -> NDArray[np.float64]:
-    """Mean of those of 2*half+1 neighbours that exist: a single value would decide the ends."""
+    """The mean of up to 2*half+1 neighbours; at the ends, of those that exist."""
     sums = np.concatenate([[0.0], np.cumsum(y)])
     index = np.arange(len(y))
     first, stop = np.maximum(index - half, 0), np.minimum(index + half + 1, len(y))
@@ -134,7 +136,7 @@ def _draw_run(axes: Mapping[Any, Any], name: str, lines: Lines, x: X, colour: st
         axes["gradient"].legend(frameon=False, fontsize="small")
     axes["lr"].plot(*_columns(lines, x, "lr"), color=colour, linewidth=1.5)
     if "score" in axes:
-        # Markers where they can be told apart.
+        # Markers are drawn only if there are few enough to be told apart.
         at, scores = _columns(lines, x, "score")
         marker = "o" if len(at) <= 60 else None
         axes["score"].plot(at, scores, color=colour, marker=marker, markersize=3.5, linewidth=1.5)
@@ -144,7 +146,7 @@ def _draw_run(axes: Mapping[Any, Any], name: str, lines: Lines, x: X, colour: st
 
 
 def _draw_watched(axes: Mapping[Any, Any], lines: Lines, x: X, colour: str) -> None:
-    """Memory length of each layer, the lowest dotted; the exponent with two standard errors."""
+    """Draws memory lengths, dotted below the top layer, and exponents with 2 standard errors."""
     seen = [line for line in lines if line.get("memory_length") is not None]
     at = [line[x] for line in seen]
     layers = len(seen[0]["memory_length"]) if seen else 0
@@ -166,7 +168,7 @@ def _draw_watched(axes: Mapping[Any, Any], lines: Lines, x: X, colour: str) -> N
 
 
 def _draw_noisy(axis: Any, lines: Lines, x: X, name: str, colour: str) -> Any:
-    """The values or their range, pale, and the smoothed curve over them."""
+    """Draws the values or their range in pale colour, and the smoothed curve over them."""
     curve = smoothed(*_columns(lines, x, name))
     if curve.low is curve.high:
         axis.plot(curve.x, curve.low, color=colour, alpha=0.25, linewidth=0.8)
@@ -182,11 +184,11 @@ def _columns(lines: Lines, x: X, name: str) -> tuple[NDArray[np.float64], NDArra
 
 
 def _names(runs: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """The folders' names, or as much of their paths as tells them apart."""
+    """The names of the folders, with as many parent folders as needed to tell them apart."""
     folders = [Path(run).absolute() for run in runs]
     folders = [p.parent if p.is_file() else p for p in folders]
     for parts in range(1, max(len(p.parts) for p in folders) + 1):
         names = ["/".join(p.parts[-parts:]) for p in folders]
         if len(set(names)) == len(names):
             return names
-    raise ArgumentError("every run must be given once; one is there twice.")
+    raise ArgumentError("every run must be given only once, but one is given twice.")

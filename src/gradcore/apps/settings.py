@@ -1,4 +1,4 @@
-"""Settings that trainings of several tasks share; commands offer their fields as options."""
+"""Settings that trainings of several tasks share; each field is an option of their commands."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["Resources", "Safeguards", "option", "skip_option"]
 
 
 def option(default: Any, told: str, *names: str, **how: Any) -> Any:
-    """A field of a dataclass that commands offer as an option.
+    """A field of a dataclass that is an option of commands.
 
-    told: the help text. names: names of the option; without any it is called as the field is. how:
+    told: the help text. names: names of the option; without any it has the name of the field. how:
     further arguments of typer.Option, such as min and metavar.
     """
     return field(default=default, metadata={"option": (names, {"help": told, **how})})
 
 
 def skip_option() -> Any:
-    """The option for the lag of a learned skip connection; None means that there is none."""
+    """The option for the lag of a learned skip connection; None means no such connection."""
     told = "Add a learned connection to the output K steps ago."
     return option(None, told, min=1, metavar="K")
 
@@ -30,7 +30,7 @@ def skip_option() -> Any:
 class Resources:
     """Threads and memory that a training may use; None leaves the choice to gradcore."""
 
-    threads: int | None = option(None, "Threads at most.", min=1)
+    threads: int | None = option(None, "The most threads to use.", min=1)
     memory: str | None = option(None, "Memory budget of a training step, such as 64MB.")
 
 
@@ -38,38 +38,38 @@ class Resources:
 class Safeguards:
     """Constraints on the weights, the watch and the stability monitor of a training.
 
-    constrain, limit: of gradcore.constrain.by_name. watch: of gradcore.Trainer.fit. stability,
-    stable_lr: of gradcore.stability.by_option.
+    constrain, limit: see gradcore.constrain.by_name. watch: see gradcore.Trainer.fit. stability,
+    stable_lr: see gradcore.stability.by_option.
     """
 
     constrain: Literal["spectral", "orthogonal"] | None = option(
         None,
-        "Keep recurrent weights at a spectral norm of --limit at most, or orthogonal (gate by "
-        "gate).",
+        "Keep the spectral norm of recurrent weights at --limit or below, or keep each gate's "
+        "block of them orthogonal.",
         show_default=False,
     )
     limit: float | None = option(
-        None, "For --constrain spectral. Default: 1.0.", show_default=False
+        None, "The limit of --constrain spectral. Default: 1.0.", show_default=False
     )
     watch: int | None = option(
         None,
-        "Every N updates record how far back gradients reach and the Lyapunov exponents, and "
-        "name the layer and the steps behind a clipped update; for `gradcore plot`.",
+        "Every N updates record how far back gradients reach and the Lyapunov exponents, and name "
+        "the layer and the steps that cause a clipped update; `gradcore plot` draws them.",
         min=1,
         metavar="N",
         show_default=False,
     )
     stability: int | None = option(
         None,
-        "Every N updates measure the curvature, and tell when the steps are too large for it.",
+        "Every N updates measure the curvature, and report when steps are too large for it.",
         min=1,
         metavar="N",
         show_default=False,
     )
     stable_lr: bool = option(
         False,
-        "Hold the learning rate where steps are stable, by the curvature every --stability "
-        "(5) updates.",
+        "Keep the learning rate at a value at which steps are stable, by the curvature that is "
+        "measured every --stability (default 5) updates.",
         "--stable-lr",
     )
 

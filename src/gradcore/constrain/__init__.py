@@ -1,6 +1,6 @@
-"""Weights that are kept where a net is stable: spectral norms, orthogonality, and what they prove.
+"""Constraints that keep the weights of a net where it is stable, and the bounds that they prove.
 
-An optimizer takes constraints and meets them from its first step on:
+An optimizer takes constraints, and its parameters satisfy them from its construction on:
 `gd.optim.Adam(params, constraints=[gd.constrain.SpectralNorm(1.0)])`.
 """
 

@@ -1,4 +1,4 @@
-"""What constraints prove about the product of T Jacobians, and what a trajectory shows."""
+"""Bounds on the product of T Jacobians: proved from the weights, or measured on a trajectory."""
 
 from __future__ import annotations
 
@@ -21,28 +21,31 @@ from ._matrices import largest
 
 __all__ = ["jacobian_bound", "trajectory_bound"]
 
-# The norm is computed in doubles from the very weights; this covers its roundings.
+# The relative rounding error that a norm computed in float64 may have, with room to spare; the
+# bound is raised by it so that it stays a bound.
 MARGIN = 1e-9
 
 
 def jacobian_bound(net: Stack, params: Params, steps: int, *, layer: int = 0) -> float:
     """log10 of a proved bound on the spectral norm of dh_T / dh_0 over `steps` steps of an RNN.
 
-    layer: which recurrent layer, an RNN or AntisymmetricRNN; h is its own output, by all paths
-    through time (the layers above do not come back, those below do not depend on it). tanh, relu
-    and the identity have slopes of at most 1, so a step multiplies by at most r = |W_hh|; with
-    zoneout z in evaluation, by z + (1-z) r. Hence r^T; with a skip connection of lag k and strength
-    s the sum over all paths g_t = r g_(t-1) + s g_(t-k), for kind "mix" with (1-s) r in place of r,
-    and with the largest |s| (the least, for what it leaves to r) where it is learned. Holds for
-    every input and state.
+    layer: number of the recurrent layer, which must be an RNN or AntisymmetricRNN; h is its own
+    output. The bound covers all paths through time, which all lie within the layer: layers above
+    do not act back on it, and layers below do not depend on it. tanh, relu and the identity have
+    slopes of at most 1, so a step multiplies by at most r = |W_hh|, and with zoneout z in
+    evaluation mode by at most z + (1-z) r. Hence the bound is r^T. With a skip connection of lag k
+    and strength s it is the sum over all paths, g_t = r g_(t-1) + s g_(t-k), where kind "mix" has
+    (1-s) r in place of r. If s is learned, the largest |s| is taken, but the smallest s in (1-s) r.
+    The bound holds for every input and state.
 
-    An AntisymmetricRNN has J = I + e D (S - c I), S = A - A', D diagonal in [0, 1], e and c its
-    step and diffusion. |J x|^2 = |x|^2 + 2 e x'D(S - c I)x + e^2 |D(S - c I)x|^2: the symmetric
-    part of D S is (D S - S D)/2, of norm |S|/2 at most as D - I/2 has 1/2; -c x'D x is not
-    positive; and |S - c I|^2 = |S|^2 + c^2. So r = sqrt(1 + e |S| + e^2 (|S|^2 + c^2)). It grows
-    with e |S|/2 per step, and where the units do not saturate by far more than what happens.
+    An AntisymmetricRNN has J = I + e D (S - c I) with S = A - A', D diagonal in [0, 1], and e and c
+    its step and diffusion. |J x|^2 = |x|^2 + 2 e x'D(S - c I)x + e^2 |D(S - c I)x|^2. The symmetric
+    part of D S is (D S - S D)/2, whose norm is at most |S|/2 because that of D - I/2 is at most
+    1/2; -c x'D x is not positive; and |S - c I|^2 = |S|^2 + c^2. So
+    r = sqrt(1 + e |S| + e^2 (|S|^2 + c^2)). The bound's logarithm grows by about e |S|/2 per step,
+    which is far more than the true norm does as long as the units do not saturate.
     Raises ArgumentError for other cells: see trajectory_bound.
-    Reference: Pascanu, Mikolov, Bengio 2013, section 2 and eq. 7, for the chain.
+    Reference: Pascanu, Mikolov, Bengio 2013, section 2 and eq. 7, for the chain of Jacobians.
     """
     validate.model(net, params)
     count = positive_int("steps", steps)
@@ -51,8 +54,8 @@ def jacobian_bound(net: Stack, params: Params, steps: int, *, layer: int = 0) ->
     name = net.recurrent_names[which]
     if not isinstance(own, (RNN, AntisymmetricRNN)) or own.bidirectional:
         raise ArgumentError(
-            f"there is a proof for RNN and AntisymmetricRNN layers that read time forward only; "
-            f"{name} is another. Use constrain.trajectory_bound."
+            f"jacobian_bound is proved for RNN and AntisymmetricRNN layers that read time forward "
+            f"only; {name} is not one of these. Use constrain.trajectory_bound."
         )
     place = name.partition(".")[0]
     weight = params[f"{place}.weight_hh"].astype(np.float64)
@@ -68,7 +71,7 @@ def jacobian_bound(net: Stack, params: Params, steps: int, *, layer: int = 0) ->
 
 
 def _step_bound(layer: RNN | AntisymmetricRNN, weight: NDArray[np.float64]) -> float:
-    """What one step of the cell multiplies by at most."""
+    """The largest factor by which one step of the cell can stretch a perturbation of h."""
     if isinstance(layer, RNN):
         return float(largest(weight[None])[0]) * (1 + MARGIN)
     turn = float(largest((weight - weight.T)[None])[0])
@@ -93,9 +96,9 @@ def trajectory_bound(
 ) -> NDArray[np.float64]:
     """log10 of the product of the norms of a trajectory's one-step Jacobians, (B,), for any cell.
 
-    Bounds the product of the T Jacobians of this very input if points >= T; with fewer, evenly
-    spread, it is an estimate of that bound. It says nothing about other inputs. Arguments as of
-    gradcore.amplification.along. Raises as it does.
+    If points >= T, it bounds the norm of the product of the T Jacobians for this input; with fewer
+    points, which are spread evenly over the steps, it is an estimate of that bound. It says nothing
+    about other inputs. Arguments and exceptions are those of gradcore.amplification.along.
     """
     found = amplification.along(
         net,

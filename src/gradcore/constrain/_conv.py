@@ -1,4 +1,4 @@
-"""Spectral norms of convolutions: exact by FFT where they are circular, bounds for zero padding."""
+"""Spectral norms of convolutions: exact by FFT for circular padding, bounds for zero padding."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ._matrices import largest
 __all__ = ["ConvNorm", "conv_norm", "project_conv"]
 
 Padding = Literal["circular", "zeros"]
-# Between the norm that a projection is aimed at and the one it must not pass.
+# project_conv alternates its two projections at most so many times.
 MOST_ROUNDS = 200
 
 
 @dataclass(frozen=True)
 class ConvNorm:
-    """The spectral norm of a convolution lies in [lower, upper]; exact: whether they are one."""
+    """The spectral norm of a convolution lies in [lower, upper]; exact: the two are equal."""
 
     lower: float
     upper: float
@@ -35,14 +35,15 @@ def conv_norm(
 ) -> ConvNorm:
     """The spectral norm of a convolution with stride 1 that keeps the size of its input.
 
-    kernel: (out, in, k) or (out, in, kh, kw), odd sizes, as torch.nn.Conv1d and Conv2d have them.
-    input_shape: (n,) or (h, w). Circular: the convolution is block diagonal after a Fourier
-    transform, so the norm is the largest of its symbol's, exact to roundings. Zeros: the matrix is
-    a part of that of a circular convolution on a grid larger by k-1, whose norm is the upper bound;
-    the lower one comes from an iteration with the convolution itself (seed: of its start).
+    kernel: (out, in, k) or (out, in, kh, kw), laid out as in torch.nn.Conv1d and Conv2d, with odd
+    k. input_shape: (n,) or (h, w). With padding "circular" a Fourier transform makes the
+    convolution block diagonal, so its norm is the largest norm of a block, exact up to rounding.
+    With padding "zeros" its matrix is a submatrix of that of a circular convolution on a grid
+    larger by k-1, whose norm is the upper bound; the lower bound comes from a Lanczos iteration
+    with the convolution itself, which starts from a random vector (seed).
     Raises ShapeError, DTypeError, ArgumentError, NonFiniteError.
-    Reference: Sedghi, Gupta, Long 2019, theorem 6 (circular); a part of a matrix has at most its
-    norm (Golub and Van Loan 2013, section 2.3).
+    Reference: Sedghi, Gupta, Long 2019, theorem 6 (circular); Golub and Van Loan 2013, section 2.3
+    (the norm of a submatrix is at most that of the matrix).
     """
     choice("padding", padding, get_args(Padding))
     w, shape = _checked(kernel, input_shape)
@@ -61,10 +62,10 @@ def project_conv(
 ) -> NDArray[Any]:
     """A kernel of the same size near the given one, whose convolution has at most norm `limit`.
 
-    In turns singular values of the symbol are clipped and what leaves the kernel's support is cut
-    off; at the end a scaling makes the limit hold, certain for both paddings (the upper bound of
-    conv_norm). A kernel within the limit comes back as it is.
-    Raises as conv_norm. Reference: Sedghi, Gupta, Long 2019, section 3.
+    Two projections alternate: singular values of the symbol are clipped, and the kernel is cut to
+    its size again. A final scaling makes the limit hold for certain with both paddings, as it is
+    the upper bound of conv_norm that is scaled. A kernel within the limit is returned unchanged.
+    Raises what conv_norm raises. Reference: Sedghi, Gupta, Long 2019, section 3.
     """
     choice("padding", padding, get_args(Padding))
     limit = float_in("limit", limit, 0, open_low=True)
@@ -105,7 +106,7 @@ def _checked(
     if any(k % 2 == 0 for k in array.shape[2:]):
         raise ArgumentError(
             f"kernel sizes must be odd, so that the output is as large as the input; got "
-            f"{array.shape[2:]}. Add a row of zeros."
+            f"{array.shape[2:]}. Pad the kernel with a row or column of zeros."
         )
     if any(k > n for k, n in zip(array.shape[2:], shape, strict=True)):
         raise ArgumentError(
@@ -117,8 +118,9 @@ def _checked(
 
 
 def _symbol(w: NDArray[np.float64], grid: tuple[int, ...]) -> NDArray[np.complex128]:
-    """(modes, out, in): what the circular convolution multiplies each Fourier mode by, up to a
-    phase that no norm sees.
+    """(modes, out, in): the matrix by which the circular convolution multiplies each Fourier mode.
+
+    It is right up to a phase, which changes no norm.
     """
     axes = tuple(range(2, w.ndim))
     padded = np.zeros((*w.shape[:2], *grid))
@@ -130,7 +132,7 @@ def _symbol(w: NDArray[np.float64], grid: tuple[int, ...]) -> NDArray[np.complex
 def _kernel_of(
     symbol: NDArray[np.complex128], sizes: tuple[int, ...], grid: tuple[int, ...]
 ) -> NDArray[np.float64]:
-    """Back from the modes, cut to the kernel's support."""
+    """The kernel of a symbol by the inverse transform, cut to the kernel's size."""
     full = symbol.transpose(1, 2, 0).reshape(*symbol.shape[1:], *grid)
     values = np.fft.ifftn(full, axes=tuple(range(2, full.ndim))).real
     return values[(slice(None), slice(None), *(slice(0, k) for k in sizes))]
@@ -141,14 +143,14 @@ def _symbol_norms(w: NDArray[np.float64], grid: tuple[int, ...]) -> NDArray[np.f
     if 1 in symbol.shape[1:]:
         norms: NDArray[np.float64] = np.sqrt((np.abs(symbol) ** 2).sum(axis=(1, 2)))
         return norms
-    # A complex matrix as a real one of twice the size has its singular values, each twice.
+    # The real matrix [[Re, -Im], [Im, Re]] has the singular values of the complex one, each twice.
     real, imag = symbol.real, symbol.imag
     both = np.block([[real, -imag], [imag, real]])
     return largest(both)
 
 
 def _zero_padded(w: NDArray[np.float64], shape: tuple[int, ...]) -> Operator:
-    """The convolution and its transpose on flat inputs, by FFT on a larger grid."""
+    """The zero-padded convolution and its transpose on flat inputs, by FFT on a larger grid."""
     sizes = w.shape[2:]
     grid = tuple(n + k - 1 for n, k in zip(shape, sizes, strict=True))
     axes = tuple(range(2, 2 + len(shape)))
@@ -163,7 +165,7 @@ def _zero_padded(w: NDArray[np.float64], shape: tuple[int, ...]) -> Operator:
         image = np.zeros((w.shape[1], *grid))
         image[(slice(None), *start)] = x.reshape(w.shape[1], *shape)
         spectrum = np.fft.fftn(image, axes=sum_axes)
-        # Cross-correlation, as PyTorch's convolution: conjugate symbol for real kernels.
+        # PyTorch's convolution is a cross-correlation, so a real kernel's symbol is conjugated.
         out = np.fft.ifftn(np.einsum("oi...,i...->o...", symbol.conj(), spectrum), axes=sum_axes)
         return out.real[(slice(None), *own)].reshape(-1)
 

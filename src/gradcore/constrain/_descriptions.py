@@ -1,4 +1,4 @@
-"""What is kept: descriptions that an optimizer is given."""
+"""Descriptions of constraints, which an optimizer takes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ How = Literal["clip", "scale", "reparametrise"]
 
 @dataclass(frozen=True)
 class Constraint:
-    """What all constraints have in common; use one of those below.
+    """Base class of SpectralNorm and Orthogonal.
 
-    weights: one or several fnmatch patterns over parameter names, as "*.weight_hh" (the default) or
-    "0.*"; what they match must be matrices.
+    weights: one or several fnmatch patterns for names of parameters, such as "*.weight_hh" (the
+    default) or "0.*"; all parameters that they match must be matrices.
     """
 
     _: KW_ONLY
@@ -40,9 +40,9 @@ class Constraint:
         store(self, "weights", tuple(patterns))
 
     def names(self, net: Stack | ParameterOwner) -> list[str]:
-        """The parameters that it is about.
+        """The names of the parameters that are constrained.
 
-        Raises ArgumentError for a pattern that matches nothing, or no matrix.
+        Raises ArgumentError for a pattern that matches nothing or something that is not a matrix.
         """
         found = []
         for pattern in self.weights:
@@ -67,12 +67,13 @@ class Constraint:
 class SpectralNorm(Constraint):
     """Keeps the largest singular value of weights at or below a limit.
 
-    per_gate: each gate's block (H, .) of a recurrent layer's weights for itself, instead of the
-    whole (G*H, .). how: after each step "clip" brings singular values above the limit down to it,
-    the nearest such matrix (Frobenius norm); "scale" divides the whole matrix; "reparametrise"
-    trains free weights V, with W = V * limit / max(limit, |V|) and the exact gradient through |V|,
-    as torch.nn.utils.parametrizations.spectral_norm does for limit 1. The limit holds in exact
-    arithmetic, up to 1e-6 of it for the roundings of float32.
+    per_gate: constrain each gate's block (H, .) of a recurrent layer's weights by itself instead of
+    the whole matrix (G*H, .). how: what is done after each step. "clip" lowers singular values
+    above the limit to the limit, which gives the nearest such matrix in the Frobenius norm; "scale"
+    divides the whole matrix; "reparametrise" trains free weights V, with
+    W = V * limit / max(limit, |V|) and the exact gradient through |V|, which is similar to
+    torch.nn.utils.parametrizations.spectral_norm. The limit may be exceeded by a factor of
+    1 + 1e-6, because weights are rounded to float32.
 
     Raises ArgumentError or DTypeError for a wrong option.
     Reference: Miyato et al. 2018, section 2 (the reparametrisation and its gradient, eq. 12);
@@ -93,12 +94,13 @@ class SpectralNorm(Constraint):
 
 @dataclass(frozen=True)
 class Orthogonal(Constraint):
-    """Keeps square weights orthogonal: gate by gate, singular values all 1.
+    """Keeps square weights orthogonal, gate by gate: all their singular values are 1.
 
-    What an optimizer's step D would do is turned into a rotation: W moves to W C(A) with the skew
-    part A of W'D and the Cayley transform C(A) = (I - A/2)^-1 (I + A/2), which agrees with the step
-    along the manifold to first order. W W' stays I to the roundings of the dtype. Weights start as
-    the orthogonal matrices nearest to them.
+    The optimizer's step D is turned into a rotation: W becomes W C(A), where A is the
+    skew-symmetric part of W'D and C(A) = (I - A/2)^-1 (I + A/2) its Cayley transform. This agrees
+    to first order with the part of the step that is tangent to the orthogonal matrices. W W' stays
+    I up to rounding of the dtype. At the start each matrix is replaced by the nearest orthogonal
+    one.
 
     Raises ArgumentError or DTypeError for a wrong option.
     Reference: Wen and Yin 2013, eq. 7 (the Cayley retraction); Helfrich, Willmott, Ye 2018;
@@ -107,7 +109,10 @@ class Orthogonal(Constraint):
 
 
 def by_name(name: str | None, limit: float = 1.0) -> list[Constraint]:
-    """What the commands offer: "spectral", "orthogonal", None for nothing; of recurrent weights."""
+    """The constraint of recurrent weights that commands call `name`; none for None.
+
+    name: "spectral" (SpectralNorm with this limit) or "orthogonal".
+    """
     if name is None:
         return []
     choice("constrain", name, ("spectral", "orthogonal"))
@@ -115,7 +120,10 @@ def by_name(name: str | None, limit: float = 1.0) -> list[Constraint]:
 
 
 def blocks_of(net: Stack | ParameterOwner, name: str, by_gate: bool) -> int:
-    """Into how many square or gate-sized blocks of rows a parameter is divided."""
+    """The number of blocks of rows of a parameter that are constrained separately.
+
+    It is the number of gates for recurrent weights if by_gate, and 1 otherwise.
+    """
     if not by_gate:
         return 1
     layer, own = net.layer_of(name)

@@ -1,4 +1,4 @@
-"""Keeps constraints in an optimizer: before its step, after it, and in its state dict."""
+"""Applies constraints in an optimizer: before its step, after it, and in its state dict."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ._matrices import Array, cayley, clipped, largest, nearest_orthogonal, poli
 
 __all__ = ["ConstraintReport", "Keeper"]
 
-# Above this much of the limit a bound is looked at again: the roundings of float32.
+# A norm counts as within the limit up to this relative excess, which float32 rounding can cause.
 ROUNDING = 1e-6
-# What the norm of a change may lack: it is summed in float32, pairwise.
+# The relative error that the norm of a change may have: it is summed pairwise in float32.
 SUMMING = 1e-5
 
 
@@ -27,10 +27,10 @@ SUMMING = 1e-5
 class ConstraintReport:
     """What a constraint did to one parameter in a step.
 
-    norm: the largest spectral norm among its blocks behind the optimizer's step, before anything
-    was done about it; with reparametrise that of the free weights. It is an upper bound where it is
-    certain from the size of the updates alone that the limit holds, and NaN where the step left
-    weights that are not finite. active: whether weights were changed.
+    norm: the largest spectral norm among its blocks after the optimizer's step and before the
+    constraint acted; with how="reparametrise" it is that of the free weights. It is only an upper
+    bound where the size of the updates alone proves that the limit holds, and NaN where the step
+    left weights that are not finite. active: whether the constraint changed weights.
     """
 
     norm: float
@@ -39,10 +39,10 @@ class ConstraintReport:
 
 @dataclass(eq=False)
 class _Kept:
-    """One parameter under one constraint. upper (N,): what its blocks' norms are at most.
+    """One parameter under one constraint. upper (N,): upper bounds of the norms of its blocks.
 
-    last: the weights behind the last step, as they are stored. What moved them since, a step or
-    something else, is the difference. None behind a loaded state.
+    last: the weights after the last step, as they are stored; the difference to the current ones is
+    what a step or the user changed since. It is None after load_state_dict.
     """
 
     name: str
@@ -50,17 +50,18 @@ class _Kept:
     blocks: int
     last: NDArray[Any] | None
     upper: Array = field(default_factory=lambda: np.zeros(0))
-    free: NDArray[Any] | None = None  # of reparametrise: V, as the parameter is stored
+    free: NDArray[Any] | None = None  # the free weights V of how="reparametrise", else None
     top: tuple[Array, Array, Array] | None = None  # V's largest singular value and its vectors
 
 
 class Keeper:
     """The constraints of one optimizer.
 
-    A bound is carried along: a step that moves a matrix by d changes its norm by d at most (Weyl),
-    so norms are computed again only where the carried bound passes the limit. At H = 128 that
-    takes 1.3 ms for an exact one; with a margin it is hardly ever asked for. Weights that something
-    else than the optimizer changed are brought to the limit in the next step.
+    Each block has an upper bound of its norm. A step that moves a matrix by d changes its norm by
+    at most d (Weyl's inequality), so d is added to the bound, and the norm is computed anew only
+    when the bound exceeds the limit. An exact norm takes 1.3 ms at H = 128; it is rarely needed
+    while norms are well below the limit. Weights that something other than the optimizer changed
+    are brought to the limit at the next step.
     """
 
     def __init__(self, params: Params, constraints: Sequence[Constraint]) -> None:
@@ -68,7 +69,7 @@ class Keeper:
             isinstance(c, Constraint) and type(c) is not Constraint for c in constraints
         ):
             raise DTypeError(
-                "constraints must be a list of gradcore.constrain objects, as "
+                "constraints must be a list of gradcore.constrain objects, such as "
                 f"[gradcore.constrain.SpectralNorm(1.0)]; got {constraints!r}."
             )
         self.constraints = tuple(constraints)
@@ -78,7 +79,10 @@ class Keeper:
         for constraint in self.constraints:
             for name in constraint.names(params.owner):
                 if name in seen:
-                    raise ArgumentError(f"{name} is under two constraints; it can have one.")
+                    raise ArgumentError(
+                        f"{name} can have one constraint, and two match it. Choose others with "
+                        "weights=."
+                    )
                 seen.add(name)
                 with single_threaded():
                     self._kept.append(self._begin(name, constraint))
@@ -89,7 +93,11 @@ class Keeper:
     # ---- around a step
 
     def prepare(self, grads: Grads) -> Grads:
-        """Before the optimizer's step: free weights take their places; returns their gradients."""
+        """Prepares the optimizer's step; returns the gradients that it should use.
+
+        With how="reparametrise" the step is made on the free weights V, so they replace W in the
+        parameters until finish(), and their gradient replaces that of W.
+        """
         for kept in self._kept:
             if kept.last is None:
                 self._catch_up(kept)
@@ -112,13 +120,13 @@ class Keeper:
         return made
 
     def abandon(self) -> None:
-        """After a step that did not happen: weights as they were."""
+        """Restores the weights after a step that failed."""
         for kept in self._kept:
             if kept.free is not None and kept.last is not None:
                 self._params[kept.name] = kept.last
 
     def finish(self) -> dict[str, ConstraintReport]:
-        """After the optimizer's step: constraints hold again."""
+        """Makes the constraints hold again after the optimizer's step; reports by parameter."""
         return {kept.name: self._finish(kept) for kept in self._kept}
 
     def _finish(self, kept: _Kept) -> ConstraintReport:
@@ -137,7 +145,7 @@ class Keeper:
                 return ConstraintReport(float(kept.upper.max()), False)
         now = self._read(kept)
         if not np.isfinite(now).all():
-            return ConstraintReport(np.nan, False)  # the next pass says so
+            return ConstraintReport(np.nan, False)  # the next forward pass raises NonFiniteError
         if isinstance(constraint, SpectralNorm) and kept.free is None:
             with single_threaded():
                 return self._bring_back(kept, constraint, now)
@@ -157,7 +165,7 @@ class Keeper:
             return ConstraintReport(1.0, moved)
 
     def _moved(self, kept: _Kept, last: NDArray[Any]) -> Array:
-        """What the norm of a block's change is at most, (N,)."""
+        """An upper bound of the norm of each block's change since `last`, (N,)."""
         with np.errstate(over="ignore", invalid="ignore"):
             change = self._params[kept.name] - last
             square = np.square(change, out=change).reshape(kept.blocks, -1).sum(axis=1)
@@ -165,7 +173,10 @@ class Keeper:
         return found
 
     def _catch_up(self, kept: _Kept) -> None:
-        """After a loaded state, which need not be of these weights."""
+        """Fits bounds and free weights to the parameters after load_state_dict.
+
+        The state that was loaded may belong to other weights than the parameters hold.
+        """
         kept.last = self._params[kept.name].copy()
         if not isinstance(kept.constraint, SpectralNorm):
             return
@@ -182,7 +193,7 @@ class Keeper:
             kept.free = kept.last.copy()
 
     def _bring_back(self, kept: _Kept, constraint: SpectralNorm, now: Array) -> ConstraintReport:
-        """Norms computed, and brought to the limit where they pass it."""
+        """Computes the norms and brings those above the limit down to it."""
         brought, kept.upper = _within(now, constraint)
         top = float(kept.upper.max())
         if top <= constraint.limit * (1 + ROUNDING):
@@ -194,7 +205,7 @@ class Keeper:
     # ---- state
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Carried bounds and free weights."""
+        """The upper bounds and the free weights, as copies."""
         state: dict[str, NDArray[Any]] = {}
         for kept in self._kept:
             if kept.free is not None:
@@ -204,7 +215,7 @@ class Keeper:
         return state
 
     def load_state_dict(self, state: dict[str, NDArray[Any]]) -> None:
-        """From arrays of the same keys, shapes and dtypes."""
+        """Continues from a state_dict() of the same keys, shapes and dtypes."""
         for kept in self._kept:
             kept.last = kept.top = None
             if kept.free is not None:
@@ -223,12 +234,12 @@ class Keeper:
         return kept
 
     def _start(self, kept: _Kept) -> None:
-        """What the weights are at first."""
+        """Makes the weights satisfy the constraint at the start."""
         name, constraint, w = kept.name, kept.constraint, self._read(kept)
         if isinstance(constraint, Orthogonal):
             if w.shape[1] != w.shape[2]:
                 raise ArgumentError(
-                    f"Orthogonal needs square matrices, gate by gate; {name} has blocks of "
+                    f"Orthogonal needs a square matrix for each gate; {name} has blocks of shape "
                     f"{w.shape[1:]}. Choose others with weights=."
                 )
             self._write(kept, nearest_orthogonal(w))
@@ -255,9 +266,10 @@ class Keeper:
 
 
 def _within(w: Array, constraint: SpectralNorm) -> tuple[Array, Array]:
-    """Blocks brought to the limit; their norms before (N,).
+    """The blocks brought to the limit, and their norms before that (N,).
 
-    Vectors are computed with the values, for whoever passed the limit once does it again.
+    For how="clip" singular vectors are always computed along with the values, because a matrix that
+    has reached the limit usually exceeds it again in the next step and then needs them.
     """
     if constraint.how == "clip":
         return clipped(w, constraint.limit)
@@ -272,9 +284,10 @@ def _shrink(values: Array, limit: float) -> Array:
 
 
 def _through_norm(v: Array, grad: Array, limit: float, top: tuple[Array, Array, Array]) -> Array:
-    """The gradient of V from that of W = V * limit / max(limit, |V|), (N, m, n).
+    """The gradient by V from the gradient G by W = V * limit / max(limit, |V|), (N, m, n).
 
-    Where |V| > limit: limit/|V| (G - <G, V>/|V| u v'). top: |V|, u and v.
+    Where |V| > limit it is limit/|V| (G - <G, V>/|V| u v'), elsewhere G. top: |V|, u and v, the
+    largest singular value and its vectors.
     """
     value, left, right = top
     outer = left[:, :, None] * right[:, None, :]

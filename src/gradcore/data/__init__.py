@@ -1,7 +1,7 @@
-"""Where batches come from: ragged sequences, one very long stream, or the user's own iterable.
+"""Sources of batches: sequences of different lengths, one very long stream, or your own Source.
 
-A source knows its place (epoch and position), and the batch at a place depends on nothing but the
-source's settings and seed. So a run can be resumed at the batch where it stopped.
+A source knows its place (epoch and position), and the batch at a place depends only on the
+settings and the seed of the source. So a run can be resumed at the batch where it stopped.
 """
 
 from ._batch import Batch as Batch

@@ -1,4 +1,4 @@
-"""Checks and casts of the arrays that sources are made from; nothing large is read here."""
+"""Checks and casts of the arrays that sources are made from; the checks read no array's values."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 
 __all__ = ["array_of", "cast", "is_array"]
 
-# Integers that value_and_grad takes as they are; the others are widened when a batch is made.
+# Integer types that value_and_grad takes as they are; others become int64 when a batch is made.
 _TAKEN = (np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.int64))
 
 
 def is_array(value: object) -> bool:
-    """Whether value is one array rather than a list of them; torch tensors and buffers count."""
+    """Whether value is one array (NumPy, PyTorch, memoryview...) rather than a list of arrays."""
     return isinstance(value, (np.ndarray, memoryview)) or hasattr(value, "__dlpack__")
 
 
 def array_of(name: str, value: Any) -> NDArray[Any]:
-    """value as an array of numbers, without a copy where it is one (memory maps stay such)."""
+    """value as an array of numbers; an array is not copied, and a memory map stays one."""
     if isinstance(value, np.ma.MaskedArray):
         raise DTypeError(
-            f"{name} is a masked array; its mask would be lost. Fill it and pass weights."
+            f"{name} must not be a masked array, because its mask would be lost. Fill it with "
+            "numpy.ma.filled and pass weight=, with 0 where the mask was."
         )
     try:
         if isinstance(value, np.ndarray):
@@ -44,7 +45,7 @@ def array_of(name: str, value: Any) -> NDArray[Any]:
 
 
 def cast(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Floats in dtype, integers in a type that value_and_grad takes; always contiguous."""
+    """A contiguous array with floats as dtype and integers as a type that value_and_grad takes."""
     if array.dtype.kind == "f":
         return np.ascontiguousarray(array, dtype)
     if array.dtype in _TAKEN:
@@ -53,7 +54,7 @@ def cast(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def check_kind(name: str, first: NDArray[Any], array: NDArray[Any], where: str) -> None:
-    """Integers and floats must not be mixed between sequences."""
+    """Raises DTypeError if one sequence holds integers and the first floats, or vice versa."""
     if (first.dtype.kind == "f") != (array.dtype.kind == "f"):
         raise DTypeError(
             f"{name} must be all floats or all integers; {where} is {array.dtype}, and the first "
@@ -62,15 +63,15 @@ def check_kind(name: str, first: NDArray[Any], array: NDArray[Any], where: str) 
 
 
 def trailing(name: str, first: tuple[int, ...], got: tuple[int, ...], where: str) -> None:
-    """The axes behind time must be the same for all sequences."""
+    """Raises ShapeError if the axes after time differ from those of the first sequence."""
     if first != got:
         raise ShapeError(
-            f"all sequences of {name} must have the same columns; {where} has {got} behind the "
-            f"time axis, the first has {first}."
+            f"all sequences of {name} must have the same number of columns; after the time axis "
+            f"{where} has shape {got}, and the first sequence has {first}."
         )
 
 
 def not_empty(count: int, what: str) -> None:
-    """Refuses none."""
+    """Raises ArgumentError if count is 0."""
     if count < 1:
         raise ArgumentError(f"{what} must not be empty.")

@@ -1,4 +1,4 @@
-"""What one call of value_and_grad is made with."""
+"""One batch: the data of one call of value_and_grad."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ __all__ = ["Batch"]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One batch, as value_and_grad takes it: x (T, B, I) or (T, B), y, and masks.
+    """One batch with the arguments of value_and_grad: x (T, B, I) or (T, B), y, and masks.
 
-    state: where to start instead of zeros. continues: start from the state that an earlier batch
-    left for this one (the first batch that continues must follow one with keep). keep: the state
-    after so many steps of this batch, 0..T, is what the next batch that continues starts from.
-    A batch whose loss terms all have weight 0 makes no update; it only carries the state on.
+    state: the state to start from instead of zeros. continues: start from the state that an
+    earlier batch kept (at least one batch with keep must have come before). keep: a number of
+    steps in 0..T; the state after that many steps of this batch is where the next batch that
+    continues starts. A batch whose loss terms all have weight 0 makes no update: it only carries
+    the state on.
     """
 
     x: Any

@@ -1,4 +1,4 @@
-"""Pages of memory maps that have been read and are not needed again for long."""
+"""Returns pages of memory maps to the system once they have been read."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from numpy.typing import NDArray
 
 __all__ = ["ReadPages"]
 
-# Linux maps the page that is touched and what the file cache has around it: 64 kB, or 2 MB where
-# the cache has huge pages, as ext4's has.
+# Linux maps not only the page that is touched but also what the file cache holds around it: 64 kB,
+# or 2 MB where the cache has huge pages, as on ext4. So reads are counted in regions of 2 MB.
 REGION_BITS = 21
-# Regions that may stay mapped, 16 MB. To give one back and map it anew takes some microseconds.
+# So many regions (16 MB) may stay mapped. To return one and map it anew takes some microseconds.
 KEPT_REGIONS = 8
 
 
 class ReadPages:
-    """Gives pages of read-only or shared memory maps back after they have been read.
+    """Returns pages of read-only or shared memory maps to the system after they have been read.
 
-    Pages of a map that have been touched count as the process's memory until the system runs short,
-    so a pass over a long file would seem to hold all of it. They stay in the file cache. Private
-    maps, mode "c" of numpy.memmap, are left alone: what was written to them would be lost.
+    Pages of a map that have been touched count as the process's memory until the system runs short
+    of it, so a pass over a long file would seem to hold the whole file. Returned pages stay in the
+    file cache. Private maps (mode "c" of numpy.memmap) are left alone, because what was written to
+    them would be lost.
     """
 
     def __init__(self, arrays: Iterable[NDArray[Any] | None]) -> None:
@@ -39,7 +40,7 @@ class ReadPages:
                 self._maps.append(found)
 
     def read(self, array: NDArray[Any], start: int, stop: int) -> None:
-        """Rows [start, stop) of one of the arrays have been copied elsewhere."""
+        """Notes that rows [start, stop) of an array have been read; returns pages if due."""
         if id(array) not in self._places:
             return
         address, stride = self._places[id(array)]
@@ -51,12 +52,13 @@ class ReadPages:
             self._touched.clear()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A map cannot be pickled, and what it is copied or pickled with is an array in memory.
+        # A map cannot be pickled. The arrays themselves are pickled and copied as arrays in memory,
+        # which have no pages to return.
         return ReadPages, ((),)
 
 
 def _map_of(array: NDArray[Any]) -> mmap.mmap | None:
-    """The map that an array lies in, if its pages can be given back without loss."""
+    """The memory map that an array lies in, if returning its pages loses nothing; else None."""
     if not hasattr(mmap, "MADV_DONTNEED"):
         return None
     owner: Any = array

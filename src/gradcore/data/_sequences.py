@@ -1,4 +1,4 @@
-"""Sequences: many sequences of different length, in batches of similar length."""
+"""Sequences: a source for many sequences of different lengths, batched by similar length."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ._source import Source, checksum
 
 __all__ = ["Sequences"]
 
-# Batches' worth of sequences that are sorted by length together. More would waste less padding, but
-# put the same neighbours into a batch in every pass.
+# Sequences are sorted by length within pools of so many batches. Larger pools would need less
+# padding, but would put the same sequences together in every pass.
 POOL_BATCHES = 50
 
 Step = Literal["all", "last"]
@@ -26,16 +26,17 @@ Step = Literal["all", "last"]
 class Sequences(Source):
     """Batches of whole sequences, padded to the longest of each batch.
 
-    x: a list of arrays (T_i, I) of floats, or (T_i,) of integer tokens or of one float feature; or
-    one array, time first: (T, N, I) or (T, N), with lengths (N,) where sequences are shorter than
-    T. Memory maps are read a batch at a time. y: targets laid out like x, (T_i,) or (T_i, O); with
-    step="last" one per sequence, (N,) or (N, O), for losses with step="last".
-    weight: (N,) one per sequence, or laid out like x, one per step.
-    dtype: what floats of x, y and weight are cast to in a batch; that of the parameters.
+    x: a list of N arrays, each (T_i, I) floats, or (T_i,) integer tokens or floats of one feature;
+    or one array with time first, (T, N, I) or (T, N), with lengths (N,) if some sequences are
+    shorter than T. Memory maps are read one batch at a time. y: targets laid out like x, (T_i,) or
+    (T_i, O); with step="last" one target per sequence, (N,) or (N, O), for losses with step="last".
+    weight: one weight per sequence, (N,), or one per step, laid out like x.
+    dtype: the dtype that floats of x, y and weight have in a batch; pass that of the parameters.
 
-    shuffle: another order in every pass, a function of seed and pass. bucket: batches of similar
-    length (only with shuffle, or the order is that given): sequences are sorted within pools of
-    50 batches, then the batches are shuffled. drop_last: leave the incomplete batch out.
+    shuffle: take the sequences in a new order in every pass, which depends on the seed and the
+    number of the pass alone. bucket: put sequences of similar length into a batch: they are sorted
+    by length within pools of 50 batches, and then the batches are shuffled. It has an effect only
+    with shuffle. drop_last: leave out the last batch of a pass if it is incomplete.
     Raises ArgumentError, ShapeError or DTypeError naming the sequence.
     Reference: Khomenko et al. 2016 for bucketing.
     """
@@ -61,9 +62,9 @@ class Sequences(Source):
         self._x = _Part.make("x", x, lengths)
         if self._x.integers and self._x.trailing:
             raise DTypeError(
-                f"x must hold floats where it has columns; it is {self._x.kind} with "
-                f"{self._x.trailing} columns. Tokens have none; features need "
-                f".astype({str(self._dtype)!r})."
+                f"x must hold floats if it has columns; it holds {self._x.kind} with "
+                f"{self._x.trailing} columns. If these are tokens, pass them without a column "
+                f"axis; if they are features, pass x.astype({str(self._dtype)!r})."
             )
         self._y = self._targets(y)
         self._weight = self._weights(weight)
@@ -74,14 +75,14 @@ class Sequences(Source):
             raise ArgumentError(f"seed must be at least 0; got {self.seed}.")
         if len(self) == 0:
             raise ArgumentError(
-                f"drop_last leaves no batch: there are {self._x.count} sequences and a batch has "
-                f"{self.batch_size}."
+                f"drop_last leaves no batch: there are {self._x.count} sequences and a batch needs "
+                f"{self.batch_size}. Pass a smaller batch_size or drop_last=False."
             )
         self._planned: tuple[int, list[NDArray[np.int64]]] | None = None
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Steps of every sequence, (N,)."""
+        """The number of steps of every sequence, (N,) int64."""
         return self._x.lengths
 
     @property
@@ -113,7 +114,7 @@ class Sequences(Source):
         )
 
     def rows(self, epoch: int) -> list[NDArray[np.int64]]:
-        """Which sequences are in which batch of a pass."""
+        """The numbers of the sequences in each batch of pass `epoch`, one array per batch."""
         if self._planned is None or self._planned[0] != epoch:
             self._planned = epoch, self._plan(epoch)
         return self._planned[1]
@@ -156,7 +157,7 @@ class Sequences(Source):
         if not self._last:
             if _ndim(y) == 1 if is_array(y) else _all_scalars(y):
                 raise ShapeError(
-                    "y has one value per sequence, and one per step is needed. With a loss that "
+                    "y must have one value per step, and it has one per sequence. With a loss that "
                     "looks at the last step (step='last'), pass step='last' here as well."
                 )
             part = _Part.make("y", y, self._x.lengths if is_array(y) else None)
@@ -186,7 +187,9 @@ class Sequences(Source):
             raise ShapeError("weight must have one value per sequence with step='last'.")
         part = _Part.make("weight", weight, self._x.lengths if is_array(weight) else None)
         if part.trailing:
-            raise ShapeError(f"weight must have one value per step; it has {part.trailing} more.")
+            raise ShapeError(
+                f"weight must have one value per step; it has {part.trailing} values per step."
+            )
         _same_layout("weight", part, self._x, "For one weight per sequence, pass a 1-D array.")
         return part
 
@@ -222,7 +225,9 @@ class _Part:
                 f"first; got {type(value).__name__}."
             )
         if lengths is not None:
-            raise ArgumentError("lengths must be None for a list: its arrays have their lengths.")
+            raise ArgumentError(
+                f"lengths must be None if {name} is a list, whose arrays have lengths of their own."
+            )
         not_empty(len(value), name)
         arrays = [array_of(f"{name}[{i}]", item) for i, item in enumerate(value)]
         for i, array in enumerate(arrays):
@@ -243,8 +248,8 @@ class _Part:
     def _of_array(name: str, array: NDArray[Any], lengths: Any) -> _Part:
         if array.ndim not in (2, 3):
             raise ShapeError(
-                f"{name} must have shape (T, N) or (T, N, columns), time first, where it is one "
-                f"array; got {array.shape}."
+                f"{name} must have shape (T, N) or (T, N, columns), time first, if it is one "
+                f"array; got {array.shape}. Otherwise pass a list of arrays, one per sequence."
             )
         steps, count = array.shape[:2]
         not_empty(steps * count, name)
@@ -261,13 +266,13 @@ class _Part:
         wrong = np.flatnonzero((given < 1) | (given > steps))
         if wrong.size:
             raise ArgumentError(
-                f"lengths must be in 1..T = 1..{steps} of {name}; that of sequence {wrong[0]} is "
-                f"{given[wrong[0]]}."
+                f"lengths must be in 1..T = 1..{steps}, because {name} has {steps} steps; the "
+                f"length of sequence {wrong[0]} is {given[wrong[0]]}."
             )
         return _Part(name, array, given.astype(np.int64))
 
     def batch(self, rows: NDArray[np.int64], steps: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """(steps, B, ...) with zeros behind the end of each sequence."""
+        """The sequences numbered `rows` as (steps, B, ...), with zeros after each one's end."""
         lengths = self.lengths[rows]
         if not isinstance(self.arrays, list):
             taken = cast(np.asarray(self.arrays[:steps, rows]), dtype)

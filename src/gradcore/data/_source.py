@@ -1,4 +1,4 @@
-"""Sources: batches at places, and the place where a training stands."""
+"""The base class of sources: batches by epoch and index, and the place that is reached."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ __all__ = ["Source", "checksum"]
 
 
 class Source(ABC):
-    """Batches whose content is a function of epoch and index; derive from it for data of your own.
+    """Batches whose content depends on epoch and index alone; derive from it for your own data.
 
-    epoch: passes done. position: batches of this pass that were taken. Iterating gives what is left
-    of the current pass and moves the place along: `for batch in source` twice is two passes.
+    epoch: the number of passes done. position: the number of batches of this pass taken so far.
+    Iterating gives the rest of the current pass and moves the place along: `for batch in source`
+    twice makes two passes.
     """
 
     def __init__(self) -> None:
@@ -31,15 +32,15 @@ class Source(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Batches in a pass."""
+        """The number of batches in a pass."""
 
     @abstractmethod
     def batch(self, epoch: int, index: int) -> Batch:
-        """The batch number `index` of the pass number `epoch`, the same every time."""
+        """Batch number `index` of pass number `epoch`; it must be the same at every call."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Settings that decide the batches, as JSON values; a resumed run compares them."""
+        """The settings that determine the batches, as JSON values; a resumed run compares them."""
 
     def __repr__(self) -> str:
         settings = {k: v for k, v in self.describe().items() if k != "source"}
@@ -47,16 +48,16 @@ class Source(ABC):
 
     @property
     def part(self) -> float:
-        """Share of the current pass that is done, to show progress."""
+        """The share of the current pass that is done, in [0, 1), for showing progress."""
         return self.position / len(self)
 
     @property
     def float_dtype(self) -> np.dtype[Any] | None:
-        """The dtype of floats in the batches, None if there are none or it is not known."""
+        """The dtype of the floats in batches; None if they hold none or it is not known."""
         return None
 
     def take(self) -> Batch:
-        """The batch at the current place, which moves to the next one."""
+        """Returns the batch at the current place and moves the place to the next batch."""
         taken = self.batch(self.epoch, self.position)
         self.position += 1
         if self.position == len(self):
@@ -69,11 +70,11 @@ class Source(ABC):
             yield self.take()
 
     def state_dict(self) -> dict[str, Any]:
-        """The place, as JSON values."""
+        """The place, epoch and position, as JSON values."""
         return {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to a place that state_dict told; raises ArgumentError for one that cannot be."""
+        """Moves to a place that state_dict gave; raises ArgumentError if there is no such place."""
         place = {}
         for name in ("epoch", "position"):
             if name not in state:
@@ -88,5 +89,5 @@ class Source(ABC):
 
 
 def checksum(numbers: NDArray[np.int64]) -> int:
-    """A number that tells two lists of lengths apart."""
+    """The CRC-32 of a list of lengths, by which a resumed run notices other data."""
     return zlib.crc32(np.ascontiguousarray(numbers, dtype="<i8").tobytes())

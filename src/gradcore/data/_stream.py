@@ -1,4 +1,4 @@
-"""Stream: one very long array, learnt by truncated backpropagation through time."""
+"""Stream: a source for one very long array, for truncated backpropagation through time."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ __all__ = ["Stream"]
 class Stream(Source):
     """Windows over one long recording, with the state carried from one to the next: BPTT(k2; k1).
 
-    x: (N, I) floats, (N,) integer tokens or (N,) floats of one feature; a memory map is read a
-    window at a time, and what has been read is given back (but for mode "c"), so a pass over 10^8
-    steps takes the memory of a few windows. y: one target per step, (N,) or (N, O). weight: (N,)
-    weights of the loss terms. reset: (N,) bool; True zeroes the state before the step, as where a
-    new recording starts.
-    dtype: what floats are cast to in a batch; that of the parameters.
+    x: (N, I) floats, (N,) integer tokens or (N,) floats of one feature. A memory map is read one
+    window at a time, and its pages are returned to the system after reading (except in mode "c"),
+    so that a pass over 10^8 steps takes the memory of a few windows. y: one target per step, (N,)
+    or (N, O). weight: (N,) weights of the loss terms. reset: (N,) bool; True sets the state to zero
+    before that step, for example where a new recording starts.
+    dtype: the dtype that floats have in a batch; pass that of the parameters.
 
-    The N steps are cut into batch_size lanes, contiguous pieces whose lengths differ by one step at
-    most; lane b is sequence b of every batch. Update n counts the loss of the steps
-    [n*k1, (n+1)*k1) of each lane, and its gradient reaches back to step (n+1)*k1 - k2 (or 0), where
-    the state is taken as given: k2 >= k1, None for k2 = k1, which is ordinary truncated BPTT. That
-    state is the one that the net had there when the window before was read. A pass starts from
-    zeros; burn_in: its first steps in each lane carry weight 0, because their state knows nothing
-    yet. The last window of a pass may be shorter.
+    The N steps are cut into batch_size lanes: contiguous pieces whose lengths differ by at most one
+    step; lane b is sequence b of every batch. Update n counts the loss of the steps
+    [n*k1, (n+1)*k1) of each lane, and its gradient reaches back to step (n+1)*k1 - k2 (or to 0),
+    where the state counts as constant. k2 must be at least k1; None means k2 = k1, which is
+    ordinary truncated BPTT. That constant state is the one that the net had at this step when it
+    read the window before. A pass starts from zeros; the first burn_in steps of each lane get
+    weight 0 in the loss, because the state has seen too little by then. The last window of a pass
+    may be shorter.
     Raises ArgumentError, ShapeError or DTypeError.
     Reference: Williams and Peng 1990, BPTT(h; h') with h = k2 and h' = k1.
     """
@@ -56,9 +57,9 @@ class Stream(Source):
         self._x = _long("x", x)
         if self._x.ndim == 2 and self._x.dtype.kind != "f":
             raise DTypeError(
-                f"x must hold floats where it has columns; got {self._x.dtype} of shape "
-                f"{self._x.shape}. Tokens have no columns; features need "
-                f".astype({str(self._dtype)!r})."
+                f"x must hold floats if it has columns; got {self._x.dtype} of shape "
+                f"{self._x.shape}. If these are tokens, pass them without a column axis; if they "
+                f"are features, pass x.astype({str(self._dtype)!r})."
             )
         steps = len(self._x)
         self._y = _as_long("y", _long("y", y), steps)
@@ -138,7 +139,7 @@ class Stream(Source):
         }
 
     def _weights(self, index: int, t0: int, t1: int) -> NDArray[Any] | None:
-        """Given weights, and 0 for burn-in and for steps that an earlier window has counted."""
+        """The given weights, with 0 in the burn-in and at steps that an earlier window counted."""
         counted = max(index * self.k1, self.burn_in) - t0
         if self._weight is None and counted <= 0:
             return None
@@ -150,7 +151,7 @@ class Stream(Source):
         return weight
 
     def _cut(self, array: NDArray[Any], t0: int, t1: int) -> NDArray[Any]:
-        """(t1-t0, B, ...) of the lanes' steps, zero behind the end of a lane."""
+        """Steps [t0, t1) of all lanes as (t1-t0, B, ...), with zeros after the end of a lane."""
         cut = np.zeros((t1 - t0, self.batch_size, *array.shape[1:]), array.dtype)
         for lane, (start, length) in enumerate(zip(self._starts, self._lengths, strict=True)):
             stop = min(t1, int(length))

@@ -1,4 +1,4 @@
-"""Where the gradient of a net goes, why it dies or explodes, and what would help."""
+"""Diagnosis of a net: where its gradient goes, why it vanishes or explodes, what would help."""
 
 from ._measure import PARTS as PARTS
 from ._measure import diagnose as diagnose

@@ -1,4 +1,4 @@
-"""Measures the parts of a diagnosis, one after the other."""
+"""gradcore.diagnose: measures the parts of a diagnosis, one after the other."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from ._verdict import findings_of
 
 __all__ = ["PARTS", "Progress", "diagnose"]
 
-# In the order they are measured; the share of the time that each takes, of an LSTM with H = 128 at
-# T = 10,000: it drives the bar alone.
+# The parts in the order in which they are measured, each with its share of the time for an LSTM
+# with H = 128 at T = 10,000. The shares are used for the progress bar only.
 PARTS = {
     "gradient": 0.05,
     "reach": 0.1,
@@ -40,16 +40,18 @@ PARTS = {
     "gates": 0.05,
 }
 NEED_LOSS = ("gradient", "windows", "truncation")
-# Layers that read both ways have no state that goes from step to step through the whole net.
+# These parts need a state that goes from step to step through the whole net, which nets with
+# bidirectional layers do not have.
 ONE_WAY = ("windows", "truncation", "lyapunov", "singular_values", "amplification", "gates")
 
 EXPONENTS = 8
 SINGULAR_VALUES = 8
-# Steps that must come before an overflow for anything to be said about them.
+# A part is measured only if the sequences, or the steps before an overflow, have so many steps.
 LEAST_STEPS = 4
+# The number of steps of one forward pass in the search for an overflow.
 STRETCH = 1024
 
-# What is being done, and the share of the work that is done.
+# progress(part, share): the part that is being measured, and the share of all work that is done.
 Progress = Callable[[str, float], None]
 
 
@@ -71,24 +73,26 @@ def diagnose(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Diagnosis:
-    """Where the gradient of a net on its data goes, why it dies or explodes, and what would help.
+    """Measures where the gradient of a net goes, why it vanishes or explodes, and what would help.
 
         found = gd.diagnose(net, params, batch.x, batch.y, loss="cross_entropy")
         print(found)                       # the verdict: each sentence with its number and remedy
         found.to_html("diagnosis.html")    # one file with all pictures
 
-    x, y, loss, weight, lengths, reset, state, memory, threads: as of gradcore.value_and_grad;
-    evaluation mode. Without y and loss, what needs no targets is measured. parts: some of
-    gradcore.diagnosis.PARTS, None for all: "gradient" (its norm by parameter, and of dL/dh_t by
-    step), "reach" (gradcore.horizon.reach), "windows" (window_shares), "truncation"
-    (truncation_bias), "lyapunov" (the 8 largest exponents), "singular_values" (the 8 largest of the
-    state's Jacobian over lags 1, 3, 10, 30, ...), "amplification" (gradcore.amplification), "gates"
-    (gradcore.gates). sequences: how many of the longest ones lyapunov, singular_values and
-    amplification look at. seed: of random directions. progress(what, share) is called in
-    between; an exception from it ends the diagnosis.
+    x, y, loss, weight, lengths, reset, state, memory, threads: the arguments of
+    gradcore.value_and_grad; the net is in evaluation mode. Without y and loss only the parts that
+    need no targets are measured. parts: some of gradcore.diagnosis.PARTS, or None for all:
+    "gradient" (its norm for each parameter, and the norm of dL/dh_t at each step), "reach"
+    (gradcore.horizon.reach), "windows" (gradcore.horizon.window_shares), "truncation"
+    (gradcore.horizon.truncation_bias), "lyapunov" (the 8 largest exponents), "singular_values" (the
+    8 largest of the state's Jacobian over lags 1, 3, 10, 30, ...), "amplification"
+    (gradcore.amplification), "gates" (gradcore.gates). sequences: the number of sequences, the
+    longest ones, that lyapunov, singular_values and amplification look at. seed: seed of random
+    directions. progress(part, share) is called now and then; an exception from it ends the
+    diagnosis.
 
-    A forward pass that overflows is a finding, not an error. A part that cannot be measured, as of
-    layers that read both ways, is missing, with the reason in `left_out`.
+    A forward pass that overflows is a finding, not an error. A part that cannot be measured, for
+    example because a layer is bidirectional, is missing, and `left_out` has the reason.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError.
     """
     validate.model(net, params)
@@ -117,7 +121,7 @@ def diagnose(
 
 
 class _Work:
-    """A net, its data, and what was measured so far."""
+    """A net, its data, and the parts measured so far."""
 
     def __init__(
         self,
@@ -188,7 +192,8 @@ class _Work:
         return replace(measured, **self.found)
 
     def _look_for_overflow(self) -> None:
-        # Ranges of steps, so that no outputs of the whole length are there at once.
+        # The net runs over STRETCH steps at a time, so that the outputs of the whole length never
+        # take memory at once.
         stretch = self.steps if self.net.bidirectional else STRETCH
         state: Any = self.state
         t0 = 0
@@ -202,15 +207,15 @@ class _Work:
 
     def _reason_against(self, part: str) -> str | None:
         if part in NEED_LOSS and self.target["loss"] is None:
-            return "needs y and loss."
+            return "this part needs y and loss."
         if part in ONE_WAY and self.net.bidirectional:
-            return "does not go through layers that read both ways."
+            return "this part needs layers that read time forward, and one is bidirectional."
         if part == "lyapunov" and self._is_reset():
-            return "resets cut the trajectory of the sequences looked at."
+            return "resets interrupt the trajectory of the sequences looked at."
         if self.overflow is not None and part in NEED_LOSS:
             return f"the forward pass overflows at step {self.overflow.step}."
         if self.steps < LEAST_STEPS:
-            return f"needs {LEAST_STEPS} steps or more; there are {self.steps}."
+            return f"this part needs {LEAST_STEPS} steps or more; there are {self.steps}."
         return None
 
     def _is_reset(self) -> bool:
@@ -242,7 +247,8 @@ class _Work:
             )
             self.bar(count + 1, len(directions))
         grads = layers[-1].grads
-        # With an exponent, what is far below the largest is 0 without being dead.
+        # A gradient with an exponent may have zeros that only lie far below its largest number, so
+        # a zero then does not prove that a parameter has no gradient.
         self.found |= {
             "hidden": tuple(layers),
             "loss": None if isinstance(self.target["loss"], Given) else layers[-1].loss,
@@ -337,7 +343,7 @@ class _Work:
         )
 
     def _whole(self) -> tuple[NDArray[Any], Sequence[LayerState] | None]:
-        """Input and first state of the sequences looked at, up to the end of the shortest."""
+        """Input and initial state of the sequences looked at, up to the end of the shortest."""
         chosen = list(self.looked_at)
         stop = max(1, min(self.steps, int(self.ends[chosen].min())))
         x = np.ascontiguousarray(self.inputs[:stop]["x"][:, chosen])
@@ -348,7 +354,7 @@ class _Work:
 
 
 class _Bar:
-    """Progress of the parts as one share."""
+    """Turns the progress of single parts into one share of the whole work."""
 
     def __init__(self, parts: Sequence[str], show: Progress | None) -> None:
         self.show, self.part, self.done = show, "", 0.0

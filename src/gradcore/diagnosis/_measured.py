@@ -1,4 +1,4 @@
-"""The numbers that a diagnosis rests on."""
+"""The numbers of a diagnosis, from which the verdict is drawn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Measured", "Overflow"]
 
 @dataclass(frozen=True)
 class Overflow:
-    """Where the forward pass left the range of the dtype."""
+    """The layer, step and sequence where the forward pass left the range of the dtype."""
 
     layer: int
     step: int
@@ -28,16 +28,17 @@ class Overflow:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """All numbers of a diagnosis; None where a part was not asked for or could not be measured.
+    """All numbers of a diagnosis; a part that was not asked for or not measurable is None.
 
-    names: of the recurrent layers, such as "1.LSTM". steps, batch: T and B. looked_at: sequences
-    that lyapunov, singular_values and amplification were given. loss: its value.
-    gradients, sizes: log10 of the norm of each parameter's gradient, and of the parameter, -inf for
-    zero; with gradients_complete False, those more than 2**126 below the largest are zero, too, in
-    float32. hidden: dL/dh_t of each recurrent layer and direction. reach: of each recurrent layer.
-    lags (n,), singular_values (n, b, k): see jacobian.state_singular_values. left_out: why a part
-    is missing. overflow: where the forward pass left the range; what needs no loss was then
-    measured on the steps before it.
+    names: the names of the recurrent layers, such as "1.LSTM". steps, batch: T and B. looked_at:
+    the numbers of the sequences that lyapunov, singular_values and amplification used. loss: the
+    value of the loss. gradients, sizes: log10 of the norm of each parameter's gradient, and of each
+    parameter, -inf for a norm of 0. If gradients_complete is False, gradients more than 2**126
+    times below the largest (in float32) are 0 as well. hidden: dL/dh_t of each recurrent layer and
+    direction of time. reach: one for each recurrent layer. lags (n,), singular_values (n, b, k):
+    see jacobian.state_singular_values. left_out: the reason for each part that is missing.
+    overflow: where the forward pass left the range of the dtype; parts that need no loss were then
+    measured on the steps before. seconds: the time that each part took.
     """
 
     net: Stack

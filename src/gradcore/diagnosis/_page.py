@@ -1,4 +1,4 @@
-"""The report as one HTML file."""
+"""Writes the report of a diagnosis as one HTML file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ td:first-child, th:first-child { text-align: left; }
 
 
 def page(m: Measured, findings: Sequence[Finding], net: str, facts: str) -> str:
-    """The whole text of the file. net, facts: the lines above the verdict."""
+    """The text of the HTML file. net, facts: the two lines above the verdict."""
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",

@@ -1,4 +1,4 @@
-"""The pictures of a diagnosis. Needs matplotlib, which is loaded when something is drawn."""
+"""Draws the pictures of a diagnosis with matplotlib, which is imported only when one is drawn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ._verdict import FRACTION, HUGE, TINY
 __all__ = ["draw"]
 
 COLUMNS = 2
-# A curve of 100,000 steps has more points than a picture has dots.
+# Curves are drawn with at most so many points, which is more than the pixels of a panel's width.
 POINTS = 2_000
 
 
@@ -131,7 +131,7 @@ def _truncation(axis: Any, m: Measured) -> None:
 
 
 def _gates(axis: Any, m: Measured) -> None:
-    """How long each unit remembers, the longest first; where there are no gates, how saturated."""
+    """Draws the time constant of each unit, or saturation if no cell has a memory gate."""
     assert m.gates is not None
     remembers = [
         (name, found)
@@ -163,14 +163,14 @@ def _amplification(axis: Any, m: Measured) -> None:
 
 
 def _band(axis: Any, x: NDArray[Any], logs: NDArray[np.float64], label: str) -> None:
-    """Median over sequences, and their range."""
+    """Draws the median over sequences as a line and their range as a band."""
     at, low, high, middle = _thinned(x, logs, False)
     (line,) = axis.plot(at, middle, linewidth=1.2, label=label)
     axis.fill_between(at, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
 
 
 def _thinned(x: NDArray[Any], logs: NDArray[np.float64], even_in_log: bool) -> tuple[Any, ...]:
-    """Places, least, most and median of (n, B) values in at most POINTS bins."""
+    """Place, minimum, maximum and median of (n, B) values in each of at most POINTS bins."""
     n = len(x)
     if even_in_log:
         borders = np.unique(np.geomspace(1, n, min(n, POINTS)).astype(np.int64)) - 1

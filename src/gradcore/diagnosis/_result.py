@@ -1,4 +1,4 @@
-"""A diagnosis: numbers, verdict, and the forms they can be had in."""
+"""Diagnosis: the numbers and the verdict, as text, pictures, JSON or an HTML report."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = ["Diagnosis"]
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """What gradcore.diagnose found.
+    """The result of gradcore.diagnose; print(diagnosis) shows the verdict.
 
-    measured: all arrays, by part. findings: the verdict, warnings first; each has text, remedy and
-    the values behind it. print(diagnosis) shows the verdict.
+    measured: all numbers, by part. findings: the verdict, warnings first; each finding has its
+    text, its remedy and the values behind it.
     """
 
     measured: Measured
@@ -41,22 +41,22 @@ class Diagnosis:
         return f"<Diagnosis of {m.net!r} over {m.steps} steps, {len(self.findings)} findings>"
 
     def lines(self) -> list[str]:
-        """The verdict for a terminal."""
+        """The lines of the verdict as printed in a terminal."""
         m, lines = self.measured, [*self._head()]
         for finding in self.findings:
             lines += ["", f"{finding.level}: {finding.text}"]
             if finding.remedy:
                 lines.append(f"  -> {finding.remedy}")
         if not self.findings:
-            lines += ["", "nothing to tell: see left_out, or ask for more parts."]
+            lines += ["", "no findings: see left_out, or ask for more parts."]
         for part, reason in m.left_out.items():
             lines += ["", f"left out: {part.replace('_', ' ')}: {reason}"]
         return lines
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
-        """The pictures as a matplotlib Figure; with path also saved, the format by its suffix.
+        """The pictures as a matplotlib Figure, also saved if path is given, in its suffix's format.
 
-        Raises ImportError without matplotlib, OSError or ValueError for a path of no use.
+        Raises ImportError without matplotlib, and OSError or ValueError if it cannot be saved.
         """
         figure = draw(self.measured)
         if path is not None:
@@ -64,7 +64,7 @@ class Diagnosis:
         return figure
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values; infinities and NaN are None."""
+        """All numbers and findings as JSON values, with None for infinities and NaN."""
         m = self.measured
         found = {
             "net": repr(m.net),
@@ -81,16 +81,17 @@ class Diagnosis:
         return plain
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Everything as JSON text; with path also written there."""
+        """All numbers and findings as JSON text, also written to a file if path is given."""
         text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
         if path is not None:
             _write(path, text)
         return text
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
-        """A report in one file: verdict, pictures and numbers; nothing is loaded from elsewhere.
+        """A report with verdict, pictures and numbers as HTML that loads nothing from elsewhere.
 
-        The pictures need matplotlib; without it the report says so. With path also written there.
+        It is also written to a file if path is given. The pictures need matplotlib; without it the
+        report says so.
         """
         net, facts = self._head()
         text = page(self.measured, self.findings, net, facts)
@@ -99,7 +100,7 @@ class Diagnosis:
         return text
 
     def _head(self) -> tuple[str, str]:
-        """The net, and what it was measured on."""
+        """Two lines above the verdict: the net, and the data that it was measured on."""
         m = self.measured
         batch = f"{m.batch} sequences" if m.batch != 1 else "1 sequence"
         loss = "" if m.loss is None else f", loss {m.loss:.4g}"
@@ -108,7 +109,7 @@ class Diagnosis:
 
 
 def _short(layer: Layer) -> str:
-    """Its repr without what is as usual."""
+    """The repr of a layer without the options that have their default values."""
     given = []
     for part in fields(layer):
         value = getattr(layer, part.name)
@@ -120,7 +121,7 @@ def _short(layer: Layer) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """JSON values of a result."""
+    """A result as JSON values."""
     if isinstance(value, HiddenGradients):
         kept = {"layer": value.layer, "reverse": value.reverse, "norm_log10": value.norm_log10}
         return _plain(kept)
@@ -129,7 +130,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (bool, int, str)) or value is None:
         return value
     if isinstance(value, (float, np.floating)):
-        # Six digits: arrays have a number per step.
+        # Six digits are enough, and files stay small: some arrays have a number for every step.
         return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, np.integer):
         return int(value)

@@ -1,4 +1,4 @@
-"""What the numbers of a diagnosis mean, in sentences: each has its number and its remedy."""
+"""Turns the numbers of a diagnosis into sentences, each with its numbers and its remedy."""
 
 from __future__ import annotations
 
@@ -16,23 +16,27 @@ __all__ = ["Finding", "findings_of"]
 
 Level = Literal["warning", "note", "good"]
 
-# The gradient has vanished for practical purposes where it is 1 % of what it was; it reaches far
-# where that takes nine tenths of the sequence, and not far where it takes less than a quarter.
+# A gradient counts as vanished where it is down to 1 % of its size at the last step (FRACTION). It
+# reaches far if that takes at least nine tenths of the sequence (FAR), and not far if it takes less
+# than a quarter (NEAR).
 FRACTION = 0.01
 FAR, NEAR = 0.9, 0.25
-# Growth by more than a hundred on the way back is an explosion rather than a fluctuation.
+# log10 of the growth on the way back beyond which a gradient explodes; up to a factor of 100 it
+# counts as fluctuation.
 EXPLODED = 2.0
-# log10 of the smallest normal and of the largest float32.
+# log10 of the smallest normal float32 and of the largest float32.
 TINY, HUGE = -37.9, 38.5
-# Cutting the gradient is harmless where it changes it by 1 %.
+# Truncation counts as harmless if it changes the gradient by at most 1 % of its norm.
 BIAS = 0.01
-# Share of the gradient that counts as nearly all of it.
+# The share of the gradient that counts as nearly all of it.
 NEARLY_ALL = 0.95
-# Adam takes care of a factor of a thousand between layers; float32 sums do not feel it either.
+# log10 of the ratio of gradient norms between layers beyond which there is a warning: Adam evens
+# out a factor of a thousand, and sums in float32 do not suffer from it either.
 APART = 3.0
-# Of its steps, beyond which a unit counts as stuck.
+# A unit counts as stuck if it is saturated or dead at this share of its steps or more.
 STUCK = 0.95
-# An untrained net of ordinary size has a gradient of norm 0.01 to 10.
+# log10 of the norm of the whole gradient beyond which there is a warning: in an untrained net of
+# ordinary size it is 0.01 to 10.
 STEEP = 2.0
 
 
@@ -41,7 +45,7 @@ class Finding:
     """A sentence of the verdict.
 
     about: the topic, such as "reach". text: what was found, with the numbers. remedy: what would
-    help, empty where nothing must be done. values: the numbers behind it, by name.
+    help, or "" if nothing needs to be done. values: the numbers behind the text, by name.
     """
 
     level: Level
@@ -52,7 +56,7 @@ class Finding:
 
 
 def findings_of(measured: Measured) -> tuple[Finding, ...]:
-    """Warnings first, then notes, then what is good."""
+    """All findings: first warnings, then notes, then those of level "good"."""
     found = [
         *_overflow(measured),
         *_reach(measured),
@@ -77,8 +81,8 @@ def _overflow(m: Measured) -> Iterator[Finding]:
             "overflow",
             f"The forward pass overflows in {where} at step {at.step:,} of sequence {at.sequence}; "
             "there is no gradient to scale.",
-            "Bound what grows: a smaller gain of weight_hh (net.init(gain=...)), a tanh or a gated "
-            "cell, or skip=gd.Skip(lag, mode='mix'), which cannot grow.",
+            "Keep the state from growing: use a smaller gain of weight_hh (net.init(gain=...)), "
+            "tanh or a gated cell, or skip=gd.Skip(lag, kind='mix'), which cannot grow.",
             {"step": at.step},
         )
 
@@ -113,8 +117,8 @@ def _reach(m: Measured) -> Iterator[Finding]:
                 f"{name}: the gradient of the last output grows on its way back, to "
                 f"10^{grown:.3g} times its size after {steps:,} steps "
                 f"({10 ** (grown / steps):.4f} per step): it explodes.",
-                "Clip by norm (gd.clip.GlobalNorm), and take away the cause: weight_hh with a "
-                "smaller gain, or its spectral norm held at 1 or below.",
+                "Clip by norm (gd.clip.GlobalNorm), and remove the cause: start weight_hh with a "
+                "smaller gain, or hold its spectral norm at 1 or below.",
                 values,
             )
         elif length >= FAR * steps:
@@ -147,7 +151,7 @@ def _reach(m: Measured) -> Iterator[Finding]:
 
 
 def _levels_off(logs: NDArray[np.float64], ends: NDArray[np.int64]) -> bool:
-    """Whether the far half of the way back costs less than a power of ten."""
+    """Whether the gradient falls by less than a factor of 10 over the far half of the sequence."""
     if not np.isfinite(logs[0]).all():
         return False
     columns = np.arange(logs.shape[1])
@@ -158,10 +162,13 @@ def _longer(layer: Recurrent, steps: int) -> str:
     skip = "" if layer.skip is not None else f", or skip=gd.Skip(lag={max(2, steps // 100)})"
     if layer.cell.memory_gate is not None:
         return (
-            f"If what matters lies further back: open the memory gates at the start, net.init("
+            f"If what matters lies further back, open the memory gates at the start with net.init("
             f"chrono={steps}){skip}; the reach of a trained net shows what it has learned to keep."
         )
-    return f"If what matters lies further back: an LSTM or GRU with net.init(chrono={steps}){skip}."
+    return (
+        f"If what matters lies further back, use an LSTM or GRU with "
+        f"net.init(chrono={steps}){skip}."
+    )
 
 
 def _exponents(m: Measured) -> Iterator[Finding]:
@@ -181,8 +188,8 @@ def _exponents(m: Measured) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "lyapunov",
-            f"{head}nearby states part, and gradients grow as 10^{total:.3g} over {m.steps:,} "
-            "steps.",
+            f"{head}nearby states diverge, and gradients grow by a factor of 10^{total:.3g} over "
+            f"{m.steps:,} steps.",
             "Clip by norm, lower the gain of weight_hh, or hold its spectral norm.",
             values,
         )
@@ -198,13 +205,14 @@ def _exponents(m: Measured) -> Iterator[Finding]:
         yield Finding(
             "good",
             "lyapunov",
-            f"{head}at the edge between growing and fading, where gradients travel furthest.",
+            f"{head}the net is at the edge between growth and decay, where gradients reach "
+            "furthest.",
             values=values,
         )
 
 
 def _range(m: Measured) -> Iterator[Finding]:
-    """Where numbers without a scale would have ended."""
+    """Findings about gradients that leave the range of float32, where only scaling keeps them."""
     if m.hidden is None:
         return
     norms = np.concatenate([layer.norm_log10 for layer in m.hidden], axis=1)
@@ -218,7 +226,7 @@ def _range(m: Measured) -> Iterator[Finding]:
             "range",
             f"dL/dh reaches 10^{high:.3g}: float32 ends at 10^38, so a framework without scaled "
             "adjoints gives NaN.",
-            "gradcore's direction is right all the same; clip by norm to use it.",
+            "gradcore's gradient has the right direction all the same; clip by norm to use it.",
             {"log10_largest": high},
         )
     if low < TINY:
@@ -256,7 +264,7 @@ def _windows(m: Measured) -> Iterator[Finding]:
             "windows",
             f"{late[int(enough[0])]:.0%} of the parameters' gradient comes from the last "
             f"{steps - begin:,} of {steps:,} steps.",
-            "What lies before hardly trains the net: see the reach of the gradient.",
+            "Earlier steps hardly train the net: see the reach of the gradient.",
             {"steps": steps - begin, "share": float(late[int(enough[0])])},
         )
         return
@@ -281,7 +289,7 @@ def _truncation(m: Measured) -> Iterator[Finding]:
         yield Finding(
             "note",
             "truncation",
-            f"Cutting the gradient every {longest:,} steps would put it off by {error:.1%}.",
+            f"Truncating the gradient every {longest:,} steps would change it by {error:.1%}.",
             "Train with the exact gradient over all steps.",
             {"truncation": longest, "error": error},
         )
@@ -289,8 +297,8 @@ def _truncation(m: Measured) -> Iterator[Finding]:
         yield Finding(
             "note",
             "truncation",
-            f"Truncated backpropagation with K = {needed:,} costs {BIAS:.0%} or less of the "
-            "gradient's norm on this data.",
+            f"Truncated backpropagation with K = {needed:,} changes the gradient by {BIAS:.0%} of "
+            "its norm or less on this data.",
             f"Nothing is lost by gd.data.Stream(k1={needed}) as the net is now; the exact gradient "
             "shows when that changes.",
             {"truncation": needed},
@@ -308,9 +316,10 @@ def _gates(m: Measured) -> Iterator[Finding]:
             yield Finding(
                 "note",
                 "gates",
-                f"{name}: the gate {gate} is {opened:.3g} open on average; units remember for "
-                f"{middle:,.3g} steps in the middle, {longest:,.3g} at most, of {m.steps:,}.",
-                f"For longer ones: net.init(chrono={m.steps})." if short else "",
+                f"{name}: the gate {gate} is {opened:.3g} open on average; the median unit "
+                f"remembers for {middle:,.3g} steps, the longest for {longest:,.3g}, of "
+                f"{m.steps:,}.",
+                f"For a longer memory use net.init(chrono={m.steps})." if short else "",
                 {"mean": opened, "median_steps": middle, "longest_steps": longest},
             )
         for gate, share in zip(found.gates, found.saturated, strict=True):
@@ -324,7 +333,8 @@ def _gates(m: Measured) -> Iterator[Finding]:
                 f"{name}: {stuck:.0%} of the units are {'dead' if dead else 'saturated'} at "
                 f"{STUCK:.0%} of the steps or more"
                 + ("." if dead else f" in {gate}: hardly any gradient passes there."),
-                "Smaller inputs or weights (gd.LayerNorm before the layer), a lower learning rate.",
+                "Use smaller inputs or weights (gd.LayerNorm before the layer) or a lower learning "
+                "rate.",
                 {"share": stuck},
             )
 
@@ -339,9 +349,9 @@ def _amplification(m: Measured) -> Iterator[Finding]:
     yield Finding(
         "note",
         "amplification",
-        f"A single step stretches some direction by up to {largest:.3g}, "
-        f"{10**bound:.3g} on the mean of logarithms; if all steps stretched the same one, that "
-        f"would be 10^{total:.3g} over {m.steps:,} steps.",
+        f"A single step stretches some direction by a factor of up to {largest:.3g}, and of "
+        f"{10**bound:.3g} in the geometric mean; if all steps stretched the same direction, the "
+        f"product would be 10^{total:.3g} over {m.steps:,} steps.",
         values={"largest": largest, "log10_bound": total},
     )
 
@@ -355,7 +365,8 @@ def _parameters(m: Measured) -> Iterator[Finding]:
             "warning",
             "parameters",
             f"{', '.join(dead)}: the gradient is exactly 0.",
-            "They do not learn from this batch: look for dead relu units and zero weights above.",
+            "These parameters do not learn from this batch: look for dead relu units and zero "
+            "weights above.",
             {"count": len(dead)},
         )
     recurrent = {
@@ -371,8 +382,8 @@ def _parameters(m: Measured) -> Iterator[Finding]:
                 "warning",
                 "parameters",
                 f"The gradient of {low} is 10^{apart:.2g} times smaller than that of {high}.",
-                "Residual layers (residual=True) or gd.LayerNorm between layers bring them "
-                "together; Adam hides most of it.",
+                "Residual layers (residual=True) or gd.LayerNorm between layers make them more "
+                "alike; Adam evens out most of the difference.",
                 {"log10_ratio": apart},
             )
     squares = np.array([log for log in m.gradients.values() if np.isfinite(log)])

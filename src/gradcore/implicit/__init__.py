@@ -1,9 +1,9 @@
-"""Layers given by an equation, z = f(z, x): solved forward, differentiated by the implicit
-function theorem, with their conditioning measured.
+"""Fixed point layers, whose output z solves z = f(z, x): solvers, gradients by the implicit
+function theorem, and measurements of their conditioning.
 
     layer = FixedPoint(gd.Stack(gd.RNN(8, 32)))
     params = layer.init(seed=0)
-    found = layer.solve(params, x)  # x (N, 8): z (N, 32), flagged where it did not converge
+    found = layer.solve(params, x)  # x is (N, 8), found.z (N, 32); found.converged flags samples
     back = layer.gradient(params, x, found, dz)
     told = layer.conditioning(params, x, found, dz)
 """

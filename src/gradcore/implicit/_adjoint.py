@@ -1,4 +1,4 @@
-"""Solves (I - J)' u = g for the gradient of a fixed point, exactly or cheaply."""
+"""Solves (I - J)' u = g for the gradient of a fixed point, to a tolerance or approximately."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Backward:
-    """Common part of the ways back; use Gmres, Bicgstab, Neumann or OneStep."""
+    """Base class of Gmres, Bicgstab, Neumann and OneStep, the methods of the backward pass."""
 
 
 def _check_tol(name: str, backward: Gmres | Bicgstab) -> None:
@@ -29,10 +29,11 @@ def _check_tol(name: str, backward: Gmres | Bicgstab) -> None:
 
 @dataclass(frozen=True)
 class Gmres(Backward):
-    """The implicit function theorem's system by GMRES, to a residual of tol.
+    """Solves the linear system of the implicit function theorem by GMRES, to a residual of tol.
 
-    tol: relative; None is 1e-5 in float32, 1e-10 in float64. max_products: with J' per sample.
-    restart: vectors kept. Exact after S products, whatever the eigenvalues.
+    tol: relative tolerance; None means 1e-5 in float32 and 1e-10 in float64. max_products: the most
+    products with J' per sample. restart: the number of vectors kept. If restart >= S, the solution
+    is exact after S products whatever the eigenvalues, where S is the size of z.
     Reference: Saad and Schultz 1986; Bai, Kolter, Koltun 2019, theorem 1.
     """
 
@@ -49,7 +50,9 @@ class Gmres(Backward):
 
 @dataclass(frozen=True)
 class Bicgstab(Backward):
-    """The same by BiCGSTAB: seven vectors of memory instead of restart + 1, two products a step.
+    """Solves the same system by BiCGSTAB, with seven vectors of memory instead of restart + 1.
+
+    Each iteration needs two products with J'. tol and max_products are those of Gmres.
 
     Reference: van der Vorst 1992.
     """
@@ -65,9 +68,10 @@ class Bicgstab(Backward):
 
 @dataclass(frozen=True)
 class Neumann(Backward):
-    """The sum of (J')^k g for k up to `terms`: as if the last `terms` steps were unrolled.
+    """The sum of (J')^k g for k up to `terms`, as if the last `terms` steps were unrolled.
 
-    Converges where the spectral radius of J is below 1, with the error falling by it per term.
+    The series converges if the spectral radius of J is below 1, and each term reduces the error by
+    about this factor.
     Reference: Lorraine, Vicol, Duvenaud 2020, section 3.1, for implicit gradients.
     """
 
@@ -79,9 +83,10 @@ class Neumann(Backward):
 
 @dataclass(frozen=True)
 class OneStep(Backward):
-    """u = g: the gradient of one step of f, J taken for zero (Jacobian-free backpropagation).
+    """Takes u = g, the gradient of a single step of f, as if J were 0 (Jacobian-free backprop).
 
-    A descent direction where J is a contraction and well conditioned; the error is told.
+    It is a descent direction if f is a contraction and well conditioned; Gradient.error estimates
+    its error.
     Reference: Fung et al. 2022, theorem 3.1.
     """
 
@@ -95,7 +100,7 @@ BACKWARDS: dict[str, Backward] = {
 
 
 def backward_of(value: object) -> Backward:
-    """The way that a name stands for; others come back as they are."""
+    """The method that a name stands for; an object of gradcore.implicit is returned as it is."""
     if isinstance(value, str) and value in BACKWARDS:
         return BACKWARDS[value]
     if isinstance(value, Backward) and type(value) is not Backward:
@@ -109,11 +114,12 @@ def backward_of(value: object) -> Backward:
 
 @dataclass(frozen=True, eq=False)
 class Adjoint:
-    """u [N, S] with, sample by sample:
+    """The adjoint u [N, S]; the other fields have one value per sample.
 
-    residual: |g - (I - J)' u| / |g|. products: with J'. smallest: at least the smallest singular
-    value of I - J. error: an estimate of |u - exact| / |u|; inf where the series does not converge.
-    met: whether the tolerance of a solve was met; True for the cheap ways, which have none.
+    residual: |g - (I - J)' u| / |g|. products: the number of products with J'. smallest: an upper
+    bound of the smallest singular value of I - J. error: an estimate of |u - exact| / |u|; inf if
+    the Neumann series does not converge. met: whether the solve met its tolerance; True for Neumann
+    and OneStep, which have none.
     """
 
     u: Array
@@ -125,7 +131,7 @@ class Adjoint:
 
 
 def solve_adjoint(operator: Linearised, g: Array, backward: Backward) -> Adjoint:
-    """operator: (I - J)'. g [N, S]."""
+    """Solves with operator (I - J)' and right-hand side g [N, S]."""
     if isinstance(backward, (Gmres, Bicgstab)):
         return _krylov(operator, g, backward)
     return _series(operator, g, backward.terms if isinstance(backward, Neumann) else 0)
@@ -141,7 +147,8 @@ def _krylov(operator: Linearised, g: Array, backward: Gmres | Bicgstab) -> Adjoi
         found = bicgstab(operator, g, tol, backward.max_products)
     # |u - exact| = |(I - J)'^-1 r| <= |r| / smallest.
     error = over(found.residual * norms(g), found.smallest * norms(found.x))
-    # The recurrences' own residual met tol; what roundings make of it may be twice as much.
+    # The residual that the iteration tracks met tol; the true one may be up to twice as large
+    # because of rounding.
     met = found.residual <= 2 * tol
     return Adjoint(found.x, found.residual, found.products, found.smallest, error, met)
 
@@ -152,7 +159,7 @@ def _series(operator: Linearised, g: Array, terms: int) -> Adjoint:
     for _ in range(terms):
         term = system.cotangents(z, term[None])[0]
         total = total + term
-    # What is left out begins with the next term, which is also the residual of u.
+    # The rest of the series starts with the next term, which is also the residual of u.
     beyond = system.cotangents(z, term[None])[0]
     last, after = norms(term), norms(beyond)
     ratio = over(after, last)

@@ -1,4 +1,4 @@
-"""How nearly singular I - J is at fixed points."""
+"""Measures how close to singular I - J is at fixed points."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ __all__ = ["NEAR", "Conditioning", "condition"]
 
 Array = NDArray[np.float64]
 
-# A singular value of I - J, or a distance of an eigenvalue from 1, below this is near: the layer
-# magnifies a hundredfold.
+# I - J counts as nearly singular if a singular value, or the distance of an eigenvalue of J from 1,
+# is below this: the layer then magnifies gradients a hundredfold.
 NEAR = 0.01
-# Jacobians are made whole up to this size: 256 directions are one product of the core.
+# Up to this size S the Jacobians are formed as matrices: the core carries 256 directions at once.
 DENSE = 256
-# Bytes of whole Jacobians at a time.
+# The bytes that Jacobian matrices may take at a time.
 ROOM = 64_000_000
-# Solves within estimates.
+# Relative tolerances of the linear solves and of the Lanczos iteration behind the estimates.
 SOLVE_TOL = 1e-10
 LANCZOS_TOL = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """What was found for n samples; arrays (n,), in float64.
+    """The conditioning of I - J at n samples; arrays are (n,), in float64.
 
-    samples: their indices. sigma_min, sigma_max: the outer singular values of I - J. norm: the
-    largest singular value of J; below 1, f is a contraction there. spectral_radius: the largest
-    modulus of an eigenvalue of J, of complex pairs too. eigenvalue: complex, the one nearest to 1.
-    amplification: |u| / |dz| of the adjoint. forward_residual: |f(z) - z| / |z|. forward_error: an
-    estimate of |z - exact| / |z|, by one Newton step. backward_residual: of the layer's own way
-    back (its dtype, its tolerance), |dz - (I - J)' u| / |dz|. gradient_error: an estimate of
-    |u - exact| / |exact|, of that u beside a precise one where the Newton step leads. certain:
-    whether all solves behind the estimates met their tolerance; where not, sigma_min is an upper
-    bound.
+    samples: their indices. sigma_min, sigma_max: the smallest and largest singular value of I - J.
+    norm: the largest singular value of J; if it is below 1, f is a contraction there.
+    spectral_radius: the largest modulus of an eigenvalue of J. eigenvalue: the eigenvalue of J
+    nearest to 1, complex. amplification: |u| / |dz| of the adjoint. forward_residual:
+    |f(z) - z| / |z|. forward_error: an estimate of |z - exact| / |z| by one Newton step.
+    backward_residual: |dz - (I - J)' u| / |dz| for the u that the layer computes, in its own dtype,
+    method and tolerance. gradient_error: an estimate of |u - exact| / |exact| for this u; the exact
+    one is approximated by a precise solve at the point that the Newton step gives. certain: whether
+    all solves behind the estimates met their tolerance; if not, sigma_min is an upper bound.
     """
 
     samples: NDArray[np.intp]
@@ -62,24 +62,24 @@ class Conditioning:
 
     @property
     def condition(self) -> Array:
-        """Condition numbers of I - J, (n,); inf where it is singular."""
+        """Condition numbers of I - J, (n,); inf if it is singular."""
         with np.errstate(divide="ignore"):
             found: Array = self.sigma_max / self.sigma_min
         return found
 
     @property
     def distance(self) -> Array:
-        """|1 - eigenvalue|, (n,)."""
+        """|1 - eigenvalue|, the distance from 1 of the eigenvalue of J nearest to it, (n,)."""
         return np.abs(1 - self.eigenvalue)
 
     @property
     def near(self) -> NDArray[np.bool_]:
-        """Where a singular value of I - J, or the distance of an eigenvalue of J from 1, < 0.01."""
+        """Whether sigma_min or distance is below 0.01, (n,)."""
         return (self.sigma_min < NEAR) | (self.distance < NEAR)
 
     @property
     def message(self) -> str:
-        """The worst sample in a sentence with its numbers."""
+        """Sentences about the worst sample, with its numbers."""
         i = int(np.argmin(self.sigma_min))
         value = self.eigenvalue[i]
         shown = f"{value.real:.6g}" if value.imag == 0 else f"{value:.4g}"
@@ -99,28 +99,30 @@ class Conditioning:
 
     @property
     def remedy(self) -> str:
-        """What to do; empty where nothing is."""
+        """What to do; empty if nothing needs to be done."""
         found = []
         if self.near.any():
             found.append(
-                "Keep J away from 1: constrain.SpectralNorm(0.95) for recurrent weights in the "
-                "optimizer's constraints (with tanh it bounds |J|), or FixedPoint.penalty added to "
-                "the loss; until then clip gradients, and solve with tol and float64 to match."
+                "Keep eigenvalues of J away from 1: give the optimizer "
+                "constrain.SpectralNorm(0.95) for recurrent weights (with tanh it bounds |J|), or "
+                "add FixedPoint.penalty to the loss. Until then clip gradients, and solve in "
+                "float64 with a smaller tol."
             )
         elif (self.condition > 1 / NEAR).any():
             found.append(
-                "J is far from normal: lower tol by the condition number, and hold |J| down with "
+                "J is far from normal: divide tol by the condition number, and keep |J| small with "
                 "constrain.SpectralNorm or FixedPoint.penalty."
             )
         if (self.spectral_radius >= 1).any():
             found.append(
-                "The spectral radius of J is 1 or more: the plain iteration does not come here and "
-                "backward='neumann' diverges. solver='newton' and backward='gmres' are not touched."
+                "The spectral radius of J is 1 or more: the plain iteration does not converge here "
+                "and backward='neumann' diverges. solver='newton' and backward='gmres' are not "
+                "affected."
             )
         if (self.gradient_error > 0.1).any():
             found.append(
-                "The gradient is off by more than a tenth: lower tol of the layer and of its "
-                "backward, or take backward='gmres' where it is 'neumann' or 'one_step'."
+                "The gradient has an error of more than a tenth: lower tol of the layer and of its "
+                "backward, or use backward='gmres' instead of 'neumann' or 'one_step'."
             )
         return " ".join(found)
 
@@ -135,7 +137,7 @@ def condition(
     seed: int,
     progress: Progress | None,
 ) -> Conditioning:
-    """system: in the layer's dtype, as its gradients are made. exact: the same in float64."""
+    """Measures the conditioning at z. system: the layer in its own dtype; exact: in float64."""
     integer("seed", seed)
     size = z.shape[1]
     own = solve_adjoint(Linearised(system, z, transposed=True), dz, backward)
@@ -168,7 +170,7 @@ _Parts = tuple[Array, Array, Array, Array, NDArray[np.complex128], NDArray[np.bo
 
 
 def _dense(system: System, z: Array, progress: Progress | None) -> _Parts:
-    """From whole Jacobians, by LAPACK."""
+    """Singular values and eigenvalues by LAPACK, from Jacobians formed as matrices."""
     count, size = z.shape
     low, high, norm, radius = (np.empty(count) for _ in range(4))
     nearest = np.empty(count, np.complex128)
@@ -187,12 +189,12 @@ def _dense(system: System, z: Array, progress: Progress | None) -> _Parts:
         nearest[rows] = eigenvalues[np.arange(len(rows)), place]
         if progress is not None:
             progress(int(rows[-1]) + 1, count)
-    # Of a complex pair, the one above the real axis.
+    # Of a complex conjugate pair, the eigenvalue with the positive imaginary part is returned.
     return low, high, norm, radius, nearest.real + 1j * np.abs(nearest.imag), np.ones(count, bool)
 
 
 def _sparse(system: System, z: Array, seed: int, progress: Progress | None) -> _Parts:
-    """By Krylov methods, sample by sample."""
+    """Singular values and eigenvalues by Krylov methods, sample by sample."""
     count = len(z)
     parts = np.empty((4, count))
     nearest, certain = np.empty(count, np.complex128), np.empty(count, bool)
@@ -206,9 +208,9 @@ def _sparse(system: System, z: Array, seed: int, progress: Progress | None) -> _
 
 
 def _outer(system: System, z: Array, seed: int) -> tuple[list[float], complex, bool]:
-    """sigma_min, sigma_max, norm, spectral radius; the eigenvalue nearest to 1; whether certain.
+    """[sigma_min, sigma_max, norm, spectral radius]; the eigenvalue nearest to 1; whether certain.
 
-    What is smallest of I - J is largest of its inverse, which is applied by solves.
+    The smallest values of I - J are found as the largest of its inverse, which GMRES applies.
     """
     size = z.shape[1]
     forward, back = Linearised(system, z), Linearised(system, z, transposed=True)

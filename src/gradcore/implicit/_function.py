@@ -1,4 +1,4 @@
-"""f as Python functions."""
+"""Function: the f of a fixed point layer, given as Python functions."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ Values = Mapping[str, Array]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Function(ParameterOwner):
-    """f(z, x) as Python functions over a batch, with parameters of its own.
+    """f(z, x) as Python functions over a batch of N samples, with its own parameters.
 
-    value(z, x, params): f, (N, S). jvp(z, x, params, v): J v, (N, S), J being the Jacobian of f
-    by z. vjp(z, x, params, u): (J' u, the cotangent of x or None, a mapping of those of the
-    parameters, summed over the samples). z, v, u: (N, S). x: any array with N samples first.
-    params: a mapping of arrays by name. size: S. parameters: where each parameter starts, whose
-    shape is read off.
+    value(z, x, params) returns f, (N, S). jvp(z, x, params, v) returns J v, (N, S), where J is the
+    Jacobian of f by z. vjp(z, x, params, u) returns a tuple of J' u, the cotangent of x or None,
+    and a mapping of cotangents of the parameters, summed over the samples. z, v, u: (N, S). x: any
+    array whose first axis is N. params: a mapping of arrays by name. size: S. parameters: the
+    initial value of each parameter, which also gives its shape.
 
-    Each sample must not depend on the others. Results must have the dtype of z; wrong shapes,
-    dtypes and values that are not finite are refused when they come.
+    No sample may depend on another. Results must have the dtype of z; a wrong shape or dtype, or a
+    value that is not finite, raises an error when the function returns it.
     """
 
     value: Callable[[Array, Array, Values], Array]
@@ -77,7 +77,7 @@ class Function(ParameterOwner):
         return None, name
 
     def init(self, dtype: DTypeLike = "float32") -> Params:
-        """The parameters as they start."""
+        """The initial parameters."""
         flat = np.empty(self.n_parameters, float_dtype("dtype", dtype))
         params = Params(self, flat)
         for name, array in self.parameters.items():
@@ -87,7 +87,7 @@ class Function(ParameterOwner):
 
 @dataclass(frozen=True, eq=False)
 class FunctionSystem(System):
-    """A Function with its parameters and input."""
+    """A Function with given parameters and input."""
 
     function: Function
     params: Params
@@ -106,7 +106,7 @@ class FunctionSystem(System):
 
     def value(self, z: Array) -> Array:
         found = self.function.value(z, self.x, self.params)
-        # Whether it is finite is the iteration's business: it can name the sample and stop it.
+        # The iteration checks whether values are finite, because it can name and stop the sample.
         return self._checked("value", found, z.shape)
 
     def tangents(self, z: Array, v: Array) -> NDArray[np.float64]:
@@ -146,22 +146,22 @@ class FunctionSystem(System):
         if not isinstance(found, tuple) or len(found) != 3:
             raise DTypeError(
                 "Function.vjp must return (dz, dx, dparams); got "
-                f"{type(found).__name__}. dx may be None, dparams an empty dict."
+                f"{type(found).__name__}. dx may be None, and dparams an empty dict."
             )
         return _finite("vjp", self._checked("vjp", found[0], z.shape)), found[1], found[2]
 
     def _checked(self, name: str, array: Array, shape: tuple[int, ...]) -> Array:
         if not isinstance(array, np.ndarray) or array.shape != shape:
             got = array.shape if isinstance(array, np.ndarray) else type(array).__name__
-            raise ShapeError(f"Function.{name} must give an array {shape}; got {got}.")
+            raise ShapeError(f"Function.{name} must return an array of shape {shape}; got {got}.")
         if array.dtype != self.dtype:
             raise DTypeError(
-                f"Function.{name} must give {self.dtype}, the dtype of z; got {array.dtype}."
+                f"Function.{name} must return {self.dtype}, the dtype of z; got {array.dtype}."
             )
         return array
 
 
 def _finite(name: str, array: Array) -> Array:
     if not np.isfinite(array).all():
-        raise NonFiniteError(f"Function.{name} gave a value that is not finite.")
+        raise NonFiniteError(f"Function.{name} returned a value that is not finite.")
     return array

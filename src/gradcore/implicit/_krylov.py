@@ -1,7 +1,8 @@
-"""Krylov solvers for many small systems at once: each sample stops on its own residual.
+"""Krylov solvers for many small systems at once, each of which stops at its own residual.
 
-SciPy's gmres and bicgstab solve one system: sample by sample they take 10 to 66 times as long, and
-over the batch as one system they have one residual for all (docs/decisions/0012-batched-krylov.md).
+SciPy's gmres and bicgstab solve one system. Called for each sample they take 10 to 66 times as
+long, and with the batch as one system all samples share one residual
+(docs/decisions/0012-batched-krylov.md).
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ __all__ = ["LinearSolution", "Operator", "bicgstab", "gmres", "norms", "over"]
 Array = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
-# Bytes of Arnoldi vectors at a time; more samples are solved one part after the other.
+# The bytes that Arnoldi vectors may take; samples that do not fit are solved in several parts.
 ROOM = 64_000_000
-# A cycle of GMRES that leaves more than this part of the residual has stagnated.
+# GMRES has stagnated if a cycle leaves more than this share of the residual.
 STAGNATION = 0.9
 
 
@@ -27,11 +28,11 @@ class Operator(Protocol):
     """N square operators of size S, one per sample."""
 
     def __call__(self, v: Array) -> Array:
-        """Each operator times its vector: [N, S] to [N, S]."""
+        """Multiplies each operator by its vector: [N, S] to [N, S]."""
         ...
 
     def take(self, rows: Rows) -> Operator:
-        """The operators of some samples."""
+        """The operators of the samples `rows`."""
         ...
 
 
@@ -39,9 +40,9 @@ class Operator(Protocol):
 class LinearSolution:
     """Solutions of A x = b, sample by sample.
 
-    x [N, S]. residual [N]: |b - A x| / |b|, computed from x; 0 where b is 0. products [N]: with A.
-    smallest [N]: at least the smallest singular value of A, as far as the iteration saw it: inf
-    where it saw nothing.
+    x [N, S]. residual [N]: |b - A x| / |b|, computed from x; 0 where b is 0. products [N]: the
+    number of products with A. smallest [N]: an upper bound of the smallest singular value of A from
+    the iteration; inf if the iteration gave none.
     """
 
     x: Array
@@ -57,7 +58,7 @@ def norms(rows: NDArray[Any]) -> Array:
 
 
 def over(above: Array, below: Array) -> Array:
-    """above / below; 0 where above is, inf where only below is."""
+    """above / below; 0 where above is 0, and inf where only below is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         found: Array = np.where(above == 0, 0.0, above / below)
     return found
@@ -70,10 +71,10 @@ def gmres(
     max_products: int,
     restart: int,
 ) -> LinearSolution:
-    """GMRES(restart) from zero: |b - A x| <= tol |b|, or max_products products with A.
+    """GMRES(restart) from zero until |b - A x| <= tol |b|, or after max_products products with A.
 
     The smallest singular value of the Hessenberg matrix bounds that of A from above.
-    Reference: Saad and Schultz 1986, algorithm 4; sums of each step are orthogonalised twice.
+    Reference: Saad and Schultz 1986, algorithm 4; each new vector is orthogonalised twice.
     """
     count, size = b.shape
     out = LinearSolution(
@@ -119,10 +120,10 @@ def _gmres(
 def _cycle(
     operator: Operator, r: Array, limit: Array, steps: int
 ) -> tuple[Array, NDArray[np.int64], Array]:
-    """Corrections from one Krylov space for each sample, products used, smallest singular values.
+    """One cycle of GMRES: corrections of x, products used, smallest singular values, per sample.
 
-    Samples that are done leave the batch once they are an eighth of it: to copy the others' basis
-    at every one took longer than the products saved.
+    Samples that are done leave the batch only when they are an eighth of it: removing each at once
+    would copy the basis of the others, which took longer than the products that it saved.
     """
     count, size = r.shape
     found, used = np.zeros_like(r), np.zeros(count, np.int64)
@@ -144,7 +145,7 @@ def _cycle(
             w = w - (h[:, None, :] @ basis[:, : j + 1])[:, 0]
             column[:, : j + 1] += h
         beyond = norms(w)
-        # What is left of w is rounding: the space holds the solution.
+        # If only rounding errors are left of w, the Krylov space already contains the solution.
         full = beyond <= 1e-14 * scale
         column[:, j + 1] = np.where(full, 0.0, beyond)
         basis[:, j + 1] = w / np.where(full, 1.0, beyond)[:, None]
@@ -179,9 +180,9 @@ def _cycle(
 
 
 def _triangular(upper: Array, g: Array) -> tuple[Array, Array]:
-    """Least-squares y of R y = g, and the smallest singular value of R.
+    """The least-squares solution y of R y = g, and the smallest singular value of R.
 
-    By singular values, because R is singular where A is.
+    It uses singular values rather than back substitution, because R is singular if A is.
     """
     u, values, vt = np.linalg.svd(upper)
     kept = values > 1e-15 * values[:, :1]
@@ -191,9 +192,10 @@ def _triangular(upper: Array, g: Array) -> tuple[Array, Array]:
 
 
 def bicgstab(operator: Operator, b: Array, tol: Array | float, max_products: int) -> LinearSolution:
-    """BiCGSTAB from zero; short recurrences, no stored basis. Arguments as of gmres.
+    """BiCGSTAB from zero, with short recurrences instead of a stored basis; arguments as in gmres.
 
-    Begins again from its residual where a recurrence breaks down. The best x is kept.
+    If a recurrence breaks down, it restarts from the current residual. The x of the smallest
+    residual is returned.
     Reference: van der Vorst 1992, section 3.
     """
     count = len(b)
@@ -221,7 +223,7 @@ def bicgstab(operator: Operator, b: Array, tol: Array | float, max_products: int
         least = np.where(better, now, least)
         out.products[rows] += 2
         after = np.einsum("ns,ns->n", shadow, r)
-        # A shadow nearly orthogonal to the residual gives digits away.
+        # If the shadow residual is nearly orthogonal to the residual, digits are lost: restart.
         broken = np.abs(after) <= 1e-10 * norms(shadow) * now
         broken |= (omega == 0) | (alpha == 0)
         beta = _ratio(after, rho) * _ratio(alpha, omega)
@@ -239,12 +241,12 @@ def bicgstab(operator: Operator, b: Array, tol: Array | float, max_products: int
 
 
 def _ratio(above: Array, below: Array) -> Array:
-    """above / below; 0 where below is."""
+    """above / below; 0 where below is 0."""
     return np.where(below != 0, above / np.where(below != 0, below, 1.0), 0.0)
 
 
 def _finish(operator: Operator, b: Array, out: LinearSolution) -> LinearSolution:
-    """True residuals; and |A x| / |x|, which no smallest singular value can be above."""
+    """Adds the true residuals, and |A x| / |x| as another bound of the smallest singular value."""
     image = operator(out.x)
     np.copyto(out.residual, _ratio(norms(b - image), norms(b)))
     length = norms(out.x)

@@ -31,7 +31,8 @@ __all__ = ["FixedPoint", "Gradient"]
 Feedback = Literal["state", "output"]
 Array = NDArray[Any]
 
-# Adjoints outside 2**+-this go through f times a power of two, as float32 could not hold them.
+# Adjoints whose largest number is outside 2**-60..2**60 are scaled by a power of two before they
+# go through f, because float32 products could overflow or underflow otherwise.
 WIDE = 60
 
 
@@ -39,12 +40,14 @@ WIDE = 60
 class Gradient:
     """Gradients through fixed points, by the implicit function theorem.
 
-    grads: of the parameters, summed over the samples, with its own exponent. dx: of the input
-    (N, ...), to be multiplied by 2**exponent; None for tokens. u (N, S): the adjoint, the solution
-    of (I - J)' u = dz. residual (N,): of that solve, relative. error (N,): an estimate of
-    |u - exact| / |u|, from the residual and the smallest singular value seen; inf where a Neumann
-    series does not converge. products (N,): with J'. smallest (N,): at least the smallest singular
-    value of I - J. amplification (N,): |u| / |dz|, how much the layer magnifies gradients.
+    grads: gradient by the parameters, summed over the samples, with its own exponent. dx: gradient
+    by the input (N, ...), to be multiplied by 2**exponent; None for tokens. u (N, S): the adjoint,
+    which solves (I - J)' u = dz. residual (N,): the relative residual of that solve. error (N,): an
+    estimate of |u - exact| / |u| from the residual and the smallest singular value seen; inf if a
+    Neumann series does not converge. products (N,): the number of products with J'. smallest (N,):
+    an upper bound of the smallest singular value of I - J. amplification (N,): |u| / |dz|, the
+    factor by which the layer magnifies gradients. converged (N,): whether the solve met its
+    tolerance.
     """
 
     grads: Grads
@@ -61,20 +64,23 @@ class Gradient:
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """A layer whose output z solves z = f(z, x), N samples at once.
+    """A layer whose output z (N, S) solves z = f(z, x) for N samples at once.
 
-    f: a Stack of layers that read forward and have no random masks, a single cell, which becomes
-    such a Stack, or an implicit.Function.
-    feedback: what z is where f is a Stack. "state": the whole state of its layers after one step
-    that starts from state z and reads x (N, I), or tokens (N,); an RNN or GRU of H units has S = H,
-    an LSTM's rows are h, then c. "output": what it puts out from the zero state, S = O, reading
-    [z, x], so that its input is S wider than x; normalisation and a head may be part of f then.
-    solver: "anderson", "damped", "newton", or an object. backward: "gmres", "bicgstab", "neumann",
-    "one_step", or an object. tol: |f(z) - z| <= tol |f(z)| + atol is what ends a sample's
-    iteration; None is 1e-5 in float32, 1e-10 in float64. max_iter: iterations of the solver.
+    f: a Stack of layers that read time forward and have no random masks, a single cell, which
+    becomes such a Stack, or an implicit.Function.
+    feedback: the meaning of z if f is a Stack. "state": z is the whole state of its layers after
+    one step that starts from state z and reads x (N, I) or tokens (N,); for an RNN or GRU with H
+    units S = H, and for an LSTM a row of z is h, then c. "output": z is the output, S = O, of one
+    step from the zero state that reads [z, x], so that the input of f is S wider than x; f may then
+    have normalisation and a head.
+    solver: "anderson", "damped", "newton", or an object of gradcore.implicit. backward: "gmres",
+    "bicgstab", "neumann", "one_step", or an object. tol, atol: the iteration of a sample ends when
+    |f(z) - z| <= tol |f(z)| + atol; tol=None means 1e-5 in float32 and 1e-10 in float64. max_iter:
+    the most iterations of the solver.
 
-    It runs in Python over the core's products with J, not inside the core's loop over time: the
-    samples do not depend on each other. Raises DTypeError, ArgumentError, ShapeError.
+    The iteration runs in Python and uses the core for products with J; it is not part of the core's
+    loop over time, so the samples do not depend on each other.
+    Raises DTypeError, ArgumentError, ShapeError.
     Reference: Bai, Kolter, Koltun 2019; the implicit function theorem in Krantz and Parks 2013.
     """
 
@@ -92,7 +98,7 @@ class FixedPoint:
             store(self, "f", Stack(self.f))
         if not isinstance(self.f, (Stack, Function)):
             raise DTypeError(
-                "FixedPoint.f must be a gradcore.Stack, a cell as gradcore.GRU, or a "
+                "FixedPoint.f must be a gradcore.Stack, a cell such as gradcore.GRU, or a "
                 f"gradcore.implicit.Function; got {type(self.f).__name__}."
             )
         choice("FixedPoint.feedback", self.feedback, get_args(Feedback))
@@ -106,7 +112,8 @@ class FixedPoint:
             self._check_stack(self.f)
         elif self.feedback != "state":
             raise ArgumentError(
-                "feedback='output' is for a Stack; a Function says itself what z is."
+                "feedback='output' is only for a Stack; the result of a Function is z itself. "
+                "Leave feedback out."
             )
 
     def _check_stack(self, net: Stack) -> None:
@@ -114,12 +121,13 @@ class FixedPoint:
         if net.is_random:
             raise ArgumentError(
                 "f must have no random masks (Dropout, zoneout, recurrent_dropout): every "
-                "evaluation of f must be the same function. Put them before or behind the layer."
+                "evaluation of f must be the same function. Put them before or after the layer."
             )
         if self.feedback == "state" and net.head is not None:
             raise ArgumentError(
-                "f ends with a Linear, which feedback='state' never reads: z is the state of the "
-                "recurrent layers. Leave it out, or take feedback='output'."
+                "f must not end with a Linear if feedback='state', because z is then the state of "
+                "the recurrent layers and the Linear has no effect. Leave it out, or use "
+                "feedback='output'."
             )
         if self.feedback == "output" and net.embedding is not None:
             raise ArgumentError(
@@ -127,19 +135,19 @@ class FixedPoint:
             )
         if self.feedback == "output" and net.input_size < net.output_size:
             raise ShapeError(
-                f"feedback='output' reads [z, x], so f must read at least the {net.output_size} "
-                f"values it puts out; it reads {net.input_size}."
+                f"with feedback='output' f reads [z, x], so its input must be at least as wide as "
+                f"its output, {net.output_size}; it is {net.input_size} wide."
             )
 
     @property
     def function(self) -> Stack | Function:
-        """f, a cell as the Stack that it became."""
+        """f as a Stack or Function; a single cell has become a Stack."""
         assert not isinstance(self.f, Recurrent)
         return self.f
 
     @property
     def size(self) -> int:
-        """S: values of z per sample."""
+        """S, the number of values of z per sample."""
         if isinstance(self.function, Function):
             return self.function.size
         return (
@@ -148,18 +156,19 @@ class FixedPoint:
 
     @property
     def input_size(self) -> int | None:
-        """Width of x, None where it is the Function's own business."""
+        """The width of x; None for a Function, which may take any x."""
         if isinstance(self.function, Function):
             return None
         return self.function.input_size - (self.size if self.feedback == "output" else 0)
 
     def init(self, seed: int = 0, dtype: DTypeLike = "float32", **options: Any) -> Params:
-        """Parameters of f: those of Stack.init, with its options, or where a Function starts."""
+        """Initial parameters of f: by Stack.init with its options, or those given to a Function."""
         if isinstance(self.function, Function):
             integer("seed", seed)
             if options:
                 raise ArgumentError(
-                    f"a Function says itself where its parameters start; got {sorted(options)}."
+                    "a Function starts from the parameters that it was made with, so init takes no "
+                    f"options; got {sorted(options)}."
                 )
             return self.function.init(dtype)
         return self.function.init(seed, dtype, **options)
@@ -173,12 +182,12 @@ class FixedPoint:
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> Solution:
-        """z for each sample of x (N, ...).
+        """Finds z for each sample of x (N, ...).
 
-        start: where to begin, (N, S), as the z of an earlier Solution for inputs or parameters
-        nearby; None: zeros. A sample that converged costs nothing more. Samples that do not
-        converge are flagged in the Solution, with a ConvergenceWarning.
-        Raises ShapeError, DTypeError, ArgumentError; NonFiniteError where the core overflows.
+        start: initial z, (N, S), for example that of an earlier Solution for similar inputs or
+        parameters; None means zeros. A sample that has converged is not computed further. Samples
+        that do not converge are flagged in the Solution, and a ConvergenceWarning is given.
+        Raises ShapeError, DTypeError, ArgumentError, and NonFiniteError if the core overflows.
         """
         system = self._system(params, x, threads)
         shape = (system.batch, system.size)
@@ -212,14 +221,15 @@ class FixedPoint:
         *,
         threads: int | None = None,
     ) -> Gradient:
-        """Gradients of parameters and input from those of z, dz (N, S).
+        """Gradients by parameters and input from dz (N, S), the gradient by z.
 
-        z: what solve found. The adjoint u solves (I - J)' u = dz, and one vector-Jacobian product
-        of f at z carries it on: the iterations that led to z do not matter and are not kept. A
-        ConvergenceWarning tells that the solve's residual is above its tolerance, a
-        ConditioningWarning that I - J has a singular value below 0.01, so that the gradient is
-        magnified a hundredfold or more; `conditioning` looks closer.
-        Accuracy: Gradient.error, and the forward residual over the smallest singular value.
+        z: the result of solve. The adjoint u solves (I - J)' u = dz, and one vector-Jacobian
+        product of f at z takes it to parameters and input: the iterations that led to z do not
+        matter and are not kept. A ConvergenceWarning says that the residual of this solve is above
+        its tolerance, and a ConditioningWarning that I - J has a singular value below 0.01, so that
+        the gradient is magnified a hundredfold or more; `conditioning` measures it precisely.
+        The relative error is about Gradient.error plus the forward residual divided by the smallest
+        singular value.
         Raises ShapeError, DTypeError, ArgumentError, NonFiniteError.
         Reference: Bai, Kolter, Koltun 2019, theorem 1.
         """
@@ -259,13 +269,14 @@ class FixedPoint:
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> Conditioning:
-        """How nearly singular I - J is at z, in float64, and what that does to z and gradients.
+        """Measures in float64 how close to singular I - J is at z, and the errors this causes.
 
-        dz: the gradient that arrives at z, (N, S), for the estimate of the gradient's error; None:
-        a random one. samples: indices of those to look at, None: all. seed: of random vectors. Up
-        to S = 256, J is made whole and decomposed; above, Lanczos and SciPy's Arnoldi iteration
-        (extra `diagnose`) find the outer values of J and of the inverse of I - J, by solves. A
-        ConditioningWarning tells message and remedy where an eigenvalue of J is near 1.
+        dz: the gradient by z, (N, S), for the estimate of the gradient's error; None takes a random
+        one. samples: indices of the samples to measure; None means all. seed: seed of random
+        vectors. Up to S = 256, J is formed as a matrix and decomposed; above that, Lanczos and
+        SciPy's Arnoldi iteration (extra `diagnose`) find the extreme values of J and of the inverse
+        of I - J. A ConditioningWarning with message and remedy is given if I - J is nearly
+        singular.
         Raises ShapeError, DTypeError, ArgumentError, NonFiniteError.
         """
         system = self._system(params, x, threads)
@@ -273,7 +284,7 @@ class FixedPoint:
         cotangent = None if dz is None else self._cotangent(system, dz)
         chosen = np.arange(system.batch) if samples is None else np.atleast_1d(samples)
         if chosen.dtype.kind not in "iu" or chosen.ndim != 1 or not chosen.size:
-            raise DTypeError(f"samples must be indices of samples; got {samples!r}.")
+            raise DTypeError(f"samples must be integer indices of samples; got {samples!r}.")
         if chosen.min() < 0 or chosen.max() >= system.batch:
             raise ArgumentError(
                 f"samples must be in 0..N-1 = 0..{system.batch - 1}; got {samples!r}."
@@ -306,12 +317,13 @@ class FixedPoint:
         seed: int = 0,
         threads: int | None = None,
     ) -> JacobianPenalty:
-        """The mean over samples of |J|_F^2 / S at z, and its gradient, z taken as constant.
+        """An estimate of the mean over samples of |J|_F^2 / S at z, and its gradient at constant z.
 
-        By `probes` random signs per sample (Hutchinson), so the value is right on average, and the
-        gradient is that of the value. seed: of the signs; another one for each training step. The
-        second derivatives of f come as central differences of its exact first ones, in float64:
-        right to about 1e-8. Added to a loss it keeps J small, and 1 away from its eigenvalues.
+        It uses `probes` random sign vectors per sample (Hutchinson), so that the value is right on
+        average, and the gradient is exactly that of the estimate. seed: seed of the signs; pass
+        another one in each training step. Second derivatives of f are central differences of its
+        exact first ones in float64, right to about 1e-8. Added to a loss, the penalty keeps J small
+        and its eigenvalues away from 1.
         Reference: Bai, Koltun, Kolter 2021, eq. 4; Hutchinson 1990.
         """
         system = self._system(params, x, threads)
@@ -325,12 +337,14 @@ class FixedPoint:
         if not isinstance(params, Params) or params.owner != self.function:
             got = params.owner if isinstance(params, Params) else type(params).__name__
             raise DTypeError(
-                f"params must be those of the layer's f, as FixedPoint.init makes them; got {got}."
+                f"params must be those of the layer's f, such as FixedPoint.init makes; got {got}."
             )
         if isinstance(self.function, Function):
             array = np.asarray(x)
             if array.ndim < 1 or not len(array):
-                raise ShapeError(f"x must have N >= 1 samples first; got {array.shape}.")
+                raise ShapeError(
+                    f"the first axis of x must be that of the N >= 1 samples; got {array.shape}."
+                )
             return FunctionSystem(self.function, params, array)
         array = validate.as_array("x", x)
         width = self.input_size
@@ -338,11 +352,11 @@ class FixedPoint:
         if tokens and self.feedback == "state":
             if array.ndim != 1 or not len(array):
                 raise ShapeError(
-                    f"integer x must have shape (N,), a token per sample; got {array.shape}."
+                    f"integer x must have shape (N,), one token per sample; got {array.shape}."
                 )
         elif array.ndim != 2 or array.shape[1] != width or not len(array):
             raise ShapeError(
-                f"x must have shape (N, {width}), a row per sample, N >= 1; got {array.shape}."
+                f"x must have shape (N, {width}), one row per sample, N >= 1; got {array.shape}."
             )
         elif array.dtype != params.dtype:
             raise DTypeError(
@@ -358,7 +372,7 @@ class FixedPoint:
         return checked_rows("z", rows, (system.batch, system.size), system.dtype)
 
     def _cotangent(self, system: System, dz: Any) -> NDArray[np.float64]:
-        """dz in float64, which may come in it: adjoints grow."""
+        """dz as float64; it may be float64 for a float32 layer, because adjoints may be large."""
         array = np.asarray(dz)
         dtype = np.dtype(np.float64) if array.dtype == np.float64 else system.dtype
         shape = (system.batch, system.size)
@@ -386,14 +400,14 @@ class FixedPoint:
                 f"I - J is nearly singular: for sample {worst} its smallest singular value is "
                 f"{smallest[worst]:.1e} or less, so the gradient is magnified by up to "
                 f"{1 / max(smallest[worst], 1e-300):.1e} and so are its errors. "
-                "FixedPoint.conditioning tells more; constrain.SpectralNorm or FixedPoint.penalty "
-                "keep J away from 1.",
+                "FixedPoint.conditioning measures it precisely; constrain.SpectralNorm or "
+                "FixedPoint.penalty keep eigenvalues of J away from 1.",
                 ConditioningWarning,
                 stacklevel=3,
             )
 
 
 def _widened(x: Any) -> Array:
-    """Floats in float64; tokens as they are."""
+    """x with float32 converted to float64; tokens are returned as they are."""
     array = np.asarray(x)
     return array.astype(np.float64) if array.dtype == np.float32 else array

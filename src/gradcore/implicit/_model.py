@@ -1,4 +1,4 @@
-"""A fixed point layer between Stacks: one buffer of parameters, one gradient, one optimizer."""
+"""Model: a fixed point layer between two Stacks, with all parameters in one flat buffer."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ __all__ = ["Model", "ModelGradient", "ModelOutput", "Parts"]
 Array = NDArray[Any]
 States = tuple[Sequence[LayerState] | None, Sequence[LayerState] | None]
 
-# Added to the seed of what stands behind the layer, so that its masks are not those before it.
+# Added to the seed of `after`, so that its random masks differ from those of `before`.
 BEHIND = 2**32
 
 
 class Parts(NamedTuple):
-    """Parameters of each part, views of the model's; before is None where there is none."""
+    """The parameters of each part as views of the model's; before is None if there is none."""
 
     before: Params | None
     fixed: Params
@@ -45,10 +45,11 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ModelOutput:
-    """What apply found.
+    """The result of Model.apply.
 
-    outputs (T, B, O). z (T, B, S): zero where t >= lengths[b]. solution: of the samples that were
-    solved, time first. inputs (N, ...): what the layer read for them. state: of before and after.
+    outputs (T, B, O). z (T, B, S): zero where t >= lengths[b]. solution: the Solution of the N
+    samples that were solved, ordered by time, then sequence. inputs (N, ...): the inputs of the
+    layer for them. state: the final states of before and after.
     """
 
     outputs: Array
@@ -60,12 +61,12 @@ class ModelOutput:
 
 @dataclass(frozen=True, eq=False)
 class ModelGradient:
-    """What value_and_grad found.
+    """The result of Model.value_and_grad.
 
-    loss: without the penalty. grads: of the loss plus jacobian_weight times the penalty. z,
-    solution, inputs, state: as of ModelOutput. dz (N, S): the gradient of the loss by the samples'
-    z is dz * 2**dz_exponent. gradient: what the layer made of dz, with its errors. penalty: None
-    where jacobian_weight is 0.
+    loss: the loss without the penalty. grads: the gradient of the loss plus jacobian_weight times
+    the penalty. z, solution, inputs, state: see ModelOutput. dz (N, S): the gradient of the loss by
+    the samples' z is dz * 2**dz_exponent. gradient: the layer's Gradient for dz, with its errors.
+    penalty: the JacobianPenalty, None if jacobian_weight is 0.
     """
 
     loss: float
@@ -81,7 +82,7 @@ class ModelGradient:
 
 
 class _Forward(NamedTuple):
-    """Up to the layer, itself included. rows: which of the T * B samples were solved."""
+    """The pass through before and fixed. rows: indices of the samples of T * B that were solved."""
 
     parts: Parts
     rows: NDArray[np.intp]
@@ -93,16 +94,17 @@ class _Forward(NamedTuple):
 
 @dataclass(frozen=True)
 class Model(ParameterOwner):
-    """before, then the fixed point layer at every step of every sequence, then after.
+    """`before`, then a fixed point layer at every step of every sequence, then `after`.
 
-    before: a Stack, or None: the layer reads x. fixed: a FixedPoint; each of the T * B outputs of
-    `before` is a sample of its own. after: a Stack that reads z, S wide, and ends in what the loss
-    takes. Parameters have the names of their parts in front, as "fixed.0.weight_hh", and are one
-    buffer, so that one optimizer, its clip and its constraints act on all of them.
+    before: a Stack, or None, in which case the layer reads x. fixed: a FixedPoint; each of the
+    T * B outputs of `before` is a sample of its own. after: a Stack that reads z, S wide, and whose
+    outputs the loss takes. Names of parameters start with that of their part, for example
+    "fixed.0.weight_hh". All parameters are one buffer, so that one optimizer, its clip and its
+    constraints act on all of them.
 
-    It is Python around three calls, not a layer that the core knows: z of all steps is held at
-    once, memory= bounds each Stack's passes and not that; a Trainer and gd.save do not take it.
-    Save `model.parts(params)` one by one.
+    The model runs its three parts one after the other in Python and is not a layer of the core: z
+    of all steps is in memory at once, and memory= bounds the passes of each Stack but not z. A
+    Trainer and gd.save do not take a Model; save each of `model.parts(params)`.
     Raises DTypeError, ShapeError.
     """
 
@@ -127,8 +129,8 @@ class Model(ParameterOwner):
             self.before.output_size,
         ):
             raise ShapeError(
-                f"Model.fixed must read the {self.before.output_size} values that Model.before "
-                f"puts out; it reads {self.fixed.input_size}."
+                f"Model.fixed must read the {self.before.output_size} outputs of Model.before; it "
+                f"reads {self.fixed.input_size} values."
             )
         if self.after.embedding is not None or self.after.input_size != self.fixed.size:
             raise ShapeError(
@@ -155,8 +157,9 @@ class Model(ParameterOwner):
         return dict(self._owners)[part].layer_of(own)
 
     def init(self, seed: int = 0, dtype: DTypeLike = "float32", **options: Any) -> Params:
-        """Fresh parameters: the Stacks by Stack.init with these options, from seed, seed + 1 and
-        seed + 2; a Function where it starts.
+        """Initial parameters: before, fixed and after use seed, seed + 1 and seed + 2.
+
+        Stacks are initialised by Stack.init with these options; a Function starts from its own.
         """
         fixed = options if isinstance(self.fixed.function, Stack) else {}
         made = [
@@ -168,10 +171,12 @@ class Model(ParameterOwner):
         return Params(self, np.concatenate([part.flat for part in made]))
 
     def parts(self, params: Params) -> Parts:
-        """Parameters of each part, as views: what is written to them is written to params."""
+        """The parameters of each part as views: writing to them changes params."""
         if not isinstance(params, Params) or params.owner != self:
             got = params.owner if isinstance(params, Params) else type(params).__name__
-            raise DTypeError(f"params must be those of the model, as Model.init makes; got {got}.")
+            raise DTypeError(
+                f"params must be those of the model, such as Model.init makes; got {got}."
+            )
         found: dict[str, Params] = {}
         start = 0
         for name, part in self._owners:
@@ -191,7 +196,7 @@ class Model(ParameterOwner):
         memory: int | str | None = None,
         threads: int | None = None,
     ) -> ModelOutput:
-        """Outputs (T, B, O), in evaluation mode; arguments and errors as of value_and_grad."""
+        """Outputs (T, B, O) in evaluation mode; arguments and errors: see value_and_grad."""
         done, options = self._evaluated(params, x, lengths, reset, state, start, memory, threads)
         outputs, after = apply(self.after, done.parts.after, done.z, **options)
         return ModelOutput(outputs, done.z, done.solution, done.inputs, (done.state, after))
@@ -211,7 +216,7 @@ class Model(ParameterOwner):
         memory: int | str | None = None,
         threads: int | None = None,
     ) -> float:
-        """The loss alone, in evaluation mode; arguments and errors as of value_and_grad."""
+        """The loss alone in evaluation mode; arguments and errors are those of value_and_grad."""
         done, options = self._evaluated(params, x, lengths, reset, state, start, memory, threads)
         return value_of(
             self.after, done.parts.after, done.z, y, loss=loss, weight=weight, **options
@@ -235,16 +240,16 @@ class Model(ParameterOwner):
         memory: int | str | None = None,
         threads: int | None = None,
     ) -> ModelGradient:
-        """Loss and its gradient: through `after` by BPTT, through z by the implicit function
-        theorem, through `before` by BPTT.
+        """The loss and its gradient: BPTT through `after` and `before`, the implicit function
+        theorem through z.
 
-        x: as of gd.value_and_grad with before, or (T, B, I) or tokens (T, B) for the layer itself.
-        y, loss, weight, lengths, reset, seed, train: as there; the Stack behind draws masks of its
-        own. state: those of before and after, to go on from; z has none. start: (T, B, S), where
-        the solver begins, as the z of an earlier step. jacobian_weight: that of FixedPoint.penalty,
-        added to what the gradient is of; its signs are drawn from seed, so pass (seed, step) to
-        have others at every step. Warnings as of FixedPoint.solve and gradient: a sample that does
-        not converge is told, not hidden.
+        x: the input of `before` as in gd.value_and_grad, or without `before` the input of the
+        layer, (T, B, I) or tokens (T, B). y, loss, weight, lengths, reset, seed, train: see
+        gd.value_and_grad; before and after draw different random masks. state: a tuple of initial
+        states of before and after; z has none. start: (T, B, S), the solver's initial z, for
+        example that of the previous update. jacobian_weight: the weight of FixedPoint.penalty,
+        which the gradient then includes; its random signs depend on seed, so pass (seed, step) to
+        have new ones at every step. Warnings are those of FixedPoint.solve and gradient.
         Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
         """
         share = float_in("jacobian_weight", jacobian_weight, 0.0)
@@ -299,7 +304,7 @@ class Model(ParameterOwner):
         )
 
     def _arriving(self, done: _Forward, result: GradientResult) -> tuple[Array, int]:
-        """The gradient with respect to z from that of the Stack behind, and its exponent."""
+        """The gradient by z of the samples that were solved, and its exponent."""
         assert result.dx is not None
         assert result.dx_exponent is not None
         common = int(result.dx_exponent.max())
@@ -318,7 +323,7 @@ class Model(ParameterOwner):
         memory: int | str | None,
         threads: int | None,
     ) -> tuple[_Forward, dict[str, Any]]:
-        """Up to the layer, in evaluation mode, and the options of the Stack behind it."""
+        """The pass up to z in evaluation mode, and the options for the call of `after`."""
         options = {"lengths": lengths, "reset": reset, "memory": memory, "threads": threads}
         first, last = state or (None, None)
         done = self._forward(params, x, first, start, {**options, "seed": None, "train": False})
@@ -348,8 +353,8 @@ class Model(ParameterOwner):
         if start is not None:
             if np.shape(start) != shape:
                 raise ShapeError(
-                    f"start must have shape (T, B, S) = {shape}, as the z of an earlier step; got "
-                    f"{np.shape(start)}."
+                    f"start must have shape (T, B, S) = {shape}, that of z in the result of an "
+                    f"earlier call; got {np.shape(start)}."
                 )
             first = np.asarray(start).reshape(-1, self.fixed.size)[rows]
         solution = self.fixed.solve(parts.fixed, inputs, start=first, threads=options["threads"])
@@ -370,8 +375,8 @@ class Model(ParameterOwner):
         assert params is not None
         if not dx:
             raise DTypeError(
-                "Function.vjp must give the cotangent of x, which Model.before puts out; got None. "
-                "Zeros, if f does not depend on x."
+                "Function.vjp must return the cotangent of x, because Model.before needs it; got "
+                "None. Return zeros if f does not depend on x."
             )
         cotangent, exponent = _sum(dx)
         whole = np.zeros((done.z.shape[0] * done.z.shape[1], net.output_size), params.dtype)
@@ -383,13 +388,13 @@ class Model(ParameterOwner):
 
 
 def _joined(parts: list[tuple[Array, int]]) -> tuple[Array, int]:
-    """Behind each other, at the largest exponent."""
+    """Concatenates arrays times powers of two; the result has the largest exponent."""
     exponent = max(e for _, e in parts)
     return np.concatenate([np.ldexp(part, e - exponent) for part, e in parts]), exponent
 
 
 def _sum(parts: list[tuple[Array, int]]) -> tuple[Array, int]:
-    """The sum of arrays times powers of two, at the largest of their exponents."""
+    """Adds arrays times powers of two; the result has the largest exponent."""
     exponent = max(e for _, e in parts)
     total = sum(np.ldexp(array, e - exponent) for array, e in parts)
     assert isinstance(total, np.ndarray)
@@ -397,13 +402,13 @@ def _sum(parts: list[tuple[Array, int]]) -> tuple[Array, int]:
 
 
 def _present(lengths: Any, steps: int, batch: int) -> NDArray[np.intp]:
-    """Which of the T * B samples lie before their sequence's end."""
+    """The indices of the T * B samples that lie before the end of their sequence."""
     if lengths is None:
         return np.arange(steps * batch)
     inside = np.arange(steps)[:, None] < np.asarray(lengths)[None, :]
     found = np.flatnonzero(inside)
     if not found.size:
-        raise ShapeError("lengths leaves no step of any sequence; at least one must be there.")
+        raise ShapeError("lengths must leave at least one step; all sequences have length 0.")
     return found
 
 
@@ -415,7 +420,7 @@ def _behind(seed: Seed) -> Seed:
 
 
 def _signs(seed: Seed) -> int:
-    """A seed for the penalty's signs."""
+    """A seed for the random signs of the penalty, derived from the seed of the call."""
     if seed is None:
         return 0
     pair = seed if isinstance(seed, (tuple, list)) else (seed, 0)

@@ -1,4 +1,4 @@
-"""The size of J at fixed points as a term of the loss."""
+"""The penalty |J|_F^2 / S at fixed points, estimated by random probes, with its gradient."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from ._system import System, at_exponent
 
 __all__ = ["JacobianPenalty", "penalty"]
 
-# Step of the central differences: near the cube root of float64's roundings.
+# The step of the central differences, near the cube root of float64's rounding error, where the
+# sum of rounding and truncation errors is smallest.
 STEP = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
 class JacobianPenalty:
-    """value: the estimate of mean |J|_F^2 / S. grads, dx (N, ...): its gradients; dx None: tokens.
+    """The estimated mean of |J|_F^2 / S over samples, with its gradients.
 
-    norm: its square root, about the root mean square of J's singular values.
+    grads: gradient by the parameters. dx (N, ...): gradient by the input, None for tokens.
     """
 
     value: float
@@ -31,17 +32,18 @@ class JacobianPenalty:
 
     @property
     def norm(self) -> float:
-        """sqrt(value)."""
+        """sqrt(value), about the root mean square of J's singular values."""
         return float(np.sqrt(self.value))
 
 
 def penalty(
     system: System, z: NDArray[np.float64], params: Params, probes: int, seed: int
 ) -> JacobianPenalty:
-    """system, z: in float64. params: give owner and dtype of the gradients.
+    """Computes the penalty. system, z: in float64. params: gives layout and dtype of the gradients.
 
-    |J v|^2 has the gradient 2 w' (dJ) v at w = J v held, and w' J v is the derivative along v of
-    w' f, whose gradients vjp gives: their difference between z + h v and z - h v is what is wanted.
+    The gradient of |J v|^2 is 2 w' (dJ) v with w = J v held constant. w' J v is the derivative of
+    w' f along v, and vjp gives the gradients of w' f; so the difference of these between z + h v
+    and z - h v, divided by 2 h, gives w' (dJ) v.
     """
     rng = np.random.default_rng(integer("seed", seed))
     count, size = z.shape

@@ -1,4 +1,4 @@
-"""What a fixed point iteration found, and how it ended."""
+"""The result of a fixed point iteration, and how it ended."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ __all__ = ["Solution", "SolverOutcome"]
 
 
 class SolverOutcome(Enum):
-    """How an iteration ended; the value says what to do."""
+    """How the iteration of a sample ended; the value is a message that says what to do."""
 
     CONVERGED = "The residual is within the tolerance."
     NOT_CONVERGED = (
-        "The residual is above the tolerance after max_iter iterations: raise max_iter, take "
-        "solver='newton', start from a nearby solution (start=), or raise tol. If J has an "
-        "eigenvalue near 1 or a spectral radius above 1, see FixedPoint.conditioning."
+        "The residual is above the tolerance after max_iter iterations: raise max_iter, use "
+        "solver='newton', start from a nearby solution (start=), or raise tol. "
+        "FixedPoint.conditioning shows whether J has an eigenvalue near 1 or a spectral radius "
+        "above 1."
     )
     DIVERGED = (
-        "The residual grew a millionfold or stopped being finite: f does not contract here. Damp "
-        "(Damped(damping=0.5)), take solver='newton', or hold f to a contraction: "
-        "constrain.SpectralNorm for its recurrent weights, or the Jacobian penalty."
+        "The residual grew a millionfold or stopped being finite: f is not a contraction here. Use "
+        "Damped(damping=0.5) or solver='newton', or keep f a contraction with "
+        "constrain.SpectralNorm for its recurrent weights or the Jacobian penalty."
     )
     STALLED = (
         "No step along Newton's direction reduces the residual: I - J is nearly singular there, or "
-        "f has no fixed point nearby. See FixedPoint.conditioning; begin elsewhere, or in float64."
+        "f has no fixed point nearby. See FixedPoint.conditioning; use another start or float64."
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Fixed points of a batch, sample by sample.
+    """The fixed points of a batch of N samples.
 
-    z (N, S): the point of the smallest residual met. residual (N,): |f(z) - z| / (|f(z)| +
-    atol / tol), of that z. outcomes: how each sample's iteration ended. iterations (N,): of the
-    solver. evaluations (N,): of f, and for Newton's method products with J as well. tol: what the
-    residual was to meet.
+    z (N, S): the point with the smallest residual that the iteration met. residual (N,):
+    |f(z) - z| / (|f(z)| + atol / tol) at that z. outcomes: how the iteration of each sample ended.
+    iterations (N,): iterations of the solver. evaluations (N,): evaluations of f, plus products
+    with J in Newton's method. tol: the tolerance of the residual.
     """
 
     z: NDArray[Any]
@@ -51,12 +52,12 @@ class Solution:
 
     @property
     def converged(self) -> NDArray[np.bool_]:
-        """(N,), of each sample."""
+        """Whether each sample has converged, (N,)."""
         return np.array([outcome is SolverOutcome.CONVERGED for outcome in self.outcomes])
 
     @property
     def outcome(self) -> SolverOutcome:
-        """CONVERGED if all samples have; else that of the sample with the largest residual."""
+        """CONVERGED if all samples have, else the outcome of the one with the largest residual."""
         wrong = np.flatnonzero(~self.converged)
         if not wrong.size:
             return SolverOutcome.CONVERGED
@@ -64,7 +65,7 @@ class Solution:
 
     @property
     def message(self) -> str:
-        """How many samples failed, the worst of them, and what to do."""
+        """A sentence with the number of samples that failed, the worst of them, and what to do."""
         wrong = np.flatnonzero(~self.converged)
         if not wrong.size:
             return (
@@ -74,6 +75,6 @@ class Solution:
         worst = int(wrong[np.argmax(self.residual[wrong])])
         return (
             f"{wrong.size} of {len(self.z)} samples did not converge; sample {worst} has a "
-            f"residual of {self.residual[worst]:.1e} where {self.tol:.1e} was asked, after "
+            f"residual of {self.residual[worst]:.1e}, and the tolerance is {self.tol:.1e}, after "
             f"{self.iterations[worst]} iterations. {self.outcomes[worst].value}"
         )

@@ -1,4 +1,4 @@
-"""Iterations for z = f(z, x) over a batch: each sample stops on its own residual and leaves it."""
+"""Solvers for z = f(z, x) over a batch, which each sample leaves when its residual is small."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["Anderson", "Damped", "NewtonKrylov", "Solver", "solver_of"]
 
 Array = NDArray[Any]
 
-# A sample whose residual is this many times the size of f at the start has diverged.
+# A sample has diverged if its residual exceeds the norm of f at the start by this factor.
 RUNAWAY = 1e6
-# Anderson's extrapolation is given up where it made the residual this much larger than the best.
+# Anderson's method goes back to the best point if the residual exceeds the best by this factor.
 SETBACK = 10.0
-# Halvings of a Newton step before it is given up.
+# The number of step lengths 1, 1/2, 1/4, ... that Newton's method tries before it gives up.
 HALVINGS = 12
 
 
@@ -36,16 +36,16 @@ def _damping(name: str, value: object) -> float:
 
 @dataclass(frozen=True)
 class Solver:
-    """Common part of the solvers; use Damped, Anderson or NewtonKrylov."""
+    """Base class of Damped, Anderson and NewtonKrylov."""
 
 
 @dataclass(frozen=True)
 class Damped(Solver):
-    """z <- z + damping (f(z, x) - z), damping in (0, 1]; 1 is the plain iteration.
+    """The iteration z <- z + damping (f(z, x) - z), damping in (0, 1]; 1 is the plain iteration.
 
-    Converges where all eigenvalues of (1 - damping) I + damping J lie inside the unit circle: a
-    smaller damping helps against eigenvalues of J at the left and outside the circle, never against
-    one beyond 1. The error falls by that matrix's spectral radius per iteration.
+    It converges if all eigenvalues of (1 - damping) I + damping J lie inside the unit circle, and
+    the error falls by the spectral radius of this matrix per iteration. A smaller damping helps if
+    eigenvalues of J outside the circle have real parts below 1, never if a real part is 1 or more.
     """
 
     damping: float = 1.0
@@ -56,11 +56,11 @@ class Damped(Solver):
 
 @dataclass(frozen=True)
 class Anderson(Solver):
-    """Anderson acceleration: the damped step from the best affine mix of the last iterates.
+    """Anderson acceleration: a damped step from the best affine combination of the last iterates.
 
-    history: differences kept. damping: of the step from the mix. The least-squares problem of a
-    sample is solved by regularised normal equations in float64. Where the mix made a residual ten
-    times worse, the sample goes back to its best point and forgets its history.
+    history: the number of differences kept. damping: the damping of the step. The least-squares
+    problem of each sample is solved by regularised normal equations in float64. If a residual gets
+    ten times worse than the best, the sample goes back to its best point and drops its history.
     Reference: Anderson 1965; Walker and Ni 2011, algorithm AA and eq. 2.3.
     """
 
@@ -75,11 +75,11 @@ class Anderson(Solver):
 
 @dataclass(frozen=True)
 class NewtonKrylov(Solver):
-    """Newton's method with GMRES on I - J, by products with J, and a step halved until it helps.
+    """Newton's method: GMRES on I - J, and steps halved until they reduce the residual.
 
-    krylov: products with J per Newton step at most. The forcing terms are choice 2 of Eisenstat and
-    Walker: steps are solved as well as the last one was worth. Quadratic near a solution, also
-    where f does not contract.
+    krylov: the most products with J per Newton step. The tolerance of each linear solve follows
+    choice 2 of Eisenstat and Walker: the more the last step reduced the residual, the more exactly
+    the next is solved. Convergence is quadratic near a solution, even if f is not a contraction.
     Reference: Eisenstat and Walker 1996, eq. 2.6; Knoll and Keyes 2004, section 2.
     """
 
@@ -97,7 +97,7 @@ SOLVERS: dict[str, Solver] = {
 
 
 def solver_of(value: object) -> Solver:
-    """The solver that a name stands for; others come back as they are."""
+    """The solver that a name stands for; an object of gradcore.implicit is returned as it is."""
     if isinstance(value, str) and value in SOLVERS:
         return SOLVERS[value]
     if isinstance(value, Solver) and type(value) is not Solver:
@@ -119,7 +119,7 @@ def solve(
     max_iter: int,
     progress: Progress | None,
 ) -> Solution:
-    """Fixed points from a start [N, S]."""
+    """Iterates from start [N, S] to fixed points."""
     integer("max_iter", max_iter)
     track = _Track(system, start, tol, atol)
     if isinstance(solver, NewtonKrylov):
@@ -133,15 +133,15 @@ def solve(
 
 
 class _Track:
-    """What is known of each sample, and which are still in the batch."""
+    """The best point and the residual of each sample, and the samples still in the batch."""
 
     def __init__(self, system: System, start: Array, tol: float, atol: float) -> None:
         self.tol, self.floor = tol, atol / tol
         count = len(start)
         self.best_z = start.copy()
-        self.best_off = np.zeros_like(start)  # f(z) - z there
-        self.best = np.full(count, np.inf)  # its norm
-        self.scale = np.full(count, np.nan)  # of f at the start
+        self.best_off = np.zeros_like(start)  # f(z) - z at best_z
+        self.best = np.full(count, np.inf)  # the norm of best_off
+        self.scale = np.full(count, np.nan)  # the norm of f, or of f(z) - z, at the start
         self.residual = np.full(count, np.inf)
         self.outcomes = [SolverOutcome.NOT_CONVERGED] * count
         self.iterations = np.zeros(count, np.int64)
@@ -150,7 +150,7 @@ class _Track:
         self.system = system
 
     def off(self, z: Array) -> tuple[Array, NDArray[np.float64]]:
-        """f(z) - z of the samples in the batch and its norms, with the best point kept."""
+        """f(z) - z of the samples in the batch, and its norms; records the best points."""
         with np.errstate(over="ignore", invalid="ignore"):
             found = self.system.value(z)
             off = found - z
@@ -169,7 +169,7 @@ class _Track:
         return off, size
 
     def ended(self, size: NDArray[np.float64]) -> NDArray[np.intp]:
-        """Takes samples that are done out of the batch; which places of it stay."""
+        """Removes samples from the batch that are done; returns the positions that stay."""
         rows = self.rows
         done = self.residual[rows] <= self.tol
         gone = ~done & (np.isinf(size) | (size > RUNAWAY * self.scale[rows]))
@@ -200,10 +200,11 @@ class _Track:
 def _mixed(
     track: _Track, history: int, damping: float, max_iter: int, progress: Progress | None
 ) -> None:
-    """Anderson's iteration; without a history the damped one."""
+    """Runs Anderson's iteration, or the damped one if history is 0."""
     z = track.best_z.copy()
     shape = (len(z), history, z.shape[1])
-    moves, changes = np.zeros(shape, z.dtype), np.zeros(shape, z.dtype)  # of z, of f(z) - z
+    # Differences between iterates: moves of z, changes of f(z) - z.
+    moves, changes = np.zeros(shape, z.dtype), np.zeros(shape, z.dtype)
     before: tuple[Array, Array] | None = None
     for k in range(max_iter + 1):
         off, size = track.off(z)
@@ -233,13 +234,14 @@ def _mixed(
 
 
 def _mix(z: Array, off: Array, moves: Array, changes: Array, damping: float) -> Array:
-    """z + damping off - (moves + damping changes) gamma, gamma least squares of off by changes."""
+    """z + damping off - (moves + damping changes) gamma, where changes gamma fits off best."""
     wide = changes.astype(np.float64, copy=False)
     gram = np.einsum("nis,njs->nij", wide, wide)
     right = np.einsum("nis,ns->ni", wide, off.astype(np.float64, copy=False))
     length = np.sqrt(np.einsum("nii->ni", gram))
     scale = np.where(length > 0, length, 1.0)
-    # With columns of length 1, what is below the dtype's roundings squared is noise.
+    # Columns have length 1, so eigenvalues of the Gram matrix below the squared rounding error of
+    # the dtype are noise; adding this much regularises them.
     noise = max((10 * float(np.finfo(z.dtype).eps)) ** 2, 1e-14)
     gram = gram / (scale[:, :, None] * scale[:, None, :]) + noise * np.eye(gram.shape[1])
     gamma = (np.linalg.solve(gram, (right / scale)[:, :, None])[:, :, 0] / scale).astype(z.dtype)
@@ -270,7 +272,7 @@ def _newton(track: _Track, solver: NewtonKrylov, max_iter: int, progress: Progre
             for row in track.rows[~moved]:
                 if track.residual[row] > track.tol:
                     track.outcomes[row] = SolverOutcome.STALLED
-            # A sample that has converged is told so by `ended`.
+            # Samples that have converged stay until `ended` marks them as such.
             stay = track.keep(moved | (track.residual[track.rows] <= track.tol))
             z, off, size, forcing = z[stay], off[stay], size[stay], forcing[stay]
         if progress is not None:
@@ -281,7 +283,7 @@ def _newton(track: _Track, solver: NewtonKrylov, max_iter: int, progress: Progre
 def _line_search(
     track: _Track, z: Array, off: Array, size: NDArray[np.float64], step: Array
 ) -> tuple[Array, Array, NDArray[np.float64], NDArray[np.bool_]]:
-    """The longest of the steps 1, 1/2, 1/4, ... that reduces each residual enough."""
+    """Takes the longest of the steps 1, 1/2, ... that reduces the residual enough, per sample."""
     z, off, now = z.copy(), off.copy(), size.copy()
     moved = np.zeros(len(z), bool)
     whole = track.system, track.rows

@@ -1,4 +1,4 @@
-"""z = f(z, x) with parameters and input held fixed, for a batch of samples, and its Jacobian."""
+"""f(z, x) as a function of z alone, for a batch of samples, with products by its Jacobian."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ Rows = NDArray[np.intp]
 
 
 class System(ABC):
-    """f of a batch. Arrays of z are [N, S] in the dtype of the parameters."""
+    """f for a batch, at given parameters and x; z is [N, S] in the dtype of the parameters."""
 
     params: Params
 
     @property
     @abstractmethod
     def batch(self) -> int:
-        """N."""
+        """N, the number of samples."""
 
     @property
     @abstractmethod
     def size(self) -> int:
-        """S."""
+        """S, the number of values of z per sample."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -43,7 +43,7 @@ class System(ABC):
 
     @abstractmethod
     def take(self, rows: Rows) -> System:
-        """The same for some samples."""
+        """The system of the samples `rows`."""
 
     @abstractmethod
     def value(self, z: Array) -> Array:
@@ -59,12 +59,12 @@ class System(ABC):
 
     @abstractmethod
     def pull(self, z: Array, u: Array) -> tuple[Grads, Array | None]:
-        """Cotangents of the parameters and of the input [N, ...], from those of f, [N, S]."""
+        """Cotangents of the parameters and of the input [N, ...], from u, those of f, [N, S]."""
 
 
 @dataclass(frozen=True, eq=False)
 class Linearised:
-    """I - J at z, or its transpose: an operator of _krylov."""
+    """I - J at z, or its transpose, as an operator for the solvers in _krylov."""
 
     system: System
     z: Array
@@ -83,7 +83,7 @@ class Linearised:
 
 @dataclass(frozen=True, eq=False)
 class StateSystem(System):
-    """One step of a net of recurrent layers: z is its whole state, x [N, I] what it reads."""
+    """One step of a net of recurrent layers: z is its whole state, and x [N, I] its input."""
 
     net: Stack
     params: Params
@@ -167,9 +167,7 @@ class StateSystem(System):
 
 @dataclass(frozen=True, eq=False)
 class OutputSystem(System):
-    """One step of a net from the zero state: z is what it puts out and the first part of what it
-    reads, x [N, X] the rest.
-    """
+    """One step of a net from the zero state: z is its output, and its input is [z, x], x [N, X]."""
 
     net: Stack
     params: Params
@@ -233,26 +231,26 @@ class OutputSystem(System):
 
 
 def at_exponent(array: Array, exponent: int) -> Array:
-    """array * 2**exponent in its dtype; NonFiniteError where that overflows."""
+    """array * 2**exponent in its dtype; raises NonFiniteError if it overflows."""
     if not exponent:
         return array
     with np.errstate(over="ignore", under="ignore"):
         scaled: Array = np.ldexp(array, exponent)
     if not np.isfinite(scaled).all():
         raise NonFiniteError(
-            f"a cotangent times 2**{exponent} leaves the range of {array.dtype}: the chain behind "
-            "it explodes. Use float64, or a loss of smaller size."
+            f"a cotangent times 2**{exponent} is beyond the range of {array.dtype}: the gradient "
+            "explodes in the part of the model after this layer. Use float64, or scale the loss "
+            "down."
         )
     return scaled
 
 
 def checked_rows(name: str, value: Any, shape: tuple[int, int], dtype: np.dtype[Any]) -> Array:
-    """Values of z, [N, S], finite."""
+    """Checks an array of values of z: shape [N, S], dtype, and that all values are finite."""
     array = np.asarray(value)
     if array.shape != shape:
         raise ShapeError(
-            f"{name} must have shape (N, S) = {shape}, a row of the state per sample; got "
-            f"{array.shape}."
+            f"{name} must have shape (N, S) = {shape}, one row per sample; got {array.shape}."
         )
     if array.dtype != dtype:
         raise DTypeError(

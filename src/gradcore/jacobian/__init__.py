@@ -1,8 +1,9 @@
-"""Jacobian and curvature products of whole nets: tangents, cotangents, adjoints step by step.
+"""Jacobian and curvature products of whole nets: tangents, cotangents, adjoints of every step.
 
-Directions come first: K of them make arrays (K, T, B, ...), and states whose arrays have a leading
-K. Whatever grows or dies along time is given as an array and an exponent, the true value being
-array * 2**exponent: never NaN, infinity or zero because of the length of the chain.
+The axis of directions comes first: K directions make arrays (K, T, B, ...), and states whose arrays
+have a leading axis K. What may grow or decay exponentially with time is given as an array and an
+exponent, and the true value is array * 2**exponent. So it does not become NaN, infinity or zero
+because the sequence is long.
 """
 
 from ._curvature import GaussNewton as GaussNewton

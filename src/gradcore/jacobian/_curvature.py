@@ -1,4 +1,4 @@
-"""Products of the loss's curvature with directions of the parameters."""
+"""Products of the Hessian or the Gauss-Newton matrix with directions in parameter space."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ __all__ = ["GaussNewton", "Hvp", "gauss_newton_product", "hvp"]
 
 @dataclass(frozen=True, eq=False)
 class Hvp:
-    """What hvp found.
+    """The result of hvp.
 
     loss: the loss. grads: its gradient. product (K, n_parameters): the Hessian times each
-    direction, laid out like the parameters. plan: what was done for each direction; arena_bytes:
-    what the core held.
+    direction, laid out like the parameters. plan: the plan that the pass for each direction
+    followed; arena_bytes: the working memory of the core in bytes.
     """
 
     loss: float
@@ -42,11 +42,11 @@ class Hvp:
 
 @dataclass(frozen=True, eq=False)
 class GaussNewton:
-    """What gauss_newton_product found.
+    """The result of gauss_newton_product.
 
     loss: the loss. product (K, n_parameters): the Gauss-Newton matrix times each direction, laid
-    out like the parameters. plan: what was done for each direction; arena_bytes: what the core
-    held.
+    out like the parameters. plan: the plan that the pass for each direction followed; arena_bytes:
+    the working memory of the core in bytes.
     """
 
     loss: float
@@ -76,13 +76,15 @@ def hvp(
     """Hessian of the loss with respect to the parameters, times K directions v.
 
     v: (K, n_parameters), or a sequence of K Params or Grads. loss: a name or an object of
-    gradcore.loss; the Hessian of a loss function is not known. The other arguments are those of
-    gradcore.value_and_grad. Where a unit of relu is at its kink its second derivative counts as 0.
+    gradcore.loss; a Python function is refused, because its Hessian is not known. The other
+    arguments are those of gradcore.value_and_grad. The second derivative of relu counts as 0
+    everywhere, also at its kink.
 
-    Forward over reverse: the tangent of the gradient along v, one direction after the other, within
-    the memory budget, which must hold about twice the tape of a gradient. Adjoints are kept without
-    a scale: where they overflow the dtype a NonFiniteError is raised; where they underflow they are
-    0. The same bits for every memory, threads and run.
+    The method is forward over reverse: it computes the tangent of the gradient along v, one
+    direction after the other, within the memory budget, and needs about twice the tape of a
+    gradient. Adjoints are not rescaled as those of a gradient are: if they overflow the dtype,
+    NonFiniteError is raised; if they underflow, they are 0. Results have the same bits whatever
+    memory and threads are.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Pearlmutter 1994; Griewank and Walther 2008, section 5.2.
     """
@@ -114,12 +116,13 @@ def gauss_newton_product(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> GaussNewton:
-    """J^T H J v for K directions v: J the outputs' Jacobian by the parameters, H the loss's Hessian
-    by the outputs, which is positive semidefinite for the losses of gradcore.
+    """The Gauss-Newton matrix J^T H J times K directions v.
 
-    Arguments and memory as for hvp. The tangent J v goes forward with the steps; H J v goes back as
-    a gradient does, and is scaled as one. Tangents are kept without a scale.
-    Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError; NonFiniteError, also where a
+    J is the Jacobian of the outputs with respect to the parameters, and H the Hessian of the loss
+    with respect to the outputs, which is positive semidefinite for the losses of gradcore.
+    Arguments and memory are those of hvp. The tangent J v is carried forward with the steps and is
+    not rescaled; H J v is carried back as a gradient is, with the same scaling.
+    Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, and NonFiniteError, also if a
     product leaves the range of the dtype.
     Reference: Schraudolph 2002; Martens 2010.
     """
@@ -133,15 +136,15 @@ def gauss_newton_product(
                 np.ldexp(row, report.grads_exponent, out=row)
         if not np.isfinite(row).all():
             raise NonFiniteError(
-                f"the Gauss-Newton product leaves the range of {params.dtype}. Scale the direction "
-                "down, or use float64."
+                f"the Gauss-Newton product is beyond the range of {params.dtype}. Scale the "
+                "direction down, or use float64."
             )
     return GaussNewton(report.loss, product, plan, report.arena_bytes)
 
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """Checked arguments of a product."""
+    """The checked arguments of a curvature product."""
 
     params: Params
     inputs: validate.Inputs
@@ -170,11 +173,14 @@ class _Work:
         if not isinstance(resolve(loss), Loss):
             raise ArgumentError(
                 "loss must be a name or an object of gradcore.loss: the Hessian of a loss function "
-                "is not known. Differences of gradcore.value_and_grad along v approximate it."
+                "is not known. Finite differences of gradcore.value_and_grad along v approximate "
+                "the product."
             )
         goal = objective(loss, net, params.dtype, inputs.steps, inputs.batch, y, weight)
         if v is None:
-            raise ArgumentError("v must be given: the directions to multiply with.")
+            raise ArgumentError(
+                "v must be given: it holds the directions that the matrix is multiplied by."
+            )
         directions = parameter_directions("v", v, params)
         return _Work(params, inputs, mode, goal, directions)
 

@@ -18,11 +18,11 @@ Array = NDArray[Any]
 
 
 def parameter_directions(name: str, value: object, params: Params) -> Array:
-    """(K, n_parameters) from such an array or a sequence of K Params or Grads."""
+    """Checks an array (K, n_parameters), or makes it from a sequence of K Params or Grads."""
     if isinstance(value, (Params, Grads)):
         raise ShapeError(
-            f"{name} must be K directions: pass [{name}] to make one {type(value).__name__} one "
-            "direction."
+            f"{name} must hold K directions; got a single {type(value).__name__}. Pass [{name}] "
+            "for one direction."
         )
     if isinstance(value, (list, tuple)):
         return _stacked(name, value, params)
@@ -31,8 +31,8 @@ def parameter_directions(name: str, value: object, params: Params) -> Array:
     if array.ndim != 2 or array.shape[1] != size or not len(array):
         hint = f" Add the axis with {name}[None]." if array.shape == (size,) else ""
         raise ShapeError(
-            f"{name} must have shape (K, {size}), a row of values per parameter for each of K "
-            f"directions; got {array.shape}.{hint}"
+            f"{name} must have shape (K, {size}): K directions with one value per parameter; got "
+            f"{array.shape}.{hint}"
         )
     return _of_dtype(name, array, params.dtype)
 
@@ -40,13 +40,13 @@ def parameter_directions(name: str, value: object, params: Params) -> Array:
 def input_directions(
     name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Array:
-    """(K, *shape), shape being that of x."""
+    """Checks an array (K, *shape), where shape is that of x."""
     array = validate.as_array(name, value)
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape or not len(array):
         hint = f" Add the axis with {name}[None]." if array.shape == shape else ""
         raise ShapeError(
-            f"{name} must have shape (K, {', '.join(map(str, shape))}), directions first; got "
-            f"{array.shape}.{hint}"
+            f"{name} must have shape (K, {', '.join(map(str, shape))}), where the axis of the K "
+            f"directions comes first; got {array.shape}.{hint}"
         )
     return _of_dtype(name, array, dtype)
 
@@ -84,9 +84,9 @@ def split_state(net: Stack, batch: int, flat: Array) -> tuple[LayerState, ...]:
 
 
 def count_of(**directions: Array | None) -> int:
-    """K, the same for all that is given.
+    """The number K of directions, which must be the same in all arrays that are not None.
 
-    Raises ArgumentError if nothing is, ShapeError if they differ.
+    Raises ArgumentError if all are None, ShapeError if the numbers differ.
     """
     counts = {name: len(array) for name, array in directions.items() if array is not None}
     if not counts:
@@ -105,7 +105,7 @@ def _stacked(name: str, values: Sequence[object], params: Params) -> Array:
         if not isinstance(item, (Params, Grads)):
             raise DTypeError(
                 f"{name}[{k}] must be gradcore.Params or gradcore.Grads; got "
-                f"{type(item).__name__}. An array (K, n_parameters) is taken whole."
+                f"{type(item).__name__}. Pass arrays as one array (K, n_parameters)."
             )
         if item.net != params.net:
             raise ShapeError(f"{name}[{k}] must belong to the net of params; it is of {item.net}.")
@@ -114,8 +114,8 @@ def _stacked(name: str, values: Sequence[object], params: Params) -> Array:
             row = np.ldexp(row, item.exponent)
             if not np.isfinite(row).all():
                 raise ArgumentError(
-                    f"{name}[{k}] times 2**{item.exponent} leaves the range of {params.dtype}; "
-                    "a direction may have any length: pass it scaled."
+                    f"{name}[{k}] times 2**{item.exponent} is beyond the range of {params.dtype}. "
+                    "A direction may have any length, so scale it: pass Grads with exponent 0."
                 )
         rows.append(row)
     return np.stack(rows)

@@ -23,12 +23,12 @@ __all__ = ["HiddenGradients", "hidden_gradients"]
 
 @dataclass(frozen=True, eq=False)
 class HiddenGradients:
-    """What hidden_gradients found.
+    """The result of hidden_gradients.
 
-    loss and grads: as of gradcore.value_and_grad. dh (T, B, H): the true gradient with respect to
-    h_t is dh[t] * 2**exponent[t]; None with norms_only. norm_log10 (T, B): log10 of its Euclidean
-    norm, -inf for zero. layer: which recurrent layer; reverse: whether its direction that reads
-    time backward.
+    loss and grads: those of gradcore.value_and_grad. dh (T, B, H): the true gradient with respect
+    to h_t is dh[t] * 2**exponent[t]; both are None with norms_only. norm_log10 (T, B): log10 of its
+    Euclidean norm, -inf for a norm of 0. layer: the number of the recurrent layer, from 0;
+    reverse: whether it is the direction of this layer that reads time backward.
     """
 
     loss: float
@@ -60,13 +60,14 @@ def hidden_gradients(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> HiddenGradients:
-    """dL/dh_t of a recurrent layer for every step t, by all paths: what the layers above and the
-    head send at t, and what comes back through time.
+    """The total gradient dL/dh_t of the loss by a recurrent layer's output h_t, for every step t.
 
-    layer: counts the recurrent layers, from the end if negative. norms_only: keeps the norms, 8
-    bytes per step and sequence, instead of T*B*H numbers. Other arguments as of
-    gradcore.value_and_grad. A residual connection goes round h and is not counted; steps
-    t >= lengths[b] have zero.
+    It counts all paths: through the layers above and the head at step t, and through later steps of
+    this layer. layer: number of the recurrent layer; negative numbers count from the end. reverse:
+    take the direction that reads time backward, in a bidirectional layer. norms_only: return only
+    the norms, 8 bytes per step and sequence, instead of T*B*H numbers. The other arguments are
+    those of gradcore.value_and_grad. A residual connection bypasses h, so the gradient through it
+    does not count; at steps t >= lengths[b] the gradient is 0.
 
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Pascanu, Mikolov, Bengio 2013, eq. 4 (the backward recursion of dL/dh_t).
@@ -108,7 +109,7 @@ def hidden_gradients(
 
 
 def _direction(net: Stack, layer: object, reverse: bool) -> tuple[int, int]:
-    """The layer counted from 0, and its direction's number in the core."""
+    """The number of the layer from 0, and the core's number for its direction of time."""
     layers: Sequence[Any] = net.recurrent
     which = integer("layer", layer)
     if not layers:
@@ -120,5 +121,8 @@ def _direction(net: Stack, layer: object, reverse: bool) -> tuple[int, int]:
         )
     which %= len(layers)
     if reverse and not layers[which].bidirectional:
-        raise ArgumentError(f"recurrent layer {which} has no direction that reads time backward.")
+        raise ArgumentError(
+            f"reverse=True needs a bidirectional layer; recurrent layer {which} reads time forward "
+            "only."
+        )
     return which, sum(len(below.directions) for below in layers[:which]) + bool(reverse)

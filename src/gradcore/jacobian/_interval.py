@@ -1,4 +1,4 @@
-"""How many steps may go by between two orthogonalisations of directions."""
+"""The number of steps between two orthogonalisations (QR) of a set of directions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ LONGEST = 64
 
 
 def next_interval(diagonal: NDArray[np.float64], length: int, dtype: np.dtype[Any]) -> int:
-    """So many steps that directions grow apart by a quarter of the dtype's digits; at most LONGEST.
+    """The steps after which the growth of directions differs by a quarter of the dtype's digits.
 
-    The rest of the digits is what the weakest direction is right to. diagonal (B, K): by how much
-    each grew over the last `length` steps. A sequence whose directions are all dead asks for
-    nothing; one that is dead beside living ones asks for a look at every step.
+    It is at most LONGEST. The other three quarters of the digits are the accuracy that is left to
+    the direction that grew least. diagonal (B, K): the factor by which each direction grew over the
+    last `length` steps, the diagonal of R. A sequence whose directions are all exactly 0 is left
+    out; if one direction is 0 beside others that are not, the next interval is one step.
     """
     alive = diagonal[diagonal.any(axis=1)]
     if not len(alive):

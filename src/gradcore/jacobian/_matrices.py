@@ -1,4 +1,4 @@
-"""Jacobians of the state as matrices: of single steps and of many."""
+"""Jacobians of the state as matrices: of single steps and of a range of steps."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ __all__ = ["ScaledMatrices", "state_jacobian", "step_jacobians"]
 
 @dataclass(frozen=True, eq=False)
 class ScaledMatrices:
-    """Matrices mantissa (B, S, S) times 2**exponent: never out of range because of many steps."""
+    """Matrices mantissa (B, S, S) times 2**exponent, in range whatever the number of steps."""
 
     mantissa: NDArray[Any]
     exponent: int
 
     def log10_norm(self) -> NDArray[np.float64]:
-        """log10 of the Frobenius norm of each, (B,); -inf for zero."""
+        """log10 of the Frobenius norm of each matrix, (B,); -inf for a norm of 0."""
         return log10_norm(self.mantissa, self.exponent, axis=(1, 2))
 
 
@@ -52,12 +52,13 @@ def step_jacobians(
 ) -> NDArray[Any]:
     """d state_t / d state_(t-1) at chosen steps t, (len(steps), B, S, S), in evaluation mode.
 
-    Rows: the state after step t; columns: the state before it. S counts what one sequence keeps, in
-    the order of the flat state: per recurrent layer the last outputs, oldest first, then c of an
-    LSTM. layer: the block of that layer's state alone. A step that is reset has zeros; one past a
-    sequence's end has the identity.
+    Rows belong to the state after step t, columns to the state before it. S is the size of one
+    sequence's state. Its order is, for each recurrent layer: the last outputs, oldest first (more
+    than one with a skip connection), then c of an LSTM. layer: return only the block of this
+    recurrent layer's state. The Jacobian of a step that is reset is zero, and that of a step past a
+    sequence's end is the identity.
 
-    One forward pass to the last of the steps, and S tangents through each of them.
+    The cost is one forward pass up to the last of the steps, and S tangents through each of them.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     """
     validate.model(net, params)
@@ -95,8 +96,9 @@ def state_jacobian(
 ) -> ScaledMatrices:
     """d state_T / d state_0 over all steps of x, (B, S, S) with an exponent, in evaluation mode.
 
-    Rows and columns as of step_jacobians. Columns that lie more than the dtype's digits below the
-    largest are lost in its roundings: for all singular values use state_singular_values.
+    Rows and columns are those of step_jacobians. Singular values that are smaller than the largest
+    by more than the dtype's precision are lost to rounding: for all singular values use
+    state_singular_values.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     """
     validate.model(net, params)
@@ -123,7 +125,7 @@ def state_jacobian(
 
 
 def _part(net: Stack, layer: int | None) -> slice:
-    """Where a layer's state lies in the flat state of one sequence."""
+    """The slice of one sequence's flat state that holds this layer's state; all of it for None."""
     if layer is None:
         return slice(None)
     return spans(net, 1)[validate.recurrent_index(net, layer)]

@@ -14,11 +14,11 @@ __all__ = ["Ranges", "one_way"]
 
 
 def one_way(net: Stack, what: str) -> None:
-    """Refuses nets with a layer that reads both ways: a range of steps means nothing there."""
+    """Raises ArgumentError for bidirectional nets, which have no state between two steps."""
     if net.bidirectional:
         raise ArgumentError(
-            f"{what} does not go through bidirectional layers; use jvp or vjp over all steps, or "
-            "nets whose layers all read time forward."
+            f"{what} needs a net whose layers all read time forward; this one has a bidirectional "
+            "layer, so it has no single state between two steps. Use jvp or vjp over all steps."
         )
 
 

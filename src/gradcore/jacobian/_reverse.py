@@ -1,4 +1,4 @@
-"""Vector-Jacobian products: cotangents that go back through a net, K at once."""
+"""Vector-Jacobian products: K cotangents that are carried back through a net."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ __all__ = ["Vjp", "vjp"]
 
 @dataclass(frozen=True, eq=False)
 class Vjp:
-    """What vjp found; None for what was not wanted.
+    """The result of vjp; what wrt does not name is None.
 
     grads: K Grads of the parameters, each with its exponent. dx (K, T, B, I): the true cotangent of
-    x[t] is dx[:, t] * 2**dx_exponent[..., t], where dx_exponent is (T,) or, where the directions
-    went one by one, (K, T). dstate: cotangents of the initial state, arrays with a leading K, to be
-    multiplied by 2**dstate_exponent: (layers and directions,) or (K, layers and directions).
+    x[t] is dx[:, t] * 2**dx_exponent[..., t]; dx_exponent is (T,), or (K, T) if each cotangent had
+    a pass of its own (see vjp). dstate: cotangents of the initial state, arrays with a leading
+    axis K, to be multiplied by 2**dstate_exponent, which is (L,), or (K, L) with passes of their
+    own; L is the number of recurrent layers, where a bidirectional layer counts twice.
     state: the state after the last step.
     """
 
@@ -43,7 +44,10 @@ class Vjp:
 
 @dataclass(frozen=True, eq=False)
 class _Cotangents:
-    """What goes into a call. Both arrays have a leading K; given: the caller's own outputs."""
+    """The checked arguments of vjp; outputs and state_out have a leading axis K.
+
+    given: d_outputs as the caller passed it, to count which arrays had to be copied.
+    """
 
     params: Params
     inputs: validate.Inputs
@@ -77,17 +81,18 @@ def vjp(
 ) -> Vjp:
     """Cotangents of parameters, input and initial state from K cotangents of outputs and state.
 
-    For looking at a net: all cotangents are known before the call, and their scale can go on to the
-    range of steps before. Where the gradient depends on the outputs, as that of a loss computed
-    elsewhere does, gradcore.forward gives these first and keeps the tape; here the net runs again.
+    It is meant for analysing a net, where all cotangents are known before the call. If the
+    cotangents depend on the outputs, as the gradient of a loss computed elsewhere does, use
+    gradcore.forward, which returns the outputs first and keeps the tape; vjp runs the net again.
 
-    d_outputs: (K, T, B, O), of the outputs; where t >= lengths[b] it counts for nothing.
-    dstate_out: of the state after the last step (after lengths[b]-1), arrays with a leading K, to
-    be multiplied by 2**dstate_out_exponent; what an earlier call over the steps behind returned as
-    dstate, so that ranges can be chained. What is not given is zero.
-    wrt: "params", "x", "state". Without "params", and where all layers read time forward, the net
-    is run once and all directions are rows of one wider product; else each direction is a pass of
-    its own. Other arguments as of gradcore.apply.
+    d_outputs: (K, T, B, O), cotangents of the outputs; those at t >= lengths[b] do not count.
+    dstate_out: cotangents of the state after the last step (after step lengths[b]-1), arrays with a
+    leading axis K, to be multiplied by 2**dstate_out_exponent. Ranges of steps can be chained:
+    pass the dstate of the call over the later steps. What is not given is zero.
+    wrt: which cotangents to compute, of "params", "x" and "state". Without "params", and if all
+    layers read time forward, the net is run once for all K cotangents, which are rows of one wider
+    product; otherwise each cotangent is a pass of its own. The other arguments are those of
+    gradcore.apply.
 
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Griewank and Walther 2008, section 3.2.
@@ -166,7 +171,7 @@ def _together(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
 
 
 def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
-    """A backward pass for each direction."""
+    """Makes a backward pass for each of the K cotangents."""
     net, inputs, dtype = call.params.net, call.inputs, call.params.dtype
     steps, batch = inputs.steps, inputs.batch
     count = count_of(d_outputs=call.outputs, dstate_out=call.state_out)

@@ -1,4 +1,4 @@
-"""The gradient of each sequence's own loss."""
+"""Gradients of the loss of each sequence of a batch."""
 
 from __future__ import annotations
 
@@ -34,18 +34,22 @@ def per_sample_gradients(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> list[Grads]:
-    """The gradient of every sequence's loss alone, as B Grads with their exponents.
+    """The gradient of each sequence's loss by itself, as B Grads with their exponents.
 
-    The loss of sequence b is what gradcore.value gives for the batch of x[:, b:b+1]; a mean divides
-    by its own terms. In evaluation mode, without random masks. One pass per sequence: a batch of B
-    takes about as long as B batches of one.
+    The loss of sequence b is what gradcore.value gives for the batch x[:, b:b+1], so a mean divides
+    by the number of this sequence's own terms. The net is in evaluation mode, without random masks.
+    There is one pass per sequence: a batch of B takes about as long as B batches of one.
 
-    Arguments as of gradcore.value_and_grad, but a loss function is refused: it sees whole batches.
+    Arguments are those of gradcore.value_and_grad, except that loss must not be a Python function,
+    because such a function sees whole batches.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     """
     validate.model(net, params)
     if not isinstance(loss, (str, Loss)):
-        raise ArgumentError("per_sample_gradients needs a named loss or one of gradcore.loss.")
+        raise ArgumentError(
+            "loss must be a name or an object of gradcore.loss for per_sample_gradients; got "
+            f"{loss!r}."
+        )
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
     x, y = validate.as_array("x", x), validate.as_array("y", y)
     if y.ndim == 0 or inputs.batch not in y.shape[:2]:
@@ -76,7 +80,7 @@ def per_sample_gradients(
 
 
 def _axis(array: Any, inputs: validate.Inputs) -> int:
-    """Where the sequences are: losses of the last step have no time axis."""
+    """The axis of the sequences: 1, or 0 in targets of the last step, which have no time axis."""
     shape = np.shape(array)
     return 1 if len(shape) > 1 and shape[:2] == (inputs.steps, inputs.batch) else 0
 

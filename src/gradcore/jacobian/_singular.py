@@ -23,17 +23,19 @@ from ._tangents import jvp
 
 __all__ = ["state_singular_values"]
 
-# The QR iteration on the triangular factors ends when no logarithm moves by more; each sweep
-# multiplies what is off the diagonal by the squared ratio of neighbouring singular values.
+# The QR iteration on the triangular factors ends when no logarithm changes by more than SETTLED in
+# a sweep. Each sweep multiplies the off-diagonal elements by the squared ratio of neighbouring
+# singular values.
 SETTLED = 1e-7
 MOST_SWEEPS = 60
 
-# The leading k come from k + SPARE directions that go forth and back until no log10 rises by more.
+# The leading k values come from a subspace iteration with k + SPARE directions, which ends when no
+# log10 rises by more than RISE in a round.
 SPARE = 8
 RISE = 1e-4
 MOST_ROUNDS = 20
 
-# Steps between the states that are kept of the forward pass.
+# The number of steps between two states of the forward pass that are kept.
 STRETCH = 64
 
 Matrices = NDArray[np.float64]
@@ -55,20 +57,22 @@ def state_singular_values(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.float64]:
-    """log10 of the singular values of d state_T / d state_(T-lag), (len(lags), B, k), falling.
+    """log10 of the singular values of d state_T / d state_(T-lag), (len(lags), B, k), descending.
 
-    None for k: all S. Cotangents go back from the end and are orthogonalised every `interval` steps
-    (None: as often as their measured spread asks for, at most 64); the triangular factors are
-    multiplied without ever being formed, so values of 1e+5000 and 1e-5000 stand side by side; -inf
-    for zero. Logarithms are right to the dtype's roundings times the number of factors; neighbours
-    below 1e-16 of the largest that are equal to within some percent may be off by part of their
-    distance. Takes lag/interval * B * S * S * 8 bytes for the factors, and time with S^3.
+    k: the number of values to compute, from the largest; None computes all S, the size of one
+    sequence's state. For all S, cotangents are carried back from the end and orthogonalised every
+    `interval` steps (None: as often as their measured growth requires, at most every 64 steps). The
+    product of the triangular factors is never formed, so values of 1e+5000 and 1e-5000 can stand
+    side by side; a value of 0 gives -inf. The error of a logarithm is about the dtype's rounding
+    error times the number of factors; values below 1e-16 of the largest that agree with a neighbour
+    within a few percent may be off by a part of their difference. The factors take
+    lag/interval * B * S * S * 8 bytes, and the time grows with S^3.
 
-    With k, k + 8 directions go forth and back between T-lag and T, from random ones (seed), until
-    no value rises by more than 1e-4 in log10: lower bounds, of which those with close neighbours
-    may lack some 1e-3. Time and memory go with S * k.
+    With k, a subspace iteration carries k + 8 random directions (seed) forward and back between
+    T-lag and T until no value rises by more than 1e-4 in log10. The values are lower bounds; those
+    with close neighbours may be about 1e-3 too low. Time and memory grow with S * k.
 
-    In evaluation mode. Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError,
+    The net is in evaluation mode. Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError,
     NonFiniteError.
     Reference: Oliveira and Stewart 2000, "Exponential splittings of products of matrices" (the QR
     iteration on the factors); Benettin et al. 1980 for the orthogonalisation; Halko, Martinsson and
@@ -83,7 +87,9 @@ def state_singular_values(
     size = state_size(net, 1)
     count = size if k is None else positive_int("k", k)
     if count > size:
-        raise ArgumentError(f"k must be at most S = {size}, what one sequence keeps; got {count}.")
+        raise ArgumentError(
+            f"k must be at most S = {size}, the size of one sequence's state; got {count}."
+        )
     fixed = None if interval is None else positive_int("interval", interval)
     path = _Path(net, params, ranges, state, ranges.steps - max(wanted), fixed, memory, threads)
     lengths_of = sorted(set(wanted) - {0})
@@ -98,7 +104,7 @@ def state_singular_values(
 
 
 def _all(path: _Path, lags: Sequence[int], progress: Progress | None) -> dict[int, Matrices]:
-    """Natural logs by lag, from one way back with as many directions as there are."""
+    """Natural logs of all singular values by lag, from one pass back with S directions."""
     size, end = state_size(path.net, 1), path.ranges.steps
     frames = np.broadcast_to(np.eye(size), (path.ranges.batch, size, size)).copy()
     factors: list[Matrices] = []
@@ -123,7 +129,7 @@ def _leading(
     rng: np.random.Generator,
     progress: Progress | None,
 ) -> dict[int, Matrices]:
-    """Natural logs by lag of the largest, from some directions that go forth and back."""
+    """Natural logs of the largest singular values by lag, by subspace iteration."""
     size, end, batch = state_size(path.net, 1), path.ranges.steps, path.ranges.batch
     logs = {}
     for number, lag in enumerate(lags):
@@ -145,7 +151,7 @@ def _leading(
 
 
 class _Path:
-    """A trajectory from step `first` on, along which orthonormal frames [B, S, K] are taken."""
+    """A trajectory from step `first` on, along which orthonormal frames [B, S, K] are carried."""
 
     def __init__(
         self,
@@ -178,7 +184,7 @@ class _Path:
         factors: list[Matrices],
         tell: Callable[[int], None] = lambda t: None,
     ) -> Matrices:
-        """Cotangents at the end to those at the beginning; the factors are appended."""
+        """Carries cotangents back from `end` to `begin`; appends the triangular factors."""
         at = end
         while at > begin:
             start = max(at - self.step, begin)
@@ -200,7 +206,7 @@ class _Path:
         return frames
 
     def forth(self, frames: Matrices, begin: int, end: int) -> Matrices:
-        """Tangents at the beginning to those at the end."""
+        """Carries tangents forward from `begin` to `end`."""
         at, state = begin, self._before(begin)
         while at < end:
             stop = min(at + self.step, end)
@@ -232,7 +238,7 @@ class _Path:
     def _orthogonal(
         self, states: Sequence[LayerState], exponents: NDArray[np.int32], steps: int
     ) -> tuple[Matrices, Matrices]:
-        """Q and R of what `steps` steps made of a frame; chooses the next interval."""
+        """Q and R of a frame that was carried over `steps` steps; chooses the next interval."""
         dtype = self.params.dtype
         product, exponent = columns_of(self.net, self.ranges.batch, dtype, states, exponents)
         frames, factor = _orthogonal(product, exponent)
@@ -248,9 +254,9 @@ class _Path:
 def _orthogonal(
     product: NDArray[np.float64], exponent: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Q and R of each matrix; R has its exponent taken in as a last column of logs.
+    """Q and R of each matrix times 2**exponent, with the scale of R in an additional last column.
 
-    Returned as R [B, S, S + 1]: true R is R[:, :, :S] * exp(R[:, 0, S]).
+    R is [B, S, S + 1]: the true R is R[:, :, :S] * exp(R[:, 0, S]).
     """
     q, r = np.linalg.qr(product)
     largest = np.abs(r).max(axis=(1, 2))
@@ -262,7 +268,7 @@ def _orthogonal(
 
 
 def _left_vectors(triangles: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Left singular vectors [B, S, S] of R_n ... R_1, as far as double precision reaches."""
+    """Left singular vectors [B, S, S] of R_n ... R_1, as exact as a plain float64 product is."""
     product = triangles[0]
     for triangle in triangles[1:]:
         product = triangle @ product
@@ -273,15 +279,15 @@ def _left_vectors(triangles: list[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def _log_singular_values(factors: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Natural logs [B, S] of the singular values of R_n ... R_1, falling."""
+    """Natural logs [B, S] of the singular values of R_n ... R_1, descending."""
     total = sum(factor[:, 0, -1] for factor in factors)
     triangles = [factor[:, :, :-1] for factor in factors]
     before = None
     for _ in range(MOST_SWEEPS):
-        # The transposed product is R_1' ... R_n'; orthogonalised from its right end it is Q U_1 ...
-        # U_n with upper triangles again, in the opposite order. The first sweep begins with what a
-        # plain product knows of its left singular vectors, or equal neighbours would take long to
-        # change places.
+        # The transposed product is R_1' ... R_n'. Orthogonalised from its right end it becomes
+        # Q U_1 ... U_n with upper triangles again, in the opposite order. The first sweep starts
+        # from the left singular vectors of the plain product; without them, values that are nearly
+        # equal would take many sweeps to get into descending order.
         frame, swept = _left_vectors(triangles) if before is None else None, []
         for triangle in reversed(triangles):
             lower = triangle.transpose(0, 2, 1)
@@ -293,7 +299,7 @@ def _log_singular_values(factors: list[NDArray[np.float64]]) -> NDArray[np.float
                 sum(np.log(np.abs(np.einsum("bss->bs", triangle))) for triangle in triangles)
             )
         if before is not None:
-            with np.errstate(invalid="ignore"):  # -inf twice is settled, too
+            with np.errstate(invalid="ignore"):  # -inf - (-inf) is NaN; such a value is settled
                 settled = (logs == before) | (np.abs(logs - before) < SETTLED)
             if settled.all():
                 break

@@ -44,7 +44,7 @@ def columns_of(
 ) -> tuple[NDArray[np.float64], int]:
     """K directions of a state as the columns of matrices [B, S, K], all at one exponent.
 
-    exponents: by layer, as jvp and vjp return them.
+    exponents: one per layer and direction of time, as jvp and vjp return them.
     """
     flat = state_directions("state", net, batch, dtype, states).astype(np.float64)
     common = at_one_exponent(net, batch, flat, exponents)

@@ -1,4 +1,4 @@
-"""Jacobian-vector products by forward mode."""
+"""Jacobian-vector products: K tangents that are carried forward through a net."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ __all__ = ["Jvp", "jvp"]
 
 @dataclass(frozen=True, eq=False)
 class Jvp:
-    """What jvp found.
+    """The result of jvp.
 
-    outputs [T, B, O], state: as gradcore.apply gives them, to the bit. d_outputs [K, T, B, O]: the
-    true tangent of outputs[t] is d_outputs[:, t] * 2**d_outputs_exponent[t]. dstate: tangents of
-    state, whose arrays have a leading axis K; those of layer i are to be multiplied by
-    2**dstate_exponent[i], where a bidirectional layer counts as two, one per direction. Exponents
-    are 0 unless the numbers would leave the range of the dtype. plan: what was done; arena_bytes:
-    what the core held; threads: those used at the end.
+    outputs [T, B, O] and state: the same bits that gradcore.apply gives. d_outputs [K, T, B, O]:
+    the true tangent of outputs[t] is d_outputs[:, t] * 2**d_outputs_exponent[t]. dstate: tangents
+    of state, whose arrays have a leading axis K; those of layer i are to be multiplied by
+    2**dstate_exponent[i], where a bidirectional layer counts as two, one per direction of time.
+    Exponents are 0 unless the numbers would leave the range of the dtype. plan: the plan that the
+    pass followed; arena_bytes: the working memory of the core in bytes; threads: the number of
+    threads in use at the end of the pass.
     """
 
     outputs: NDArray[Any]
@@ -71,19 +72,20 @@ def jvp(
 ) -> Jvp:
     """J v for K directions v at once: tangents of a net's outputs and of its final state.
 
-    A direction moves the parameters along dparams (K, n_parameters), or a sequence of K Params or
-    Grads; the input along dx (K, T, B, I), float x only; the initial state along dstate, a state
-    whose arrays have a leading axis K. What is None does not move; one of them must be given, and
-    what is given must agree in K. x, lengths, reset, state, seed, train, memory, threads and
-    progress are those of gradcore.apply; dx past a sequence's end counts for nothing.
+    dparams: directions of the parameters, (K, n_parameters) or a sequence of K Params or Grads.
+    dx: directions of the input, (K, T, B, I), for float x only; those past a sequence's end do not
+    count. dstate: directions of the initial state, a state whose arrays have a leading axis K. What
+    is None stays constant; at least one must be given, and all that are given must agree in K. The
+    other arguments are those of gradcore.apply.
 
-    The primal steps run once; the K tangents of all B sequences are rows of one product. Tangents
-    are kept times one power of two for the K directions together, looked at every 8 steps: the
-    largest is right whatever its size, and those more than 2**-126 (float32) below it are 0.
-    Accuracy: that of the dtype, as of a gradient. The same bits for every memory, threads and run.
+    The forward pass runs once; the K tangents of all B sequences are rows of one product. The K
+    tangents share one power of two as their scale, which is checked every 8 steps: the largest is
+    right whatever its size, and those smaller than it by a factor of more than 2**126 (float32) are
+    0. The accuracy is that of a gradient in this dtype. Results have the same bits whatever memory
+    and threads are.
 
-    Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError; NonFiniteError if the forward
-    pass overflows, or a tangent within one step.
+    Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, and NonFiniteError if the
+    forward pass overflows, or a tangent within one step.
     Reference: Griewank and Walther 2008, section 3.1.
     """
     validate.model(net, params)
@@ -136,12 +138,12 @@ def _directions(
     dx: object,
     dstate: Sequence[LayerState] | None,
 ) -> tuple[Arrays, int]:
-    """The core's arrays of directions, checked, and how many there are."""
+    """The directions, checked, by the names of the core's arrays, and their number K."""
     net, dtype, batch = params.net, params.dtype, inputs.batch
     if dx is not None and inputs.token_bytes:
         raise ArgumentError(
-            "dx is given, but x holds integer tokens and has no tangent. Move the embedding, or "
-            "weight_ih, through dparams."
+            "dx must be None if x holds integer tokens, which have no tangent. Pass a direction of "
+            "the embedding, or of weight_ih, as dparams instead."
         )
     t_params = t_x = t_state = None
     if dparams is not None:

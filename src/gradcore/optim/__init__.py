@@ -1,8 +1,9 @@
-"""Optimizers: each step is one pass of the core over the flat buffer, clipping included.
+"""Optimizers: the core makes each step, clipping included, over the flat buffer of parameters.
 
-Equations and options as torch.optim (Lion: its paper). A step that raises has changed nothing.
-`constraints` are gradcore.constrain objects, met from the start and after every step. Beside them:
-groups of parameters, accumulation of gradients, averages of weights.
+Equations and options are those of torch.optim (for Lion, those of its paper). A step that raises
+an exception has changed nothing. `constraints` are gradcore.constrain objects, which the parameters
+satisfy from the start and after every step. The module also has groups of parameters, accumulation
+of gradients and averages of weights.
 """
 
 from ._accumulator import Accumulator as Accumulator

@@ -16,17 +16,17 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 
 __all__ = ["Accumulator"]
 
-# Elements that are widened to float64 at a time: they stay in the cache, and no array as large as
-# all parameters comes and goes with every batch.
+# So many elements are widened to float64 at a time. They fit into the cache (256 kB), and no
+# temporary array as large as all parameters is allocated for every batch.
 PIECE = 1 << 15
 
 
 class Accumulator:
     """Weighted mean of the gradients of several batches, for one step of the optimizer.
 
-    params: those the gradients belong to. The sum is kept in float64 with an exponent of its own,
-    so gradients beyond the range of their dtype add up as others do: what is 2**1000 times smaller
-    than the largest counts as 0.
+    params: the parameters that the gradients belong to. The sum is kept in float64 with an exponent
+    of its own, so that gradients beyond the range of their dtype can be added, too; what is more
+    than about 2**1000 times smaller than the largest is lost.
     """
 
     def __init__(self, params: Params) -> None:
@@ -44,13 +44,13 @@ class Accumulator:
 
     @property
     def count(self) -> int:
-        """Gradients added since the last take()."""
+        """The number of gradients added since the last take()."""
         return self._count
 
     def add(self, grads: Grads, weight: float = 1.0) -> None:
-        """Adds weight * grads; weight is 0 or more, as the number of loss terms of the batch.
+        """Adds weight * grads; weight is 0 or more, for example the batch's number of loss terms.
 
-        Raises ShapeError, DTypeError or ArgumentError; nothing was added then.
+        Raises ShapeError, DTypeError or ArgumentError, and adds nothing then.
         """
         if not isinstance(grads, Grads):
             raise DTypeError(f"grads must be gradcore.Grads; got {type(grads).__name__}.")
@@ -76,20 +76,20 @@ class Accumulator:
         self._count += 1
 
     def take(self) -> Grads:
-        """The weighted mean; the next add() starts afresh.
+        """Returns the weighted mean and clears the sum.
 
-        It carries an exponent only where its numbers would leave the range of the dtype.
-        Raises ArgumentError if nothing was added or all weights are 0.
+        The mean has an exponent other than 0 only if its numbers would leave the range of the
+        dtype without one. Raises ArgumentError if nothing was added or all weights are 0.
         """
         flat = np.empty(self._sum.shape, self._dtype)
         return Grads(self._owner, flat, self._take_into(flat))
 
     def _take_into(self, flat: NDArray[Any]) -> int:
-        """Writes the mean to an array; returns its exponent."""
+        """Writes the mean to `flat`, clears the sum and returns the exponent of the mean."""
         if self._weight == 0.0:
             raise ArgumentError(
                 "take() needs gradients with a weight above 0; "
-                f"{self._count} were added, of weight 0 together. Call add(grads) first."
+                f"{self._count} were added, with a total weight of 0. Call add(grads) first."
             )
         mean: NDArray[np.float64] = self._sum
         exponent = 0
@@ -105,7 +105,7 @@ class Accumulator:
         self._exponent, self._weight, self._count = 0, 0.0, 0
 
     def state_dict(self) -> StateDict:
-        """What was added since the last take()."""
+        """The sum of what was added since the last take(), its exponent, weight and count."""
         return {
             "kind": "accumulator",
             "sum": self._sum.copy(),
@@ -115,9 +115,9 @@ class Accumulator:
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Continues from there.
+        """Continues from a state dict.
 
-        Raises ArgumentError, DTypeError or ShapeError naming the key; nothing has changed then.
+        Raises ArgumentError, DTypeError or ShapeError naming the key, and changes nothing then.
         """
         keys = ("sum", "exponent", "weight", "count")
         read = StateReader("Accumulator", state, "accumulator", keys)
@@ -129,14 +129,17 @@ class Accumulator:
 
 
 def _shift(exponent: int) -> int:
-    """What np.ldexp takes: beyond 4000 all is 0 in any case."""
+    """The exponent, cut to +-4000 to fit np.ldexp: any float64 is 0 or infinite beyond that."""
     return max(-4000, min(4000, exponent))
 
 
 def _folded(
     mean: np.ndarray[tuple[int, ...], np.dtype[np.float64]], exponent: int, single: bool
 ) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float64]], int]:
-    """mean * 2**exponent with exponent 0 if its largest number is well in range, else near 1."""
+    """The same mean as (numbers, exponent), with exponent 0 if its largest number is well in range.
+
+    Otherwise the largest number is brought to between 0.5 and 1.
+    """
     largest = float(np.max(np.abs(mean)))
     if largest == 0.0 or not math.isfinite(largest):
         return mean, 0

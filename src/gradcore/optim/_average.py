@@ -19,14 +19,15 @@ __all__ = ["Average"]
 class Average:
     """Average of the parameters over the steps of training.
 
-    params: those that the optimizer updates; not copied. decay: a = decay*a + (1-decay)*p after
-    every step; None: the plain mean of all steps. start: so many first updates are not averaged,
-    until then the average is the parameters themselves. The average is kept in float64, so that
-    small contributions are not lost to rounding; it takes 8 bytes per parameter.
+    params: the parameters that the optimizer updates; they are not copied. decay: the average a
+    becomes decay*a + (1-decay)*p after every step; None makes it the plain mean over all steps.
+    start: the first `start` updates are not averaged; until then the average equals the parameters.
+    The average is kept in float64, so that small contributions are not lost to rounding, and takes
+    8 bytes per parameter.
 
     Call update() after each step of the optimizer; evaluate within swapped(), or with .params.
     Raises ArgumentError or DTypeError for a wrong option.
-    Reference: Polyak and Juditsky 1992; as torch.optim.swa_utils.AveragedModel.
+    Reference: Polyak and Juditsky 1992; it does the same as torch.optim.swa_utils.AveragedModel.
     """
 
     def __init__(self, params: Params, decay: float | None = 0.999, start: int = 0) -> None:
@@ -50,7 +51,7 @@ class Average:
 
     @property
     def updates(self) -> int:
-        """How many times update() was called, since the latest restart() if there was one."""
+        """How often update() was called since the last restart(), or since the start."""
         return self._updates
 
     @property
@@ -60,12 +61,12 @@ class Average:
         return self._rounded
 
     def update(self) -> None:
-        """Counts the parameters as they are now.
+        """Adds the current parameters to the average.
 
-        Raises ArgumentError within swapped(), where they are the average itself.
+        Raises ArgumentError within swapped(), where the parameters are the average itself.
         """
         self._not_swapped("update()")
-        counted = self._updates - self.start  # those averaged before this one
+        counted = self._updates - self.start  # the updates averaged before this one
         self._updates += 1
         if counted <= 0:
             np.copyto(self._average, self._source.flat)
@@ -75,14 +76,15 @@ class Average:
         self._average += change
 
     def restart(self) -> None:
-        """Forgets what was counted: the next update() is the first again."""
+        """Discards the average: the next update() counts as the first."""
         self._updates = 0
 
     @contextmanager
     def swapped(self) -> Iterator[Params]:
-        """Within the block the parameters are the average; after it, and after an error, their own.
+        """Puts the average into the parameters during a with block, then their own values back.
 
-        Do not take optimizer steps within. Raises ArgumentError if used within itself.
+        They are put back after an error as well. Take no optimizer steps within the block.
+        Raises ArgumentError if used within itself.
         """
         self._not_swapped("swapped()")
         own = self._source.flat.copy()
@@ -95,13 +97,13 @@ class Average:
             self._swapped = False
 
     def state_dict(self) -> StateDict:
-        """The average and its count."""
+        """The average and its number of updates."""
         return {"kind": "average", "updates": self._updates, "average": self._average.copy()}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Continues from there; decay and start are the object's own.
+        """Continues from a state dict; decay and start stay those of this object.
 
-        Raises ArgumentError, DTypeError or ShapeError naming the key; nothing has changed then.
+        Raises ArgumentError, DTypeError or ShapeError naming the key, and changes nothing then.
         """
         self._not_swapped("load_state_dict()")
         read = StateReader("Average", state, "average", ("updates", "average"))

@@ -19,14 +19,15 @@ DEFAULT = "default"
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters, chosen by name, with options of their own.
+    """Parameters, chosen by name, that have options of their own.
 
-    patterns: one or several fnmatch patterns over parameter names, as "0.*" or "*.bias_*"; case
-    counts. lr_scale multiplies the optimizer's lr. weight_decay replaces the optimizer's, None
-    keeps it. frozen: parameters and moments never change, and the gradient takes no part in norms
-    and clipping. name: how reports call the group; None joins the patterns with commas.
+    patterns: one or several fnmatch patterns for names of parameters, such as "0.*" or "*.bias_*";
+    upper and lower case differ. lr_scale multiplies the optimizer's lr. weight_decay replaces the
+    optimizer's; None keeps that. frozen: the parameters and their moments never change, and their
+    gradient does not count in norms and clipping. name: the name of the group in reports; None
+    joins the patterns with commas.
 
-    The first group that matches a parameter has it; what none matches is the group "default".
+    A parameter belongs to the first group that matches it, or to the group "default" if none does.
     Raises ArgumentError or DTypeError for a wrong option.
     """
 
@@ -56,15 +57,15 @@ class Group:
             raise DTypeError(f"Group.name must be a string or None; got {self.name!r}.")
 
     def matches(self, name: str) -> bool:
-        """Whether a parameter of this name would belong to the group."""
+        """Whether one of the patterns matches this name of a parameter."""
         return any(fnmatchcase(name, pattern) for pattern in self.patterns)
 
 
 def no_decay(params: Params) -> Group:
     """The usual exemption from weight decay: every parameter with a single axis.
 
-    Those are biases, scales and offsets of normalisations, and learned skip parameters; matrices
-    and embeddings keep their decay. Use: `AdamW(params, groups=[gd.optim.no_decay(params)])`.
+    These are biases, scales and offsets of normalisations, and learned skip parameters; matrices
+    and embeddings keep their decay. Use it as `AdamW(params, groups=[gd.optim.no_decay(params)])`.
     Raises ArgumentError if the net has none.
     """
     if not isinstance(params, Params):
@@ -72,7 +73,7 @@ def no_decay(params: Params) -> Group:
     names = [spec.name for spec in params.owner.parameter_specs if len(spec.shape) < 2]
     if not names:
         raise ArgumentError(
-            "no_decay needs a net that has parameters with a single axis, as biases; all of "
+            "no_decay needs a net that has parameters with a single axis, such as biases; all of "
             f"{', '.join(params)} have more. Leave the group out."
         )
     return Group(names, weight_decay=0.0, name="no_decay")
@@ -80,15 +81,19 @@ def no_decay(params: Params) -> Group:
 
 @dataclass(frozen=True)
 class Layout:
-    """Parameters of a net with the groups they belong to, frozen ones left out."""
+    """The trainable parameters of a net with the groups that they belong to."""
 
     names: tuple[str, ...]
-    """Groups that have parameters to train, in the order in which they were given."""
+    """Names of the groups that have trainable parameters, in the order in which they were given."""
     members: tuple[tuple[ParameterSpec, int, Group], ...]
-    """Every parameter to train, ascending, with the index of its group's name and the group."""
+    """Every trainable parameter in the order of the flat buffer, with the index of its group in
+    `names` and the group."""
 
     def segments(self, weight_decay: float) -> list[tuple[int, int, int, float, float, int]]:
-        """What the core wants: offset, length, group, lr_scale, weight_decay, unit."""
+        """One tuple per parameter for the core: (offset, length, group, lr_scale, decay, unit).
+
+        unit: the number of elements that clip.Adaptive scales together, a row or a whole vector.
+        """
         return [
             (
                 spec.start,
@@ -121,8 +126,8 @@ def assign(params: Params, groups: Sequence[Group]) -> Layout:
                 )
         if group.name == DEFAULT or group.name in named:
             raise ArgumentError(
-                f"every group must have a name of its own, other than {DEFAULT!r}, which is all "
-                f"the rest; got {group.name!r} again. Pass name=..."
+                f"every group must have a name of its own, other than {DEFAULT!r}, which is the "
+                f"group of all other parameters; got {group.name!r} again. Pass name=..."
             )
         named[str(group.name)] = group
     rest = Group("*", name=DEFAULT)
@@ -133,13 +138,14 @@ def assign(params: Params, groups: Sequence[Group]) -> Layout:
     for group in groups:
         if not any(owner is group for _, owner in owners):
             raise ArgumentError(
-                f"group {group.name!r} is left without parameters: groups before it have all that "
-                "match its patterns. Put it first or leave it out."
+                f"group {group.name!r} is left without parameters: all that match its patterns "
+                "belong to groups before it. Put it first or leave it out."
             )
     kept = [(spec, owner) for spec, owner in owners if not owner.frozen]
     if not kept:
         raise ArgumentError(
-            f"at least one parameter must be left to train; all are frozen: {known}."
+            f"at least one parameter must be left to train, but all are frozen: {known}. Give "
+            "frozen=True to fewer groups."
         )
     names = [
         str(group.name) for group in (*groups, rest) if any(owner is group for _, owner in kept)

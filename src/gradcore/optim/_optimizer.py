@@ -31,10 +31,11 @@ class GroupReport:
     """What a step did to the parameters of one group.
 
     grad_norm_log10, clipped_norm_log10: log10 of the norm of the group's gradient before and after
-    clipping (-inf for zero). clipped_parts: how many parts of the gradient were clipped: elements
-    for clip.Value, units for clip.Adaptive, parameter arrays for clip.ParameterNorm, else 1 for the
-    whole. clipped_parameters: the names of the parameters concerned. update_norm: norm of the
-    change of the parameters; param_norm: theirs before it.
+    clipping (-inf for a norm of 0). clipped_parts: how many parts of the gradient were clipped:
+    elements for clip.Value, units for clip.Adaptive, parameter arrays for clip.ParameterNorm, and
+    for other clips 1 if the gradient was scaled. clipped_parameters: the names of the parameters
+    whose gradient was clipped. update_norm: norm of the change of the parameters; param_norm: norm
+    of the parameters before it.
     """
 
     grad_norm_log10: float
@@ -57,14 +58,15 @@ class GroupReport:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step did, frozen parameters left out.
+    """What a step did; frozen parameters are not counted.
 
-    grad_norm_log10: log10 of the gradient's norm before clipping (-inf for zero). clip_scale: the
-    norm after clipping over the norm before: for a clip of the whole norm, the factor that was
-    applied. update_norm: norm of the change of the parameters, param_norm: theirs before it.
-    clipped_norm_log10: log10 of the norm after clipping. groups: the same for every group that is
-    not frozen; "default" is what no group claims. constraints: by parameter, what was done about
-    those; update_norm is of the step before that.
+    grad_norm_log10: log10 of the gradient's norm before clipping (-inf for a norm of 0).
+    clip_scale: the norm after clipping divided by the norm before it; for a clip of the whole norm
+    this is the factor that was applied. update_norm: norm of the change of the parameters;
+    param_norm: norm of the parameters before it. clipped_norm_log10: log10 of the norm after
+    clipping. groups: a report for every group that is not frozen; "default" has the parameters
+    that no group matches. constraints: for each constrained parameter, what its constraint did;
+    update_norm is measured before that.
     """
 
     grad_norm_log10: float
@@ -83,12 +85,12 @@ class StepReport:
 
 
 class Optimizer:
-    """Common part of the optimizers; use SGD, Adam, AdamW, RMSprop, Adagrad or Lion.
+    """Base class of SGD, Adam, AdamW, RMSprop, Adagrad and Lion.
 
     params are updated in place. `lr` (the base rate) and `weight_decay` may be changed between
-    steps; `steps` counts those done. `moments` are the running arrays, laid out like params.flat:
-    first_moment (mean of gradients), second_moment (mean or sum of squares), velocity (momentum
-    buffer), as far as the optimizer keeps them.
+    steps; `steps` is the number of steps done. `moments` holds the optimizer's running arrays, each
+    laid out like params.flat: first_moment (mean of gradients), second_moment (mean or sum of
+    squares) and velocity (momentum buffer), as far as the optimizer has them.
     """
 
     kind = ""
@@ -108,8 +110,8 @@ class Optimizer:
             raise DTypeError(f"params must be gradcore.Params; got {type(params).__name__}.")
         if clip is not None and not isinstance(clip, Clip):
             raise DTypeError(
-                "clip must be a gradcore.clip object, as gradcore.clip.GlobalNorm(1.0), or None; "
-                f"got {clip!r}."
+                "clip must be a gradcore.clip object, such as gradcore.clip.GlobalNorm(1.0), or "
+                f"None; got {clip!r}."
             )
         if isinstance(clip, Auto):
             clip = clip.under(self.kind)
@@ -158,12 +160,12 @@ class Optimizer:
 
     @property
     def clip(self) -> Clip | None:
-        """How gradients are clipped."""
+        """The clip of the gradients; clip.Auto has been replaced by the clip it chose."""
         return self._clip
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
-        """What the parameters are kept to."""
+        """The constraints that the parameters satisfy."""
         return self._keeper.constraints
 
     @property
@@ -173,7 +175,7 @@ class Optimizer:
 
     @property
     def trained(self) -> tuple[str, ...]:
-        """Names of the parameters that steps change: those of no frozen group."""
+        """The names of the parameters that steps change, which are all that are not frozen."""
         return tuple(spec.name for spec, _, _ in self._layout.members)
 
     def step(
@@ -181,10 +183,10 @@ class Optimizer:
     ) -> StepReport:
         """Clips the gradient and updates the parameters in place.
 
-        lr_factor multiplies lr in this step only, as `schedule.factor(optimizer.steps)`.
-        Raises NonFiniteError naming the parameter if a gradient is infinite or NaN (frozen ones are
-        not looked at), ArgumentError if the gradient carries an exponent and no clip brings it into
-        range. Nothing has changed then.
+        lr_factor multiplies lr in this step only; pass `schedule.factor(optimizer.steps)`.
+        Raises NonFiniteError naming the parameter if a gradient is infinite or NaN (gradients of
+        frozen parameters are not looked at), and ArgumentError if the gradient has an exponent
+        other than 0 and no clip brings it into range. Nothing has changed then.
         """
         self._check(grads)
         lr_factor = float_in("lr_factor", lr_factor, 0.0)
@@ -223,8 +225,8 @@ class Optimizer:
     def state_dict(self) -> StateDict:
         """All that the next steps depend on besides parameters, groups and clip; arrays are copies.
 
-        Groups and clip belong to the code that makes the optimizer; the running norm of
-        clip.ZScore is here.
+        Groups and clip are not saved: the code that makes the optimizer gives them again. The
+        running statistics of clip.ZScore are saved.
         """
         return {
             "kind": self.kind,
@@ -239,10 +241,10 @@ class Optimizer:
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Continues where an optimizer of the same kind, options and parameters was.
+        """Continues from the state of an optimizer of the same kind, options and parameters.
 
         lr and weight_decay become those that were saved. Raises ArgumentError, DTypeError or
-        ShapeError naming the key; nothing has changed then.
+        ShapeError naming the key, and changes nothing then.
         """
         keys = ("parameters", "steps", "lr", "weight_decay", "options", "running_norm")
         kept = self._keeper.state_dict()
@@ -267,8 +269,8 @@ class Optimizer:
         if (saved is None) != (self._running is None):
             here, there = ("with", "without") if saved is None else ("without", "with")
             raise ArgumentError(
-                f"{read.name('running_norm')} must fit the clip: the optimizer was made {here} "
-                f"clip.ZScore, the one that was saved {there}."
+                f"{read.name('running_norm')} must fit the clip: this optimizer was made {here} "
+                f"clip.ZScore, and the one that was saved {there}."
             )
         return None if saved is None else RunningNorm.loaded(saved)
 
@@ -311,7 +313,7 @@ class Optimizer:
     def _check(self, grads: object) -> None:
         if not isinstance(grads, Grads):
             raise DTypeError(
-                "grads must be gradcore.Grads, as value_and_grad(...).grads; got "
+                "grads must be gradcore.Grads, such as value_and_grad(...).grads; got "
                 f"{type(grads).__name__}."
             )
         if grads.owner != self.params.owner or grads.dtype != self.params.dtype:
@@ -321,8 +323,8 @@ class Optimizer:
             )
         if grads.exponent != 0 and self._clip is None:
             raise ArgumentError(
-                f"the gradient is its numbers times 2**{grads.exponent}, out of the range of its "
-                "dtype, and no step of this size is meaningful. Give the optimizer "
+                f"the gradient is its numbers times 2**{grads.exponent}, which is out of the range "
+                "of its dtype, and a step of this size would be meaningless. Give the optimizer "
                 "clip=gradcore.clip.GlobalNorm(max_norm), which takes the exponent into account."
             )
 
@@ -338,5 +340,5 @@ def _place(grads: Grads, index: int) -> str:
     position = [int(i) for i in np.unravel_index(index - spec.start, spec.shape)]
     return (
         f"the gradient must be finite; that of {spec.name}{position} is {grads.flat[index]}. "
-        "Nothing was changed. Look for infinite weights or targets."
+        "The step has changed nothing. Look for infinite or NaN values in weights and targets."
     )

@@ -1,4 +1,4 @@
-"""The optimizers themselves: each names its rule in the core and checks its options."""
+"""The optimizers, each of which checks its options and names its update rule in the core."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Lion", "RMSprop"]
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum: buf = momentum*buf + (1-dampening)*g, p -= lr*buf.
 
-    nesterov: step along g + momentum*buf instead. weight_decay*p is added to the clipped gradient.
+    nesterov: the step goes along g + momentum*buf. weight_decay*p is added to the clipped gradient.
     Raises ArgumentError or DTypeError for a wrong option.
-    Reference: Sutskever et al. 2013; equations as torch.optim.SGD.
+    Reference: Sutskever et al. 2013; the equations are those of torch.optim.SGD.
     """
 
     kind = "sgd"
@@ -53,7 +53,7 @@ class Adam(Optimizer):
     """Adam: p -= lr * m_hat / (sqrt(v_hat) + eps); weight_decay*p is added to the clipped gradient.
 
     Raises ArgumentError or DTypeError for a wrong option.
-    Reference: Kingma and Ba 2015, algorithm 1; equations as torch.optim.Adam.
+    Reference: Kingma and Ba 2015, algorithm 1; the equations are those of torch.optim.Adam.
     """
 
     kind = "adam"
@@ -77,7 +77,8 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay: p -= lr * weight_decay * p before the step.
 
-    Reference: Loshchilov and Hutter 2019, algorithm 2; equations as torch.optim.AdamW.
+    Reference: Loshchilov and Hutter 2019, algorithm 2; the equations are those of
+    torch.optim.AdamW.
     """
 
     kind = "adamw"
@@ -99,11 +100,11 @@ class AdamW(Adam):
 class RMSprop(Optimizer):
     """RMSprop: v = alpha*v + (1-alpha)*g**2, p -= lr * g / (sqrt(v) + eps).
 
-    centered: the square of the running mean of g is subtracted from v (not below 0). momentum: a
-    buffer of these steps, buf = momentum*buf + g / (sqrt(v) + eps), p -= lr*buf. weight_decay*p is
-    added to the clipped gradient. Raises ArgumentError or DTypeError for a wrong option.
+    centered: the square of the running mean of g is subtracted from v, which stays at least 0.
+    momentum: with buf = momentum*buf + g / (sqrt(v) + eps) the step is p -= lr*buf. weight_decay*p
+    is added to the clipped gradient. Raises ArgumentError or DTypeError for a wrong option.
     Reference: Tieleman and Hinton 2012, lecture 6.5; centered: Graves 2013, equations 38 to 45;
-    equations as torch.optim.RMSprop.
+    the equations are those of torch.optim.RMSprop.
     """
 
     kind = "rmsprop"
@@ -140,7 +141,7 @@ class Adagrad(Optimizer):
 
     s starts at initial_accumulator_value. weight_decay*p is added to the clipped gradient.
     Raises ArgumentError or DTypeError for a wrong option.
-    Reference: Duchi, Hazan, Singer 2011, figure 1; equations as torch.optim.Adagrad.
+    Reference: Duchi, Hazan, Singer 2011, figure 1; the equations are those of torch.optim.Adagrad.
     """
 
     kind = "adagrad"
@@ -168,10 +169,11 @@ class Adagrad(Optimizer):
 
 
 class Lion(Optimizer):
-    """Lion: p -= lr * (sign(beta1*m + (1-beta1)*g) + weight_decay*p), then m follows g with beta2.
+    """Lion: p -= lr * (sign(beta1*m + (1-beta1)*g) + weight_decay*p).
 
-    Every element moves by lr (by 0 where the sign is of 0), so rates are some 3 to 10 times below
-    Adam's and decays as much above. Raises ArgumentError or DTypeError for a wrong option.
+    After that m becomes beta2*m + (1-beta2)*g. Every element moves by lr, or not at all where the
+    sign is of 0. Good learning rates are about 3 to 10 times below those of Adam, and good weight
+    decays as much above. Raises ArgumentError or DTypeError for a wrong option.
     Reference: Chen et al. 2023, algorithm 2.
     """
 

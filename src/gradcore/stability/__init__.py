@@ -1,4 +1,4 @@
-"""Stability in the sense of numerical analysis."""
+"""Stability in the sense of numerical analysis: of layers as time steps, and of training steps."""
 
 from . import flow as flow
 from . import von_neumann as von_neumann

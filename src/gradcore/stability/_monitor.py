@@ -1,4 +1,4 @@
-"""Watches the step size of a training against the curvature, and holds it back if asked to."""
+"""Compares the step size of a training with the curvature, and limits it if asked to."""
 
 from __future__ import annotations
 
@@ -32,20 +32,23 @@ class StabilityMonitor:
 
     gd.Trainer(net, params, optimizer, loss=..., stability=gd.stability.StabilityMonitor(50))
 
-    every: updates between measurements; the first is as early as the optimizer can be measured. lr:
-    "given": it only tells, once, when steps grow along the sharpest direction, which is before the
-    loss explodes; "stable": the rate of the next steps is held at `safety` times the largest stable
-    one, or below where the schedule is. tol, max_products: of the sharpness, from the direction of
-    the measurement before (see flow.sharpness); a product costs about three gradients.
+    every: the number of updates between measurements; the first is made as soon as the optimizer
+    has the moments that it divides by. lr="given": the rate is not changed, and a message is shown
+    once when steps grow along the sharpest direction, which happens before the loss explodes.
+    lr="stable": the rate of the next steps is at most `safety` times the largest stable one, and
+    at most that of the schedule. tol, max_products: accuracy and cost of the sharpness (see
+    flow.sharpness), which starts from the direction of the last measurement; a product costs about
+    three gradients.
 
-    It is the curvature of the update's batch (the last one with accumulate), in evaluation mode:
-    smaller batches are sharper and swing more. Clips and constraints are not looked at. Full
-    batches often stay at the limit without harm: the edge of stability.
+    The curvature is that of the update's batch (with accumulate, of its last one), in evaluation
+    mode; with smaller batches it is larger and fluctuates more. Clips and constraints are not taken
+    into account. Training on full batches often stays at the limit without harm: this is the edge
+    of stability.
 
-    A held rate trains where the curvature changes fast, and the limit is one of a quadratic. So it
-    wants every = 1 to 10 and half the limit; at 0.9 of it a GRU diverged with momentum 0.9.
-    Raises ArgumentError or DTypeError; the trainer ArgumentError for Lion and DTypeError for loss
-    functions, whose Hessian is not known.
+    With lr="stable" the net trains in a region where the curvature changes fast, while the limit is
+    that of a quadratic. So use every = 1 to 10 and safety = 0.5; with safety = 0.9 a GRU diverged
+    under momentum 0.9. Raises ArgumentError or DTypeError; the trainer raises ArgumentError for
+    Lion, and DTypeError for Python loss functions, whose Hessian is not known.
     Reference: Cohen et al. 2021; Cohen et al. 2022.
     """
 
@@ -71,10 +74,10 @@ class StabilityMonitor:
         public = {name: value for name, value in vars(self).items() if not name.startswith("_")}
         return described(self, **public)
 
-    # ---- what a trainer does with it
+    # ---- called by a trainer
 
     def check(self, optimizer: Optimizer, loss: object) -> None:
-        """Refuses what cannot be measured."""
+        """Raises an error for an optimizer or a loss whose stability cannot be measured."""
         curvature_limit(optimizer)
         if not isinstance(loss, Loss):
             raise DTypeError(
@@ -85,11 +88,11 @@ class StabilityMonitor:
     def due(self, optimizer: Optimizer) -> bool:
         """Whether to measure before the optimizer's next step."""
         if optimizer.steps == 0 and "second_moment" in optimizer.moments:
-            return False  # it divides by what it has not seen yet
+            return False  # it divides by second moments, which exist from the first step on
         return self._stable is None or (optimizer.steps + 1) % self.every == 0
 
     def most(self) -> float:
-        """The largest rate of the next step."""
+        """The largest rate that the next step may have; inf if it is not limited."""
         held = self.lr == "stable" and self._stable is not None
         return self.safety * float(self._stable or 0.0) if held else float(np.inf)
 
@@ -106,10 +109,10 @@ class StabilityMonitor:
         memory: int | str | None,
         threads: int | None,
     ) -> tuple[dict[str, Any], str | None]:
-        """For the line of the next update, and a sentence to tell, if there is one.
+        """Measures; returns entries for the log line of the next update, and a message or None.
 
-        rate: that of the schedule. What could not be measured is None, and stability_missing says
-        why; an earlier limit holds on then.
+        rate: the learning rate that the schedule gives. If the measurement fails, its entries are
+        None, stability_missing has the reason, and an earlier limit stays valid.
         """
         names = ("sharpness", "sharpness_limit", "stability_ratio", "lr_stable")
         found: dict[str, Any] = dict.fromkeys(names)
@@ -171,7 +174,10 @@ class StabilityMonitor:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """From a state_dict. Raises DTypeError, ShapeError or ArgumentError; nothing changes."""
+        """Continues from a state_dict.
+
+        Raises DTypeError, ShapeError or ArgumentError, and changes nothing then.
+        """
         stable, told, vector = (state.get(name) for name in ("stable", "told", "vector"))
         if stable is not None:
             stable = float(np.inf) if stable == "inf" else finite_float("stable", stable)
@@ -185,7 +191,7 @@ class StabilityMonitor:
 
 
 def by_option(every: int | None, stable_lr: bool) -> StabilityMonitor | None:
-    """What --stability N and --stable-lr of a command mean."""
+    """The monitor for the options --stability N and --stable-lr of a command."""
     if every is None and not stable_lr:
         return None
     return StabilityMonitor(

@@ -1,4 +1,4 @@
-"""Pictures of symbols. Need matplotlib, which is loaded when something is drawn."""
+"""Draws symbols with matplotlib, which is imported only when one is drawn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Real = NDArray[np.float64]
 def draw_symbol(
     grid: tuple[int, ...], wave_numbers: Real, norm: Real, radius: Real | None, title: str
 ) -> Any:
-    """A figure of |G| over k, on a grid of one or two axes; radius: drawn as well on a line."""
+    """A figure of |G| over k on a grid of one or two axes; with one axis, radius is drawn too."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
@@ -44,7 +44,7 @@ def draw_symbol(
             vmax=1 + largest,
         )
         axis.set(xlabel="k along the second axis", ylabel="k along the first axis")
-        figure.colorbar(shown, label="|G(k)|, white where nothing grows or falls")
+        figure.colorbar(shown, label="|G(k)|, white where it is 1")
     else:
         raise ArgumentError(f"only one or two axes can be drawn; the grid is {grid}.")
     axis.set_title(title)

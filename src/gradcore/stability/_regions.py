@@ -1,4 +1,4 @@
-"""Stability regions: where one step of a rule does not let u' = lambda u grow."""
+"""Stability regions: the z = step * lambda for which a step on u' = lambda u does not grow."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Rule = Literal["euler", "momentum", "nesterov", "rk4"]
 
 
 def amplification(rule: Rule, z: Any, *, momentum: float = 0.9) -> Array:
-    """Growth per step of u' = lambda u, for complex z = step * lambda; at most 1: stable.
+    """Growth per step on u' = lambda u for complex z = step * lambda; the step is stable up to 1.
 
-    euler: gradient descent, |1 + z|. momentum, nesterov: with this momentum (z = -lr * curvature).
-    rk4: the classical method of Runge and Kutta. Same shape as z.
+    rule: "euler", which is gradient descent, |1 + z|; "momentum" or "nesterov", with the given
+    momentum (z = -lr * curvature); "rk4", the classical Runge-Kutta method. Returns the shape of z.
     Reference: Hairer and Wanner 1996, section IV.2, for one-step methods.
     """
     choice("rule", rule, get_args(Rule))
@@ -39,7 +39,7 @@ def amplification(rule: Rule, z: Any, *, momentum: float = 0.9) -> Array:
 
 
 def draw_regions(path: str | os.PathLike[str], *, momentum: float = 0.9) -> None:
-    """Saves a picture of the four stability regions. Needs matplotlib."""
+    """Saves a picture of the four stability regions; needs matplotlib."""
     momentum = float_in("momentum", momentum, 0.0, 1.0)
     from matplotlib.figure import Figure
 
@@ -49,7 +49,7 @@ def draw_regions(path: str | os.PathLike[str], *, momentum: float = 0.9) -> None
 
 
 def outline_regions(axis: Any, momentum: float) -> None:
-    """Borders of the regions where u' = lambda u does not grow, over z = step * lambda."""
+    """Draws the borders of the four stability regions over z = step * lambda."""
     right, left, top = 1.0, -4.4, 3.2
     re, im = np.meshgrid(np.linspace(left, right, 541), np.linspace(-top, top, 641))
     rules: tuple[tuple[Rule, str], ...] = (

@@ -1,9 +1,9 @@
-"""How optimizers step on a quadratic: the curvature they bear, and what they divide it by.
+"""Optimizers on a quadratic loss: the largest stable curvature, and the preconditioner.
 
-On 0.5 * curvature * p^2 with frozen second moments every rule here is a linear map of a parameter
-and its memory, whose eigenvalues are the roots of a quadratic in which the curvature is linear. As
-the curvature rises from 0 the first root that leaves the unit circle leaves at -1, so the limit is
-where the quadratic is 0 at -1.
+On the loss 0.5 * curvature * p^2 with constant second moments, a step of each rule here is a linear
+map of a parameter and its momentum. The eigenvalues of the map are the roots of a quadratic
+polynomial whose coefficients are linear in the curvature. As the curvature rises from 0, the first
+root to leave the unit circle leaves it at -1, so the limit is where the polynomial is 0 at -1.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ Array = NDArray[np.float64]
 
 
 def curvature_limit(optimizer: Optimizer, lr: float | None = None) -> float:
-    """The largest preconditioned curvature with which steps of this rate do not grow.
+    """The largest preconditioned curvature at which steps of this rate are stable.
 
-    lr: instead of the optimizer's. gradient descent: 2/lr. With momentum m and dampening d:
-    2(1+m)/((1-d) lr); Nesterov's: 2(1+m)/((1+2m) lr). RMSprop 2(1+m)/lr, Adagrad 2/lr; Adam
-    2(1+beta1)/((1-beta1) lr); AdamW with decay w (1+beta1)(2 - lr w)/((1-beta1) lr). inf for lr 0.
-    The steps themselves are what is left when nothing is clipped or constrained.
-    Raises ArgumentError for Lion, whose steps have one size for every gradient.
+    lr: the rate, instead of the optimizer's own. The limits are: gradient descent 2/lr; with
+    momentum m and dampening d 2(1+m)/((1-d) lr); Nesterov 2(1+m)/((1+2m) lr); RMSprop 2(1+m)/lr;
+    Adagrad 2/lr; Adam 2(1+beta1)/((1-beta1) lr); AdamW with decay w
+    (1+beta1)(2 - lr w)/((1-beta1) lr). For lr = 0 the limit is inf. They hold for steps without
+    clipping and constraints.
+    Raises ArgumentError for Lion, whose steps have the same size for every gradient.
     Reference: Polyak 1964; Cohen et al. 2021, section 2 and appendix B; Cohen et al. 2022, eq. 3.
     """
     slope, less = limit_terms(optimizer)
@@ -36,7 +37,7 @@ def curvature_limit(optimizer: Optimizer, lr: float | None = None) -> float:
 
 
 def limit_terms(optimizer: Optimizer) -> tuple[float, float]:
-    """a and b of the limit a / lr - b. Raises as curvature_limit."""
+    """(a, b) of curvature_limit = a / lr - b, with the same errors."""
     _check(optimizer)
     options = optimizer._options
     if isinstance(optimizer, Adam):
@@ -45,7 +46,7 @@ def limit_terms(optimizer: Optimizer) -> tuple[float, float]:
         return 2 * ratio, ratio * optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0
     momentum = float(options.get("momentum", 0.0))
     if momentum >= 1.0:
-        return 0.0, 0.0  # the memory grows by itself
+        return 0.0, 0.0  # the momentum buffer grows at any curvature
     if options.get("nesterov"):
         return 2 * (1 + momentum) / (1 + 2 * momentum), 0.0
     free = 1.0 - float(options.get("dampening", 0.0)) if momentum > 0 else 1.0
@@ -56,9 +57,9 @@ def limit_terms(optimizer: Optimizer) -> tuple[float, float]:
 def step_map(
     optimizer: Optimizer, curvature: complex, lr: float | None = None
 ) -> NDArray[np.complex128]:
-    """What a step makes of (parameter, memory) on a mode of this preconditioned curvature, (2, 2).
+    """The linear map of (parameter, momentum) in a step at this preconditioned curvature, (2, 2).
 
-    The eigenvalues' largest size is the growth of the mode per step. Raises as curvature_limit.
+    The largest modulus of its eigenvalues is the growth per step. Errors as in curvature_limit.
     """
     _check(optimizer)
     options = optimizer._options
@@ -78,11 +79,12 @@ def step_map(
 
 
 def curvature_scale(optimizer: Optimizer) -> Array:
-    """What curvature is multiplied by before it meets the limit, (n_parameters,).
+    """The preconditioner S: curvature is multiplied by it before comparison with the limit.
 
-    1 for gradient descent; 1/P with P the root of the second moments, plus eps, as the next step
-    has it (bias corrected for Adam); times the groups' lr_scale; 0 for frozen parameters.
-    Raises ArgumentError before the first step where there are second moments.
+    (n_parameters,) float64. It is 1 for gradient descent, and otherwise 1/P, where P is the root of
+    the second moments plus eps, as in the next step (bias corrected for Adam); both are multiplied
+    by lr_scale of the groups. It is 0 for frozen parameters.
+    Raises ArgumentError if the optimizer has second moments and has not made a step yet.
     """
     scale = np.zeros(optimizer.params.flat.size)
     for offset, length, _, lr_scale, _, _ in optimizer._layout.segments(optimizer.weight_decay):
@@ -92,8 +94,8 @@ def curvature_scale(optimizer: Optimizer) -> Array:
         return scale
     if optimizer.steps == 0:
         raise ArgumentError(
-            f"{type(optimizer).__name__} divides by second moments that it has not seen yet: "
-            "measure after the first step."
+            f"{type(optimizer).__name__} divides by second moments, which it has only after its "
+            "first step: measure after that."
         )
     options, steps = optimizer._options, optimizer.steps
     root = second.astype(np.float64)
@@ -103,7 +105,7 @@ def curvature_scale(optimizer: Optimizer) -> Array:
     if options.get("centered"):
         root = np.maximum(root - optimizer.moments["first_moment"].astype(np.float64) ** 2, 0.0)
     bottom = np.sqrt(root) + float(options["eps"])
-    # Where there was no gradient and eps is 0 the rule does not step either.
+    # With eps 0 the rule makes no step either where there has been no gradient.
     return np.divide(scale, bottom, out=np.zeros_like(scale), where=bottom > 0)
 
 
@@ -118,9 +120,9 @@ def curvature_decay(optimizer: Optimizer) -> Array:
 
 def _check(optimizer: Optimizer) -> None:
     if not isinstance(optimizer, Optimizer):
-        raise DTypeError(f"optimizer must be a gradcore.optim one; got {optimizer!r}.")
+        raise DTypeError(f"optimizer must be one of gradcore.optim; got {optimizer!r}.")
     if not isinstance(optimizer, (SGD, Adam, RMSprop, Adagrad)):
         raise ArgumentError(
-            f"{type(optimizer).__name__} steps by the sign of a gradient, equally far for every "
-            "curvature: there is no limit of this kind. Lower lr when the loss stops falling."
+            f"{type(optimizer).__name__} steps by the sign of the gradient, equally far whatever "
+            "the curvature, so there is no stability limit. Lower lr when the loss stops falling."
         )

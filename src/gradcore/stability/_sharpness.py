@@ -1,4 +1,4 @@
-"""Sharpness: the largest eigenvalues of a loss's Hessian, and what an optimizer makes of them."""
+"""Sharpness: the largest eigenvalues of a loss's Hessian, and whether an optimizer is stable."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class SearchOutcome(Enum):
 
 @dataclass(frozen=True, eq=False)
 class Sharpness:
-    """The largest eigenvalues of the Hessian of a loss, or of the preconditioned one.
+    """The largest eigenvalues of the Hessian of a loss, or of the preconditioned Hessian.
 
-    values (k,), falling; vectors (k, n_parameters), of unit length; residuals (k,), each
-    |H v - value v|: there is an eigenvalue within that of each value. products: with H. outcome:
-    how it ended.
+    values (k,), descending; vectors (k, n_parameters), of unit length; residuals (k,),
+    |H v - value v|: an eigenvalue lies within this distance of each value. products: the number of
+    products with H. outcome: how the search ended.
     """
 
     values: Array
@@ -63,11 +63,11 @@ class Sharpness:
 
 @dataclass(frozen=True, eq=False)
 class StepStability:
-    """The sharpness of a loss against what an optimizer bears.
+    """The sharpness of a loss compared with the stability limit of an optimizer.
 
-    limit: the largest stable sharpness at this lr. ratio: sharpness / limit: above 1 the next steps
-    grow along the sharpest direction, by `growth` each. lr_stable: the largest stable rate, inf
-    where the loss is nowhere convex. sharpness: what was found.
+    sharpness: the eigenvalues. limit: the largest stable sharpness at this lr. ratio: sharpness /
+    limit; above 1, steps grow along the sharpest direction, each by the factor `growth`. lr_stable:
+    the largest stable rate; inf if the curvature is positive in no direction.
     """
 
     sharpness: Sharpness
@@ -82,8 +82,8 @@ class StepStability:
         if self.ratio > 1:
             told = f"is unstable, by a factor of {self.growth:.3g} per step"
         return (
-            f"lr = {self.lr:.4g} {told}: sharpness {value:.4g} of {self.limit:.4g} that the "
-            f"optimizer bears; up to {self.lr_stable:.4g} is stable"
+            f"lr = {self.lr:.4g} {told}: the sharpness is {value:.4g} and the optimizer's limit "
+            f"{self.limit:.4g}; rates up to {self.lr_stable:.4g} are stable"
         )
 
 
@@ -112,12 +112,13 @@ def sharpness(
 ) -> Sharpness:
     """The k largest eigenvalues of the Hessian of the loss with respect to the parameters.
 
-    optimizer: those of sqrt(S) (H + D) sqrt(S) instead, S what its next step multiplies a gradient
-    by besides lr (1/P of Adam, lr_scale of groups; frozen parameters do not count) and D coupled
-    weight decay: what curvature_limit is about. tol: residual, as a part of the largest |value|.
-    start (k', n): vectors of a Hessian nearby. frames_seed: of the random first vector. Other
-    arguments as of gradcore.jacobian.hvp; each product costs about three gradients. The Hessian is
-    that of these sequences: of a small batch it is larger than that of all data.
+    optimizer: if given, the eigenvalues are those of sqrt(S) (H + D) sqrt(S), which curvature_limit
+    is about. S is what the optimizer's next step multiplies a gradient by besides lr
+    (curvature_scale), and D is coupled weight decay. tol: tolerance of the residuals, relative to
+    the largest |value|. start (k', n): first vectors of the iteration, for example those of a
+    similar Hessian. frames_seed: seed of the random first vector. The other arguments are those of
+    gradcore.jacobian.hvp; each product costs about three gradients. The Hessian is that of these
+    sequences: that of a small batch has larger eigenvalues than that of all data.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Lanczos 1950; Pearlmutter 1994.
     """
@@ -180,13 +181,16 @@ def step_stability(
 ) -> StepStability:
     """Whether the optimizer's next steps are stable on this batch.
 
-    lr: instead of the optimizer's, as under a schedule. Other arguments and errors as of sharpness;
-    ArgumentError for Lion, and for Adam and others with second moments before their first step.
-    What is clipped steps less far, and a constraint projects it: neither is looked at.
+    lr: the rate, instead of the optimizer's own, for example that of a schedule. The other
+    arguments and errors are those of sharpness. Raises ArgumentError for Lion, and for optimizers
+    with second moments, such as Adam, before their first step. Clips and constraints, which make
+    steps shorter, are not taken into account.
     """
     limit = curvature_limit(optimizer, lr)
     if optimizer.params is not params:
-        raise ArgumentError("optimizer must have been made with these params.")
+        raise ArgumentError(
+            "optimizer must have been made with these params, but its params are another object."
+        )
     found = sharpness(net, params, x, y, loss=loss, optimizer=optimizer, **how)
     return stability_of(found, optimizer, limit, optimizer.lr if lr is None else float(lr))
 
@@ -194,7 +198,11 @@ def step_stability(
 def stability_of(
     found: Sharpness, optimizer: Optimizer, limit: float, rate: float, *, times: int = 1
 ) -> StepStability:
-    """What a sharpness means for an optimizer at a rate. times: losses like it that are summed."""
+    """Compares a sharpness with an optimizer's limit at a rate.
+
+    times: the number of batches whose losses are summed in an update; the sharpness is multiplied
+    by it.
+    """
     top = times * float(found.values[0])
     growth = float(np.abs(np.linalg.eigvals(step_map(optimizer, top, rate))).max())
     slope, less = limit_terms(optimizer)
@@ -211,9 +219,9 @@ def _preconditioner(params: Params, optimizer: Optimizer | None) -> tuple[Array,
     if optimizer is None:
         return np.ones(n), np.zeros(n)
     if not isinstance(optimizer, Optimizer):
-        raise DTypeError(f"optimizer must be a gradcore.optim one; got {optimizer!r}.")
+        raise DTypeError(f"optimizer must be one of gradcore.optim; got {optimizer!r}.")
     if optimizer.params.net != params.net:
-        raise ArgumentError("optimizer is one of another net's parameters.")
+        raise ArgumentError("optimizer must belong to this net; it was made for another net.")
     return np.sqrt(curvature_scale(optimizer)), curvature_decay(optimizer)
 
 
@@ -227,19 +235,22 @@ def _ended(found: Eigenpairs, tolerance: float) -> SearchOutcome:
 def _preconditioned(
     hessian: Callable[[NDArray[Any]], NDArray[Any]], params: Params, optimizer: Optimizer | None
 ) -> Callable[[Array], Array]:
-    """Products with sqrt(S) (H + D) sqrt(S) from those with H."""
+    """Makes products with sqrt(S) (H + D) sqrt(S) from products with H."""
     root, decay = _preconditioner(params, optimizer)
 
     def product(v: Array) -> Array:
         along = root * v
-        # float32 has room for directions of length 1 times anything that 1/P may be.
+        # The direction is scaled to length 1, because sqrt(S) may leave the range of float32.
         size = float(np.linalg.norm(along))
         if size == 0.0:
             return np.zeros(len(v))
         found = hessian((along / size).astype(params.dtype))
         made: Array = root * (size * found.astype(np.float64) + decay * along)
         if not np.isfinite(made).all():
-            raise NonFiniteError("a product with the Hessian is not finite: use float64.")
+            raise NonFiniteError(
+                "a product with the Hessian is not finite: use float64, or look for NaN in the "
+                "parameters."
+            )
         return made
 
     return product

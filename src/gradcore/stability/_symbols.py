@@ -42,38 +42,40 @@ Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 Method = Literal["euler", "rk2", "rk4"]
 
-# Stability functions R(z): one step of u' = lambda u multiplies by R(step * lambda) (Hairer and
-# Wanner 1996, section IV.2). Coefficients of 1, z, z^2, ...
+# Coefficients of 1, z, z^2, ... in the stability function R(z) of each method: one step on
+# u' = lambda u multiplies u by R(step * lambda) (Hairer and Wanner 1996, section IV.2).
 METHODS: dict[str, tuple[float, ...]] = {
     "euler": (1.0, 1.0),
     "rk2": (1.0, 1.0, 1 / 2),
     "rk4": (1.0, 1.0, 1 / 2, 1 / 6, 1 / 24),
 }
-# None of these regions reaches farther from 0.
+# No point of any of these stability regions is farther from 0.
 FARTHEST = 3.1
-# A factor counts as larger than 1 beyond this: roundings of sums over a kernel.
+# A factor counts as larger than 1 only if it exceeds 1 by this, because sums over a kernel have
+# rounding errors.
 ROUNDING = 1e-9
-# Eigenvalues on the unit circle this close together count as one, which may be defective: that of
-# a double root is known to the root of the roundings only.
+# Eigenvalues on the unit circle that are this close count as one double eigenvalue, which may have
+# a single eigenvector: the error of a double eigenvalue is the square root of the rounding error.
 DOUBLE_ROOT = 1e-6
-# The Jacobian of a Python function is dense: 4,096 x 4,096 doubles are 134 MB.
+# The largest size of a state in linearise, which forms the Jacobian: 4,096 x 4,096 doubles take
+# 134 MB.
 MOST_ENTRIES = 4_096
 
 
 class ModeGrowth(Enum):
-    """What a symbol says of perturbations; the value says what to do."""
+    """How perturbations grow over many layers; the value is a message that says what to do."""
 
-    CONTRACTIVE = "|G(k)| <= 1 for all modes: nothing ever grows."
+    CONTRACTIVE = "|G(k)| <= 1 for all modes: no perturbation ever grows."
     BOUNDED = (
-        "The eigenvalues of all G(k) lie within the unit circle, but |G(k)| > 1 for some: "
+        "The eigenvalues of all G(k) lie within the unit circle, but |G(k)| > 1 for some k: "
         "perturbations may grow for a while and then stay bounded. See growth()."
     )
     LINEAR = (
-        "No eigenvalue of a G(k) leaves the unit circle, but some on it may belong to fewer "
-        "vectors than it counts: growth by a power of the depth, not exponential. See growth()."
+        "No eigenvalue of a G(k) lies outside the unit circle, but some on it may be defective: "
+        "perturbations may grow like a power of the depth, not exponentially. See growth()."
     )
     UNSTABLE = (
-        "Some modes grow in every layer, so by a power of the depth. Make the step smaller "
+        "Some modes grow in every layer, so exponentially with the depth. Make the step smaller "
         "(stable_step), or bring the kernel to |G(k)| <= 1 (project)."
     )
 
@@ -82,8 +84,8 @@ class ModeGrowth(Enum):
 class Symbol:
     """The amplification factors of a layer on a periodic grid.
 
-    grid: its sizes. factor (M, out, in) complex: G(k) of every mode, M = prod(grid), in the order
-    of wave_numbers.
+    grid: the sizes of the grid. factor (M, out, in) complex: G(k) of each of the M = prod(grid)
+    modes, in the order of wave_numbers.
     """
 
     grid: tuple[int, ...]
@@ -91,35 +93,35 @@ class Symbol:
 
     @property
     def wave_numbers(self) -> Real:
-        """k (M, d), radians per cell, within [-pi, pi)."""
+        """The wave numbers k (M, d) of the modes in radians per cell, within [-pi, pi)."""
         return _wave_numbers(self.grid)
 
     @property
     def norm(self) -> Real:
-        """|G(k)|_2 (M,): what a mode's amplitude is multiplied by at most."""
+        """|G(k)|_2 (M,), the largest factor by which the amplitude of a mode can grow per layer."""
         found: Real = np.linalg.norm(self.factor, 2, axis=(1, 2))
         return found
 
     @property
     def eigenvalues(self) -> Complex:
-        """Those of every G(k), (M, channels). Raises ShapeError if G(k) is not square."""
+        """The eigenvalues of every G(k), (M, channels); raises ShapeError if G(k) is not square."""
         self._square("eigenvalues")
         found: Complex = np.linalg.eigvals(self.factor).astype(complex)
         return found
 
     @property
     def radius(self) -> Real:
-        """Spectral radius of every G(k), (M,): its growth per layer in the long run."""
+        """Spectral radius of every G(k), (M,), the growth per layer over many layers."""
         found: Real = np.abs(self.eigenvalues).max(axis=1)
         return found
 
     @property
     def outcome(self) -> ModeGrowth:
-        """What it says of perturbations over many such layers."""
+        """How perturbations grow over many such layers."""
         if self.norm.max() <= 1 + ROUNDING:
             return ModeGrowth.CONTRACTIVE
         values = self.eigenvalues
-        # What roundings make of a double eigenvalue on the circle is no growth.
+        # A double eigenvalue on the circle that rounding has moved outside is no growth.
         if np.abs(values).max() > 1 + DOUBLE_ROOT:
             return ModeGrowth.UNSTABLE
         for own in values:
@@ -130,7 +132,7 @@ class Symbol:
         return ModeGrowth.UNSTABLE if np.abs(values).max() > 1 + ROUNDING else ModeGrowth.BOUNDED
 
     def growth(self, depth: int) -> Real:
-        """log10 |G(k)^t|_2 for t = 0..depth, (depth+1, M); -inf for zero. Never overflows."""
+        """log10 |G(k)^t|_2 for t = 0..depth, (depth+1, M); -inf for 0. It cannot overflow."""
         self._square("growth")
         depth = positive_int("depth", depth)
         found = np.zeros((depth + 1, len(self.factor)))
@@ -146,20 +148,20 @@ class Symbol:
         return found
 
     def __matmul__(self, other: Symbol) -> Symbol:
-        """The symbol of this layer behind another: stacks of layers."""
+        """The symbol of two layers in sequence: `other` first, then this one."""
         if not isinstance(other, Symbol):
             return NotImplemented
         if self.grid != other.grid or self.factor.shape[2] != other.factor.shape[1]:
             raise ShapeError(
-                f"a layer of {self.factor.shape[2]} channels in on the grid {self.grid} cannot "
-                f"follow one of {other.factor.shape[1]} out on {other.grid}."
+                f"a layer that reads {self.factor.shape[2]} channels on the grid {self.grid} "
+                f"cannot follow one that gives {other.factor.shape[1]} channels on {other.grid}."
             )
         return Symbol(self.grid, self.factor @ other.factor)
 
     def plot(self, path: str | os.PathLike[str], *, title: str = "") -> None:
-        """Saves |G| over k: a curve on a grid of one axis, a map on one of two.
+        """Saves a picture of |G| over k: a curve for a grid of one axis, a map for two axes.
 
-        Raises ArgumentError for more axes. Needs matplotlib.
+        Raises ArgumentError for more axes; needs matplotlib.
         """
         channels = self.factor.shape[1:]
         radius = self.radius if len(self.grid) == 1 and channels[0] == channels[1] > 1 else None
@@ -169,8 +171,8 @@ class Symbol:
     def _square(self, what: str) -> None:
         if self.factor.shape[1] != self.factor.shape[2]:
             raise ShapeError(
-                f"{what} needs as many channels out as in; G(k) has shape "
-                f"{self.factor.shape[1:]}. Use norm."
+                f"{what} needs as many output channels as input channels; G(k) has shape "
+                f"{self.factor.shape[1:]}. Use norm instead."
             )
 
 
@@ -184,11 +186,11 @@ def convolution(
     dilation: int = 1,
     origin: int | Sequence[int] | None = None,
 ) -> Symbol:
-    """G(k) of a convolution of stride 1 on a periodic grid, sum_j W_j exp(i k.(j - origin)).
+    """G(k) = sum_j W_j exp(i k.(j - origin)) of a convolution of stride 1 on a periodic grid.
 
-    kernel: (out, in, *sizes) as torch.nn.ConvNd has it (cross-correlation), or (sizes,) of a single
-    channel on a line. grid: as many sizes. origin: index of the kernel's element that multiplies a
-    cell's own value; by default the middle, k//2.
+    kernel: (out, in, *sizes), a cross-correlation as in torch.nn.ConvNd, or (size,) for a single
+    channel in one dimension. grid: one size per axis of the kernel. origin: index of the kernel
+    element that multiplies a cell's own value; the default is the middle, size//2.
     Raises ShapeError, DTypeError, ArgumentError, NonFiniteError.
     """
     w = _kernel(kernel)
@@ -211,12 +213,12 @@ def convolution(
 
 
 def residual(symbol: Symbol, step: float = 1.0) -> Symbol:
-    """I + step * G(k): the layer x + step * layer(x), a step of Euler's method."""
+    """The symbol I + step * G(k) of the layer x + step * layer(x), a step of Euler's method."""
     return power(symbol, step, method="euler")
 
 
 def power(symbol: Symbol, step: float, *, method: Method = "euler") -> Symbol:
-    """R(step * G(k)): one step of a Runge-Kutta method on u' = layer(u). method: of METHODS."""
+    """The symbol R(step * G(k)) of one Runge-Kutta step on u' = layer(u); method: see METHODS."""
     if not isinstance(symbol, Symbol):
         raise DTypeError(f"symbol must be a Symbol, as convolution(...); got {symbol!r}.")
     choice("method", method, get_args(Method))
@@ -230,17 +232,18 @@ def power(symbol: Symbol, step: float, *, method: Method = "euler") -> Symbol:
 
 
 def circulant(matrix: Any, *, tolerance: float = 1e-6) -> Symbol:
-    """The eigenvalues of a circulant matrix (n, n), as factors of the n modes of a ring.
+    """The symbol of a circulant matrix (n, n): its eigenvalues, for the n modes of a ring.
 
-    tolerance: how far it may be from circulant, as a part of its Frobenius norm.
-    Raises ArgumentError, which says how far, for others; ShapeError, DTypeError, NonFiniteError.
+    tolerance: the allowed distance from the nearest circulant matrix, relative to the Frobenius
+    norm. Raises ArgumentError with the distance if it is larger; ShapeError, DTypeError,
+    NonFiniteError.
     """
     made = _dense(np.asarray(matrix), 1, None)
     if made.defect > float_in("tolerance", tolerance, 0.0):
         raise ArgumentError(
-            f"the matrix is not circulant: {100 * made.defect:.2g} % of its norm is outside of the "
-            "nearest one. Modes of a ring are coupled then; spectral.spectral_norm and "
-            "lyapunov.spectrum are for all matrices."
+            f"the matrix must be circulant, but {100 * made.defect:.2g} % of its norm is its "
+            "distance from the nearest circulant matrix, so Fourier modes are coupled. "
+            "spectral.spectral_norm and lyapunov.spectrum work for all matrices."
         )
     return made.symbol
 
@@ -248,21 +251,21 @@ def circulant(matrix: Any, *, tolerance: float = 1e-6) -> Symbol:
 def recurrent(
     net: Stack, params: Params, *, layer: int = 0, slope: float = 1.0, tolerance: float = 1e-6
 ) -> Symbol:
-    """What a step of an RNN or AntisymmetricRNN with circulant weights multiplies a mode of h by.
+    """The symbol of a time step of an RNN or AntisymmetricRNN with circulant recurrent weights.
 
-    slope: of the nonlinearity where it is linearised, the same for all units: 1 for tanh at 0 and
-    for the identity. With a skip connection of lag L the state of a mode is (h_t, ..., h_(t-L+1)),
-    so that G(k) is the (L, L) companion matrix of r^L = g r^(L-1) + s. tolerance: as of circulant.
-    Raises ArgumentError for other cells, weights that are not circulant and learned skips that
-    differ among units.
+    slope: the slope of the nonlinearity at the point of linearisation, the same for all units; it
+    is 1 for tanh at 0 and for the identity. With a skip connection of lag L the state of a mode is
+    (h_t, ..., h_(t-L+1)), and G(k) is the (L, L) companion matrix of r^L = g r^(L-1) + s.
+    tolerance: see circulant. Raises ArgumentError for other cells, for weights that are not
+    circulant, and for learned skip connections whose strengths differ among units.
     """
     validate.model(net, params)
     which = validate.recurrent_index(net, layer)
     own, name = net.recurrent[which], net.recurrent_names[which]
     if not isinstance(own, (RNN, AntisymmetricRNN)) or own.bidirectional or own.zoneout:
         raise ArgumentError(
-            "von_neumann.recurrent is about RNN and AntisymmetricRNN layers that read time "
-            f"forward, without zoneout; {name} is another. Use linearise for a function of h."
+            "von_neumann.recurrent needs an RNN or AntisymmetricRNN layer that reads time forward "
+            f"and has no zoneout; {name} is not such a layer. Use linearise for a function of h."
         )
     place = name.partition(".")[0]
     weight = params[f"{place}.weight_hh"].astype(np.float64)
@@ -279,7 +282,8 @@ def recurrent(
     if np.ptp(values) > tolerance * max(1.0, float(np.abs(values).max())):
         raise ArgumentError(
             f"the skip connection of {name} is learned and differs among units, from "
-            f"{values.min():.3g} to {values.max():.3g}: modes of the ring are coupled."
+            f"{values.min():.3g} to {values.max():.3g}, so Fourier modes are coupled and there is "
+            "no symbol."
         )
     strength = float(values.mean())
     hop = 1.0 if own.skip.kind == "add" else 1.0 - strength
@@ -293,11 +297,12 @@ def recurrent(
 
 @dataclass(frozen=True, eq=False)
 class Linearisation:
-    """The Jacobian J of a layer at a state, and its nearest translation-invariant matrix.
+    """The Jacobian J of a layer at a state, and the nearest translation-invariant matrix.
 
-    symbol: of that matrix. defect: how much of J's Frobenius norm is outside of it, 0 where the
-    layer does the same everywhere, 1 where nothing is left: the larger, the less the symbol says.
-    norm, radius: largest singular value and spectral radius of J itself, which count.
+    symbol: the symbol of that matrix. defect: its distance from J, relative to J's Frobenius norm:
+    0 if the layer does the same at every point, up to 1 if J has no translation-invariant part. The
+    larger it is, the less the symbol says about J. norm, radius: largest singular value and
+    spectral radius of J itself; radius is None if J is not square.
     """
 
     symbol: Symbol
@@ -314,11 +319,13 @@ def linearise(
 ) -> Linearisation:
     """The linearisation of a nonlinear layer at a state, mode by mode.
 
-    f: (channels, *grid) -> (out channels, *grid). state: where. jvp(state, v): J v; without it
-    central differences are taken, right to about 1e-9 of f's scale. At a constant state of a layer
-    that treats all places alike J is translation-invariant and the symbol exact; elsewhere it is
-    that of the frozen coefficients' mean, and defect says how much it leaves out.
-    Raises ShapeError, DTypeError, NonFiniteError, and ArgumentError for more than 4,096 numbers.
+    f: a function from (channels, *grid) to (out channels, *grid). state: the point of
+    linearisation. jvp(state, v): J v; without it central differences are used, with errors of about
+    1e-9 of the scale of f. If the layer treats all points alike and the state is constant, J is
+    translation-invariant and the symbol is exact; otherwise the symbol is that of J averaged over
+    all points, and defect says how much is left out.
+    Raises ShapeError, DTypeError, NonFiniteError, and ArgumentError for a state of more than 4,096
+    numbers.
     """
     at = np.asarray(state)
     if at.dtype.kind not in "fiu" or at.ndim < 2:
@@ -328,8 +335,8 @@ def linearise(
         raise NonFiniteError("state holds NaN or infinity.")
     if at.size > MOST_ENTRIES:
         raise ArgumentError(
-            f"the Jacobian is made whole: state may have {MOST_ENTRIES:,} numbers; it has "
-            f"{at.size:,}. Take a smaller grid."
+            f"state must have at most {MOST_ENTRIES:,} numbers, because the Jacobian is formed as "
+            f"a matrix; it has {at.size:,}. Use a smaller grid."
         )
     out = np.asarray(f(at))
     if out.ndim != at.ndim or out.shape[1:] != at.shape[1:]:
@@ -359,8 +366,8 @@ def linearise(
 class StepLimit:
     """The largest stable step of u + step * layer(u), or of a Runge-Kutta method.
 
-    step: inf where all modes allow any. wave_number: of the mode that asks for it; eigenvalue: its
-    lambda. reason: a sentence.
+    step: inf if every step is stable for all modes. wave_number, eigenvalue: k and lambda of the
+    mode that limits the step. reason: a sentence that says so.
     """
 
     step: float
@@ -372,10 +379,11 @@ class StepLimit:
 def stable_step(symbol: Symbol, *, method: Method = "euler") -> StepLimit:
     """The largest h with |R(h lambda)| <= 1 for all smaller steps and all eigenvalues of all G(k).
 
-    The limit that Courant, Friedrichs and Lewy found for waves. Euler: h = -2 Re(lambda)/|lambda|^2
-    exactly, so 0 where a mode only turns or grows; others by bisection to 1e-12. method: of
-    METHODS. Where G(k) is not normal, perturbations may grow for a while below the limit, too: see
-    Symbol.outcome. Raises DTypeError, ShapeError, ArgumentError.
+    For waves this is the limit of Courant, Friedrichs and Lewy. For Euler's method it is exactly
+    h = -2 Re(lambda)/|lambda|^2, so 0 if a mode rotates without decay or grows; for the others it
+    is found by bisection to 1e-12. method: see METHODS. If G(k) is not normal, perturbations may
+    grow for a while even below the limit: see Symbol.outcome.
+    Raises DTypeError, ShapeError, ArgumentError.
     Reference: Courant, Friedrichs, Lewy 1928; Hairer and Wanner 1996, section IV.2.
     """
     if not isinstance(symbol, Symbol):
@@ -384,7 +392,7 @@ def stable_step(symbol: Symbol, *, method: Method = "euler") -> StepLimit:
     values = symbol.eigenvalues
     flat = values.reshape(-1)
     size = np.abs(flat)
-    # A mode that a layer leaves alone but for roundings.
+    # Eigenvalues that are 0 up to rounding do not limit the step.
     there = size > ROUNDING * max(float(size.max(initial=0.0)), np.finfo(float).tiny)
     limits = np.full(flat.shape, np.inf)
     limits[there] = [_along(method, complex(z)) for z in flat[there]]
@@ -398,7 +406,8 @@ def stable_step(symbol: Symbol, *, method: Method = "euler") -> StepLimit:
         kind = "turns without loss" if abs(z.real) <= ROUNDING * abs(z) else "grows"
         reason = (
             f"The mode k = {shown} {kind} (lambda = {z:.4g}): {method} amplifies it at every step. "
-            "Damp it, or take a method whose region holds it, as rk4 for pure rotations."
+            "Damp it, or use a method whose stability region contains it, such as rk4 for pure "
+            "rotations."
         )
     else:
         reason = f"The mode k = {shown} with lambda = {z:.4g} allows steps up to {step:.6g}."
@@ -407,12 +416,12 @@ def stable_step(symbol: Symbol, *, method: Method = "euler") -> StepLimit:
 
 @dataclass(frozen=True)
 class Boundary:
-    """What zero padding does to a convolution's norm.
+    """The spectral norm of a convolution with circular and with zero padding.
 
-    circular: max |G(k)| on the grid, the norm with circular padding. lower <= the norm with zero
-    padding <= upper. Zero padding cuts a part out of the convolution on the whole line, so its norm
-    is at most sup |G| over all k, but its powers and eigenvalues are not those of G: a convolution
-    that shifts has the eigenvalue 0 with zeros outside, |G| = 1 without.
+    circular: max |G(k)| on the grid, the norm with circular padding. With zero padding the norm is
+    between lower and upper. The matrix with zero padding is a submatrix of that of the convolution
+    on an infinite grid, so its norm is at most sup |G| over all k; but G does not give its powers
+    and eigenvalues: a shift has |G| = 1, and with zero padding all its eigenvalues are 0.
     """
 
     circular: float
@@ -421,9 +430,9 @@ class Boundary:
 
 
 def boundary(kernel: Any, grid: Sequence[int], *, seed: int = 0) -> Boundary:
-    """The spectral norm with circular beside that with zero padding; kernel of odd sizes.
+    """The spectral norms of a convolution with circular and zero padding; kernel sizes must be odd.
 
-    Arguments and errors as of constrain.conv_norm.
+    Arguments and errors are those of constrain.conv_norm.
     """
     circular = conv_norm(kernel, grid, "circular")
     zeros = conv_norm(kernel, grid, "zeros", seed=seed)
@@ -435,9 +444,9 @@ def project(
 ) -> NDArray[Any]:
     """A kernel of the same size near the given one with |G(k)|_2 <= limit for all k of the grid.
 
-    step: for the residual layer x + step * conv(x) instead, |I + step * G(k)|_2 <= limit; limit is
-    1 or more then. Kernels of odd sizes. See constrain.project_conv, which it uses; zero padding is
-    there. Raises as that does.
+    step: if given, the condition is |I + step * G(k)|_2 <= limit, for the residual layer
+    x + step * conv(x), and limit must be at least 1. Kernel sizes must be odd. It uses
+    constrain.project_conv, which also does zero padding and has the same errors.
     """
     if step is None:
         return project_conv(kernel, grid, limit)
@@ -500,7 +509,7 @@ def _along(method: str, z: complex) -> float:
     def grows(r: Any) -> Any:
         return np.abs(np.polyval(METHODS[method][::-1], r * ray)) > 1 + 1e-13
 
-    # R(z) = exp(z) + O(z^(p+1)) next to 0, so a rotation's growth begins below what doubles show.
+    # R(z) = exp(z) + O(z^(p+1)) near 0, so growth of a rotation starts below float64's precision.
     r = np.linspace(0.0, FARTHEST, 3_101)[1:]
     out = np.flatnonzero(grows(r))
     first = int(out[0])  # the regions are bounded
@@ -514,7 +523,7 @@ def _along(method: str, z: complex) -> float:
 
 
 def _dense(matrix: NDArray[Any], channels: int, grid: tuple[int, ...] | None) -> Linearisation:
-    """A Jacobian (out * P, in * P) as Fourier modes see it."""
+    """Transforms a Jacobian (out * P, in * P) to Fourier modes and splits off its diagonal part."""
     if matrix.dtype.kind not in "fiu":
         raise DTypeError(f"matrix must be real numbers; got {matrix.dtype}.")
     if grid is None:
@@ -527,7 +536,8 @@ def _dense(matrix: NDArray[Any], channels: int, grid: tuple[int, ...] | None) ->
     points = int(np.prod(grid))
     out, own = len(j) // points, tuple(range(1, 1 + len(grid)))
     inner = tuple(n + len(grid) + 1 for n in own)
-    # Rows by the transform, columns by its inverse: translation-invariant parts are diagonal.
+    # Rows are transformed and columns transformed back, so that the translation-invariant part
+    # becomes diagonal in the modes.
     both = np.fft.ifftn(
         np.fft.fftn(j.reshape(out, *grid, channels, *grid), axes=own), axes=inner
     ).reshape(out, points, channels, points)

@@ -1,9 +1,9 @@
 """Training as integration: gradient descent is Euler's method on the gradient flow.
 
-p' = -grad L(p); along an eigenvector of the Hessian of eigenvalue lambda a step of size lr is
-stable while lr * lambda <= 2. Momentum, Nesterov's method, RMSprop and Adam have limits of their
-own. Reference: Cohen et al. 2021 (training sits at this limit: the edge of stability); Cohen et al.
-2022 (adaptive methods).
+The gradient flow is p' = -grad L(p). Along an eigenvector of the Hessian with eigenvalue lambda, a
+step of size lr is stable if lr * lambda <= 2. Momentum, Nesterov's method, RMSprop and Adam have
+other limits. Reference: Cohen et al. 2021 (training often stays at this limit, the edge of
+stability); Cohen et al. 2022 (adaptive methods).
 """
 
 from ._regions import amplification as amplification

@@ -1,8 +1,8 @@
-"""Von Neumann analysis: what a layer multiplies each Fourier mode by.
+"""Von Neumann analysis: the factor by which a layer multiplies each Fourier mode.
 
-A layer that does the same at every place of a periodic grid turns exp(i k.n) into G(k) exp(i k.n):
-G is its amplification factor, a matrix where there are several channels. A mode of factor G(k) is
-multiplied by G(k)^T over T layers or steps, so |G(k)| decides which modes grow.
+A linear layer that does the same at every point of a periodic grid turns the mode exp(i k.n) into
+G(k) exp(i k.n). G(k) is its amplification factor, a matrix if there are several channels. Over T
+layers or steps the mode is multiplied by G(k)^T, so |G(k)| decides which modes grow.
 Reference: Charney, Fjortoft, von Neumann 1950; LeVeque 2007, section 9.6.
 """
 

@@ -2,15 +2,17 @@
 
 from gradcore.torch import LSTM  # instead of torch.nn.LSTM
 
-A model trains as before, several times faster on a CPU, inside a memory budget, at any length; the
-rest of gradcore works on it: constraints, clipping beyond float32, curvature, diagnosis.
+A model trains as before, but several times faster on a CPU, within a memory budget, at any length.
+Much of gradcore works on such a model: constraints, clipping of gradients beyond the range of
+float32, curvature, diagnosis.
 """
 
 try:
     import torch as _torch  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "gradcore.torch needs PyTorch: pip install torch (on a CPU, from PyTorch's own index)."
+        "gradcore.torch needs PyTorch: pip install torch. The smaller build for CPUs is on "
+        "PyTorch's own index, https://download.pytorch.org/whl/cpu."
     ) from error
 
 from ._clip import clip_grad_norm_ as clip_grad_norm_

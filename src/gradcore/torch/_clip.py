@@ -1,4 +1,4 @@
-"""Gradient clipping that knows gradients beyond the range of their dtype."""
+"""Gradient clipping that also works for gradients beyond the range of their dtype."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ __all__ = ["clip_grad_norm_"]
 
 @torch.no_grad()
 def clip_grad_norm_(model: nn.Module, max_norm: float) -> float:
-    """Scales all gradients of a model to a global norm of at most max_norm; returns log10 of it.
+    """Scales all gradients of a model to a global norm of at most max_norm.
 
-    As torch.nn.utils.clip_grad_norm_ where gradients are finite. Those of gradcore's layers that
-    left the range of float32, where .grad is infinite, are known here with their exponents
-    (docs/decisions/0002): after clipping they point where the true gradient does, and what is
-    smaller by more than the dtype holds is 0.
+    Returns log10 of the norm before clipping. If gradients are finite, it does the same as
+    torch.nn.utils.clip_grad_norm_. If gradients of gradcore's layers left the range of float32, so
+    that .grad is infinite, the layers still have them with their exponents (docs/decisions/0002):
+    after clipping they have the direction of the true gradient, and numbers too small for the dtype
+    are 0.
 
     Call it between backward() and the optimizer's step. Raises ArgumentError if max_norm is not
-    above 0; NonFiniteError naming a parameter whose gradient is not finite for another reason, as
-    one before a layer through which the gradient overflows: gradients are then as they were.
+    above 0, and NonFiniteError naming a parameter whose gradient is not finite for another reason,
+    such as a parameter of a torch layer below a gradcore layer through which the gradient
+    overflows; no gradient has changed then.
     Reference: Pascanu, Mikolov, Bengio 2013, section 3.2.
     """
     limit = float_in("max_norm", max_norm, 0.0, float("inf"), open_low=True)
@@ -35,13 +37,13 @@ def clip_grad_norm_(model: nn.Module, max_norm: float) -> float:
             continue
         if not bool(torch.isfinite(parameter.grad).all()):
             raise NonFiniteError(
-                f"the gradient of {name} is not finite, and it is no parameter of a gradcore "
-                "layer: it lies before one through which the gradient overflows, or the model "
-                "gave NaN. Lower the growth of that layer (gradcore.torch.constrain), or use "
-                "float64."
+                f"the gradient of {name} is not finite, and gradcore has no scaled copy of it: "
+                "either it lies below a gradcore layer through which the gradient overflows, or "
+                "the model gave NaN. Lower the growth of that layer (gradcore.torch.constrain), or "
+                "use float64."
             )
         plain.append(parameter.grad)
-    # Norms as m * 2^e.
+    # Norms are relative to 2^top, the largest exponent, so that their squares stay in range.
     top = max((exponent for _, exponent in rescued.values()), default=0)
     squares = [
         float(gradient.double().square().sum()) * 2.0 ** (2 * max(exponent - top, -1000))
@@ -61,7 +63,7 @@ def clip_grad_norm_(model: nn.Module, max_norm: float) -> float:
 
 
 def _rescued(model: nn.Module) -> dict[nn.Parameter, tuple[Tensor, int]]:
-    """Gradients that are infinite in .grad, as finite ones with a common exponent per layer."""
+    """Finite gradients of parameters whose .grad is not, with one exponent per layer."""
     found: dict[nn.Parameter, tuple[Tensor, int]] = {}
     for layer in layers_of(model).values():
         parameters = [getattr(layer, name) for name in layer.parameter_names()]

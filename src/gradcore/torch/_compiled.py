@@ -1,7 +1,7 @@
-"""A layer as an operator that torch.compile and torch.export do not look into.
+"""A layer as an opaque operator for torch.compile and torch.export.
 
-It knows its shapes without being run. Its way back runs forward again, because a compiled graph
-carries nothing but tensors from one way to the other.
+Its output shapes are known without running it. Its backward pass runs the forward pass again,
+because a compiled graph hands only tensors from the forward to the backward pass, not a tape.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ._numbers import Call, checked_lengths
 __all__ = ["layer"]
 
 INPUTS = "Tensor flat, Tensor x, Tensor? state, Tensor? lengths, Tensor? seed"
-# The fields of Description.
+# The fields of Description, in their order.
 OPTIONS = (
     "str memory, str mode, int input_size, int hidden_size, int num_layers, bool bias, "
     "bool bidirectional, float dropout, str skip_kind, int skip_lag, float skip_value, "
@@ -38,7 +38,7 @@ def layer(
     memory: str,
     *description: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Outputs (T, B, O) and flat state."""
+    """Outputs (T, B, O) and the flat state after the last step."""
     call = _call(x, lengths, seed, memory, Description(*description))
     return _numbers.forward(call, flat, x, state)
 
@@ -74,7 +74,7 @@ def layer_backward(
     memory: str,
     *description: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of flat, x and state, which is empty without one."""
+    """Gradients by flat, x and state; the last is empty if there is no state."""
     wanted = frozenset({"params", "x"} if state is None else {"params", "x", "state"})
     call = _call(x, lengths, seed, memory, Description(*description))
     dflat, dx, dstate = _numbers.backward(call, wanted, flat, x, state, d_outputs, d_end)

@@ -1,4 +1,4 @@
-"""Spectral constraints on layers that an optimizer of torch trains."""
+"""Constraints of gradcore.constrain on layers that an optimizer of PyTorch trains."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ __all__ = ["Constrained", "constrain", "params_of"]
 def constrain(
     model: nn.Module, optimizer: torch.optim.Optimizer, constraints: Sequence[Constraint]
 ) -> Constrained:
-    """Keeps constraints of gradcore.constrain on every gradcore layer of a model, step by step.
+    """Applies constraints of gradcore.constrain to every gradcore layer of a model at every step.
 
     optimizer = torch.optim.Adam(model.parameters())
     kept = gradcore.torch.constrain(model, optimizer, [gradcore.constrain.SpectralNorm(0.99)])
 
-    From then on each optimizer.step() ends inside the constraint, and the weights are brought there
-    at once. Patterns (weights=) are over the names of the layer's Stack, "<layer>.weight_hh" and
-    "<layer>.weight_hh_reverse", the default "*.weight_hh". jacobian_bound and trajectory_bound of
-    gradcore.constrain hold for layer.stack() and gradcore.torch.params_of(layer).
-    Raises ArgumentError or DTypeError.
+    The weights satisfy the constraints at once, and again after each optimizer.step(). The patterns
+    of a constraint (weights=) are matched with the names in the layer's Stack, such as
+    "<layer>.weight_hh" and "<layer>.weight_hh_reverse"; the default is "*.weight_hh".
+    jacobian_bound and trajectory_bound of gradcore.constrain can be called with layer.stack() and
+    gradcore.torch.params_of(layer). Raises ArgumentError or DTypeError.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise DTypeError(f"optimizer must be one of torch.optim; got {type(optimizer).__name__}.")
@@ -39,9 +39,9 @@ def constrain(
 
 
 class Constrained:
-    """Constraints that an optimizer keeps; constrain() makes it.
+    """The constraints of one model; constrain() makes it.
 
-    reports: by layer and parameter, what the last step did. remove() lets the weights go.
+    reports: what the constraints did in the last step, by layer and parameter. remove() ends them.
     """
 
     reports: dict[str, dict[str, ConstraintReport]]
@@ -65,7 +65,7 @@ class Constrained:
         ]
 
     def remove(self) -> None:
-        """The weights stay where they are; later steps move them freely."""
+        """Ends the constraints: the weights keep their values; later steps change them freely."""
         for hook in self._hooks:
             hook.remove()
 
@@ -88,7 +88,7 @@ class Constrained:
 
 
 def params_of(layer: Layer) -> Params:
-    """A copy of a layer's parameters as gradcore.Params of layer.stack()."""
+    """A copy of a layer's parameters as gradcore.Params for the net layer.stack()."""
     return Params(layer.stack(), _flat(_weights(layer)))
 
 

@@ -1,4 +1,4 @@
-"""Layers of torch.nn inside a model become gradcore's, weights and all else kept."""
+"""Turns recurrent layers of torch.nn inside a model into those of gradcore, keeping all else."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ KINDS: dict[type[nn.RNNBase], type[Layer]] = {nn.RNN: RNN, nn.LSTM: LSTM, nn.GRU
 
 
 def convert(model: Model, *, memory: int | str | None = None) -> Model:
-    """The same model, in which every torch.nn.RNN, LSTM and GRU runs on gradcore's engine.
+    """Makes every torch.nn.RNN, LSTM and GRU in a model run on gradcore's engine.
 
-    In place: modules and parameters stay the objects that they are, so that optimizers, hooks and
-    references go on; state dicts are the same. memory: the budget of each layer. Subclasses of
-    torch.nn's layers are left alone. A model that is itself such a layer is converted too.
-    Raises ArgumentError naming a layer that cannot be (proj_size, dropout=1), before any is.
+    It returns the model and works in place: modules and parameters stay the same objects, so that
+    optimizers, hooks and references stay valid, and state dicts have the same keys and shapes.
+    memory: the memory budget of each layer. Subclasses of torch.nn's layers are left alone. The
+    model may itself be such a layer. Raises ArgumentError naming a layer that cannot be converted
+    (proj_size, dropout=1); nothing has been converted then.
     """
     if not isinstance(model, nn.Module):
         raise DTypeError(f"model must be a torch.nn.Module; got {type(model).__name__}.")
@@ -31,7 +32,8 @@ def convert(model: Model, *, memory: int | str | None = None) -> Model:
         if getattr(module, "proj_size", 0) or getattr(module, "dropout", 0) == 1:
             raise ArgumentError(
                 f"{where} has proj_size={module.proj_size} and dropout={module.dropout}; gradcore "
-                "has no output projection, and drops out less than all."
+                "needs proj_size=0, because it has no output projection, and a dropout below 1. "
+                "Use a Linear after the layer instead of proj_size."
             )
     for _, module in found:
         _become(module, KINDS[type(module)], memory)
@@ -53,7 +55,7 @@ def layers_of(model: nn.Module) -> dict[str, Layer]:
     found = {name: module for name, module in model.named_modules() if isinstance(module, Layer)}
     if not found:
         raise ArgumentError(
-            "the model must have a layer of gradcore.torch; it has none. gradcore.torch.convert "
-            "makes those of torch.nn such layers."
+            "the model must have a layer of gradcore.torch; it has none. Call "
+            "gradcore.torch.convert(model), which turns layers of torch.nn into such layers."
         )
     return found

@@ -1,4 +1,4 @@
-"""What a layer is, in plain values that an operator of torch can be told."""
+"""The description of a layer in plain values, which is what a PyTorch operator can take."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ __all__ = ["Description"]
 
 
 class Description(NamedTuple):
-    """A layer: mode as in torch.nn ("LSTM", "GRU", "RNN_TANH", "RNN_RELU"); skip_kind "": none."""
+    """A layer in plain values.
+
+    mode: torch.nn's name of the cell, "LSTM", "GRU", "RNN_TANH" or "RNN_RELU". skip_kind: "" if
+    there is no skip connection.
+    """
 
     mode: str
     input_size: int
@@ -28,16 +32,16 @@ class Description(NamedTuple):
     skip_learned: bool
 
     def stack(self) -> Stack:
-        """The net that computes it, made once."""
+        """The net that computes the layer; made once per description and then cached."""
         return _stack(self)
 
     @property
     def width(self) -> int:
-        """Of the output."""
+        """The number of outputs per step."""
         return self.hidden_size * (2 if self.bidirectional else 1)
 
     def state_size(self, batch: int) -> int:
-        """Values of the flat state."""
+        """The number of values in the flat state."""
         planes = self.skip_lag + (self.mode == "LSTM")
         return self.num_layers * planes * batch * self.width
 

@@ -1,4 +1,4 @@
-"""gradcore.diagnose for the layers inside a model of torch."""
+"""gradcore.diagnose for the gradcore layers inside a PyTorch model."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ __all__ = ["diagnose"]
 
 
 def diagnose(model: nn.Module, loss: Callable[[], Tensor], **options: Any) -> dict[str, Diagnosis]:
-    """Where the gradient of each gradcore layer in a model goes, and what would help, by its name.
+    """Runs gradcore.diagnose on each gradcore layer of a model; returns diagnoses by layer name.
 
     found = gradcore.torch.diagnose(model, lambda: criterion(model(x), y))
     print(found["lstm"])
 
-    loss: runs the model on its data and returns the loss, a scalar; called once, with gradients.
-    What lies behind a layer is taken as its first order: the gradient that arrives at its outputs.
-    A layer that runs several times in it is diagnosed for the last time. options: parts,
-    sequences, seed, memory, threads, progress of gradcore.diagnose.
+    loss: a function that runs the model on its data and returns the loss, a scalar; it is called
+    once, with gradients. The rest of the model above a layer is replaced by its linearisation, the
+    gradient that arrives at the layer's outputs. If a layer is called several times, its last call
+    is diagnosed. options: parts, sequences, seed, memory, threads, progress of gradcore.diagnose.
 
-    The model's mode, .grad and parameters are as before; random masks are off in the diagnosis.
-    Raises ArgumentError if there is no such layer, or if none is reached by the loss.
+    The model's mode, .grad and parameters are left as they were; random masks are off in the
+    diagnosis. Raises ArgumentError if the model has no gradcore layer, or if the loss depends on
+    none of them.
     """
     layers = layers_of(model)
     before = {parameter: parameter.grad for parameter in model.parameters()}
@@ -43,7 +44,9 @@ def diagnose(model: nn.Module, loss: Callable[[], Tensor], **options: Any) -> di
             parameter.grad = None
         value = loss()
         if not isinstance(value, Tensor) or value.numel() != 1:
-            raise ArgumentError("loss() must return a tensor of one value: what is minimised.")
+            raise ArgumentError(
+                "loss() must return a tensor of one value, the loss that is minimised."
+            )
         value.backward()  # type: ignore[no-untyped-call]
         seen = {name: layer._seen for name, layer in layers.items()}
     finally:
@@ -56,7 +59,7 @@ def diagnose(model: nn.Module, loss: Callable[[], Tensor], **options: Any) -> di
     }
     if not reached:
         raise ArgumentError(
-            f"the loss must depend on one of the layers {', '.join(layers)}; no gradient came to "
+            f"the loss must depend on one of the layers {', '.join(layers)}; no gradient reached "
             "any of them."
         )
     return {name: _one(one, options) for name, one in reached.items()}

@@ -1,7 +1,7 @@
-"""A call of a layer as functions that torch can differentiate: twice backward, and forward.
+"""A call of a layer as autograd functions: differentiable twice in reverse mode, once in forward.
 
-Layer gives outputs. Back, Tangents and Curvature are its first and second derivatives; each knows
-what torch.func asks of it. One derivative more raises.
+Layer computes outputs. Back, Tangents and Curvature are its first and second derivatives; each has
+the methods that torch.func needs (jvp, vmap). A third derivative raises ArgumentError.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ PARTS = ("params", "x", "state")
 
 
 def apply(call: Call, flat: Tensor, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Outputs (T, B, O) and flat state of a call, differentiable by all three tensors."""
+    """Outputs (T, B, O) and the flat final state, differentiable by all three tensors."""
     outputs, end = run(Layer, call, flat, x, state)
     return outputs, end
 
 
 def run(function: type[Function], *inputs: Any) -> Any:
-    """function.apply, which torch has not given types."""
+    """Calls function.apply, for which PyTorch has no type hints."""
     return function.apply(*inputs)  # type: ignore[no-untyped-call]
 
 
@@ -66,7 +66,7 @@ class Layer(Function):
 
 
 class Back(Function):
-    """(call, wanted, flat, x, state, d_outputs, d_end) -> gradients of flat, x and state."""
+    """(call, wanted, flat, x, state, d_outputs, d_end) -> gradients by flat, x and state."""
 
     @staticmethod
     def forward(*inputs: Any) -> Any:
@@ -118,7 +118,7 @@ class Back(Function):
 class Tangents(Function):
     """(call, flat, x, state, and a direction of each) -> tangents of outputs and end.
 
-    Under vmap over directions alone, all of them are rows of one product.
+    Under a vmap over the directions only, all directions are rows of one matrix product.
     """
 
     @staticmethod
@@ -157,7 +157,7 @@ class Tangents(Function):
 
 
 class ManyTangents(Function):
-    """As Tangents for K directions (K, ...)."""
+    """Tangents for K directions (K, ...) at once."""
 
     @staticmethod
     def forward(*inputs: Any) -> Any:
@@ -175,7 +175,7 @@ class ManyTangents(Function):
 
 class Curvature(Function):
     """(call, wanted, flat, x, state, d_outputs, d_end, and a direction of each of flat, x, state)
-    -> the derivative of Back's gradients along it, d_outputs and d_end being fixed.
+    -> the derivative of Back's gradients along the direction, with d_outputs and d_end fixed.
     """
 
     @staticmethod
@@ -193,8 +193,8 @@ class Curvature(Function):
 
 
 _TOO_MANY = (
-    "gradcore.torch differentiates a layer twice, of which at most once forward; this is one "
-    "derivative more. Use torch.nn's layer for it, or differences."
+    "gradcore.torch differentiates a layer at most twice, and at most once of these in forward "
+    "mode; this call needs one derivative more. Use torch.nn's layer for it, or finite differences."
 )
 
 
@@ -207,7 +207,7 @@ def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 
 
 def _one_by_one(function: Any, info: Any, in_dims: tuple[Any, ...], inputs: tuple[Any, ...]) -> Any:
-    """torch.vmap's rule by a loop: each sample is a call of its own."""
+    """Implements torch.vmap by a loop: each sample is a call of its own."""
     call, *rest = inputs
     rows = []
     for i in range(info.batch_size):

@@ -1,4 +1,4 @@
-"""RNN, LSTM and GRU with the constructor, names and behaviour of torch.nn's."""
+"""RNN, LSTM and GRU with the constructors, names and behaviour of those of torch.nn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["GRU", "LSTM", "RNN", "Layer"]
 
 @dataclass
 class Seen:
-    """The last call of a layer, and the gradient of the loss with respect to its outputs."""
+    """The last call of a layer and the gradient by its outputs; diagnose() reads it."""
 
     call: Call | None = None
     flat: Tensor | None = None
@@ -44,21 +44,24 @@ class Seen:
         self.d_outputs = gradient.detach()
 
 
-# Not subclasses of torch.nn.RNN, LSTM and GRU: torch.compile refuses those whatever they do.
+# The layers are not subclasses of torch.nn.RNN, LSTM and GRU, because torch.compile refuses all
+# subclasses of these.
 class Layer(nn.RNNBase):
-    """What gradcore adds to a recurrent layer of torch.nn; RNN, LSTM and GRU are the layers.
+    """Base class of RNN, LSTM and GRU: what gradcore adds to the recurrent layers of torch.nn.
 
-    skip: a gradcore.Skip, a connection through time on every layer and direction; what it learns is
-    a parameter skip_scale_l0 or skip_logit_l0 [H] beside weight_hh_l0. With a lag of k the state
-    holds the last k outputs: h_0 and h_n are (D*num_layers, k, B, H), oldest first.
-    memory: the budget of a forward and backward pass in bytes, or "64MB", "full", None: 256 MB.
-    forward(..., lengths=): (B,) integers: steps from lengths[b] on hold the state, and their
-    outputs are zero; in any order, without packing.
+    skip: a gradcore.Skip, a connection through time in every layer and direction. If its strength
+    is learned, it is a parameter skip_scale_l0 or skip_logit_l0 [H] beside weight_hh_l0. With a lag
+    of k > 1 the state has the last k outputs: h_0 and h_n are (D*num_layers, k, B, H), oldest
+    first, where D is 2 for bidirectional layers and 1 otherwise.
+    memory: the budget of a forward and backward pass: bytes, text such as "64MB", "full" for no
+    limit, or None for 256 MB.
+    forward(..., lengths=): (B,) integers. From step lengths[b] on the state does not change, and
+    outputs are zero. The lengths may have any order, and sequences need not be packed.
 
-    The gradient goes back through all steps, in float32 or float64, on the CPU, in
-    torch.get_num_threads() threads or as many as help. Values that are not finite raise
-    gradcore.NonFiniteError with layer, step and sequence, where torch.nn goes on with NaN.
-    proj_size and dropout=1 are refused.
+    The gradient goes back through all steps, in float32 or float64, on the CPU, with at most
+    torch.get_num_threads() threads. Values that are not finite raise gradcore.NonFiniteError with
+    layer, step and sequence, where torch.nn continues with NaN. proj_size and dropout=1 are
+    refused.
     """
 
     skip: Skip | None
@@ -99,19 +102,22 @@ class Layer(nn.RNNBase):
         self._become(skip, memory)
 
     def _become(self, skip: Skip | None, memory: int | str | None) -> None:
-        """Makes a layer of torch.nn, whose parameters stay as they are, one of these."""
+        """Completes a layer of torch.nn to one of gradcore; existing parameters do not change."""
         budget_bytes(memory)
         if self.proj_size:
             raise ArgumentError(
                 f"proj_size must be 0; got {self.proj_size}. gradcore has no output projection: "
-                "use torch.nn's layer, or a Linear behind this one."
+                "use torch.nn's layer, or a Linear after this one."
             )
         if self.dropout == 1:
-            raise ArgumentError("dropout must be below 1: all of what the next layer reads is 0.")
+            raise ArgumentError(
+                "dropout must be below 1; with 1 all inputs of the next layer would be 0."
+            )
         self.skip, self.memory = skip, memory
-        # Gradients of the last ways back that left the range of the dtype, for clip_grad_norm_.
+        # Gradients of the last backward passes that left the range of the dtype; clip_grad_norm_
+        # reads them.
         self._beyond: list[Grads] = []
-        # Where a diagnosis finds the last call.
+        # The last call, recorded while diagnose() runs; None otherwise.
         self._seen: Seen | None = None
         if skip is not None and skip.learned:
             name = "skip_scale" if skip.kind == "add" else "skip_logit"
@@ -126,7 +132,7 @@ class Layer(nn.RNNBase):
             self._reset_skip()
 
     def reset_parameters(self) -> None:
-        """torch.nn's: uniform in +-1/sqrt(H); a learned skip connection starts at its value."""
+        """Initialises as torch.nn does, uniformly in +-1/sqrt(H); a learned skip at Skip.value."""
         super().reset_parameters()
         if getattr(self, "skip", None) is not None:
             self._reset_skip()
@@ -144,7 +150,7 @@ class Layer(nn.RNNBase):
         return 2 if self.bidirectional else 1
 
     def stack(self) -> Stack:
-        """The gradcore.Stack that computes this layer; its parameters are in the same order."""
+        """The gradcore.Stack that computes this layer, with its parameters in the same order."""
         return self._description().stack()
 
     def _description(self) -> Description:
@@ -164,7 +170,7 @@ class Layer(nn.RNNBase):
         )
 
     def parameter_names(self) -> list[str]:
-        """In the order of the Stack's parameters."""
+        """The names of the layer's parameters in the order of the parameters of stack()."""
         return [name for names in self._all_weights for name in names]
 
     def extra_repr(self) -> str:
@@ -174,7 +180,7 @@ class Layer(nn.RNNBase):
         return text if self.memory is None else f"{text}, memory={self.memory!r}"
 
     def forward(self, input: Any, hx: Any = None, *, lengths: Any = None) -> Any:
-        """Outputs and the last state, as torch.nn's layer."""
+        """Outputs and the last state, as torch.nn's layer returns them."""
         if isinstance(input, PackedSequence):
             if lengths is not None:
                 raise ArgumentError("lengths must be None for a PackedSequence, which has its own.")
@@ -201,7 +207,7 @@ class Layer(nn.RNNBase):
         return outputs, self._given_back(end)
 
     def _packed(self, packed: PackedSequence, hx: Any) -> Any:
-        """Padded, run with lengths, packed again: the cost is that of the padded batch."""
+        """Pads the sequences, runs with lengths and packs again; it costs what padding costs."""
         data, batch_sizes, order, back = packed
         states = self._states(hx, 3)
         if data.dim() != 2:
@@ -219,7 +225,7 @@ class Layer(nn.RNNBase):
         return PackedSequence(outputs[there], batch_sizes, order, back), self._given_back(end)
 
     def _states(self, hx: Any, dims: int) -> list[Tensor] | None:
-        """h, or h and c; with a lag the dimension of the past outputs comes second."""
+        """hx as a list: h, or h and c; with a lag, the second axis of h is that of past outputs."""
         if hx is None:
             return None
         states = list(hx) if self.mode == "LSTM" else [hx]
@@ -245,15 +251,15 @@ class Layer(nn.RNNBase):
         weight = getattr(self, self._all_weights[0][0])
         if x.device.type != "cpu" or weight.device.type != "cpu":
             raise ArgumentError(
-                f"gradcore.torch runs on the CPU; the input is on {x.device}, the weights are on "
-                f"{weight.device}. Use torch.nn's layer there."
+                f"gradcore.torch runs on the CPU only; the input is on {x.device} and the weights "
+                f"are on {weight.device}. Use torch.nn's layer on other devices."
             )
         if weight.dtype not in (torch.float32, torch.float64):
             raise DTypeError(
-                f"gradcore.torch has float32 and float64; the weights are {weight.dtype}. Convert "
-                "the layer with .float()."
+                f"the weights must be float32 or float64; they are {weight.dtype}. Convert the "
+                "layer with .float()."
             )
-        # torch.nn's own checks, whose messages people know.
+        # These are torch.nn's own checks, with messages that users know.
         padded = x.transpose(0, 1) if self.batch_first else x
         self.check_input(padded, None)
         if x.shape[0] == 0:
@@ -274,7 +280,7 @@ class Layer(nn.RNNBase):
     def _run(
         self, x: Tensor, states: list[Tensor] | None, lengths: Any
     ) -> tuple[Tensor, list[Tensor]]:
-        """Outputs (T, B, O) and states of x (T, B, I)."""
+        """Outputs (T, B, O) and final states for x (T, B, I)."""
         weights = [getattr(self, name) for name in self.parameter_names()]
         dtype, batch = weights[0].dtype, x.shape[1]
         if torch.is_autocast_enabled("cpu"):
@@ -296,7 +302,7 @@ class Layer(nn.RNNBase):
         return outputs, self._split(end, batch)
 
     def _seed(self) -> Tensor | None:
-        """Of random masks, from torch's own generator; None without."""
+        """A seed for random masks from PyTorch's generator; None if the layer has no masks now."""
         random = self.training and self.dropout > 0 and self.num_layers > 1
         return torch.randint(2**62, ()) if random else None
 
@@ -330,7 +336,11 @@ class Layer(nn.RNNBase):
         )
 
     def _fresh_beyond(self) -> list[Grads]:
-        """Where overflowing gradients are kept: those of before count while they are in .grad."""
+        """The list for overflowing gradients of the next backward pass.
+
+        Those of earlier passes stay in it as long as they are part of .grad, which is then not
+        finite.
+        """
         if self._beyond:
             grads = [weight.grad for weight in self.parameters() if weight.grad is not None]
             if all(bool(torch.isfinite(grad).all()) for grad in grads):
@@ -338,7 +348,7 @@ class Layer(nn.RNNBase):
         return self._beyond
 
     def _flat(self, states: list[Tensor]) -> Tensor:
-        """Per layer and direction the past outputs, then c."""
+        """The flat state: for each layer and direction the past outputs, then c."""
         rows = self.num_layers * self._directions
         parts = [state.reshape(rows, -1) for state in states]
         return torch.cat(parts, 1).reshape(-1)
@@ -352,7 +362,7 @@ class Layer(nn.RNNBase):
         return [h.contiguous(), planes[:, self._lag].contiguous()]
 
     def _of_nothing(self, x: Tensor, others: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """A batch of no sequences, whose gradients are zero."""
+        """Outputs and states of a batch of no sequences, connected to inputs by zero gradients."""
         zero = x.sum() + torch.stack([other.sum() for other in others]).sum() * 0
         width = self.hidden_size * self._directions
         outputs = zero + x.new_zeros((x.shape[0], 0, width))

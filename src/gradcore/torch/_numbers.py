@@ -1,4 +1,4 @@
-"""What one call of a layer computes, from tensors to tensors, without automatic differentiation."""
+"""The passes of one call of a layer on tensors, which PyTorch's autograd does not see."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ Tangents = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 @dataclass(eq=False)
 class Call:
-    """What a call of a layer is besides its tensors: flat parameters, x (T, B, I), flat state.
+    """A call of a layer without its tensors, which are flat parameters, x (T, B, I), flat state.
 
-    wanted: for what a way back will be asked, if any; the forward pass then keeps its tape here,
-    beside what it was made from. beyond: told of gradients that leave the range of the dtype.
+    wanted: the gradients that a backward pass may be asked for; if there are any, the forward pass
+    keeps its tape here. beyond: the list to which gradients that leave the range of the dtype are
+    appended.
     """
 
     net: Stack
@@ -45,14 +46,17 @@ class Call:
     _kept: tuple[tuple[int, ...], Pass] | None = field(default=None, repr=False)
 
     def alone(self) -> Call:
-        """The same without a tape, for one of several."""
+        """The same call without a tape, for a call that is made several times."""
         return replace(self, wanted=frozenset(), beyond=None, _kept=None)
 
     def keep(self, key: tuple[int, ...], made: Pass) -> None:
         self._kept = (key, made)
 
     def take(self, key: tuple[int, ...], wanted: frozenset[str]) -> Pass | None:
-        """The pass that was made from the same memory, once."""
+        """The kept pass if it was made from the same tensors and covers `wanted`; else None.
+
+        It is handed out only once, because a backward pass uses it up.
+        """
         kept, self._kept = self._kept, None
         if kept is None or kept[0] != key or not wanted <= self.wanted:
             return None
@@ -64,7 +68,7 @@ class Call:
 
 
 def forward(call: Call, flat: Tensor, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Outputs (T, B, O) and the flat state behind the last step."""
+    """Outputs (T, B, O) and the flat state after the last step."""
     params, inputs = _bound(call, flat, x, state)
     if call.wanted:
         made = _begun(call, params, inputs, call.wanted)
@@ -96,9 +100,9 @@ def backward(
     d_outputs: Tensor | None,
     d_end: Tensor | None,
 ) -> Tangents:
-    """Gradients of flat, x and state; None for what is not wanted.
+    """Gradients by flat, x and state; None for what is not wanted.
 
-    Runs forward again where the tape is gone, as for a second way back.
+    It runs the forward pass again if there is no tape, for example in a second backward pass.
     """
     made = call.take(_key(flat, x, state), wanted)
     if made is None:
@@ -134,9 +138,9 @@ def backward(
 def tangents(
     call: Call, flat: Tensor, x: Tensor, state: Tensor | None, directions: Tangents
 ) -> tuple[Tensor, Tensor]:
-    """K tangents (K, T, B, O) of the outputs and (K, ...) of the flat state behind the last step.
+    """K tangents (K, T, B, O) of the outputs and (K, ...) of the flat state after the last step.
 
-    directions: (K, ...) each; None does not move.
+    directions: (K, ...) each, of flat, x and state; None means that this stays constant.
     """
     params, inputs = _bound(call, flat, x, state)
     moved = [None if direction is None else _array(direction) for direction in directions]
@@ -182,9 +186,9 @@ def curvature(
     d_end: Tensor | None,
     direction: Tangents,
 ) -> Tangents:
-    """The derivative of what `backward` gives for a fixed d_outputs and d_end, along a direction.
+    """The derivative of the gradients of `backward`, at fixed d_outputs and d_end, along direction.
 
-    By symmetry the gradient of <direction, backward(...)> as well.
+    Because second derivatives are symmetric, it is also the gradient of <direction, backward(...)>.
     """
     params, inputs = _bound(call, flat, x, state)
     dtype, size = params.dtype, state_size(call.net, inputs.batch)
@@ -222,7 +226,7 @@ def curvature(
 
 
 def checked_lengths(lengths: Any, steps: int, batch: int) -> Array | None:
-    """(batch,) integers in 0..steps, as the core takes them."""
+    """Checks lengths, (batch,) integers in 0..steps, and returns them as the core takes them."""
     if lengths is None:
         return None
     found = torch.as_tensor(lengths)
@@ -241,7 +245,7 @@ def checked_lengths(lengths: Any, steps: int, batch: int) -> Array | None:
 
 
 def threads() -> int:
-    """What torch.set_num_threads allows, within what this process may use."""
+    """The number of threads: PyTorch's, but not more than this process may use."""
     return min(torch.get_num_threads(), _core.default_threads())
 
 
@@ -273,7 +277,7 @@ def _key(flat: Tensor, x: Tensor, state: Tensor | None) -> tuple[int, ...]:
 
 
 def _array(tensor: Tensor) -> Array:
-    """A view of a tensor's memory; a copy where it is not contiguous."""
+    """A view of a tensor's memory, or a copy if it is not contiguous."""
     array: Array = tensor.detach().resolve_neg().contiguous().numpy()
     return array
 
@@ -283,6 +287,6 @@ def _tensor(array: Array | None) -> Tensor | None:
 
 
 def _scale(array: Array, exponent: Any) -> None:
-    """In place; what leaves the range of the dtype becomes infinite or zero, as in torch."""
+    """Multiplies by 2**exponent in place; overflow gives infinity, underflow 0, as in PyTorch."""
     with np.errstate(over="ignore", under="ignore"):
         np.ldexp(array, exponent, out=array)

@@ -1,4 +1,4 @@
-"""The curvature of a loss of torch against what its optimizer's steps bear."""
+"""The curvature of a PyTorch loss, and whether the optimizer's steps are stable for it."""
 
 from __future__ import annotations
 
@@ -28,8 +28,11 @@ Hold = Literal["given", "stable"]
 
 
 class StabilityReport(NamedTuple):
-    """What a look found: the largest eigenvalue of the (preconditioned) Hessian, the largest one
-    that steps of this rate bear, their ratio, and the largest stable rate.
+    """What StabilityMonitor.look found.
+
+    sharpness: the largest eigenvalue of the (preconditioned) Hessian. limit: the largest one at
+    which steps of this rate are stable. ratio: sharpness / limit. lr_stable: the largest stable
+    learning rate.
     """
 
     sharpness: float
@@ -52,11 +55,12 @@ def sharpness(
 ) -> Eigenpairs:
     """The k largest eigenvalues of the Hessian of a loss by its parameters, by Lanczos iteration.
 
-    loss: a scalar with its graph, as before backward(); it goes twice backward, through gradcore's
-    layers as well. scale, decay (n,): those of sqrt(S) (H + D) sqrt(S) instead, S what the
-    optimizer multiplies a gradient by besides lr, D coupled weight decay. tol: residual as a part
-    of the largest |value|. start (k', n): first vectors. The graph stays for backward().
-    Raises ArgumentError for a loss that is no scalar.
+    loss: a scalar with its graph, before backward(); it is differentiated twice, through gradcore's
+    layers as well, and its graph stays for backward(). scale, decay (n,): if given, the eigenvalues
+    are those of sqrt(S) (H + D) sqrt(S), where S = scale is what the optimizer multiplies a
+    gradient by besides lr, and D = decay is coupled weight decay. tol: tolerance of the residual,
+    relative to the largest |value|. start (k', n): first vectors of the iteration.
+    Raises ArgumentError if loss is not a scalar.
     Reference: Lanczos 1950; Pearlmutter 1994.
     """
     if loss.numel() != 1:
@@ -94,7 +98,10 @@ def sharpness(
         bent = np.concatenate(flat) * size
         made: Array = root * (bent if decay is None else bent + decay * along)
         if not np.isfinite(made).all():
-            raise NonFiniteError("a product with the Hessian is not finite: use float64.")
+            raise NonFiniteError(
+                "a product with the Hessian is not finite: use float64, or look for NaN in the "
+                "model."
+            )
         return made
 
     return top_eigenpairs(
@@ -103,7 +110,7 @@ def sharpness(
 
 
 class StabilityMonitor:
-    """Measures every so many updates whether the steps of a training in torch are stable.
+    """Measures every `every` updates whether the steps of a PyTorch training are stable.
 
     monitor = gradcore.torch.StabilityMonitor(optimizer, every=50)
     for x, y in data:
@@ -112,10 +119,11 @@ class StabilityMonitor:
         loss.backward()
         optimizer.step()
 
-    optimizer: torch.optim's SGD, Adam, AdamW, RMSprop or Adagrad. lr: "given" warns, once, when
-    steps grow along the sharpest direction; "stable" holds the rate of the next steps at `safety`
-    times the largest stable one. tol, max_products: of the sharpness. The rules and their limits
-    are those of gradcore.stability.StabilityMonitor. report: what the last look found.
+    optimizer: SGD, Adam, AdamW, RMSprop or Adagrad of torch.optim. lr: "given" warns once when
+    steps grow along the sharpest direction; "stable" keeps the rate of the next steps at or below
+    `safety` times the largest stable one. tol, max_products: accuracy and cost of the sharpness
+    (see sharpness). The rules and their limits are those of gradcore.stability.StabilityMonitor.
+    report: the result of the last measurement.
     Raises ArgumentError or DTypeError.
     Reference: Cohen et al. 2021; Cohen et al. 2022.
     """
@@ -145,7 +153,7 @@ class StabilityMonitor:
         self._vector: Array | None = None
 
     def look(self, loss: Tensor) -> StabilityReport | None:
-        """Measures if it is time, and warns or lowers the rate; None if nothing was measured."""
+        """Measures if it is due, and warns or lowers the rate; None if nothing was measured."""
         self._looks += 1
         ready = all(_has_seen(self.optimizer, group) for group in self.optimizer.param_groups)
         if not ready or (self.report is not None and self._looks % self.every):
@@ -196,7 +204,7 @@ def _doubles(gradient: Tensor | None, count: int) -> Array:
 
 
 def _has_seen(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> bool:
-    """Whether there are second moments, where steps are divided by them."""
+    """Whether the optimizer has made a step, so that its second moments exist; SGD has none."""
     if isinstance(optimizer, torch.optim.SGD):
         return True
     states = [optimizer.state.get(parameter) for parameter in group["params"]]
@@ -204,7 +212,7 @@ def _has_seen(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> bool:
 
 
 def _scale(optimizer: torch.optim.Optimizer, rate: float) -> Array:
-    """What a step multiplies each gradient by, besides `rate`; 0 for what has not moved yet."""
+    """The factor of each gradient in a step, besides `rate`; 0 for parameters with no step yet."""
     rows = []
     for group in optimizer.param_groups:
         share = float(group["lr"]) / rate if rate > 0 else 1.0
@@ -248,7 +256,7 @@ def _of_one(optimizer: torch.optim.Optimizer, group: dict[str, Any], parameter: 
 
 
 def _twin(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> Optimizer:
-    """gradcore's optimizer of the same rule, whose limit is known."""
+    """gradcore's optimizer with the same rule and options, whose stability limit is known."""
     params = Stack(RNN(1, 1), Linear(1, 1)).init(seed=0)
     lr = float(group["lr"])
     if isinstance(optimizer, torch.optim.SGD):
@@ -269,6 +277,6 @@ def _twin(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> Optimizer:
     if isinstance(optimizer, torch.optim.Adagrad):
         return optim.Adagrad(params, lr)
     raise DTypeError(
-        "optimizer must be torch.optim's SGD, Adam, AdamW, RMSprop or Adagrad, whose limits are "
-        f"known; got {type(optimizer).__name__}."
+        "optimizer must be SGD, Adam, AdamW, RMSprop or Adagrad of torch.optim, because stability "
+        f"limits are known for these only; got {type(optimizer).__name__}."
     )

@@ -1,9 +1,9 @@
-"""How fast gradcore is here: the machine's limits, the bound they set, and others beside it.
+"""Benchmark: gradcore's time per step, compared with the machine's limits and other libraries.
 
-The parts, one file each: `machine` measures limits, `bound` turns them into the least time of a
-step, `problem` makes the data of a row, `contestants` compute its gradients, `agreement` checks
-them, `turns` takes the time, `report` makes tables, JSON and pictures. `gradcore bench` puts them
-together.
+Each part is one file: `machine` measures the machine's limits, `bound` computes the least time of a
+step from them, `problem` makes the data of a row, `contestants` compute its gradients, `agreement`
+checks these, `turns` measures times, and `report` makes tables, JSON and pictures. `gradcore bench`
+runs them.
 """
 
 from .agreement import DisagreementError as DisagreementError

@@ -1,4 +1,4 @@
-"""Whether gradients are right: differences of gradcore's loss, and contestants with one another."""
+"""Checks of gradients: against finite differences of the loss, and between contestants."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from .problem import Problem
 
 __all__ = ["DisagreementError", "check_differences", "check_same", "norm_error"]
 
-# Contestants sum thousands of steps in float32, each in its own order.
+# The largest relative difference allowed between contestants, which sum thousands of steps in
+# float32 in different orders.
 TOLERANCE = 1e-4
 
-# Differences are taken in float64, so the error is that of float32 gradients (1e-6) and of the
-# difference itself (h^2 times a third derivative). An array whose gradient was left out is off by
-# 1/sqrt(2) or more of its norm along its own direction, by 1/sqrt(size) > 1e-3 along a random one.
+# Differences are computed in float64, so the error is that of the float32 gradients (1e-6) plus
+# that of the difference (h^2 times a third derivative). A gradient that is wrong altogether shows:
+# along its own direction it is off by 1/sqrt(2) or more of its norm, and along a random direction
+# by about 1/sqrt(size) > 1e-3.
 DIFFERENCE_STEP = 1e-3
 DIFFERENCE_TOLERANCE = 3e-4
 DIFFERENCE_STEPS = 300
 
 
 class DisagreementError(GradcoreError):
-    """Two ways to a gradient have led to different ones; nothing was timed."""
+    """Two computations of a gradient disagree; nothing was timed."""
 
 
 def norm_error(got: Gradients, want: Gradients) -> tuple[float, str]:
     """The largest |got - want| / |want| over the arrays, and that array's name.
 
-    Infinite for an array that is missing, has another shape, or is not finite.
+    The error is infinite for an array that is missing, has another shape, or is not finite.
     """
 
     def error(name: str) -> float:
@@ -44,7 +46,7 @@ def norm_error(got: Gradients, want: Gradients) -> tuple[float, str]:
 
 
 def check_same(problem: Problem, name: str, got: Gradients, want: Gradients) -> float:
-    """The error of a contestant against gradcore; DisagreementError if it is above TOLERANCE."""
+    """The error of a contestant against gradcore; raises DisagreementError above TOLERANCE."""
     error, array = norm_error(got, want)
     if error > TOLERANCE:
         raise DisagreementError(
@@ -56,10 +58,10 @@ def check_same(problem: Problem, name: str, got: Gradients, want: Gradients) -> 
 
 
 def check_differences(problem: Problem, got: Gradients) -> None:
-    """Compares gradients of problem with central differences of the float64 loss, array by array.
+    """Compares gradients with central differences of the float64 loss, array by array.
 
-    problem: DIFFERENCE_STEPS steps or fewer, or it takes long. The direction in an array is half
-    the gradient's own, half random. Raises DisagreementError.
+    problem: should have at most DIFFERENCE_STEPS steps, or it takes long. The direction in each
+    array is the sum of the gradient's own and a random unit vector. Raises DisagreementError.
     """
     net, params = net_of(problem, "float64")
     x, y = problem.x.astype(np.float64), problem.y.astype(np.float64)
@@ -81,6 +83,7 @@ def check_differences(problem: Problem, got: Gradients) -> None:
         error = abs(slope - expected) / max(size, abs(slope), np.finfo(np.float64).tiny)
         if not error <= DIFFERENCE_TOLERANCE:
             raise DisagreementError(
-                f"{problem.row}: along one direction of {name} the loss changes by {slope:.6g}, "
-                f"and gradcore's gradient says {expected:.6g}. Nothing was timed. Please report it."
+                f"{problem.row}: along one direction of {name} the slope of the loss is "
+                f"{slope:.6g}, and gradcore's gradient gives {expected:.6g}. Nothing was timed. "
+                "Please report it."
             )

@@ -1,11 +1,12 @@
 """The least time that a step of exact BPTT can take on a machine.
 
-Forward and backward each multiply the recurrent weights, G*H*H numbers, with the states of B
-sequences: 2*G*H*H*B flops. No step can begin before the one before it is done, so the weights come
-anew from whichever cache holds a thread's share of them. That product takes the flops at the
-machine's peak or the reading at the cache's speed, whichever is longer. What has no such order is
-done at peak: the gradient of the recurrent weights (2*G*H*H*B flops) and the input's product,
-weight gradient and own gradient (2*G*H*I*B each). Elementwise work and barriers are not counted.
+The forward and the backward pass each multiply the recurrent weights, G*H*H numbers, with the
+states of B sequences: 2*G*H*H*B flops. No step can start before the previous one is done, so the
+weights are read anew in each step, from the cache that holds a thread's share of them. The product
+takes the time of its flops at the machine's peak or of reading the weights, whichever is longer.
+All other products need not wait for each other and are done at peak: the gradient of the recurrent
+weights (2*G*H*H*B flops), and the product with the input, the gradient of its weights and that of
+the input (2*G*H*I*B flops each). Elementwise work and barriers are not counted.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ def bound_us(
     batch: int,
     dtype: str = "float32",
 ) -> float:
-    """Microseconds per step, all sequences together, of all the machine's threads.
+    """Least microseconds per step, for all sequences together, with all of the machine's threads.
 
-    Of one layer; loss, all gradients of parameters and input. The module's text has the formula.
+    It is for one layer, with the loss and all gradients by parameters and input. The formula is in
+    the docstring of the module.
     """
     weights = gates * hidden * hidden
     peak = machine.all.flops[dtype]
@@ -42,9 +44,9 @@ def bound_us(
 
 
 def read_speed(machine: Machine, share: float) -> float:
-    """Bytes per second of all threads from the first cache that is larger than a thread's share.
+    """Bytes per second that all threads read from the smallest cache that holds a thread's share.
 
-    Larger, not as large: the states lie beside the weights.
+    The cache must be larger than the share, because it also holds the states.
     """
     if share < machine.l1_bytes:
         return machine.all.read_l1

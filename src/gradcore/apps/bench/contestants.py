@@ -1,8 +1,9 @@
-"""Who computes the gradients: gradcore, and the peers that are installed.
+"""The contestants that compute gradients: gradcore, and the peers that are installed.
 
 A contestant is a function that takes a Problem and a number of threads and returns a turn: a
-function without arguments that computes the gradients once, by names, "x" being the input's. A new
-peer is a function here and its line in PEERS; its library is imported when its first turn is made.
+function without arguments that computes the gradients once and returns them by name, where "x" is
+the input's. A new peer is a function in this file and its line in PEERS; its library is imported
+when its first turn is made.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ Contestant = Callable[[Problem, int], Turn]
 
 
 def net_of(problem: Problem, dtype: str = "float32") -> tuple[Stack, Params]:
-    """The layer as a net, with the problem's weights."""
+    """The problem's layer as a net with the problem's weights."""
     net = Stack(CELL_BY_NAME[problem.row.cell](INPUTS, problem.row.hidden))
     params = net.init(seed=0, dtype=dtype)
     for name, values in params.items():
@@ -58,7 +59,7 @@ def net_of(problem: Problem, dtype: str = "float32") -> tuple[Stack, Params]:
 
 
 def memory_for(row: Row, threads: int) -> str | None:
-    """gradcore's budget: "full" where half of what is free holds the tape, else None (default)."""
+    """gradcore's budget: "full" if the tape takes at most half of the free memory, else None."""
     net = Stack(CELL_BY_NAME[row.cell](INPUTS, row.hidden))
     whole = plan(
         net, row.steps, row.batch, loss="mse", wrt=("params", "x"), memory="full", threads=threads
@@ -68,7 +69,7 @@ def memory_for(row: Row, threads: int) -> str | None:
 
 
 def gradcore(problem: Problem, threads: int) -> Turn:
-    """value_and_grad with the memory that memory_for tells."""
+    """gradcore's contestant: value_and_grad with the budget of memory_for."""
     net, params = net_of(problem)
     memory = memory_for(problem.row, threads)
     kept: Grads | None = None
@@ -98,12 +99,12 @@ def gradcore(problem: Problem, threads: int) -> Turn:
 
 
 def torch(problem: Problem, threads: int) -> Turn:
-    """torch.nn's layer of the same name, mse_loss and backward()."""
+    """PyTorch's contestant: torch.nn's layer of the same name, mse_loss and backward()."""
     return by_modules(import_module("torch.nn"), problem, threads)
 
 
 def by_modules(modules: Any, problem: Problem, threads: int, **options: Any) -> Turn:
-    """The same with the layers of any module that has torch.nn's."""
+    """A contestant with the layers of a module that has the same classes as torch.nn."""
     torch: Any = import_module("torch")
     torch.set_num_threads(threads)
     layer = getattr(modules, problem.row.cell)(INPUTS, problem.row.hidden, **options)
@@ -149,9 +150,10 @@ JAX_CELLS = {"RNN": _jax_rnn, "LSTM": _jax_lstm, "GRU": _jax_gru}
 
 
 def jax(problem: Problem, threads: int) -> Turn:
-    """A cell written out, lax.scan over the steps, jit of grad; the input product before the scan.
+    """JAX's contestant: jit of grad over lax.scan with a cell in jax.numpy.
 
-    JAX has no setting for its number of threads: it has as many as same_cpus leaves CPUs.
+    The product with the input is computed before the scan. JAX has no setting for its number of
+    threads; it uses as many as there are CPUs that same_cpus allows.
     """
     if threads == 1:
         flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -182,12 +184,12 @@ def jax(problem: Problem, threads: int) -> Turn:
     return turn
 
 
-# ---- Which there are ----------------------------------------------------------------------------
+# ---- Peers --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A library beside gradcore. package: what is imported and installed; cells: those it has."""
+    """A library to compare with. package: its name for import and pip; cells: the cells it has."""
 
     title: str
     package: str
@@ -205,20 +207,20 @@ PEERS: dict[str, Peer] = {
 
 
 def installed(name: str) -> bool:
-    """Whether a peer can be imported; does not import it. Raises ArgumentError for another name."""
+    """Whether a peer is installed, without importing it; raises ArgumentError for other names."""
     if name not in PEERS:
         raise ArgumentError(f"peers must be none, or some of {', '.join(PEERS)}; got {name!r}.")
     return find_spec(PEERS[name].package) is not None
 
 
 def version(name: str) -> str:
-    """A peer's version as its package tells it."""
+    """The version of a peer's package."""
     return metadata.version(PEERS[name].package)
 
 
 @contextmanager
 def same_cpus(threads: int) -> Iterator[None]:
-    """Inside, this thread and those it starts use `threads` of the CPUs, where the system can."""
+    """A context in which this thread and those it starts use `threads` CPUs (on Linux)."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return

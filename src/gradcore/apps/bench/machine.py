@@ -1,4 +1,4 @@
-"""What the machine can do: multiply-adds per second, bytes read per second from each cache."""
+"""Measures the machine's limits: multiply-adds per second, bytes per second from each cache."""
 
 from __future__ import annotations
 
@@ -16,26 +16,29 @@ from ...info import build_info
 
 __all__ = ["Limits", "Machine", "caches", "measure", "measure_limits"]
 
-# Each figure is the best of so many repetitions of so many seconds: long enough for the clock to
-# rise, many enough to miss what else runs on the machine.
+# Each limit is the best of REPEATS repetitions of SECONDS seconds: long enough for the CPU's clock
+# to rise, and often enough that some repetition is not disturbed by other programs.
 REPEATS = 10
 SECONDS = 0.02
 
-# Where the system does not tell: what nearly every CPU since 2010 has.
+# Sizes of the first and second cache if the system does not tell them; nearly every CPU since 2010
+# has at least these.
 USUAL_CACHES = (32 * 1024, 256 * 1024)
-# Beyond the second cache: this many times its size per thread, so that little of it stays there.
+# The buffer for reads beyond the second cache is this many times as large as that, per thread, so
+# that little of it stays in the cache; but at most MOST_BEYOND bytes.
 BEYOND = 8
 MOST_BEYOND = 256 * 2**20
-# Buffers are whole multiples of this.
+# The sizes of buffers are multiples of this.
 GRANULE = 512
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What `threads` threads reach together.
+    """What `threads` threads together can do.
 
-    flops: per second by dtype, a multiply-add counting as two. read_l1, read_l2, read_beyond: bytes
-    per second from buffers of each thread's own that fit the first cache, the second, or neither.
+    flops: floating-point operations per second for each dtype, where a multiply-add counts as two.
+    read_l1, read_l2, read_beyond: bytes read per second from buffers, one per thread, that fit into
+    the first cache, the second, or neither.
     """
 
     threads: int
@@ -55,9 +58,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine, what gradcore uses of it, and its limits with one and with all threads.
+    """A machine, with its limits for one thread and for all threads that gradcore uses.
 
-    l1_bytes, l2_bytes: caches of one core; caches_known is False if they are only the usual ones.
+    l1_bytes, l2_bytes: the caches of one core; caches_known is False if their sizes are assumed.
     """
 
     cpu: str
@@ -76,7 +79,7 @@ class Machine:
         return self.all.threads
 
     def facts(self) -> dict[str, Any]:
-        """As JSON: GFLOP/s and GB/s (10^9 bytes), keyed by number of threads."""
+        """The facts as JSON values, in GFLOP/s and GB/s (10^9 bytes), by number of threads."""
         limits = {str(some.threads): some for some in (self.one, self.all)}
         return {
             "cpu": self.cpu,
@@ -106,10 +109,10 @@ def measure(
     seconds: float = SECONDS,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Machine:
-    """Measures the machine at the instruction-set level in use, in about 2 * 5 * repeats * seconds.
+    """Measures the machine at the instruction-set level in use, in about 10 * repeats * seconds.
 
-    Raises ArgumentError for threads outside 1..64, OutOfMemoryError if 8 times the second cache per
-    thread is not to be had.
+    Raises ArgumentError for threads outside 1..64, and OutOfMemoryError if there is not enough
+    memory for buffers of 8 times the second cache per thread.
     """
     info = build_info()
     found = caches()
@@ -138,7 +141,7 @@ def measure(
 def measure_limits(
     threads: int, l1: int, l2: int, *, repeats: int = REPEATS, seconds: float = SECONDS
 ) -> Limits:
-    """The limits of so many threads with caches of l1 and l2 bytes; arguments as of measure."""
+    """The limits of `threads` threads with caches of l1 and l2 bytes; see measure."""
 
     def read(size: int) -> float:
         size = max(GRANULE, size // GRANULE * GRANULE)
@@ -148,16 +151,16 @@ def measure_limits(
         dtype: _core.measure_flops(dtype, threads=threads, repeats=repeats, seconds=seconds)
         for dtype in ("float32", "float64")
     }
-    # Half of a cache: the rest holds the stack and whatever else the core touches.
+    # Buffers fill half of a cache; the rest holds the stack and other data.
     found = Limits(
         threads, flops, read(l1 // 2), read(l2 // 2), read(min(MOST_BEYOND, BEYOND * l2))
     )
-    release_memory()  # of the largest buffers
+    release_memory()  # the core would keep the large buffers otherwise
     return found
 
 
 def caches(root: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> tuple[int, int] | None:
-    """Bytes of a core's first data cache and second cache; None if the system is silent."""
+    """Bytes of a core's first data cache and second cache; None if the system does not tell."""
     sizes = dict(_read_caches(root))
     return (sizes[1], sizes[2]) if 1 in sizes and 2 in sizes else None
 

@@ -1,4 +1,4 @@
-"""The problems: one layer, squared error on every output of every step; loss and all gradients."""
+"""The problems: the gradients of one layer with a squared error on every output of every step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INPUTS = 16
 
 @dataclass(frozen=True)
 class Row:
-    """A problem's size: cell's name, H hidden units, B sequences, T steps."""
+    """The size of a problem: name of the cell, H hidden units, B sequences, T steps."""
 
     cell: str
     hidden: int
@@ -40,10 +40,10 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Data of a row, float32, the same for every contestant.
+    """The data of a row in float32, which are the same for every contestant.
 
     x: (T, B, I); y: (T, B, H); weights: weight_ih (G*H, I), weight_hh (G*H, H), bias_ih and bias_hh
-    (G*H,), uniform in +-1/sqrt(H) as torch.nn initialises them.
+    (G*H,), uniform in +-1/sqrt(H) as in torch.nn.
     """
 
     row: Row
@@ -53,7 +53,7 @@ class Problem:
 
     @classmethod
     def random(cls, row: Row) -> Problem:
-        """Raises ArgumentError if the memory that is free does not hold the data."""
+        """Makes random data; raises ArgumentError if they do not fit into the free memory."""
         _check_memory(row)
         rng = np.random.default_rng(0)
         hidden, rows = row.hidden, row.gates * row.hidden
@@ -75,14 +75,14 @@ class Problem:
         )
 
     def first(self, steps: int) -> Problem:
-        """The same with at most so many steps."""
+        """The same problem with at most `steps` steps."""
         steps = min(steps, self.row.steps)
         row = replace(self.row, steps=steps)
         return Problem(row, self.x[:steps], self.y[:steps], self.weights)
 
 
 def _check_memory(row: Row) -> None:
-    # The data, and for each contestant its outputs and their gradients, one after the other.
+    # Besides the data, one contestant at a time needs its outputs and their gradients.
     needed = 4 * row.steps * row.batch * (INPUTS + row.hidden) * 4
     left = available_bytes()
     if left is not None and needed > left:
@@ -93,7 +93,7 @@ def _check_memory(row: Row) -> None:
 
 
 def default_steps(batch: int) -> int:
-    """Enough for the first steps not to matter, few enough for a turn to take a second."""
+    """The usual T: so long that the first steps do not matter, and a turn takes about a second."""
     return 10_000 if batch < 32 else 3_000
 
 
@@ -103,9 +103,9 @@ def grid(
     batch: Iterable[int],
     steps: Iterable[int] | None = None,
 ) -> list[Row]:
-    """All combinations, in the order cell, H, B, T; steps None: default_steps of B.
+    """All combinations, in the order cell, H, B, T; steps=None means default_steps(B).
 
-    Raises ArgumentError for a cell that there is not or a size below 1.
+    Raises ArgumentError for an unknown cell or a size below 1.
     """
     by_name = {name.lower(): name for name in CELL_BY_NAME}
     names = []

@@ -1,4 +1,4 @@
-"""What people see of a benchmark: a table, JSON, a picture. Pictures need matplotlib."""
+"""The report of a benchmark: a table, JSON, and a picture, which needs matplotlib."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["draw", "header", "line", "machine_lines", "summary", "write_json"]
 
 
 def machine_lines(machine: Machine) -> str:
-    """The machine and its limits, for people."""
+    """The machine and its limits as lines of text."""
     one, all_ = machine.one, machine.all
     several = all_.threads > one.threads
 
@@ -40,7 +40,7 @@ def machine_lines(machine: Machine) -> str:
 
 
 def header(peers: Sequence[str]) -> str:
-    """First lines of the table, in Markdown."""
+    """The first lines of the table, in Markdown."""
     titles = ["cell", "H", "B", "T", "us per step", "bound", "fraction"]
     titles += [PEERS[name].title for name in peers]
     titles += ["best peer / gradcore"] if peers else []
@@ -48,7 +48,7 @@ def header(peers: Sequence[str]) -> str:
 
 
 def line(result: Result, peers: Sequence[str]) -> str:
-    """A row of the table; "-" where a peer was left out."""
+    """A row of the table, with "-" for a peer that was left out."""
     row = result.row
     texts = [row.cell, str(row.hidden), str(row.batch), f"{row.steps:,}"]
     texts += [_short(result.us_per_step), _short(result.bound_us), f"{result.fraction:.2f}"]
@@ -60,7 +60,7 @@ def line(result: Result, peers: Sequence[str]) -> str:
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Geometric means and the worst rows, a line each."""
+    """Geometric means and the worst rows, one line each."""
     lines = [_mean_and_worst("fraction of the bound", [(r.fraction, r) for r in results])]
     ratios = [(r.best_peer_ratio, r) for r in results if r.best_peer_ratio is not None]
     if ratios:
@@ -85,9 +85,10 @@ def write_json(
     versions: dict[str, str],
     drift: float | None = None,
 ) -> None:
-    """machine: Machine.facts(), the peers' versions, drift; rows: Result.facts() each.
+    """Writes JSON with "machine" (Machine.facts(), versions of peers, drift) and "rows".
 
-    drift: by how much limits had changed after the rows, None if they were not measured again.
+    Each row is Result.facts(). drift: the relative change of the machine's limits during the
+    benchmark, None if they were not measured again.
     """
     facts = {
         "machine": machine.facts() | {"peers": versions, "drift": drift},
@@ -97,16 +98,16 @@ def write_json(
 
 
 def draw(path: str | os.PathLike[str], machine: Machine, results: Sequence[Result]) -> None:
-    """Saves a picture: times of everyone with the bound, and the fraction of the bound.
+    """Saves a picture of all times with the bound, and of gradcore's fraction of the bound.
 
-    The format is that of path's suffix. Raises ImportError without matplotlib, OSError or
+    The suffix of path gives the format. Raises ImportError without matplotlib, and OSError or
     ValueError for a path that cannot be written.
     """
     figure(machine, results).savefig(path, dpi=150)
 
 
 def figure(machine: Machine, results: Sequence[Result]) -> Any:
-    """Times, bounds and fractions as a matplotlib figure, a row per result."""
+    """Times, bounds and fractions as a matplotlib figure with one row per result."""
     from matplotlib.figure import Figure
 
     height = 1.8 + 0.28 * len(results)

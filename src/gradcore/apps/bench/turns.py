@@ -1,4 +1,4 @@
-"""Takes times: contestants take turns; of a row, after everyone's gradients were compared."""
+"""Measures the times of a row: contestants take turns, after their gradients were compared."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .problem import INPUTS, Problem, Row
 
 __all__ = ["Result", "run", "take_turns"]
 
-# Seconds before each turn: the threads of the contestant before spin for some milliseconds after
-# its work, and whoever came next would share the cores with them.
+# Seconds of rest before each turn: the threads of the previous contestant keep spinning for some
+# milliseconds after its work, and would share the cores with the next one.
 REST = 0.1
 REPEATS = 4
 
@@ -28,7 +28,7 @@ def take_turns(
     rest: float = REST,
     progress: Callable[[int], None] = lambda repeat: None,
 ) -> dict[str, float]:
-    """Seconds of each contestant's best turn; one after the other, `rest` seconds before each."""
+    """The seconds of each contestant's best turn, with `rest` seconds before each turn."""
     best = dict.fromkeys(turns, math.inf)
     for repeat in range(repeats):
         progress(repeat)
@@ -42,10 +42,10 @@ def take_turns(
 
 @dataclass(frozen=True)
 class Result:
-    """What a row took, in microseconds per step of all B sequences: each one's best turn.
+    """The times of a row in microseconds per step of all B sequences, from each best turn.
 
-    peer_errors: |peer - gradcore| / |gradcore| of the gradient that differs most. memory:
-    gradcore's, "full" or "default", where it recomputes steps.
+    peer_errors: |peer - gradcore| / |gradcore| of the gradient that differs most. memory: the
+    budget of gradcore, "full", or "default" with which it may recompute steps.
     """
 
     row: Row
@@ -57,16 +57,16 @@ class Result:
 
     @property
     def fraction(self) -> float:
-        """Of the bound: 1 is as fast as the machine allows."""
+        """The bound divided by gradcore's time: 1 is as fast as the machine allows."""
         return self.bound_us / self.us_per_step
 
     @property
     def best_peer_ratio(self) -> float | None:
-        """Time of the fastest peer / gradcore's; None without peers."""
+        """The time of the fastest peer divided by gradcore's; None without peers."""
         return min(self.peers.values()) / self.us_per_step if self.peers else None
 
     def facts(self) -> dict[str, Any]:
-        """As JSON."""
+        """The result as JSON values."""
         return {
             "cell": self.row.cell,
             "H": self.row.hidden,
@@ -92,10 +92,11 @@ def run(
     own: Contestant = gradcore,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Result:
-    """Checks, then times a row with the machine's threads; peers without its cell are left out.
+    """Checks the gradients of a row and then measures it with the machine's threads.
 
-    rest: seconds before each turn. Raises DisagreementError before anything is timed, ArgumentError
-    if the row does not fit into memory.
+    Peers that do not have its cell are left out. rest: seconds before each turn. Raises
+    DisagreementError before anything is timed, and ArgumentError if the row does not fit into
+    memory.
     """
     problem = Problem.random(row)
     threads = machine.threads
@@ -103,7 +104,7 @@ def run(
     short = problem.first(DIFFERENCE_STEPS)
     check_differences(short, own(short, threads)())
     turns = {"gradcore": own(problem, threads)}
-    gradients = turns["gradcore"]()  # also its warm-up
+    gradients = turns["gradcore"]()  # this is gradcore's warm-up as well
     errors = {}
     for name, peer in peers.items():
         if peer.has(row):

@@ -1,4 +1,4 @@
-"""The commands of `gradcore`, one topic per file; importing a file adds its commands."""
+"""The commands of `gradcore`, one topic per file; importing a file registers its commands."""
 
 from . import bench as bench
 from . import brackets as brackets

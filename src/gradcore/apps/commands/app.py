@@ -1,4 +1,4 @@
-"""The application itself, and what every command needs: exit codes, messages, checks of paths."""
+"""The typer application, and what every command needs: exit codes, messages, checks of paths."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXIT_INTERRUPTED = 130
 
 
 class Commands(TyperGroup):
-    """Lists commands by name, each with its whole first sentence."""
+    """A group that lists its commands by name, each with its complete first sentence."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx))
@@ -32,8 +32,8 @@ class Commands(TyperGroup):
             )
 
 
-# No markup: plain text reads the same on a terminal, in a pipe and aloud, and takes half the lines
-# of the boxes that typer draws with rich.
+# Help is plain text without rich's markup: it is the same on a terminal, in a pipe and for a screen
+# reader, and takes half the lines of the boxes that typer draws with rich.
 app = typer.Typer(
     name="gradcore",
     cls=Commands,
@@ -67,12 +67,12 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """What the command without a command takes."""
+    """The options of `gradcore` itself."""
 
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Turns errors of gradcore and the system into a line on stderr and an exit code."""
+    """A context that turns errors of gradcore and the system into a message and an exit code."""
     try:
         yield
     except (gd.GradcoreError, OSError) as error:
@@ -83,25 +83,25 @@ def errors() -> Iterator[None]:
 
 
 def check_folder(path: Path | None) -> None:
-    """Fails unless a file can be made at path; told before the work rather than after it."""
+    """Ends the command if no file can be made at path, so that this shows before the work."""
     if path is not None and not path.absolute().parent.is_dir():
-        fail(f"cannot write {path}: {path.absolute().parent} is not a folder. Make it first.")
+        fail(f"cannot write {path}: {path.absolute().parent} is not a folder. Create it first.")
 
 
 def interrupted(out: Path, run: Path | None) -> NoReturn:
-    """Says what Ctrl-C has left, and ends with EXIT_INTERRUPTED."""
-    say(f"interrupted; the net as it is was saved to {out}")
+    """Says where the net and the training were saved, and ends with EXIT_INTERRUPTED."""
+    say(f"interrupted; the current net was saved to {out}")
     if run is not None:
-        say(f"to go on, give the same command with --resume; it is kept in {run}")
+        say(f"to continue, give the same command with --resume; the training is kept in {run}")
     raise typer.Exit(EXIT_INTERRUPTED)
 
 
 def say(line: str) -> None:
-    """A line on stderr."""
+    """Prints a line on stderr."""
     print(f"gradcore: {line}", file=sys.stderr, flush=True)
 
 
 def fail(line: str) -> NoReturn:
-    """A line on stderr, and the end with EXIT_ERROR."""
+    """Prints a line on stderr and ends the command with EXIT_ERROR."""
     say(line)
     raise typer.Exit(EXIT_ERROR)

@@ -17,7 +17,7 @@ from ..settings import option
 from .app import EXIT_FINDINGS, app, check_folder, errors, fail, say
 from .options import Quiet, spread, teller
 
-# Relative change of the machine's limits beyond which a user should know.
+# A relative change of the machine's limits beyond this during the benchmark is reported.
 MOST_DRIFT = 0.1
 
 
@@ -27,7 +27,7 @@ def words(text: str) -> list[str]:
 
 
 def numbers(option: str, text: str) -> list[int]:
-    """A comma-separated list of positive integers, "1_000" and "1e4" among them."""
+    """The positive integers of a comma-separated list; "1_000" and "1e4" are allowed."""
     try:
         found = [float(part) if "e" in part.lower() else int(part) for part in words(text)]
         if not found or any(n < 1 or n != int(n) for n in found):
@@ -38,7 +38,7 @@ def numbers(option: str, text: str) -> list[int]:
 
 
 def choose_peers(text: str) -> dict[str, contestants.Peer]:
-    """The peers that were asked for and are installed; the others are told on stderr."""
+    """The peers that were asked for and are installed; the others are named on stderr."""
     wanted = words(text)
     if wanted == ["none"] or not wanted:
         return {}
@@ -48,7 +48,10 @@ def choose_peers(text: str) -> dict[str, contestants.Peer]:
         if benchmark.installed(name):
             found[name] = contestants.PEERS[name]
         else:
-            say(f"{name} is not installed and is left out. Run: pip install 'gradcore[{name}]'")
+            say(
+                f"{name} is not installed, so it is left out. For it, run: "
+                f"pip install 'gradcore[{name}]'"
+            )
     return found
 
 
@@ -58,23 +61,27 @@ class Grid:
 
     cells: str = option(
         "RNN,LSTM,GRU",
-        "Cells, separated by commas; also AntisymmetricRNN, which no peer has.",
+        "Cells, separated by commas. AntisymmetricRNN is possible as well; no peer has it.",
         metavar="LIST",
     )
-    hidden: str = option("32,128,256", "Hidden units H.", metavar="LIST")
-    batch: str = option("1,8", "Sequences B.", metavar="LIST")
+    hidden: str = option("32,128,256", "Numbers of hidden units H.", metavar="LIST")
+    batch: str = option("1,8", "Numbers of sequences B.", metavar="LIST")
     steps: str | None = option(
-        None, "Steps T. Default: 10,000, and 3,000 from B = 32 on.", metavar="LIST"
+        None, "Numbers of steps T. Default: 10,000, and 3,000 from B = 32 on.", metavar="LIST"
     )
     peers: str = option(
         "installed",
-        "torch, jax or both; none; or installed: those that there are.",
+        "Libraries to compare with: torch, jax or both; none; or installed, which means all that "
+        "are installed.",
         metavar="LIST",
     )
     threads: int | None = option(
-        None, "Threads of everyone. Default: what gradcore takes.", min=1, max=64
+        None,
+        "Threads that each library uses. Default: as many as gradcore uses by itself.",
+        min=1,
+        max=64,
     )
-    repeats: int = option(4, "Turns; the best one counts.", min=1)
+    repeats: int = option(4, "Turns of each library; the best one counts.", min=1)
 
     def rows(self) -> list[benchmark.Row]:
         """All combinations of cells and sizes."""
@@ -93,23 +100,25 @@ def bench(
     grid: Grid,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", metavar="FILE", help="Write machine and rows as JSON."),
+        typer.Option("--json", metavar="FILE", help="Write the machine and all rows as JSON."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw times, bound and fractions.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Save a picture of times, bounds and fractions."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Measure exact BPTT against the machine's limits, and beside PyTorch and JAX.
+    """Compare the speed of exact BPTT with the machine's limits, PyTorch and JAX.
 
-    First the machine: multiply-adds per second, reads from its caches. Then, for every combination
-    of cell, hidden units, sequences and steps: one layer with 16 inputs, float32, squared error on
-    every output; loss and all gradients. Everyone's gradients are compared before anything is
-    timed; then contestants take turns, rested, with the same number of threads.
+    First it measures the machine: multiply-adds per second, and reads from its caches. Then it
+    measures every combination of cell, hidden units, sequences and steps: the loss and all
+    gradients of one layer with 16 inputs in float32 and a squared error on every output. The
+    gradients of all libraries are compared before anything is timed; then the libraries take turns,
+    with a pause before each turn and with the same number of threads.
 
-    The bound is the least time that the machine allows: recurrent weights read twice per step from
-    the cache that holds them, or their flops at peak, whichever is longer, plus all other products
-    at peak. Elementwise work and barriers are not counted.
+    The bound is the least time that the machine allows: reading the recurrent weights twice per
+    step from the cache that holds them, or their flops at peak, whichever is longer, plus all other
+    products at peak. Elementwise work and barriers are not counted.
 
     Exits with 1 if gradients disagree. Ctrl-C keeps the rows that are done and exits with 130.
     """
@@ -141,8 +150,9 @@ def bench(
                 )
                 if drift > MOST_DRIFT:
                     say(
-                        f"the machine's limits changed by {drift:.0%} meanwhile: it is busy or its "
-                        "clock moves. Figures hold no better; run again when it is idle."
+                        f"the machine's limits changed by {drift:.0%} during the benchmark: it is "
+                        "busy or its clock changes. The times are no more accurate than that; run "
+                        "again when the machine is idle."
                     )
             except benchmark.DisagreementError as error:
                 say(str(error))
@@ -159,7 +169,7 @@ def save(
     json_file: Path | None,
     plot: Path | None,
 ) -> None:
-    """Writes what was asked for, from the rows that are done."""
+    """Writes the files that were asked for, with the rows that are done."""
     if not results:
         return
     if json_file is not None:

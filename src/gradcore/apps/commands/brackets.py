@@ -24,14 +24,14 @@ class BracketsOutput(Output):
     )
     resume: bool = option(
         False,
-        "Go on with the training in --run: to the same bits with --characters, for what "
-        "is left of --minutes without.",
+        "Continue the training in --run. With --characters the result has the same bits as an "
+        "uninterrupted training; otherwise it trains for the rest of --minutes.",
         "--resume",
     )
     plot: Path | None = option(
         None,
-        "Where a picture of accuracy by distance goes. Default: beside the net, if "
-        "matplotlib is installed.",
+        "File for a picture of accuracy by distance. Default: beside the net, if matplotlib is "
+        "installed.",
         metavar="FILE",
     )
 
@@ -40,11 +40,13 @@ class BracketsOutput(Output):
 class Length:
     """How long `train brackets` takes."""
 
-    minutes: float = option(3.75, "Time for everything: lexing, training, judging.", min=0.05)
+    minutes: float = option(
+        3.75, "Minutes for everything: lexing, training and evaluation.", min=0.05
+    )
     characters: int | None = option(
         None,
-        "Train on this many characters however long it takes, instead of by the clock: "
-        "the same seed then gives the same net to the bit.",
+        "Train on this many characters, however long it takes, instead of --minutes. The same "
+        "seed then gives the same net to the bit.",
         min=1,
     )
 
@@ -57,7 +59,7 @@ def brackets(
         list[Path] | None,
         typer.Argument(
             metavar="PATH",
-            help="Files or folders of Python, C, C++, JavaScript, Java or JSON. Without any: this "
+            help="Files or folders of Python, C, C++, JavaScript, Java or JSON. Default: this "
             "interpreter's standard library and the C and C++ headers of the system.",
             show_default=False,
         ),
@@ -69,13 +71,14 @@ def brackets(
     resources: Resources,
     quiet: Quiet = False,
 ) -> None:
-    """Teach a net which bracket must be closed next, on real source code.
+    """Train a net on real source code to know which bracket must be closed next.
 
-    Reads files character by character; brackets inside strings and comments do not count. Windows
-    grow from 256 to more than 10,000 characters, with exact gradients over all of them. Prints how
-    often the net is right on files it has never seen, by distance to the opening bracket.
+    The net reads files character by character; brackets inside strings and comments do not count.
+    Windows grow from 256 to more than 10,000 characters, with exact gradients over each window. The
+    command prints how often the net is right on files that it was not trained on, by distance to
+    the opening bracket.
 
-    Ctrl-C saves the net as it is and exits with 130; --run FOLDER --resume goes on with it.
+    Ctrl-C saves the current net and exits with 130; --run FOLDER --resume continues the training.
     """
     with errors():
         check_run(output.run, output.resume, safeguards.watch)
@@ -111,16 +114,16 @@ def check(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            help="A net that `gradcore train brackets` saved. Default: the one that comes with "
+            help="A net that `gradcore train brackets` saved. Default: the net that is part of "
             "gradcore."
         ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads at most.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="The most threads to use.")] = None,
 ) -> None:
-    """Point at the first line where a file's brackets go wrong, as a trained net sees it.
+    """Find the first line where the brackets of a file are wrong, by a trained net.
 
-    Prints FILE:LINE:COLUMN: MESSAGE. Exits with 0 if nothing was found, 1 if something was, 2 if a
-    file or the checkpoint cannot be read. The net learned from code; it can be wrong.
+    Prints FILE:LINE:COLUMN: MESSAGE. Exits with 0 if nothing was found, 1 if something was, and 2
+    if a file or the checkpoint cannot be read. The net has learned from code and can be wrong.
     """
     with errors():
         net, params = brackets_check.load_checkpoint(

@@ -24,13 +24,15 @@ LossName = Literal["cross_entropy", "mse", "binary_cross_entropy"]
 class Data:
     """The data that the net is diagnosed on, and the parts to measure."""
 
-    steps: int = option(10_000, "Steps of a sequence at most.", min=4)
-    sequences: int = option(1, "Sequences at most.", min=1)
-    loss: LossName | None = option(None, "Loss of the y in an .npz file.", show_default=False)
-    last: bool = option(False, "The loss is that of the last step alone.", "--last")
+    steps: int = option(10_000, "The most steps of a sequence.", min=4)
+    sequences: int = option(1, "The most sequences.", min=1)
+    loss: LossName | None = option(
+        None, "The loss for the targets y in an .npz file.", show_default=False
+    )
+    last: bool = option(False, "Use the loss of the last step only.", "--last")
     part: list[str] | None = option(
         None,
-        f"A part to measure: {', '.join(gd.diagnosis.PARTS)}; may be given several times.",
+        f"A part to measure: {', '.join(gd.diagnosis.PARTS)}. It may be given several times.",
         show_default="all",
     )
 
@@ -38,7 +40,7 @@ class Data:
         """The loss that --loss and --last name."""
         if self.loss is None:
             if self.last:
-                fail("--last needs --loss.")
+                fail("--last needs --loss, the loss for the targets y.")
             return None
         made = gd.loss.LOSSES[self.loss]
         return replace(made, step="last") if self.last else made
@@ -49,10 +51,12 @@ class Report:
     """The files that `gradcore diagnose` writes."""
 
     out: Path = option(
-        Path("diagnosis.html"), "Where the report goes, one HTML file.", "--out", metavar="FILE"
+        Path("diagnosis.html"), "File for the report, in HTML.", "--out", metavar="FILE"
     )
     json_file: Path | None = option(None, "Write all numbers as JSON.", "--json", metavar="FILE")
-    plot: Path | None = option(None, "Save the pictures, the format by the suffix.", metavar="FILE")
+    plot: Path | None = option(
+        None, "Save the pictures; the suffix gives the format.", metavar="FILE"
+    )
 
     def check(self) -> None:
         """Ends the command now if a file could not be written at the end."""
@@ -61,7 +65,10 @@ class Report:
         if not can_draw():
             if self.plot is not None:
                 fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
-            say("no pictures without matplotlib. For them, run: pip install 'gradcore[plot]'")
+            say(
+                "there are no pictures without matplotlib. For them, run: pip install "
+                "'gradcore[plot]'"
+            )
 
     def write(self, found: gd.diagnosis.Diagnosis) -> None:
         """Writes the files and names them."""
@@ -83,7 +90,7 @@ class Report:
 class Passes(Resources):
     """Threads and memory that each pass over the net may use."""
 
-    threads: int | None = option(None, "Threads at most.", min=1, show_default="all cores")
+    threads: int | None = option(None, "The most threads to use.", min=1, show_default="all cores")
     memory: str | None = option(None, "Memory budget of each pass, such as 64MB.")
 
 
@@ -103,23 +110,23 @@ def diagnose(
         list[Path] | None,
         typer.Argument(
             metavar="FILE",
-            help="What it reads: source code for a net of `train brackets`, genomes for one of "
-            "`train dna` or `train prophage`, tables for one of `train csv`; one .npz file with x, "
-            "and if wanted y, lengths, weight and reset, for any other. Default: code of this "
-            "machine, sequences of the task, or random input.",
+            help="The data that the net reads: source code for a net of `train brackets`, genomes "
+            "for one of `train dna` or `train prophage`, tables for one of `train csv`; for any "
+            "other net one .npz file with x and optionally y, lengths, weight and reset. Default: "
+            "source code of this machine, sequences of the task, or random input.",
             show_default=False,
         ),
     ] = None,
     data: Data,
     report: Report,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")] = 0,
     resources: Passes,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show the verdict only.")] = False,
 ) -> None:
-    """Tell how far back a net's gradient reaches, why it dies or explodes, and what would help.
+    """Find out how far back a net's gradient reaches, why it vanishes or explodes, what would help.
 
-    Prints a verdict, each sentence with its number and its remedy, and writes a report with
-    pictures. Exits with 1 if there is a warning.
+    Prints a verdict, in which each sentence has its numbers and its remedy, and writes a report
+    with pictures. Exits with 1 if there is a warning.
     """
     with errors():
         report.check()

@@ -14,7 +14,9 @@ import gradcore as gd
 from ..curves import can_draw
 from ..settings import Resources, Safeguards, option
 from ..tasks.dna import annotation, job, report, train
-from ..tasks.dna.records import read
+from ..tasks.dna.codes import genetic_code
+from ..tasks.dna.genome import Record
+from ..tasks.dna.records import read_sequences
 from .app import app, check_folder, errors, fail, interrupted, say, train_app
 from .options import Output, Quiet, check_run, spread, teller
 
@@ -37,17 +39,17 @@ class Genomes:
 
     train_files: list[Path] | None = option(
         None,
-        "Genomes to train on: GenBank, or FASTA with a GFF3 file of the same name beside "
-        "it, plain or gzip. Without any: synthetic genomes.",
+        "Genomes to train on: GenBank, EMBL, GFF3 with ##FASTA, or FASTA with a GFF3 or GTF file "
+        "of the same name beside it, plain or gzip. Without any: synthetic genomes.",
         "--train",
         metavar="FILE",
         show_default=False,
     )
     validate: list[Path] | None = option(
-        None, "GenBank, or FASTA with GFF3 beside it.", metavar="FILE", show_default=False
+        None, "Genomes to judge beside the training.", metavar="FILE", show_default=False
     )
     test: list[Path] | None = option(
-        None, "GenBank, or FASTA with GFF3 beside it.", metavar="FILE", show_default=False
+        None, "Genomes to judge at the end.", metavar="FILE", show_default=False
     )
     only: list[str] | None = option(
         None,
@@ -60,6 +62,12 @@ class Genomes:
     )
     quick: bool = option(False, "Three minutes of training.", "--quick")
     bases: int | None = bases_option()
+    genetic_code: int | None = option(
+        None,
+        "Genetic code (NCBI translation table) of genomes whose CDS tell none by transl_table.",
+        metavar="NUMBER",
+        show_default="11",
+    )
 
     @property
     def time(self) -> float:
@@ -98,7 +106,8 @@ def dna(
 
     Exact gradients over windows of up to 50,000 bases. Prints, for held-out genomes, accuracy and
     Matthews correlation beside the longest-ORF rule (and Prodigal, if pyrodigal is installed), and
-    how many genes are found. Overlapping genes and pseudogenes are left out of training and scores.
+    how many genes are found. Bases of overlapping genes, of pseudogenes and of genes whose frame is
+    not certain are left out of training and scores; what cannot be read is named.
 
     Ctrl-C saves the net as it is and exits with 130; --run FOLDER --resume goes on with it.
     """
@@ -117,6 +126,7 @@ def dna(
             output.resume,
             replace(options, safeguards=safeguards, resources=resources),
             quiet,
+            genomes.genetic_code,
         )
         result = job.run(wanted, teller(quiet))
         if result is None:
@@ -138,8 +148,14 @@ def dna(
 
 @dataclass(frozen=True)
 class Calling(Resources):
-    """Threads and memory that `annotate` may use."""
+    """Genetic code, threads and memory that `annotate` may use."""
 
+    genetic_code: int | None = option(
+        None,
+        "Genetic code (NCBI translation table) that decides which codons begin and end genes.",
+        metavar="NUMBER",
+        show_default="that of the genomes that the net was trained on",
+    )
     memory: str | None = option(None, "Memory budget, such as 64MB.")
 
 
@@ -148,7 +164,12 @@ class Calling(Resources):
 def annotate(
     *,
     files: Annotated[
-        list[Path], typer.Argument(metavar="FASTA", help="FASTA or GenBank, plain or gzip.")
+        list[Path],
+        typer.Argument(
+            metavar="FASTA",
+            help="FASTA, GenBank, EMBL, or GFF3 with ##FASTA; plain or gzip. Genes in them are not "
+            "looked at.",
+        ),
     ],
     checkpoint: Annotated[Path, typer.Option(help="A net of `gradcore train dna`.")] = Path(
         "dna.safetensors"
@@ -157,7 +178,7 @@ def annotate(
         Path | None,
         typer.Option(metavar="FILE", help="Where the GFF3 goes.", show_default="FASTA.gff3"),
     ] = None,
-    resources: Calling,
+    calling: Calling,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
 ) -> None:
     """Find the genes of a genome with a trained net, as GFF3 for any genome browser.
@@ -165,8 +186,11 @@ def annotate(
     The score of a gene is the mean probability of its bases' classes.
     """
     with errors():
+        tell = teller(quiet)
         target = out or Path(f"{files[0].name.removesuffix('.gz')}.gff3")
         check_folder(target)
+        if any(path.exists() and target.exists() and target.samefile(path) for path in files):
+            fail(f"{target} is to be read and would be written over. Name another file by --out.")
         if not checkpoint.exists():
             fail(
                 f"cannot read {checkpoint}: no such file. Train a net by `gradcore train dna`, or "
@@ -174,19 +198,38 @@ def annotate(
             )
         loaded = gd.load(checkpoint)
         train.width_of(loaded.net)
+        code = job.code_of_net(loaded.metadata)
+        if calling.genetic_code is not None:
+            code = genetic_code(calling.genetic_code)
+        records = [record for path in files for record in read_sequences(path, say=tell)]
+        _check_names(records)
+        if calling.genetic_code is None:
+            tell(f"genes are called by genetic code {code.number}, that of the net's training")
         found = []
-        for path in files:
-            for record in read(path):
-                one = annotation.annotate(
-                    loaded.net,
-                    loaded.params,
-                    record,
-                    threads=resources.threads,
-                    memory=resources.memory,
-                )
-                found.append(one)
-                if not quiet:
-                    say(f"{record.name}: {len(one.genes):,} genes in {len(record):,} bases")
+        for record in records:
+            one = annotation.annotate(
+                loaded.net,
+                loaded.params,
+                record,
+                code=code,
+                threads=calling.threads,
+                memory=calling.memory,
+            )
+            found.append(one)
+            circle = ", a circle" if record.circular else ""
+            tell(f"{record.name}: {len(one.genes):,} genes in {len(record):,} bases{circle}")
         annotation.write_gff3(target, found)
-        if not quiet:
-            say(f"saved {target}")
+        tell(f"saved {target}")
+
+
+def _check_names(records: list[Record]) -> None:
+    """Fails for two records of one name, as GFF3 tells records apart by name only."""
+    known: dict[str, Record] = {}
+    for record in records:
+        other = known.setdefault(record.name, record)
+        if other is not record:
+            fail(
+                f"two records are called {record.name}, one of {other.source} and one of "
+                f"{record.source}: GFF3 could not tell their genes apart. Rename one, or annotate "
+                "the files one by one."
+            )

@@ -29,8 +29,8 @@ def info(
 ) -> None:
     """Show version, compiler, instruction sets, OpenMP runtime and threads.
 
-    The folders are for projects that compile against gradcore: cmake
-    -DCMAKE_PREFIX_PATH="$(gradcore info --cmake-dir)".
+    The options that print folders are for projects that compile against gradcore, for example
+    cmake -DCMAKE_PREFIX_PATH="$(gradcore info --cmake-dir)".
     """
     folders = (
         (include_dir, gd.get_include),

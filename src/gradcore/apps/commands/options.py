@@ -1,4 +1,4 @@
-"""How dataclasses become options of commands, and the options that several commands share."""
+"""Turns dataclasses into options of commands, and has the options that several commands share."""
 
 from __future__ import annotations
 
@@ -77,12 +77,13 @@ class Output:
     )
     run: Path | None = option(
         None,
-        "A folder that keeps the training, to go on with it and for `gradcore plot`.",
+        "A folder in which the training is kept, so that it can be resumed and drawn by `gradcore "
+        "plot`.",
         metavar="FOLDER",
     )
-    resume: bool = option(False, "Go on with the training in --run.", "--resume")
+    resume: bool = option(False, "Continue the training in --run.", "--resume")
     json_file: Path | None = option(None, "Write the figures as JSON.", "--json", metavar="FILE")
-    plot: Path | None = option(None, "Where a picture goes.", metavar="FILE")
+    plot: Path | None = option(None, "File for a picture.", metavar="FILE")
 
     @property
     def picture(self) -> Path:
@@ -100,7 +101,10 @@ class Output:
             if self.plot is not None:
                 fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
             if note:
-                say("no picture without matplotlib. For one, run: pip install 'gradcore[plot]'")
+                say(
+                    "there is no picture without matplotlib. For one, run: pip install "
+                    "'gradcore[plot]'"
+                )
 
 
 def check_run(run: Path | None, resume: bool, watch: int | None, *, fresh: bool = True) -> None:
@@ -109,11 +113,11 @@ def check_run(run: Path | None, resume: bool, watch: int | None, *, fresh: bool 
     fresh: also if the folder holds a training and --resume was not given.
     """
     if resume and run is None:
-        fail("--resume needs --run FOLDER, the folder of the training to go on with.")
+        fail("--resume needs --run FOLDER, the folder of the training to continue.")
     if watch is not None and run is None:
-        fail("--watch needs --run FOLDER, where what was seen is kept.")
+        fail("--watch needs --run FOLDER, the folder for its measurements.")
     if fresh and run is not None and not resume and (run / LAST).exists():
-        fail(f"{run} already holds a training. Go on with it by --resume, or name another.")
+        fail(f"{run} already holds a training. Continue it with --resume, or name another folder.")
 
 
 def teller(quiet: bool) -> Callable[[str], None]:

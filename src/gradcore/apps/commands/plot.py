@@ -23,17 +23,21 @@ def plot(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Where the picture goes, its format by the suffix. Default: curves.png, in the "
-            "folder of the run if there is one alone.",
+            help="File for the picture; the suffix gives the format. Default: curves.png, in the "
+            "folder of the run if there is only one.",
         ),
     ] = None,
-    x: Annotated[Literal["step", "seconds"], typer.Option("--x", help="What goes along.")] = "step",
-    log: Annotated[bool, typer.Option("--log", help="Loss and score on logarithmic axes.")] = False,
+    x: Annotated[
+        Literal["step", "seconds"], typer.Option("--x", help="The horizontal axis.")
+    ] = "step",
+    log: Annotated[
+        bool, typer.Option("--log", help="Draw loss and score on logarithmic axes.")
+    ] = False,
 ) -> None:
-    """Draw the curves of training runs, several over one another.
+    """Draw the curves of one or several training runs in one picture.
 
-    Loss and gradient norm as they were and smoothed, score, learning rate. Works while a run is
-    still going on.
+    It shows loss and gradient norm, both as they were and smoothed, the score and the learning
+    rate. It also works while a run is still in progress.
     """
     with errors():
         if not curves.can_draw():

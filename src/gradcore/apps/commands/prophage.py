@@ -62,8 +62,9 @@ def prophage(
         list[Path],
         typer.Argument(
             metavar="FILE",
-            help="Bacterial chromosomes of at least two species, as GenBank, or FASTA with a GFF3 "
-            "file of the same name beside it; genes of prophages are marked is_phage.",
+            help="Bacterial chromosomes of at least two species, as GenBank, EMBL, GFF3 with "
+            "##FASTA, or FASTA with a GFF3 file of the same name beside it; genes of prophages are "
+            "marked is_phage.",
         ),
     ],
     chromosomes: Chromosomes,

@@ -1,4 +1,4 @@
-"""What the commands of `gradcore study` have in common."""
+"""Options and execution that all commands of `gradcore study` share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .app import Commands, app, check_folder, errors, fail, say
 
 study_app = typer.Typer(
     cls=Commands,
-    help="Experiments about stability: numbers and a picture in under two minutes.",
+    help="Run experiments about stability, which give numbers and a picture within two minutes.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -31,21 +31,21 @@ app.add_typer(study_app, name="study")
 class StudyOptions:
     """The options that every study has."""
 
-    seed: int = option(0, "Seed of all that is random.", min=0)
+    seed: int = option(0, "Seed of everything that is random.", min=0)
     json_file: Path | None = option(None, "Write all numbers as JSON.", "--json", metavar="FILE")
     plot: Path | None = option(
         None,
-        "Where the picture goes, its format by the suffix. Default: study-NAME.png here, if "
-        "matplotlib is installed.",
+        "File for the picture; the suffix gives the format. Default: study-NAME.png in the current "
+        "folder, if matplotlib is installed.",
         metavar="FILE",
         show_default=False,
     )
-    threads: int | None = option(None, "Threads at most.", min=1, show_default="all cores")
+    threads: int | None = option(None, "The most threads to use.", min=1, show_default="all cores")
     quiet: bool = option(False, "Show the result only.", "--quiet", "-q")
 
 
 def conduct(name: str, run: Callable[..., Result], options: StudyOptions, **own: Any) -> None:
-    """Runs a study, prints what it found, and writes the files. own: further arguments of run."""
+    """Runs a study, prints its result and writes the files. own: further arguments of run."""
     json_file = options.json_file
     picture = options.plot or Path(f"study-{name}.png")
     with errors():
@@ -72,7 +72,7 @@ def conduct(name: str, run: Callable[..., Result], options: StudyOptions, **own:
 
 @contextmanager
 def shown(quiet: bool) -> Iterator[Progress]:
-    """Shows progress on stderr: a bar on a terminal that has rich, a line per tenth otherwise."""
+    """Shows progress on stderr: a bar on a terminal with rich, otherwise a line at each tenth."""
     if quiet:
         yield lambda what, part: None
     elif sys.stderr.isatty() and find_spec("rich") is not None:
@@ -87,7 +87,7 @@ def shown(quiet: bool) -> Iterator[Progress]:
 
 
 def _lines() -> Progress:
-    told = 0  # tenths; the end shows by itself
+    told = 0  # the last tenth that was shown; the end is not
 
     def progress(what: str, part: float) -> None:
         nonlocal told

@@ -16,15 +16,13 @@ from .study import StudyOptions, conduct, study_app
 def clipping(
     *,
     updates: Annotated[int, typer.Option(min=10, help="Updates of each training.")] = 500,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Trainings reported for each optimizer and clip.")
-    ] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings for each optimizer and clip.")] = 5,
     options: StudyOptions,
 ) -> None:
-    """How clipping acts under SGD, momentum, RMSprop, Adam and AdamW, on a task that explodes.
+    """Compare clips under SGD, momentum, RMSprop, Adam and AdamW on a task whose gradient explodes.
 
-    Progress, effective step and direction of every optimizer with every clip, each at a learning
-    rate of its own, chosen on other data; and how long one outlier disturbs the optimizers that
-    remember.
+    It measures progress, effective step and direction for every optimizer with every clip, each at
+    its own learning rate, which is chosen on other data; and how long one outlier disturbs the
+    optimizers that have moments.
     """
     conduct("clipping", study.run, options, updates=updates, seeds=seeds)

@@ -10,10 +10,11 @@ from .study import StudyOptions, conduct, study_app
 @study_app.command()
 @spread
 def flow(options: StudyOptions) -> None:
-    """Gradient descent as Euler's method on the gradient flow.
+    """Study gradient descent as Euler's method on the gradient flow.
 
-    The largest curvature that each optimizer bears, by its rule and by stepping it; convergence
-    where steps are stable and its loss where they are not; a net that grows sharper until its steps
-    are at the limit; a rate that rises until the loss explodes, with a monitor that warns before.
+    It measures the largest stable curvature of each optimizer, by a formula and by making steps;
+    convergence with stable steps and divergence with unstable ones; a net that gets sharper until
+    its steps are at the limit; and a rate that rises until the loss explodes, with a monitor that
+    warns before that.
     """
     conduct("flow", study.run, options)

@@ -10,9 +10,10 @@ from .study import StudyOptions, conduct, study_app
 @study_app.command()
 @spread
 def implicit(options: StudyOptions) -> None:
-    """An eigenvalue of an implicit layer's Jacobian is driven to 1.
+    """Study a fixed point layer when an eigenvalue of its Jacobian approaches 1.
 
-    The gradient blows up as 1/(1 - eigenvalue), the gauge announces it, iterations take longer and
-    cheap ways back go wrong; a spectral constraint or the Jacobian penalty cures it. Some seconds.
+    The gradient grows as 1/(1 - eigenvalue), the measured conditioning shows it, iterations take
+    longer, and approximate gradients become wrong; a spectral constraint or the Jacobian penalty
+    cures it. It takes some seconds.
     """
     conduct("implicit", study.run, options)

@@ -16,14 +16,14 @@ from .study import StudyOptions, conduct, study_app
 def skip(
     *,
     length: Annotated[
-        int, typer.Option("--length", min=200, metavar="T", help="Steps to look back over.")
+        int, typer.Option("--length", min=200, metavar="T", help="Steps of the sequence.")
     ] = 10_000,
     options: StudyOptions,
 ) -> None:
-    """What a skip connection through time does to a gradient, theory beside measurement.
+    """Compare theory and measurement of what skip connections through time do to gradients.
 
-    A chain that multiplies by a per step has a gradient of a^T; a skip that halves the path,
-    s^(T/2). Measured in float32 down to 10^-4000 by adjoints that carry a scale; then nets of real
-    cells beside what their Lyapunov exponents predict. Some seconds.
+    A linear chain with the factor a per step has a gradient of a^T, and with a skip of strength s
+    that halves the path, s^(T/2). Scaled adjoints in float32 measure it down to 10^-4000. Nets of
+    real cells are compared with the prediction of their Lyapunov exponents. It takes some seconds.
     """
     conduct("skip", study.run, options, length=length)

@@ -16,14 +16,15 @@ from .study import StudyOptions, conduct, study_app
 def von_neumann(
     *,
     depth: Annotated[
-        int, typer.Option(min=10, metavar="N", help="Layers that modes are followed through.")
+        int, typer.Option(min=10, metavar="N", help="Number of layers of the deep stacks.")
     ] = 200,
     options: StudyOptions,
 ) -> None:
-    """Which Fourier modes a layer amplifies, theory beside simulation.
+    """Compare theory and simulation of which Fourier modes a layer amplifies.
 
-    Heat, advection and wave schemes as layers, with the textbook's factors and limits; a deep
-    residual convolution before and after its kernel is projected to |G(k)| <= 1; gradients through
-    an RNN with circulant weights; and what zero padding changes. Some seconds.
+    It covers schemes for heat, advection and waves as layers, with the factors and limits of
+    textbooks; a deep residual convolution before and after its kernel is projected to
+    |G(k)| <= 1; gradients through an RNN with circulant weights; and the effect of zero padding. It
+    takes some seconds.
     """
     conduct("von-neumann", study.run, options, depth=depth)

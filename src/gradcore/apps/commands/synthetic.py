@@ -18,16 +18,19 @@ from ..tasks.synthetic.recipes import TASKS, default
 from .app import EXIT_INTERRUPTED, check_folder, errors, fail, say, train_app
 from .options import check_run, spread
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show baseline and result only.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Show only the baseline and the result.")
+]
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of a task's sequences; None stands for the usual size."""
+    """The sizes of a task's sequences; None means the usual size."""
 
     length: int | None = option(
         None,
-        "Steps of a sequence; of the delay for copy; from enhancer to promoter.",
+        "Steps of a sequence; for copy, steps of the delay; for enhancer, bases from enhancer to "
+        "promoter.",
         "--length",
         "--steps",
         "--distance",
@@ -50,8 +53,8 @@ class EnhancerSizes(Sizes):
 
     background: Path | None = option(
         None,
-        "A genome that motifs are planted in: GenBank or FASTA, plain or gzip; its last fifth "
-        "is for held-out sequences only. Default: a synthetic one.",
+        "A genome in which motifs are planted: GenBank or FASTA, plain or gzip. Its last fifth is "
+        "used only for held-out sequences. Default: a synthetic genome.",
         metavar="FILE",
         show_default=False,
     )
@@ -61,21 +64,23 @@ class EnhancerSizes(Sizes):
 class MqarSizes(Sizes):
     """The sizes of `train mqar`."""
 
-    pairs: int | None = option(None, "Pairs of key and value.", min=1, show_default=False)
+    pairs: int | None = option(
+        None, "Pairs of key and value in a sequence.", min=1, show_default=False
+    )
     symbols: int | None = option(
-        None, "Keys and values to choose from, each.", min=1, show_default=False
+        None, "Number of different keys, and of different values.", min=1, show_default=False
     )
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The net and its training; None stands for the value that suits the task."""
+    """The net and its training; None means the value that suits the task."""
 
     cell: Literal["gru", "lstm", "rnn", "skip", "tanh"] | None = option(
         None,
-        "Net: gru, lstm, rnn (relu, from the identity), skip (a relu rnn with a learned "
-        "connection to its output one step ago) or tanh (the classical rnn). Default: what learns "
-        "the task best.",
+        "The net: gru, lstm, rnn (relu, starting from the identity), skip (a relu rnn with a "
+        "learned connection to its output one step ago) or tanh (the classical rnn). Default: the "
+        "one that learns the task best.",
         show_default=False,
     )
     hidden: int | None = option(None, "Hidden units.", min=1, show_default=False)
@@ -83,17 +88,20 @@ class Recipe:
     lr: float | None = option(None, "Learning rate of Adam.", "--lr", show_default=False)
     stages: bool | None = option(
         None,
-        "Train on short sequences first, growing to T; scores are at T always.",
+        "Train on short sequences first, which grow to T; scores are always those at T.",
         "--stages/--no-stages",
         show_default="--stages",
     )
     updates: int | None = option(
-        None, "Updates at most; it ends when solved.", min=1, show_default=False
+        None,
+        "The most updates; the training ends when the task is solved.",
+        min=1,
+        show_default=False,
     )
-    minutes: float | None = option(None, "Minutes at most.", min=0.0)
+    minutes: float | None = option(None, "The most minutes.", min=0.0)
     every: int | None = option(None, "Updates between evaluations.", min=1, show_default=False)
     seed: int | None = option(
-        None, "Seed of weights and training sequences.", min=0, show_default="0"
+        None, "Seed of the weights and the training sequences.", min=0, show_default="0"
     )
 
 
@@ -103,28 +111,32 @@ class Kept:
 
     run: Path | None = option(
         None,
-        "Where the training is kept. Default: a new folder named after the task.",
+        "Folder in which the training is kept. Default: a new folder named after the task.",
         "--run",
         "--out",
         metavar="FOLDER",
         show_default=False,
     )
-    resume: bool = option(False, "Go on with the training in --run, to the same bits.", "--resume")
+    resume: bool = option(
+        False,
+        "Continue the training in --run; the result has the same bits as an uninterrupted one.",
+        "--resume",
+    )
     json_file: Path | None = option(None, "Write the figures as JSON.", "--json", metavar="FILE")
     plot: Path | None = option(
         None,
-        "Where a picture of the curve goes. Default: curve.png in the folder of the run, if "
+        "File for a picture of the curve. Default: curve.png in the folder of the run, if "
         "matplotlib is installed.",
         metavar="FILE",
         show_default=False,
     )
 
 
-GO_ON = "Ctrl-C saves the training and exits with 130; --run FOLDER --resume goes on with it."
+GO_ON = "Ctrl-C saves the training and exits with 130; --run FOLDER --resume continues it."
 
 
 def _command(name: str, told: str, sizes_of_task: type[Sizes] = Sizes) -> None:
-    """Adds a command. sizes_of_task: what describes the task's sequences."""
+    """Registers a command. sizes_of_task: the dataclass of the task's sizes."""
 
     def command(
         sizes: Sizes,
@@ -142,34 +154,36 @@ def _command(name: str, told: str, sizes_of_task: type[Sizes] = Sizes) -> None:
 
 _command(
     "adding",
-    """Add the two marked numbers of a sequence of T numbers (default 1,000).
+    """Train a net to add the two marked numbers of a sequence of T numbers (default 1,000).
 
-    Guessing has a mean squared error of 0.167; solved at a held-out one under 0.01. Hochreiter and
-    Schmidhuber 1997.
+    Guessing has a mean squared error of 0.167; the task is solved when the held-out error is below
+    0.01. Hochreiter and Schmidhuber 1997.
     """,
 )
 _command(
     "copy",
-    """Say ten symbols again after a delay of T steps (default 500).
+    """Train a net to repeat ten symbols after a delay of T steps (default 500).
 
-    Guessing has a loss of 10*log(8)/(T+20); solved at a held-out accuracy of the ten of 0.99 with
-    a loss under a tenth of that. Hochreiter and Schmidhuber 1997; Arjovsky et al. 2016.
+    Guessing has a loss of 10*log(8)/(T+20); the task is solved when the held-out accuracy of the
+    ten symbols is 0.99 and the loss is below a tenth of that. Hochreiter and Schmidhuber 1997;
+    Arjovsky et al. 2016.
     """,
 )
 _command(
     "enhancer",
-    """Tell whether an enhancer motif fits a promoter motif D bases on (default 500).
+    """Train a net to tell if an enhancer motif fits a promoter motif D bases later (default 500).
 
-    Motifs are planted in a genome; neither tells anything alone. Guessing is right every second
-    time; solved at a held-out accuracy of 0.95. --length or --distance is D.
+    The motifs are planted in a genome, and neither of them gives the answer alone. Guessing is
+    right in half of the cases; the task is solved at a held-out accuracy of 0.95. --length or
+    --distance sets D.
     """,
     EnhancerSizes,
 )
 _command(
     "mqar",
-    """Recall the values of keys: pairs first, then queries in a sequence of T (default 256).
+    """Train a net to recall values of keys: pairs, then queries, in a sequence of T (default 256).
 
-    Guessing among the values shown is right once in as many as there are; solved at a held-out
+    Guessing one of the n values shown is right once in n times; the task is solved at a held-out
     accuracy of 0.99. Arora et al. 2023.
     """,
     MqarSizes,
@@ -194,7 +208,9 @@ def _train(
         if not report.can_draw():
             if kept.plot is not None:
                 fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
-            say("no picture without matplotlib. For one, run: pip install 'gradcore[plot]'")
+            say(
+                "there is no picture without matplotlib. For one, run: pip install 'gradcore[plot]'"
+            )
         print(report.heading(job), flush=True)
         if not quiet:
             print(report.columns(job), flush=True)
@@ -214,7 +230,7 @@ def _train(
                 saved.append(picture)
         if result.interrupted:
             say(
-                f"interrupted after {result.updates:,} updates. To go on: gradcore train {name} "
+                f"interrupted after {result.updates:,} updates. To continue: gradcore train {name} "
                 f"--run {job.run} --resume"
             )
             raise typer.Exit(EXIT_INTERRUPTED)
@@ -230,9 +246,9 @@ def _job(
     safeguards: Safeguards,
     resources: Resources,
 ) -> jobs.Job:
-    """What the options ask for; those that a resumed run leaves open are as it began."""
+    """The job that the options describe; options not given are taken from a resumed run."""
     run, resume = kept.run, kept.resume
-    # Without --run the training is kept in a folder of its own: a watch has where to write.
+    # Without --run a new folder is made, so --watch always has a folder to write to.
     check_run(run, resume, None)
     settings = _said(recipe, "hidden", "batch", "lr", "updates", "every")
     settings |= _said(safeguards, "constrain", "limit")
@@ -268,6 +284,6 @@ def _said(options: Any, *names: str) -> dict[str, Any]:
 
 
 def _fresh_folder(name: str) -> Path:
-    """The first of name, name-2, name-3 and so on that is not there."""
+    """The first of name, name-2, name-3 and so on that does not exist."""
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     return next(path for path in map(Path, names) if not path.exists())

@@ -12,10 +12,10 @@ import typer
 
 from ..settings import Resources, Safeguards, option
 from ..tasks.table import job, predict, report, train
-from ..tasks.table.read import Wanted
 from ..tasks.table.roles import Per, Roles
 from ..tasks.table.schema import Missing, Unseen
 from ..tasks.table.sequences import Split
+from ..tasks.table.wanted import SkipRows, Wanted
 from .app import EXIT_ERROR, EXIT_INTERRUPTED, app, check_folder, errors, fail, say, train_app
 from .options import Output, Quiet, check_run, spread, teller
 
@@ -31,25 +31,73 @@ Files = Annotated[
 
 @dataclass(frozen=True)
 class Writing:
-    """The format of CSV files."""
+    """How files are written; nothing of it need be told if it can be found out."""
 
-    delimiter: str | None = option(None, "Between the cells of a CSV file. Default: found out.")
-    encoding: str = option("utf-8", "Of a CSV file.")
+    delimiter: str | None = option(
+        None, "Between the cells of a CSV file: a character, tab or space. Default: found out."
+    )
+    encoding: str | None = option(
+        None, "Of a CSV file. Default: utf-8, or what a byte-order mark says."
+    )
     columns: str | None = option(
         None,
         "Names of all columns, for a CSV or .npy file without names.",
         metavar="A,B,...",
+    )
+    decimal: str | None = option(
+        None,
+        "The sign before decimals, . or , (the other one may then separate thousands). Default: "
+        "found out; what could be either is refused.",
+        metavar="SIGN",
+    )
+    missing_value: list[str] | None = option(
+        None,
+        "A number or text that stands for a missing value, such as -999; may be given several "
+        "times. Empty cells, NA and nan do so anyway.",
+        metavar="VALUE",
+    )
+    skip_rows: str | None = option(
+        None,
+        "Lines of a CSV file that are no part of the table: 4 for the first four, 3,4 or 3-4 for "
+        "lines of these numbers.",
+        metavar="LINES",
+    )
+    header_row: int | None = option(
+        None,
+        "Line of a CSV file that names the columns, counted from 1; what stands above is left out.",
+        min=1,
+        metavar="N",
+    )
+    comment: str | None = option(
+        None,
+        "Lines of a CSV file that begin with this are left out. Default: #, if the file begins so.",
+        metavar="SIGN",
+    )
+    date_format: str | None = option(
+        None,
+        "Of the dates in --order: as in strptime, such as '%d.%m.%Y %H:%M', or day-first or "
+        "month-first. Default: found out; what could be either is refused.",
+        metavar="FORMAT",
     )
 
     def wanted(self) -> Wanted:
         """The format as the readers of tables take it."""
         delimiter = self.delimiter
         if delimiter is not None:
-            delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
+            delimiter = {"tab": "\t", "\\t": "\t", "space": " "}.get(delimiter, delimiter)
             if len(delimiter) != 1 or delimiter in '"\r\n':
-                fail(f"--delimiter must be one character, or tab; got {delimiter!r}.")
-        header = None if self.columns is None else _names("--columns", self.columns)
-        return Wanted(delimiter=delimiter, encoding=self.encoding, header=header)
+                fail(f"--delimiter must be one character, tab or space; got {delimiter!r}.")
+        return Wanted(
+            delimiter=delimiter,
+            encoding=self.encoding,
+            header=None if self.columns is None else _names("--columns", self.columns),
+            decimal=self.decimal,
+            missing_values=tuple(self.missing_value or ()),
+            skip_rows=None if self.skip_rows is None else SkipRows.parse(self.skip_rows),
+            header_row=self.header_row,
+            comment=self.comment,
+            date_format=self.date_format,
+        )
 
 
 @dataclass(frozen=True)
@@ -57,16 +105,24 @@ class Table:
     """The roles of the columns, the rows to learn from and the length of the training."""
 
     features: str | None = option(
-        None, "Columns to learn from. Default: all others.", metavar="A,B,..."
+        None,
+        "Columns to learn from. Default: all others, but for counters without a name.",
+        metavar="A,B,...",
     )
     sequence: str | None = option(
         None, "Column that names a row's sequence. Default: a file is a sequence."
     )
     order: str | None = option(
-        None, "Column to sort a sequence by: numbers or ISO dates. Default: as in the file."
+        None, "Column to sort a sequence by: numbers or dates. Default: as in the file."
     )
     per: Per = option("step", "A target in every step, or one for the whole sequence.")
-    ahead: int = option(0, "Forecast the target N rows later.", min=0, metavar="N")
+    ahead: str = option(
+        "0",
+        "Forecast the target N steps of --order later (rows without it), or a time later, such as "
+        "15min, 3h or 1d.",
+        metavar="N",
+        show_default=False,
+    )
     classify: bool | None = option(
         None,
         "Learn classes or a number. Default: classes if the target is text or has 10 "
@@ -84,8 +140,8 @@ class Table:
     )
     split: Split | None = option(
         None,
-        "Hold out whole sequences, or the last rows of each. Default: sequences, if "
-        "there are several.",
+        "Hold out whole sequences, or the last rows of each. Default: sequences if there are 10 "
+        "or more, but the last rows with --ahead.",
     )
     minutes: float | None = option(
         None, "Time for training. Default: 2, or none with --updates.", min=0.01

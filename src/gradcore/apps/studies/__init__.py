@@ -1,7 +1,6 @@
-"""Experiments about stability, one per file; each ends within two minutes on two cores.
+"""Experiments about stability, one per file, each of which takes at most two minutes on two cores.
 
-A study is a function run(...) that returns its result: the numbers as lines and as JSON, and a
-picture.
+A study is a function run(...) that returns a Result: numbers as text and as JSON, and a picture.
 """
 
 from __future__ import annotations
@@ -15,26 +14,26 @@ from numpy.typing import NDArray
 
 __all__ = ["Progress", "Result", "plain"]
 
-# What is being done, and the part of all work that is done.
+# progress(what, part): what is being done, and the share of all work that is done.
 Progress = Callable[[str, float], None]
 
 
 class Result(Protocol):
-    """What a study found."""
+    """The result of a study."""
 
     def lines(self) -> list[str]:
-        """The numbers as a table, and what they say, for a terminal."""
+        """The numbers as tables, with conclusions, as lines for a terminal."""
         ...
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers and the settings they came from, for JSON."""
+        """All numbers and settings as JSON values."""
         ...
 
     def draw(self, path: str | os.PathLike[str]) -> None:
-        """Saves the picture, its format by the suffix. Needs matplotlib."""
+        """Saves the picture; the suffix gives the format. It needs matplotlib."""
         ...
 
 
 def plain(values: NDArray[np.float64]) -> list[float | None]:
-    """Numbers for JSON, to ten digits; None for what is not finite."""
+    """Numbers as JSON values with ten digits; None if not finite."""
     return [float(f"{v:.10g}") if np.isfinite(v) else None for v in values]

@@ -1,9 +1,10 @@
 """Training as integration: gradient descent is Euler's method on the gradient flow.
 
-Four measurements: the largest curvature that each optimizer bears, by its rule and by stepping it;
-convergence in the sense of Lax and Richtmyer, from consistency and stability, and lost with the
-latter; a net trained at a fixed rate that grows sharper until its steps are at the limit; a rate
-that rises until the loss explodes, with a monitor that says so before, or holds it.
+It makes four measurements: the largest stable curvature of each optimizer, by a formula and by
+making steps; convergence in the sense of Lax and Richtmyer, which follows from consistency and
+stability and is lost without stability; a net trained at a fixed rate that gets sharper until its
+steps are at the limit; and a rate that rises until the loss explodes, with a monitor that warns
+before that or limits the rate.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ Array = NDArray[np.float64]
 STEPS, BATCH, INPUTS, HIDDEN = 20, 8, 2, 12
 RATE = 0.1
 SHARPENING, RISING = 400, 60
-# Lengths of the flow are in units of 2 / sharpness; steps, too.
+# The length of the flow and the steps are in units of 2 / sharpness.
 FLOW_LENGTH = 8.0
 FLOW_STEPS = (1.3, 1.1, 0.9, 0.5, 0.25, 0.125, 1 / 16, 1 / 32, 1 / 64)
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The largest stable curvature of an optimizer: by its rule, and found by stepping it."""
+    """The largest stable curvature of an optimizer, by the formula and found by making steps."""
 
     name: str
     rule: float
@@ -52,14 +53,15 @@ class Limit:
 
 @dataclass(frozen=True, eq=False)
 class FlowStudy:
-    """What run found.
+    """The result of run.
 
-    steps (n,): of Euler's method in units of 2/sharpness; local (n,): what a single step is off the
-    gradient flow by; whole (n,): distance after the same length of flow, NaN where the loss left
-    the range of numbers; order: of whole, over the stable steps of 1/4 and less. ratios, losses:
-    sharpness against its limit, and loss, of a training at a fixed rate, every `every` updates.
-    rising, held: losses of a training whose rate rises by a tenth per update, as given and held;
-    warned: the update before which the monitor warned; exploded: at which the loss doubled.
+    steps (n,): step sizes of Euler's method in units of 2/sharpness. local (n,): the distance from
+    the gradient flow after one step. whole (n,): the distance after the same length of flow, NaN if
+    the loss left the range of numbers. order: the order of convergence of whole, for steps of 1/4
+    and less. ratios: the sharpness divided by its limit, every `every` updates of a training at a
+    fixed rate; losses: its losses. rising, held: losses of a training whose rate rises by a tenth
+    per update, unlimited and limited by the monitor. warned: the update before which the monitor
+    warned. exploded: the update at which the loss had doubled.
     """
 
     seed: int
@@ -77,7 +79,7 @@ class FlowStudy:
     exploded: int | None
 
     def lines(self) -> list[str]:
-        """Tables for a terminal."""
+        """The numbers as tables for a terminal."""
         width = max(len(limit.name) for limit in self.limits)
         lines = [
             "largest stable curvature at lr = 1",
@@ -107,7 +109,7 @@ class FlowStudy:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers; NaN is None."""
+        """All numbers as JSON values; NaN becomes None."""
         return {
             "study": "flow",
             "seed": self.seed,
@@ -132,7 +134,7 @@ class FlowStudy:
         }
 
     def draw(self, path: str | os.PathLike[str]) -> None:
-        """Regions, convergence, sharpening, and the rising rate. Needs matplotlib."""
+        """Draws stability regions, convergence, sharpening and the rising rate."""
         from matplotlib.figure import Figure
 
         from ...stability._regions import outline_regions
@@ -176,7 +178,7 @@ def run(
     threads: int | None = None,
     progress: Progress = lambda what, part: None,
 ) -> FlowStudy:
-    """All four, on a small RNN that learns running sums of its inputs."""
+    """Makes all four measurements on a small RNN that learns running sums of its inputs."""
     seed = integer("seed", seed)
     progress("limits", 0.0)
     limits = tuple(_limit(name, make) for name, make in OPTIMIZERS)
@@ -209,7 +211,7 @@ def run(
 
 # ---- limits
 
-SETTLED = 1 - 1e-12  # second moments that stay what they are
+SETTLED = 1 - 1e-12  # a beta2 with which second moments stay constant
 
 OPTIMIZERS: Sequence[tuple[str, Callable[[Params], Optimizer]]] = (
     ("gradient descent", lambda p: SGD(p, 1.0)),
@@ -223,13 +225,13 @@ OPTIMIZERS: Sequence[tuple[str, Callable[[Params], Optimizer]]] = (
 
 
 def _limit(name: str, make: Callable[[Params], Optimizer]) -> Limit:
-    """Bisection over the curvature of 0.5 c p^2: does p grow when the optimizer steps it?"""
+    """Bisects the curvature c of 0.5 c p^2 by whether p grows when the optimizer makes steps."""
 
     def grows(curvature: float) -> bool:
         optimizer = _settled(make)
         scale, flat = flow.curvature_scale(optimizer)[0], optimizer.params.flat
         flat[...] = 0.0
-        flat[0] = 1e-150  # so small that second moments do not see it
+        flat[0] = 1e-150  # so small that its gradient does not change second moments
         sizes = []
         for _ in range(400):
             optimizer.step(Grads(optimizer.params.net, flat * curvature / scale))
@@ -257,7 +259,7 @@ def _settled(make: Callable[[Params], Optimizer]) -> Optimizer:
 
 
 def _problem(seed: int, dtype: str) -> tuple[Stack, Params, Batch]:
-    """Running means of the inputs, to be learned by a tanh RNN."""
+    """A tanh RNN that learns running sums of its inputs, divided by the root of their number."""
     rng = np.random.default_rng(seed)
     net = Stack(RNN(INPUTS, HIDDEN), Linear(HIDDEN, INPUTS))
     x = rng.standard_normal((STEPS, BATCH, INPUTS)).astype(dtype)
@@ -269,10 +271,10 @@ def _problem(seed: int, dtype: str) -> tuple[Stack, Params, Batch]:
 
 
 def _lax(seed: int, threads: int | None) -> tuple[Array, Array, Array, float]:
-    """Euler steps against the flow p' = -grad L(p), which Runge-Kutta 4 follows with tiny ones.
+    """Compares Euler steps with the flow p' = -grad L(p), computed by Runge-Kutta 4 in tiny steps.
 
-    A student starts next to its teacher, where the curvature hardly changes and a stable step is
-    stable all the way.
+    The targets are the outputs of a teacher, and the student starts close to it, where the
+    curvature hardly changes and a step that is stable once remains stable.
     """
     net, params, batch = _problem(seed, "float64")
     target = apply(net, params, batch.x, threads=threads)[0]
@@ -338,7 +340,7 @@ def _sharpening(seed: int, threads: int | None) -> tuple[Array, Array]:
 
 
 class _Rising(Schedule):
-    """A rate that rises by a tenth per update."""
+    """A schedule that raises the rate by a tenth per update."""
 
     kind = "rising"
 
@@ -347,7 +349,7 @@ class _Rising(Schedule):
 
 
 def _rising(seed: int, monitor: StabilityMonitor, threads: int | None) -> tuple[Array, int | None]:
-    """Losses, and the update before which the steps were first found unstable."""
+    """The losses, and the update before which steps were first measured as unstable."""
     net, params, batch = _problem(seed, "float32")
     trainer = Trainer(
         net,
@@ -369,5 +371,5 @@ def _rising(seed: int, monitor: StabilityMonitor, threads: int | None) -> tuple[
                 if warned is None and (line["stability_ratio"] or 0.0) > 1.0:
                     warned = step
     except NonFiniteError:
-        pass  # it has exploded
+        pass  # the loss has exploded
     return np.array(losses), warned

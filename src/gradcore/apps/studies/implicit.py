@@ -1,9 +1,10 @@
-"""What happens to an implicit layer when an eigenvalue of its Jacobian comes to 1.
+"""A fixed point layer when an eigenvalue of its Jacobian approaches 1.
 
-z = W z + U x, with W turned so that one eigenvalue is 1 - gap and a complex pair and the rest stay
-well inside. The gradient grows as 1/gap, iterations take longer, cheap ways back go wrong, float32
-loses digits; the gauge says so. Then two remedies, from a gap of 10^-4: a spectral constraint, and
-the Jacobian penalty as a loss.
+The layer is z = W z + U x, where W has the eigenvalue 1 - gap, a complex pair, and other
+eigenvalues well inside the unit circle. As the gap closes, the gradient grows as 1/gap, iterations
+take longer, approximate gradients become wrong and float32 loses digits; FixedPoint.conditioning,
+called the gauge here, shows it. Two remedies are tried from a gap of 10^-4: a spectral constraint,
+and the Jacobian penalty as the loss.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ SICK, LIMIT, RATE, STEPS = 1e-4, 0.95, 0.5, 40
 
 @dataclass(frozen=True, eq=False)
 class Remedy:
-    """How much the layer magnifies a gradient, before and after each step of a remedy (n+1,)."""
+    """A remedy. amplification (n+1,): by how much the layer magnifies a gradient, before the remedy
+    and after each of its n steps.
+    """
 
     name: str
     amplification: Array
@@ -53,11 +56,12 @@ class Remedy:
 
 @dataclass(frozen=True, eq=False)
 class ImplicitStudy:
-    """What run found; arrays over gaps (n,).
+    """The result of run; arrays are (n,) for n gaps unless noted.
 
-    amplification: |u|/|dz| along the eigenvector. sigma_min, condition, distance: of the gauge.
-    announced: whether it warned. iterations (3, n): of SOLVERS, -1 where they did not converge.
-    errors (4, n): of the gradients of BACKWARDS against the exact one.
+    amplification: |u|/|dz| along the eigenvector. sigma_min, condition, distance: measured by the
+    gauge. announced: whether the gauge gave a ConditioningWarning. iterations (3, n): the
+    iterations of SOLVERS, -1 if they did not converge. errors (4, n): relative errors of the
+    gradients of BACKWARDS.
     """
 
     seed: int
@@ -72,10 +76,10 @@ class ImplicitStudy:
     remedies: tuple[Remedy, ...]
 
     def lines(self) -> list[str]:
-        """Tables for a terminal."""
+        """The numbers as tables for a terminal."""
         lines = [
-            "an eigenvalue of J at 1 - gap: how often the gradient is magnified, what the gauge "
-            "says, iterations, gradient errors",
+            "an eigenvalue of J at 1 - gap: factor by which the gradient grows, smallest singular "
+            "value of I - J and warning by the gauge, iterations, gradient errors",
             f"{'gap':>8}  {'grows by':>9}  {'sigma_min':>9}  {'warns':>5}  "
             + "  ".join(f"{name:>8}" for name in SOLVERS)
             + "  "
@@ -99,7 +103,7 @@ class ImplicitStudy:
         return lines
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers."""
+        """All numbers as JSON values."""
         return {
             "study": "implicit",
             "seed": self.seed,
@@ -117,7 +121,7 @@ class ImplicitStudy:
         }
 
     def draw(self, path: str | os.PathLike[str]) -> None:
-        """Four panels. Needs matplotlib."""
+        """Draws gradient growth, gradient errors, iterations and remedies over the gap."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(11.5, 8.2), layout="constrained")
@@ -132,7 +136,7 @@ class ImplicitStudy:
         grow.set(title="The gradient blows up, and the gauge announces it")
         for (name, _, _), row in zip(BACKWARDS, self.errors, strict=True):
             wrong.loglog(self.gaps, np.maximum(row, 1e-16), "o-", markersize=3, label=name)
-        wrong.set(title="What ways back make of it", ylabel="relative error of the gradient")
+        wrong.set(title="Errors of the backward methods", ylabel="relative error of the gradient")
         for name, row in zip(SOLVERS, self.iterations, strict=True):
             there = row > 0
             count.loglog(self.gaps[there], row[there], "o-", markersize=3, label=name)
@@ -158,7 +162,7 @@ def run(
     threads: int | None = None,
     progress: Progress = lambda what, part: None,
 ) -> ImplicitStudy:
-    """All gaps, then the remedies."""
+    """Measures all gaps, then the remedies."""
     rng = np.random.default_rng(integer("seed", seed))
     weights, along = _family(rng)
     x = rng.standard_normal((SAMPLES, INPUTS))
@@ -186,8 +190,10 @@ def run(
 
 
 def _family(rng: np.random.Generator) -> tuple[Callable[[float], Array], Array]:
-    """W of each gap: a pair 0.4 +- 0.3i and values within 0.4 beside 1 - gap, in a turned frame;
-    the eigenvector of 1 - gap.
+    """A function from gap to W, and the eigenvector of the eigenvalue 1 - gap.
+
+    The other eigenvalues are a pair 0.4 +- 0.3i and real values within 0.4, in a random orthogonal
+    basis.
     """
     frame = np.linalg.qr(rng.standard_normal((SIZE, SIZE)))[0]
     rest = rng.uniform(-0.4, 0.4, SIZE - 3)
@@ -212,12 +218,12 @@ def _layer(weight: Array, dtype: str) -> tuple[implicit.FixedPoint, Params]:
 
 
 def _at(weight: Array, along: Array, x: Array, threads: int | None) -> tuple[Any, ...]:
-    """Everything at one gap, for gradients along the eigenvector."""
+    """All measurements at one gap, for gradients along the eigenvector."""
     layer, params = _layer(weight, "float64")
     dz = along * np.ones((SAMPLES, 1))
     z = np.linalg.solve(np.eye(SIZE) - weight, params["0.weight_ih"] @ x.T).T
     exact = np.linalg.solve((np.eye(SIZE) - weight).T, dz.T)
-    truth = exact @ x  # of weight_ih
+    truth = exact @ x  # the exact gradient by weight_ih
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         gauge = layer.conditioning(params, x, z, dz, samples=[0], threads=threads)
@@ -251,7 +257,7 @@ def _at(weight: Array, along: Array, x: Array, threads: int | None) -> tuple[Any
 
 
 def _magnified(layer: implicit.FixedPoint, params: Params, x: Array, threads: int | None) -> float:
-    """The most that a gradient is magnified by: 1 / sigma_min."""
+    """The largest factor by which the layer magnifies a gradient, 1 / sigma_min."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConditioningWarning)
         z = layer.solve(params, x, threads=threads)
@@ -260,7 +266,7 @@ def _magnified(layer: implicit.FixedPoint, params: Params, x: Array, threads: in
 
 
 def _constrained(weight: Array, x: Array, threads: int | None) -> Remedy:
-    """The optimizer brings the weights below the limit from the moment it is made."""
+    """The remedy by a constraint, which an optimizer applies as soon as it is made."""
     layer, params = _layer(weight, "float64")
     before = _magnified(layer, params, x, threads)
     SGD(params, 0.0, constraints=[SpectralNorm(LIMIT, weights="*.weight_hh")])
@@ -269,7 +275,7 @@ def _constrained(weight: Array, x: Array, threads: int | None) -> Remedy:
 
 
 def _penalised(weight: Array, x: Array, threads: int | None) -> Remedy:
-    """Steps down the Jacobian penalty alone."""
+    """The remedy by the penalty: gradient descent on the Jacobian penalty alone."""
     layer, params = _layer(weight, "float64")
     found = [_magnified(layer, params, x, threads)]
     optimizer = SGD(params, RATE)

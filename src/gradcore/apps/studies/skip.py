@@ -1,11 +1,12 @@
-"""What a skip connection through time does to a gradient: theory beside measurement.
+"""The effect of a skip connection through time on gradients: theory and measurement.
 
 A chain that multiplies its state by a in every step multiplies gradients over T steps by a^T. A
-connection to the output k steps ago, of strength s, offers paths of T/k hops; in a linear chain
-h_t = a h_(t-1) + s h_(t-k) the gradient over a lag is the sum over all paths, g_t = a g_(t-1) +
-s g_(t-k) from g_0 = 1, whose rate is the largest root of r^k = a r^(k-1) + s. With a = 0 and k = 2
-that is s^(T/2): the skip halves the path. For nets of real cells there is no such formula; what
-their largest Lyapunov exponent predicts stands beside what was measured.
+connection of strength s to the output k steps ago adds paths of only T/k hops. In a linear chain
+h_t = a h_(t-1) + s h_(t-k) the gradient over a lag is the sum over all paths,
+g_t = a g_(t-1) + s g_(t-k) with g_0 = 1, and its growth per step is the largest root of
+r^k = a r^(k-1) + s. With a = 0 and k = 2 it is s^(T/2): the skip halves the path. For nets of real
+cells there is no such formula, and the measurement is compared with the prediction of the largest
+Lyapunov exponent.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ __all__ = ["Cell", "Chain", "SkipStudy", "run"]
 
 Array = NDArray[np.float64]
 
-# a, kind, lag, strength. 0.4^10,000 is 10^-3979, far outside of float32 and of doubles.
+# Each chain is (a, kind, lag, strength). 0.4^10,000 is 10^-3979, far beyond float32 and float64.
 CHAINS: tuple[tuple[float, str | None, int, float], ...] = (
     (0.95, None, 1, 0.0),
     (0.4, None, 1, 0.0),
@@ -45,7 +46,7 @@ HIDDEN, INPUTS, LAG, STRENGTH = 64, 4, 64, 0.1
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """A linear chain. theory, measured (T,): log10 of the gradient over a lag, -inf for zero."""
+    """A linear chain. theory, measured (T,): log10 of the gradient over each lag, -inf for 0."""
 
     title: str
     theory: Array
@@ -53,7 +54,7 @@ class Chain:
 
     @property
     def error(self) -> float:
-        """Largest |measured - theory| / max(1, |theory|) over all lags."""
+        """The largest |measured - theory| / max(1, |theory|) over all lags."""
         there = np.isfinite(self.theory)
         if not np.array_equal(there, np.isfinite(self.measured)):
             return np.inf
@@ -63,9 +64,10 @@ class Chain:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """A net of one layer. measured (T,): log10 of the gradient's size over a lag, against lag 0.
+    """A net of one layer. measured (T,): log10 of the gradient at each lag relative to lag 0.
 
-    exponent: its largest Lyapunov exponent, with its standard error. memory: steps until 1 %.
+    exponent: its largest Lyapunov exponent, with standard_error. memory: the steps until the
+    gradient is down to 1 %.
     """
 
     title: str
@@ -76,13 +78,13 @@ class Cell:
 
     @property
     def predicted(self) -> float:
-        """log10 of what the exponent makes of a gradient over all lags measured."""
+        """log10 of the gradient at the largest lag as the exponent predicts it."""
         return self.exponent * (len(self.measured) - 1) / float(np.log(10.0))
 
 
 @dataclass(frozen=True, eq=False)
 class SkipStudy:
-    """What run found."""
+    """The result of run."""
 
     length: int
     seed: int
@@ -90,7 +92,7 @@ class SkipStudy:
     cells: tuple[Cell, ...]
 
     def lines(self) -> list[str]:
-        """Two tables for a terminal."""
+        """The numbers as two tables for a terminal."""
         last = self.length - 1
         titles = [chain.title for chain in self.chains] + [cell.title for cell in self.cells]
         width = max(map(len, titles))
@@ -117,7 +119,7 @@ class SkipStudy:
         return lines
 
     def to_dict(self) -> dict[str, Any]:
-        """All curves; -inf is None."""
+        """All curves as JSON values; -inf becomes None."""
         return {
             "study": "skip",
             "length": self.length,
@@ -145,13 +147,13 @@ class SkipStudy:
         }
 
     def draw(self, path: str | os.PathLike[str]) -> None:
-        """Both as curves over the lag. Needs matplotlib."""
+        """Draws chains and nets as curves over the lag."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(11.0, 5.0), layout="constrained")
         left, right = figure.subplots(1, 2)
         for number, chain in enumerate(self.chains):
-            # Lags with a gradient, in as many points as a picture can show.
+            # Only lags with a gradient are drawn, at most about 1,000 of them.
             at = np.flatnonzero(np.isfinite(chain.theory))
             at = at[:: max(1, len(at) // 1000)]
             left.plot(
@@ -192,9 +194,9 @@ def run(
     threads: int | None = None,
     progress: Progress = lambda what, part: None,
 ) -> SkipStudy:
-    """Gradients over all lags below `length`, of linear chains and of nets of real cells.
+    """Measures gradients over all lags below `length`, in linear chains and nets of real cells.
 
-    Raises ArgumentError for a length below 200, which is too short for the longest lag.
+    Raises ArgumentError for a length below 200, which is too short for the skip of lag 64.
     """
     if positive_int("length", length) < 200:
         raise ArgumentError(f"length must be 200 or more; got {length}.")
@@ -232,7 +234,7 @@ def _chain(
         net, params, np.zeros((length, 1, 1), np.float32), probes=1, threads=threads
     )
     measured = (reach.norm_log10 - reach.norm_log10[-1])[::-1, 0]
-    # The numbers that the net computes with.
+    # The theory uses the values as the net has them, rounded to float32.
     single, hop = float(np.float32(a)), float(np.float32(strength))
     if kind == "mix":
         single *= 1.0 - hop

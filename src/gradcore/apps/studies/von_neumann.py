@@ -1,10 +1,10 @@
-"""Which Fourier modes a layer amplifies: theory beside the textbook and beside simulations.
+"""Von Neumann analysis of layers, compared with textbooks and with simulations.
 
-Schemes for heat, advection and waves are layers; their factors and largest stable steps are known.
-Then four things that a table of factors should predict: a deep stack of residual convolutions
-before and after its kernel is projected to |G(k)| <= 1, mode by mode; a nonlinear one until it
-saturates; gradients through an RNN with circulant weights, by the core; and what zero padding
-changes, where perturbations run out of the box.
+Numerical schemes for heat, advection and waves are layers whose amplification factors and largest
+stable steps are known. Four further experiments test predictions by the factors: the growth of each
+mode in a deep stack of residual convolutions, before and after its kernel is projected to
+|G(k)| <= 1; a nonlinear stack until it saturates; gradients through an RNN with circulant weights,
+computed by the core; and zero padding, where perturbations leave the box.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 
 CELLS, CHANNELS, WIDTH, STEP = 64, 3, 3, 0.25
 RING, BOX = 32, 64
-# Perturbations this small leave a tanh linear.
+# For perturbations of this size tanh is linear.
 SMALL = 1e-12
 
 HEAT = np.array([1.0, -2.0, 1.0])
@@ -50,7 +50,8 @@ def _wave_radius(c: float, k: Array) -> Array:
     return found
 
 
-# Kernel at step c, the textbook's spectral radius, its largest stable c.
+# Each scheme has its name, its kernel at step c, the spectral radius of G(k) according to
+# textbooks, and the largest stable c.
 SCHEMES: tuple[
     tuple[str, Callable[[float], Array], Callable[[float, Array], Array], float], ...
 ] = (
@@ -84,10 +85,11 @@ SCHEMES: tuple[
 
 @dataclass(frozen=True, eq=False)
 class Scheme:
-    """A scheme as a layer. limit: the largest stable step found; known: the textbook's.
+    """A scheme as a layer. limit: the largest stable step found; known: that of textbooks.
 
-    error: largest difference of the radius of G(k) from the textbook's, at half the known limit
-    (0.5 where there is none) and a tenth above it. k, below, above (M,): wave numbers, and radii.
+    error: the largest difference of the spectral radius of G(k) from that of textbooks, at half
+    the known limit (0.5 if that is 0) and at a tenth above it (1.0). k (M,): the wave numbers.
+    below, above (M,): the radii at these two steps.
     """
 
     name: str
@@ -101,13 +103,14 @@ class Scheme:
 
 @dataclass(frozen=True, eq=False)
 class Waves:
-    """What run found. Curves are log10 of amplitudes against their start.
+    """The result of run. Curves are log10 of amplitudes relative to their start.
 
-    predicted, simulated (2, depth+1, cells/2+1): of the modes of a residual stack, before and after
-    the projection. nonlinear (depth+1,): of the fastest mode, simulated with tanh from 1e-12.
-    ring_predicted, ring_measured: log10 per step of a gradient through an RNN. box (2, depth+1):
-    log10 of the norm of powers of a convolution on a ring and in a box of zeros; box_radius: the
-    spectral radius in the box.
+    predicted, simulated (2, depth+1, cells/2+1): growth of each mode in a residual stack, before
+    and after the projection. changed: the relative change of the kernel by the projection.
+    nonlinear (depth+1,): growth of the fastest mode in a simulation with tanh from 1e-12.
+    ring_predicted, ring_measured: log10 of the growth per step of a gradient through an RNN. box
+    (2, depth+1): log10 of the norm of powers of a convolution, periodic and with zeros outside.
+    box_radius: its spectral radius with zeros outside.
     """
 
     depth: int
@@ -124,11 +127,11 @@ class Waves:
 
     @property
     def error(self) -> float:
-        """Largest |simulated - predicted| of any mode and depth, in log10."""
+        """The largest |simulated - predicted| over all modes and depths, in log10."""
         return float(np.abs(self.simulated - self.predicted).max())
 
     def lines(self) -> list[str]:
-        """Tables for a terminal."""
+        """The numbers as tables for a terminal."""
         width = max(len(scheme.name) for scheme in self.schemes)
         lines = [f"{'':{width}}  {'largest step':>12}  {'textbook':>8}  {'error of |G|':>12}"]
         for s in self.schemes:
@@ -151,7 +154,7 @@ class Waves:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers; -inf is None."""
+        """All numbers as JSON values; -inf becomes None."""
         return {
             "study": "von-neumann",
             "depth": self.depth,
@@ -184,7 +187,7 @@ class Waves:
         }
 
     def draw(self, path: str | os.PathLike[str]) -> None:
-        """Factors over k, modes through depth, and the box. Needs matplotlib."""
+        """Draws factors over k, growth of modes over depth, and the effect of zero padding."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(11.5, 8.2), layout="constrained")
@@ -219,7 +222,7 @@ class Waves:
         box.plot(depth, self.box[0], label="periodic: max |G|^depth")
         box.plot(depth, self.box[1], label="zeros outside")
         slope = np.log10(self.box_radius) if self.box_radius > 0 else np.nan
-        box.plot(depth, slope * depth, "k:", label="what its eigenvalues promise")
+        box.plot(depth, slope * depth, "k:", label="predicted by its eigenvalues")
         box.set(
             title=f"A wind that amplifies, on a ring and in a box of {BOX} cells", xlabel="depth"
         )
@@ -238,7 +241,7 @@ def run(
     threads: int | None = None,
     progress: Progress = lambda what, part: None,
 ) -> Waves:
-    """Factors, limits and growth over `depth` layers. Raises ArgumentError for less than 10."""
+    """Runs all parts with stacks of `depth` layers; raises ArgumentError for less than 10."""
     if positive_int("depth", depth) < 10:
         raise ArgumentError(f"depth must be 10 or more; got {depth}.")
     rng = np.random.default_rng(integer("seed", seed))
@@ -293,7 +296,7 @@ def _scheme(
 
 
 def _layer(kernel: Array, image: NDArray[Any]) -> NDArray[Any]:
-    """A circular convolution (channels, cells), by shifts."""
+    """A circular convolution of an image (channels, cells), computed by shifts."""
     half = kernel.shape[2] // 2
     moved = np.stack([np.roll(image, half - j, axis=1) for j in range(kernel.shape[2])])
     return np.asarray(np.einsum("oij,jin->on", kernel, moved))
@@ -302,8 +305,8 @@ def _layer(kernel: Array, image: NDArray[Any]) -> NDArray[Any]:
 def _modes(kernel: Array, depth: int) -> tuple[Array, Array]:
     """log10 of the growth of every mode, by its symbol and by a simulation in space.
 
-    Each starts along the direction that grows most over the whole depth; what is compared is its
-    own amplitude, scaled in every layer.
+    Each mode starts along the eigenvector of its largest eigenvalue and is simulated by itself; its
+    amplitude is rescaled in every layer.
     """
     symbol = vn.residual(vn.convolution(kernel, [CELLS]), STEP)
     modes = CELLS // 2 + 1
@@ -326,7 +329,7 @@ def _modes(kernel: Array, depth: int) -> tuple[Array, Array]:
 
 
 def _nonlinear(kernel: Array, depth: int) -> Array:
-    """The fastest mode in x + step * tanh(conv(x)) from a tiny start: it grows, and saturates."""
+    """Growth of the fastest mode in x + step * tanh(conv(x)) from a tiny start to saturation."""
     symbol = vn.residual(vn.convolution(kernel, [CELLS]), STEP)
     mode = int(np.argmax(symbol.radius))
     values, vectors = np.linalg.eig(symbol.factor[mode])
@@ -341,12 +344,12 @@ def _nonlinear(kernel: Array, depth: int) -> Array:
 
 
 def _ring(depth: int, rng: np.random.Generator, threads: int | None) -> tuple[float, float]:
-    """log10 of the gradient per step: by the largest |G|, and as the core measures it."""
+    """log10 of the growth of a gradient per step, by the largest |G| and measured by the core."""
     net = Stack(RNN(1, RING, nonlinearity="identity"))
     params = net.init(seed=0, dtype="float64")
     first = rng.standard_normal(RING) / np.sqrt(RING)
     params["0.weight_hh"] = np.stack([np.roll(first, i) for i in range(RING)], axis=1)
-    # By then the fastest mode is alone.
+    # After so many steps only the fastest mode is left.
     steps = 40 * depth
     reach = horizon.reach(net, params, np.zeros((steps, 1, 1)), probes=1, threads=threads)
     logs = reach.norm_log10[:, 0]
@@ -355,7 +358,10 @@ def _ring(depth: int, rng: np.random.Generator, threads: int | None) -> tuple[fl
 
 
 def _box(depth: int) -> tuple[Array, float]:
-    """A wind that carries and amplifies: on a ring for ever, out of a box in the end."""
+    """Growth of an amplifying shift, periodic and with zeros outside, and its spectral radius.
+
+    On the ring it grows for ever; with zeros outside, perturbations leave the box at last.
+    """
     kernel = np.array([0.9, 0.25, 0.0])
     dense = 0.9 * np.eye(BOX, k=-1) + 0.25 * np.eye(BOX)
     ring = vn.convolution(kernel, [BOX]).growth(depth).max(axis=1)

@@ -1,1 +1,1 @@
-"""Complete jobs on real data, each with a command of its own."""
+"""Complete training jobs, one folder each; every job has its own command."""

@@ -17,11 +17,11 @@ from ..._training.runs import BEST, LAST
 from . import numpyfile
 from .brackets import dataset as brackets
 from .brackets import lexing, sources
+from .dna.genome import Record
 from .dna.labels import CLASSES as GENE_CLASSES
 from .dna.labels import Labels
 from .dna.labels import labels as gene_labels
 from .dna.labels import tokens as base_tokens
-from .dna.records import Record
 from .dna.records import read as read_genomes
 from .dna.train import width_of
 from .prophage import regions
@@ -29,8 +29,8 @@ from .synthetic import job as synthetic
 from .synthetic.task import Task
 from .table import dataset as table
 from .table import predict
-from .table.csvfile import Wanted
 from .table.train import loss as loss_of_table
+from .table.wanted import Wanted
 
 __all__ = ["Material", "material"]
 

@@ -1,4 +1,4 @@
-"""Arrays from .npy and .npz files of any origin: never pickles; what is damaged is told."""
+"""Reads .npy and .npz files of any origin without pickles, with clear errors for damaged files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["read_arrays"]
 
 
 def read_arrays(path: Path) -> NDArray[Any] | dict[str, NDArray[Any]]:
-    """The array of a .npy file, the arrays of a .npz file by name.
+    """The array of a .npy file, or the arrays of a .npz file by name.
 
-    Raises ArgumentError for whatever NumPy cannot load; OSError if the file cannot be opened.
+    Raises ArgumentError for files that NumPy cannot load, and OSError if it cannot be opened.
     """
     with path.open("rb") as file:
-        if not file.read(6).startswith((b"\x93NUMPY", b"PK")):  # np.load takes it for a pickle
+        if not file.read(6).startswith((b"\x93NUMPY", b"PK")):  # np.load would try to unpickle it
             raise ArgumentError(f"{path} is not a NumPy file: it is neither .npy nor .npz.")
         file.seek(0)
         try:
@@ -32,13 +32,13 @@ def read_arrays(path: Path) -> NDArray[Any] | dict[str, NDArray[Any]]:
             return {name: _member(loaded, name) for name in loaded.files}
         except ArgumentError:
             raise
-        # Of a damaged header NumPy raises whatever its parts do: TokenError, SyntaxError,
-        # OverflowError, MemoryError, and OSError that has nothing to do with the disk.
+        # For a damaged header NumPy may raise TokenError, SyntaxError, OverflowError, MemoryError
+        # and others, also an OSError that has nothing to do with the disk.
         except Exception as error:
             if "allow_pickle" in str(error):
                 raise ArgumentError(
-                    f"{path} holds Python objects, which gradcore does not load: they could run "
-                    "code. Save numbers and strings, for instance with arr.astype(float) or "
+                    f"{path} holds Python objects, which gradcore does not load because they could "
+                    "run code. Save numbers and strings, for example with arr.astype(float) or "
                     "astype('U')."
                 ) from error
             raise ArgumentError(
@@ -54,11 +54,11 @@ def _check_members(path: Path, file: zipfile.ZipFile) -> None:
 
 def _member(loaded: Any, name: str) -> NDArray[Any]:
     array = loaded[name]
-    if not isinstance(array, np.ndarray):  # NumPy hands out the bytes of what is no array
-        raise ValueError(f"{name} is no array")
+    if not isinstance(array, np.ndarray):  # NumPy returns bytes for members that are not arrays
+        raise ValueError(f"{name} is not an array")
     return array
 
 
 def _line(error: BaseException) -> str:
-    """An error in one line, without its full stop."""
+    """The first line of an error's message, without a full stop."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,4 +1,4 @@
-"""Packed files of any origin: what they unpack to has a limit, so that none can fill the memory."""
+"""Limits the size to which compressed files may unpack, so that no file can fill the memory."""
 
 from __future__ import annotations
 
@@ -11,39 +11,41 @@ from ...errors import ArgumentError
 
 __all__ = ["check_unpacked", "is_gzip", "open_gzip"]
 
-# Deflate packs a thousand equal bytes into one. Genomes are packed 3 to 5 times, tables up to some
-# tens of times; a file that is neither small nor plausible is refused, and can be unpacked by hand.
+# Deflate can compress a thousand equal bytes into one. Genomes are compressed by a factor of 3 to
+# 5, tables by up to some tens. A file that unpacks to more than LARGEST bytes and by more than a
+# factor of RATIO is refused; the user can unpack it.
 LARGEST = 10**9
 RATIO = 100
 
 
 def check_unpacked(path: Path, unpacked: int, packed: int) -> None:
-    """Raises ArgumentError if so many bytes should not come out of so many."""
+    """Raises ArgumentError if `packed` bytes unpack to implausibly many, `unpacked` bytes."""
     if unpacked > max(LARGEST, RATIO * packed):
         raise ArgumentError(
-            f"{path} has {packed:,} bytes and unpacks to more than {max(LARGEST, RATIO * packed):,}"
-            ": is it what it should be? If so, unpack it and name the unpacked file."
+            f"{path} has {packed:,} bytes and unpacks to more than "
+            f"{max(LARGEST, RATIO * packed):,}, which is implausible. If it is the right file, "
+            "unpack it and name the unpacked file."
         )
 
 
 def is_gzip(path: Path) -> bool:
-    """Whether a file begins as gzip files do. Raises OSError."""
+    """Whether a file starts with the magic number of gzip; raises OSError."""
     with path.open("rb") as file:
         return file.read(2) == b"\x1f\x8b"
 
 
 def open_gzip(path: Path, encoding: str, newline: str | None = None) -> IO[str]:
-    """A gzip file as text; reading raises ArgumentError where it unpacks to too much."""
+    """Opens a gzip file as text; reading raises ArgumentError if it unpacks to too much."""
     return io.TextIOWrapper(_Limited(path), encoding=encoding, newline=newline)
 
 
 class _Limited(gzip.GzipFile):
-    """A gzip file that looks at how much has come out of it whenever more is to come."""
+    """A gzip file that checks the number of bytes read so far at every read."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "rb")
         self._path, self._size = path, path.stat().st_size
 
-    def read1(self, size: int = -1) -> bytes:  # all that io.TextIOWrapper calls
+    def read1(self, size: int = -1) -> bytes:  # the only method that io.TextIOWrapper calls
         check_unpacked(self._path, self.tell(), self._size)
         return super().read1(size)

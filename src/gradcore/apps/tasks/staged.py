@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -190,11 +190,12 @@ def fit(
     run: str | os.PathLike[str] | None,
     resume: bool,
     quiet: bool,
+    metadata: Mapping[str, Any] | None = None,
 ) -> tuple[gd.Params, gd.FitReport]:
     """Trains a net on windows until they end; returns the mean of its last parameters.
 
     checkpoint: where the net is saved now and then, at the end and when Ctrl-C ends the training,
-    with the task's name for `gradcore diagnose`.
+    with the task's name for `gradcore diagnose` and with `metadata`.
     run, resume: as for gradcore.Trainer.fit. Raises as that does.
     """
     pace, safeguards, resources = options.pace, options.safeguards, options.resources
@@ -210,7 +211,8 @@ def fit(
 
     def save() -> None:
         if checkpoint is not None:
-            gd.save(checkpoint, net, average.params, task=task, optimizer_steps=optimizer.steps)
+            told = {"task": task, "optimizer_steps": optimizer.steps, **(metadata or {})}
+            gd.save(checkpoint, net, average.params, **told)
 
     def on_batch(number: int) -> None:
         if number > 0 and number % SAVE_EVERY == 0:

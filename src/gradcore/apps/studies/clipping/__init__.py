@@ -1,10 +1,10 @@
-"""How clipping acts under different optimizers: progress on an exploding task, and one outlier.
+"""The effect of clips under different optimizers: on an exploding task, and on one outlier.
 
-The task: the adding problem over 30 steps with a relu RNN that starts from the identity, whose
-gradient begins three powers of ten above where it ends and jumps on the way. Every optimizer with
-every clip trains with its own learning rate, chosen on other seeds and other held-out sequences
-than those reported. Beside it, how long one outlier disturbs each optimizer in a stream of ordinary
-gradients, with the closed form for Adam.
+The task is the adding problem over 30 steps with a relu RNN that starts from the identity. Its
+gradient starts three powers of ten above its final size and has jumps. Every optimizer trains with
+every clip at its own learning rate, which is chosen on other seeds and other held-out sequences
+than those reported. A second part measures how long one outlier in a stream of ordinary gradients
+disturbs each optimizer, with a formula for Adam.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ def run(
     threads: int | None = None,
     progress: Progress = lambda what, part: None,
 ) -> ClippingStudy:
-    """The whole study; about a minute and a half on two cores.
+    """Runs the study, which takes about a minute and a half on two cores.
 
-    updates: of each training. seeds: trainings that are reported for each optimizer and clip. seed:
-    the first of them. threads: trainings side by side.
+    updates: the updates of each training. seeds: the number of trainings reported for each
+    optimizer and clip. seed: the first of their seeds. threads: the number of trainings that run
+    in parallel.
     """
     updates, seeds = positive_int("updates", updates), positive_int("seeds", seeds)
     seed = integer("seed", seed)

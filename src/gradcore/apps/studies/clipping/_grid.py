@@ -24,9 +24,9 @@ from ._ways import CLIPS, OPTIMIZERS, RATES
 __all__ = ["Cell", "grid"]
 
 STEPS, HIDDEN, SEQUENCES, HELD_OUT = 30, 32, 16, 256
-# Rates are chosen on these; what is reported comes from others.
+# The seeds on which learning rates are chosen; the reported trainings have other seeds.
 CHOOSING = (1_000, 1_001)
-# Updates between two looks at what the clip did to the direction.
+# The number of updates between two measurements of the clip's effect on the direction.
 LOOK = 10
 TASK = Adding(STEPS)
 NET = Stack(RNN(2, HIDDEN, nonlinearity="relu"), Linear(HIDDEN, 1))
@@ -34,13 +34,13 @@ NET = Stack(RNN(2, HIDDEN, nonlinearity="relu"), Linear(HIDDEN, 1))
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """An optimizer with a clip.
+    """The result for an optimizer with a clip.
 
-    lr: what was chosen. loss (seeds,): held-out squared error after the last update, inf where
-    numbers left their range; always saying 1 has 0.167. clipped: share of the updates. step: median
-    of |update| / |parameters|. angle: mean angle in degrees between the update and that of the same
-    optimizer, in the same state, with the gradient as it was before clipping, over the clipped
-    updates looked at; nan if there were none.
+    lr: the chosen learning rate. loss (seeds,): held-out squared error after the last update, inf
+    if numbers left their range; always answering 1 gives 0.167. clipped: the share of clipped
+    updates. step: the median of |update| / |parameters|. angle: the mean angle, in degrees, between
+    a clipped update and that of the same optimizer in the same state with the unclipped gradient;
+    NaN if no clipped update was measured.
     """
 
     optimizer: str
@@ -53,12 +53,12 @@ class Cell:
 
     @property
     def median(self) -> float:
-        """Of the losses."""
+        """The median of the losses."""
         return float(np.median(self.loss))
 
     @property
     def failed(self) -> float:
-        """Share of trainings that ended above the baseline's error, or not at all."""
+        """The share of trainings that ended with 1.2 times the baseline's error or more."""
         return float(np.mean(~(self.loss < TASK.baseline.loss * 1.2)))
 
 
@@ -76,7 +76,7 @@ class _Run:
 def grid(
     updates: int, seeds: int, seed: int, threads: int | None, progress: Callable[[float], None]
 ) -> tuple[Cell, ...]:
-    """All cells, row by row."""
+    """The results for all optimizers with all clips, row by row."""
     ways = [(optimizer, clip) for optimizer in OPTIMIZERS for clip in CLIPS]
     choosing = [(o, c, lr, s) for o, c in ways for lr in RATES[o] for s in CHOOSING]
     total = len(choosing) + len(ways) * seeds
@@ -145,7 +145,7 @@ def _train(key: tuple[str, str, float, int], updates: int) -> _Run:
 def _unclipped(
     optimizer: str, lr: float, flat: NDArray[Any], state: dict[str, Any], grads: Grads
 ) -> NDArray[np.float64]:
-    """What the optimizer would have changed without a clip."""
+    """The update that the optimizer would have made without a clip."""
     params = Params(NET, flat.copy())
     other = OPTIMIZERS[optimizer](params, lr, None)
     other.load_state_dict({**state, "running_norm": None})
@@ -168,5 +168,5 @@ def _batches(seed: int, updates: int) -> tuple[Batch, ...]:
 
 @lru_cache(maxsize=2)
 def _held_out(choosing: bool) -> Batch:
-    """Rates are chosen on a batch of the stream of trainings, of a seed that no training has."""
+    """The held-out batch. Rates are chosen on a training batch of a seed that no training has."""
     return TASK.training_batch(999, 0, HELD_OUT) if choosing else TASK.held_out(HELD_OUT)

@@ -1,4 +1,4 @@
-"""How long one outlier disturbs an optimizer: a stream of gradients with and without it."""
+"""Measures how long one outlier in a stream of gradients disturbs an optimizer."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from ._ways import OPTIMIZERS
 
 __all__ = ["Contamination", "adam_theory", "contamination"]
 
-# One gradient is a hundred times as large as the others, at this step; then so many more are seen.
+# The gradient of step AT is FACTOR times as large as the others; AFTER steps from there on are
+# measured.
 FACTOR, AT, AFTER = 100.0, 200, 5_000
-# An update counts as disturbed while it differs from the undisturbed one by more.
+# An update counts as disturbed if its relative difference from the undisturbed one is larger.
 DISTURBED = 0.1
 NET = Stack(RNN(2, 8))
 
 
 @dataclass(frozen=True, eq=False)
 class Contamination:
-    """What an outlier did under one optimizer with one clip.
+    """The effect of an outlier under one optimizer with one clip.
 
-    ratio (n,): |update| over that of the stream without the outlier, from the outlier's step on;
-    disturbed: steps until the update is right to a tenth for good. theory (n,): for Adam without a
-    clip, else None.
+    ratio (n,): |update| divided by that of the stream without the outlier, from the outlier's step
+    on. disturbed: the number of steps after which no update is off by more than a tenth. theory
+    (n,): the formula for Adam without a clip, else None.
     """
 
     optimizer: str
@@ -39,7 +40,7 @@ class Contamination:
 
 
 def clips_for(size: int) -> dict[str, clip.Clip | None]:
-    """With limits that ordinary gradients, of norm sqrt(size), hardly reach."""
+    """Clips with limits that ordinary gradients, of norm sqrt(size), hardly ever reach."""
     norm = float(np.sqrt(size))
     return {
         "none": None,
@@ -52,10 +53,10 @@ def clips_for(size: int) -> dict[str, clip.Clip | None]:
 
 
 def adam_theory(beta2: float, factor: float, before: int, after: int) -> NDArray[np.float64]:
-    """|update| over the undisturbed one, k = 0, 1, ... steps behind an outlier, for Adam's v alone.
+    """|update| divided by the undisturbed one, k = 0, 1, ... steps after an outlier, by Adam's v.
 
     With unit gradients v is 1 - beta2^t, and the outlier adds (1 - beta2) beta2^k (factor^2 - 1).
-    What it does to m fades within some 1/(1-beta1) steps and is left out.
+    Its effect on m decays within about 1/(1-beta1) steps and is left out.
     """
     k = np.arange(after)
     v = 1 - beta2 ** (before + 1 + k)
@@ -65,10 +66,10 @@ def adam_theory(beta2: float, factor: float, before: int, after: int) -> NDArray
 
 
 def contamination(seed: int, progress: Callable[[float], None]) -> tuple[Contamination, ...]:
-    """All optimizers with state, with every clip."""
+    """The effect of an outlier for all optimizers with moments and all clips."""
     size = NET.n_parameters
     rng = np.random.default_rng(seed)
-    # Signs alone: every ordinary gradient has the same norm, and Adam's v the closed form.
+    # All elements are +-1: every ordinary gradient has the same norm, and v the formula above.
     stream = rng.choice(np.array([-1.0, 1.0]), (AT + AFTER, size))
     clips = clips_for(size)
     names = [name for name in OPTIMIZERS if name != "SGD"]
@@ -99,7 +100,7 @@ def contamination(seed: int, progress: Callable[[float], None]) -> tuple[Contami
 def _updates(
     optimizer: str, how: clip.Clip | None, stream: NDArray[np.float64], outlier: int | None
 ) -> NDArray[np.float64]:
-    """(AFTER, n) changes from step AT on, of parameters that stay where they are."""
+    """The updates (AFTER, n) from step AT on; the parameters are put back after each step."""
     lr = 1e-3
     home = np.random.default_rng(0).standard_normal(stream.shape[1:])
     params = Params(NET, home.copy())

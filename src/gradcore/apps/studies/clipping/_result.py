@@ -1,4 +1,4 @@
-"""What the study found, as tables, JSON and a picture."""
+"""The result of the study as tables, JSON and a picture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["ClippingStudy"]
 
 @dataclass(frozen=True, eq=False)
 class ClippingStudy:
-    """Cells of the grid, row by row, and what an outlier did."""
+    """The result of the study: cells of the grid, row by row, and the effects of an outlier."""
 
     updates: int
     seeds: int
@@ -26,18 +26,18 @@ class ClippingStudy:
     outliers: tuple[Contamination, ...]
 
     def cell(self, optimizer: str, clip: str) -> Cell:
-        """One of them."""
+        """The cell of an optimizer with a clip."""
         return next(c for c in self.cells if (c.optimizer, c.clip) == (optimizer, clip))
 
     def disturbed(self, optimizer: str, clip: str) -> int | None:
-        """Steps that an outlier disturbs; None for plain SGD, which remembers nothing."""
+        """The steps that an outlier disturbs; None for plain SGD, which has no moments."""
         for found in self.outliers:
             if (found.optimizer, found.clip) == (optimizer, clip):
                 return found.disturbed
         return None
 
     def lines(self) -> list[str]:
-        """A table for each optimizer, its best clip first."""
+        """A table for each optimizer, with its best clip first."""
         lines = [
             f"adding problem, T = {TASK.length}, relu RNN from the identity, {self.updates} "
             f"updates, {self.seeds} seeds; always saying 1: {TASK.baseline.loss:.3f}",
@@ -63,7 +63,7 @@ class ClippingStudy:
         return lines
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers; infinite losses are None."""
+        """All numbers as JSON values; infinite losses are None."""
         return {
             "study": "clipping",
             "updates": self.updates,
@@ -100,7 +100,7 @@ class ClippingStudy:
         }
 
     def draw(self, path: str | os.PathLike[str]) -> None:
-        """Errors with their spread by optimizer and clip; Adam's updates behind an outlier."""
+        """Draws errors with ranges by optimizer and clip, and Adam's updates after an outlier."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(11.5, 4.6), layout="constrained")

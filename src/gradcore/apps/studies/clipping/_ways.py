@@ -18,7 +18,7 @@ OPTIMIZERS: dict[str, Make] = {
     "Adam": lambda params, lr, how: optim.Adam(params, lr, clip=how),
     "AdamW": lambda params, lr, how: optim.AdamW(params, lr, clip=how),
 }
-# Half powers of ten around what the optimizers use elsewhere.
+# The candidate learning rates: half powers of ten around those that are usual for the optimizers.
 _LARGE, _SMALL = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1), (3e-4, 1e-3, 3e-3, 1e-2)
 RATES = {
     "SGD": _LARGE,
@@ -27,8 +27,8 @@ RATES = {
     "Adam": _SMALL,
     "AdamW": _SMALL,
 }
-# Limits that are usual, not tuned here: 1 is what recurrent nets are most often trained with, 0.01
-# that of Brock et al.
+# The limits are usual ones and were not tuned here: 1 is the most frequent limit for recurrent
+# nets, and 0.01 is that of Brock et al.
 CLIPS: dict[str, clip.Clip | None] = {
     "none": None,
     "value": clip.Value(0.1),

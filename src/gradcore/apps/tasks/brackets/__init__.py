@@ -1,1 +1,1 @@
-"""Bracket balance of real source code: a net reads characters and says what must be closed next."""
+"""Bracket balance of source code: a net reads characters and says which bracket must close next."""

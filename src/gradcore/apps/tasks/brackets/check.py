@@ -1,4 +1,4 @@
-"""Where the brackets of a file go wrong, as a trained net sees it; and how often it is right."""
+"""Finds where the brackets of a file are wrong with a trained net, and how often it is right."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _EXPECTED = {
 
 @dataclass(frozen=True)
 class Finding:
-    """The first place where a file's brackets go wrong; line and column count from 1."""
+    """The first place where the brackets of a file are wrong; line and column count from 1."""
 
     path: Path
     line: int
@@ -46,27 +46,27 @@ class Finding:
 
 @dataclass(frozen=True)
 class FaultShare:
-    """Of `files` with one fault put in, the share found within NEAR lines."""
+    """The share of faults found within NEAR lines, in `files` files with one fault each."""
 
     files: int
     found: float
 
 
 def default_checkpoint() -> Path:
-    """The checkpoint that comes with gradcore. Raises CheckpointError if it does not."""
+    """The checkpoint that is part of gradcore; raises CheckpointError if it is missing."""
     path = Path(str(resources.files("gradcore.apps.tasks.brackets") / "brackets.safetensors"))
     if not path.is_file():
         raise CheckpointError(
-            "no checkpoint comes with this build of gradcore. Make one with `gradcore train "
-            "brackets` and name it with --checkpoint."
+            "this build of gradcore has no checkpoint. Make one with `gradcore train brackets` and "
+            "name it with --checkpoint."
         )
     return path
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[gd.Stack, gd.Params]:
-    """A net that `gradcore train brackets` has saved.
+    """Loads a net that `gradcore train brackets` has saved.
 
-    Raises CheckpointError if the file is damaged or holds a net for another job.
+    Raises CheckpointError if the file is damaged or has a net of another task.
     """
     net, params = gd.load(path)[:2]
     if (
@@ -75,7 +75,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[gd.Stack, gd.Params]:
         or net.output_size != len(CLASSES)
     ):
         raise CheckpointError(
-            f"{os.fspath(path)} holds a net for another job: expected {VOCABULARY} tokens and "
+            f"{os.fspath(path)} holds a net for another task: expected {VOCABULARY} tokens and "
             f"{len(CLASSES)} outputs. Use a checkpoint made by `gradcore train brackets`."
         )
     return net, params
@@ -88,7 +88,7 @@ def check_texts(
     *,
     threads: int | None = None,
 ) -> Iterator[Finding | None]:
-    """For each (path, text), in order, its first finding or None."""
+    """The first finding of each (path, text), in order; None if there is none."""
     tokens = [lexing.tokens_of(text) for _, text in texts]
     findings: dict[int, Finding] = {}
     for i, outputs in evaluate.outputs_of(net, params, tokens, threads=threads):
@@ -109,9 +109,9 @@ def fault_share(
     memory: int | str | None = None,
     progress: evaluate.Progress | None = None,
 ) -> FaultShare:
-    """How often the line of one fault, put into each balanced document, is found.
+    """Puts one fault into each balanced document and measures how often its line is found.
 
-    Right is a finding within NEAR lines of the first provable fault.
+    A finding counts as right within NEAR lines of the first provable fault.
     """
     rng = np.random.default_rng(seed)
     texts: list[NDArray[np.uint8]] = []

@@ -1,4 +1,4 @@
-"""Faults put into balanced text on purpose: a bracket deleted, swapped or inserted."""
+"""Puts faults into balanced text: a bracket is deleted, swapped or inserted."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _CLOSING = b")]}"
 
 @dataclass(frozen=True)
 class Corruption:
-    """A text with one fault: characters and kinds [n] uint8, the change, and its place.
+    """A text with one fault: characters and kinds [n] uint8, and the change (one of FAULTS).
 
-    position: where the change was made. fault: the first provable fault, as `bracket_labels` tells.
+    position: the place of the change. fault: the position of the first provable fault, which
+    `bracket_labels` returns.
     """
 
     characters: NDArray[np.uint8]
@@ -35,12 +36,12 @@ def corrupt(
     rng: np.random.Generator,
     change: str | None = None,
 ) -> Corruption | None:
-    """One fault at a random place; None if the text has no bracket that counts.
+    """A copy of a text with one fault at a random place; None if the text has no real bracket.
 
-    characters, kinds: [n] uint8 of a balanced text or of the beginning of one, left as they are.
-    change is one of FAULTS, or None for any. A bracket is inserted only beside a bracket or white
-    space of code, where it cannot change what a string or comment is. Raises ValueError for an
-    unknown change.
+    characters, kinds: [n] uint8 of a balanced text or of the beginning of one; they do not change.
+    change: one of FAULTS, or None for a random one. A bracket is inserted only beside a bracket or
+    white space in code, where it cannot change which characters are strings and comments. Raises
+    ValueError for an unknown change.
     """
     if change is None:
         change = FAULTS[rng.integers(len(FAULTS))]
@@ -69,8 +70,9 @@ def corrupt(
 
 
 def _gaps(characters: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> NDArray[np.int64]:
-    # Positions before which a bracket may be inserted: code on both sides, one of them a bracket or
-    # white space. Beside a bracket there is always one, unless strings touch it on both sides.
+    # Positions before which a bracket may be inserted: both neighbours are code, and one of them is
+    # a bracket or white space. There is always such a position beside a bracket, unless strings
+    # touch it on both sides.
     code = kinds != HIDDEN
     loose = (kinds == BRACKET) | (code & np.isin(characters, np.frombuffer(b" \n\t", np.uint8)))
     between = np.flatnonzero(code[1:] & code[:-1] & (loose[1:] | loose[:-1])) + 1

@@ -1,4 +1,4 @@
-"""Lexed files as training windows and whole documents: what the net reads and should answer."""
+"""Turns lexed files into training windows and whole documents, with the answers to learn."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ CLASSES = ("none", "(", "[", "{", "broken")
 BROKEN = 4
 VOCABULARY = 128
 LONGEST_DOCUMENT = 100_000
-"""Characters. Longer files are not used for evaluation."""
+"""Files of more characters are not used for evaluation."""
 
 _LARGEST_SHARE = 50_000
 
 
 @dataclass(frozen=True)
 class Weights:
-    """How much the loss at a character counts.
+    """The weight of the loss at each character, as a sum of these parts.
 
-    every: at any character. closing: more before a closing bracket, for each power of ten of its
-    distance. end: more at the last character of a document, where a bracket left open shows.
-    fault: more at each of the `fault_steps` characters from the first provable fault on.
-    after_fault: at a later character, where the answer never changes.
+    every: at any character. closing: added before a closing bracket, one value for each power of
+    ten of its distance. end: added at the last character of a document, where the answer shows a
+    bracket that is left open. fault: added at each of the `fault_steps` characters from the first
+    provable fault on. after_fault: the weight of all later characters, whose answer never changes.
     """
 
     every: float = 0.3
@@ -51,9 +51,9 @@ class Weights:
         *,
         at_end: bool = False,
     ) -> NDArray[np.float32]:
-        """Weights [n] float32 of the characters that `bracket_labels` told about.
+        """Weights [n] float32 of characters, from the results of `bracket_labels`.
 
-        at_end: whether the document ends with them.
+        at_end: whether the last character is the last of its document.
         """
         weights = np.full(labels.shape[0], self.every, dtype=np.float32)
         closing = np.flatnonzero(distances[1:] > 0)
@@ -70,7 +70,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Balanced files in three parts that share no module and no text, and what was left out."""
+    """Balanced files in three parts that share no module and no text; notes: what was left out."""
 
     train: tuple[Document, ...]
     validation: tuple[Document, ...]
@@ -79,7 +79,7 @@ class Corpus:
 
     @property
     def characters(self) -> int:
-        """How many characters there are in all."""
+        """The number of characters of all files."""
         return sum(len(document) for document in self.train + self.validation + self.held_out)
 
 
@@ -93,11 +93,11 @@ def build_corpus(
     processes: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Corpus:
-    """Reads and lexes as many files, in order, as it takes to fill each part.
+    """Reads and lexes as many files, in order, as are needed to fill each part.
 
     Validation files come from modules that training would use, never from held-out ones. A text
-    that occurs in two parts stays in the one that is judged on. progress is called with the
-    characters of each file that arrives. Raises SourceError if a part stays empty.
+    that occurs in two parts stays only in the one used for evaluation. progress is called with the
+    number of characters of each lexed file. Raises SourceError if a part stays empty.
     """
     held_out_names = held_out_groups(files)
     own = [file for file in files if file.group not in held_out_names]
@@ -158,12 +158,12 @@ def _first(files: Iterable[SourceFile], budget: int) -> list[SourceFile]:
 
 
 class Sampler:
-    """Training windows of any length, cut from documents where an empty stack is right.
+    """Draws training windows of any length from documents.
 
-    A window's rows are filled with pieces, one after another, each preceded by a reset: a piece
-    starts at the beginning of a document or at a line outside every bracket, string and comment, so
-    the labels follow from the piece alone. A share of the pieces has one fault. A batch depends on
-    nothing but seed, number and size.
+    Each sequence of a window is filled with pieces, one after another, each preceded by a reset. A
+    piece starts at the beginning of a document or of a line outside every bracket, string and
+    comment, so that no bracket is open there and the labels follow from the piece alone. A share of
+    the pieces has one fault. A batch depends only on seed, number and size.
     """
 
     def __init__(
@@ -182,17 +182,18 @@ class Sampler:
         self._weights = weights or Weights()
 
     def batch(self, number: int, steps: int, batch: int, corrupted: float = 0.0) -> gd.Batch:
-        """Windows side by side, T = steps, B = batch; a share `corrupted` of the pieces is faulty.
+        """Draws batch number `number` with T = steps and B = batch; arrays are (T, B).
 
-        All (T, B): x uint8, y int64 classes, weight float32, reset bool. Long documents are
-        preferred.
+        They are x uint8, y int64 classes, weight float32 and reset bool. A share `corrupted` of the
+        pieces has a fault. Long documents are preferred.
         """
         rng = np.random.default_rng((self._seed, number))
         x = np.zeros((batch, steps), dtype=np.uint8)
         y = np.zeros((batch, steps), dtype=np.int64)
         weight = np.zeros((batch, steps), dtype=np.float32)
         reset = np.zeros((batch, steps), dtype=np.bool_)
-        # By length, but no document fills more than its share; long windows come from long files.
+        # Documents are drawn in proportion to their length up to a limit, so that none dominates,
+        # and long windows come from long documents.
         odds = np.minimum(self._lengths, _LARGEST_SHARE) * np.minimum(self._lengths, steps)
         borders = np.cumsum(odds / odds.sum())
         for b in range(batch):
@@ -212,7 +213,7 @@ class Sampler:
 
     def _piece(self, rng: np.random.Generator, index: int, most: int, corrupted: float) -> _Piece:
         document, starts = self._documents[index], self._starts[index]
-        # Uniform over the document, but so that the window can be filled where the document allows.
+        # The start is uniform over the document, but early enough to fill the window if possible.
         latest = max(1, len(document) - most)
         wanted = rng.integers(latest)
         start = int(starts[np.searchsorted(starts, wanted, side="right") - 1])
@@ -223,7 +224,7 @@ class Sampler:
             if changed is not None:
                 characters, kinds = changed.characters[:most], changed.kinds[:most]
         labels, distances, fault = _index.bracket_labels(characters, lexing.real_of(kinds))
-        # With one character to spare: an insertion has not pushed the end out of the window.
+        # One character is left over, so that an inserted one cannot push out the document's end.
         at_end = start + most > len(document)
         weights = self._weights.of(labels, distances, fault, at_end=at_end)
         return _Piece(characters, labels, weights)

@@ -1,4 +1,4 @@
-"""Accuracy of what a net says must be closed, by distance, beside baselines."""
+"""Measures how often a net says rightly which bracket closes, by distance, with baselines."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from .lexing import Document
 
 BORDERS = (1, 10, 100, 1_000, 10_000)
 BINS = ("1-10", "10-100", "100-1k", "1k-10k", "10k+")
-"""Names of the distances from each border up to, not including, the next."""
+"""Names of the bins of distances, each from one border up to but not including the next."""
 REACH = 100
-"""Characters that the stack of the baseline sees."""
+"""The baseline's stack sees only the last so many characters."""
 
-# A sure and wrong output may not outweigh any number of others.
+# Probabilities of outputs are cut to 0.001..0.999, so that one wrong output that is very sure
+# cannot outweigh all others.
 _SUREST = 1e-3
 BATCH = 16
-"""Files that are read side by side at most."""
+"""At most so many files are read side by side."""
 _BATCH_CHARACTERS = 800_000
 
 Texts = Sequence[NDArray[np.uint8]]
@@ -32,7 +33,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Score:
-    """Shares of right answers at closing brackets; None where there is no bracket to judge on."""
+    """Shares of right answers at closing brackets; None if there is no such bracket."""
 
     accuracy: float | None
     accuracy_by_distance: dict[str, float | None]
@@ -41,7 +42,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Closings:
-    """Closing brackets of a document: position, distance to the opening one, class; all [m]."""
+    """The m closing brackets of a document: position, distance to the opening one, class."""
 
     position: NDArray[np.int64]
     distance: NDArray[np.int64]
@@ -52,7 +53,7 @@ class Closings:
 class Evaluation:
     """Scores of the net and of the baselines on the same brackets.
 
-    false_alarms: the share of the files, all intact, in which the net finds a fault. longest: the
+    false_alarms: the share of intact files in which the net finds a fault. longest: the number of
     characters of the longest file.
     """
 
@@ -67,12 +68,12 @@ def closings(document: Document) -> Closings:
     """The closing brackets of a balanced document, and what each closes."""
     labels, distances, _ = _index.bracket_labels(document.characters, document.real)
     position = np.flatnonzero(distances > 0)
-    # What must be closed at t is what is open after t-1; a closing bracket at 0 closes nothing.
+    # The bracket that closes at t must match the one that is open after t-1.
     return Closings(position, distances[position], labels[position - 1])
 
 
 def score(distance: NDArray[np.int64], right: NDArray[np.bool_]) -> Score:
-    """Accuracy over all and by distance. distance [m] >= 1, right [m]."""
+    """Accuracy over all brackets and by distance, from distance [m] >= 1 and right [m]."""
     bins = np.searchsorted(np.asarray(BORDERS), distance, side="right") - 1
     counts = np.bincount(bins, minlength=len(BINS))
     hits = np.bincount(bins, weights=right, minlength=len(BINS))
@@ -87,7 +88,7 @@ def score(distance: NDArray[np.int64], right: NDArray[np.bool_]) -> Score:
 
 
 def most_frequent(documents: Iterable[Document]) -> int:
-    """The class that is closed most often."""
+    """The class of bracket that is closed most often."""
     counts = np.zeros(len(CLASSES), dtype=np.int64)
     for document in documents:
         counts += np.bincount(closings(document).expected, minlength=len(CLASSES))
@@ -103,10 +104,10 @@ def outputs_of(
     memory: int | str | None = None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Outputs [n, 5] of the net over each whole text, as (index of the text, outputs).
+    """Yields (index of the text, outputs [n, 5] of the net over the whole text).
 
     Texts of about the same length run side by side, so they come in another order. progress is
-    called with the characters done.
+    called with the number of characters done.
     """
     for indices in _batches([text.shape[0] for text in texts]):
         lengths = np.array([texts[i].shape[0] for i in indices], dtype=np.int64)
@@ -130,10 +131,11 @@ def evaluate(
     memory: int | str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Scores over whole balanced documents.
+    """Computes scores over whole balanced documents.
 
-    The answer for a closing bracket at t is the largest output at t-1. majority: the class that the
-    first baseline always answers, and the second where its stack of REACH characters is empty.
+    The net's answer for a closing bracket at t is the largest output at t-1. majority: the class
+    that the first baseline always answers, and the second if its stack, which sees only the last
+    REACH characters, is empty.
     """
     asked = [closings(document) for document in documents]
     right: list[NDArray[np.bool_]] = [np.zeros(0, dtype=np.bool_)] * len(documents)
@@ -166,10 +168,10 @@ def evaluate(
 
 
 def locate(outputs: NDArray[np.float32]) -> int:
-    """Position of the first fault that outputs [n, 5] tell; n for a bracket left open; -1 for none.
+    """The position of the first fault by outputs [n, 5]; n if a bracket is left open; -1 for none.
 
-    The most likely moment at which "broken" becomes true for good: outputs that waver for a few
-    characters do not count. Where it never does, the last output says whether a bracket is open.
+    It is the most likely position from which on "broken" is true, so outputs that are wrong for a
+    few characters do not matter. If there is none, the last output says whether a bracket is open.
     """
     if not outputs.shape[0]:
         return -1
@@ -184,7 +186,8 @@ def locate(outputs: NDArray[np.float32]) -> int:
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    # By length, so that little is padding; long ones first, so that the time left is told truly.
+    # Texts are sorted by length, so that there is little padding. Long ones come first, so that the
+    # time left is not underestimated.
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         if not lengths[i]:

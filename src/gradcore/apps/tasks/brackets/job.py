@@ -1,4 +1,4 @@
-"""The whole job in order: find files, lex them, train, judge on held-out files, keep the net."""
+"""The whole job in order: find files, lex them, train, evaluate on held-out files, save the net."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .report import Result, as_json
 
 HELD_OUT_CHARACTERS = 1_500_000
 
-# Lexing takes about a second per million characters, so it goes with the length of the job: on two
-# cores training then reads each text about five times.
+# Lexing takes about a second per million characters, so the amount of text is proportional to the
+# time of the job: training on two cores then reads each text about five times.
 _TRAIN_CHARACTERS_PER_MINUTE = 2_200_000
 _HELD_OUT_CHARACTERS_PER_MINUTE = 500_000
 _TIMES_READ = 5
@@ -34,12 +34,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """What to do. minutes: for everything, lexing and evaluation included.
+    """The settings of a job. minutes: the time for everything, including lexing and evaluation.
 
-    characters: read this many in training whatever the time, the same ones every time; minutes then
-    counts for nothing. checkpoint: where the net is kept. run: a folder that keeps the training,
-    None for none. resume: go on with what is there: to the same bits with characters, for the time
-    left of minutes without. quiet: no progress.
+    characters: if given, training reads this many characters, the same in every job, and minutes is
+    ignored. checkpoint: the file for the net. run: a folder in which the training is kept, None for
+    none. resume: continue the training there; with characters the result has the same bits as an
+    uninterrupted one, otherwise it trains for the rest of minutes. quiet: show no progress.
     """
 
     paths: Sequence[str | os.PathLike[str]] = ()
@@ -53,18 +53,19 @@ class Job:
 
 
 def run(job: Job, say: Say = lambda line: None) -> Result | None:
-    """Does the job; None if Ctrl-C ended the training, whose checkpoint is then saved.
+    """Runs the job; returns None if Ctrl-C ended the training, whose net has then been saved.
 
-    say is called with a line per phase. Raises GradcoreError for files or arguments of no use.
+    say is called with a line for each phase. Raises GradcoreError for files or arguments that
+    cannot be used.
     """
     start = time.monotonic()
-    train.build(job.options)  # wrong sizes are told before any file is read
+    train.build(job.options)  # raises an error for wrong sizes before any file is read
     corpus = _read(job, say)
     asked = sum(len(document) for document in corpus.held_out)
     seconds = math.inf
     if job.characters is None:
         left = start + 60.0 * job.minutes - time.monotonic()
-        # Held-out files are read twice: as they are, and with a fault.
+        # Held-out files are read twice, intact and with a fault.
         seconds = max(1.0, left - 2 * asked * _seconds_per_character(job.options))
     before = time.monotonic() - start
     trained = train.train(
@@ -72,7 +73,7 @@ def run(job: Job, say: Say = lambda line: None) -> Result | None:
         job.options,
         seconds=seconds,
         characters=job.characters,
-        # How much text is read depends on it.
+        # The amount of text depends on minutes, so a resumed run must have the same.
         described={"minutes": job.minutes} if job.characters is None else None,
         checkpoint=job.checkpoint,
         run=job.run,
@@ -82,10 +83,10 @@ def run(job: Job, say: Say = lambda line: None) -> Result | None:
     )
     if trained.interrupted:
         return None
-    # As if the training had not been interrupted.
+    # The time before an interruption counts as well.
     start = time.monotonic() - before - trained.seconds
-    say(f"judging on {len(corpus.held_out):,} held-out files")
-    with meter("judging", 2 * asked, job.quiet) as advance:
+    say(f"evaluating on {len(corpus.held_out):,} held-out files")
+    with meter("evaluating", 2 * asked, job.quiet) as advance:
         scores = evaluate.evaluate(
             trained.net,
             trained.params,
@@ -111,9 +112,9 @@ def run(job: Job, say: Say = lambda line: None) -> Result | None:
 
 @contextmanager
 def meter(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """A function that counts progress and shows it on stderr.
+    """A context with a function that counts progress and shows it on stderr.
 
-    A bar where rich and a terminal are there, otherwise a line now and then; nothing if quiet.
+    It shows a bar on a terminal with rich, otherwise a line every 5 seconds; nothing if quiet.
     """
     if quiet:
         yield lambda amount: None
@@ -168,7 +169,7 @@ def _read(job: Job, say: Say) -> dataset.Corpus:
 
 
 def _seconds_per_character(options: train.Options) -> float:
-    """How long judging takes, by a trial on a net as large; with a margin."""
+    """The time of evaluation per character, from a trial with a net of this size, plus a margin."""
     net = train.build(options)
     params = net.init(seed=0)
     texts = [np.zeros(_PROBE, dtype=np.uint8)] * evaluate.BATCH

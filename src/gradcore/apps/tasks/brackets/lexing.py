@@ -1,4 +1,4 @@
-"""Which brackets of a source file count: those that a lexer finds outside strings and comments."""
+"""Lexes source files, to find the brackets that count: those outside strings and comments."""
 
 from __future__ import annotations
 
@@ -30,19 +30,21 @@ if TYPE_CHECKING:
     from pygments.lexer import Lexer
 
 HIDDEN, CODE, BRACKET = 0, 1, 2
-"""Kinds of a character: inside a string or comment; code; a bracket that counts."""
+"""The kinds of characters: inside a string or comment, code, and brackets that count."""
 OTHER_CHARACTER = 127
 """The token of every character outside ASCII."""
 
 _RULES = 2
-"""Part of the cache's keys: raise it when `kinds_of` changes its mind."""
+"""A part of the cache's keys; raise it when the results of `kinds_of` change."""
+# Texts with fewer characters in total are lexed in this process.
 _WORTH_A_PROCESS = 500_000
-# Of processor time; ten times what source code takes, a microsecond or two a character.
+# The limit of processor time for a text: ten times what source code takes, which is a microsecond
+# or two per character.
 _SECONDS, _SECONDS_PER_CHARACTER = 2.0, 20e-6
 
 
 class LexingError(GradcoreError, RuntimeError):
-    """Lexing is not possible: pygments is missing, or does not end."""
+    """Lexing is not possible: pygments is missing, or takes too long."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,12 @@ class Document:
 
     @property
     def real(self) -> NDArray[np.uint8]:
-        """Nonzero [n] uint8 where a bracket counts."""
+        """[n] uint8, nonzero at brackets that count."""
         return real_of(self.kinds)
 
 
 def real_of(kinds: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Nonzero [n] uint8 where kinds [n] are BRACKET."""
+    """[n] uint8, nonzero where kinds [n] are BRACKET."""
     real: NDArray[np.uint8] = (kinds == BRACKET).view(np.uint8)
     return real
 
@@ -76,23 +78,26 @@ def tokens_of(text: str) -> NDArray[np.uint8]:
 
 
 def kinds_of(text: str, language: str) -> NDArray[np.uint8]:
-    """Kind [n] uint8 of every character of a text, by pygments' lexer for the language.
+    """The kind of every character of a text, [n] uint8, by pygments' lexer for the language.
 
     Strings, character literals, comments, regular expressions, preprocessor lines and the literal
     text of f-strings and templates are HIDDEN; the expressions inside f-strings are code.
-    Raises LexingError if pygments is missing, or if it takes so long that it would not end: its
-    rules look ahead, and what is no source code (40,000 empty lines of Java: a minute) takes a time
-    that grows with the square of the length.
+    Raises LexingError if pygments is missing or takes too long: its rules look ahead, so for text
+    that is not source code the time may grow with the square of the length (a minute for 40,000
+    empty lines of Java).
     """
     from pygments.token import Comment, Operator, Punctuation, String
 
     kinds = np.zeros(len(text), dtype=np.uint8)
     latest = time.thread_time() + _SECONDS + _SECONDS_PER_CHARACTER * len(text)
-    # A comment in the last line is one only if the line ends.
+    # pygments recognises a comment in the last line only if the line has an end.
     tokens = _lexer(language).get_tokens_unprocessed(text + "\n")
     for number, (start, token, value) in enumerate(tokens):
         if number % 64 == 0 and time.thread_time() > latest:
-            raise LexingError(f"pygments takes too long for {len(text):,} characters of {language}")
+            raise LexingError(
+                f"pygments takes too long for {len(text):,} characters of {language}; leave the "
+                "file out."
+            )
         if token in Comment or token in String:
             continue
         stop = start + len(value)
@@ -105,7 +110,7 @@ def kinds_of(text: str, language: str) -> NDArray[np.uint8]:
 
 
 def default_cache() -> Path:
-    """Where lexed files are kept: $GRADCORE_CACHE, else the user's cache folder."""
+    """The folder for lexed files: $GRADCORE_CACHE, or gradcore in the user's cache folder."""
     if chosen := os.environ.get("GRADCORE_CACHE"):
         return Path(chosen)
     if sys.platform == "win32":
@@ -118,18 +123,18 @@ def default_cache() -> Path:
 
 
 class LexCache:
-    """Kinds of texts on disk, keyed by the text, the language and pygments' version.
+    """A cache of kinds on disk, with the text, the language and pygments' version as keys.
 
-    A folder that cannot be written, or a damaged entry, costs time and nothing else.
+    If the folder cannot be written or an entry is damaged, the text is lexed again.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = (folder or default_cache()) / "brackets"
 
     def get(self, text: str, language: str) -> NDArray[np.uint8] | None:
-        """Kinds of a text, None if they are not on disk."""
+        """The kinds of a text; None if they are not in the cache."""
         try:
-            # A byte more than there may be: a damaged entry must not unpack to anything.
+            # At most one byte too many is unpacked, so that a damaged entry cannot fill memory.
             unpacking = zlib.decompressobj()
             content = unpacking.decompress(self._path(text, language).read_bytes(), len(text) + 1)
         except (OSError, zlib.error):
@@ -139,9 +144,9 @@ class LexCache:
         return np.frombuffer(content, dtype=np.uint8)
 
     def put(self, text: str, language: str, kinds: NDArray[np.uint8]) -> None:
-        """Keeps the kinds of a text."""
+        """Puts the kinds of a text into the cache."""
         path = self._path(text, language)
-        # Written aside and renamed: another process never reads half an entry.
+        # The entry is written to another file and renamed, so no process can read half of it.
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as aside:
@@ -155,7 +160,7 @@ class LexCache:
 
 
 def digest_of(text: str) -> str:
-    """What identifies a text."""
+    """The SHA-256 of a text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -166,10 +171,10 @@ def load(
     processes: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Document | None]:
-    """Each file in order, read and lexed; None for one that cannot be read, or lexed in time.
+    """Yields each file, in order, read and lexed; None if it cannot be read, or lexed in time.
 
-    Works as it is iterated, a few files ahead where several processes lex. progress is called with
-    the characters of each file as it arrives. Raises LexingError if pygments is missing.
+    It works while it is iterated over; several processes work a few files ahead. progress is called
+    with the number of characters of each file. Raises LexingError if pygments is missing.
     """
     _pygments_version()
     listed = list(files)
@@ -211,7 +216,7 @@ def _finish(
         return None
     file, text, kinds = pending.file, pending.text, pending.kinds
     if kinds is None:
-        # A helper that was killed (out of memory, say) leaves its files to us.
+        # If a helper process was killed, for example for lack of memory, this process lexes.
         try:
             with contextlib.suppress(BrokenExecutor):
                 kinds = None if pending.future is None else pending.future.result()
@@ -226,7 +231,7 @@ def _finish(
 
 
 class _Helpers(contextlib.ExitStack):
-    """Processes that lex, started when the first text needs one; none where the system refuses."""
+    """Processes that lex, started when the first text needs one; none if the system refuses."""
 
     def __init__(self, processes: int) -> None:
         super().__init__()
@@ -234,25 +239,25 @@ class _Helpers(contextlib.ExitStack):
         self._pool: ProcessPoolExecutor | None = None
 
     def lex(self, text: str, language: str) -> Future[NDArray[np.uint8]] | None:
-        """kinds_of in another process; None if there is none."""
+        """Runs kinds_of in another process; returns None if there is no other process."""
         try:
             if self._pool is None and self._processes > 1:
                 self._pool = self.enter_context(_pool(self._processes))
                 self.callback(self._pool.shutdown, wait=False, cancel_futures=True)
             return None if self._pool is None else self._pool.submit(kinds_of, text, language)
-        except (BrokenExecutor, ImportError, OSError):  # a system without semaphores, or memory
+        except (BrokenExecutor, ImportError, OSError):  # no semaphores, or not enough memory
             self._processes, self._pool = 1, None
             return None
 
 
 def _pool(processes: int) -> ProcessPoolExecutor:
-    # Spawned, not forked: a child of a process with a thread team must not use it.
+    # Processes are spawned, because a forked child must not use the thread team of its parent.
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(processes, context, initializer=_ignore_interrupts)
 
 
 def _ignore_interrupts() -> None:
-    # Ctrl-C reaches the whole process group; the parent decides.
+    # Ctrl-C reaches all processes of the group; the parent process handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

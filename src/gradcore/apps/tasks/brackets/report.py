@@ -1,4 +1,4 @@
-"""What a run tells: a table, a picture, and a JSON file for programs."""
+"""The report of a run: a table, a picture, and a JSON file for programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BAR = 20
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run. seconds: those of the whole job, lexing and evaluation included."""
+    """A finished run. seconds: the time of the whole job, including lexing and evaluation."""
 
     trained: Trained
     evaluation: Evaluation
@@ -55,12 +55,12 @@ def as_json(result: Result) -> dict[str, Any]:
 
 
 def write_json(path: str | os.PathLike[str], result: Result) -> None:
-    """Writes `as_json` to a file. Raises OSError."""
+    """Writes `as_json` to a file; raises OSError."""
     Path(path).write_text(json.dumps(as_json(result), indent=2) + "\n", encoding="utf-8")
 
 
 def table(result: Result) -> str:
-    """Accuracy by distance beside the baselines, as plain text with a bar for the net."""
+    """Accuracy by distance of the net and the baselines, as plain text with a bar for the net."""
     evaluation = result.evaluation
     columns = {"gradcore": evaluation.net, **evaluation.baselines}
     widths = [max(10, len(name)) for name in columns]
@@ -79,9 +79,9 @@ def table(result: Result) -> str:
 
 
 def draw(path: str | os.PathLike[str], result: Result) -> None:
-    """Saves a picture of accuracy by distance, the format by the file's suffix.
+    """Saves a picture of accuracy by distance; the suffix of path gives the format.
 
-    Needs matplotlib. Raises ImportError without it, OSError or ValueError for a path it cannot use.
+    Raises ImportError without matplotlib, and OSError or ValueError if it cannot be saved.
     """
     from matplotlib.figure import Figure
 
@@ -136,7 +136,7 @@ def _row(name: str, count: int, shares: list[float | None], widths: list[int]) -
 def _facts(result: Result) -> list[str]:
     trained, evaluation, faults = result.trained, result.evaluation, result.faults
     return [
-        f"Judged on {evaluation.files:,} whole held-out files of up to {evaluation.longest:,} "
+        f"Evaluated on {evaluation.files:,} whole held-out files of up to {evaluation.longest:,} "
         "characters.",
         f"Trained for {trained.steps:,} updates on {trained.characters / 1e6:.1f} million "
         f"characters in {trained.seconds:.0f} s; exact gradients over up to "

@@ -1,4 +1,4 @@
-"""Source files to learn from: where they lie, their language, and what may not be split."""
+"""Finds source files, their languages, and the groups that must not be split between parts."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ LANGUAGES = {
 }
 SKIPPED_FOLDERS = frozenset({"__pycache__", "site-packages", "dist-packages", "node_modules"})
 LARGEST_FILE = 1_000_000
-"""Bytes. Larger files are generated text, and one of them would take seconds to lex."""
+"""In bytes. Larger files are mostly generated, and one of them would take seconds to lex."""
 
 _LARGEST_GROUP = 0.1
 _DEEPEST_GROUP = 4
 
 
 class SourceError(GradcoreError, ValueError):
-    """No usable source file where one was expected."""
+    """There is no usable source file where one was expected."""
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file: `group` names the top-level module or folder that is never split between parts."""
+    """One file. group: the module or folder that it belongs to, which is never split."""
 
     path: Path
     name: str
@@ -55,31 +55,31 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Sources:
-    """Files in an order that does not depend on where folders lie, and what was passed over."""
+    """Files in an order that does not depend on where they lie; notes: what was skipped."""
 
     files: tuple[SourceFile, ...]
     notes: tuple[str, ...]
 
 
 def language_of(path: Path) -> str | None:
-    """Language of a file by its name, None if it is not one that can be lexed."""
+    """The language of a file by its name; None if it is not one that can be lexed."""
     if not path.suffix and "c++" in path.parts:
-        return "c++"  # <vector> and its like carry no suffix
+        return "c++"  # headers such as <vector> have no suffix
     return LANGUAGES.get(path.suffix.lower())
 
 
 def default_roots() -> list[Path]:
-    """The interpreter's standard library, the system's C and C++ headers, the interpreter's."""
+    """The standard library and headers of this interpreter, and the system's C and C++ headers."""
     paths = sysconfig.get_paths()
     wanted = [Path(paths["stdlib"]), Path("/usr/include"), Path(paths["include"])]
     return [root for root in wanted if root.is_dir()]
 
 
 def find(paths: Sequence[str | os.PathLike[str]] = ()) -> Sources:
-    """Every source file under `paths` (files or folders), or under `default_roots()` without any.
+    """All source files under `paths` (files or folders), or under `default_roots()` without any.
 
-    Unreadable folders and files are passed over and counted in `notes`. Raises SourceError if a
-    path does not exist or no file is left.
+    Folders and files that cannot be read are skipped and counted in `notes`. Raises SourceError if
+    a path does not exist or no file is left.
     """
     roots = [Path(path) for path in paths] or default_roots()
     missing = [str(root) for root in roots if not root.exists()]
@@ -103,8 +103,8 @@ def find(paths: Sequence[str | os.PathLike[str]] = ()) -> Sources:
         kinds = ", ".join(sorted(LANGUAGES))
         what = f" ({'; '.join(notes)})" if notes else ""
         raise SourceError(
-            f"no source file under {where}{what}. Expected files named {kinds}: name a folder that "
-            "holds some."
+            f"there is no source file under {where}{what}. Name a folder with files that end in "
+            f"{kinds}."
         )
     return Sources(ordered, notes)
 
@@ -112,11 +112,11 @@ def find(paths: Sequence[str | os.PathLike[str]] = ()) -> Sources:
 def held_out_groups(
     files: Iterable[SourceFile], share: float = 0.15, salt: str = ""
 ) -> frozenset[str]:
-    """Groups that training never sees, about `share` of them; another salt, another choice.
+    """The groups that training never reads, about `share` of all; another salt chooses others.
 
-    A group belongs here by a hash of its name alone: neither the seed nor the presence of other
-    groups moves it, so a checkpoint may be judged on another machine. With two groups or more both
-    parts are nonempty. Raises SourceError if all files are in one group.
+    The choice depends only on a hash of the group's name, not on the seed or on other groups, so a
+    checkpoint can be evaluated on another machine. With two groups or more neither part is empty.
+    Raises SourceError if all files are in one group.
     """
     ranks = {group: _hash(salt + group) for group in sorted({file.group for file in files})}
     groups = sorted(ranks, key=ranks.__getitem__)
@@ -130,7 +130,7 @@ def held_out_groups(
 
 
 def read_text(path: Path) -> str:
-    """Text of a file, its line ends made "\\n"; UTF-8, else Latin-1. Raises OSError."""
+    """The text of a file in UTF-8, or else Latin-1, with line ends "\\n"; raises OSError."""
     raw = path.read_bytes()
     try:
         text = raw.decode("utf-8-sig")
@@ -185,8 +185,8 @@ def _describe(path: Path, root: Path, passed_over: Counter[str]) -> SourceFile |
 
 
 def _with_groups(files: list[SourceFile], root: Path) -> list[SourceFile]:
-    # A folder that holds more than a tenth of the text is split one level deeper: otherwise one
-    # large folder (`test` in CPython's library) would be the whole of a part.
+    # A folder with more than a tenth of the text is split one level deeper; otherwise one large
+    # folder, such as `test` in CPython's library, could make up a whole part.
     depths = dict.fromkeys((file.name for file in files), 1)
     total = sum(file.size for file in files)
     for depth in range(1, _DEEPEST_GROUP):
@@ -208,8 +208,8 @@ def _group(name: str, depth: int) -> str:
 
 
 def _interleaved(lists: list[list[SourceFile]]) -> Iterable[SourceFile]:
-    # By turns, so that any beginning of the result holds the same share of bytes of each root while
-    # it lasts.
+    # Roots take turns, so that any beginning of the result has about as many bytes of each root, as
+    # long as the root has files left.
     taken = [0] * len(lists)
     positions = [0] * len(lists)
     while True:

@@ -1,4 +1,4 @@
-"""The job: a recurrent net learns which bracket must be closed, on windows that grow."""
+"""Trains a recurrent net on windows that grow, to say which bracket must be closed next."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ CELLS = {"lstm": gd.LSTM, "gru": gd.GRU, "rnn": gd.RNN, "antisymmetric": gd.Anti
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of the net and its training. embedding: width of what stands for a character."""
+    """Settings of the net and its training. embedding: the width of a character's embedding."""
 
-    cell: Literal["lstm", "gru", "rnn", "antisymmetric"] = option("lstm", "Recurrent cell.")
-    hidden: int = option(128, "Hidden units.", min=1)
+    cell: Literal["lstm", "gru", "rnn", "antisymmetric"] = option("lstm", "The recurrent cell.")
+    hidden: int = option(128, "Number of hidden units.", min=1)
     skip: int | None = skip_option()
-    seed: int = option(0, "Seed of weights and windows.", min=0)
+    seed: int = option(0, "Seed of the weights and the training windows.", min=0)
     embedding: int = 16
     stages: Sequence[Stage] = STAGES
     pace: Pace = field(default_factory=lambda: Pace(lr=5e-3, steady=0.4))
@@ -36,10 +36,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained net and what it took.
+    """A trained net, with the cost of its training.
 
-    longest_sequence: steps of the longest window that a gradient passed over. characters: how many
-    were read in all, repeats included. interrupted: whether Ctrl-C ended it.
+    steps: the number of updates. characters: the number of characters read, including repeats.
+    longest_sequence: the steps of the longest window. stages: (steps, batch, updates) of each stage
+    that was trained. interrupted: whether Ctrl-C ended the training.
     """
 
     net: gd.Stack
@@ -53,10 +54,10 @@ class Trained:
 
 
 def build(options: Options) -> gd.Stack:
-    """The net that options describe. Raises ArgumentError for sizes that cannot be."""
+    """The net that options describe; raises ArgumentError for invalid sizes."""
     if options.cell not in CELLS:
         raise gd.ArgumentError(f"cell must be one of {', '.join(CELLS)}; got {options.cell!r}.")
-    # A little of the past at first, as much as training wants later.
+    # The learned skip connection starts with a share of 0.1 of the past output.
     skip = options.skip and gd.Skip(options.skip, kind="mix", value=0.1, learned=True)
     return gd.Stack(
         gd.Embedding(VOCABULARY, options.embedding),
@@ -80,15 +81,15 @@ def train(
 ) -> Trained:
     """Trains a net for about `seconds` or on about `characters`, whichever comes first.
 
-    Every stage gets its share of that, the last at least one update. Without a limit in seconds the
-    result is the same to the bit every time, also if the training was resumed in between; a limit
-    in seconds counts those spent before. checkpoint: where the net is saved now and then, at the
-    end and when Ctrl-C ends the training, which then returns what there is. run, resume: as for
-    gradcore.Trainer.fit; described: as for Windows. quiet: no progress.
-    Raises ArgumentError without any limit, and as fit does.
+    Every stage gets its share of that, and the last at least one update. Without a limit in seconds
+    the result always has the same bits, also if the training was resumed; a limit in seconds
+    includes the time before. checkpoint: the file to which the net is saved now and then, at the
+    end, and when Ctrl-C ends the training, in which case the current net is returned. run, resume:
+    see gradcore.Trainer.fit. described: see Windows. quiet: show no progress.
+    Raises ArgumentError without any limit, and what fit raises.
     """
     if math.isinf(seconds) and characters is None:
-        raise gd.ArgumentError("a limit is needed: give seconds or characters.")
+        raise gd.ArgumentError("training needs a limit: give seconds or characters.")
     net = build(options)
     windows = Windows(
         corpus.train,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 import gradcore as gd
 
 from . import genes as finder
-from .labels import classes_of, paint
-from .records import Gene, Record
+from .codes import BACTERIAL, GeneticCode
+from .genome import Gene, Record
+from .gff3 import PROGRAM
+from .labels import classes_by_part, classes_of
 from .train import predict
 
 __all__ = ["Annotation", "annotate", "write_gff3"]
@@ -21,25 +24,28 @@ __all__ = ["Annotation", "annotate", "write_gff3"]
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
-    """log_p (n, 7): of every base's class. genes: called. classes (n,): of the genes, which are
-    scored.
+    """A record with what a net says of it.
+
+    log_p (n, 7): log probabilities of every base's classes. genes: those that are called from them
+    by the genetic code `code`. classes (n,): what the genes mean for every base; they are scored.
     """
 
     record: Record
     log_p: NDArray[np.float32]
     genes: tuple[Gene, ...]
+    code: GeneticCode = BACTERIAL
 
     @property
     def classes(self) -> NDArray[np.int8]:
         return classes_of(self.genes, len(self.record))
 
     def confidence(self, gene: Gene) -> float:
-        """Mean probability of a gene's own classes, in 0..1."""
-        start, stop = gene.span
-        own = np.zeros(stop - start, np.int8)
-        paint(gene, own, start)
-        log_p = self.log_p[start:stop][np.arange(stop - start), own]
-        return float(np.mean(np.exp(log_p.astype(np.float64))))
+        """Returns the mean probability of a gene's own classes over its bases, in 0..1."""
+        total = 0.0
+        for start, stop, own in classes_by_part(gene):
+            log_p = self.log_p[start:stop][np.arange(stop - start), own]
+            total += float(np.exp(log_p.astype(np.float64)).sum())
+        return total / gene.bases
 
 
 def annotate(
@@ -47,24 +53,33 @@ def annotate(
     params: gd.Params,
     record: Record,
     *,
+    code: GeneticCode = BACTERIAL,
     threads: int | None = None,
     memory: int | str | None = None,
 ) -> Annotation:
-    """The genes of a record, by a net of train.train."""
-    log_p = predict(net, params, record.letters, threads=threads, memory=memory)
-    return Annotation(record, log_p, tuple(finder.decode(record.letters, log_p)))
+    """Calls the genes of a record by a net of train.train; its own genes are not looked at."""
+    log_p = predict(
+        net, params, record.letters, circular=record.circular, threads=threads, memory=memory
+    )
+    found = finder.decode(record.letters, log_p, code=code, circular=record.circular)
+    return Annotation(record, log_p, tuple(found), code)
 
 
 def write_gff3(file: Path, annotations: Sequence[Annotation]) -> None:
-    """All genes, by record. score: Annotation.confidence.
+    """Writes the called genes of all records; the score of a gene is Annotation.confidence.
 
+    A gene over the origin of a circle ends behind the record's length, as GFF3 has it. An end that
+    is not known, at an edge of the sequence or at unknown bases, is marked as the NCBI marks it.
     Reference: the Sequence Ontology's GFF3 specification, version 1.26.
     """
-    with file.open("w", encoding="ascii", newline="\n") as out:
+    with file.open("w", encoding="utf-8", newline="\n") as out:
         out.write("##gff-version 3\n")
         for one in annotations:
-            name = _escaped(one.record.name)
-            out.write(f"##sequence-region {name} 1 {len(one.record)}\n")
+            name, length = _escaped(one.record.name), len(one.record)
+            out.write(f"##sequence-region {name} 1 {length}\n")
+            if one.record.circular:
+                words = [name, PROGRAM, "region", "1", str(length), ".", "+", "."]
+                out.write("\t".join([*words, f"ID={name};Is_circular=true"]) + "\n")
             for line in _lines(one, name):
                 out.write(line)
 
@@ -72,15 +87,21 @@ def write_gff3(file: Path, annotations: Sequence[Annotation]) -> None:
 def _lines(one: Annotation, name: str) -> Iterable[str]:
     for number, gene in enumerate(one.genes, start=1):
         sign = "+" if gene.strand == 1 else "-"
-        for start, stop in gene.parts:
-            words = [name, "gradcore", "CDS", str(start + 1), str(stop)]
-            words += [f"{one.confidence(gene):.3f}", sign, str(gene.phase)]
-            told = f"ID={name}_{number}"
-            if not gene.stop_known:
-                told += ";partial=true"
-            yield "\t".join([*words, told]) + "\n"
+        # Called genes have one part, or two on either side of an origin.
+        low = gene.start if gene.strand == 1 else gene.stop
+        first, last = low + 1, low + gene.bases
+        words = [name, PROGRAM, "CDS", str(first), str(last)]
+        words += [f"{one.confidence(gene):.3f}", sign, str(gene.phase)]
+        told = [f"ID={name}_{number}", f"transl_table={one.code.number}"]
+        low_known, high_known = (gene.start_known, gene.stop_known)[:: gene.strand]
+        if not low_known or not high_known:
+            told.append("partial=true")
+        if not low_known:
+            told.append(f"start_range=.,{first}")
+        if not high_known:
+            told.append(f"end_range={last},.")
+        yield "\t".join([*words, ";".join(told)]) + "\n"
 
 
 def _escaped(name: str) -> str:
-    keep = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.:^*$@!+_?-|")
-    return "".join(c if c in keep else f"%{ord(c):02X}" for c in name)
+    return quote(name, safe=".:^*$@!+_?-|").replace("~", "%7E")

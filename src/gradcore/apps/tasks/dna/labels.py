@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 import gradcore as gd
 
-from .records import Gene, Record
+from .genome import Gene, Record
 
 __all__ = [
     "CLASSES",
     "REVERSED",
     "TOKENS",
     "Labels",
+    "classes_by_part",
     "classes_of",
     "complement",
     "labels",
@@ -38,8 +39,10 @@ TOKENS = {1: 5, 3: 65}
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """classes (n,): indices into CLASSES. counts (n,): whether a base is trained and scored on; not
-    where genes overlap, a pseudogene lies, or a frame is not known.
+    """What every base of a record is.
+
+    classes (n,): indices into CLASSES. counts (n,): whether a base takes part in training and
+    scores; it does not where genes overlap, where a pseudogene lies, or where a frame is not known.
     """
 
     classes: NDArray[np.int8]
@@ -47,11 +50,11 @@ class Labels:
 
 
 def labels(record: Record) -> Labels:
-    """Of a record with genes. Raises ArgumentError for one without."""
+    """Makes the labels of a record. Raises ArgumentError if its genes were not read."""
     if record.genes is None:
         raise gd.ArgumentError(
             f"{record.source}, record {record.name}: there are no genes to learn or to score. Give "
-            "a GenBank file, or a FASTA file with a GFF3 file of the same name beside it."
+            "a GenBank or EMBL file, or a FASTA file with a GFF3 file of the same name beside it."
         )
     classes = np.zeros(len(record), np.int8)
     covered = np.zeros(len(record), np.uint8)
@@ -68,18 +71,23 @@ def labels(record: Record) -> Labels:
     return Labels(classes, counts)
 
 
-def paint(gene: Gene, classes: NDArray[np.int8], first: int = 0) -> None:
-    """Writes a gene's classes to those of the bases from `first` on."""
+def classes_by_part(gene: Gene) -> Iterator[tuple[int, int, NDArray[np.int8]]]:
+    """Yields (start, stop, classes of the bases between) of each part of a gene."""
     position = -gene.phase
     for start, stop in gene.parts:
-        place = (position + np.arange(stop - start)) % 3
-        own = 1 + place if gene.strand == 1 else 4 + place[::-1]
-        classes[start - first : stop - first] = own
+        place = ((position + np.arange(stop - start)) % 3).astype(np.int8)
+        yield start, stop, 1 + place if gene.strand == 1 else 4 + place[::-1]
         position += stop - start
 
 
+def paint(gene: Gene, classes: NDArray[np.int8]) -> None:
+    """Writes a gene's classes into those of all bases of its record."""
+    for start, stop, own in classes_by_part(gene):
+        classes[start:stop] = own
+
+
 def classes_of(genes: Iterable[Gene], length: int) -> NDArray[np.int8]:
-    """The class of every base that genes mean; of two that overlap the later one's."""
+    """Returns the class of every base that genes mean; where two overlap, the later one decides."""
     classes = np.zeros(length, np.int8)
     for gene in genes:
         paint(gene, classes)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from .genome import Gene, Record
 from .labels import Labels, classes_of
-from .records import Gene, Record
 from .scores import Score, score
 
 __all__ = ["prodigal"]
 
 
 def prodigal(record: Record, truth: Labels) -> Score | None:
-    """Its score in meta mode; None where pyrodigal is not installed.
+    """Scores Prodigal in its meta mode; returns None where pyrodigal is not installed.
 
     Reference: Hyatt et al. 2010; Larralde 2022.
     """

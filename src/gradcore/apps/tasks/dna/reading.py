@@ -23,6 +23,7 @@ def probabilities(
     reverse: Any,
     piece: int,
     beside: int,
+    circular: bool = False,
     threads: int | None = None,
     memory: int | str | None = None,
 ) -> NDArray[np.float64]:
@@ -30,8 +31,24 @@ def probabilities(
 
     width: bases per token. reverse (C,): of each class, the one that it is on the other strand.
     Sequences of more than piece + 2 beside bases are read in pieces of `piece`, with `beside` more
-    on each side that are read but not kept.
+    on each side that are read but not kept. circular: the last base is followed by the first, so
+    that as many are read beyond either end.
     """
+    if circular:
+        ends = min(beside, len(letters))
+        turned = np.concatenate([letters[len(letters) - ends :], letters, letters[:ends]])
+        found = probabilities(
+            net,
+            params,
+            turned,
+            width=width,
+            reverse=reverse,
+            piece=piece,
+            beside=beside,
+            threads=threads,
+            memory=memory,
+        )
+        return found[ends : ends + len(letters)]
     found = np.empty((len(letters), net.output_size))
     whole = len(letters) <= piece + 2 * beside
     for start in range(0, len(letters), len(letters) if whole else piece):

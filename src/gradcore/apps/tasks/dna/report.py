@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from .annotation import Annotation
+from .genome import Gene
 from .labels import Labels
-from .records import Gene
 from .scores import GeneScore, Score
 from .train import Trained
 
@@ -23,9 +23,10 @@ SHOWN = 30_000
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """A record judged. part: "validate" or "test". majority: accuracy of the most frequent of
-    non-coding, plus, minus. orf: the longest-ORF rule. prodigal: None where pyrodigal is not
-    installed. All over the same bases.
+    """The scores of one record, all over the same bases.
+
+    part: "validate" or "test". majority: accuracy of the most frequent of non-coding, plus, minus.
+    orf: the longest-ORF rule. prodigal: None where pyrodigal is not installed.
     """
 
     part: str
@@ -40,12 +41,15 @@ class Judged:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """seconds: of everything. synthetic: whether the genomes are generated."""
+    """seconds: of everything. synthetic: whether the genomes are generated. code: number of the
+    genetic code of most genomes that the net was trained on.
+    """
 
     trained: Trained
     judged: tuple[Judged, ...]
     seconds: float
     synthetic: bool
+    code: int
 
     def mean(self, what: str) -> float | None:
         """Mean Matthews correlation of "net", "orf" or "prodigal" over all judged records."""
@@ -89,11 +93,12 @@ def _pair(score: Score | None) -> str:
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """Everything but the bases."""
+    """Returns every figure of a result, ready for JSON."""
     trained = result.trained
     return {
         "task": "dna",
         "synthetic": result.synthetic,
+        "genetic_code": result.code,
         "seconds": round(result.seconds, 1),
         "training": {
             "updates": trained.steps,
@@ -106,6 +111,7 @@ def as_json(result: Result) -> dict[str, Any]:
             {
                 "name": one.annotation.record.name,
                 "part": one.part,
+                "genetic_code": one.annotation.code.number,
                 "net": asdict(one.net),
                 "genes": asdict(one.genes),
                 "majority": one.majority,

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .genome import Gene
 from .labels import Labels
-from .records import Gene
 
 __all__ = ["GeneScore", "Score", "gene_score", "majority", "matthews", "score"]
 
 
 @dataclass(frozen=True)
 class Score:
-    """Per base, over those that count. accuracy: of non-coding, plus, minus. frames: of all seven
-    classes. matthews: correlation coding/non-coding, 0 where a side is missing. bases: how many.
+    """Scores per base, over those that count.
+
+    accuracy: of non-coding, plus, minus. frames: accuracy of all seven classes. matthews:
+    correlation coding/non-coding, 0 where a side is missing. bases: how many count.
     """
 
     accuracy: float
@@ -28,9 +30,10 @@ class Score:
 
 @dataclass(frozen=True)
 class GeneScore:
-    """Genes. known: whose stop is exact and that are no pseudogenes. stops: of those, found with
-    the same strand and stop; whole: with the same start as well. called: genes called in all;
-    false: called with a stop that no known gene has, pseudogenes left aside.
+    """How many genes were found. known: genes whose stop is exact and that are no pseudogenes.
+    stops: how many of those were called with the same strand and stop; whole: how many with the
+    same start as well. called: genes called in all; false: those called with a stop that no known
+    gene has, pseudogenes included among the known.
     """
 
     known: int
@@ -50,7 +53,7 @@ def matthews(truth: NDArray[np.bool_], guess: NDArray[np.bool_]) -> float:
 
 
 def score(truth: Labels, guess: NDArray[np.int8]) -> Score:
-    """guess (n,): classes."""
+    """Scores guessed classes, guess (n,), over the bases that count."""
     own, got = truth.classes[truth.counts], guess[truth.counts]
     if not len(own):
         return Score(float("nan"), float("nan"), 0.0, 0)
@@ -73,12 +76,12 @@ def majority(truth: Labels) -> float:
 
 
 def gene_score(truth: Sequence[Gene], called: Sequence[Gene]) -> GeneScore:
-    """How many of the known genes were called."""
+    """Compares called genes with the known ones, by their stops and starts."""
     known = [g for g in truth if g.stop_known and not g.pseudo]
     by_stop = {_stop(gene): gene for gene in called if gene.stop_known}
     stops = [gene for gene in known if _stop(gene) in by_stop]
     whole = [
-        gene for gene in stops if gene.start_known and _start(by_stop[_stop(gene)]) == _start(gene)
+        gene for gene in stops if gene.start_known and by_stop[_stop(gene)].start == gene.start
     ]
     real = {_stop(gene) for gene in truth}
     return GeneScore(
@@ -91,8 +94,4 @@ def gene_score(truth: Sequence[Gene], called: Sequence[Gene]) -> GeneScore:
 
 
 def _stop(gene: Gene) -> tuple[int, int]:
-    return gene.strand, gene.span[1] if gene.strand == 1 else gene.span[0]
-
-
-def _start(gene: Gene) -> int:
-    return gene.span[0] if gene.strand == 1 else gene.span[1]
+    return gene.strand, gene.stop

@@ -9,9 +9,9 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
+from .codes import BACTERIAL
+from .genome import Gene, Record
 from .labels import complement
-from .orfs import STARTS, STOPS
-from .records import Gene, Record
 
 __all__ = ["genome", "genomes"]
 
@@ -21,7 +21,7 @@ RIBOSOME = np.frombuffer(b"AGGAGG", np.uint8)
 
 
 def genome(name: str, length: int, seed: int) -> Record:
-    """One of about `length` bases, a function of name, length and seed.
+    """Makes a genome of about `length` bases, a function of name, length and seed.
 
     Its GC content is drawn from 0.35 to 0.65; sense codons have a usage of their own (Dirichlet,
     0.35 per codon), genes 90 to 3,000 bases, 85 % of bases are coding; neighbours are mostly on
@@ -30,7 +30,7 @@ def genome(name: str, length: int, seed: int) -> Record:
     rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
     gc = float(rng.uniform(0.35, 0.65))
     base = np.array([1 - gc, gc, gc, 1 - gc]) / 2
-    sense = np.array([c for c in range(64) if c not in STOPS])
+    sense = np.array([c for c in range(64) if c not in BACTERIAL.stops])
     usage = rng.dirichlet(np.full(len(sense), 0.35))
     parts: list[NDArray[np.uint8]] = []
     genes: list[Gene] = []
@@ -42,8 +42,8 @@ def genome(name: str, length: int, seed: int) -> Record:
             strand = -strand
         codons = int(np.clip(rng.lognormal(5.6, 0.6), 30, 1_000))
         body = rng.choice(sense, codons, p=usage)
-        body[0] = rng.choice(STARTS, p=(0.85, 0.1, 0.05))
-        body = np.append(body, rng.choice(STOPS, p=(0.6, 0.15, 0.25)))
+        body[0] = rng.choice(BACTERIAL.starts, p=(0.85, 0.1, 0.05))
+        body = np.append(body, rng.choice(BACTERIAL.stops, p=(0.6, 0.15, 0.25)))
         coding = LETTERS[np.stack([body // 16, body // 4 % 4, body % 4], axis=1).ravel()]
         spacer = int(rng.integers(6, 10))
         lead = np.concatenate([RIBOSOME, LETTERS[rng.choice(4, spacer, p=base)]])
@@ -56,5 +56,5 @@ def genome(name: str, length: int, seed: int) -> Record:
 
 
 def genomes(count: int, length: int, seed: int, kind: str) -> list[Record]:
-    """Several, named by their kind."""
+    """Makes several genomes, named by their kind."""
     return [genome(f"{kind}-{i + 1}", length, seed) for i in range(count)]

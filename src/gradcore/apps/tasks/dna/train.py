@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,9 @@ import gradcore as gd
 from ...settings import Resources, Safeguards, option, skip_option
 from .. import staged
 from ..staged import Pace, Stage
+from .genome import Record
 from .labels import CLASSES, REVERSED, TOKENS, Labels, labels, reverse_labels
 from .reading import probabilities
-from .records import Record
 from .windows import STAGES, Windows
 
 __all__ = [
@@ -142,12 +142,13 @@ def train(
     run: str | Path | None = None,
     resume: bool = False,
     quiet: bool = False,
+    metadata: Mapping[str, Any] | None = None,
     on_stage: Callable[[Stage], None] = lambda stage: None,
 ) -> Trained:
     """Trains a net for about `seconds` or on about `bases`, whichever comes first.
 
-    Exact gradients over whole windows. checkpoint: where the net is kept now and then. Other
-    arguments as of tasks.brackets.train.train.
+    Exact gradients over whole windows. checkpoint: where the net is kept now and then, with
+    `metadata`. Other arguments as of tasks.brackets.train.train.
     Raises ArgumentError without any limit, for records without genes, and as Trainer.fit does.
     """
     if math.isinf(seconds) and bases is None:
@@ -176,6 +177,7 @@ def train(
         run=run,
         resume=resume,
         quiet=quiet,
+        metadata=metadata,
     )
     longest = [s.steps for s, n in zip(windows.stages, windows.counts, strict=True) if n]
     return Trained(
@@ -199,12 +201,14 @@ def predict(
     params: gd.Params,
     letters: NDArray[np.uint8],
     *,
+    circular: bool = False,
     threads: int | None = None,
     memory: int | str | None = None,
 ) -> NDArray[np.float32]:
     """Log probabilities (n, 7) of every base's class: the mean over both strands.
 
     Sequences of more than 66,000 bases are read in pieces of 60,000 with 3,000 more on each side.
+    circular: the last base is followed by the first.
     """
     mean = probabilities(
         net,
@@ -214,6 +218,7 @@ def predict(
         reverse=REVERSED,
         piece=PIECE,
         beside=BESIDE,
+        circular=circular,
         threads=threads,
         memory=memory,
     )

@@ -11,8 +11,8 @@ import numpy as np
 import gradcore as gd
 
 from ..staged import Stage, Staged
+from .genome import Record
 from .labels import Labels, complement, labels, reverse_labels, tokens
-from .records import Record
 
 __all__ = ["STAGES", "Windows"]
 
@@ -77,7 +77,7 @@ class Windows(Staged):
         self._spots = [(r, *spot) for r, parts in enumerate(spots) for spot in parts]
 
     def make(self, index: int, stage: int) -> gd.Batch:
-        """Windows of a stage, shorter where records are."""
+        """Draws the windows of a batch; they are shorter than the stage asks where records are."""
         rng = np.random.default_rng((self._seed, stage, index))
         own = self.stages[stage]
         x = np.zeros((own.steps, own.batch), np.uint8)

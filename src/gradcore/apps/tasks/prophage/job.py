@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,9 +17,11 @@ import gradcore as gd
 from ....horizon import reach
 from ...settings import Safeguards
 from ..dna import train as training
+from ..dna.genome import Record
 from ..dna.labels import tokens
 from ..dna.reading import probabilities
-from ..dna.records import Record, read
+from ..dna.records import read
+from ..dna.remarks import Say, listed
 from ..staged import Pace, Stage
 from . import regions, scores
 from .report import SCORES, Judged, Result, Track
@@ -35,8 +37,6 @@ PROPHAGES = training.Labelling(
 PIECE, BESIDE = 60_000, 20_000
 # A net of so many bases is looked at for how far its gradient reaches.
 REACH = 100_000
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,7 @@ def run(job: Job, say: Say = lambda line: None) -> Result | None:
     """
     begun = time.monotonic()
     training.build(job.options, PROPHAGES.classes)  # wrong sizes are told before any file is read
-    records = [record for path in job.files for record in read(path)]
-    records = [r for r in records if not {r.name, r.name.split(".")[0]} & {*job.leave_out}]
+    records = _used([record for path in job.files for record in read(path, say=say)], job.leave_out)
     groups = regions.by_species(records)
     marked = {name: sum(len(regions.regions(r)) for r in own) for name, own in groups.items()}
     known = [name for name, count in marked.items() if count]
@@ -125,6 +124,20 @@ def run(job: Job, say: Say = lambda line: None) -> Result | None:
         last = judged[-1]
         say(f"AUROC {last.net:.3f}, averaged {last.smooth:.3f}, 6-mers {last.kmers:.3f}")
     return Result(tuple(judged), job.options, time.monotonic() - begun)
+
+
+def _used(records: list[Record], leave_out: Sequence[str]) -> list[Record]:
+    """Returns all records but those of some names, with or without their version.
+
+    Raises ArgumentError for a name that no record has.
+    """
+    for name in leave_out:
+        if not any(name in (r.name, r.name.split(".")[0]) for r in records):
+            raise gd.ArgumentError(
+                f"no record is called {name!r} (--leave-out). There are: "
+                f"{listed([r.name for r in records])}."
+            )
+    return [r for r in records if not {r.name, r.name.split(".")[0]} & {*leave_out}]
 
 
 def judge(
@@ -181,6 +194,7 @@ def _log_odds(
         reverse=regions.REVERSED,
         piece=PIECE,
         beside=BESIDE,
+        circular=record.circular,
         threads=options.resources.threads,
         memory=options.resources.memory,
     )

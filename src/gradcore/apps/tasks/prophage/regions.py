@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..dna.genome import Record
 from ..dna.labels import Labels
-from ..dna.records import Record
 
 __all__ = ["CLASSES", "REVERSED", "by_species", "labels", "regions", "reverse_labels"]
 
@@ -19,18 +19,25 @@ GAP = 3_000
 
 
 def regions(record: Record) -> list[tuple[int, int]]:
-    """(start, stop) of a record's regions: its genes with /is_phage, gaps under 3 kb closed."""
+    """Returns (start, stop) of regions: genes with /is_phage, gaps of less than 3 kb closed.
+
+    One that lies over the origin of a circular record is two, on either side of it.
+    """
     found: list[tuple[int, int]] = []
-    for start, stop in sorted(gene.span for gene in record.genes or () if gene.phage):
+    marked = [one for gene in record.genes or () if gene.phage for one in gene.stretches]
+    for start, stop in sorted(marked):
         if found and start - found[-1][1] < GAP:
             found[-1] = found[-1][0], max(stop, found[-1][1])
         else:
             found.append((start, stop))
+    if record.circular and found and found[0][0] + len(record) - found[-1][1] < GAP:
+        found[0] = 0, found[0][1]
+        found[-1] = found[-1][0], len(record)
     return found
 
 
 def labels(record: Record) -> Labels:
-    """A class of CLASSES for every base; all count."""
+    """Returns a class of CLASSES for every base; all bases count."""
     classes = np.zeros(len(record), np.int8)
     for start, stop in regions(record):
         classes[start:stop] = 1

@@ -48,7 +48,7 @@ class Judged:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """seconds: of everything."""
+    """What came of all species. seconds: how long everything took."""
 
     judged: tuple[Judged, ...]
     options: Options
@@ -81,7 +81,7 @@ def lines(result: Result) -> list[str]:
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """The figures."""
+    """Returns every figure of a result, ready for JSON."""
     return {
         "task": "prophage",
         "seconds": round(result.seconds, 1),

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..dna.genome import Record
 from ..dna.labels import CODES, complement
-from ..dna.records import Record
 from .regions import labels
 
 __all__ = ["BIN", "auroc", "averaged", "binned", "by_kmers", "kmer_weights", "truth"]

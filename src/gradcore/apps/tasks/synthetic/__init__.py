@@ -1,1 +1,1 @@
-"""Tasks made by a formula, whose best answer without memory is known."""
+"""Synthetic tasks, for which the best score without memory is known."""

@@ -1,4 +1,4 @@
-"""The adding problem: two numbers far apart are marked, and their sum is asked for at the end."""
+"""The adding problem: the sum of two marked numbers, far apart, must be given at the end."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Adding(Task):
     """Inputs (T, B, 2): numbers from [0, 1) and marks; target (B, 1): the sum of the marked two.
 
     One mark is in the first half of the sequence, one in the second, each anywhere in its half.
-    Reference: Hochreiter and Schmidhuber 1997, sec. 5.4; halves as Arjovsky, Shah, Bengio 2016,
-    sec. 5.2.
+    Reference: Hochreiter and Schmidhuber 1997, sec. 5.4; the halves are those of Arjovsky, Shah,
+    Bengio 2016, sec. 5.2.
     """
 
     name: ClassVar[str] = "adding"
@@ -39,7 +39,7 @@ class Adding(Task):
 
     @property
     def baseline(self) -> Baseline:
-        """Variance of the sum of two numbers from [0, 1)."""
+        """The variance of the sum of two numbers from [0, 1), the error of always answering 1."""
         return Baseline(1 / 6, 1 / 6, "always 1, the mean of the sum: MSE 1/6")
 
     @property

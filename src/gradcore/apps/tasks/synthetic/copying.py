@@ -1,4 +1,4 @@
-"""Copy memory: ten symbols are shown, and must be said again after a delay of T steps."""
+"""Copy memory: ten symbols are shown and must be repeated after a delay of T steps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHORTEST_STAGE = 8
 
 @dataclass(frozen=True)
 class Copying(Task):
-    """Tokens (T+20, B): ten symbols of eight, T-1 blanks, the signal to go, ten blanks.
+    """Tokens (T+20, B): ten symbols of eight kinds, T-1 blanks, the signal to repeat, ten blanks.
 
     Targets (T+20, B): T+10 blanks, then the ten symbols in order; `length` is T.
     Reference: Hochreiter and Schmidhuber 1997; this form is that of Arjovsky, Shah, Bengio 2016,
@@ -46,7 +46,7 @@ class Copying(Task):
 
     @property
     def baseline(self) -> Baseline:
-        """Blanks while blanks are due, then each of the eight symbols as likely as the others."""
+        """The loss of answering blanks, then each of the eight symbols with equal probability."""
         loss = RECALLED * math.log(SYMBOLS) / self.steps
         return Baseline(loss, 1 / SYMBOLS, f"blanks, then any symbol: 10*log(8)/{self.steps}")
 

@@ -1,4 +1,4 @@
-"""Enhancer and promoter: does a motif far away in the sequence fit the one at its end?"""
+"""Enhancer and promoter: does a motif far back in the sequence fit the one near its end?"""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from ..dna.records import read
 from ..dna.synthetic import genome
 from .task import Baseline, Measured, Task
 
-# Long enough that the background holds none by chance: within four mismatches 20 bases turn up
-# once in 2.6 million.
+# The bases of a motif, so many that the background hardly has one by chance: 20 given bases with at
+# most four mismatches occur once in 2.6 million.
 MOTIF = 20
-# Probability of a motif's base, the others share the rest.
+# The probability of a motif's consensus base; the other three share the rest.
 KEPT = 0.92
 TYPES = 2
-# With stages that double, a net at the next one is often worse than guessing.
+# The first stage and the growth of the next ones. With stages that double, a net that has learned
+# one stage is often worse than guessing in the next.
 _SHORTEST_STAGE, _GROWTH = 32, 1.5
 _CHEAP = 1_000
 _BACKGROUND = 2_000_000
@@ -32,7 +33,7 @@ _BACKGROUND = 2_000_000
 
 @lru_cache(maxsize=1)
 def motifs() -> NDArray[np.float64]:
-    """Position weight matrices (2 kinds, 2 types, MOTIF, 4): enhancers and promoters."""
+    """Position weight matrices of enhancers and promoters, (2 kinds, 2 types, MOTIF, 4)."""
     rng = np.random.default_rng(20_260_101)
     consensus = rng.integers(0, 4, (2, TYPES, MOTIF))
     made = np.full((2, TYPES, MOTIF, 4), (1 - KEPT) / 3)
@@ -42,7 +43,7 @@ def motifs() -> NDArray[np.float64]:
 
 @lru_cache(maxsize=1)
 def background(path: str = "") -> NDArray[np.uint8]:
-    """Bases of a synthetic genome with its genes, or those of all records of a file."""
+    """The bases of all records of a file, or without a path those of a synthetic genome."""
     if not path:
         return tokens(genome("background", _BACKGROUND, 0).letters, 1)
     return tokens(np.concatenate([record.letters for record in read(Path(path))]), 1)
@@ -50,14 +51,15 @@ def background(path: str = "") -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Enhancer(Task):
-    """Bases (T, B), T = 1.1 D + 20 with D the length: an enhancer motif, D bases on a promoter.
+    """Bases (T, B) with an enhancer motif and, D bases later, a promoter motif; T = 1.1 D + 20.
 
-    Each is of one of two types, drawn from a position weight matrix into a genome; the target
-    (B, 1), read at the end, is 1 where the types are the same. Neither motif tells anything alone.
-    The pair lies anywhere within the sequence. Semi-synthetic: real regulation is not so.
+    D is `length`. Each motif is of one of two types, drawn from a position weight matrix, planted
+    in a genome. The target (B, 1), read at the end, is 1 if the types are the same. Neither motif
+    gives the answer alone. The pair lies anywhere within the sequence. The task is semi-synthetic;
+    real gene regulation is different.
 
-    background: a file of gradcore.apps.tasks.dna.records.read, "" for a synthetic genome. Held-out
-    sequences are of its last fifth, those of training are not.
+    background: a file that gradcore.apps.tasks.dna.records.read can read, or "" for a synthetic
+    genome. Held-out sequences come from its last fifth, training sequences from the rest.
     """
 
     background: str = ""
@@ -98,16 +100,17 @@ class Enhancer(Task):
         base = base[cut:] if held_out else base[:cut]
         if len(base) < steps:
             raise gd.ArgumentError(
-                f"background must hold 5 times {steps:,} bases or more, as its last fifth is for "
-                f"held-out sequences; {self.background or 'the synthetic genome'} holds "
-                f"{len(background(self.background)):,}."
+                f"background must have at least 5 times {steps:,} bases, because its last fifth is "
+                f"for held-out sequences; {self.background or 'the synthetic genome'} has "
+                f"{len(background(self.background)):,}. Choose a shorter distance or a larger "
+                "genome."
             )
         starts = rng.integers(0, len(base) - steps + 1, sequences)
         x = base[starts + np.arange(steps)[:, None]]
         types = rng.integers(0, TYPES, (2, sequences))
         first = rng.integers(0, self.length // 10 + 1, sequences)
         for kind, places in enumerate((first, first + self.length)):
-            # One base for each column of the weights, by the inverse of their sums.
+            # Draw one base for each column of the matrix, by inverse transform sampling.
             sums = motifs()[kind, types[kind]].cumsum(axis=2)
             drawn = (rng.random((sequences, MOTIF, 1)) > sums[..., :3]).sum(axis=2)
             x[places + np.arange(MOTIF)[:, None], np.arange(sequences)] = drawn.T
@@ -123,7 +126,8 @@ class Enhancer(Task):
         return measured.score >= 0.95
 
     def passed(self, measured: Measured) -> bool:
-        # Short stages are cheap, and one left too soon may be lost; long ones are left sooner.
+        # Short stages are cheap, and a net that leaves one too early may forget it, so they need a
+        # higher score than long stages.
         return measured.score >= (0.95 if self.length < _CHEAP else 0.87)
 
     def stage(self, level: int) -> Enhancer:

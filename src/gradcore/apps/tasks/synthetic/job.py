@@ -1,4 +1,4 @@
-"""The whole job: train a net on a task, look at held-out sequences, stop when it is solved."""
+"""The whole job: train a net on a task, evaluate it on held-out sequences, stop when solved."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from .recipes import AVERAGE, BETAS, CLIP, TASKS, Rate, Recipe, build, default, 
 from .rescue import LOST, PATIENCE, Rescue
 from .task import Measured, Task
 
-# Held-out sequences: so many that the score is known to a few percent of the criterion, and fewer
-# where they are long, so that looking stays a small part of the time.
+# The number of held-out sequences: enough to know the score to a few percent of the criterion, and
+# fewer if they are long, so that evaluations take a small part of the time.
 _MOST_HELD_OUT, _LEAST_HELD_OUT, _HELD_OUT_STEPS = 512, 64, 1_500_000
-# Of a stage, which is often looked at; the full length is meanwhile, every so many evaluations.
+# The number of held-out sequences for a stage, which is evaluated often. The full length is
+# evaluated only every _SELDOM evaluations while a stage is shorter than 1/_NEAR of it.
 _STAGE_HELD_OUT, _SELDOM, _NEAR = 256, 16, 8
-# Numbers that all outputs of one evaluation may be at once.
+# The most numbers that the outputs of an evaluation may have in memory at once.
 _OUTPUTS_AT_ONCE = 4_000_000
 _CURVE = "held_out.jsonl"
 
@@ -35,7 +36,7 @@ _CURVE = "held_out.jsonl"
 class Point:
     """Held-out loss and score at the full length after `update` updates and `seconds` of training.
 
-    trained: length of the longest sequences of training until then.
+    trained: the length of the longest training sequences until then.
     """
 
     update: int
@@ -51,11 +52,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Job:
-    """What to do.
+    """The settings of a job.
 
-    seed: of weights and training sequences. minutes: stop after this time. run: a folder that
-    keeps the training, None for none. resume: go on with what is there. safeguards: but for the
-    constraint, which the recipe has.
+    seed: seed of the weights and the training sequences. minutes: stop after this time. run: a
+    folder in which the training is kept, None for none. resume: continue the training there.
+    safeguards: all but the constraint, which belongs to the recipe.
     """
 
     task: Task
@@ -70,11 +71,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of it.
+    """The result of a job.
 
-    solved: the point that meets the criterion, which ended the training. updates, seconds: those
-    before a resumption included. steps: time steps of the sequences that gradients went over, each
-    batch counted as one sequence.
+    solved: the evaluation that met the criterion and ended the training, or None. updates, seconds:
+    including those before the training was resumed. steps: the sum of the lengths of the training
+    sequences, where each batch counts as one sequence.
     """
 
     job: Job
@@ -91,12 +92,12 @@ class Result:
 def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
     """Trains until the task is solved or a limit is reached.
 
-    tell is called with every evaluation, those before a resumption first. The net is the same to
-    the bit for the same task, recipe, seed and number of updates, whether the training was
-    interrupted or not. Raises GradcoreError, as Trainer.fit.
+    tell is called with every evaluation; those before the training was resumed come first. The net
+    has the same bits for the same task, recipe, seed and number of updates, whether the training
+    was interrupted or not. Raises the GradcoreErrors of Trainer.fit.
     """
     net = build(job.task, job.recipe)
-    # A budget that the full length cannot meet is told now, not when the stages have grown to it.
+    # A budget that is too small for the full length gives an error now, not in a later stage.
     gd.plan(net, job.task.steps, job.recipe.batch, loss=job.task.loss, memory=job.resources.memory)
     params = initial(net, job.task, job.recipe, job.seed)
     optimizer = gd.optim.Adam(
@@ -117,7 +118,7 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
         stability=job.safeguards.monitor(),
         memory=job.resources.memory,
         threads=job.resources.threads,
-        quiet=True,  # the evaluations are what there is to see
+        quiet=True,  # only evaluations are shown
     )
     sequences = Sequences(job.task, job.recipe, job.seed)
     curve = Curve(job, tell)
@@ -151,7 +152,7 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
 
 @dataclass(frozen=True, eq=False)
 class _Evaluation:
-    """Evaluates the net: moves on to the next stage, puts a lost net back, adds to the curve."""
+    """Evaluates the net: starts the next stage, restores a lost net, adds a point to the curve."""
 
     job: Job
     optimizer: gd.optim.Optimizer
@@ -160,7 +161,7 @@ class _Evaluation:
     rescue: Rescue
 
     def __call__(self, now: gd.Params) -> float:
-        """The score now, or that of the last point where evaluating would take too long."""
+        """The score now, or that of the last point if an evaluation would take too long."""
         job, sequences, points = self.job, self.sequences, self.curve.points
         update = self.optimizer.steps
         stage = sequences.reached(update)
@@ -171,7 +172,8 @@ class _Evaluation:
                 sequences.begun.append(update)
             else:
                 self._look_after(update, now)
-            # At a small part of the length a look takes many times what an update does.
+            # While stages are short, an evaluation at full length takes many times as long as an
+            # update.
             worth = passed and _NEAR * stage.steps >= job.task.steps
             last = points[-1] if points else None
             if last and not worth and update < last.update + _SELDOM * job.recipe.every:
@@ -186,7 +188,7 @@ class _Evaluation:
         return measure(stage, now, held_out, threads=self.job.resources.threads)
 
     def _look_after(self, update: int, now: gd.Params) -> None:
-        """Puts a net back that is lost."""
+        """Restores the net if it has lost what it had learned."""
         sequences = self.sequences
         level, times = len(sequences.begun), len(sequences.put_back)
         if level == 0:
@@ -201,8 +203,8 @@ class _Evaluation:
 class Sequences(gd.data.Source):
     """Training batches of a task: one pass, which ends when `end` is called.
 
-    begun: of an adaptive recipe, the updates at which its stages but the first began. put_back: and
-    those at which a net that was lost was put back.
+    begun: in an adaptive recipe, the updates at which the second and later stages began. put_back:
+    the updates at which a net was restored.
     """
 
     def __init__(self, task: Task, recipe: Recipe, seed: int) -> None:
@@ -215,14 +217,14 @@ class Sequences(gd.data.Source):
         return 2**62
 
     def reached(self, updates: int) -> Task:
-        """The hardest stage of so many updates, at least one."""
+        """The hardest stage within the first `updates` updates."""
         last = max(0, updates - 1)
         if not self.recipe.adaptive or self.recipe.first == 0:
             return self.recipe.stage(self.task, last)
         return self.task.stage(self._level(last))
 
     def stage(self, update: int) -> Task:
-        """What is trained on in an update, counted from 0."""
+        """The stage that update number `update`, counted from 0, trains on."""
         if not self.recipe.adaptive or self.recipe.first == 0 or update % 2 == 0:
             return self.reached(update + 1)
         return self.task.stage(update // 2 % (self._level(update) + 1))
@@ -234,7 +236,7 @@ class Sequences(gd.data.Source):
         return self.stage(index).training_batch(self.seed, index, self.recipe.batch)
 
     def steps(self, updates: int) -> int:
-        """Sum of the lengths of the sequences of so many updates."""
+        """The sum of the lengths of the sequences in the first `updates` updates."""
         return sum(self.stage(update).steps for update in range(updates))
 
     def state_dict(self) -> dict[str, Any]:
@@ -252,9 +254,9 @@ class Sequences(gd.data.Source):
         self.begun, self.put_back = [*state["begun"]], [*state["put_back"]]
 
     def describe(self) -> dict[str, Any]:
-        """What decides the bits of a training, and all that is needed to make it again."""
+        """The settings that determine the bits of a training, from which it can be repeated."""
         recipe = dataclasses.asdict(self.recipe)
-        # When to look and when to end may be another matter when a run goes on.
+        # The intervals of evaluations and the last update may change when a run is resumed.
         del recipe["updates"], recipe["every"]
         return {
             "task": {"name": self.task.name, **dataclasses.asdict(self.task)},
@@ -263,12 +265,12 @@ class Sequences(gd.data.Source):
         }
 
     def end(self) -> None:
-        """Nothing is left of this pass."""
+        """Ends this pass."""
         self.epoch, self.position = self.epoch + 1, 0
 
 
 class Curve:
-    """The evaluations of a run; with a folder also lines of a file there, beside the checkpoint."""
+    """The evaluations of a run; if it has a folder, they are also lines of a file there."""
 
     def __init__(self, job: Job, tell: Callable[[Point], None]) -> None:
         self.job, self.tell = job, tell
@@ -281,14 +283,14 @@ class Curve:
         if job.resume and job.run is not None and (job.run / LAST).exists():
             place = read_training(job.run / LAST).place
             self.before = place.seconds
-            # What was seen after the last checkpoint will be seen again.
+            # Evaluations after the last checkpoint will be repeated.
             self.points = [p for p in _read_points(job.run / _CURVE) if p.update <= place.step]
         for point in self.points:
             tell(point)
 
     @property
     def solved(self) -> Point | None:
-        """The last point if it meets the criterion: no training goes on after that."""
+        """The last point if it meets the criterion, which ends a training."""
         last = self.points[-1] if self.points else None
         return last if last is not None and self.job.task.solved(last.measured) else None
 
@@ -308,10 +310,10 @@ class Curve:
 def measure(
     task: Task, params: gd.Params, batch: gd.Batch, *, threads: int | None = None
 ) -> Measured:
-    """Loss and score of a net on sequences, some at a time where there would be many outputs.
+    """Loss and score of a net on sequences, in several parts if there are many outputs.
 
-    A net whose state leaves the range of numbers, as one without bounds may at lengths that it was
-    not yet trained on, has learned nothing: task.overflow.
+    If the net overflows, as an unbounded one may at lengths that it was not trained on yet, the
+    result is task.overflow, the worst possible.
     """
     count = batch.x.shape[1]
     size = max(1, _OUTPUTS_AT_ONCE // (task.steps * task.outputs))
@@ -323,7 +325,7 @@ def measure(
         except gd.NonFiniteError:
             return task.overflow
         measured = task.measure(outputs, some)
-        # Every sequence has as many terms as the others.
+        # All sequences have the same number of terms.
         share = some.x.shape[1] / count
         loss += share * measured.loss
         score += share * measured.score
@@ -331,9 +333,9 @@ def measure(
 
 
 def recorded(run: Path) -> tuple[Task, Recipe, int] | None:
-    """Task, recipe and seed of the run in a folder; None if there is none to go on with.
+    """Task, recipe and seed of the run in a folder; None if there is no run to continue.
 
-    Raises CheckpointError if it is the run of something else.
+    Raises CheckpointError if it is the run of another task.
     """
     if not (run / LAST).exists():
         return None
@@ -346,7 +348,8 @@ def recorded(run: Path) -> tuple[Task, Recipe, int] | None:
         return made, recipe, int(data["seed"])
     except (KeyError, TypeError, ValueError) as error:
         raise gd.CheckpointError(
-            f"{run / LAST} holds a training of something else than {', '.join(TASKS)}."
+            f"{run / LAST} must hold a training of {', '.join(TASKS)}, and it holds another one. "
+            "Name another folder with --run."
         ) from error
 
 
@@ -357,7 +360,8 @@ def _finished(job: Job, net: gd.Stack, curve: Curve, sequences: Sequences) -> Re
     return Result(
         job=job,
         net=net,
-        # The last evaluation solved it, so it is the best; and of the average, if there is one.
+        # The last evaluation solved the task, so it is the best one; an adaptive recipe evaluates
+        # averaged parameters, which are saved as the best.
         params=gd.load(job.run / BEST).params if job.recipe.adaptive else made.params,
         curve=tuple(curve.points),
         solved=curve.solved,
@@ -369,13 +373,13 @@ def _finished(job: Job, net: gd.Stack, curve: Curve, sequences: Sequences) -> Re
 
 
 def _read_points(path: Path) -> list[Point]:
-    """The points in a file; raises CheckpointError if it is none of ours."""
+    """The points in a file; raises CheckpointError if the file has something else."""
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         return [Point(**json.loads(line)) for line in text.splitlines()]
     except (OSError, TypeError, ValueError) as error:
         raise gd.CheckpointError(
-            f"{path} does not hold evaluations of a run: {error}. Move it away to go on without "
+            f"{path} does not hold evaluations of a run: {error}. Move it away to continue without "
             "the curve so far."
         ) from error
 

@@ -1,4 +1,4 @@
-"""Multi-query associative recall: pairs of key and value, then keys whose values are asked for."""
+"""Multi-query associative recall: pairs of key and value, then keys whose values must be given."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ _SHORTEST_STAGE = 24
 class Mqar(Task):
     """Tokens (T, B): `pairs` keys each followed by its value, then every key once, among fillers.
 
-    Keys and values are each drawn without repetition from `symbols` of their own; queries come in
-    random order at places drawn evenly from the rest. Targets (T, B): the value at a query,
-    NO_QUESTION elsewhere. Tokens: the filler, the keys, the values.
+    Keys are drawn without repetition from `symbols` keys, and values from as many values. Queries
+    come in random order at places drawn uniformly from the rest of the sequence. Targets (T, B):
+    the value at a query, NO_QUESTION elsewhere. Tokens are numbered: the filler, the keys, the
+    values.
     Reference: Arora et al. 2023 (Zoology), sec. 4.1, whose queries tend to come early; here they
-    do not, so that the distance grows with T.
+    are uniform, so that the distance grows with T.
     """
 
     pairs: int = 4
@@ -52,12 +53,12 @@ class Mqar(Task):
         if self.pairs > self.symbols:
             raise gd.ArgumentError(
                 f"pairs must be at most the number of symbols, {self.symbols}, because no key "
-                f"comes twice; got {self.pairs}."
+                f"occurs twice; got {self.pairs}."
             )
         if self.length < 3 * self.pairs:
             raise gd.ArgumentError(
-                f"length of mqar must be at least 3 times the pairs, {3 * self.pairs}: a key, a "
-                f"value and a query for each; got {self.length}."
+                f"length of mqar must be at least 3 times the pairs, {3 * self.pairs}, for a key, "
+                f"a value and a query of each; got {self.length}."
             )
 
     @property
@@ -66,7 +67,7 @@ class Mqar(Task):
 
     @property
     def baseline(self) -> Baseline:
-        """Any of the values of the sequence, without knowing which belongs to the key."""
+        """Guessing any of the values in the sequence, without knowing which belongs to the key."""
         return Baseline(
             math.log(self.pairs),
             1 / self.pairs,
@@ -95,7 +96,7 @@ class Mqar(Task):
         return gd.Batch(x, y)
 
     def _some(self, rng: np.random.Generator, among: int, sequences: int) -> NDArray[np.int64]:
-        """(pairs, B): that many different numbers below `among` per sequence, in random order."""
+        """(pairs, B): `pairs` different numbers below `among` per sequence, in random order."""
         order: NDArray[np.int64] = rng.random((among, sequences)).argsort(axis=0)
         return order[: self.pairs]
 
@@ -108,7 +109,7 @@ class Mqar(Task):
         return measured.score >= 0.99
 
     def stage(self, level: int) -> Mqar:
-        """Two pairs at first, one more per level, then longer sequences."""
+        """The task at a level: two pairs at level 0, one more per level, then longer sequences."""
         pairs = min(self.pairs, 2 + level)
         doubled = min(40, max(0, level - self.pairs + 2))
         length = min(self.length, _SHORTEST_STAGE * 2**doubled)

@@ -1,4 +1,4 @@
-"""The nets of the tasks and how they are trained by default, by task, cell and length."""
+"""Recipes: the default net and training of each task, by cell and length."""
 
 from __future__ import annotations
 
@@ -20,33 +20,36 @@ TASKS: dict[str, type[Task]] = {task.name: task for task in (Adding, Copying, Mq
 CELLS = ("gru", "lstm", "rnn", "skip", "tanh")
 
 
-# Batches differ widely when the length has just grown; a long memory of their squares slows Adam.
+# Gradients differ widely when the length has just grown, and with beta2 = 0.999 Adam would remember
+# their squares for too long.
 BETAS = (0.9, 0.99)
 CLIP = 1.0
-# Decay of the average of parameters that an adaptive recipe is judged by: stages end sooner.
+# The decay of averaged parameters, which an adaptive recipe evaluates; its stages then end sooner.
 AVERAGE = 0.95
 WARM_UP = 100
 LEAST_RATE = 0.05
 
-# Drawn between 1/2 and 1 - 1/T like the gates of chrono initialisation, one seed of three had
-# learned to add at T = 1,000 after 2,200 updates; with one value for all units two had after 1,800.
+# The initial share a of the skip connection, the same for all units: two seeds of three had learned
+# to add at T = 1,000 after 1,800 updates. When it was drawn between 1/2 and 1 - 1/T, like the gates
+# of chrono initialisation, only one of three had, after 2,200.
 LEAK = 0.99
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one net is trained on one task.
+    """The net and its training for one task.
 
-    cell: lstm, gru, rnn, skip or tanh: see `build`. hidden: units H. batch: sequences B. lr: of
-    Adam with BETAS, the gradient's norm clipped to CLIP; see `Rate`. halve: updates at the full
-    length that halve it, 0 for none. chrono: whether the gates' time constants start spread up to
-    the length of the sequences. first, grow: updates on the first stage, and on each of the
-    following ones until the full length is reached; first = 0: the full length from the start.
-    every: updates between evaluations. updates: at most so many. constrain, limit: of
-    gradcore.constrain.by_name. front: units of a layer of the same cell below, 0 for none.
-    adaptive: a stage ends when held-out sequences of it are passed, which is looked at at every
-    evaluation, instead of after `first` and `grow` updates; and every second update goes back to
-    one of the stages before, in turn, so that a net does not learn the one length it sees.
+    cell: lstm, gru, rnn, skip or tanh, see `build`. hidden: units H. batch: sequences B. lr: the
+    rate of Adam with BETAS, where the gradient's norm is clipped to CLIP; see `Rate`. halve: the
+    number of updates at full length that halve the rate, 0 for a constant rate. chrono: whether the
+    gates' time constants start spread up to the length of the sequences. first, grow: the number of
+    updates in the first stage, and in each following stage until the full length is reached;
+    first = 0 means the full length from the start. every: the number of updates between
+    evaluations. updates: the most updates. constrain, limit: see gradcore.constrain.by_name. front:
+    units of another layer of the same cell below, 0 for none. adaptive: a stage ends when the net
+    passes an evaluation on held-out sequences of it, instead of after `first` or `grow` updates;
+    and every second update trains on one of the earlier stages in turn, so that the net does not
+    learn a single length only. spread: see gradcore.init.chrono_bias.
     """
 
     cell: str
@@ -70,13 +73,13 @@ class Recipe:
             raise gd.ArgumentError(f"cell must be one of {', '.join(CELLS)}; got {self.cell!r}.")
 
     def stage(self, task: Task, update: int) -> Task:
-        """What is trained on in an update, counted from 0."""
+        """The stage that update number `update`, counted from 0, trains on."""
         if self.first == 0:
             return task
         return task.stage(max(0, 1 + (update - self.first) // self.grow))
 
     def full_at(self, task: Task) -> int:
-        """The first update at the full length; 0 where it is not known before."""
+        """The first update at the full length; 0 if it is not known in advance."""
         if self.adaptive or self.first == 0 or task.stage(0) == task:
             return 0
         levels = next(level for level in itertools.count(1) if task.stage(level) == task)
@@ -84,10 +87,10 @@ class Recipe:
 
 
 class Rate(gd.schedule.Schedule):
-    """The learning rate's factor: it rises over WARM_UP updates, and falls after the last stage.
+    """A factor of the learning rate that rises over WARM_UP updates and falls after the last stage.
 
-    Stages want a large rate, for each is a new task; the last percents want a small one. Without
-    stages it does not fall.
+    Stages need a large rate, because each is a new task, and the last percents of accuracy need a
+    small one. Without stages the factor does not fall.
     """
 
     kind = "stages"
@@ -103,14 +106,14 @@ class Rate(gd.schedule.Schedule):
         return float(rising * max(LEAST_RATE, 0.5 ** (max(0, step - self.full) / self.halve)))
 
 
-# `updates` are those at the full length here, which `default` adds to those of the stages.
+# Here `updates` counts those at the full length; `default` adds those of the stages.
 _BASE = {
     "adding": Recipe("gru", 64, 32, 5e-3, 0, True, 800, 200, every=100, updates=3_000),
     "copy": Recipe("lstm", 128, 16, 5e-3, 1_000, True, 1_500, 800, every=200, updates=10_000),
-    # The gradient of a net that has just learned a distance grows past 50, and an update at the
-    # next one may throw it back to guessing for good; rescue.py is for that. At 3e-3 it was needed
-    # so often that the rate fell too low. A spectral norm of at most 1 keeps nets from it, but
-    # some seeds then never leave the first stage; with at most 2 some are lost again.
+    # The gradient norm of a net that has just learned a distance exceeds 50, and an update at the
+    # next distance may destroy what it has learned; rescue.py restores it then. At a rate of 3e-3
+    # this happened so often that the rate fell too low. With a spectral norm of at most 1 it does
+    # not happen, but some seeds then never leave the first stage; with at most 2 it happens again.
     "enhancer": Recipe(
         "gru",
         32,
@@ -128,8 +131,8 @@ _BASE = {
     ),
     "mqar": Recipe("lstm", 128, 32, 5e-3, 1_000, False, 1_500, 1_000, every=200, updates=10_000),
 }
-# With 5e-4 the rnn adds at T = 200 after 1,300 updates, and overflows at T = 1,000 on both seeds
-# tried; with 2e-4 it does not, and learns slowly.
+# With a rate of 5e-4 the rnn learns to add at T = 200 after 1,300 updates, but overflows at
+# T = 1,000 for both seeds tried; with 2e-4 it does not overflow, and learns slowly.
 _SHORT_FOR_RNN = 300
 _OTHER: dict[tuple[str, str], dict[str, Any]] = {
     ("adding", "rnn"): {"lr": 2e-4},
@@ -141,7 +144,7 @@ _OTHER: dict[tuple[str, str], dict[str, Any]] = {
 
 
 def default(task: Task, cell: str | None = None) -> Recipe:
-    """The recipe of a task at its length; cell: another than the task's best."""
+    """The recipe of a task at its length; cell: another cell than the best for the task."""
     base = _BASE[task.name]
     made = base if cell is None else replace(base, cell=cell, **_OTHER.get((task.name, cell), {}))
     if (task.name, cell) == ("adding", "rnn") and task.length <= _SHORT_FOR_RNN:
@@ -152,10 +155,11 @@ def default(task: Task, cell: str | None = None) -> Recipe:
 def build(task: Task, recipe: Recipe) -> gd.Stack:
     """The net of a recipe: [Embedding], [front], one recurrent layer, Linear.
 
-    rnn: relu, its recurrent matrix U the identity at first (Le, Jaitly, Hinton 2015). tanh: the
-    classical one, U orthogonal at first. skip: h_t = (1-a)*relu(W x + U h_(t-1) + b) + a*h_(t-1),
-    an RNN with a learned connection to its output one step ago, a per unit and LEAK at first. With
-    tanh instead of relu it did not learn to add at T = 100 in 7,000 updates.
+    rnn: an RNN with relu whose recurrent matrix U starts as the identity (Le, Jaitly, Hinton 2015).
+    tanh: the classical RNN, whose U starts orthogonal. skip: an RNN with a learned connection to
+    its output one step ago, h_t = (1-a)*relu(W x + U h_(t-1) + b) + a*h_(t-1), where each unit has
+    its own a, which starts at LEAK. With tanh instead of relu it did not learn to add at T = 100 in
+    7,000 updates.
     """
     embedding, width = task.first_layer()
     layers: list[Layer] = [] if embedding is None else [embedding]
@@ -180,10 +184,10 @@ def _layer(cell: str, width: int, hidden: int) -> gd.Recurrent:
 
 
 def initial(net: gd.Stack, task: Task, recipe: Recipe, seed: int) -> gd.Params:
-    """Fresh parameters; see Recipe.chrono. Those time constants are of the layer on top.
+    """Initial parameters. Recipe.chrono applies to the top recurrent layer only.
 
-    The recurrent matrix of skip is half an orthogonal one, so that h stays bounded at first though
-    relu has no bound. Reference for chrono: Tallec and Ollivier 2018.
+    The recurrent matrix of skip starts as half an orthogonal one, so that h is bounded at first
+    although relu is not. Reference for chrono: Tallec and Ollivier 2018.
     """
     gain = 0.5 if recipe.cell == "skip" else 1.0
     chrono = float(max(3, task.steps)) if recipe.chrono else None

@@ -1,4 +1,4 @@
-"""What a run tells: lines of its curve, a verdict, a picture, and a JSON file for programs."""
+"""The report of a run: lines of its curve, a verdict, a picture, and a JSON file for programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .task import OVERFLOW
 
 
 def heading(job: Job) -> str:
-    """The task and what guessing reaches."""
+    """Lines with the task, the net, the baseline and the criterion."""
     task, recipe, baseline = job.task, job.recipe, job.task.baseline
     return "\n".join(
         [
@@ -28,13 +28,13 @@ def heading(job: Job) -> str:
 
 
 def columns(job: Job) -> str:
-    """Names of what line() tells."""
+    """The headings of the columns of line()."""
     score = job.task.score_name
     return f"\n{'update':>8} {'trained at T':>13} {'loss':>10} {score:>10} {'seconds':>9}"
 
 
 def line(point: Point) -> str:
-    """One evaluation: held-out loss and score at the full length."""
+    """One evaluation as a line: held-out loss and score at the full length."""
     return (
         f"{point.update:>8,} {point.trained:>13,} {_number(point.loss):>10} "
         f"{_number(point.score):>10} {point.seconds:>9.1f}"
@@ -42,7 +42,7 @@ def line(point: Point) -> str:
 
 
 def verdict(result: Result) -> str:
-    """Whether it is solved, and what it took."""
+    """A sentence that says whether the task is solved, with updates, steps and seconds."""
     task = result.job.task
     took = (
         f"{result.updates:,} updates, {result.steps / 1e6:.2f} million steps, "
@@ -52,7 +52,7 @@ def verdict(result: Result) -> str:
         point = result.solved
         return f"solved: {task.criterion}: {task.score_name} {point.score:.4g} after {took}"
     if not result.curve:
-        return f"not solved: not looked at in {took}"
+        return f"not solved: there was no evaluation in {took}"
     sign = 1 if task.maximise else -1
     best = max(result.curve, key=lambda point: sign * point.score)
     return (
@@ -84,7 +84,7 @@ def as_json(result: Result) -> dict[str, Any]:
 
 
 def write_json(path: str | os.PathLike[str], result: Result) -> None:
-    """Writes `as_json` to a file. Raises OSError."""
+    """Writes `as_json` to a file; raises OSError."""
     Path(path).write_text(json.dumps(as_json(result), indent=2) + "\n", encoding="utf-8")
 
 
@@ -94,9 +94,9 @@ def can_draw() -> bool:
 
 
 def draw(path: str | os.PathLike[str], result: Result) -> None:
-    """Saves a picture of held-out loss and score by update beside the baseline.
+    """Saves a picture of held-out loss and score by update, with the baseline.
 
-    Needs matplotlib. Raises ImportError without it, OSError or ValueError for a path it cannot use.
+    Raises ImportError without matplotlib, and OSError or ValueError if it cannot be saved.
     """
     from matplotlib.figure import Figure
 

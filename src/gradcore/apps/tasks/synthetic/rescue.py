@@ -1,4 +1,4 @@
-"""Putting a net back that has lost what it had learned, or has learned nothing from the start."""
+"""Restores a net that has lost what it had learned, and restarts one that learns nothing."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ...._base.files import replace_file
 from .recipes import Recipe, initial
 from .task import Task
 
-# A net that has passed a stage and is at this or below on it later has lost it.
+# A net has lost a stage that it had passed if its score on it is this or lower.
 LOST = 0.6
-# Updates after which a net that has not passed the first stage starts anew: of eight seeds those
-# that did at all had after 150 to 260, and two had not after 5,000.
+# A net that has not passed the first stage after so many updates starts again with new parameters:
+# of eight seeds six passed it after 150 to 260 updates, and two had not after 5,000.
 PATIENCE = 500
-# What the rate is multiplied by each time: the net was lost in steps too large for where it stood.
+# The rate is multiplied by this at each restoration, because too large steps caused the loss.
 SLOWER = 0.7
 
 
 class Rescue:
-    """Keeps parameters and moments as they were when each stage was passed.
+    """Keeps the parameters and moments of the time when each stage was passed.
 
-    run: a folder that keeps them, so that a resumed training can be put back as well.
+    run: a folder in which they are kept as well, so that a resumed training can be restored.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Rescue:
         self._kept: dict[str, NDArray[Any]] = {}
 
     def keep(self, level: int) -> None:
-        """The net has just passed stage number `level`."""
+        """Keeps the net, which has just passed stage number `level`."""
         self._kept = {"params": self.optimizer.params.flat.copy()}
         self._kept |= {name: moment.copy() for name, moment in self.optimizer.moments.items()}
         if self.run is not None:
@@ -53,19 +53,19 @@ class Rescue:
             replace_file(self._file(level), lambda path: save_file(self._kept, path))
 
     def put_back(self, level: int) -> None:
-        """As after stage number `level`, with a smaller rate. Raises CheckpointError."""
+        """Restores the net of stage number `level`, with a smaller rate; raises CheckpointError."""
         if not self._kept and self.run is not None:
             try:
                 self._kept = load_file(self._file(level))
             except (OSError, SafetensorError) as error:
                 raise gd.CheckpointError(
-                    f"{self._file(level)}, which the training must go back to: {error}"
+                    f"cannot read {self._file(level)}, which the training must go back to: {error}"
                 ) from error
         self._set(self._kept)
         self.optimizer.lr *= SLOWER
 
     def start_anew(self, times: int) -> None:
-        """Fresh parameters, others than the `times` starts before, with a smaller rate."""
+        """Starts again with new parameters and a smaller rate; times: the starts before this."""
         fresh = initial(
             self.optimizer.params.net, self.task, self.recipe, self.seed + 10_000 * times
         )

@@ -1,4 +1,4 @@
-"""What every task tells: how to draw sequences, what guessing reaches, and when it is solved."""
+"""The base class of tasks: how sequences are drawn, the baseline, and when a task is solved."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 
 import gradcore as gd
 
-# Loss of a net that overflows: the largest number that JSON can hold.
+# The loss of a net that overflows: the largest float, because JSON has no infinity.
 OVERFLOW = sys.float_info.max
 
-# Of everything that is drawn: the first number of the key says for what.
+# The first number of a random generator's key says what it is used for.
 _TRAINING, _HELD_OUT = 0, 1
 _HELD_OUT_SEED = 20_260_101
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What the best answer that remembers nothing reaches, with its formula in words."""
+    """Loss and score of the best answer without memory, with their formula in words."""
 
     loss: float
     score: float
@@ -41,8 +41,8 @@ class Measured:
 class Task(ABC):
     """A task at one length.
 
-    length: T; what exactly it counts is told by each task. A task is a function: equal tasks and
-    random numbers give equal batches.
+    length: T, whose exact meaning each task defines. Equal tasks and random numbers give equal
+    batches.
     """
 
     length: int
@@ -54,7 +54,7 @@ class Task(ABC):
     maximise: ClassVar[bool]
     criterion: ClassVar[str]
     loss: ClassVar[gd.loss.Loss]
-    # Least length that the definition allows, and the length of the command without an option.
+    # The smallest length that the definition allows, and the default length of the command.
     least: ClassVar[int]
     usual: ClassVar[int]
 
@@ -69,61 +69,61 @@ class Task(ABC):
     @property
     @abstractmethod
     def steps(self) -> int:
-        """Steps of a sequence."""
+        """The number of steps of a sequence."""
 
     @property
     @abstractmethod
     def baseline(self) -> Baseline:
-        """What guessing reaches."""
+        """Loss and score of guessing."""
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, sequences: int) -> gd.Batch:
-        """That many sequences side by side."""
+        """Draws a batch of `sequences` sequences."""
 
     def draw_held_out(self, rng: np.random.Generator, sequences: int) -> gd.Batch:
-        """Sequences to judge nets by, where these are drawn from something else than others."""
+        """Draws held-out sequences; a task overrides it if these come from other data."""
         return self.draw(rng, sequences)
 
     @abstractmethod
     def first_layer(self) -> tuple[gd.Embedding | None, int]:
-        """The embedding, if inputs are tokens, and the number of values that follow it."""
+        """The embedding, or None if inputs are floats, and the input size of the next layer."""
 
     @property
     @abstractmethod
     def outputs(self) -> int:
-        """Outputs of the net."""
+        """The number of outputs of the net."""
 
     @abstractmethod
     def measure(self, outputs: NDArray[Any], batch: gd.Batch) -> Measured:
-        """Mean loss and score of outputs (T, B, O)."""
+        """The mean loss and score of outputs (T, B, O)."""
 
     @abstractmethod
     def solved(self, measured: Measured) -> bool:
-        """Whether a net that reaches this has learned the task; `criterion` in code."""
+        """Whether a net with this result has solved the task; `criterion` says it in words."""
 
     def passed(self, measured: Measured) -> bool:
-        """Whether a net that reaches this on a stage is ready for the next one."""
+        """Whether a net with this result on a stage is ready for the next one."""
         return self.solved(measured)
 
     @abstractmethod
     def stage(self, level: int) -> Task:
-        """An easier task of the same kind, harder with every level from 0 on, in the end this."""
+        """An easier task of the same kind, which gets harder with each level up to this task."""
 
     @property
     def overflow(self) -> Measured:
-        """What a net reaches that gives no numbers."""
+        """The result of a net that overflows."""
         return Measured(OVERFLOW, 0.0 if self.maximise else OVERFLOW)
 
     def training_batch(self, seed: int, update: int, sequences: int) -> gd.Batch:
-        """The batch of one update, a function of the arguments alone: it can be drawn again."""
+        """The batch of one update, which depends only on the arguments and can be drawn again."""
         return self.draw(_generator(seed, _TRAINING, update), sequences)
 
     def held_out(self, sequences: int) -> gd.Batch:
-        """The sequences nets are judged on: the same for all nets, from no seed of a training."""
+        """The held-out sequences, the same for all nets, from a seed that no training has."""
         return self.draw_held_out(_generator(_HELD_OUT_SEED, _HELD_OUT), sequences)
 
     def part(self, batch: gd.Batch, sequences: slice) -> gd.Batch:
-        """Some sequences of a batch."""
+        """A part of the sequences of a batch."""
         last = self.loss.step == "last"
         return gd.Batch(
             batch.x[:, sequences], batch.y[sequences if last else (slice(None), sequences)]
@@ -131,7 +131,7 @@ class Task(ABC):
 
 
 def cross_entropy(outputs: NDArray[Any], y: NDArray[Any]) -> float:
-    """Mean of -log softmax(outputs)[y] over classes y [N] for outputs [N, O], in float64."""
+    """The mean of -log softmax(outputs)[y] for outputs [N, O] and classes y [N], in float64."""
     logits = outputs.astype(np.float64)
     logits -= logits.max(axis=-1, keepdims=True)
     right = np.take_along_axis(logits, y[..., None].astype(np.int64), axis=-1)[..., 0]
@@ -139,5 +139,5 @@ def cross_entropy(outputs: NDArray[Any], y: NDArray[Any]) -> float:
 
 
 def _generator(seed: int, *key: int) -> np.random.Generator:
-    # A spawn key, for [1, 0] and [1] are the same entropy to a SeedSequence.
+    # The key is a spawn key, because as entropy [1, 0] and [1] would be the same.
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from ....errors import ArgumentError
 from .. import numpyfile
 from . import cells
-from .columns import Column, Table
-from .csvfile import Wanted
-
-_DATES = "datetime64[us]"
+from .columns import NO_DATE, Column, Table
+from .dates import Dates
+from .numberformat import NumberFormat
+from .wanted import Wanted
 
 
 def names_of_array(path: Path, wanted: Wanted) -> tuple[list[str], list[str]]:
@@ -112,17 +112,17 @@ def _column(path: str, name: str, array: NDArray[Any], wanted: Wanted) -> Column
             f"{array.dtype}."
         )
     if name == wanted.order:
-        return _order(path, name, array)
+        return _order(path, name, array, wanted)
     if kind == "M":
-        return Column("date", array.astype(_DATES).view(np.int64))
+        return _dates(array)
     if kind in "USO":
         if name in wanted.number:
             raise ArgumentError(
                 f"{path}: column {name!r} must hold numbers; it holds texts ({array.dtype})."
             )
-        return _texts(path, name, array)
+        return _texts(path, name, array, wanted)
     if name in wanted.text:
-        return _texts(path, name, array.astype(str))
+        return _texts(path, name, array.astype(str), wanted)
     values = array.astype(np.float64)
     if np.isinf(values).any():
         row = int(np.flatnonzero(np.isinf(values))[0])
@@ -133,18 +133,20 @@ def _column(path: str, name: str, array: NDArray[Any], wanted: Wanted) -> Column
     return Column("number", values)
 
 
-def _order(path: str, name: str, array: NDArray[Any]) -> Column:
+def _dates(array: NDArray[Any]) -> Column:
+    """Dates in microseconds where that loses nothing, else in nanoseconds."""
+    if np.datetime_data(array.dtype)[0] in ("ns", "ps", "fs", "as"):
+        values = array.astype("datetime64[ns]").view(np.int64)
+        if (values[values != NO_DATE] % 1_000).any():
+            return Column("date", values, unit="ns")
+    return Column("date", array.astype("datetime64[us]").view(np.int64))
+
+
+def _order(path: str, name: str, array: NDArray[Any], wanted: Wanted) -> Column:
     if array.dtype.kind in "USO":
-        texts = _decoded(path, name, array)
-        kind, values, place = cells.order(texts)
-        if place is not None:
-            raise ArgumentError(
-                f"{path} row {place}: the order in column {name!r} must be a number or an ISO date "
-                f"in every row; it is {cells.shown(texts[place])}."
-            )
-        return Column("date" if kind == "date" else "number", values)
+        return _order_of_texts(path, name, _decoded(path, name, array), wanted)
     if array.dtype.kind == "M":
-        made = Column("date", array.astype(_DATES).view(np.int64))
+        made = _dates(array)
     elif array.dtype.kind in "biu":
         made = Column("number", array.astype(np.int64))
     else:
@@ -159,8 +161,26 @@ def _order(path: str, name: str, array: NDArray[Any]) -> Column:
     return made
 
 
-def _texts(path: str, name: str, array: NDArray[Any]) -> Column:
-    codes = cells.Codes()
+def _order_of_texts(path: str, name: str, texts: list[str], wanted: Wanted) -> Column:
+    dates = Dates(wanted.date_format)
+    places = cells.Places(NumberFormat(wanted.decimal or ".", wanted.decimal is not None), dates)
+    place = places.add(texts)
+    if place is not None:
+        raise ArgumentError(
+            f"{path} row {place}: the order in column {name!r} must be a number or an ISO date "
+            f"in every row; it is {cells.shown(texts[place])}."
+        )
+    fault = dates.ambiguous()
+    if fault is not None:
+        raise ArgumentError(f"{path}: the order in column {name!r} {fault}.")
+    if dates.given is None and dates.way is not None:
+        places = cells.Places(places.numbers.form, Dates(dates.way))
+        places.add(texts)
+    return places.column()
+
+
+def _texts(path: str, name: str, array: NDArray[Any], wanted: Wanted) -> Column:
+    codes = cells.Codes(wanted.missing_values)
     return Column("text", codes.encode(_decoded(path, name, array)), tuple(codes.texts))
 
 
@@ -212,9 +232,10 @@ def _from_arrow(where: str, column: Any) -> NDArray[Any]:
         column = column.cast(pa.float64())
     elif pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         zone = getattr(kind, "tz", None)  # kept by Arrow as UTC beside the name of the zone
-        column = column.cast(pa.timestamp("us", tz=zone), safe=False)
+        unit = "ns" if getattr(kind, "unit", "") == "ns" else "us"
+        column = column.cast(pa.timestamp(unit, tz=zone), safe=False)
         if zone is not None:
-            column = column.cast(pa.timestamp("us"))
+            column = column.cast(pa.timestamp(unit))
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
         # Objects, not fixed-width strings, which take the longest text's room in every row.
         return np.array(["" if text is None else text for text in column.to_pylist()], dtype=object)

@@ -1,80 +1,79 @@
-"""Cells of text become numbers, dates and codes: columns at once, slowly only to find a fault.
+"""Cells of text become numbers, places in an order, and codes: whole columns at once.
 
-Numbers are written as in Python and JSON ("-1.5e3"). Decimal commas, thousands separators and
-underscores are refused: what they mean depends on who wrote them.
+Cell by cell only where a cell is not what the others are.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
-from datetime import datetime, timezone
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .columns import NO_TEXT
+from .columns import NO_TEXT, Column, date_column
+from .dates import DAY_FIRST, MONTH_FIRST, Dates
+from .numberformat import NumberFormat, look
 
-MISSING_NUMBERS = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none", "?"))
+MISSING_NUMBERS = frozenset(
+    (
+        *("", "na", "n/a", "#n/a", "#n/a n/a", "#na", "<na>", "nan", "-nan", "+nan", "null"),
+        *("none", "?", "1.#qnan", "-1.#qnan", "1.#ind", "-1.#ind"),
+    )
+)
 MISSING_TEXTS = frozenset(("", "NA", "N/A", "NaN", "nan", "null", "NULL"))
 _SHOWN = 40
-_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
-_THOUSANDS = re.compile(r"[+-]?\d{1,3}([,' ]\d{3})+(\.\d*)?")
-_GROUPED = re.compile(r"[+-]?[\d_]+(\.[\d_]*)?")
-_PERCENT = re.compile(r"[+-]?\d+([.,]\d+)?\s*%")
 
 
-def numbers(cells: Sequence[str]) -> tuple[NDArray[np.float64], list[int]]:
-    """Values (n,), NaN where missing or wrong, and the places of cells that are wrong."""
-    try:
-        values = np.fromiter(map(float, cells), np.float64, len(cells))
-    except ValueError:
-        return _numbers_one_by_one(cells)
-    # float takes "1_000"; the search costs a tenth of the conversion.
-    if "_" in "".join(cells) or np.isinf(values).any():
-        return _numbers_one_by_one(cells)
-    return values, []
+class Numbers:
+    """Reads cells as numbers of one format.
 
+    missing: further texts that stand for a missing value.
+    """
 
-def _numbers_one_by_one(cells: Sequence[str]) -> tuple[NDArray[np.float64], list[int]]:
-    values = np.full(len(cells), math.nan)
-    wrong = []
-    for place, cell in enumerate(cells):
-        value = number(cell)
-        if value is None:
-            wrong.append(place)
-        else:
-            values[place] = value
-    return values, wrong
+    def __init__(self, form: NumberFormat, missing: Sequence[str] = ()) -> None:
+        self.form = form
+        self.missing = MISSING_NUMBERS | {text.strip().lower() for text in missing}
 
+    def read(self, cells: Sequence[str]) -> tuple[NDArray[np.float64], list[int]]:
+        """Values (n,), NaN where missing or wrong, and the places of cells that are wrong."""
+        if self.form.decimal == ",":
+            return self._one_by_one(cells)
+        try:
+            values = np.fromiter(map(float, cells), np.float64, len(cells))
+        except ValueError:
+            return self._one_by_one(cells)
+        # float takes "1_000"; the search costs a tenth of the conversion.
+        if "_" in "".join(cells) or np.isinf(values).any():
+            return self._one_by_one(cells)
+        return values, []
 
-def number(cell: str) -> float | None:
-    """The finite number that a cell holds, NaN if it is missing, None if it is something else."""
-    text = cell.strip()
-    if text.lower() in MISSING_NUMBERS:
-        return math.nan
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and "_" not in text else None
+    def _one_by_one(self, cells: Sequence[str]) -> tuple[NDArray[np.float64], list[int]]:
+        values = np.full(len(cells), math.nan)
+        wrong = []
+        for place, cell in enumerate(cells):
+            value = self.one(cell)
+            if value is None:
+                wrong.append(place)
+            else:
+                values[place] = value
+        return values, wrong
+
+    def one(self, cell: str) -> float | None:
+        """The finite number of a cell, NaN if it is missing, None if it is something else."""
+        text = cell.strip()
+        if text.lower() in self.missing:
+            return math.nan
+        return self.form.number(text)
 
 
 def hint(cell: str) -> str:
     """What to do about a cell that should have been a number; a sentence or nothing."""
     text = cell.strip()
-    if _THOUSANDS.fullmatch(text) and not _DECIMAL_COMMA.fullmatch(text):
-        return "Write it without thousands separators."
-    if _DECIMAL_COMMA.fullmatch(text):
-        return f"Write {text.replace(',', '.')} if it is a decimal comma."
-    if "_" in text and _GROUPED.fullmatch(text):
-        return f"Write {text.replace('_', '')}, without underscores."
-    if _PERCENT.fullmatch(text):
-        return "Leave out the percent sign."
     if text.lower().lstrip("+-") in ("inf", "infinity"):
         return "Leave it empty if it is missing."
-    return ""
+    found = look(text)
+    return "" if found is None else found.remedy
 
 
 def shown(cell: str) -> str:
@@ -83,55 +82,67 @@ def shown(cell: str) -> str:
     return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")
 
 
-def order(cells: Sequence[str]) -> tuple[str, NDArray[np.int64] | NDArray[np.float64], int | None]:
-    """Cells as something to sort by: ("number" or "date", values (n,), place of the first fault).
+class Places:
+    """Reads cells as something to sort by: whole numbers, numbers or dates, none of them missing.
 
-    Whole numbers stay whole (nanoseconds since 1970 do not fit a float64); dates are ISO 8601,
-    those without a time zone count as UTC, in microseconds since 1970.
+    Whole numbers stay whole (nanoseconds since 1970 do not fit a float64). kind: "number" or "date"
+    once the first cells were read.
     """
-    try:
-        if "_" not in "".join(cells):
-            return "number", np.array(list(map(int, cells)), dtype=np.int64), None
-    except (ValueError, OverflowError):
-        pass
-    values, wrong = numbers(cells)
-    faults = {*wrong, *np.flatnonzero(np.isnan(values)).tolist()}
-    if not faults:
-        return "number", values, None
-    dates = np.zeros(len(cells), dtype=np.int64)
-    for place, cell in enumerate(cells):
-        moment = _microseconds(cell)
-        if moment is None:
-            # Told as a number if most are numbers, as a date if the first is one.
-            return ("date", dates, place) if place else ("number", values, min(faults))
-        dates[place] = moment
-    return "date", dates, None
 
+    def __init__(self, form: NumberFormat, dates: Dates) -> None:
+        self.numbers, self.dates = Numbers(form), dates
+        self.kind: str | None = None
+        self._numbers: list[NDArray[np.int64] | NDArray[np.float64]] = []
+        self._dates: list[int] = []
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-
-
-def _microseconds(cell: str) -> int | None:
-    text = cell.strip()
-    if text.endswith(("Z", "z")):  # Python 3.10 knows no other zone than +00:00
-        text = f"{text[:-1]}+00:00"
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+    def add(self, cells: Sequence[str]) -> int | None:
+        """Takes cells; the place of the first one that does not fit, None if all do."""
+        fault = None
+        if self.kind != "date" and self.dates.given in (None, DAY_FIRST, MONTH_FIRST):
+            values, fault = self._as_numbers(cells)
+            if fault is None:
+                self._numbers.append(values)
+                self.kind = "number"
+                return None
+            if self.kind == "number":
+                return fault
+        found = self.dates.read(cells)
+        if isinstance(found, int):
+            # Told as a number if nothing says that it should be a date: no cell, and no format.
+            if fault is not None and found == 0:
+                return fault
+            self.kind = "date"
+            return found
+        self.kind = "date"
+        self._dates += found
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    since = moment - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+    def _as_numbers(
+        self, cells: Sequence[str]
+    ) -> tuple[NDArray[np.int64] | NDArray[np.float64], int | None]:
+        try:
+            if "_" not in "".join(cells):
+                return np.array(list(map(int, cells)), dtype=np.int64), None
+        except (ValueError, OverflowError):
+            pass
+        values, wrong = self.numbers.read(cells)
+        faults = {*wrong, *np.flatnonzero(np.isnan(values)).tolist()}
+        return values, min(faults, default=None)
+
+    def column(self) -> Column:
+        """All that was taken. Raises OverflowError for dates that no column can hold."""
+        if self.kind == "date":
+            return date_column(self._dates)
+        return Column("number", np.concatenate(self._numbers))
 
 
 class Codes(dict[str, int]):
     """Text to codes, numbered as they come; -1 for missing ones. Looks up as a dict does."""
 
-    def __init__(self, missing: frozenset[str] = MISSING_TEXTS) -> None:
+    def __init__(self, missing: Sequence[str] = ()) -> None:
         super().__init__()
         self.texts: dict[str, int] = {}
-        self.none = missing
+        self.none = MISSING_TEXTS | {text.strip() for text in missing}
 
     def __missing__(self, cell: str) -> int:
         text = cell.strip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import ArgumentError
+from .wanted import Format
 
 Kind = Literal["number", "text", "date"]
 
@@ -20,7 +21,9 @@ Kind = Literal["number", "text", "date"]
 NO_TEXT = -1
 NO_DATE = np.iinfo(np.int64).min
 _NAMES_SHOWN = 12
-_UNITS = {"D": 86_400 * 10**6, "s": 10**6}
+_UNITS = {"D": 86_400 * 10**9, "s": 10**9, "us": 10**3}
+# Ticks of a second for each unit that dates may be counted in.
+TICKS = {"us": 10**6, "ns": 10**9}
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,17 +32,18 @@ class Column:
 
     kind "number": values (n,) float64, NaN where missing; int64 for an order of whole numbers.
     kind "text": values (n,) int32, places in texts, -1 where missing.
-    kind "date": values (n,) int64, microseconds since 1970, NO_DATE where missing.
+    kind "date": values (n,) int64 since 1970 in unit, "us" or "ns", NO_DATE where missing.
     """
 
     kind: Kind
     values: NDArray[Any]
     texts: tuple[str, ...] = ()
+    unit: Literal["us", "ns"] = "us"
 
     @cached_property
-    def _unit(self) -> str:
-        """That of all dates of the column, so that their texts are alike."""
-        return _coarsest(self.values)
+    def _shown_unit(self) -> str:
+        """That of the texts of all dates of the column, so that they are alike."""
+        return _coarsest(self.values, self.unit)
 
     def missing(self) -> NDArray[np.bool_]:
         """(n,) where there is no value."""
@@ -55,7 +59,7 @@ class Column:
 
     def take(self, rows: NDArray[Any]) -> Column:
         """The column with these rows alone, by index or mask."""
-        return Column(self.kind, self.values[rows], self.texts)
+        return Column(self.kind, self.values[rows], self.texts, self.unit)
 
     def cells(self, rows: NDArray[np.int64]) -> list[str]:
         """Rows as text, as a CSV file would have them."""
@@ -63,7 +67,7 @@ class Column:
         if self.kind == "text":
             return [self.texts[code] if code >= 0 else "" for code in values.tolist()]
         if self.kind == "date":
-            return dates_as_text(values, self._unit)
+            return dates_as_text(values, self._shown_unit, self.unit)
         return [str(value) for value in values.tolist()]
 
 
@@ -72,8 +76,8 @@ class Table:
     """Columns by name.
 
     files: where the rows came from; first[i] is the first row of files[i]. lines: (n,) line of each
-    row in its file, None for files without lines. indices: (n,) row of its file, counted from 0.
-    notes: what the reader wants to tell.
+    row in its file, None for files without lines. notes: what the reader wants to tell. unnamed:
+    columns that had no name. format: how the files turned out to be written.
     """
 
     columns: dict[str, Column]
@@ -81,6 +85,8 @@ class Table:
     first: tuple[int, ...]
     lines: NDArray[np.int64] | None
     notes: tuple[str, ...] = ()
+    unnamed: frozenset[str] = frozenset()
+    format: Format = field(default_factory=Format)
 
     @property
     def rows(self) -> int:
@@ -102,18 +108,47 @@ class Table:
         return Column("text", codes, self.files)
 
 
-def dates_as_text(values: NDArray[np.int64], unit: str | None = None) -> list[str]:
-    """Microseconds since 1970 in ISO 8601, to the day, the second or the microsecond.
+def date_column(nanoseconds: Sequence[int]) -> Column:
+    """A column of dates given in nanoseconds since 1970: in microseconds where that loses nothing.
 
-    unit: "D", "s" or "us"; None for the coarsest that loses nothing.
+    Raises OverflowError for nanoseconds that matter outside the years 1678 to 2261.
     """
-    dates = values.view("datetime64[us]").astype(f"datetime64[{unit or _coarsest(values)}]")
-    return [str(date) for date in dates]
+    try:
+        values = np.array(nanoseconds, dtype=np.int64)
+        if (values % 1_000).any():
+            return Column("date", values, unit="ns")
+        return Column("date", values // 1_000)
+    except OverflowError:
+        if any(value % 1_000 for value in nanoseconds):
+            raise
+    return Column("date", np.array([value // 1_000 for value in nanoseconds], dtype=np.int64))
 
 
-def _coarsest(values: NDArray[np.int64]) -> str:
+def in_unit(column: Column, unit: Literal["us", "ns"]) -> Column:
+    """A column of dates in another unit that is no coarser."""
+    if column.unit == unit:
+        return column
+    factor = TICKS[unit] // TICKS[column.unit]
+    values = np.where(column.values == NO_DATE, NO_DATE, column.values * factor)
+    return Column("date", values, unit=unit)
+
+
+def dates_as_text(
+    values: NDArray[np.int64], shown: str | None = None, unit: str = "us"
+) -> list[str]:
+    """Dates since 1970 in ISO 8601, to the day, the second, the microsecond or the nanosecond.
+
+    shown: "D", "s", "us" or "ns"; None for the coarsest that loses nothing. unit: of the values.
+    """
+    dates = values.view(f"datetime64[{unit}]")
+    return [str(d) for d in dates.astype(f"datetime64[{shown or _coarsest(values, unit)}]")]
+
+
+def _coarsest(values: NDArray[np.int64], unit: str) -> str:
     known = values[values != NO_DATE]
-    return next((unit for unit, size in _UNITS.items() if not (known % size).any()), "us")
+    per_tick = 10**9 // TICKS[unit]
+    sizes = {name: size // per_tick for name, size in _UNITS.items() if size >= per_tick}
+    return next((name for name, size in sizes.items() if not (known % size).any()), unit)
 
 
 def unknown_column(name: str, known: Sequence[str], what: str, where: str) -> ArgumentError:
@@ -128,9 +163,14 @@ def unknown_column(name: str, known: Sequence[str], what: str, where: str) -> Ar
     )
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, such as "1 row" and "2,000 rows"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def listed(names: Iterable[str]) -> str:
-    """Names for a message, the first dozen of them."""
-    shown = list(names)
+    """Names for a message, in one line, the first dozen of them."""
+    shown = [" ".join(name.splitlines()) for name in names]
     more = f" and {len(shown) - _NAMES_SHOWN:,} more" if len(shown) > _NAMES_SHOWN else ""
     return ", ".join(shown[:_NAMES_SHOWN]) + more
 
@@ -156,6 +196,8 @@ def join(tables: Sequence[Table]) -> Table:
         tuple(first),
         lines,
         tuple(note for table in tables for note in table.notes),
+        frozenset().union(*(table.unnamed for table in tables)),
+        tables[0].format,
     )
 
 
@@ -169,8 +211,11 @@ def _join_column(name: str, tables: Sequence[Table]) -> Column:
             f"column {name!r} must be of one kind in all files; it holds {first}s in "
             f"{tables[0].files[0]} and {parts[other].kind}s in {tables[other].files[0]}."
         )
-    if parts[0].kind != "text":
-        return Column(parts[0].kind, np.concatenate([part.values for part in parts]))
+    if parts[0].kind == "date":
+        unit: Literal["us", "ns"] = "ns" if any(part.unit == "ns" for part in parts) else "us"
+        return Column("date", np.concatenate([in_unit(p, unit).values for p in parts]), unit=unit)
+    if parts[0].kind == "number":
+        return Column("number", np.concatenate([part.values for part in parts]))
     places: dict[str, int] = {}
     values = []
     for part in parts:

@@ -1,219 +1,198 @@
-"""CSV files: delimiter, header, rows in chunks, and columns that find out what they hold.
+"""CSV files: rows in chunks, and columns that find out what they hold.
 
 A chunk of rows is converted column by column, so that memory goes with the typed columns (8 bytes a
-number, 4 a text) and not with the text of the file.
+number, 4 a text) and not with the text of the file. A file is read once if its numbers are plain;
+once more where it turns out that they have decimal commas, or that a column holds texts.
 """
 
 from __future__ import annotations
 
 import csv
-import gzip
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import ArgumentError
-from ..packed import is_gzip, open_gzip
 from . import cells
-from .columns import Column, Table
+from .columns import NO_DATE, Column, Table, counted, date_column
+from .dates import Dates
+from .layout import Layout, csv_reader, find
+from .numberformat import NumberFormat, look
+from .survey import Survey, markers
+from .textfile import Lines, opened
+from .wanted import Wanted
 
-DELIMITERS = (",", ";", "\t", "|")
-# Each takes a kilobyte before it holds anything: a file of commas is not to fill the memory.
-MOST_COLUMNS = 100_000
+__all__ = ["Draft", "Plan", "draft", "names"]
+
 _CHUNK = 20_000
-_SAMPLE_LINES = 50
-_SAMPLE_CHARACTERS = 200_000
-_NAMES = {"\t": "tab"}
+_NAMES = {"\t": "tab", " ": "space"}
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a reader is to bring.
+class Plan:
+    """What is known, or assumed, when a file is read: the format of numbers, columns of texts."""
 
-    names: columns, None for all. number, text: columns that are this whatever the cells look like;
-    others find out. order: the column to sort by. delimiter: None to find out. header: names of the
-    columns of a file without a line that names them.
-    """
-
-    names: frozenset[str] | None = None
-    number: frozenset[str] = frozenset()
+    form: NumberFormat
     text: frozenset[str] = frozenset()
-    order: str | None = None
-    delimiter: str | None = None
-    encoding: str = "utf-8-sig"
-    header: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A file as read by a plan. surveys: of the columns that may hold numbers."""
+
+    path: Path
+    plan: Plan
+    layout: Layout
+    builders: dict[str, _Builder | _Text | _Order]
+    lines: NDArray[np.int64]
+    notes: tuple[str, ...]
+
+    @property
+    def surveys(self) -> dict[str, Survey]:
+        """What the cells look like, of columns that were not read as texts from the start."""
+        return {
+            name: builder.survey
+            for name, builder in self.builders.items()
+            if isinstance(builder, (_Builder, _Order))
+        }
+
+    def lacks_text(self) -> frozenset[str]:
+        """Columns that turn out to hold texts and were not kept as such."""
+        return frozenset(
+            name
+            for name, builder in self.builders.items()
+            if isinstance(builder, _Builder) and builder.is_text and builder.text is None
+        )
+
+    def table(self, wanted: Wanted) -> Table:
+        """The columns. Raises ArgumentError for cells that do not fit."""
+        made = {}
+        for name, builder in self.builders.items():
+            column = builder.column()
+            if column.kind == "text" and name not in wanted.text:
+                column = self._checked(name, column)
+            made[name] = column
+        return Table(
+            made,
+            (str(self.path),),
+            (0,),
+            self.lines,
+            (*self.layout.notes, *self.notes),
+            self.layout.unnamed,
+        )
+
+    def _checked(self, name: str, column: Column) -> Column:
+        """A column of texts, as dates if they are dates; numbers with markers are refused."""
+        counts = np.bincount(column.values[column.values >= 0], minlength=len(column.texts))
+        texts = Counter(dict(zip(column.texts, counts.tolist(), strict=True)))
+        dates = _as_dates(column)
+        if dates is not None:
+            return dates
+        odd = [text for text in texts if cells.hint(text) == "" and not _is_number(text)]
+        if odd:
+            code = column.texts.index(odd[0])
+            line = int(self.lines[np.flatnonzero(column.values == code)[0]])
+            fault = markers(name, f"{self.path}:{line}", texts)
+            if fault is not None:
+                raise fault
+        return column
+
+
+def _is_number(text: str) -> bool:
+    return NumberFormat().number(text) is not None or look(text) is not None
+
+
+def _as_dates(column: Column) -> Column | None:
+    """The column as dates if every text is one. Day or month first: here it does not matter."""
+    found = []
+    for text in column.texts:
+        dates = Dates()
+        value = dates.one(text)
+        if value is None:
+            return None
+        found.append(value)
+    if not found:
+        return None
+    try:
+        each = date_column(found)
+    except OverflowError:
+        return None
+    values = np.array([*each.values, NO_DATE], dtype=np.int64)[column.values]
+    return Column("date", values, unit=each.unit)
 
 
 def names(path: Path, wanted: Wanted) -> tuple[list[str], list[str]]:
     """The names of a file's columns, and notes. Raises ArgumentError, OSError."""
-    with _opened(path, wanted) as source:
-        return source.names, source.notes
+    layout = find(path, wanted)
+    return list(layout.names), list(layout.notes)
 
 
-def read(path: Path, wanted: Wanted) -> Table:
-    """The wanted columns of a file.
+def draft(path: Path, wanted: Wanted, plan: Plan, dates: Dates) -> Draft:
+    """The wanted columns of a file, read by a plan. dates: those of the order, of all files.
 
     Raises ArgumentError naming file, line and column for whatever does not fit; OSError.
     """
-    as_text = set(wanted.text)
-    while True:
-        with _opened(path, wanted) as source:
-            builders = _builders(path, source, wanted, as_text)
-            lines = _fill(path, source, builders)
-        again = {name for name, builder in builders.items() if builder.turns_out_text()}
-        if not again:
-            break
-        # Numbers at first, mostly text later: read once more, now as text from the first row on.
-        as_text |= again
+    layout = find(path, wanted)
+    with _rows(path, layout) as source:
+        builders = _builders(path, layout, wanted, plan, dates)
+        lines = _fill(source, builders)
     if not len(lines):
         raise ArgumentError(f"{path} has a header and no rows: expected one row per time step.")
-    made = {name: builder.column() for name, builder in builders.items()}
-    return Table(made, (str(path),), (0,), lines, tuple(source.notes))
+    return Draft(path, plan, layout, builders, lines, tuple(source.notes))
 
 
 @dataclass
 class _Source:
-    """An open file past its header."""
+    """An open file past its names."""
 
     path: Path
+    layout: Layout
+    lines: Lines
     reader: Any
-    names: list[str]
     notes: list[str] = field(default_factory=list)
-    line: int = 1  # where the row that is being read begins
 
 
 @contextmanager
-def _opened(path: Path, wanted: Wanted) -> Iterator[_Source]:
-    """A file with its header read; faults of the file itself become ArgumentErrors."""
-    source: _Source | None = None
-    try:
-        with _text(path, wanted.encoding) as stream:
-            delimiter = wanted.delimiter or _delimiter(path, wanted)
-            # strict: misplaced quotes are a fault to tell, not something to guess at.
-            reader = csv.reader(stream, delimiter=delimiter, strict=True)
-            source = _Source(path, reader, [])
-            source.names, source.notes = _header(path, reader, delimiter, wanted)
-            yield source
-    except UnicodeDecodeError as error:
-        raise ArgumentError(_undecodable(path, wanted.encoding, error)) from error
-    except UnicodeError as error:
-        raise ArgumentError(f"{path} is not text in {wanted.encoding}: {error}.") from error
-    except LookupError as error:
-        if "encoding" not in str(error):
-            raise
-        raise ArgumentError(
-            f"--encoding must be one that Python knows, such as utf-8, latin-1 or cp1252; got "
-            f"{wanted.encoding!r}."
-        ) from error
-    except csv.Error as error:
-        raise ArgumentError(
-            f"{path}:{source.line if source else 1}: the row that begins here cannot be read as "
-            f"CSV: {error}. Check its quotes."
-        ) from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ArgumentError(f"{path} is a damaged or truncated gzip file: {error}.") from error
-
-
-def _text(path: Path, encoding: str) -> IO[str]:
-    if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
-        encoding = "utf-8-sig"  # spreadsheets write a byte-order mark
-    if is_gzip(path):
-        return open_gzip(path, encoding, newline="")
-    return path.open(encoding=encoding, newline="")
-
-
-def _undecodable(path: Path, encoding: str, error: UnicodeDecodeError) -> str:
-    shown = encoding.replace("-sig", "").upper()
-    byte = error.object[error.start]
-    return (
-        f"{path} is not text in {shown} (byte 0x{byte:02x}). Save it as UTF-8, or say what it is, "
-        "for instance --encoding latin-1, cp1252 or utf-16."
-    )
-
-
-def _delimiter(path: Path, wanted: Wanted) -> str:
-    """The delimiter that cuts the first lines into the most columns, as many in each row."""
-    with _text(path, wanted.encoding) as stream:
-        sample = [line[:_SAMPLE_CHARACTERS] for line in islice(stream, _SAMPLE_LINES)]
-    best = (False, 1, DELIMITERS[0])
-    for delimiter in DELIMITERS:
+def _rows(path: Path, layout: Layout) -> Iterator[_Source]:
+    with opened(path, layout.encoding) as stream:
+        apart = layout.delimiter == " "
+        lines = Lines(stream, layout.skip, layout.comment, strip=apart)
+        source = _Source(path, layout, lines, csv_reader(lines, layout.delimiter))
         try:
-            widths = [len(row) for row in csv.reader(sample, delimiter=delimiter) if row]
-        except csv.Error:
-            continue
-        if widths and widths[0] > 1:
-            found = (len(set(widths)) == 1, widths[0], delimiter)
-            if found[:2] > best[:2]:
-                best = found
-    return best[2]
-
-
-def _header(path: Path, reader: Any, delimiter: str, wanted: Wanted) -> tuple[list[str], list[str]]:
-    """Names of the columns, and notes."""
-    if wanted.header is not None:
-        return list(wanted.header), []
-    row = next((row for row in reader if row), None)
-    if row is None:
-        raise ArgumentError(f"{path} is empty: expected a first line that names the columns.")
-    if len(row) > MOST_COLUMNS:
-        raise ArgumentError(
-            f"{path}:{reader.line_num}: the first line names {len(row):,} columns; a table may "
-            f"have {MOST_COLUMNS:,}."
-        )
-    found = [name.strip() for name in row]
-    values, wrong = cells.numbers(found)
-    if not wrong and not np.isnan(values).all():
-        raise ArgumentError(
-            f"{path}:{reader.line_num}: the first line must name the columns; it holds numbers: "
-            f"{cells.shown(delimiter.join(row))}. Name them with --columns a,b,c if there is no "
-            "such line."
-        )
-    notes = []
-    for place, name in enumerate(found):
-        if not name:
-            found[place] = f"c{place}"
-            notes.append(f"{path}: column {place + 1} has no name; it is called c{place}")
-    twice = sorted(name for name, times in Counter(found).items() if times > 1)
-    if twice:
-        places = [str(place + 1) for place, name in enumerate(found) if name == twice[0]]
-        raise ArgumentError(
-            f"{path}:{reader.line_num}: two columns have the name {twice[0]!r} (columns "
-            f"{' and '.join(places)}). Rename one."
-        )
-    return found, notes
+            yield source
+        except csv.Error as error:
+            raise ArgumentError(
+                f"{path}:{lines.begin}: the row that begins here cannot be read as CSV: {error}. "
+                "Check its quotes."
+            ) from error
 
 
 def _builders(
-    path: Path, source: _Source, wanted: Wanted, as_text: set[str]
-) -> dict[str, _Builder]:
-    made = {}
-    for place, name in enumerate(source.names):
-        if wanted.names is None or name in wanted.names:
-            kind: type[_Builder] = _Builder
-            if name == wanted.order:
-                kind = _Order
-            elif name in as_text:
-                kind = _Text
-            made[name] = kind(path, name, place, strict=name in wanted.number)
+    path: Path, layout: Layout, wanted: Wanted, plan: Plan, dates: Dates
+) -> dict[str, _Builder | _Text | _Order]:
+    made: dict[str, _Builder | _Text | _Order] = {}
+    for place, name in enumerate(layout.names):
+        if wanted.names is not None and name not in wanted.names:
+            continue
+        if name == wanted.order:
+            made[name] = _Order(path, name, place, wanted, plan, dates)
+        elif name in wanted.text:
+            made[name] = _Text(place, wanted)
+        else:
+            made[name] = _Builder(path, name, place, wanted, plan)
     return made
 
 
-def _fill(path: Path, source: _Source, builders: dict[str, _Builder]) -> NDArray[np.int64]:
+def _fill(source: _Source, builders: dict[str, _Builder | _Text | _Order]) -> NDArray[np.int64]:
     """Gives the builders all rows; the line at which each row begins."""
     lines: list[NDArray[np.int64]] = []
-    width = len(source.names)
     for rows, starts in _chunks(source):
-        if not all(len(row) == width for row in rows):
-            place = next(i for i, row in enumerate(rows) if len(row) != width)
-            raise ArgumentError(_wrong_width(path, starts[place], rows[place], source))
         by_place = list(zip(*rows, strict=True))
         begins = np.array(starts, dtype=np.int64)
         for builder in builders.values():
@@ -223,102 +202,80 @@ def _fill(path: Path, source: _Source, builders: dict[str, _Builder]) -> NDArray
 
 
 def _chunks(source: _Source) -> Iterator[tuple[list[list[str]], list[int]]]:
-    """Rows with the lines at which they begin; empty lines are passed over."""
+    """Rows of the right width with the lines at which they begin.
+
+    Empty lines are passed over, and so are rows without any value at the end of the file.
+    """
     rows: list[list[str]] = []
     starts: list[int] = []
-    reader = source.reader
-    source.line = reader.line_num + 1
-    for row in reader:
-        if row:
-            rows.append(row)
-            starts.append(source.line)
-            if len(rows) == _CHUNK:
-                yield rows, starts
-                rows, starts = [], []
-        source.line = reader.line_num + 1
+    held: list[tuple[list[str], int]] = []  # rows without any value, which may be the last ones
+    width = len(source.layout.names)
+    for row, line in _each(source):
+        if len(row) != width:
+            row = _fitted(source, row, line)
+        if width > 1 and not any(row):
+            held.append((row, line))
+            continue
+        for empty, begin in held:
+            rows.append(empty)
+            starts.append(begin)
+        held.clear()
+        rows.append(row)
+        starts.append(line)
+        if len(rows) >= _CHUNK:
+            yield rows, starts
+            rows, starts = [], []
+    if held:
+        source.notes.append(
+            f"{source.path}:{held[0][1]}: no values at all from here to the end of the file "
+            f"({counted(len(held), 'row')}): left out"
+        )
     if rows:
         yield rows, starts
 
 
-def _wrong_width(path: Path, line: int, row: list[str], source: _Source) -> str:
-    width = len(source.names)
-    delimiter = source.reader.dialect.delimiter
+def _each(source: _Source) -> Iterator[tuple[list[str], int]]:
+    lines, reader = source.lines, source.reader
+    lines.begins()
+    for row in reader:
+        if row:
+            yield row, lines.begin
+        lines.begins()
+
+
+def _fitted(source: _Source, row: list[str], line: int) -> list[str]:
+    """A row without empty cells behind the last column. Raises ArgumentError for another width."""
+    width = len(source.layout.names)
+    delimiter = source.layout.delimiter
+    name = _NAMES.get(delimiter, delimiter)
+    if len(row) > width and not any(cell.strip() for cell in row[width:]):
+        if not source.notes:
+            source.notes.append(
+                f"{source.path}:{line}: rows end in the delimiter {name!r}; the empty cells behind "
+                "the last column are passed over"
+            )
+        return row[:width]
     text = (
-        f"{path}:{line}: expected {width} fields, as the header has; got {len(row)}: "
+        f"{source.path}:{line}: expected {width} fields, as the header has; got {len(row)}: "
         f"{cells.shown(delimiter.join(row))}."
     )
+    if source.layout.comment is None and row[0].lstrip().startswith(("#", "%", "//")):
+        sign = row[0].lstrip()[0]
+        raise ArgumentError(f"{text} Pass --comment {sign!r} if such lines are comments.")
     if len(row) > width:
-        name = _NAMES.get(delimiter, delimiter)
-        return f"{text} Put quotes round a cell that contains the delimiter {name!r}."
-    return f"{text} Fill up the row, or leave it out."
+        raise ArgumentError(f"{text} Put quotes round a cell that contains the delimiter {name!r}.")
+    raise ArgumentError(
+        f"{text} Fill up the row, or leave it out: --skip-rows {line}-{line} does so."
+    )
 
 
-class _Builder:
-    """A column that finds out whether it holds numbers or text.
-
-    Numbers, unless most of its cells are none; a few that are none are an error, not a category.
-    strict: numbers in any case.
-    """
-
-    def __init__(self, path: Path, name: str, place: int, strict: bool) -> None:
-        self.path, self.name, self.place, self.strict = path, name, place, strict
-        self.parts: list[NDArray[Any]] = []
-        self.present = self.wrong = 0
-        self.first_fault: tuple[int, str] | None = None
-        self.text: _Text | None = None
-
-    def add(self, chunk: Sequence[str], lines: NDArray[np.int64]) -> None:
-        if self.text is not None:
-            self.text.add(chunk, lines)
-            return
-        values, wrong = cells.numbers(chunk)
-        if wrong and self.first_fault is None:
-            self.first_fault = (int(lines[wrong[0]]), chunk[wrong[0]])
-        self.present += len(chunk) - int(np.isnan(values).sum()) + len(wrong)
-        self.wrong += len(wrong)
-        if self.strict and wrong:
-            raise self.fault()
-        if not self.parts and self.mostly_text():
-            self.text = _Text(self.path, self.name, self.place, False)
-            self.text.add(chunk, lines)
-        else:
-            self.parts.append(values)
-
-    def mostly_text(self) -> bool:
-        return 2 * self.wrong > self.present
-
-    def turns_out_text(self) -> bool:
-        """Whether the rows must be read once more, as text."""
-        return self.text is None and not self.strict and self.mostly_text()
-
-    def column(self) -> Column:
-        if self.text is not None:
-            return self.text.column()
-        if self.first_fault is not None:
-            raise self.fault()
-        return Column("number", np.concatenate(self.parts))
-
-    def fault(self) -> ArgumentError:
-        assert self.first_fault is not None
-        line, cell = self.first_fault
-        parts = [
-            f"{self.path}:{line}: column {self.name!r} must hold finite numbers; got "
-            f"{cells.shown(cell)}.",
-            cells.hint(cell),
-        ]
-        if not parts[1] and not self.strict:
-            parts[1] = f"Correct or empty the cell, or add --text {self.name} if these are names."
-        elif not parts[1]:
-            parts[1] = "Correct or empty the cell."
-        return ArgumentError(" ".join(parts))
-
-
-class _Text(_Builder):
+class _Text:
     """A column of texts, kept as codes."""
 
-    def __init__(self, path: Path, name: str, place: int, strict: bool) -> None:
-        super().__init__(path, name, place, strict)
-        self.codes = cells.Codes()
+    def __init__(self, place: int, wanted: Wanted) -> None:
+        self.place = place
+        self.codes = cells.Codes(wanted.missing_values)
+        self.parts: list[NDArray[np.int32]] = []
 
     def add(self, chunk: Sequence[str], lines: NDArray[np.int64]) -> None:
         self.parts.append(self.codes.encode(chunk))
@@ -327,28 +284,101 @@ class _Text(_Builder):
         return Column("text", np.concatenate(self.parts), tuple(self.codes.texts))
 
 
-class _Order(_Builder):
-    """A column to sort by: whole numbers, numbers or dates, without gaps."""
+class _Builder:
+    """A column that finds out whether it holds numbers or texts.
 
-    kind: str | None = None
+    Texts are kept beside the numbers where the plan says so, and where the first chunk is mostly
+    texts, so that the file need not be read again. Numbers in any case if it must hold them.
+    """
+
+    def __init__(self, path: Path, name: str, place: int, wanted: Wanted, plan: Plan) -> None:
+        self.place, self.form = place, plan.form
+        self.strict = name in wanted.number
+        self.wanted = wanted
+        self.numbers = cells.Numbers(plan.form, wanted.missing_values)
+        self.survey = Survey(path, name)
+        self.parts: list[NDArray[np.float64]] = []
+        self.text = _Text(place, wanted) if name in plan.text else None
 
     def add(self, chunk: Sequence[str], lines: NDArray[np.int64]) -> None:
-        kind, values, place = cells.order(chunk)
-        if place is None and self.kind not in (None, kind):
-            place = 0
-        if place is not None:
-            raise self.unsortable(int(lines[place]), chunk[place], self.kind or kind)
-        self.kind = kind
+        values, wrong = self.numbers.read(chunk)
+        self.survey.add(chunk, values, wrong, lines, self.form)
+        if not self.parts and self.text is None and self.is_text:
+            self.text = _Text(self.place, self.wanted)
         self.parts.append(values)
+        if self.text is not None:
+            self.text.add(chunk, lines)
 
-    def unsortable(self, line: int, cell: str, kind: str) -> ArgumentError:
-        what = "is missing" if not cell.strip() else f"is {cells.shown(cell)}"
-        expected = "a date" if kind == "date" else "a number"
-        return ArgumentError(
-            f"{self.path}:{line}: the order in column {self.name!r} must be {expected} in every "
-            "row (numbers, or dates such as 2024-05-31 or 2024-05-31T12:00:00); it "
-            f"{what}. Correct it, or leave out --order if the rows are in order."
-        )
+    @property
+    def is_text(self) -> bool:
+        """Whether this is no column of numbers, as far as it is known."""
+        return not self.strict and not self.survey.holds_numbers
 
     def column(self) -> Column:
-        return Column("date" if self.kind == "date" else "number", np.concatenate(self.parts))
+        if self.is_text:
+            assert self.text is not None
+            return self.text.column()
+        return Column("number", np.concatenate(self.parts))
+
+
+class _Order:
+    """A column to sort by: whole numbers, numbers or dates, without gaps."""
+
+    def __init__(
+        self, path: Path, name: str, place: int, wanted: Wanted, plan: Plan, dates: Dates
+    ) -> None:
+        self.place = place
+        self.form = plan.form
+        self.survey = Survey(path, name)
+        self.places = cells.Places(plan.form, dates)
+        self.missing = {text.strip() for text in wanted.missing_values}
+        self.fault: tuple[int, str] | None = None
+
+    def add(self, chunk: Sequence[str], lines: NDArray[np.int64]) -> None:
+        if self.fault is not None:
+            return
+        place = self.places.add(chunk)
+        self.places.dates.found_in(self.survey.path, chunk, lines.tolist())
+        if self.form.decimal == "," and self.places.kind == "number":
+            self.survey.add_commas(chunk, lines)
+        gone = [i for i, cell in enumerate(chunk) if cell.strip() in self.missing]
+        if gone and (place is None or gone[0] < place):
+            place = gone[0]
+        if place is not None:
+            # Told in the end: it may be a number with a decimal comma, as others have it.
+            self.fault = int(lines[place]), chunk[place]
+            if look(chunk[place].strip()) is not None:
+                unread = np.full(1, np.nan)
+                self.survey.add([chunk[place]], unread, [0], lines[[place]], self.form)
+
+    def column(self) -> Column:
+        if self.fault is not None:
+            raise self._unsortable(*self.fault)
+        try:
+            return self.places.column()
+        except OverflowError:
+            raise ArgumentError(
+                f"{self.survey.path}: the order in column {self.survey.name!r} holds dates to the "
+                "nanosecond outside the years 1678 to 2261. Cut them to microseconds."
+            ) from None
+
+    def _unsortable(self, line: int, cell: str) -> ArgumentError:
+        text = cell.strip()
+        missing = not text or text in self.missing
+        what = "is missing" if missing else f"is {cells.shown(cell)}"
+        kind, given = self.places.kind, self.places.dates.given
+        expected = "a date" if kind == "date" else "a number"
+        found = look(text) if NumberFormat().number(text) is None else None
+        readings = f" ({found.first}, or {found.second})" if found is not None else ""
+        forms = "numbers, or dates such as 2024-05-31, 31.05.2024 or 2024-05-31T12:00:00"
+        if kind == "date" and given is not None:
+            forms = f"dates of the format {given!r}, as --date-format or the net has it"
+        remedy = (
+            "Correct it, or leave out --order if the rows are in order."
+            if missing or kind == "number" or given is not None
+            else "Correct it, or pass --date-format, such as '%d.%m.%Y %H:%M', if it is a date."
+        )
+        return ArgumentError(
+            f"{self.survey.path}:{line}: the order in column {self.survey.name!r} must be "
+            f"{expected} in every row ({forms}); it {what}{readings}. {remedy}"
+        )

@@ -11,15 +11,15 @@ import numpy as np
 
 import gradcore as gd
 
-from . import train
-from .csvfile import Wanted
+from . import report, train
+from .columns import counted
 from .dataset import Dataset, load
 from .predict import METADATA
-from .report import Result, as_json
 from .roles import Roles
 from .schema import Missing
 from .scores import baselines, judge
 from .sequences import TEST, TRAIN, VALIDATION, Split
+from .wanted import Wanted
 
 Say = Callable[[str], None]
 
@@ -43,7 +43,7 @@ class Job:
     options: train.Options = field(default_factory=train.Options)
 
 
-def run(job: Job, say: Say = lambda line: None) -> Result | None:
+def run(job: Job, say: Say = lambda line: None) -> report.Result | None:
     """Does the job; None if Ctrl-C ended the training, whose best net is then saved.
 
     say is called with a line per phase. Raises GradcoreError for files or arguments of no use.
@@ -75,7 +75,7 @@ def run(job: Job, say: Say = lambda line: None) -> Result | None:
         threads=job.options.resources.threads,
         memory=job.options.resources.memory,
     )
-    result = Result(
+    result = report.Result(
         data,
         trained,
         judged,
@@ -83,7 +83,7 @@ def run(job: Job, say: Say = lambda line: None) -> Result | None:
         time.monotonic() - start,
         job.options,
     )
-    gd.save(job.out, model.net, model.params, **metadata, result=as_json(result))
+    gd.save(job.out, model.net, model.params, **metadata, result=report.as_json(result))
     return result
 
 
@@ -92,7 +92,7 @@ def described(data: Dataset) -> list[str]:
     schema, target = data.schema, data.schema.target
     lengths = data.groups.lengths
     count = len(lengths)
-    shape = f"{lengths.sum():,} rows in {count:,} sequence{'s' * (count > 1)}"
+    shape = f"{counted(int(lengths.sum()), 'row')} in {counted(count, 'sequence')}"
     if count > 1:
         shape += f" of {lengths.min():,} to {lengths.max():,} (median {int(np.median(lengths)):,})"
     names = [
@@ -100,19 +100,23 @@ def described(data: Dataset) -> list[str]:
         for f in schema.features
     ]
     shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-    unit = "sequences" if data.per_sequence else "rows"
-    sizes = [f"{int((data.parts == part).sum()):,}" for part in (TRAIN, VALIDATION, TEST)]
+    sizes = [report.size(data, part) for part in (TRAIN, VALIDATION, TEST)]
     what = (
         f"{len(target.classes)} classes: " + ", ".join(target.classes[:12])
         if target.kind == "class"
         else f"a number, mean {target.mean:.4g}, standard deviation {target.std:.4g}"
     )
-    when = f", {target.ahead} rows ahead" if target.ahead else ""
+    when = ""
+    if target.horizon:
+        unit = "step" if schema.step else "row"
+        when = f", {target.horizon.told(unit, schema.step)} ahead"
     per = " per sequence" if data.per_sequence else ""
-    how = "sequences drawn by seed" if data.split == "sequence" else "the last rows held out"
+    how = (
+        "sequences drawn by seed" if data.split == "sequence" else "the last rows of each held out"
+    )
     return [
         shape,
         f"features: {shown}",
         f"target: {target.name}{per}{when} ({what})",
-        f"to learn from {sizes[0]} {unit}, validation {sizes[1]}, test {sizes[2]} ({how})",
+        f"to learn from {sizes[0]}, validation {sizes[1]}, test {sizes[2]} ({how})",
     ]

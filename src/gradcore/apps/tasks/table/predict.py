@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 import gradcore as gd
 
 from ...._base.files import replace_file
-from .columns import Table
-from .csvfile import Wanted
+from .columns import Table, counted
 from .dataset import load_inputs
 from .schema import Schema, Target, Unseen, from_json
 from .sequences import Groups
+from .wanted import Wanted
 
 # Steps that are run at once; the state is carried to the next ones.
 WINDOW = 2_048
@@ -238,7 +238,7 @@ def _write(
     notes = list(inputs.notes)
     empty = int((groups.lengths == 0).sum())
     if last and empty:
-        notes.append(f"{empty:,} sequences have no row left and get no prediction")
+        notes.append(f"{counted(empty, 'sequence')} without any row left: no prediction")
     return Predicted(written, tuple(notes))
 
 

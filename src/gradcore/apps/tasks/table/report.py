@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .columns import counted
 from .dataset import Dataset
 from .scores import Judged, Score, is_better
+from .sequences import TEST, TRAIN, VALIDATION
 from .train import Options, Trained
 
 if TYPE_CHECKING:
@@ -50,11 +52,18 @@ def as_json(result: Result) -> dict[str, Any]:
         "kind": target.kind,
         "per": target.per,
         "ahead": target.ahead,
+        "lead": target.lead or None,
+        "step": data.schema.step or None,
         "classes": list(target.classes),
         "features": [feature.name for feature in data.schema.features],
         "sequences": len(data.groups.ids),
         "rows": int(data.groups.lengths.sum()),
         "split": data.split,
+        "parts": {
+            name: dict(zip(("rows", "sequences"), data.size(part), strict=True))
+            for name, part in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))
+        },
+        "notes": list(data.notes),
         "seed": result.options.seed,
         "seconds": round(result.seconds, 2),
         "training_seconds": round(trained.seconds, 2),
@@ -104,8 +113,7 @@ def _number(value: float | None) -> str:
 
 def _facts(result: Result) -> list[str]:
     data, trained = result.data, result.trained
-    unit = "sequences" if data.per_sequence else "rows"
-    what = f"Judged on {result.judged.score.count:,} {unit} that the net has not learned from"
+    what = f"Judged on {size(data, TEST)} that the net has not learned from"
     if data.split == "time":
         what += ", the last of each sequence"
     best = "" if trained.best_step is None else f", the best after {trained.best_step:,}"
@@ -114,6 +122,13 @@ def _facts(result: Result) -> list[str]:
         f"Trained for {trained.steps:,} updates{best} in {trained.seconds:.0f} s; exact gradients "
         f"over up to {trained.window:,} steps; {trained.model.net.n_parameters:,} parameters.",
     ]
+
+
+def size(data: Dataset, part: int) -> str:
+    """How much a part holds, in rows and sequences."""
+    rows, sequences = data.size(part)
+    told = counted(rows, "row"), counted(sequences, "sequence")
+    return f"{told[1]} ({told[0]})" if data.per_sequence else f"{told[0]} of {told[1]}"
 
 
 def can_draw() -> bool:
@@ -149,11 +164,11 @@ def _draw_course(axes: Any, result: Result) -> None:
     of_rows = np.searchsorted(data.groups.starts, judged.places, side="right") - 1
     index = int(np.bincount(of_rows).argmax())
     chosen = np.flatnonzero(of_rows == index)[:_STEPS_SHOWN]
-    ahead = data.schema.target.ahead
-    steps = judged.places[chosen] - data.groups.starts[index] + ahead
+    target = data.schema.target
+    steps = data.later[judged.places[chosen]] - data.groups.starts[index]
     axes.plot(steps, judged.truth[chosen], color="0.3", linewidth=1.2, label="true")
     axes.plot(steps, judged.guess[chosen], color="C0", linewidth=1.2, label="predicted")
-    when = f", predicted {ahead} rows ahead" if ahead else ""
+    when = f", predicted {target.horizon.told('step')} ahead" if target.horizon else ""
     name = data.groups.ids[index]
     if data.schema.sequence is None:
         name = Path(name).name

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ...._base.checks import choice, integer
+from ...._base.checks import choice
 from ....errors import ArgumentError
 from .columns import listed, unknown_column
+from .steps import Horizon, parse_horizon
 
 Per = Literal["step", "sequence"]
 
@@ -19,8 +20,9 @@ class Roles:
 
     features: None for all others. target: what is learned, in every row (per "step") or once for
     each sequence (per "sequence"). sequence: names the sequence of a row; None: each file is one.
-    order: sorts the rows of a sequence; None: they are in order. ahead: learn the target of this
-    many rows later. text: columns that hold names even where they look like numbers.
+    order: sorts the rows of a sequence; None: they are in order. ahead: learn the target of so many
+    steps of the order (rows without one) later, or of a time such as "3h" later. text: columns that
+    hold names even where they look like numbers.
     """
 
     target: str
@@ -28,8 +30,13 @@ class Roles:
     sequence: str | None = None
     order: str | None = None
     per: Per = "step"
-    ahead: int = 0
+    ahead: int | str = 0
     text: tuple[str, ...] = ()
+
+    @property
+    def horizon(self) -> Horizon:
+        """How far ahead the target lies. Raises ArgumentError if ahead is no such thing."""
+        return parse_horizon(self.ahead)
 
     @property
     def names(self) -> frozenset[str]:
@@ -44,9 +51,7 @@ def resolve(roles: Roles, names: Sequence[str], file: str) -> tuple[Roles, list[
     Raises ArgumentError for a column that is not there or that cannot play two parts.
     """
     choice("per", roles.per, ("step", "sequence"))
-    if integer("ahead", roles.ahead) < 0:
-        raise ArgumentError(f"ahead must not be negative; got {roles.ahead}.")
-    if roles.ahead and roles.per == "sequence":
+    if roles.horizon and roles.per == "sequence":
         raise ArgumentError(
             "--ahead needs a target in every row; leave it out with --per sequence, whose target "
             "belongs to the whole sequence."
@@ -86,13 +91,14 @@ def _no_double_part(given: dict[str, str]) -> None:
 
 def _other_columns(roles: Roles, names: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     """All columns without another part; forecasting may see the target up to now."""
-    taken = {roles.sequence, roles.order, *(() if roles.ahead else (roles.target,))}
+    taken = {roles.sequence, roles.order, *(() if roles.horizon else (roles.target,))}
     features = tuple(name for name in names if name not in taken)
     notes = []
-    if roles.ahead:
+    if roles.horizon:
+        later = roles.horizon.told("step")
         notes.append(
-            f"{roles.target} up to now is a feature too, since its value "
-            f"{roles.ahead} rows later is learned; name --features without it if it is unknown"
+            f"{roles.target} up to now is a feature too, since its value {later} later is "
+            "learned; name --features without it if it is unknown"
         )
     return features, notes
 
@@ -103,7 +109,7 @@ def _check_features(
     for name in features:
         if name not in names:
             raise unknown_column(name, names, "--features", file)
-        if name == roles.target and not roles.ahead:
+        if name == roles.target and not roles.horizon:
             raise ArgumentError(
                 f"--features names the target {name!r}: a net that sees it has nothing to learn. "
                 "Leave it out, or forecast with --ahead N."

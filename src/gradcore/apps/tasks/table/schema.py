@@ -6,16 +6,18 @@ validation, test and later files are read in the same way.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import ArgumentError, CheckpointError
-from .columns import NO_TEXT, Column, Table, listed
+from .columns import NO_TEXT, Column, Table, counted, listed
 from .roles import Per, Roles
 from .sequences import Groups
+from .steps import Horizon, parse_horizon
+from .wanted import Format, format_from_json
 
 Missing = Literal["error", "drop", "zero", "mean", "last"]
 Unseen = Literal["error", "none"]
@@ -27,7 +29,7 @@ MOST_CATEGORIES = 256
 MOST_TOKENS = 65_536
 MOST_CLASSES = 1_000
 FEW_VALUES = 10
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Target:
     """The column that the net tells.
 
     kind "number": outputs times std plus mean. kind "class": one output for each of classes.
-    per "step": in every row, of `ahead` rows later; per "sequence": once, after the last row.
+    per "step": in every row, of `ahead` steps later; per "sequence": once, after the last row.
+    lead: the time that lies ahead, such as "3h", where it was given so.
     """
 
     name: str
@@ -65,6 +68,12 @@ class Target:
     mean: float = 0.0
     std: float = 1.0
     classes: tuple[str, ...] = ()
+    lead: str = ""
+
+    @property
+    def horizon(self) -> Horizon:
+        """How far ahead the target lies."""
+        return parse_horizon(self.lead or self.ahead)
 
     @property
     def width(self) -> int:
@@ -74,13 +83,19 @@ class Target:
 
 @dataclass(frozen=True)
 class Schema:
-    """How a table is read. sequence, order: names of columns or None. missing: see fill."""
+    """How a table is read.
+
+    sequence, order: names of columns or None. missing: see encode. files: how the files are
+    written, which later files are read by. step: that of the order as text, "" for none.
+    """
 
     features: tuple[Feature, ...]
     target: Target
     sequence: str | None
     order: str | None
     missing: Missing
+    files: Format = field(default_factory=Format)
+    step: str = ""
 
     @property
     def tokens(self) -> bool:
@@ -94,7 +109,7 @@ class Schema:
 
     def as_json(self) -> dict[str, Any]:
         """The schema as JSON values."""
-        return {"format": _FORMAT, **asdict(self)}
+        return {"format": _FORMAT, **asdict(self), "files": self.files.as_json()}
 
 
 def from_json(value: object, source: str) -> Schema:
@@ -115,9 +130,11 @@ def from_json(value: object, source: str) -> Schema:
             sequence=_optional_text(value["sequence"]),
             order=_optional_text(value["order"]),
             missing=value["missing"],
+            files=format_from_json(value["files"]),
+            step=str(value["step"]),
         )
         _check(schema)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArgumentError) as error:
         raise CheckpointError(f"{source} is damaged: its table schema is wrong: {error}.") from None
     return schema
 
@@ -136,6 +153,13 @@ def fit_features(
     single = len(roles.features) == 1
     for name in roles.features:
         column = table.columns[name]
+        if column.kind == "date":
+            own = ", which has no name of its own," if name in table.unnamed else ""
+            raise ArgumentError(
+                f"{table.where(int(rows[0]))}: column {name!r}{own} holds dates, which are no "
+                "feature. Name it with --order, list --features without it, or read it as "
+                f"categories with --text {name}."
+            )
         feature = _fit(name, column.take(rows), single)
         if feature is None:
             notes.append(f"column {name} is constant in the rows to learn from; left out")
@@ -153,11 +177,6 @@ def fit_features(
 
 def _fit(name: str, column: Column, single: bool) -> Feature | None:
     """The feature, or None if it is constant."""
-    if column.kind == "date":
-        raise ArgumentError(
-            f"column {name!r} holds dates, which are no feature. Name it with --order, or list "
-            "--features without it."
-        )
     known = ~column.missing()
     values = column.values[known]
     if column.kind == "text":
@@ -200,8 +219,8 @@ def target_kind(
     known = ~column.missing()
     if column.kind == "date":
         raise ArgumentError(
-            f"the target {name!r} holds dates; expected numbers or classes. Make it a number, such "
-            "as days from the row on."
+            f"{table.where(0)}: the target {name!r} holds dates; expected numbers or classes. Make "
+            "it a number, such as days from the row on."
         )
     if not known.any():
         raise ArgumentError(f"the target {name!r} is missing in every row; expected values.")
@@ -227,7 +246,7 @@ def target_kind(
 def fit_classes(roles: Roles, column: Column) -> Target:
     """A target of classes: all that the table has. Raises ArgumentError for too few or many."""
     classes = _classes(roles.target, column)
-    return Target(roles.target, "class", roles.per, roles.ahead, classes=classes)
+    return Target(roles.target, "class", roles.per, classes=classes)
 
 
 def fit_number(roles: Roles, values: NDArray[np.float64]) -> Target:
@@ -244,7 +263,7 @@ def fit_number(roles: Roles, values: NDArray[np.float64]) -> Target:
             "--target, or give more rows."
         )
     mean, std = _mean_std(name, values)
-    return Target(name, "number", roles.per, roles.ahead, mean, std)
+    return Target(name, "number", roles.per, mean=mean, std=std)
 
 
 def _few_integers(values: NDArray[Any]) -> bool:
@@ -284,7 +303,9 @@ def class_codes(target: Target, column: Column) -> NDArray[np.float64]:
         result: NDArray[np.float64] = np.array([*by_code, np.nan])[column.values]
         return result
     values, inverse = np.unique(column.values, return_inverse=True)
-    by_value = [float(places.get(_label(v), np.nan)) for v in values.tolist()]
+    by_value = [
+        np.nan if np.isnan(v) else float(places.get(_label(v), np.nan)) for v in values.tolist()
+    ]
     return np.array(by_value, dtype=np.float64)[inverse]
 
 
@@ -346,8 +367,8 @@ def _codes(
                 "rows, or pass --unseen none to read it as none of them."
             )
         notes.append(
-            f"column {feature.name}: {int(strange.sum()):,} rows hold texts that are not among "
-            f"those to learn from, such as {text!r}; read as none of them"
+            f"column {feature.name}: {counted(int(strange.sum()), 'row')} with texts that are not "
+            f"among those to learn from, such as {text!r}: read as none of them"
         )
     return codes
 
@@ -413,7 +434,7 @@ def missing_cells(
 def _made(kind: type[Any], entry: object, plural: str) -> Any:
     if not isinstance(entry, dict):
         raise TypeError(f"{kind.__name__} is no object")
-    known = {field.name for field in fields(kind)}
+    known = {one.name for one in fields(kind)}
     strange = set(entry) - known
     if strange:
         raise ValueError(f"{kind.__name__} has {listed(sorted(strange))}")
@@ -440,6 +461,10 @@ def _check(schema: Schema) -> None:
         raise ValueError(f"target is {target.kind!r} per {target.per!r}")
     if isinstance(target.ahead, bool) or not isinstance(target.ahead, int) or target.ahead < 0:
         raise ValueError(f"ahead is {target.ahead!r}")
+    if not isinstance(target.lead, str):
+        raise TypeError("lead is no text")
+    if target.horizon.timed != bool(target.lead):
+        raise ValueError(f"lead is {target.lead!r}")
     if target.kind == "class" and len(target.classes) < 2:
         raise ValueError("fewer than two classes")
     items: tuple[Feature | Target, ...] = (*schema.features, target)

@@ -14,6 +14,7 @@ from .columns import Column, Table, dates_as_text
 Split = Literal["sequence", "time"]
 TRAIN, VALIDATION, TEST, UNUSED = 0, 1, 2, 3
 SHARES = (0.7, 0.15, 0.15)
+FEW_SEQUENCES = 10  # fewer than these are split by time if nothing else is said
 _LEAST_STEPS = 20  # of a sequence that is split by time
 
 
@@ -56,8 +57,8 @@ class Groups:
 def group(table: Table, sequence: str | None, order: str | None) -> Groups:
     """The sequences of a table; without a column that names them, each file is one.
 
-    Raises ArgumentError for a row without a sequence, and for two rows of one sequence at one place
-    in the order.
+    See `unsorted` for what sorting did. Raises ArgumentError for a row without a sequence, and for
+    two rows of one sequence at one place in the order.
     """
     ids = table.columns[sequence] if sequence is not None else table.file_of_rows()
     if ids.missing().any():
@@ -88,39 +89,87 @@ def _check_ties(
     at = int(np.flatnonzero(tied)[0])
     first, second = sorted((int(rows[at]), int(rows[at + 1])))
     value = values[at : at + 1]
-    shown = dates_as_text(value)[0] if places.kind == "date" else str(value[0])
+    shown = str(value[0])
+    whole_day = False
+    if places.kind == "date":
+        shown = dates_as_text(value, unit=places.unit)[0]
+        whole_day = "T" not in shown
     more = int(tied.sum()) - 1
     others = f" ({more:,} more such pairs)" if more else ""
     raise ArgumentError(
         f"{table.where(first)} and {table.where(second).rpartition('/')[2]}: sequence "
         f"{ids.texts[int(codes[at])]!r} has two rows with {order} = {shown}{others}. Expected a "
         "different place for each row; remove one, or name the --sequence they belong to."
+        + (" A time of day in another column must be joined to the date." * whole_day)
+    )
+
+
+def unsorted(table: Table, groups: Groups, order: str | None) -> list[str]:
+    """A note if the rows of sequences did not stand in their order."""
+    if order is None:
+        return []
+    back = np.flatnonzero((np.diff(groups.rows) < 0) & (np.diff(groups.of_rows) == 0))
+    if not len(back):
+        return []
+    pairs = len(groups.rows) - len(groups.ids)
+    if len(back) == pairs:
+        return [f"the rows run backwards in {order}: they were sorted by it"]
+    row = table.where(int(groups.rows[back[0] + 1]))
+    return [
+        f"{len(back):,} of {len(groups.rows):,} rows do not stand in the order of {order}, the "
+        f"first at {row}: they were sorted by it"
+    ]
+
+
+def choose_split(
+    groups: Groups, how: Split | None, per_sequence: bool, ahead: bool
+) -> tuple[Split, str]:
+    """How rows are to be parted, and why, for a note.
+
+    Where nothing is given: by time if there are fewer than ten sequences or if the target lies
+    ahead, since whole sequences then teach too little of the others; by sequence otherwise, and
+    where they are too short to be cut.
+    """
+    count = len(groups.ids)
+    if how is not None:
+        return how, ""
+    if per_sequence or (count >= FEW_SEQUENCES and not ahead):
+        return "sequence", ""
+    if groups.lengths.max() < _LEAST_STEPS and count >= 3:
+        return "sequence", (
+            f"sequences of {groups.lengths.max()} rows at most are too short to be split by time "
+            f"(which needs {_LEAST_STEPS}): whole sequences are held out"
+        )
+    if count == 1:
+        return "time", ""
+    why = f"there are fewer than {FEW_SEQUENCES} sequences"
+    if count >= FEW_SEQUENCES:
+        why = "the target lies ahead"
+    return "time", (
+        f"{why}: the last rows of each sequence are held out; --split sequence holds out whole ones"
     )
 
 
 def split(
     groups: Groups,
-    how: Split | None,
+    how: Split,
     seed: int,
     labels: NDArray[np.int64] | None = None,
     column: str | None = None,
-) -> tuple[Split, NDArray[np.int8]]:
-    """How rows are parted, and the part (n,) of each place of groups.rows.
+) -> NDArray[np.int8]:
+    """The part (n,) of each place of groups.rows.
 
     "sequence": whole sequences, drawn by seed, with every class of labels (S,) (negative: none) in
     the same shares where there are enough of it. "time": the first rows of each sequence to learn
-    from, later ones to validate, the last to test. None: by sequence if there are several.
-    column: that names the sequences, for messages.
+    from, later ones to validate, the last to test. column: that names the sequences, for messages.
     Raises ArgumentError if there is too little to part.
     """
     count = len(groups.ids)
-    if how is None:
-        how = "time" if count == 1 and labels is None else "sequence"
     if how == "sequence":
         if count < 3:
             raise ArgumentError(_too_few_sequences(count, column, labels is not None))
         parts = _parts_of_sequences(count, seed, labels)
-        return how, np.repeat(parts, groups.lengths)
+        return np.repeat(parts, groups.lengths)
     if labels is not None:
         raise ArgumentError(
             "--split time needs a target in every row; with --per sequence whole sequences are "
@@ -130,14 +179,15 @@ def split(
     if lengths.max() < _LEAST_STEPS:
         raise ArgumentError(
             f"--split time needs a sequence of at least {_LEAST_STEPS} rows; the longest has "
-            f"{lengths.max()}. Use --split sequence, or give more rows."
+            f"{lengths.max()}. "
+            + ("Use --split sequence, or give more rows." if count >= 3 else "Give more rows.")
         )
     # A short sequence is learned from whole.
     first = np.where(lengths < _LEAST_STEPS, lengths, np.round(lengths * SHARES[0]))
     second = np.where(lengths < _LEAST_STEPS, lengths, np.round(lengths * sum(SHARES[:2])))
     place = np.arange(len(groups.rows)) - np.repeat(groups.starts[:-1], lengths)
     later = (place >= np.repeat(first, lengths)).astype(np.int8)
-    return how, later + (place >= np.repeat(second, lengths)).astype(np.int8)
+    return later + (place >= np.repeat(second, lengths)).astype(np.int8)
 
 
 def _too_few_sequences(count: int, column: str | None, per_sequence: bool) -> str:
