@@ -85,8 +85,8 @@ class Workload:
 
     arrays: names of the core's arrays that are present, inputs and results. copies: the bytes of
     the copies that gradcore made of the caller's arrays. train: whether random masks are drawn.
-    cotangents: the number of them that go back at once. tangents: the number of tangents carried forward.
-    curvature: "hessian" or "gauss_newton" if such a product goes back, else "none".
+    cotangents: the number of them that go back at once. tangents: the number of tangents carried
+    forward. curvature: "hessian" or "gauss_newton" if such a product goes back, else "none".
     """
 
     net: Stack
