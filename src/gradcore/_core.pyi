@@ -127,11 +127,11 @@ class Call:
     def begin(self) -> Report: ...
     def bind(self, **kwargs: typing.Any) -> None: ...
     def bytes(self) -> int: ...
-    def directions(
+    def cotangents(
         self,
         count: typing.SupportsInt | typing.SupportsIndex,
         *,
-        start_exponent: typing.SupportsInt | typing.SupportsIndex = 0,
+        final_exponent: typing.SupportsInt | typing.SupportsIndex = 0,
     ) -> None: ...
     def execution(
         self,
