@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import cpp_source
 from places import ROOT
 
 SOURCES = {".c", ".cc", ".cpp", ".cu", ".cuh", ".def", ".h", ".hpp"}
@@ -32,6 +33,8 @@ ALLOWED = {
     "optim": {"base", "simd"},
     "measure": {"base", "simd"},
 }
+# What each folder of csrc/sequence may include, besides itself and files of csrc/sequence itself.
+SEQUENCE = {"scale": set(), "stages": {"scale"}, "derivatives": {"scale", "stages"}}
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 
 
@@ -116,6 +119,95 @@ def test_folders_of_the_core_depend_one_way() -> None:
                 continue  # a public header, or one of the system
             target = Path(name).parts[0]
             assert target == folder or target in ALLOWED[folder], f"{path} includes {name}"
+
+
+def test_folders_of_the_sequence_depend_one_way() -> None:
+    """Scales know no stages, stages no derivatives, and nothing in a folder knows the job."""
+    for path in files("csrc/sequence", SOURCES):
+        parts = path.relative_to(ROOT / "csrc" / "sequence").parts
+        if len(parts) == 1:
+            continue
+        for name in includes(path):
+            target = Path(name).parts
+            if target[0] != "sequence":
+                continue
+            if len(target) == 3:
+                allowed = target[1] == parts[0] or target[1] in SEQUENCE[parts[0]]
+            else:
+                allowed = target[1] not in ("job.h", "pipeline.h")
+            assert allowed, f"{path} includes {name}"
+
+
+def cpp_sources() -> Iterator[tuple[Path, list[cpp_source.Class], list[cpp_source.Function]]]:
+    for path in files("csrc", SOURCES - {".def"}):
+        yield (path, *cpp_source.read(path.read_text()))
+
+
+def test_no_class_of_the_core_has_more_than_60_members() -> None:
+    for path, classes, _ in cpp_sources():
+        for found in classes:
+            assert found.members <= 60, f"{path}: {found}"
+
+
+def test_no_function_of_the_core_has_more_than_80_lines() -> None:
+    """But for kernels, whose loops lose speed where they are cut."""
+    for path, _, functions in cpp_sources():
+        if path.relative_to(ROOT / "csrc").parts[0] == "kernels":
+            continue
+        for found in functions:
+            assert found.lines <= 80, f"{path}: {found.name} has {found.lines} lines"
+
+
+def test_the_job_keeps_the_order_of_stages_and_no_more() -> None:
+    classes, _ = cpp_source.read((ROOT / "csrc" / "sequence" / "job.h").read_text())
+    job = next(found for found in classes if found.name == "Job")
+    assert "backward_chunk" in job.methods
+    assert "stages_" in job.fields
+    assert len(job.methods) <= 40, job.methods
+    assert len(job.fields) <= 25, job.fields
+
+
+def test_members_and_lines_are_counted() -> None:
+    """The test of the tests above."""
+    classes, functions = cpp_source.read(
+        """
+        #define IGNORED(x) { x
+        // struct Comment { int none; };
+        template <class T, int N = 3>
+        class Counted : public Base<T> {
+         public:
+          Counted(int a, int b) : a_(a), b_{b} {}
+          ~Counted();
+          virtual T one(const std::vector<int>& v) const = 0;
+          template <class F>
+          void two(F f) {
+            for (int i = 0; i < 3; i++) f([&] { return i; });
+          }
+          enum class Kind { first, second };
+          friend class Other;
+          using Number = int;
+
+         private:
+          int a_, b_[2] = {1, 2}, *c_ = nullptr;
+          std::function<void(int)> function_;
+          void (*pointer_)(int, int);
+          static constexpr int width = 4;
+        };
+
+        namespace named {
+        int free_function(int x) {
+          if (x) {
+            return 1;
+          }
+          return 0;
+        }
+        }  // namespace named
+        """
+    )
+    (counted,) = classes
+    assert counted.methods == ["Counted", "~Counted", "one", "two"]
+    assert counted.fields == ["a_", "b_", "c_", "function_", "pointer_", "width"]
+    assert {found.name: found.lines for found in functions}["free_function"] == 6
 
 
 def test_every_project_include_is_found_from_the_root_of_the_core() -> None:

@@ -8,7 +8,7 @@ uint64_t arrays_of(const gc_call& call) noexcept {
   uint64_t bits = call.arrays;
 #define GRADCORE_ARRAY(NAME, member) \
   if (call.member) bits |= uint64_t{1} << GC_ARRAY_##NAME;
-#include "gradcore/arrays.def"
+#include <gradcore/arrays.def>
 #undef GRADCORE_ARRAY
   return bits;
 }

@@ -216,7 +216,7 @@ typedef struct gc_tangents {
 /* The arrays of a call as bits of gc_call.arrays, one for each line of arrays.def. */
 enum {
 #define GRADCORE_ARRAY(NAME, member) GC_ARRAY_##NAME,
-#include "arrays.def"
+#include <gradcore/arrays.def>
 #undef GRADCORE_ARRAY
   GC_ARRAY_COUNT
 };

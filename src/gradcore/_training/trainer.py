@@ -185,17 +185,14 @@ class Trainer:
         instead of validation. The score is computed every `every` updates and at the end; lower
         scores are better, or higher ones with maximise. patience: stop after so many evaluations in
         a row without a better score.
-
         run: a folder for metrics.jsonl (one line per update), last.safetensors (the checkpoint to
         resume from, written once a minute and every `save_every` updates if given) and
         best.safetensors (the parameters of the best score). gradcore.load reads both. Files are
-        replaced atomically: a process that is killed loses only the updates since the last
-        checkpoint.
+        replaced atomically: a killed process loses only the updates since the last checkpoint.
         resume: continue the run in that folder, with the same net, optimizer, seed and data, to the
         same bits as if it had never stopped; steps, epochs and minutes count from its start. If
         there is no run, a new one starts. An iterable must give the same batches from its start
         again; those already used are skipped.
-
         watch: every `watch` updates, the line of metrics.jsonl (and in FitReport.watched) also has
         the horizon and memory length of each recurrent layer (gradcore.horizon, median of up to 4
         sequences), the norms of dL/dh over time, and the two largest Lyapunov exponents with their
