@@ -164,9 +164,16 @@ constexpr int cell_count =
     ;
 #undef GRADCORE_CELL
 
+// The kernels of every cell, by its number (a gc_cell).
+template <class T>
+struct CellTable {
+  const CellKernels<T>* by_number[cell_count];
+  const CellKernels<T>& operator[](int32_t cell) const noexcept { return *by_number[cell]; }
+};
+
 template <class T>
 struct Kernels {
-  CellKernels<T> cells[cell_count];  // by gc_cell
+  CellTable<T> cells;
 
   // out[r][j][UB] = bias[j][UB] + sum over runs q, elements e of in[r][runs[q].offset + e] *
   // w[j][q][e][UB]; rows [r0,r1), output blocks [j0,j1). bias may be null.
