@@ -247,7 +247,8 @@ struct KernelTable {
   Kernels<double> f64;
 };
 
-// The table of the level in use.
+// The tables of the level in use.
+const KernelTable& kernel_table() noexcept;
 template <class T>
 const Kernels<T>& kernels() noexcept;
 
