@@ -8,8 +8,29 @@
 
 namespace gradcore::GRADCORE_ISA {
 
+// Names that cells.def has for a cell: one blank less than names.
+constexpr int count_names(const char* names) {
+  int count = 1;
+  for (; *names; names++) count += *names == ' ';
+  return count;
+}
+template <class Cell>
+struct Names;
+#define GRADCORE_CELL(number, Cell, name, gates_, functions_, states_, ...)                \
+  struct Cell;                                                                             \
+  template <>                                                                              \
+  struct Names<Cell> {                                                                     \
+    static constexpr int gates = count_names(gates_), functions = count_names(functions_), \
+                         states = count_names(states_);                                    \
+  };
+#include <gradcore/cells.def>
+#undef GRADCORE_CELL
+
 template <class Cell, class T>
 static constexpr CellKernels<T> cell_kernels() {
+  static_assert(Names<Cell>::gates == Cell::gates && Names<Cell>::functions == Cell::gates,
+                "cells.def must name each gate of the cell, and a function for each");
+  static_assert(Names<Cell>::states == Cell::states, "cells.def must name each state of the cell");
   CellKernels<T> k{};
   k.gates = Cell::gates;
   k.states = Cell::states;

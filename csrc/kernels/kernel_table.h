@@ -158,9 +158,9 @@ struct CellKernels {
                       int64_t k1) noexcept;
 };
 
-#define GRADCORE_CELL(id, Cell) +1
+#define GRADCORE_CELL(...) +1
 constexpr int cell_count =
-#include "cells/cells.def"
+#include <gradcore/cells.def>
     ;
 #undef GRADCORE_CELL
 

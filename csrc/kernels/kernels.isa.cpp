@@ -9,21 +9,21 @@
 
 namespace gradcore::GRADCORE_ISA {
 
-#define GRADCORE_CELL(id, Cell)               \
+#define GRADCORE_CELL(number, Cell, ...)      \
   extern const CellKernels<float> Cell##_f32; \
   extern const CellKernels<double> Cell##_f64;
-#include "cells/cells.def"
+#include <gradcore/cells.def>
 #undef GRADCORE_CELL
 
 template <class T>
 static constexpr CellTable<T> all_cells() {
   CellTable<T> cells{};
-#define GRADCORE_CELL(id, Cell)        \
-  if constexpr (sizeof(T) == 4)        \
-    cells.by_number[id] = &Cell##_f32; \
-  else                                 \
-    cells.by_number[id] = &Cell##_f64;
-#include "cells/cells.def"
+#define GRADCORE_CELL(number, Cell, ...)   \
+  if constexpr (sizeof(T) == 4)            \
+    cells.by_number[number] = &Cell##_f32; \
+  else                                     \
+    cells.by_number[number] = &Cell##_f64;
+#include <gradcore/cells.def>
 #undef GRADCORE_CELL
   return cells;
 }
