@@ -34,6 +34,19 @@ cdef extern from "gradcore/gradcore.h" nogil:
         GC_GRU
         GC_ANTISYMMETRIC
 
+    ctypedef struct gc_cell_facts:
+        const char* name
+        const char* gates
+        const char* functions
+        const char* states
+        const char* memory_gate
+        const char* input_gate
+        int32_t n_gates
+        int32_t n_states
+        int32_t n_saved
+        int32_t n_planes
+        int32_t antisymmetric
+
     ctypedef enum gc_nonlinearity:
         GC_TANH
         GC_RELU
@@ -58,6 +71,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
     gc_isa gc_isa_in_use()
     gc_status gc_force_isa(int32_t level)
     int32_t gc_default_threads()
+    const gc_cell_facts* gc_cell_info(int32_t cell)
 
     ctypedef struct gc_layer:
         int32_t cell

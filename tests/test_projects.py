@@ -123,7 +123,9 @@ def test_the_pxd_says_what_the_header_says():
     header = re.sub(r"/\*.*?\*/|^#.*?$", "", header, flags=re.DOTALL | re.MULTILINE)
     pxd = (ROOT / "python" / "__init__.pxd").read_text()
     pxd = pxd.split('"""')[2]
-    assert fields(header) - {"GC_API"} == fields(pxd)
+    # A cell without a name here is found by the number that gc_cell_info has it under.
+    cells = fields((ROOT / "csrc" / "include" / "gradcore" / "cells.def").read_text())
+    assert fields(header) - {"GC_API"} <= fields(pxd) <= fields(header) | cells
 
     def flat(text):
         return [" ".join(re.sub(r"([*,])", r" \1 ", line).split()) for line in text]

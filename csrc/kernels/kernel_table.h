@@ -158,15 +158,22 @@ struct CellKernels {
                       int64_t k1) noexcept;
 };
 
-#define GRADCORE_CELL(id, Cell) +1
+#define GRADCORE_CELL(...) +1
 constexpr int cell_count =
-#include "cells/cells.def"
+#include <gradcore/cells.def>
     ;
 #undef GRADCORE_CELL
 
+// The kernels of every cell, by its number (a gc_cell).
+template <class T>
+struct CellTable {
+  const CellKernels<T>* by_number[cell_count];
+  const CellKernels<T>& operator[](int32_t cell) const noexcept { return *by_number[cell]; }
+};
+
 template <class T>
 struct Kernels {
-  CellKernels<T> cells[cell_count];  // by gc_cell
+  CellTable<T> cells;
 
   // out[r][j][UB] = bias[j][UB] + sum over runs q, elements e of in[r][runs[q].offset + e] *
   // w[j][q][e][UB]; rows [r0,r1), output blocks [j0,j1). bias may be null.
@@ -240,7 +247,8 @@ struct KernelTable {
   Kernels<double> f64;
 };
 
-// The table of the level in use.
+// The tables of the level in use.
+const KernelTable& kernel_table() noexcept;
 template <class T>
 const Kernels<T>& kernels() noexcept;
 

@@ -1,44 +1,37 @@
 // Compiled once per instruction-set level with GRADCORE_ISA naming the level: fills the level's
-// kernel table.
-#include "cells/cells.h"
+// kernel table. The loops of the cells are in files of their own (cell.isa.cpp.in).
 #include "kernels/dense.h"
-#include "kernels/directions.h"
 #include "kernels/elementwise.h"
 #include "kernels/loss.h"
 #include "kernels/masks.h"
 #include "kernels/norm.h"
-#include "kernels/recurrent.h"
-#include "kernels/tangent.h"
 #include "kernels/tangent_norm.h"
 
 namespace gradcore::GRADCORE_ISA {
 
-template <class Cell, class T>
-static constexpr CellKernels<T> cell_kernels() {
-  CellKernels<T> k{};
-  k.gates = Cell::gates;
-  k.states = Cell::states;
-  k.saved = Cell::saved;
-  k.planes = Cell::planes;
-  for (int g = 0; g < Cell::gates; g++) k.input_plane[g] = Cell::input_plane[g];
-  if constexpr (requires { Cell::antisymmetric; }) k.antisymmetric = Cell::antisymmetric;
-  k.forward = &Recurrent<Cell, T>::forward;
-  k.backward = &Recurrent<Cell, T>::backward;
-  k.local_entries = Directions<Cell, T>::entries;
-  k.cotangent = &Directions<Cell, T>::cotangent;
-  k.tangent_forward = &Tangent<Cell, T>::forward;
-  k.tangent_backward = &Tangent<Cell, T>::backward;
-  k.outer_recurrent = &Dense<T>::template outer_recurrent<Cell>;
-  k.outer_input = &Dense<T>::template outer_input<Cell>;
-  return k;
+#define GRADCORE_CELL(number, Cell, ...)      \
+  extern const CellKernels<float> Cell##_f32; \
+  extern const CellKernels<double> Cell##_f64;
+#include <gradcore/cells.def>
+#undef GRADCORE_CELL
+
+template <class T>
+static constexpr CellTable<T> all_cells() {
+  CellTable<T> cells{};
+#define GRADCORE_CELL(number, Cell, ...)   \
+  if constexpr (sizeof(T) == 4)            \
+    cells.by_number[number] = &Cell##_f32; \
+  else                                     \
+    cells.by_number[number] = &Cell##_f64;
+#include <gradcore/cells.def>
+#undef GRADCORE_CELL
+  return cells;
 }
 
 template <class T>
 static constexpr Kernels<T> all_kernels() {
   Kernels<T> k{};
-#define GRADCORE_CELL(id, Cell) k.cells[id] = cell_kernels<Cell, T>();
-#include "cells/cells.def"
-#undef GRADCORE_CELL
+  k.cells = all_cells<T>();
   k.dense = &Dense<T>::dense;
   k.outer_dense = &Dense<T>::outer_dense;
   k.column_sum = &Elementwise<T>::column_sum;

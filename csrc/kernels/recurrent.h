@@ -1,8 +1,11 @@
 // The recurrent loop of one cell: product and cell fused forward, product of step t and cell of
 // step t-1 alternating backward.
 #pragma once
+#include <gradcore/gradcore.h>
+
 #include "kernels/kernel_table.h"
 #include "kernels/product.h"
+#include "simd/math.h"
 #include "simd/pack.h"
 
 namespace gradcore::GRADCORE_ISA {

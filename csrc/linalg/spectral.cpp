@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "base/arena.h"
-#include "base/cpu.h"
+#include "base/dispatch.h"
 #include "base/errors.h"
 #include "base/layout.h"
 #include "base/team.h"
@@ -24,21 +24,7 @@
 
 namespace gradcore {
 
-#define DECLARE(level, value)            \
-  namespace level {                      \
-  extern const LinalgTable linalg_table; \
-  }
-GRADCORE_EACH_ISA(DECLARE)
-#undef DECLARE
-
-const LinalgTable& linalg_table() noexcept {
-  const gc_isa isa = current_isa();
-#define CHOOSE(level, value) \
-  if (isa == value) return level::linalg_table;
-  GRADCORE_EACH_ISA(CHOOSE)
-#undef CHOOSE
-  __builtin_unreachable();  // current_isa() is one of the levels compiled in
-}
+GRADCORE_DISPATCH(LinalgTable, linalg_table, linalg_table)
 
 namespace {
 
@@ -50,10 +36,7 @@ constexpr int64_t steps_per_look = 4;
 
 template <class T>
 const LinalgKernels<T>& linalg_kernels() noexcept {
-  if constexpr (std::is_same_v<T, float>)
-    return linalg_table().f32;
-  else
-    return linalg_table().f64;
+  return of_precision<T>(linalg_table());
 }
 
 // Of one thread. The matrix lies as rows no shorter than they are many: A or A', times 2^-scale so

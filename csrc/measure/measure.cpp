@@ -7,28 +7,14 @@
 #include <type_traits>
 
 #include "base/arena.h"
-#include "base/cpu.h"
+#include "base/dispatch.h"
 #include "base/errors.h"
 #include "base/team.h"
 #include "measure/measure_table.h"
 
 namespace gradcore {
 
-#define DECLARE(level, value)              \
-  namespace level {                        \
-  extern const MeasureTable measure_table; \
-  }
-GRADCORE_EACH_ISA(DECLARE)
-#undef DECLARE
-
-const MeasureTable& measure_table() noexcept {
-  const gc_isa isa = current_isa();
-#define CHOOSE(level, value) \
-  if (isa == value) return level::measure_table;
-  GRADCORE_EACH_ISA(CHOOSE)
-#undef CHOOSE
-  __builtin_unreachable();  // current_isa() is one of the levels compiled in
-}
+GRADCORE_DISPATCH(MeasureTable, measure_table, measure_table)
 
 namespace {
 

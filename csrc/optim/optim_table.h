@@ -69,4 +69,7 @@ struct OptimTable {
   OptimKernels<double> f64;
 };
 
+// The table of the level in use.
+const OptimTable& optim_table() noexcept;
+
 }  // namespace gradcore

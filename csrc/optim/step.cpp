@@ -8,7 +8,7 @@
 #include <type_traits>
 
 #include "base/arena.h"
-#include "base/cpu.h"
+#include "base/dispatch.h"
 #include "base/errors.h"
 #include "base/layout.h"
 #include "base/team.h"
@@ -17,12 +17,7 @@
 
 namespace gradcore {
 
-#define DECLARE(level, value)          \
-  namespace level {                    \
-  extern const OptimTable optim_table; \
-  }
-GRADCORE_EACH_ISA(DECLARE)
-#undef DECLARE
+GRADCORE_DISPATCH(OptimTable, optim_table, optim_table)
 
 namespace {
 
@@ -33,21 +28,9 @@ constexpr int64_t chunk_elements = 4096;
 // L2 about 0.5 us).
 constexpr int64_t chunks_per_thread = 4;
 
-const OptimTable& table() noexcept {
-  const gc_isa isa = current_isa();
-#define CHOOSE(level, value) \
-  if (isa == value) return level::optim_table;
-  GRADCORE_EACH_ISA(CHOOSE)
-#undef CHOOSE
-  __builtin_unreachable();  // current_isa() is one of the levels compiled in
-}
-
 template <class T>
 const OptimKernels<T>& optim_kernels() noexcept {
-  if constexpr (std::is_same_v<T, float>)
-    return table().f32;
-  else
-    return table().f64;
+  return of_precision<T>(optim_table());
 }
 
 void check_range(const char* name, double value, bool ok, const char* range) {

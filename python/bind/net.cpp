@@ -13,13 +13,6 @@ namespace {
 
 using Names = std::vector<std::pair<const char*, int32_t>>;
 
-// A new cell is one line here.
-const Names cells = {
-    {"rnn", GC_RNN},
-    {"lstm", GC_LSTM},
-    {"gru", GC_GRU},
-    {"antisymmetric", GC_ANTISYMMETRIC},
-};
 const Names nonlinearities = {{"tanh", GC_TANH}, {"relu", GC_RELU}, {"identity", GC_IDENTITY}};
 const Names skips = {{"none", GC_SKIP_NONE}, {"add", GC_SKIP_ADD}, {"mix", GC_SKIP_MIX}};
 const Names transform_kinds = {{"layer_norm", GC_LAYER_NORM}, {"dropout", GC_DROPOUT}};
@@ -35,43 +28,65 @@ int32_t lookup(const Names& names, const std::string& name, const char* what) {
               std::string(what) + " must be one of " + known + "; got '" + name + "'.");
 }
 
-gc_layer to_layer(const LayerTuple& layer) {
-  const auto& [cell, nonlinearity, inputs, hidden, bias, bidirectional, residual, skip, learned,
-               lag, value, step, diffusion] = layer;
-  gc_layer out{};
-  out.cell = lookup(cells, cell, "cell");
-  out.nonlinearity = lookup(nonlinearities, nonlinearity, "nonlinearity");
-  out.input_size = inputs;
-  out.hidden_size = hidden;
-  out.bias = bias;
-  out.bidirectional = bidirectional;
-  out.residual = residual;
-  out.skip_kind = lookup(skips, skip, "skip kind");
-  out.skip_learned = learned;
-  out.skip_lag = lag;
-  out.skip_value = value;
-  out.step = step;
-  out.diffusion = diffusion;
-  return out;
+// The cells that the core lists, by name.
+Names cells() {
+  Names names;
+  for (int32_t i = 0; const gc_cell_facts* facts = gc_cell_info(i); i++)
+    names.emplace_back(facts->name, i);
+  return names;
 }
 
-gc_transform to_transform(const TransformTuple& transform) {
-  const auto& [kind, before, place, affine, bias, eps, p] = transform;
-  return {lookup(transform_kinds, kind, "transform"), before, place, affine, bias, eps, p};
+std::vector<gc_cell_facts> cell_facts() {
+  std::vector<gc_cell_facts> all;
+  for (int32_t i = 0; const gc_cell_facts* facts = gc_cell_info(i); i++) all.push_back(*facts);
+  return all;
+}
+
+gc_layer make_layer(const std::string& cell, int64_t input_size, int64_t hidden_size,
+                    const std::string& nonlinearity, bool bias, bool bidirectional, bool residual,
+                    const std::string& skip_kind, bool skip_learned, int64_t skip_lag,
+                    double skip_value, int32_t place, double zoneout, double zoneout_cell,
+                    double recurrent_dropout, double step, double diffusion) {
+  gc_layer layer{};
+  layer.cell = lookup(cells(), cell, "cell");
+  layer.nonlinearity = lookup(nonlinearities, nonlinearity, "nonlinearity");
+  layer.input_size = input_size;
+  layer.hidden_size = hidden_size;
+  layer.bias = bias;
+  layer.bidirectional = bidirectional;
+  layer.residual = residual;
+  layer.skip_kind = lookup(skips, skip_kind, "skip kind");
+  layer.skip_learned = skip_learned;
+  layer.skip_lag = skip_lag;
+  layer.skip_value = skip_value;
+  layer.place = place;
+  layer.zoneout = zoneout;
+  layer.zoneout_cell = zoneout_cell;
+  layer.recurrent_dropout = recurrent_dropout;
+  layer.step = step;
+  layer.diffusion = diffusion;
+  return layer;
+}
+
+gc_transform make_transform(const std::string& kind, int32_t before, int32_t place, bool affine,
+                            bool bias, double eps, double p) {
+  gc_transform transform{};
+  transform.kind = lookup(transform_kinds, kind, "transform");
+  transform.before = before;
+  transform.place = place;
+  transform.affine = affine;
+  transform.bias = bias;
+  transform.eps = eps;
+  transform.p = p;
+  return transform;
 }
 
 }  // namespace
 
 Net::Net(const std::string& dtype, int64_t embedding_rows, int64_t embedding_dim,
-         const std::vector<LayerTuple>& layers, int64_t head_outputs, bool head_bias,
-         const std::vector<TransformTuple>& transforms, const std::vector<MaskTuple>& masks) {
-  for (const LayerTuple& layer : layers) layers_.push_back(to_layer(layer));
-  for (const TransformTuple& t : transforms) transforms_.push_back(to_transform(t));
-  if (!masks.empty() && masks.size() != layers.size())
-    raise_error("InternalError", "masks must be given for every layer or none.");
-  for (size_t i = 0; i < masks.size(); i++)
-    std::tie(layers_[i].place, layers_[i].zoneout, layers_[i].zoneout_cell,
-             layers_[i].recurrent_dropout) = masks[i];
+         std::vector<gc_layer> layers, int64_t head_outputs, bool head_bias,
+         std::vector<gc_transform> transforms)
+    : layers_(std::move(layers)), transforms_(std::move(transforms)) {
   net_.dtype = lookup(dtypes, dtype, "dtype");
   net_.embedding_rows = embedding_rows;
   net_.embedding_dim = embedding_dim;
@@ -123,14 +138,39 @@ int64_t Net::directions() const noexcept {
 }
 
 void register_net(py::module_& module) {
+  py::class_<gc_cell_facts>(module, "CellFacts", "What the core knows of a recurrent cell.")
+      .def_readonly("name", &gc_cell_facts::name)
+      .def_readonly("gates", &gc_cell_facts::gates)
+      .def_readonly("functions", &gc_cell_facts::functions)
+      .def_readonly("states", &gc_cell_facts::states)
+      .def_readonly("memory_gate", &gc_cell_facts::memory_gate)
+      .def_readonly("input_gate", &gc_cell_facts::input_gate)
+      .def_readonly("n_gates", &gc_cell_facts::n_gates)
+      .def_readonly("n_states", &gc_cell_facts::n_states)
+      .def_readonly("n_saved", &gc_cell_facts::n_saved)
+      .def_readonly("n_planes", &gc_cell_facts::n_planes)
+      .def_property_readonly("antisymmetric",
+                             [](const gc_cell_facts& facts) { return facts.antisymmetric != 0; });
+  module.def("cell_facts", &cell_facts, "Facts of every cell, in the order of their numbers.");
+  py::class_<gc_layer>(module, "Layer", "A recurrent layer as the core sees it.")
+      .def(py::init(&make_layer), py::kw_only(), py::arg("cell"), py::arg("input_size"),
+           py::arg("hidden_size"), py::arg("nonlinearity") = "tanh", py::arg("bias") = true,
+           py::arg("bidirectional") = false, py::arg("residual") = false,
+           py::arg("skip_kind") = "none", py::arg("skip_learned") = false, py::arg("skip_lag") = 0,
+           py::arg("skip_value") = 0.0, py::arg("place") = 0, py::arg("zoneout") = 0.0,
+           py::arg("zoneout_cell") = 0.0, py::arg("recurrent_dropout") = 0.0, py::arg("step") = 0.0,
+           py::arg("diffusion") = 0.0);
+  py::class_<gc_transform>(module, "Transform", "What acts on rows between layers.")
+      .def(py::init(&make_transform), py::kw_only(), py::arg("kind"), py::arg("before"),
+           py::arg("place"), py::arg("affine") = false, py::arg("bias") = false,
+           py::arg("eps") = 0.0, py::arg("p") = 0.0);
   py::class_<Net>(module, "Net",
                   "A stack as the core sees it; made by gradcore from a Stack and a dtype.")
-      .def(py::init<const std::string&, int64_t, int64_t, const std::vector<LayerTuple>&, int64_t,
-                    bool, const std::vector<TransformTuple>&, const std::vector<MaskTuple>&>(),
+      .def(py::init<const std::string&, int64_t, int64_t, std::vector<gc_layer>, int64_t, bool,
+                    std::vector<gc_transform>>(),
            py::kw_only(), py::arg("dtype"), py::arg("embedding_rows"), py::arg("embedding_dim"),
            py::arg("layers"), py::arg("head_outputs"), py::arg("head_bias"),
-           py::arg("transforms") = std::vector<TransformTuple>{},
-           py::arg("masks") = std::vector<MaskTuple>{})
+           py::arg("transforms") = std::vector<gc_transform>{})
       .def_property_readonly("n_parameters", &Net::parameters)
       .def_property_readonly("n_outputs", &Net::outputs)
       .def_property_readonly("n_parts", &Net::parts)

@@ -3,25 +3,13 @@
 #include <gradcore/gradcore.h>
 
 #include <string>
-#include <tuple>
 #include <vector>
-
-// cell, nonlinearity, input_size, hidden_size, bias, bidirectional, residual, skip_kind,
-// skip_learned, skip_lag, skip_value, step, diffusion
-using LayerTuple = std::tuple<std::string, std::string, int64_t, int64_t, bool, bool, bool,
-                              std::string, bool, int64_t, double, double, double>;
-
-// kind, before, place, affine, bias, eps, p
-using TransformTuple = std::tuple<std::string, int32_t, int32_t, bool, bool, double, double>;
-
-// Of one recurrent layer: place, zoneout, zoneout_cell, recurrent_dropout
-using MaskTuple = std::tuple<int32_t, double, double, double>;
 
 class Net {
  public:
   Net(const std::string& dtype, int64_t embedding_rows, int64_t embedding_dim,
-      const std::vector<LayerTuple>& layers, int64_t head_outputs, bool head_bias,
-      const std::vector<TransformTuple>& transforms, const std::vector<MaskTuple>& masks);
+      std::vector<gc_layer> layers, int64_t head_outputs, bool head_bias,
+      std::vector<gc_transform> transforms);
   Net(const Net&) = delete;
   Net& operator=(const Net&) = delete;
 

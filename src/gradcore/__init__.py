@@ -43,6 +43,7 @@ from ._engine.passes import forward as forward
 from ._engine.planner import Plan as Plan
 from ._engine.planner import plan as plan
 from ._engine.stepper import Stepper as Stepper
+from ._net import cells as _cells
 from ._net.cells import GRU as GRU
 from ._net.cells import LSTM as LSTM
 from ._net.cells import RNN as RNN
@@ -78,5 +79,8 @@ from .errors import OutOfMemoryError as OutOfMemoryError
 from .errors import ShapeError as ShapeError
 from .info import BuildInfo as BuildInfo
 from .info import build_info as build_info
+
+# Cells that the core has and that need no class written out.
+globals().update({kind.__name__: kind for kind in _cells.CELLS})
 
 __version__ = info.VERSION

@@ -19,11 +19,15 @@ __all__: list[str] = [
     "OP_TAPE",
     "TO_NOWHERE",
     "Call",
+    "CellFacts",
     "GroupNorms",
+    "Layer",
     "Net",
     "Report",
+    "Transform",
     "Update",
     "block_steps",
+    "cell_facts",
     "compile_flags",
     "compiler",
     "default_threads",
@@ -39,6 +43,75 @@ __all__: list[str] = [
     "version",
 ]
 
+class CellFacts:
+    """
+    What the core knows of a recurrent cell.
+    """
+    @property
+    def antisymmetric(self) -> bool: ...
+    @property
+    def functions(self) -> str: ...
+    @property
+    def gates(self) -> str: ...
+    @property
+    def input_gate(self) -> str: ...
+    @property
+    def memory_gate(self) -> str: ...
+    @property
+    def n_gates(self) -> int: ...
+    @property
+    def n_planes(self) -> int: ...
+    @property
+    def n_saved(self) -> int: ...
+    @property
+    def n_states(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def states(self) -> str: ...
+
+class Layer:
+    """
+    A recurrent layer as the core sees it.
+    """
+    def __init__(
+        self,
+        *,
+        cell: str,
+        input_size: typing.SupportsInt | typing.SupportsIndex,
+        hidden_size: typing.SupportsInt | typing.SupportsIndex,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        bidirectional: bool = False,
+        residual: bool = False,
+        skip_kind: str = "none",
+        skip_learned: bool = False,
+        skip_lag: typing.SupportsInt | typing.SupportsIndex = 0,
+        skip_value: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+        place: typing.SupportsInt | typing.SupportsIndex = 0,
+        zoneout: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+        zoneout_cell: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+        recurrent_dropout: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+        step: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+        diffusion: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+    ) -> None: ...
+
+class Transform:
+    """
+    What acts on rows between layers.
+    """
+    def __init__(
+        self,
+        *,
+        kind: str,
+        before: typing.SupportsInt | typing.SupportsIndex,
+        place: typing.SupportsInt | typing.SupportsIndex,
+        affine: bool = False,
+        bias: bool = False,
+        eps: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+        p: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+    ) -> None: ...
+
 class Net:
     """
     A stack as the core sees it; made by gradcore from a Stack and a dtype.
@@ -49,44 +122,10 @@ class Net:
         dtype: str,
         embedding_rows: typing.SupportsInt | typing.SupportsIndex,
         embedding_dim: typing.SupportsInt | typing.SupportsIndex,
-        layers: collections.abc.Sequence[
-            tuple[
-                str,
-                str,
-                typing.SupportsInt | typing.SupportsIndex,
-                typing.SupportsInt | typing.SupportsIndex,
-                bool,
-                bool,
-                bool,
-                str,
-                bool,
-                typing.SupportsInt | typing.SupportsIndex,
-                typing.SupportsFloat | typing.SupportsIndex,
-                typing.SupportsFloat | typing.SupportsIndex,
-                typing.SupportsFloat | typing.SupportsIndex,
-            ]
-        ],
+        layers: collections.abc.Sequence[Layer],
         head_outputs: typing.SupportsInt | typing.SupportsIndex,
         head_bias: bool,
-        transforms: collections.abc.Sequence[
-            tuple[
-                str,
-                typing.SupportsInt | typing.SupportsIndex,
-                typing.SupportsInt | typing.SupportsIndex,
-                bool,
-                bool,
-                typing.SupportsFloat | typing.SupportsIndex,
-                typing.SupportsFloat | typing.SupportsIndex,
-            ]
-        ] = [],
-        masks: collections.abc.Sequence[
-            tuple[
-                typing.SupportsInt | typing.SupportsIndex,
-                typing.SupportsFloat | typing.SupportsIndex,
-                typing.SupportsFloat | typing.SupportsIndex,
-                typing.SupportsFloat | typing.SupportsIndex,
-            ]
-        ] = [],
+        transforms: collections.abc.Sequence[Transform] = [],
     ) -> None: ...
     def state_size(self, batch: typing.SupportsInt | typing.SupportsIndex) -> int: ...
     @property
@@ -283,6 +322,11 @@ class Update:
     def where(self) -> int: ...
 
 def block_steps() -> int: ...
+def cell_facts() -> list[CellFacts]:
+    """
+    Facts of every cell, in the order of their numbers.
+    """
+
 def compile_flags() -> str:
     """
     Flags of the kernels, without the -march of a level.

@@ -169,14 +169,20 @@ def test_operations_of_another_layout(ops):
 
 
 def test_wrong_names():
-    layer = ("rnn", "tanh", 2, 3, True, False, False, "none", False, 0, 0.0, 0.0, 0.0)
+    layer = {"cell": "rnn", "input_size": 2, "hidden_size": 3}
     options = {"embedding_rows": 0, "embedding_dim": 0, "head_outputs": 0, "head_bias": False}
     with pytest.raises(
         gd.ArgumentError, match=r"cell must be one of rnn, lstm, gru, .*; got 'tcn'"
     ):
-        _core.Net(dtype="float32", layers=[("tcn", *layer[1:])], **options)
+        _core.Layer(**layer | {"cell": "tcn"})
+    with pytest.raises(gd.ArgumentError, match=r"nonlinearity must be one of .*; got 'step'"):
+        _core.Layer(**layer, nonlinearity="step")
+    with pytest.raises(gd.ArgumentError, match=r"transform must be one of .*; got 'batch_norm'"):
+        _core.Transform(kind="batch_norm", before=0, place=0)
+    with pytest.raises(TypeError, match="incompatible constructor arguments"):
+        _core.Layer(**layer, size=4)
     with pytest.raises(gd.ArgumentError, match="dtype must be one of float32, float64"):
-        _core.Net(dtype="int8", layers=[layer], **options)
+        _core.Net(dtype="int8", layers=[_core.Layer(**layer)], **options)
     with pytest.raises(gd.InternalError, match="there is no loss 'hinge'"):
         call().loss("hinge")
     with pytest.raises(gd.InternalError, match="no optimizer 'adadelta'"):

@@ -1,7 +1,7 @@
 // Compiled once per instruction-set level, like the kernels.
 #include "probe.h"
 
-#include "cells/cells.h"
+#include "every_cell.h"
 #include "simd/dual.h"
 
 namespace gradcore::GRADCORE_ISA {
@@ -53,9 +53,9 @@ static void step_of(int nonlinearity, CellStep* p) noexcept {
   }
 }
 static void step(int cell, int nonlinearity, CellStep* p) noexcept {
-#define GRADCORE_CELL(id, Cell) \
-  if (cell == id) step_of<Cell>(nonlinearity, p);
-#include "cells/cells.def"
+#define GRADCORE_CELL(number, Cell, ...) \
+  if (cell == number) step_of<Cell>(nonlinearity, p);
+#include <gradcore/cells.def>
 #undef GRADCORE_CELL
 }
 

@@ -530,11 +530,12 @@ def bindings(rng: random.Random) -> None:
                 call.run()
             case _:
                 small = rng.choice((1, 2, 3)), rng.choice((1, 3, number(rng)))
-                layer: Any = ("lstm", "tanh", *small, True, False, False, "none", False, 0, 0, 0, 0)
-                at = rng.randrange(len(layer))
+                fields: dict[str, Any] = {"cell": "lstm", "skip_kind": "none", "skip_lag": 0}
+                fields |= {"input_size": small[0], "hidden_size": small[1], "place": 0}
+                fields |= dict.fromkeys(("step", "diffusion", "zoneout", "skip_value"), 0.0)
                 if rng.random() < 0.5:
-                    wild = rng.choice(("lstm", "add", number(rng)))
-                    layer = (*layer[:at], wild, *layer[at + 1 :])
+                    fields[rng.choice(list(fields))] = rng.choice(("lstm", "add", number(rng)))
+                layer = _core.Layer(**fields)
                 _core.Net(
                     dtype=rng.choice(("float32", "float64", "float64", "x")),
                     embedding_rows=rarely(rng, 0),

@@ -4,6 +4,7 @@ Each sequence is run alone, from its start to its own end, so that padding never
 """
 
 import numpy as np
+import pytest
 import torch
 
 from problem import Solution
@@ -25,6 +26,8 @@ def cell_step(layer, p, signal, h, c):
         i, f, g, o = (x_pre + h_pre).chunk(4)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(c), c
+    if kind != "GRU":
+        pytest.skip(f"there is no {kind} in torch_loop.py, where PyTorch is the third opinion")
     x_r, x_z, x_n = x_pre.chunk(3)
     h_r, h_z, h_n = h_pre.chunk(3)
     z = torch.sigmoid(x_z + h_z)

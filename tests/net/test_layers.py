@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gradcore as gd
+from gradcore import _core
 from gradcore._net.cells import CELLS
 from gradcore._net.layers import Cell, Recurrent
 
@@ -184,3 +185,23 @@ def test_a_new_cell_needs_its_class_only():
 def test_wrong_descriptions(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_the_core_and_python_agree_on_cells():
+    """Names come from cells.def, numbers from the cells' own code."""
+    facts = _core.cell_facts()
+    assert [cell.cell.name for cell in CELLS] == [fact.name for fact in facts]
+    for fact, kind in zip(facts, CELLS, strict=True):
+        cell = kind.cell
+        assert len(cell.gates) == len(cell.functions) == fact.n_gates
+        assert len(cell.states) == fact.n_states
+        assert cell.states[0] == "h"
+        assert fact.n_saved >= 1
+        assert fact.n_planes >= fact.n_gates
+        assert {cell.memory_gate, cell.input_gate} <= {None, *cell.gates}
+        assert set(cell.functions) <= {"", "sigmoid", "tanh"}
+        assert getattr(gd, kind.__name__) is kind
+    lstm = gd.LSTM.cell
+    assert (lstm.gates, lstm.states) == (("i", "f", "g", "o"), ("h", "c"))
+    assert (lstm.memory_gate, lstm.input_gate, gd.GRU.cell.memory_gate) == ("f", "i", "z")
+    assert [cell.cell.antisymmetric for cell in CELLS] == [False, False, False, True]

@@ -30,7 +30,12 @@ typedef enum gc_status {
 
 typedef enum gc_dtype { GC_FLOAT32 = 0, GC_FLOAT64 = 1 } gc_dtype;
 typedef enum gc_isa { GC_ISA_BASELINE = 0, GC_ISA_V2 = 2, GC_ISA_V3 = 3, GC_ISA_V4 = 4 } gc_isa;
-typedef enum gc_cell { GC_RNN = 0, GC_LSTM = 1, GC_GRU = 2, GC_ANTISYMMETRIC = 3 } gc_cell;
+/* GC_RNN = 0, GC_LSTM = 1, GC_GRU = 2, GC_ANTISYMMETRIC = 3 and what else cells.def lists. */
+typedef enum gc_cell {
+#define GRADCORE_CELL(number, ...) number,
+#include <gradcore/cells.def>
+#undef GRADCORE_CELL
+} gc_cell;
 typedef enum gc_nonlinearity { GC_TANH = 0, GC_RELU = 1, GC_IDENTITY = 2 } gc_nonlinearity;
 typedef enum gc_skip { GC_SKIP_NONE = 0, GC_SKIP_ADD = 1, GC_SKIP_MIX = 2 } gc_skip;
 typedef enum gc_transform_kind { GC_LAYER_NORM = 0, GC_DROPOUT = 1 } gc_transform_kind;
@@ -61,6 +66,25 @@ GC_API int32_t gc_default_threads(void);
 /* ---- Nets
  * ------------------------------------------------------------------------------------------------------------------------------
  */
+
+/* What is known of a cell; strings are those of cells.def, names in them separated by blanks. */
+typedef struct gc_cell_facts {
+  const char* name;
+  const char* gates;       /* in the order of the rows of weight_ih and weight_hh */
+  const char* functions;   /* of each gate: sigmoid, tanh, or nonlinearity: gc_layer.nonlinearity */
+  const char* states;      /* what is carried from step to step, h first */
+  const char* memory_gate; /* the gate that keeps the state; "": none */
+  const char* input_gate;  /* the gate that lets the new value in; "": none */
+  int32_t n_gates;
+  int32_t n_states;
+  int32_t n_saved;       /* values kept per unit and step for the way back, the gates first */
+  int32_t n_planes;      /* adjoints of pre-activations per unit */
+  int32_t antisymmetric; /* 1: weight_hh is A of the recurrent weights A - A' - diffusion * I */
+} gc_cell_facts;
+
+/* Facts of the cell with this number (a gc_cell), valid for ever; null if there is none such, so
+ * that counting from 0 finds all. */
+GC_API const gc_cell_facts* gc_cell_info(int32_t cell);
 
 typedef struct gc_layer {
   int32_t cell;         /* gc_cell */

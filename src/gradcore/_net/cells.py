@@ -1,16 +1,38 @@
-"""The recurrent layers: one class per cell, with its descriptor. A new cell is a class here."""
+"""The recurrent layers: one class per cell that the core lists.
+
+A cell with options of its own has its class written out here; the class of any other is made from
+what the core says of it, and is called as the cell is, in capitals.
+"""
 
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Literal, get_args
 
+from .. import _core
 from .._base.checks import choice, float_in, store
 from .layers import Cell, Recurrent
 
 __all__ = ["CELLS", "GRU", "LSTM", "RNN", "AntisymmetricRNN"]
 
 Nonlinearity = Literal["tanh", "relu", "identity"]
+
+_FACTS = {facts.name: facts for facts in _core.cell_facts()}
+
+
+def _cell(name: str) -> Cell:
+    """What the core says of the cell of this name."""
+    facts = _FACTS[name]
+    functions = facts.functions.split()
+    return Cell(
+        name,
+        gates=tuple(facts.gates.split()),
+        functions=tuple("" if function == "nonlinearity" else function for function in functions),
+        states=tuple(facts.states.split()),
+        memory_gate=facts.memory_gate or None,
+        input_gate=facts.input_gate or None,
+        antisymmetric=facts.antisymmetric,
+    )
 
 
 @dataclass(frozen=True)
@@ -23,7 +45,7 @@ class RNN(Recurrent):
     _: KW_ONLY
     nonlinearity: Nonlinearity = "tanh"
 
-    cell: ClassVar[Cell] = Cell("rnn", gates=("h",), functions=("",), states=("h",))
+    cell: ClassVar[Cell] = _cell("rnn")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,14 +67,7 @@ class LSTM(Recurrent):
     _: KW_ONLY
     zoneout_cell: float = 0.0
 
-    cell: ClassVar[Cell] = Cell(
-        "lstm",
-        gates=("i", "f", "g", "o"),
-        functions=("sigmoid", "sigmoid", "tanh", "sigmoid"),
-        states=("h", "c"),
-        memory_gate="f",
-        input_gate="i",
-    )
+    cell: ClassVar[Cell] = _cell("lstm")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,13 +86,7 @@ class GRU(Recurrent):
     Reference: Cho et al. 2014; equations, names and shapes as torch.nn.GRU.
     """
 
-    cell: ClassVar[Cell] = Cell(
-        "gru",
-        gates=("r", "z", "n"),
-        functions=("sigmoid", "sigmoid", "tanh"),
-        states=("h",),
-        memory_gate="z",
-    )
+    cell: ClassVar[Cell] = _cell("gru")
 
 
 @dataclass(frozen=True)
@@ -94,9 +103,7 @@ class AntisymmetricRNN(Recurrent):
     step: float = 0.01
     diffusion: float = 0.01
 
-    cell: ClassVar[Cell] = Cell(
-        "antisymmetric", gates=("h",), functions=("tanh",), states=("h",), antisymmetric=True
-    )
+    cell: ClassVar[Cell] = _cell("antisymmetric")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,4 +121,20 @@ class AntisymmetricRNN(Recurrent):
         return self.diffusion
 
 
-CELLS: tuple[type[Recurrent], ...] = (RNN, LSTM, GRU, AntisymmetricRNN)
+_WRITTEN: tuple[type[Recurrent], ...] = (RNN, LSTM, GRU, AntisymmetricRNN)
+
+
+def _made(name: str) -> type[Recurrent]:
+    """A layer without options of its own."""
+    cell = _cell(name)
+    gates = f"gates in the order {', '.join(cell.gates)}" if len(cell.gates) > 1 else "one gate"
+    text = f"Recurrent layer with the core's cell {name!r}, {gates}."
+    members = {"__doc__": text, "__module__": __name__, "cell": cell}
+    return dataclass(frozen=True)(type(name.upper(), (Recurrent,), members))
+
+
+CELLS: tuple[type[Recurrent], ...] = (
+    *_WRITTEN,
+    *(_made(name) for name in _FACTS if name not in {kind.cell.name for kind in _WRITTEN}),
+)
+globals().update({kind.__name__: kind for kind in CELLS})

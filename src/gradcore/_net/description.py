@@ -19,49 +19,58 @@ def core_net(net: Stack, dtype: np.dtype[Any]) -> _core.Net:
         dtype=dtype.name,
         embedding_rows=net.embedding.num_embeddings if net.embedding else 0,
         embedding_dim=net.embedding.embedding_dim if net.embedding else 0,
-        layers=[_layer(layer) for layer in net.recurrent],
-        head_outputs=net.head.out_features if net.head else 0,
-        head_bias=net.head.bias if net.head else False,
-        transforms=_transforms(net),
-        masks=[
-            (place, layer.zoneout, layer.core_zoneout_cell, layer.recurrent_dropout)
+        layers=[
+            _layer(place, layer)
             for place, layer in enumerate(net.layers)
             if isinstance(layer, Recurrent)
         ],
+        head_outputs=net.head.out_features if net.head else 0,
+        head_bias=net.head.bias if net.head else False,
+        transforms=_transforms(net),
     )
 
 
-def _transforms(net: Stack) -> list[tuple[str, int, int, bool, bool, float, float]]:
-    """LayerNorm and Dropout layers, each with the number of recurrent layers before it."""
+def _layer(place: int, layer: Recurrent) -> _core.Layer:
+    """place: the layer's number among all layers of the net, which its random masks depend on."""
+    skip = layer.skip
+    return _core.Layer(
+        cell=layer.cell.name,
+        input_size=layer.input_size,
+        hidden_size=layer.hidden_size,
+        nonlinearity=layer.core_nonlinearity,
+        bias=layer.bias,
+        bidirectional=layer.bidirectional,
+        residual=layer.residual,
+        skip_kind=skip.kind if skip else "none",
+        skip_learned=skip.learned if skip else False,
+        skip_lag=skip.lag if skip else 0,
+        skip_value=skip.value if skip and skip.value is not None else 0.0,
+        place=place,
+        zoneout=layer.zoneout,
+        zoneout_cell=layer.core_zoneout_cell,
+        recurrent_dropout=layer.recurrent_dropout,
+        step=layer.core_step,
+        diffusion=layer.core_diffusion,
+    )
+
+
+def _transforms(net: Stack) -> list[_core.Transform]:
+    """What stands between the recurrent layers, each with the number of the layer behind it."""
     made, before = [], 0
     for place, layer in enumerate(net.layers):
         if isinstance(layer, Recurrent):
             before += 1
         elif isinstance(layer, LayerNorm):
             affine = layer.elementwise_affine
-            bias = affine and layer.bias
-            made.append(("layer_norm", before, place, affine, bias, layer.eps, 0.0))
+            norm = _core.Transform(
+                kind="layer_norm",
+                before=before,
+                place=place,
+                affine=affine,
+                bias=affine and layer.bias,
+                eps=layer.eps,
+            )
+            made.append(norm)
         elif isinstance(layer, Dropout):
-            made.append(("dropout", before, place, False, False, 0.0, layer.p))
+            made.append(_core.Transform(kind="dropout", before=before, place=place, p=layer.p))
     return made
-
-
-def _layer(
-    layer: Recurrent,
-) -> tuple[str, str, int, int, bool, bool, bool, str, bool, int, float, float, float]:
-    skip = layer.skip
-    return (
-        layer.cell.name,
-        layer.core_nonlinearity,
-        layer.input_size,
-        layer.hidden_size,
-        layer.bias,
-        layer.bidirectional,
-        layer.residual,
-        skip.kind if skip else "none",
-        skip.learned if skip else False,
-        skip.lag if skip else 0,
-        skip.value if skip and skip.value is not None else 0.0,
-        layer.core_step,
-        layer.core_diffusion,
-    )
