@@ -128,13 +128,13 @@ def test_starts_of_spectral_norms_are_arrays():
         )
 
 
-def test_placeholders_are_counted_but_not_run():
+def test_promised_are_counted_but_not_run():
     prepared = call()
     prepared.expect(["params", "x", "outputs"])
     ops = np.array([(_core.OP_EMIT, _core.FROM_START, _core.TO_NOWHERE, 0, 0, 5)], OP)
     prepared.plan(ops, segment_steps=5, slots=0)
     assert prepared.bytes() > 0
-    with pytest.raises(gd.InternalError, match="placeholders"):
+    with pytest.raises(gd.InternalError, match="promised"):
         prepared.run()
 
 
