@@ -188,7 +188,11 @@ D_ = gd.DTypeError
         ({"x": {1: 2}}, D_, "x must be a list of arrays"),
         ({"x": [np.ones((2, 2, 2))]}, S_, r"x\[0\] must have shape \(T,\) or \(T, columns\)"),
         ({"x": [*TOKENS[:5], np.zeros(0, int)]}, S_, r"x\[5\] has no steps; leave empty"),
-        ({"x": [FLOATS[0], FLOATS[1][:, :2]]}, S_, r"same number of columns; .* x\[1\] has shape \(2,\)"),
+        (
+            {"x": [FLOATS[0], FLOATS[1][:, :2]]},
+            S_,
+            r"same number of columns; .* x\[1\] has shape \(2,\)",
+        ),
         ({"x": [TOKENS[0], TOKENS[1] * 0.5]}, D_, r"all floats or all integers; x\[1\] is float64"),
         ({"x": [np.array(["a", "b"])]}, D_, r"x\[0\] must hold numbers; .* numpy\.unique"),
         (
@@ -236,7 +240,11 @@ def test_wrong_arguments(arguments, error, message):
     [
         ([3, 2], S_, "one integer per sequence, and x has 4 sequences"),
         ([3.0, 2, 1, 1], S_, "float64"),
-        ([3, 2, 0, 1], E_, "lengths must be in 1..T = 1..3, because x has 3 steps; the length of sequence 2 is 0"),
+        (
+            [3, 2, 0, 1],
+            E_,
+            "lengths must be in 1..T = 1..3, because x has 3 steps; the length of sequence 2 is 0",
+        ),
         ([3, 2, 4, 1], E_, "length of sequence 2 is 4"),
     ],
 )

@@ -337,7 +337,11 @@ def test_wrong_functions_are_told_when_they_answer():
     for how, error, message in (
         ({"value": lambda z, x, p: z[0]}, gd.ShapeError, r"Function\.value must return an array"),
         ({"value": lambda z, x, p: z.astype("f4")}, gd.DTypeError, "must return float64"),
-        ({"jvp": lambda z, x, p, v: v * np.nan}, gd.NonFiniteError, r"Function\.jvp returned a value"),
+        (
+            {"jvp": lambda z, x, p, v: v * np.nan},
+            gd.NonFiniteError,
+            r"Function\.jvp returned a value",
+        ),
         ({"vjp": lambda z, x, p, u: u}, gd.DTypeError, "must return"),
         (
             {"vjp": lambda z, x, p, u: (u / 2, u, {})},

@@ -102,5 +102,7 @@ def test_a_dead_relu_is_saturated_and_no_steps_are_no_error():
 
 def test_wrong_questions_are_refused():
     net = gd.Stack(gd.GRU(2, 4, bidirectional=True))
-    with pytest.raises(gd.ArgumentError, match=r"gates\.statistics needs a net whose layers all read"):
+    with pytest.raises(
+        gd.ArgumentError, match=r"gates\.statistics needs a net whose layers all read"
+    ):
         gates.statistics(net, net.init(seed=0), np.zeros((5, 1, 2), np.float32))

@@ -161,9 +161,11 @@ def test_shares_of_a_dead_gradient_and_far_windows():
 
 def test_wrong_questions_are_refused():
     net, params, x, y, _ = setting()
-    with pytest.raises(gd.ArgumentError, match=r"windows must be a number, or ascending inner borders"):
+    with pytest.raises(
+        gd.ArgumentError, match=r"windows must be a number, or ascending inner borders"
+    ):
         horizon.window_shares(net, params, x, y, loss="cross_entropy", windows=[5, 5])
-    with pytest.raises(gd.ArgumentError, match="object of gradcore.loss for truncation_bias"):
+    with pytest.raises(gd.ArgumentError, match=r"object of gradcore.loss for truncation_bias"):
         horizon.truncation_bias(net, params, x, y, loss=lambda o, a, b: (0.0, o))
     with pytest.raises(gd.ArgumentError, match=r"fraction must be in \(0, 1\)"):
         horizon.memory_length(net, params, x, fraction=1)

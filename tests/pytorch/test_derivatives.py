@@ -142,7 +142,9 @@ def test_a_third_derivative_is_refused():
     x = torch.randn(T, B, I, dtype=torch.float64, requires_grad=True)
     (first,) = torch.autograd.grad(layer(x)[0].pow(3).sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(first.pow(2).sum(), x, create_graph=True)
-    with pytest.raises(gd.ArgumentError, match=r"differentiates a layer at most twice.*torch.nn's layer"):
+    with pytest.raises(
+        gd.ArgumentError, match=r"differentiates a layer at most twice.*torch.nn's layer"
+    ):
         second.sum().backward()
 
 

@@ -265,7 +265,7 @@ def test_the_monitor_agrees_with_gradcores_own(make, ours):
 
 
 def test_an_optimizer_without_a_limit_is_refused():
-    with pytest.raises(gd.DTypeError, match="because stability limits are known .*got Rprop"):
+    with pytest.raises(gd.DTypeError, match=r"because stability limits are known .*got Rprop"):
         gt.StabilityMonitor(torch.optim.Rprop(gt.RNN(1, 1).parameters()))
 
 

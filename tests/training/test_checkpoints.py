@@ -217,7 +217,10 @@ EVALUATIONS = setter("place", "evaluations")
         (setter("settings")(...), "lacks 'settings'"),
         (setter("states")([]), "lacks 'states', or it is of the wrong kind"),
         (setter("place", "step")(...), "the progress of the training lacks fields"),
-        (setter("place", "more")(1), "the progress of the training lacks fields or has unknown ones"),
+        (
+            setter("place", "more")(1),
+            "the progress of the training lacks fields or has unknown ones",
+        ),
         (STEP(-1), "step is negative"),
         (STEP(1.5), "step must be an integer"),
         (STEP(True), "step must be an integer"),
@@ -248,7 +251,10 @@ def test_wrong_trainings(edited, edit, message):
         (setter("states", "data", "values", "position")(99), "position in 0..9; got 0 and 99"),
         (setter("states", "data", "values", "epoch")(None), "epoch of the source must be an int"),
         (setter("states", "optimizer", "values", "steps")(-1), "'steps' in the state of Adam"),
-        (setter("states", "optimizer", "values", "steps")(2**60), "updates are more than is possible"),
+        (
+            setter("states", "optimizer", "values", "steps")(2**60),
+            "updates are more than is possible",
+        ),
         (setter("states", "optimizer", "values", "lr")(10**400), ""),
         (setter("states", "optimizer", "values", "kind")("sgd"), "'kind' in the state of Adam"),
         (setter("states", "optimizer", "values", "lr")("x"), "'lr' in the state of Adam"),
@@ -282,7 +288,9 @@ def test_tensors_that_do_not_fit(edited, name, array, message):
 
 def test_missing_and_foreign_tensors(edited):
     refused(edited(lambda t: t.pop("training.average.average")), "average.average is missing")
-    refused(edited(lambda t: t.update({"training.x": np.ones(2)})), "belong to no state: training.x")
+    refused(
+        edited(lambda t: t.update({"training.x": np.ones(2)})), "belong to no state: training.x"
+    )
     refused(edited(lambda t: t.pop("2.weight")), "its tensors do not fit its net")
     refused(edited(lambda t: t.update({"trainings": np.ones(2)})), "do not fit its net")
 

@@ -467,7 +467,9 @@ def test_reading_metrics(tmp_path):
     assert read_metrics(tmp_path) == read_metrics(path) == [{"step": 1}]
     for wrong in ("3", "[]", "{}", '{"step": "a"}', "{", "[" * 100_000):
         path.write_text(json.dumps({"step": 1}) + "\n" + wrong + "\n")
-        with pytest.raises(gd.CheckpointError, match=r"metrics\.jsonl, line 2: a run writes one JSON object"):
+        with pytest.raises(
+            gd.CheckpointError, match=r"metrics\.jsonl, line 2: a run writes one JSON object"
+        ):
             read_metrics(tmp_path)
     path.write_bytes(b"\xff\xfe\n")
     with pytest.raises(gd.CheckpointError, match="cannot read"):

@@ -162,7 +162,9 @@ def test_batches_without_weight_make_no_update():
     optimizer_like[1].fit([batches[0], batches[2]])
     assert report.steps == 2
     assert optimizer_like[0].params == optimizer_like[1].params
-    with pytest.raises(gd.ArgumentError, match="loss terms with a weight other than 0, and a whole pass"):
+    with pytest.raises(
+        gd.ArgumentError, match="loss terms with a weight other than 0, and a whole pass"
+    ):
         make().fit([skipped], steps=1)
 
 

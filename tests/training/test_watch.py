@@ -326,7 +326,9 @@ def test_a_loss_function_is_not_taken_apart():
     assert line["memory_length"][0] > 0
     assert line["clip_layer"] == "0.GRU"
     assert line["watch_missing"] == {
-        "hidden_gradient_log10": "a Python loss function may not be defined for a part of the steps.",
+        "hidden_gradient_log10": (
+            "a Python loss function may not be defined for a part of the steps."
+        ),
         "clip_window": "a Python loss function cannot be split into windows.",
     }
 

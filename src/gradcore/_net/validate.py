@@ -160,8 +160,8 @@ def wrt(names: object, tokens: bool) -> frozenset[str]:
         raise ArgumentError(f"wrt must name one or more of {WRT}; got {names!r}.")
     if "x" in wanted and tokens:
         raise ArgumentError(
-            "wrt must not name 'x' if x holds integer tokens, which have no gradient. 'params' gives "
-            "the gradient of the embedding, or of weight_ih."
+            "wrt must not name 'x' if x holds integer tokens, which have no gradient. 'params' "
+            "gives the gradient of the embedding, or of weight_ih."
         )
     return wanted
 
