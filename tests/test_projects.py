@@ -156,7 +156,7 @@ def test_the_folders_are_told_where_there_are_any(monkeypatch, tmp_path):
         assert list(Path(gd.get_library_dir()).glob("libgradcore.so.*"))
     monkeypatch.setattr("gradcore._base.embed._PACKAGE", tmp_path)
     for function in (gd.get_include, gd.get_library_dir):
-        with pytest.raises(gd.InternalError, match="install gradcore by pip"):
+        with pytest.raises(gd.InternalError, match="install gradcore with pip"):
             function()
 
 

@@ -351,7 +351,7 @@ def test_the_net_is_saved_now_and_then(monkeypatch):
     ("more", "message"),
     [
         (["--resume"], "--resume needs --run FOLDER"),
-        (["--run", "run"], "run already holds a training. Go on with it by --resume"),
+        (["--run", "run"], "run already holds a training. Continue it with --resume"),
         (["--run", "run", "--resume", "--seed", 1], "data.seed was 0 and is 1"),
         (["--run", "run", "--resume", "--cell", "gru"], "net was Stack"),
         (["--run", "run", "--resume", "--characters", 2_000], "data.limit was '1000 characters'"),
@@ -383,5 +383,5 @@ def test_other_files_are_another_run():
 
 
 def test_a_limit_is_needed():
-    with pytest.raises(gd.ArgumentError, match="a limit is needed"):
+    with pytest.raises(gd.ArgumentError, match="needs a limit"):
         train.train(None, train.Options())

@@ -153,7 +153,7 @@ def test_a_folder_with_a_training_is_not_written_over(tmp_path):
     before = (tmp_path / "kept" / "last.safetensors").read_bytes()
     again = call("adding", *options)
     assert again.exit_code == 2
-    assert "kept already holds a training. Go on with it by --resume" in again.stderr
+    assert "kept already holds a training. Continue it with --resume" in again.stderr
     other = call("copy", "--run", "kept", "--resume")
     assert other.exit_code == 2
     assert "kept holds a training of adding, not of copy" in other.stderr
@@ -172,7 +172,10 @@ def test_resume_refuses_what_is_no_training_of_a_task(tmp_path):
     trainer.fit([Adding(5).held_out(2)], run=tmp_path / "odd")
     result = call("adding", "--run", "odd", "--resume")
     assert result.exit_code == 2
-    assert "holds a training of something else than adding, copy, mqar, enhancer" in result.stderr
+    assert (
+        "must hold a training of adding, copy, mqar, enhancer, and it holds another"
+        in result.stderr
+    )
 
 
 # ---- Resuming ----------------------------------------------------------------------------------

@@ -295,7 +295,7 @@ def test_parameters_and_states_have_the_names_of_both_directions(tmp_path):
 
 
 def test_wrong_sizes_and_uses():
-    with pytest.raises(gd.ShapeError, match=r"in_features 8, the size of what layer 0"):
+    with pytest.raises(gd.ShapeError, match=r"in_features 8, the output size of layer 0"):
         gd.Stack(gd.LSTM(3, 4, bidirectional=True), gd.Linear(4, 2))
     with pytest.raises(gd.ShapeError, match=r"input_size == 2\*hidden_size; got 4 and 8"):
         gd.GRU(4, 4, bidirectional=True, residual=True)

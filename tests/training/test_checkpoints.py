@@ -231,7 +231,7 @@ EVALUATIONS = setter("place", "evaluations")
         (setter("place", "seconds")(float("nan")), "seconds must be finite"),
         (EVALUATIONS({}), "the evaluations are not a list"),
         (EVALUATIONS([[1]]), "an evaluation is not a pair"),
-        (EVALUATIONS([[99, 1.0]]), f"an evaluation at step 99 of {STEPS}"),
+        (EVALUATIONS([[99, 1.0]]), f"an evaluation at step 99, but only {STEPS} steps"),
         (EVALUATIONS([[1, "a"]]), "a score must be a number"),
         (setter("place", "best_step")(3), "the step of the best evaluation is not that of any"),
         (setter("place", "line")(3), "the line of metrics does not belong to the last update"),
