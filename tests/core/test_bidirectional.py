@@ -304,5 +304,5 @@ def test_wrong_sizes_and_uses():
     net = gd.Stack(gd.LSTM(3, 4, bidirectional=True))
     assert net.bidirectional
     assert net.output_size == 8
-    with pytest.raises(gd.ArgumentError, match="its output at a step depends on the steps to come"):
+    with pytest.raises(gd.ArgumentError, match="whose output at a step depends on later steps"):
         gd.Stepper(net, net.init())
