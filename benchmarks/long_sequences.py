@@ -153,7 +153,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=100_000)
-    parser.add_argument("--torch", action="store_true", help="PyTorch beside it (6 GB, 20 s)")
+    parser.add_argument("--torch", action="store_true", help="measure PyTorch too (6 GB, 20 s)")
     parser.add_argument("--genome", action="store_true", help="only the net of `train dna`")
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -190,7 +190,10 @@ def main() -> None:
     if args.torch:
         r = alone("torch", steps)
         print(f"| PyTorch | {r['first_s']:.2f} | | {r['growth_kb'] * 1.024e-3:.0f} | | |")
-    print("\nfloat32 against float64, norm-wise, T = 10,000:", alone("accuracy", "10000"))
+    print(
+        "\nrelative norm of float32 minus float64 gradients, T = 10,000:",
+        alone("accuracy", "10000"),
+    )
 
 
 if __name__ == "__main__":

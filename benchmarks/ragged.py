@@ -113,7 +113,9 @@ def main() -> None:
     shrink, repeats = (10, 2) if args.quick else (1, args.repeats)
     with contestants.same_cpus(args.threads):
         print(report.machine_lines(bench.measure(args.threads)), end="\n\n")
-        print("| cell | H | B | T | ragged s | padded s | ragged / padded | steps there |", end="")
+        print(
+            "| cell | H | B | T | ragged s | padded s | ragged / padded | share of steps |", end=""
+        )
         print("" if args.no_torch else " PackedSequence s | PyTorch padded s |")
         print("|---|---|---|---|---|---|---|---|" + ("" if args.no_torch else "---|---|"))
         for cell in ("LSTM", "GRU"):

@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--cell", default="LSTM", choices=list(contestants.CELL_BY_NAME))
     parser.add_argument("--threads", type=int, default=gd.build_info().threads)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="small and rough")
+    parser.add_argument("--quick", action="store_true", help="fewer points and turns")
     parser.add_argument("--only", choices=list(TITLES), nargs="+", default=list(TITLES))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path, help="folder for the pictures")

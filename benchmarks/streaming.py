@@ -112,8 +112,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=100_000_000, help="of the file")
-    parser.add_argument("--part", type=float, default=1.0, help="of the pass, 0..1")
+    parser.add_argument("--steps", type=int, default=100_000_000, help="steps in the file")
+    parser.add_argument(
+        "--part", type=float, default=1.0, help="part of the pass that is run, 0..1"
+    )
     parser.add_argument("--kind", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")

@@ -58,7 +58,7 @@ def ratio(y, said):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", default="../shared/data/speech")
-    parser.add_argument("--speaker", default="theo", help="held out")
+    parser.add_argument("--speaker", default="theo", help="the speaker that is held out")
     parser.add_argument("--epochs", type=int, default=20)
     args = parser.parse_args()
     known = recordings(args.data, lambda name: name != args.speaker)

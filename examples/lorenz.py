@@ -65,7 +65,7 @@ def closed_loop(net, params):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--updates", type=int, default=4_000)
-    parser.add_argument("--steps", type=int, default=20_000, help="of the closed loop")
+    parser.add_argument("--steps", type=int, default=20_000, help="steps of the closed loop")
     args = parser.parse_args()
     points = trajectory(20_000)
     net, params = train(points, args.updates)

@@ -62,7 +62,7 @@ def main() -> None:
         machine = bench.measure(args.threads)
         print(report.machine_lines(machine), flush=True)
         if not with_jax:
-            print("JAX: skipped" + ("" if args.no_jax else ", it is not installed"))
+            print("JAX: skipped" + ("" if args.no_jax else ", because it is not installed"))
         jax = Jax(args.threads) if with_jax else None
         rows = [
             directions(args, kind, count, machine, jax)

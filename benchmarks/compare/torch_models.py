@@ -202,7 +202,7 @@ def main() -> None:
         print(json.dumps(train(*args.one, args.updates)))
         return
     if not list(SPEECH.glob("*.wav")):
-        print("The recordings are not there; the audio model learns from a sweep.")
+        print("The recordings are missing, so the audio model learns from a sweep.")
     print("| model | layer | seconds per update | added memory | last loss | largest difference |")
     print("|---|---|---|---|---|---|")
     results = {}

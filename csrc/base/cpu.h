@@ -1,10 +1,10 @@
-// Which instruction-set level the kernels run at.
+// The instruction-set level of the kernels.
 #pragma once
 #include <gradcore/gradcore.h>
 
-// GRADCORE_EACH_ISA(X) is X(namespace, gc_isa) for each level that this build has (GRADCORE_HAS_*
-// come from CMake). Plain sources use it to declare, and to choose among, the tables that the
-// per-ISA sources fill in.
+// GRADCORE_EACH_ISA(X) expands to X(namespace, gc_isa) for each level of this build (CMake defines
+// the GRADCORE_HAS_*). Ordinary sources use it to declare the tables of functions that the sources
+// of each level define, and to choose among them.
 #ifdef GRADCORE_HAS_BASELINE
 #define GRADCORE_IF_BASELINE(X) X(baseline, GC_ISA_BASELINE)
 #else
@@ -30,7 +30,7 @@
 
 namespace gradcore {
 
-// The level calls should use now: highest available, capped by GRADCORE_MAX_ISA, or the forced one.
+// The level that calls use: the highest available, capped by GRADCORE_MAX_ISA, or the forced one.
 gc_isa current_isa() noexcept;
 
 }  // namespace gradcore
