@@ -1,9 +1,10 @@
-"""Which net solves the adding problem, at which length, after how many updates?
+"""Which nets solve the adding problem at which length, and after how many updates?
 
 Every net has its own default learning rate and size, the same stages of growing length and the same
-limit of updates; a run ends when it is solved (held-out MSE under 0.01 at the full length). CPU
-seconds are those of one process with one thread, evaluations included. Results are appended to a
-file of JSON lines as they come and are not computed again, so that it can be stopped and run again.
+limit of updates; a run ends when the problem is solved (held-out MSE below 0.01 at the full
+length). CPU seconds are those of one process with one thread, evaluations included. Results are
+appended to a file of JSON lines as they come and are not computed again, so the script can be
+stopped and run again.
 
     python benchmarks/adding_table.py [--lengths 200 1000 5000] [--seeds 0] [--out adding.jsonl]
 """
@@ -94,7 +95,7 @@ def draw(path: Path, runs: list[dict[str, Any]]) -> None:
                 if (run["length"], run["cell"]) == (length, cell):
                     label = cell if run["seed"] == min(r["seed"] for r in runs) else None
                     updates = [update for update, _ in run["curve"]]
-                    # An overflow is off the picture.
+                    # Points of a run that overflowed are outside of the picture.
                     scores = [min(score, 1e6) for _, score in run["curve"]]
                     axes.plot(updates, scores, color=f"C{number}", label=label)
         axes.axhline(1 / 6, color="0.4", linestyle="--")

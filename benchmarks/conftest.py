@@ -1,4 +1,4 @@
-"""Regressions of speed; see README.md here."""
+"""Tests for regressions of speed; README.md in this folder says how to use them."""
 
 import pytest
 
@@ -8,13 +8,13 @@ from gradcore.apps import bench
 
 @pytest.fixture(scope="session")
 def machine():
-    """The machine's limits, measured once, with the threads that gradcore takes."""
+    """The machine's limits, measured once, with the number of threads that gradcore uses."""
     return bench.measure(gd.build_info().threads)
 
 
 @pytest.fixture
 def timed(benchmark, machine):
-    """Takes the time of a function; facts go into the record beside it."""
+    """Measures the time of a function; facts are stored beside it in the record."""
 
     def take(function, **facts):
         benchmark.extra_info.update(machine=machine.facts(), **facts)

@@ -1,9 +1,10 @@
-"""What does a constraint on the recurrent weights cost of a training step?
+"""How much does a constraint on the recurrent weights add to the time of a training step?
 
-LSTM, H = 128, B = 8, I = 16, float32, squared error on every output, Adam; a step is gradient and
-update. `spectral, idle`: a limit that is far away; `spectral, active`: one that every step passes;
-`orthogonal`: gate by gate. Milliseconds, contestants in turns, best of --repeats; after each
-contestant the limit is checked by LAPACK's singular values.
+The net is an LSTM with H = 128, B = 8, I = 16 in float32, with the squared error on every output
+and Adam; a step is a gradient and an update. `spectral, idle` has a limit far above the norm,
+`spectral, active` one that every step exceeds, and `orthogonal` works gate by gate. Times are
+milliseconds, the best of --repeats with contestants in turns; after each contestant LAPACK's
+singular values are compared with the limit.
 
     python benchmarks/constraints.py [--steps 100 1000 10000] [--hidden 128] [--threads N]
 """

@@ -1,11 +1,11 @@
-"""Up to which distance does each net tell whether an enhancer fits its promoter?
+"""Up to which distance can each net tell whether an enhancer fits its promoter?
 
-Every net gets its default recipe and the same minutes with one thread; the stages grow towards
---distance as far as it comes. Then it is judged on held-out sequences of every distance, and its
-memory is measured: steps after which the gradient of the last output has fallen to 1 % of itself,
-in the uppermost recurrent layer, the median of some of those sequences. "constrained": with
-recurrent weights of a spectral norm of at most 1. Results are appended to a file of JSON lines as
-they come and are not computed again.
+Every net has its default recipe and the same number of minutes with one thread; the stages grow
+towards --distance as far as the net comes. Then it is evaluated on held-out sequences of every
+distance, and its memory is measured: the number of steps after which the gradient of the last
+output has fallen to 1 %, in the uppermost recurrent layer, as the median over some of these
+sequences. "constrained" nets have recurrent weights of a spectral norm of at most 1. Results are
+appended to a file of JSON lines as they come and are not computed again.
 
     python benchmarks/enhancer_curve.py [--minutes 4] [--out enhancer.jsonl] [--plot enhancer.png]
 """
@@ -30,7 +30,7 @@ from gradcore.horizon import memory_length
 NETS = ("tanh", "rnn", "skip", "gru", "lstm", "lstm constrained")
 DISTANCES = (32, 100, 320, 1_000, 3_200, 10_000, 32_000)
 STEPS_HELD_OUT, MOST_HELD_OUT, LEAST_HELD_OUT = 4_000_000, 1_024, 128
-SEQUENCES = 8  # whose memory is measured
+SEQUENCES = 8  # for which the memory is measured
 
 
 def train(net: str, distance: int, minutes: float, seed: int) -> tuple[job.Result | None, str]:

@@ -1,12 +1,13 @@
-"""What does a pass over 100,000 steps cost in time and memory, and how exact is float32?
+"""What does a pass over 100,000 steps cost in time and memory, and how accurate is float32?
 
-LSTM, H = 128, B = 8, float32, squared error on every output; the first call, page faults included.
-Each line is a process of its own, so that the growth of its resident set (kB, peak over the call
-minus before it, the caller's arrays and the returned ones excluded as the budget excludes them) is
-that of one call. All budgets must give equal bits. Accuracy: float32 gradients against the float64
-core at T = 10,000, norm-wise, weights at their initial values.
+The net is an LSTM with H = 128, B = 8 in float32, with the squared error on every output; the times
+of first calls include their page faults. Each line is its own process, so that the growth of its
+resident set is that of one call: the peak during the call minus the size before it in kB, without
+the caller's arrays and the returned ones, which the budget does not include either. All budgets
+must give equal bits. The accuracy is the relative norm of the difference between float32 and
+float64 gradients at T = 10,000, with initial weights.
 
---genome asks the same of the net of `gradcore train dna` at H = 128: one window of tokens, two
+--genome measures the same for the net of `gradcore train dna` at H = 128: one window of tokens, two
 bidirectional GRU layers, seven classes at every step.
 
     python benchmarks/long_sequences.py [--steps 100000] [--genome] [--torch]
@@ -30,7 +31,7 @@ HIDDEN, BATCH, INPUTS = 128, 8, 16
 
 
 def resident_kb(name: str) -> int:
-    """VmRSS, or VmHWM: the largest since reset_peak()."""
+    """VmRSS, or VmHWM, the largest resident set since reset_peak()."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith(name))
 
@@ -142,7 +143,7 @@ def accuracy(steps: int) -> dict[str, Any]:
 
 
 def alone(*arguments: str) -> dict[str, Any]:
-    """Runs one measurement in a fresh process."""
+    """Runs one measurement in a new process."""
     command = [sys.executable, __file__, "--one", *arguments]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -152,7 +153,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=100_000)
-    parser.add_argument("--torch", action="store_true", help="PyTorch beside it (6 GB, 20 s)")
+    parser.add_argument("--torch", action="store_true", help="measure PyTorch too (6 GB, 20 s)")
     parser.add_argument("--genome", action="store_true", help="only the net of `train dna`")
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -189,7 +190,10 @@ def main() -> None:
     if args.torch:
         r = alone("torch", steps)
         print(f"| PyTorch | {r['first_s']:.2f} | | {r['growth_kb'] * 1.024e-3:.0f} | | |")
-    print("\nfloat32 against float64, norm-wise, T = 10,000:", alone("accuracy", "10000"))
+    print(
+        "\nrelative norm of float32 minus float64 gradients, T = 10,000:",
+        alone("accuracy", "10000"),
+    )
 
 
 if __name__ == "__main__":

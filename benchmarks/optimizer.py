@@ -1,11 +1,11 @@
-"""What fraction of a copy's speed does one optimizer step with clipping reach?
+"""What fraction of the speed of a copy does an optimizer step with clipping reach?
 
-Adam with clipping of the global norm over 10^7 float32 parameters. A step must move 8 arrays: the
-norm reads the gradients; the update reads gradients, parameters and two moments and writes the last
-three. The bound: 8 arrays at the speed of a copy between two arrays of that size, measured in the
-same turns (2 arrays moved; the best of NumPy's copy on each thread's half and of PyTorch's). Milli-
-seconds, best of --repeats; the first step is checked against its closed form, and PyTorch's
-parameters after 3 steps against gradcore's.
+The step is Adam with clipping of the global norm over 10^7 float32 parameters. It must move 8
+arrays: the norm reads the gradients; the update reads gradients, parameters and two moments and
+writes the last three. The bound is the time of 8 arrays at the speed of a copy between two arrays
+of that size, measured in the same turns (2 arrays moved; the better of NumPy's copy of each
+thread's part and of PyTorch's). Times are milliseconds, the best of --repeats. The first step is
+compared with its closed form, and PyTorch's parameters after 3 steps with gradcore's.
 
     python benchmarks/optimizer.py [--parameters 10000000] [--no-torch] [--threads N]
 """
@@ -28,13 +28,15 @@ LR, LIMIT, ARRAYS = 1e-3, 1.0, 8
 
 
 def net_of(parameters: int) -> gd.Stack:
-    """About so many parameters: an LSTM with as many inputs as units has 8 * H * (H + 1)."""
+    """A net of about `size` parameters: an LSTM with as many inputs as units has 8 * H * (H +
+    1).
+    """
     hidden = round(math.sqrt(parameters / 8))
     return gd.Stack(gd.LSTM(hidden, hidden))
 
 
 def copier(size: int, threads: int) -> Callable[[], object]:
-    """Copies `size` float32, each thread its part."""
+    """Copies `size` float32 numbers; each thread copies its part."""
     source, target = np.ones(size, np.float32), np.zeros(size, np.float32)
     pool = ThreadPoolExecutor(threads)
     borders = [size * i // threads for i in range(threads + 1)]
@@ -98,7 +100,8 @@ def with_torch(
 
     torch.set_num_threads(threads)
     values = torch.nn.Parameter(torch.from_numpy(start.copy()))
-    # Clipped in place: after the first turn its norm is the limit, and the work stays the same.
+    # The gradient is clipped in place: after the first turn its norm is the limit, but the work is
+    # the same.
     values.grad = torch.from_numpy(grads.copy())
     adam = torch.optim.Adam([values], lr=LR, fused=True)
     source, target = torch.ones(grads.size), torch.zeros(grads.size)

@@ -1,7 +1,8 @@
-// Times the core's own matrix products, one thread: products.py asks, on standard input, for
+// Times the core's own matrix products with one thread. products.py writes requests to standard
+// input:
 //   dense ROWS INPUTS OUTPUTS SECONDS   out[r][n] = sum over k of in[r][k] w[k][n]
 //   outer ROWS INPUTS OUTPUTS SECONDS   acc[k][n] += sum over r of in[r][k] dz[r][n]  (LSTM gates)
-// and gets the best time of a product in seconds; the result is checked against sums in double.
+// and reads the best time of a product in seconds. The result is compared with sums in double.
 #include <gradcore/gradcore.h>
 
 #include <algorithm>
@@ -19,7 +20,7 @@ namespace gradcore {
 static constexpr int64_t UB = unit_block<float>;
 static int64_t blocks(int64_t n) { return (n + UB - 1) / UB; }
 
-// Lines of a cache begin where arrays begin.
+// An array that begins at a cache line.
 struct Array {
   explicit Array(int64_t n)
       : p(static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>((n + 15) / 16 * 64)))) {

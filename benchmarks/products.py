@@ -1,17 +1,18 @@
-"""How fast are the core's matrix products beside NumPy's OpenBLAS, on the shapes of a layer?
+"""How fast are the core's matrix products compared with NumPy's OpenBLAS, on the shapes of a layer?
 
-One thread each, float32, GFLOP/s (a multiply-add is two), best time of a product; the two take
-turns, each for --seconds. OpenBLAS chooses its own kernels: variables OPENBLAS_CORETYPE and
-OPENBLAS_L2_SIZE of the caller are taken out. Shapes are those of LSTMs of H units:
+Both use one thread and float32. The result is in GFLOP/s (a multiply-add counts as two operations),
+from the best time of a product; the two take turns of --seconds each. OpenBLAS chooses its own
+kernels: the variables OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE of the caller are removed. Shapes are
+those of LSTMs with H units:
 
 * input: the input product of a chunk, rows x I times I x 4H
-* recurrent: what one step multiplies, B x H times H x 4H; the core does it with the cell fused
-  behind it, here it is the same tile alone
+* recurrent: the product of one step, B x H times H x 4H; the core computes the cell directly after
+  it in registers, here the same tile is timed without the cell
 * gradient: the weight gradient of a block of 128 steps, H x rows times rows x 4H
 
     python benchmarks/products.py [--seconds 0.3] [--turns 5]
 
-builds benchmarks/products.cpp with CMake first (a minute).
+The script first builds benchmarks/products.cpp with CMake, which takes a minute.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 OVERRIDES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-SHAPES = [  # kind, what it is, rows, inputs, outputs
+SHAPES = [  # kind, description, rows, inputs, outputs
     ("dense", "input, I = 16, H = 128, B = 8", 1024, 16, 512),
     ("dense", "input, I = 128, H = 128, B = 8", 1024, 128, 512),
     ("dense", "input, I = 256, H = 256, B = 8", 1024, 256, 1024),
@@ -41,7 +42,7 @@ SHAPES = [  # kind, what it is, rows, inputs, outputs
 
 
 def numpy_worker() -> None:
-    """Answers the same questions as products.cpp."""
+    """Answers the same requests as products.cpp, with NumPy."""
     import numpy as np
 
     rng = np.random.default_rng(0)

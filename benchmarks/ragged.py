@@ -1,10 +1,10 @@
-"""What does a ragged batch cost against the padded one, and what do PyTorch's two ways?
+"""What does a ragged batch cost compared with the padded one, and with both ways of PyTorch?
 
-Lengths uniform in 1..T, one of them T; squared error on every output that is there, all gradients,
-whole tape; float32, I = 16. `padded` runs all T steps of all sequences, the error of those past
-their end weighted 0 (PyTorch: a product with a mask). The lengths come as they are, in no order:
-PackedSequence sorts them (enforce_sorted=False). Seconds per call, contestants in turns, best of
---repeats; gradients of the same weights are compared first.
+Lengths are uniform in 1..T, one of them T, with the squared error on every output within them, all
+gradients and the whole tape, in float32 with I = 16. `padded` runs all T steps of all sequences,
+with weight 0 after their ends (PyTorch: a product with a mask). The lengths are in no order, so
+PackedSequence sorts them (enforce_sorted=False). Times are seconds per call, the best of --repeats
+with contestants in turns; gradients of the same weights are compared first.
 
     python benchmarks/ragged.py [--quick] [--no-torch] [--threads N]
 """
@@ -24,12 +24,12 @@ from gradcore.apps.bench import contestants, report
 from gradcore.apps.bench.turns import take_turns
 
 INPUTS = 16
-TOLERANCE = 1e-4  # of float32 gradients over thousands of steps, norm-wise
+TOLERANCE = 1e-4  # relative norm of the error of float32 gradients over thousands of steps
 Turn = Callable[[], dict[str, np.ndarray]]
 
 
 class Case:
-    """A layer, a batch of its lengths, and its data."""
+    """A layer, the lengths of its batch, and its data."""
 
     def __init__(self, cell: str, hidden: int, batch: int, steps: int) -> None:
         rng = np.random.default_rng(0)
@@ -113,7 +113,9 @@ def main() -> None:
     shrink, repeats = (10, 2) if args.quick else (1, args.repeats)
     with contestants.same_cpus(args.threads):
         print(report.machine_lines(bench.measure(args.threads)), end="\n\n")
-        print("| cell | H | B | T | ragged s | padded s | ragged / padded | steps there |", end="")
+        print(
+            "| cell | H | B | T | ragged s | padded s | ragged / padded | share of steps |", end=""
+        )
         print("" if args.no_torch else " PackedSequence s | PyTorch padded s |")
         print("|---|---|---|---|---|---|---|---|" + ("" if args.no_torch else "---|---|"))
         for cell in ("LSTM", "GRU"):

@@ -1,15 +1,16 @@
 """How does the time per step grow with T, H, B, threads and the memory budget?
 
-Forward and backward with all gradients, one layer, I = 16, float32, squared error on every output,
-warmed; microseconds per time step of all B sequences. One quantity changes, the others stay at
-H = 128, B = 8, T = 10,000, whole tape, all threads (over T: 64 MB; over the budget: ten times the
-steps). Best of --repeats; all points of a curve take turns, so that a busy minute hits them alike.
-Checked before: over threads and budget, equal bits; over T, H and B, finite differences as in
-gradcore bench.
+The pass is forward and backward with all gradients through one layer with I = 16 in float32, with
+the squared error on every output, after a warm-up; times are microseconds per time step of all B
+sequences. One quantity changes, the others stay at H = 128, B = 8, T = 10,000, whole tape, all
+threads (over T: a budget of 64 MB; over the budget: ten times the steps). The best of --repeats
+counts, and all points of a curve take turns, so that a busy minute affects them equally. Before,
+results are checked: over threads and budget by equal bits, over T, H and B by finite differences as
+in gradcore bench.
 
     python benchmarks/scaling.py [--cell LSTM] [--quick] [--json FILE] [--plot FOLDER]
 
-writes FOLDER/scaling-<quantity>.png.
+--plot writes FOLDER/scaling-<quantity>.png.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from gradcore.apps.bench.agreement import DIFFERENCE_STEPS, check_differences
 from gradcore.apps.bench.bound import bound_us
 from gradcore.apps.bench.problem import INPUTS, Problem, Row
 
-WARM = 0.7  # seconds before a point is timed: a core that idled is slow for some 100 ms
-REST = 0.05  # seconds: threads spin for some milliseconds after a turn
+WARM = 0.7  # seconds before a point is timed: an idle core is slow for about 100 ms
+REST = 0.05  # seconds: threads spin for a few milliseconds after a turn
 
 
 @dataclass(frozen=True)
 class Point:
-    """A problem and how it is run; x: its place on the axis."""
+    """A problem and how it is run; x: its position on the axis."""
 
     x: float
     row: Row
@@ -83,7 +84,9 @@ def check(points: list[Point], same_problem: bool) -> None:
 
 
 def take(points: list[Point], repeats: int) -> list[float]:
-    """Microseconds per step. Long problems are made one by one: all at once would not fit."""
+    """Microseconds per step. Long problems are made one at a time, because all together would not
+    fit into memory.
+    """
     best = [math.inf] * len(points)
     for _ in range(repeats):
         for i, point in enumerate(points):
@@ -107,7 +110,8 @@ def curves(cell: str, threads: int, quick: bool) -> dict[str, list[Point]]:
 
     def rows(**change: Any) -> Point:
         (name, value), *_ = change.items()
-        # As many flops per turn, so that a turn takes neither a minute nor a millisecond.
+        # Each turn has about the same number of operations, so that it takes neither a minute nor a
+        # millisecond.
         work = {"hidden": (value / 128) ** 2, "batch": value / 8}[name]
         fewer = max(512, min(steps, int(steps / work)))
         return replace(base, x=value, row=replace(base.row, steps=fewer, **change))
@@ -131,7 +135,7 @@ def curves(cell: str, threads: int, quick: bool) -> dict[str, list[Point]]:
 
 
 def smallest_budget(net: gd.Stack, steps: int, threads: int) -> int:
-    """To 1 %: the planner says no below it."""
+    """Accurate to 1 %: below it the planner raises an error."""
     low, high = 0, 2**33
     while high - low > max(1, high // 100):
         middle = (low + high) // 2
@@ -184,7 +188,7 @@ def main() -> None:
     parser.add_argument("--cell", default="LSTM", choices=list(contestants.CELL_BY_NAME))
     parser.add_argument("--threads", type=int, default=gd.build_info().threads)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="small and rough")
+    parser.add_argument("--quick", action="store_true", help="fewer points and turns")
     parser.add_argument("--only", choices=list(TITLES), nargs="+", default=list(TITLES))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path, help="folder for the pictures")

@@ -1,12 +1,12 @@
 """What does a pass of truncated BPTT over 10^8 steps in a file cost in time and memory?
 
-GRU, H = 32, 64 lanes, windows of 512 steps, Adam with clipping, one thread unless --threads says
-otherwise; the next token (uint8, one byte per step) or the next value (float32, four bytes) is to
-be predicted. The files are made in a temporary folder and removed; each pass is a process of its
-own. Growth of the resident set is the peak over the pass minus what was there before it, after a
-warm-up of 20 updates; pages of the file that are mapped count. The loss at the end must be below
-what a net without a memory reaches. metrics.jsonl grows with the updates, by about 200 bytes each,
-and the list of losses that fit returns by 32.
+The net is a GRU with H = 32 that reads 64 lanes in windows of 512 steps and is trained by Adam with
+clipping, with one thread unless --threads is given. It predicts the next token (uint8, one byte per
+step) or the next value (float32, four bytes). The files are made in a temporary folder and removed;
+each pass is its own process. Growth of the resident set is the peak during the pass minus the size
+before it, after a warm-up of 20 updates; mapped pages of the file count. The loss at the end must
+be below what a net without memory reaches. Two things grow with the updates: metrics.jsonl by about
+200 bytes each, and the list of losses that fit returns by 32.
 
     python benchmarks/streaming.py [--steps 100000000] [--part 1.0] [--kind tokens features]
 """
@@ -33,7 +33,7 @@ KINDS = {"tokens": np.dtype(np.uint8), "features": np.dtype(np.float32)}
 
 
 def resident(name: str) -> int:
-    """Bytes of VmRSS, or of VmHWM: the largest since reset_peak()."""
+    """Bytes of VmRSS, or of VmHWM, the largest resident set since reset_peak()."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
 
@@ -44,7 +44,7 @@ def reset_peak() -> None:
 
 
 def make(path: Path, kind: str, steps: int) -> None:
-    """A cycle of 12 steps with a tenth of it replaced by noise, piece by piece."""
+    """Writes a cycle of 12 steps, a tenth of which is replaced by noise, piece by piece."""
     rng = np.random.default_rng(0)
     with path.open("wb") as file:
         for start in range(0, steps, PIECE):
@@ -61,11 +61,13 @@ def train(folder: Path, kind: str, part: float, threads: int) -> dict[str, Any]:
     data = np.memmap(folder / kind, KINDS[kind], "r")
     if kind == "tokens":
         net = gd.Stack(gd.Embedding(CLASSES, 8), gd.GRU(8, HIDDEN), gd.Linear(HIDDEN, CLASSES))
-        # A token stays with probability 2/3 and noise on top: 0.85 nats without a memory.
+        # A token stays with probability 2/3 and has noise added: a net without memory has a loss of
+        # 0.85 nats.
         loss, bound = "cross_entropy", math.log(CLASSES) / 2
     else:
         net = gd.Stack(gd.GRU(1, HIDDEN), gd.Linear(HIDDEN, 1))
-        # The sine goes up or down from a value, 0.125, and the noise: 0.135 without a memory.
+        # From a given value the sine goes up or down, error 0.125, plus the noise: a net without
+        # memory has a loss of 0.135.
         loss, bound = "mse", 0.06
     params = net.init(seed=0)
     optimizer = gd.optim.Adam(params, lr=3e-3, clip=gd.clip.GlobalNorm(1.0))
@@ -98,7 +100,7 @@ def train(folder: Path, kind: str, part: float, threads: int) -> dict[str, Any]:
 
 
 def alone(folder: Path, kind: str, part: float, threads: int) -> dict[str, Any]:
-    """Trains in a fresh process."""
+    """Trains in a new process."""
     command = [sys.executable, __file__, "--one", str(folder), "--kind", kind]
     command += ["--part", str(part), "--threads", str(threads)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -110,8 +112,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=100_000_000, help="of the file")
-    parser.add_argument("--part", type=float, default=1.0, help="of the pass, 0..1")
+    parser.add_argument("--steps", type=int, default=100_000_000, help="steps in the file")
+    parser.add_argument(
+        "--part", type=float, default=1.0, help="part of the pass that is run, 0..1"
+    )
     parser.add_argument("--kind", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")

@@ -1,7 +1,7 @@
-"""How long does a pass of exact BPTT take: in memory, on a budget, and over ragged sequences?
+"""How long does a pass of exact BPTT take in memory, with a budget, and over ragged sequences?
 
-Microseconds per step of all sequences together and the fraction of the bound are in extra_info;
-the times of the table are seconds per pass. The answer is checked before it is timed.
+extra_info has microseconds per step of all sequences together and the fraction of the bound; the
+times of the table are seconds per pass. The answer is checked before it is timed.
 """
 
 import numpy as np
@@ -46,7 +46,7 @@ def test_budgets(benchmark, timed, machine, memory):
 
 @pytest.mark.parametrize("ragged", [False, True], ids=["padded", "ragged"])
 def test_ragged_batch(benchmark, timed, machine, ragged):
-    """Lengths uniform in 1..T, beside the same arrays with all steps counting."""
+    """Lengths are uniform in 1..T; the same arrays with all T steps are timed for comparison."""
     (row,) = bench.grid(["LSTM"], [128], [8], [5_000])
     problem = bench.Problem.random(row)
     net, params = contestants.net_of(problem)
@@ -55,7 +55,7 @@ def test_ragged_batch(benchmark, timed, machine, ragged):
     def gradient(x=problem.x):
         return gd.value_and_grad(net, params, x, problem.y, loss="mse", lengths=lengths)
 
-    if ragged:  # what lies beyond the lengths counts for nothing
+    if ragged:  # steps after the lengths do not count
         other = problem.x.copy()
         other[np.arange(row.steps)[:, None] >= lengths] = 7.0
         np.testing.assert_array_equal(gradient().grads.flat, gradient(other).grads.flat)

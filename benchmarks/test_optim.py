@@ -1,7 +1,8 @@
 """How long does one step of an optimizer over 10^7 parameters take, norm and clip included?
 
-gigabytes_per_second in extra_info counts the arrays that a step must move: Adam reads gradients
-twice (norm, update) and parameters and two moments once, and writes the last three: 8 arrays.
+gigabytes_per_second in extra_info counts the arrays that a step must move: Adam reads the gradients
+twice (for the norm and the update), parameters and two moments once, and writes the last three,
+which is 8 arrays.
 """
 
 import numpy as np
@@ -21,7 +22,7 @@ def test_adam(benchmark, timed, clip):
     optimizer = gd.optim.Adam(params, lr=LR, clip=clip)
     before = params.flat.copy()
     report = optimizer.step(grads)
-    # The first step of Adam is lr * g / (|g| + eps), whatever a clip has scaled g by.
+    # The first step of Adam is lr * g / (|g| + eps), by whatever factor a clip has scaled g.
     scale = 1.0 if clip is None else LIMIT / 10.0**report.grad_norm_log10
     g = scale * grads.flat.astype(np.float64)
     np.testing.assert_allclose(before - params.flat, LR * g / (np.abs(g) + 1e-8), atol=2e-7)

@@ -1,5 +1,5 @@
-"""What MkDocs is told beyond its settings: the first page is the README, decisions have a list,
-links out of docs/ become plain text on the site; and how the reference reads docstrings.
+"""Hooks of MkDocs: they make the README the first page, list the decisions, turn links that leave
+docs/ into plain text, and prepare docstrings for the reference.
 """
 
 import re
@@ -10,7 +10,8 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
 
-# Beginnings of lines that a docstring means as lines: "lengths (B,): ...", "p in [0, 1): ...".
+# Matches a line break in a docstring that the site must keep, because the next line begins an
+# entry such as "lengths (B,): ..." or "p in [0, 1): ...".
 LINE = re.compile(
     r"\n(?=Raises |Returns |References?:"
     r"|[a-z_]\w*(?:, \w+)*(?: \([^)]*\)| \[[^]]*\]| in [^:]{3,20})?: )"
@@ -22,7 +23,12 @@ def on_files(files, config):
     readme = re.sub(r"\[(docs/[^]]+)\]\(\1\)", _titled, readme)
     readme = re.sub(r"\]\(docs/([^)]+)\)", r"](\1)", readme)
     files.append(File.generated(config, "index.md", content=_inside(readme)))
-    lines = ["# Decisions", "", "Choices that cost a measurement, and what was not chosen.", ""]
+    lines = [
+        "# Decisions",
+        "",
+        "Each page has a choice, the measurement behind it, and the options that were not chosen.",
+        "",
+    ]
     for path in sorted((ROOT / "docs" / "decisions").glob("*.md")):
         lines.append(f"* [{_title(path)}]({path.name})")
     content = "\n".join(lines) + "\n"
@@ -31,13 +37,14 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    # A picture opens by itself, at its full size: on a narrow screen its letters are small.
+    # Each picture links to its file, to be opened at full size: on a narrow screen its letters are
+    # too small to read.
     return re.sub(r"(!\[[^]]*\]\(([^)]+)\))", r"[\1](\2)", _inside(markdown))
 
 
 def on_page_content(html, page, config, files):
-    # Options and numbers stay in one piece; long names in tables may be broken where they are put
-    # together.
+    # Options and numbers are not broken at the end of a line; long names in tables may be broken
+    # after a dot, slash, underscore, bracket or equals sign.
     html = re.sub(r"<code>(-[^<]{1,24})</code>", r'<code class="whole">\1</code>', html)
     return re.sub(r"<td>.*?</td>", _cell, html)
 
@@ -50,7 +57,7 @@ def _cell(cell):
 
 
 def _inside(text):
-    """Links to files that are not on the site, as their text."""
+    """Replaces links to files that are not on the site by their text."""
     return re.sub(r"\[([^\]]+)\]\((?:\.\./)*(?:examples|LICENSE)[^)]*\)", r"`\1`", text)
 
 
@@ -59,13 +66,13 @@ def _title(path):
 
 
 def _titled(match):
-    """A link that shows the page's title where the README shows its file."""
+    """Returns a link that shows the page's title where the README shows the name of its file."""
     return f"[{_title(ROOT / match[1])}]({match[1]})"
 
 
 class Reference(griffe.Extension):
-    """Docstrings are plain text, to be read in a terminal: on the site they keep their characters
-    and their lines. What a public module imports from gradcore is what it exports.
+    """Prepares docstrings, which are plain text for a terminal, for the site: special characters
+    are escaped and line breaks kept. Names that a public module imports from gradcore are public.
     """
 
     def on_object(self, *, obj, **kwargs):

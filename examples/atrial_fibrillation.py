@@ -1,9 +1,10 @@
-"""Atrial fibrillation from whole electrocardiograms: up to a minute of one lead, one answer.
+"""Detects atrial fibrillation in whole electrocardiograms: up to a minute of one lead, one answer.
 
-The 300 recordings of the PhysioNet challenge 2017 that --data holds (.hea, .mat, REFERENCE.csv in a
-tar file): N normal, A atrial fibrillation, O other rhythm, ~ noise. A GRU that reads both ways says
-a class at every step; the recording's is the one with the largest mean. 5-fold cross-validation; a
-logistic regression on the intervals between beats and the spectrum has a mean F1 of 0.53.
+--data is a tar file (.hea, .mat, REFERENCE.csv) with 300 recordings of the PhysioNet challenge
+2017, of the classes N normal, A atrial fibrillation, O other rhythm, ~ noise. A bidirectional GRU
+gives a score of each class at every step; the answer is the class with the largest mean. The
+evaluation is by 5-fold cross-validation. For comparison, a logistic regression on the intervals
+between beats and the spectrum has a mean F1 of 0.53.
 """
 
 import argparse
@@ -20,7 +21,7 @@ CLASSES, FOLDS = "NAO~", 5
 
 
 def read(path):
-    """Recordings (T_i, 2) at 60 Hz: the signal, and how steep it is; and their classes."""
+    """Reads recordings (T_i, 2) at 60 Hz, the signal and its slope, and their classes."""
     with tarfile.open(path) as tar:
         reference = tar.extractfile("REFERENCE.csv").read().decode().split()
         x, y = [], []
@@ -43,7 +44,7 @@ def train(x, y, epochs, seed):
         gd.Linear(64, len(CLASSES)),
     )
     params = net.init(seed=seed, chrono=120)
-    # Every recording counts the same, however long.
+    # Every recording has the same weight, whatever its length.
     weight = [np.full(len(one), 1000 / len(one), np.float32) for one in x]
     answers = [np.full(len(one), kind) for one, kind in zip(x, y, strict=True)]
     data = gd.data.Sequences(x, answers, weight=weight, batch_size=12, seed=seed)

@@ -1,9 +1,10 @@
-"""A net learns a nonlinear audio circuit, a diode clipper, from what goes in and comes out of it.
+"""A net learns a nonlinear audio circuit, a diode clipper, from its input and output.
 
-The recordings of --data are real speech; what the circuit makes of them is simulated here:
-C dv/dt = (u - v)/R - 2 Is sinh(v/Vt), a low-pass filter whose output two diodes clip. An LSTM is
-trained on a stream of all recordings but those of one speaker, its state carried from window to
-window, and judged by the error-to-signal ratio (ESR) of that speaker: sum (y - net)^2 / sum y^2.
+The recordings of --data are real speech; the output of the circuit is simulated here: C dv/dt = (u
+- v)/R - 2 Is sinh(v/Vt), a low-pass filter whose output is clipped by two diodes. An LSTM is
+trained on a stream of all recordings but those of one speaker, with its state carried from window
+to window. It is evaluated by the error-to-signal ratio (ESR) on that speaker: sum (y - net)^2 / sum
+y^2.
 """
 
 import argparse
@@ -16,20 +17,20 @@ from scipy.signal import resample_poly
 
 import gradcore as gd
 
-RATE, MORE = 8_000, 4  # samples per second of the recordings, and how many times that here
-R, C, IS, VT = 2_200.0, 10e-9, 2.52e-9, 0.0453  # ohm, farad, ampere, volt: two 1N4148
-DRIVE = 5.0  # volt at a recording's loudest sample
+RATE, MORE = 8_000, 4  # samples per second of the recordings, and the factor of oversampling here
+R, C, IS, VT = 2_200.0, 10e-9, 2.52e-9, 0.0453  # ohm, farad, ampere, volt: two diodes 1N4148
+DRIVE = 5.0  # volt at the loudest sample of a recording
 
 
 def recordings(folder, wanted):
-    """Voltages of the recordings whose speaker is wanted, 32,000 a second."""
+    """Voltages of the recordings of the wanted speakers, 32,000 per second."""
     paths = [p for p in sorted(Path(folder).glob("*.wav")) if wanted(p.stem.split("_")[1])]
     sounds = [resample_poly(wavfile.read(path)[1].astype(float), MORE, 1) for path in paths]
     return [DRIVE * sound / np.abs(sound).max() for sound in sounds]
 
 
 def circuit(sounds):
-    """What the clipper puts out, all recordings side by side in one stiff system."""
+    """The output of the clipper for all recordings, solved together as one stiff system."""
     longest = max(map(len, sounds))
     u = np.stack([np.pad(sound, (0, longest - len(sound))) for sound in sounds], axis=1)
     times = np.arange(longest) / (RATE * MORE)
@@ -57,7 +58,7 @@ def ratio(y, said):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", default="../shared/data/speech")
-    parser.add_argument("--speaker", default="theo", help="held out")
+    parser.add_argument("--speaker", default="theo", help="the speaker that is held out")
     parser.add_argument("--epochs", type=int, default=20)
     args = parser.parse_args()
     known = recordings(args.data, lambda name: name != args.speaker)

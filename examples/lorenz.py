@@ -1,8 +1,8 @@
 """A GRU learns the Lorenz system from a trajectory; does it have the same Lyapunov exponent?
 
-The net reads a point of the attractor and puts out where the next one is. Then it is left alone,
-fed with its own outputs, and the largest Lyapunov exponent of that closed loop is compared with
-0.9056, that of the Lorenz system (Sprott 2003, table 5.1).
+The net reads a point of the attractor and predicts the next one. Then it is fed with its own
+outputs, and the largest Lyapunov exponent of that closed loop is compared with 0.9056, that of the
+Lorenz system (Sprott 2003, table 5.1).
 """
 
 import argparse
@@ -21,7 +21,7 @@ def lorenz(_, s):
 
 
 def trajectory(count):
-    """Points of the attractor, DT apart, scaled to a spread of 1."""
+    """Points of the attractor at intervals DT, scaled to standard deviation 1."""
     times = DT * np.arange(count + WARM)
     found = solve_ivp(lorenz, times[[0, -1]], [1, 1, 20], t_eval=times, rtol=1e-9, atol=1e-9)
     return (found.y.T[WARM:] - [0, 0, 23.5]) / [7.9, 9.0, 8.6]
@@ -30,7 +30,7 @@ def trajectory(count):
 def train(points, updates):
     net = gd.Stack(gd.GRU(3, HIDDEN), gd.Linear(HIDDEN, 3))
     params = net.init(seed=0)
-    steps = (points[1:] - points[:-1]) / DT / 8  # of size 1, about
+    steps = (points[1:] - points[:-1]) / DT / 8  # of size 1, approximately
     x, y = points[:-1].astype(np.float32), steps.astype(np.float32)
     data = gd.data.Stream(x, y, k1=200, batch_size=16)
     optimizer = gd.optim.Adam(params, 3e-3, clip=gd.clip.Auto())
@@ -41,7 +41,7 @@ def train(points, updates):
 
 
 def closed_loop(net, params):
-    """The net on its own: state (h, point) -> next state, and tangents of it."""
+    """The net in a closed loop: (state h, point) -> next state, and tangents of it."""
 
     def parts(s):
         return s[None, None, HIDDEN:], [gd.LayerState(s[None, :HIDDEN])]
@@ -65,7 +65,7 @@ def closed_loop(net, params):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--updates", type=int, default=4_000)
-    parser.add_argument("--steps", type=int, default=20_000, help="of the closed loop")
+    parser.add_argument("--steps", type=int, default=20_000, help="steps of the closed loop")
     args = parser.parse_args()
     points = trajectory(20_000)
     net, params = train(points, args.updates)

@@ -1,4 +1,4 @@
-"""Failing assertions of the shared helpers show their values, as those of tests do."""
+"""Lets failing assertions of the shared helpers show their values, as those of tests do."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The examples of pages in docs/ run as they stand, one after the other; the site is whole."""
+"""The examples of pages in docs/ run unchanged, one after the other, and the site is complete."""
 
 import html
 import inspect
@@ -59,7 +59,7 @@ def site(tmp_path_factory):
 
 
 def public_modules(package):
-    """The package and every module below it without an underscore, applications aside."""
+    """The package and every module in it without an underscore, except applications."""
     yield package
     for found in pkgutil.iter_modules(package.__path__):
         if not found.name.startswith("_") and found.name != "apps":
@@ -71,7 +71,7 @@ def public_modules(package):
 
 
 def public_objects():
-    """Name -> object: what gradcore and its public modules define or re-export."""
+    """Maps names to objects that gradcore and its public modules define or re-export."""
     for module in public_modules(gradcore):
         for name, value in vars(module).items():
             own = getattr(value, "__module__", "").startswith("gradcore")

@@ -1,4 +1,6 @@
-"""The example of docs/training.md runs as printed, learns, and returns at once when run again."""
+"""The example of docs/training.md runs as printed, learns, and returns at once when it is run
+again.
+"""
 
 from __future__ import annotations
 

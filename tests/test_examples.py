@@ -1,4 +1,4 @@
-"""The examples run on public names only, are short, and print what they are about."""
+"""The examples use public names only, are short, and print their main result."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ from places import ROOT
 
 EXAMPLES = ROOT / "examples"
 DATA = EXAMPLES.parents[1] / "shared" / "data"
-# Options for a short run, what is printed, and the data that it needs.
+# Options for a short run, the text that is printed, and the data that it needs.
 SHORT = {
     "lorenz.py": (
         ["--updates", "40", "--steps", "300"],

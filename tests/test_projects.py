@@ -1,4 +1,4 @@
-"""Other projects find, compile against and call gradcore: CMake, pkg-config, Cython."""
+"""Other projects can find, compile against and call gradcore: CMake, pkg-config, Cython."""
 
 import os
 import re
@@ -35,7 +35,7 @@ def call(*command, **options):
 @installed
 def test_a_cmake_project_trains_from_c_plus_plus(tmp_path):
     need("cmake", "g++")
-    # A copy outside the tree: nothing of the sources may be within reach.
+    # The project is copied elsewhere, so that it cannot reach the source files.
     source = shutil.copytree(EXAMPLES / "cpp", tmp_path / "source")
     build = tmp_path / "build"
     call("cmake", "-S", source, "-B", build, f"-DCMAKE_PREFIX_PATH={gd.get_cmake_dir()}")
@@ -114,7 +114,7 @@ except best_of_many.Failed as error:
 
 
 def fields(text):
-    """Names in enums, of functions and of struct fields, comments left out."""
+    """Names in enums, of functions and of struct fields, without comments."""
     return set(re.findall(r"\b(?:gc_|GC_)\w+", text))
 
 
@@ -158,7 +158,7 @@ def test_the_folders_are_told_where_there_are_any(monkeypatch, tmp_path):
         assert list(Path(gd.get_library_dir()).glob("libgradcore.so.*"))
     monkeypatch.setattr("gradcore._base.embed._PACKAGE", tmp_path)
     for function in (gd.get_include, gd.get_library_dir):
-        with pytest.raises(gd.InternalError, match="install gradcore by pip"):
+        with pytest.raises(gd.InternalError, match="install gradcore with pip"):
             function()
 
 

@@ -1,4 +1,4 @@
-"""The rules of docs/layout.md, read off the sources and the compiled objects."""
+"""The rules of docs/layout.md, checked on the sources and the compiled objects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from places import ROOT
 SOURCES = {".c", ".cc", ".cpp", ".cu", ".cuh", ".def", ".h", ".hpp"}
 MODULES = SOURCES | {".pxd", ".pyx"}
 
-# What each folder of csrc may include, besides itself and the public headers.
+# The folders that each folder of csrc may include, besides itself and the public headers.
 ALLOWED = {
     "include": set(),
     "base": set(),
@@ -38,9 +38,10 @@ SEQUENCE = {"scale": set(), "stages": {"scale"}, "derivatives": {"scale", "stage
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 
 
-# Extension modules, which lie beside the modules in Python.
+# Extension modules, which Python imports like the modules beside them.
 COMPILED = {"_core", "_index"}
-# What each private shelf of src/gradcore may import, besides itself and the extension modules.
+# The modules that each private shelf of src/gradcore may import, besides itself and the extension
+# modules.
 SHELVES = {
     "_base": {"errors"},
     "_net": {"_base", "errors"},
@@ -63,7 +64,7 @@ def python_modules() -> dict[str, Path]:
 
 
 def imported(module: str, path: Path) -> set[str]:
-    """Modules of gradcore that a module imports at any place, in functions too."""
+    """Modules of gradcore that a module imports anywhere, also within functions."""
     known = python_modules().keys() | {f"gradcore.{name}" for name in COMPILED}
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     found = set()
@@ -80,9 +81,10 @@ def imported(module: str, path: Path) -> set[str]:
 
 
 def loaded(module: str, path: Path) -> set[str]:
-    """What importing a module loads first: what it imports, and the packages that this lies in.
+    """The modules that the import of a module loads first: its own imports, and the packages of
+    these.
 
-    But for the packages that the module lies in itself, which are being loaded already.
+    Packages that contain the module itself are left out, because they are already being loaded.
     """
     found = imported(module, path)
     for name in set(found):
@@ -211,7 +213,7 @@ def test_members_and_lines_are_counted() -> None:
 
 
 def test_every_project_include_is_found_from_the_root_of_the_core() -> None:
-    """Quoted includes name their folder, so that the rule above sees them all."""
+    """Quoted includes name their folder, so that the rule above checks all of them."""
     quoted = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
     for path in files("csrc", SOURCES):
         for name in quoted.findall(path.read_text()):
@@ -244,9 +246,8 @@ def test_bindings_contain_no_mathematics_and_see_only_the_public_headers() -> No
 
 
 def test_isa_sources_use_no_standard_containers() -> None:
-    """Whatever a per-ISA file includes: templates of std:: would be emitted at its level.
-
-    The files of cells are made by CMake; what they include are headers of cells and kernels.
+    """For every file that a per-ISA source includes: templates of std:: would be compiled for its
+    level. CMake makes the files of cells; they include headers of cells and kernels.
     """
     allowed = {"cstddef", "cstdint", "type_traits", "immintrin.h", "gradcore/gradcore.h"}
     seen: set[str] = set()
@@ -268,7 +269,7 @@ def test_isa_sources_use_no_standard_containers() -> None:
                 todo.append(included)
             elif (
                 name != "base/team.h"
-            ):  # the team's interface: its code is not inlined into kernels
+            ):  # the team's interface, whose code is not inlined into kernels
                 assert included in allowed, f"{name} includes {included}"
 
 
@@ -281,7 +282,7 @@ def test_no_file_has_more_than_700_lines() -> None:
 
 
 def test_no_function_has_more_than_80_lines() -> None:
-    """From its name to its end, docstring included."""
+    """Counts from the first line of the function to its last, docstring included."""
     for path in files("src/gradcore", {".py"}):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -314,7 +315,7 @@ def test_only_tests_of_applications_import_them() -> None:
 
 
 def test_shelves_depend_one_way() -> None:
-    """A private shelf imports itself and what is listed in SHELVES, functions included."""
+    """A private shelf imports only itself and what SHELVES lists, also within functions."""
     for module, path in python_modules().items():
         shelf = module.split(".")[1] if "." in module else ""
         if shelf not in SHELVES:
@@ -325,7 +326,7 @@ def test_shelves_depend_one_way() -> None:
 
 
 def test_no_imports_go_in_a_circle() -> None:
-    """Imports inside functions and for type checkers alone count as all others do."""
+    """Imports within functions and for type checkers only count as all others do."""
     graph = {name: loaded(name, path) for name, path in python_modules().items()}
     sorter = TopologicalSorter(graph)
     try:
@@ -335,7 +336,7 @@ def test_no_imports_go_in_a_circle() -> None:
 
 
 def test_fewer_than_250_names_are_public() -> None:
-    """Public modules, and the classes and functions of gradcore that can be reached in each.
+    """Counts public modules, and the classes and functions of gradcore that can be reached in each.
 
     A helper that a public module imports by its name counts: import its module instead.
     """
@@ -345,7 +346,7 @@ def test_fewer_than_250_names_are_public() -> None:
             continue
         try:
             module = import_module(name)
-        except ImportError:  # gradcore.torch, where PyTorch is not installed
+        except ImportError:  # gradcore.torch, if PyTorch is not installed
             continue
         found.append(name)
         for inner, value in vars(module).items():
@@ -369,7 +370,7 @@ def test_layout_page_has_a_line_for_every_folder() -> None:
 
 
 def build_folder() -> Path | None:
-    """GRADCORE_BUILD_DIR, or where `pip install .` from this folder leaves its objects."""
+    """GRADCORE_BUILD_DIR, or the folder where `pip install .` leaves its objects."""
     if named := os.environ.get("GRADCORE_BUILD_DIR"):
         return Path(named)
     built = [p for p in ROOT.glob("build/cp*") if any(p.rglob("gradcore_isa_*.dir"))]
@@ -391,7 +392,7 @@ def shared_symbols(path: Path) -> list[str]:
     rows = [re.match(r"[0-9a-f]*\s+(\S) (\S+)", line) for line in run.stdout.splitlines()]
     symbols = [(row[1], row[2]) for row in rows if row]
     assert symbols, f"nm found no symbols in {path}"
-    # Upper case: global or weak; u, v, w: unique or weak; U: defined elsewhere.
+    # Upper case means global or weak, u, v and w unique or weak, U defined elsewhere.
     return [name for kind, name in symbols if (kind.isupper() and kind != "U") or kind in "uvw"]
 
 
@@ -418,7 +419,9 @@ def test_the_namespace_of_a_symbol_is_told_from_its_name(symbol: str, inside: bo
 
 
 def test_objects_of_a_level_define_nothing_outside_its_namespace() -> None:
-    """The linker keeps one copy of a weak symbol: a v4 copy would run on a v2 machine."""
+    """The linker keeps one copy of a weak symbol, so a copy for v4 would run on a machine with
+    v2.
+    """
     objects = list(isa_objects())
     if shutil.which("nm") is None or (not objects and "GRADCORE_BUILD_DIR" not in os.environ):
         pytest.skip("needs nm and the objects of a build: set GRADCORE_BUILD_DIR")

@@ -1,8 +1,8 @@
-"""How long does exact BPTT take per time step, beside PyTorch and JAX in the same run?
+"""How long does exact BPTT take per time step, compared with PyTorch and JAX in the same run?
 
-The 23 rows of the table in docs/performance.md; what is measured and how is in
-gradcore.apps.bench, and `gradcore bench` does the same for any grid. Microseconds per time
-step, all B sequences together.
+The script runs the 23 rows of the table in docs/performance.md. gradcore.apps.bench says what is
+measured and how, and `gradcore bench` does the same for any grid. Times are microseconds per time
+step of all B sequences together.
 
 RLtools (github.com/rl-tools/rl-tools, C++) is not run here: its GRU was timed once, on the machine
 where PyTorch's LSTM with H = 128, B = 8 took 71.5 us. A table scales those times by PyTorch's time
@@ -31,7 +31,8 @@ SIZES = {  # (H, B)
 }
 
 
-# Microseconds per step by (H, B), and PyTorch's for the LSTM with H = 128, B = 8 beside them.
+# Microseconds per step of RLtools' GRU by (H, B), and those of PyTorch's LSTM with H = 128, B = 8
+# on the same machine.
 RLTOOLS_GRU = {
     (32, 1): 1.19,
     (32, 8): 4.4,
@@ -46,7 +47,7 @@ TORCH_LSTM_BESIDE = 71.5
 
 
 def against_rltools(results: list[bench.Result]) -> str:
-    """A table of the GRU rows, or "" without PyTorch's LSTM row."""
+    """A table of the GRU rows, or "" if there is no row of PyTorch's LSTM."""
     torch = [
         r.peers["torch"]
         for r in results

@@ -1,10 +1,12 @@
-"""What does the way through PyTorch cost, and what is won against torch.nn's layers?
+"""What does gradcore cost when it is called through PyTorch, and how much faster is it than
+torch.nn?
 
-The rows of docs/performance.md with H >= 64, in one run: gradcore's own call (value_and_grad, loss
-included), gradcore.torch's layer and torch.nn's, both with mse_loss and backward() of PyTorch. One
-more column gives the layer the gradient of its outputs, so that PyTorch's loss is left out:
-beside it the same through gradcore.forward and Pass.backward. Gradients are compared before
-anything is timed. Microseconds per time step, all B sequences together, best of --repeats turns.
+The script runs the rows of docs/performance.md with H >= 64 in one process: gradcore's own call
+(value_and_grad, loss included), and the layers of gradcore.torch and torch.nn, both with mse_loss
+and backward() of PyTorch. One more column passes the layer the gradient of its outputs, so that
+PyTorch's loss is left out; the column beside it does the same by gradcore.forward and
+Pass.backward. Gradients are compared before anything is timed. Times are microseconds per time step
+of all B sequences together, the best of --repeats turns.
 
     python benchmarks/compare/drop_in.py [--threads N] [--repeats N]
 """
@@ -30,7 +32,9 @@ NAMES = ("native", "drop-in", "torch.nn", "pass", "layer")
 
 
 def given(problem: Problem, threads: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """Forward and backward with a given gradient: by NumPy, through the layer."""
+    """Forward and backward with a given gradient of the outputs: by NumPy, and through the
+    layer.
+    """
     net, params = contestants.net_of(problem)
     memory = contestants.memory_for(problem.row, threads)
     d_outputs = np.ones_like(problem.y)

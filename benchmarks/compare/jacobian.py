@@ -1,15 +1,16 @@
-"""What do Jacobian and Hessian-vector products cost, beside their bound, a gradient and JAX?
+"""What do Jacobian and Hessian-vector products cost, relative to their bound, a gradient and JAX?
 
-* K directions through an LSTM: tangents of its outputs along the input, and along the initial
-  state; cotangents of the initial state from those of the final one. Microseconds per time step,
-  all K together. Bound: the products of the weights with K*B rows, 2*4*H*H*K*B flops (and
-  2*4*H*I*K*B along the input) at the machine's peak; JAX: vmap of jax.jvp or of the function that
-  jax.vjp gives, over lax.scan.
-* A Hessian-vector product: microseconds per time step, and as a multiple of a gradient of the same
-  net, data and threads; JAX: jvp of grad over lax.scan.
+* Products with K directions of an LSTM: tangents of its outputs along the input, and along the
+  initial state; cotangents of the initial state from those of the final one. Times are
+  microseconds per time step of all K together. The bound is the time at the machine's peak of the
+  products of the weights with K*B rows, 2*4*H*H*K*B floating-point operations (and 2*4*H*I*K*B
+  along the input). JAX computes vmap of jax.jvp, or of the function that jax.vjp gives, over
+  lax.scan.
+* A Hessian-vector product: microseconds per time step, and as a multiple of the time of a gradient
+  of the same net, data and threads. JAX computes jvp of grad over lax.scan.
 
-Before anything is timed, float32 is compared with gradcore's float64 and with JAX, over the first
-steps. The least of --repeats turns counts; contestants take turns.
+Before anything is timed, float32 is compared with gradcore's float64 and with JAX over the first
+steps. The best of --repeats turns counts; contestants take turns.
 
     python benchmarks/compare/jacobian.py [--threads N] [--steps T] [--no-jax] [--json FILE]
 """
@@ -33,12 +34,13 @@ from gradcore.apps import bench
 from gradcore.apps.bench import contestants, report
 from gradcore.apps.bench.turns import take_turns
 
-# Relative error of the norm that float32 may have against float64 or JAX after T steps.
+# Largest relative error of the norm in float32 against float64 or JAX after T steps.
 TOLERANCE = 1e-3
 INPUTS, CLASSES = 16, 5
-# Further on the roundings of float32 have grown: the nets below neither forget nor explode.
+# After more steps rounding errors have grown, because the nets below neither forget nor explode.
 CHECKED_STEPS = 200
-# So that directions neither die nor grow over 10,000 steps: JAX's float32 would have zeros.
+# This forget bias keeps directions from vanishing and growing over 10,000 steps, where JAX's
+# float32 would be zero.
 FORGET_BIAS = 9.0
 
 
@@ -60,7 +62,7 @@ def main() -> None:
         machine = bench.measure(args.threads)
         print(report.machine_lines(machine), flush=True)
         if not with_jax:
-            print("JAX: skipped" + ("" if args.no_jax else ", it is not installed"))
+            print("JAX: skipped" + ("" if args.no_jax else ", because it is not installed"))
         jax = Jax(args.threads) if with_jax else None
         rows = [
             directions(args, kind, count, machine, jax)
@@ -76,7 +78,9 @@ def main() -> None:
 def directions(
     args: argparse.Namespace, kind: str, count: int, machine: bench.Machine, jax: Jax | None
 ) -> dict[str, Any]:
-    """One row: K directions of the input, the initial state or, backward, the final one; B = 1."""
+    """One row: K directions of the input, the initial state or (backward) the final state; B =
+    1.
+    """
     hidden, steps = args.hidden, args.steps
     net = gd.Stack(gd.LSTM(INPUTS, hidden))
     rng = np.random.default_rng(1)
@@ -167,7 +171,9 @@ def curvature(args: argparse.Namespace, batch: int, jax: Jax | None) -> dict[str
 
 
 class Jax:
-    """The same in JAX: an LSTM written out, lax.scan, jit; the input product before the scan."""
+    """The same in JAX: an LSTM in jnp with lax.scan and jit; the input product is computed before
+    the scan.
+    """
 
     def __init__(self, threads: int) -> None:
         if threads == 1:
@@ -176,7 +182,7 @@ class Jax:
         self.jax: Any = import_module("jax")
 
     def run(self, p: dict[str, Any], x: Any, h: Any, c: Any) -> Any:
-        """The final state, and the outputs."""
+        """Returns the final state and the outputs."""
 
         def step(carry: Any, from_x: Any) -> Any:
             h, c = carry
@@ -241,7 +247,7 @@ class Jax:
 
 
 def check(turns: dict[str, Callable[[], np.ndarray]], exact: np.ndarray) -> None:
-    """Every contestant's answer against float64; JAX compiles here, outside the timing."""
+    """Compares every contestant's answer with float64; JAX compiles here, outside of the timing."""
     for name, turn in turns.items():
         off = np.linalg.norm(turn().astype(float) - exact) / np.linalg.norm(exact)
         assert off < TOLERANCE, f"{name}: relative error {off:.2e}"

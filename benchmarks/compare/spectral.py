@@ -1,10 +1,11 @@
-"""How long do the spectral norms of 64 matrices of 512 x 512 take, beside NumPy and PyTorch?
+"""How long do the spectral norms of 64 matrices of 512 x 512 take, compared with NumPy and PyTorch?
 
-Two sets: Gaussian ones, whose largest singular values lie close together, and ones with a gap of
-0.8. gradcore to a tolerance of 1e-6; a loop over numpy.linalg.norm(W, 2); torch.linalg.matrix_norm;
-and the power iteration of torch.nn.utils.parametrizations.spectral_norm (one matrix-vector product
-each way per iteration), iterated until the value is right to 1e-6, which only the gapped set
-reaches soon. Seconds, best of --repeats in turns; answers are compared first.
+There are two sets of matrices: Gaussian ones, whose largest singular values lie close together, and
+ones whose other singular values are below 0.8 times the largest (gapped). The methods are gradcore
+with a tolerance of 1e-6, a loop over numpy.linalg.norm(W, 2), torch.linalg.matrix_norm, and the
+power iteration of torch.nn.utils.parametrizations.spectral_norm (two matrix-vector products per
+iteration), iterated until the value is right to 1e-6, which takes few iterations only for the
+gapped set. Times are seconds, the best of --repeats in turns; answers are compared first.
 
     python benchmarks/compare/spectral.py [--count 64] [--size 512] [--threads N] [--no-torch]
 """
@@ -21,8 +22,8 @@ from gradcore.apps import bench
 from gradcore.apps.bench import contestants, report
 from gradcore.apps.bench.turns import take_turns
 
-MOST = 2_000  # power iterations
-REST = 0.15  # seconds: the threads of BLAS spin for some 100 ms
+MOST = 2_000  # most power iterations
+REST = 0.15  # seconds: the threads of BLAS spin for about 100 ms
 Norms = Callable[[], np.ndarray]
 
 

@@ -1,12 +1,15 @@
 """A character model and an audio model, trained in PyTorch with one import changed.
 
-Both run twice from the same seed, with torch.nn's LSTM and with gradcore.torch's, each in a process
-of its own: seconds per update (the first left out), the memory that the training added, the losses.
+Both are trained twice from the same seed, with torch.nn's LSTM and with gradcore.torch's, each in
+its own process. The script prints seconds per update (without the first), the memory that the
+training added, and the losses.
 
-characters: Embedding, two LSTM layers of 128, Linear; predicts the next byte of the Python standard
-  library's source; 16 sequences of 2,000 bytes, Adam, gradients clipped at norm 1.
-audio: LSTM of 32 units, Linear; learns an overdriven amplifier (a diode clipper simulated at
-  48 kHz) from 100,000-sample sequences (2.1 s) of spoken digits resampled to 48 kHz, 4 at a time.
+characters: Embedding, two LSTM layers of 128, Linear; the model predicts the next byte of the
+  source of Python's standard library, from 16 sequences of 2,000 bytes with Adam and gradients
+  clipped at norm 1.
+audio: LSTM of 32 units, Linear; the model learns an overdriven amplifier (a diode clipper simulated
+  at 48 kHz) from sequences of 100,000 samples (2.1 s) of spoken digits resampled to 48 kHz, 4 at a
+  time.
 
     python benchmarks/compare/torch_models.py [--updates 30] [--plot docs/torch-models.png]
 """
@@ -77,7 +80,7 @@ class Amplifier(nn.Module):
 
 
 def overdriven(steps: int = 100_000, batch: int = 4) -> Batches:
-    """Speech (a sweep where the recordings are not there) and what the circuit makes of it."""
+    """Speech (a sweep where the recordings are missing) and the output of the circuit for it."""
     rng = np.random.default_rng(0)
     sound = np.concatenate(recordings() or [sweep()])
     count = BATCHES * batch
@@ -88,7 +91,7 @@ def overdriven(steps: int = 100_000, batch: int = 4) -> Batches:
 
 
 def recordings() -> list[np.ndarray]:
-    """60 spoken digits of 8 kHz, interpolated to 48 kHz."""
+    """60 spoken digits, recorded at 8 kHz and interpolated to 48 kHz."""
     found = []
     for path in sorted(SPEECH.glob("*.wav")):
         with wave.open(str(path)) as file:
@@ -104,7 +107,9 @@ def sweep() -> np.ndarray:
 
 
 def clipper(x: np.ndarray, substeps: int = 2) -> np.ndarray:
-    """dV/dt = (x - V)/(R C) - 2 I sinh(V/v)/C, implicit midpoint with Newton's method."""
+    """Solves dV/dt = (x - V)/(R C) - 2 I sinh(V/v)/C by the implicit midpoint rule with Newton's
+    method.
+    """
     resistance, capacity, saturation, thermal = 2.2e3, 10e-9, 2.52e-9, 45.3e-3
     h = 1 / 48_000 / substeps
     v, out = np.zeros(x.shape[1]), np.empty_like(x)
@@ -159,7 +164,7 @@ def train(name: str, library: str, updates: int) -> dict[str, Any]:
 
 
 def measured(name: str, library: str, updates: int) -> dict[str, Any]:
-    """In a process of its own, so that its memory is its own."""
+    """Runs one training in its own process, so that its memory can be measured."""
     command = [sys.executable, __file__, "--one", name, library, "--updates", str(updates)]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found: dict[str, Any] = json.loads(out)
@@ -197,7 +202,7 @@ def main() -> None:
         print(json.dumps(train(*args.one, args.updates)))
         return
     if not list(SPEECH.glob("*.wav")):
-        print("The recordings are not there; the audio model learns from a sweep.")
+        print("The recordings are missing, so the audio model learns from a sweep.")
     print("| model | layer | seconds per update | added memory | last loss | largest difference |")
     print("|---|---|---|---|---|---|")
     results = {}

@@ -20,9 +20,9 @@ constexpr size_t huge_page = size_t{2} << 20;
 // A net with bidirectional layers holds a region for each of its parts at the same time, and
 // several threads may each run such a net.
 constexpr int max_kept = 32;
-// Uses in a row of less than half of a region after which it is given back to the system, so that
-// one large call does not take its memory for ever; and uses of others after which one is that
-// nobody wants. A loop over lengths in buckets comes back to its longest well before.
+// A region goes back to the system after this many uses in a row that needed less than half of it,
+// so that one large call does not keep its memory for ever, or after this many uses of other
+// regions. A loop over buckets of lengths uses its longest bucket again long before.
 constexpr int max_underused = 256, max_idle = 1024;
 
 struct Region {
@@ -42,7 +42,7 @@ Region map(size_t bytes) {
   if (bytes > SIZE_MAX / 2)
     fail(GC_NO_MEMORY, "The call needs %zu bytes, more than an address space holds.", bytes);
   const size_t capacity = round_up(std::max<size_t>(bytes, 1), page);
-  // A huge page must begin at a multiple of its size: map more and give the ends back.
+  // A huge page must begin at a multiple of its size: map more and release both ends.
   const size_t slack = capacity >= huge_page ? huge_page : 0;
   void* mapped =
       mmap(nullptr, capacity + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -59,13 +59,13 @@ Region map(size_t bytes) {
   if (before) munmap(start, before);
   if (slack > before) munmap(data + capacity, slack - before);
 #ifdef MADV_HUGEPAGE
-  madvise(data, capacity, MADV_HUGEPAGE);  // a wish: refusing it is no error
+  madvise(data, capacity, MADV_HUGEPAGE);  // only a hint: it is no error if the system refuses
 #endif
   return {data, capacity, 0, 0};
 }
 
-// Regions given back, most recent first. Never destroyed: threads may still end their calls while
-// the process exits.
+// Regions that are not in use, the most recently used first. The list is never destroyed, because
+// threads may still end their calls while the process exits.
 class FreeList {
  public:
   static FreeList& get() noexcept {
@@ -73,10 +73,11 @@ class FreeList {
     return list;
   }
 
-  // The smallest region that fits, however large it is: all of it has been touched, so it costs
-  // nothing. Where none fits the largest of the others makes room for the one that will be mapped
-  // and can do all that it did; so there are as many regions as are in use at the same time, and
-  // after every shape of a loop has come once, no call maps memory. For results neither holds.
+  // Takes the smallest region that fits, however large it is: all its pages have been accessed
+  // before, so it costs nothing. If none fits, the largest one is released and a larger one is
+  // mapped, which serves all calls that the old one served. So there are as many regions as are in
+  // use at the same time, and after every shape of a loop has occurred once, no call maps memory.
+  // For results neither rule holds.
   Region take(size_t bytes, Holds holds) noexcept {
     const bool result = holds == Holds::result;
     Region found, outgrown;
@@ -101,13 +102,13 @@ class FreeList {
 
   void give(Region region) noexcept {
 #ifdef __SANITIZE_ADDRESS__
-    __asan_unpoison_memory_region(region.data, region.capacity);  // what Layout has fenced off
+    __asan_unpoison_memory_region(region.data, region.capacity);  // undoes the poisoning by Layout
 #endif
     Region dropped[2];
     {
       const std::lock_guard lock(mutex_);
       for (int i = 0; i < count_; i++) regions_[i].idle++;
-      // The last is the one that has been idle for longest.
+      // The last region in the list has been idle longest.
       if (count_ && (count_ == max_kept || regions_[count_ - 1].idle > max_idle))
         dropped[0] = remove(count_ - 1);
       if (region.underused > max_underused) {
@@ -134,7 +135,7 @@ class FreeList {
   }
 
  private:
-  // A child forked while another thread holds the lock would wait for ever.
+  // A child that is forked while another thread holds the lock would wait for ever.
   FreeList() noexcept {
     pthread_atfork([] { get().mutex_.lock(); }, [] { get().mutex_.unlock(); },
                    [] { get().mutex_.unlock(); });

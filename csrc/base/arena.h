@@ -1,18 +1,18 @@
-// Memory of a call: one aligned region, reused between calls so that steady state does not
-// page-fault.
+// The memory of a call: one aligned region, which later calls reuse, so that a loop of calls has no
+// page faults after the first ones.
 #pragma once
 #include <cstddef>
 #include <cstdint>
 
 namespace gradcore {
 
-// A region drawn from a locked free list and given back to it. Regions of 2 MB and more ask for
-// huge pages. A kept region is reused for anything that fits, and goes back to the system when
-// hundreds of uses in a row needed less than half of it, or none needed it; so what is kept is what
-// the largest recent calls held.
+// A region from a locked free list, to which it returns. Regions of 2 MB and more ask for huge
+// pages. A kept region is reused for anything that fits, and goes back to the system when hundreds
+// of uses in a row needed less than half of it, or did not need it; so the kept memory is that of
+// the largest recent calls.
 //
-// What holds a result may stay with the user for long: it takes a region of at most twice its size,
-// so that no small result keeps a large one from the calls.
+// The user may keep a result for a long time. It takes a region of at most twice its size, so that
+// no small result occupies a large region that calls could use.
 enum class Holds { call, result };
 
 class Arena {
@@ -26,7 +26,7 @@ class Arena {
  private:
   void* data_;
   size_t capacity_;
-  int underused_;  // how often in a row less than half of it was asked for
+  int underused_;  // number of uses in a row that needed less than half of it
 };
 
 void release_arenas() noexcept;

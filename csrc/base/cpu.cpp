@@ -57,7 +57,7 @@ int cap_from_environment() noexcept {
 gc_isa highest() noexcept {
   static const gc_isa level = [] {
     const uint32_t below_cap = available() & ((2u << cap_from_environment()) - 1);
-    // A cap below everything that is there (v2 on a build without it) leaves the lowest level.
+    // A cap below all available levels (v2 in a build without it) leaves the lowest level.
     const uint32_t levels = below_cap ? below_cap : available() & (~available() + 1);
     return static_cast<gc_isa>(levels ? std::bit_width(levels) - 1 : 0);
   }();

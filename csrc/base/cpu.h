@@ -1,9 +1,10 @@
-// Which instruction-set level the kernels run at.
+// The instruction-set level of the kernels.
 #pragma once
 #include <gradcore/gradcore.h>
 
-// GRADCORE_EACH_ISA(X, ...) is X(namespace, gc_isa, ...) for each level that this build has
-// (GRADCORE_HAS_* come from CMake). base/dispatch.h chooses among the levels' tables with it.
+// GRADCORE_EACH_ISA(X, ...) expands to X(namespace, gc_isa, ...) for each level of this build
+// (CMake defines the GRADCORE_HAS_*). base/dispatch.h chooses among the levels' tables of functions
+// with it.
 #ifdef GRADCORE_HAS_BASELINE
 #define GRADCORE_IF_BASELINE(X, ...) X(baseline, GC_ISA_BASELINE __VA_OPT__(, ) __VA_ARGS__)
 #else
@@ -24,14 +25,14 @@
 #else
 #define GRADCORE_IF_V4(X, ...)
 #endif
-#define GRADCORE_EACH_ISA(X, ...)                                                           \
-  GRADCORE_IF_BASELINE(X __VA_OPT__(, ) __VA_ARGS__)                                        \
-  GRADCORE_IF_V2(X __VA_OPT__(, ) __VA_ARGS__) GRADCORE_IF_V3(X __VA_OPT__(, ) __VA_ARGS__) \
-      GRADCORE_IF_V4(X __VA_OPT__(, ) __VA_ARGS__)
+#define GRADCORE_EACH_ISA(X, ...)                    \
+  GRADCORE_IF_BASELINE(X __VA_OPT__(, ) __VA_ARGS__) \
+  GRADCORE_IF_V2(X __VA_OPT__(, ) __VA_ARGS__)       \
+  GRADCORE_IF_V3(X __VA_OPT__(, ) __VA_ARGS__) GRADCORE_IF_V4(X __VA_OPT__(, ) __VA_ARGS__)
 
 namespace gradcore {
 
-// The level calls should use now: highest available, capped by GRADCORE_MAX_ISA, or the forced one.
+// The level that calls use: the highest available, capped by GRADCORE_MAX_ISA, or the forced one.
 gc_isa current_isa() noexcept;
 
 }  // namespace gradcore

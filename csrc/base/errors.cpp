@@ -11,7 +11,7 @@ thread_local std::string last_error;
 }
 
 void fail(gc_status status, const char* format, ...) {
-  char text[1024];  // longer messages are cut, never overrun
+  char text[1024];  // longer messages are truncated
   va_list arguments;
   va_start(arguments, format);
   std::vsnprintf(text, sizeof text, format, arguments);
@@ -23,7 +23,7 @@ void set_last_error(const std::string& message) noexcept {
   try {
     last_error = message;
   } catch (...) {
-    last_error.clear();  // no memory for the message: the status alone has to tell
+    last_error.clear();  // there is no memory for the message, only the status is returned
   }
 }
 

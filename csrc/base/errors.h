@@ -18,12 +18,12 @@ class Error : public std::runtime_error {
   gc_status status_;
 };
 
-// printf-style; every message says what was expected, what came, and what to do.
+// Formats like printf; every message says what was expected, what was given, and what to do.
 [[noreturn]] void fail(gc_status status, const char* format, ...)
     __attribute__((format(printf, 2, 3)));
 
-// Runs body(); turns an Error, std::bad_alloc or anything else into a status and the thread's last
-// message.
+// Runs body(); turns an Error, std::bad_alloc or any other exception into a status and the thread's
+// last message.
 void set_last_error(const std::string& message) noexcept;
 gc_status status_of_current_exception() noexcept;
 

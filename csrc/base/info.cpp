@@ -1,4 +1,4 @@
-// What the library says about itself.
+// Information about the library: version, compiler, flags, OpenMP runtime.
 #include <gradcore/gradcore.h>
 #include <gradcore/version.h>
 

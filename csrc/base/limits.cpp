@@ -16,8 +16,8 @@ namespace gradcore {
 
 int affinity_cpus() noexcept {
 #if defined(__linux__)
-  // cpu_set_t holds 1,024 CPUs; the kernel refuses it on larger machines, where the mask is then of
-  // no interest to a team of 64.
+  // cpu_set_t holds 1,024 CPUs, and the kernel refuses it on larger machines. There the mask is
+  // ignored, because a team has at most 64 threads.
   cpu_set_t mask;
   if (sched_getaffinity(0, sizeof mask, &mask) != 0) return no_limit;
   return std::max(1, CPU_COUNT(&mask));
@@ -34,7 +34,7 @@ int whole_cpus(int64_t quota, int64_t period) noexcept {
   return static_cast<int>(std::clamp<int64_t>(quota / period, 1, no_limit));
 }
 
-// cpu.max: "max 100000" or "150000 100000".
+// Reads a cpu.max file, such as "max 100000" or "150000 100000" (quota and period in us).
 int read_v2(const std::string& folder) {
   std::ifstream file(folder + "/cpu.max");
   int64_t quota = 0, period = 0;
@@ -48,8 +48,8 @@ int read_v1(const std::string& folder) {
   return quota_file >> quota && period_file >> period ? whole_cpus(quota, period) : no_limit;
 }
 
-// The tightest limit on the way from `path` up to the hierarchy's root. Inside a container `path`
-// may name a folder that only the host can see; its own group is then mounted at the root.
+// The lowest limit on the way from `path` up to the hierarchy's root. In a container `path` may
+// name a folder that only the host can see; the container's own group is then mounted at the root.
 template <class Read>
 int tightest(const std::string& hierarchy, std::string path, Read read) {
   int cpus = read(hierarchy);

@@ -19,14 +19,14 @@
 namespace gradcore {
 namespace {
 
-// Set in the child of a fork: the OpenMP runtime's threads have stayed with the parent.
+// True in the child of a fork, where the OpenMP runtime's threads do not exist.
 std::atomic<bool> forked{false};
 [[maybe_unused]] const int fork_guard =
     pthread_atfork(nullptr, nullptr, [] { forked.store(true, std::memory_order_relaxed); });
 
-// Calls after a starved one do with one thread for a while: at first shortly, since uneven work
-// also looks like that (the first touches of fresh memory do), and longer each time it happens
-// again.
+// After a call whose threads were starved, calls use one thread for a while. The first time it is
+// short, because uneven work (such as the first access to new memory) looks like starvation; each
+// time it happens again it is twice as long.
 constexpr int64_t shortest_pause_ns = 50'000'000, longest_pause_ns = 1'000'000'000;
 std::atomic<int64_t> starved_until_ns{0}, pause_ns{shortest_pause_ns};
 
@@ -62,8 +62,8 @@ void set_float_mode(uint64_t word) noexcept { __asm__ volatile("msr fpcr, %0" : 
     "gradcore knows how to flush denormals on x86-64 and AArch64 only: add this architecture here"
 #endif
 
-// Denormals cost over 100 cycles per operation and occur whenever a gradient dies; inside a team
-// they are zero. The thread's own setting comes back when the team ends.
+// Denormals cost over 100 cycles per operation and occur whenever a gradient vanishes; inside a
+// team they are flushed to zero. The thread's own setting is restored when the team ends.
 class FlushDenormals {
  public:
   FlushDenormals() noexcept : before_(float_mode()) { set_float_mode(before_ | flush_bits); }
@@ -111,17 +111,17 @@ int64_t Team::yield_ns() const noexcept {
 }
 
 bool Team::starved() noexcept {
-  // One preemption lasts 3 to 4 ms and is no reason to give a thread up.
+  // One preemption lasts 3 to 4 ms and is no reason to continue with one thread.
   constexpr int64_t window_ns = 10'000'000, window_barriers = 16;
   if (size_ == 1 || lines_[0].mine - watched_generation_ < window_barriers) return false;
   const int64_t elapsed = now_ns() - watched_ns_;
   if (elapsed < window_ns) return false;
   const int64_t yielded = yield_ns() - watched_yield_ns_;
   restart_watch();
-  // Alone, thread 0 would do everybody's work in size * elapsed - yielded; that is shorter once
-  // yielded > (size - 1) * elapsed. Time for which a thread was itself not running counts as work
-  // here, so the border is drawn at half of that: a team of two on one core and a half yields for
-  // half of its time and does no more than one thread.
+  // Alone, thread 0 would do all the work in size * elapsed - yielded; that is less than elapsed if
+  // yielded > (size - 1) * elapsed. Time in which a thread itself was not running counts as work
+  // here, so the limit is half of that: two threads on one and a half cores yield for half of their
+  // time and do no more than one thread.
   if (2 * yielded <= (size_ - 1) * elapsed) {
     pause_ns.store(shortest_pause_ns, std::memory_order_relaxed);
     return false;
@@ -185,14 +185,15 @@ int run_team(int threads, void (*body)(void* context, Team& team, int me), void*
 
 int default_threads() noexcept {
   if (forked.load(std::memory_order_relaxed)) return 1;
-  // Read once: files cost 20 us, and getenv races with a host that sets variables.
+  // Read once, because reading the files takes 20 us, and getenv is not safe while the program sets
+  // variables.
   static const int fixed = [] {
     int cpus = omp_num_threads(std::getenv("OMP_NUM_THREADS"));
     try {
       std::ifstream file("/proc/self/cgroup");
       const std::string membership{std::istreambuf_iterator<char>(file), {}};
       cpus = std::min(cpus, cgroup_cpus(membership, "/sys/fs/cgroup"));
-    } catch (...) {  // no memory for a path: the other limits hold
+    } catch (...) {  // no memory for a path; the other limits still hold
     }
     return std::min(cpus, max_team);
   }();

@@ -1,5 +1,5 @@
-// A team of threads for one call: one OpenMP parallel region, a spinning barrier, denormals flushed
-// inside.
+// A team of threads for one call: one OpenMP parallel region with a spinning barrier, in which
+// denormals are flushed to zero.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -9,9 +9,10 @@ namespace gradcore {
 
 constexpr int max_team = 64;
 
-// Barrier of a team. Each thread stores its generation and polls the others' lines: 50 ns for two
-// threads, where an OpenMP barrier takes 290. Spins at most 100 pauses, then yields: with three
-// threads on two cores, 2,000 pauses cost 51 us per barrier and 100 cost 4 us.
+// Barrier of a team. Each thread stores the number of barriers it has reached and polls those of
+// the others: that takes 50 ns for two threads, where an OpenMP barrier takes 290. It spins for at
+// most 100 pause instructions, then yields: with three threads on two cores, 2,000 pauses cost 51
+// us per barrier and 100 cost 4 us.
 class Team {
  public:
   int size() const noexcept { return size_; }
@@ -19,9 +20,10 @@ class Team {
   // after.
   void wait(int me) noexcept;
   // True if over the last 10 ms or more the threads have spent so much of their time yielding that
-  // one thread would be faster; false until that much has been seen. Thread 0 only.
+  // one thread would be faster; false during the first 10 ms. Thread 0 only.
   bool starved() noexcept;
-  // From now on wait() returns at once: the other threads have passed their last barrier.
+  // After this call wait() returns at once, because the other threads have passed their last
+  // barrier.
   void dissolve() noexcept { size_ = 1; }
 
  private:
@@ -30,7 +32,7 @@ class Team {
     std::atomic<int64_t> generation{0};
     // Time spent at barriers after the first 100 pauses; written by its own thread only.
     std::atomic<int64_t> yield_ns{0};
-    int64_t mine = 0;  // generation this thread is at
+    int64_t mine = 0;  // number of barriers that this thread has reached
   };
   friend class Callback;
   int64_t yield_ns() const noexcept;
@@ -42,8 +44,8 @@ class Team {
   uint64_t caller_float_mode_ = 0;
 };
 
-// While thread 0 calls back into the caller's code: the caller's setting for denormals holds, and
-// the time for which the others wait is not starvation.
+// Exists while thread 0 calls the caller's code: the caller's setting for denormals holds, and the
+// time for which the other threads wait does not count as starvation.
 class Callback {
  public:
   explicit Callback(Team& team) noexcept;
@@ -57,10 +59,10 @@ class Callback {
   uint64_t float_mode_;
 };
 
-// Runs body(context, team, index) on `threads` threads with denormals flushed; the caller is index
-// 0. The team is as large as the region really got (1 in a forked child: threads of the parent's
-// OpenMP runtime do not exist there and a region would wait for them). Returns its size. The body
-// must not throw.
+// Runs body(context, team, index) on `threads` threads with denormals flushed to zero; the caller
+// has index 0. The team has as many threads as OpenMP gave the region (1 in a forked child, where
+// threads of the parent's OpenMP runtime do not exist and a region would wait for them). Returns
+// the size of the team. The body must not throw.
 int run_team(int threads, void (*body)(void* context, Team& team, int me), void* context) noexcept;
 
 template <class F>
@@ -70,12 +72,13 @@ int run_team(int threads, F& body) noexcept {
       &body);
 }
 
-// True for a while after a team was found starved, 50 ms the first time and up to a second where it
-// happens again and again: the machine is still busy, and finding out again costs a call some
+// True for a while after a team was starved, 50 ms the first time and up to a second if it happens
+// repeatedly: the machine is probably still busy, and finding that out again costs a call about
 // 100 ms.
 bool starved_lately() noexcept;
 
-// min(affinity, cgroup cpu.max, OMP_NUM_THREADS, max_team); 1 in a forked child.
+// The default number of threads, min(affinity, cgroup cpu.max, OMP_NUM_THREADS, max_team); 1 in a
+// forked child.
 int default_threads() noexcept;
 
 // Path of the OpenMP runtime that run_team calls into, "" if the system does not tell.

@@ -1,9 +1,9 @@
-"""Builds docs/gallery.md and its pictures.
+"""Makes docs/gallery.md and its pictures.
 
 Trains four nets on the adding problem at T = 1,000, 10,000 and 50,000, measures how far back their
 gradients reach before and after, compares the bracket net with an untrained one, and shows where
-PyTorch's float32 gradient ends. About 40 minutes on two cores; what was trained is kept in --work
-and not trained again.
+PyTorch's float32 gradient leaves the range of float32. It takes about 40 minutes on two cores.
+Results of trainings are kept in the folder given by --work and are not computed again.
 
     python docs/gallery/make.py [--minutes 5] [--lengths 1000 10000 50000] [--work build/gallery]
 """
@@ -42,13 +42,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=5.0, help="of a training at most")
+    parser.add_argument("--minutes", type=float, default=5.0, help="longest time of one training")
     parser.add_argument("--lengths", type=int, nargs="+", default=[1_000, 10_000, 50_000])
     parser.add_argument("--work", type=Path, default=Path("build/gallery"))
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     todo = [(length, cell) for length in args.lengths for cell in CELLS]
-    # One thread each: two trainings side by side take less time than one after the other.
+    # Each training has one thread: two at the same time take less time than one after the other.
     with ThreadPoolExecutor(gd.build_info().threads) as pool:
         made = list(pool.map(lambda each: trained(*each, args.minutes, args.work), todo))
     runs = dict(zip(todo, made, strict=True))
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def trained(length: int, cell: str, minutes: float, work: Path) -> dict[str, Any]:
-    """A training and what was measured before and after it; from the file if it is there."""
+    """Trains one net and measures it before and after, or reads the result of an earlier call."""
     kept = work / f"{length}-{cell}.json"
     if kept.exists():
         return json.loads(kept.read_text())
@@ -85,7 +85,7 @@ def trained(length: int, cell: str, minutes: float, work: Path) -> dict[str, Any
 
 
 def looked_at(task: Adding, net: gd.Stack, params: gd.Params) -> dict[str, Any]:
-    """Reach of the gradient by lag and Lyapunov exponents, on held-out sequences."""
+    """Measures the gradient by lag and the Lyapunov exponents, on held-out sequences."""
     x = task.held_out(4).x
     try:
         reach = gd.horizon.reach(net, params, x, threads=1)
@@ -128,11 +128,13 @@ def horizons(lengths: list[int], runs: dict[tuple[int, str], dict[str, Any]]) ->
         "",
         "![size of the gradient by lag](gallery/horizon.png)",
         "",
-        "The adding problem: two marked numbers among T, their sum asked for at the end. Root mean",
-        "square of the gradient of the last output with respect to h, against lag 0; dashed: 1 %.",
-        "Below: steps until 1 %, and the largest Lyapunov exponent per step with its error.",
+        "In the adding problem the net reads T numbers, two of them marked, and answers their",
+        "sum at the end. The curves are the root mean square of the gradient of the last",
+        "output with respect to the hidden state h, relative to lag 0; the dashed line is",
+        "1 %. The table has the number of steps until 1 %, and the largest Lyapunov exponent",
+        "per step with its standard error.",
         "",
-        "| T | net | 1 % after, before training | exponent | 1 % after, trained | exponent |",
+        "| T | net | steps to 1 %, untrained | exponent | steps to 1 %, trained | exponent |",
         "|---|---|---|---|---|---|",
     ]
     for length in lengths:
@@ -187,9 +189,10 @@ def curves(lengths: list[int], runs: dict[tuple[int, str], dict[str, Any]]) -> s
             "",
             "![held-out error by update](gallery/training.png)",
             "",
-            "Exact gradients over all T steps, stages of growing length, the default rates of",
-            "`gradcore train adding`; solved is a held-out error under 0.01 (dashed). One thread",
-            "for each net, two nets side by side; a run ends when solved or when its time is over.",
+            "The nets train with exact gradients over all T steps, in stages of growing length,",
+            "with the default rates of `gradcore train adding`. The task is solved at a held-out",
+            "squared error below 0.01 (dashed). Each net has one thread, and two train at the",
+            "same time; a run ends when the task is solved or its time is over.",
             "",
             *lines,
             "",
@@ -201,7 +204,7 @@ def curves(lengths: list[int], runs: dict[tuple[int, str], dict[str, Any]]) -> s
 
 
 def brackets(work: Path) -> str:
-    """The net that comes with gradcore beside itself untrained, on a module of Python's own."""
+    """Compares the net that comes with gradcore with fresh weights, on a module of Python."""
     found = material(default_checkpoint(), [Path(a_long_module.__file__)], steps=20_000)
     figures, rows = {}, []
     for name, params in (
@@ -233,21 +236,22 @@ def brackets(work: Path) -> str:
             "## The bracket net before and after it was trained",
             "",
             f"`gradcore diagnose` over the first {found.batch.x.shape[0]:,} characters of Python's",
-            "`argparse.py`, for the net that comes with gradcore and for fresh weights:",
+            "`argparse.py`, for the net that comes with gradcore and for fresh weights. K is the",
+            "window of truncated backpropagation that changes the gradient by 1 % of its norm:",
             "",
-            "| net | 1 % after | at the first character | exponent per step | K that costs 1 % |",
+            "| net | steps to 1 % | at the first character | exponent per step | K within 1 % |",
             "|---|---|---|---|---|",
             *rows,
             "",
-            "Untrained:",
+            "The untrained net:",
             "",
             "![diagnosis of the untrained net](gallery/brackets-untrained.png)",
             "",
-            "Trained, a few directions carry it over the whole text:",
+            "In the trained net a few directions carry the gradient over the whole text:",
             "",
             "![diagnosis of the trained net](gallery/brackets-trained.png)",
             "",
-            "What the report says of the trained net:",
+            "The report on the trained net:",
             "",
             "```",
             str(figures["trained"]),
@@ -261,7 +265,7 @@ def brackets(work: Path) -> str:
 
 
 def constrained(work: Path) -> str:
-    """Plain RNNs on the adding problem as they are, with a spectral limit, and orthogonal."""
+    """Trains plain RNNs on the adding problem: free, with a spectral limit, and orthogonal."""
     lengths, cells = (750, 5_000), {"tanh": "tanh", "rnn": "relu"}
     ways = {None: "free", "spectral": "spectral norm <= 1", "orthogonal": "orthogonal"}
     todo = [(n, cell, how) for n in lengths for cell in cells for how in ways]
@@ -293,12 +297,12 @@ def constrained(work: Path) -> str:
             "",
             "![gradient norms with and without constraints](gallery/constrained.png)",
             "",
-            "Plain RNNs on the adding problem, default recipe, at most 3,000 updates or three",
-            "minutes; always saying 1 has an error of 0.167. Largest: log10 of the gradient's norm",
-            "before clipping. A constraint bounds the gradient; it does not make a tanh RNN learn",
-            "to remember.",
+            "Plain RNNs train on the adding problem by the default recipe, for at most 3,000",
+            "updates or three minutes; answering 1 always has an error of 0.167. The last column",
+            "is log10 of the largest norm of a gradient before clipping. A constraint bounds the",
+            "gradient; it does not make a tanh RNN learn to remember.",
             "",
-            "| T | RNN | weights | updates | end | held-out error | largest |",
+            "| T | RNN | weights | updates | end | held-out error | largest log10 norm |",
             "|---|---|---|---|---|---|---|",
             *rows,
             "",
@@ -307,7 +311,7 @@ def constrained(work: Path) -> str:
 
 
 def kept_run(length: int, cell: str, how: str | None, work: Path) -> dict[str, Any]:
-    """A training and its gradient norms; from the file if it is there."""
+    """Trains one net and reads its gradient norms, or reads the result of an earlier call."""
     name = f"kept-{length}-{cell}-{how or 'free'}"
     kept = work / f"{name}.json"
     if kept.exists():
@@ -335,7 +339,7 @@ def kept_run(length: int, cell: str, how: str | None, work: Path) -> dict[str, A
 
 
 def bracket_rnns(work: Path) -> str:
-    """Plain RNNs on brackets, one constrained, for the same time."""
+    """Trains plain RNNs on brackets, two of them constrained, for the same time."""
     rows = []
     for how, told_how in ((None, "free"), ("spectral", "norm <= 1"), ("orthogonal", "orthogonal")):
         kept = work / f"brackets-{how or 'free'}.json"
@@ -353,10 +357,11 @@ def bracket_rnns(work: Path) -> str:
         rows.append(f"| {told_how} | {found['accuracy']:.3f} | {shares} |")
     return "\n".join(
         [
-            "A plain tanh RNN of 128 units on the bracket job, two minutes in all each: the share",
-            "of closing brackets that it knows, in all and by distance to the opening one:",
+            "A plain tanh RNN of 128 units trains on the brackets task for two minutes. The table",
+            "has the share of closing brackets whose kind it names, in total and by distance to",
+            "the opening bracket:",
             "",
-            f"| weights | in all | {' | '.join(by_distance)} |",
+            f"| weights | total | {' | '.join(by_distance)} |",
             f"|---|---|{'---|' * len(by_distance)}",
             *rows,
             "",
@@ -368,7 +373,7 @@ def bracket_rnns(work: Path) -> str:
 
 
 def float32() -> str:
-    """dL/dh_t by PyTorch's autograd and by gradcore, of a net that fades and one that explodes."""
+    """Plots dL/dh_t by PyTorch and by gradcore, where it vanishes and where it explodes."""
     import torch
 
     steps, hidden = 3_000, 32
@@ -407,7 +412,8 @@ def float32() -> str:
         plain(axis)
         there = norms[last - 1] if last else norms[0]
         told.append(
-            f"{title}: PyTorch's is {there} before step {last:,}; ours at step 0: 10^{ours[0]:.1f}"
+            f"With {title}, PyTorch's gradient is {there} before step {last:,}, and gradcore's is "
+            f"10^{ours[0]:.1f} at step 0"
         )
     figure.savefig(HERE / "float32.png", dpi=120)
     return "\n".join(
@@ -416,10 +422,12 @@ def float32() -> str:
             "",
             "![dL/dh by step](gallery/float32.png)",
             "",
-            f"The same net, the same weights, T = {steps:,}, the loss at the last step. "
+            "The same net has the same weights in gradcore and PyTorch, "
+            f"T = {steps:,}, and a loss at the last step. "
             + ". ".join(told)
-            + ". Ours is the exact gradient times a power of two, so its direction is right. The "
-            "net on the right is chaotic: roundings drive the two forward passes apart.",
+            + ". gradcore returns the exact gradient times a power of two, so its direction is "
+            "right. The net on the right is chaotic: rounding errors drive the two forward passes "
+            "apart.",
             "",
         ]
     )
@@ -432,7 +440,7 @@ def plain(axis: Any) -> None:
 
 HEAD = """# Gallery
 
-Built by `python docs/gallery/make.py`; every number on this page comes out of that run.
+This page is made by `python docs/gallery/make.py`; every number on it comes from that run.
 """
 
 

@@ -1,4 +1,4 @@
-/* What a C program sees of gradcore: the machine, and how many parameters a net has. */
+/* Uses gradcore from C: prints the machine's properties and the number of a net's parameters. */
 #include <gradcore/gradcore.h>
 #include <gradcore/version.h>
 #include <stdio.h>

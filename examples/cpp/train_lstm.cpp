@@ -1,5 +1,5 @@
-// An LSTM learns to say at the end of a sequence which sign its first number had: exact gradients
-// over all steps, within a memory budget.
+// Trains an LSTM to tell, at the end of a sequence, the sign of its first number, with exact
+// gradients over all steps within a memory budget.
 #include <gradcore/gradcore.hpp>
 
 #include <algorithm>
@@ -29,8 +29,9 @@ int main(int argc, char** argv) try {
   const int updates = argc > 1 ? std::atoi(argv[1]) : 500;
   const gradcore::Net net(GC_FLOAT32, {gradcore::lstm(1, 32)}, 2);
   std::vector<float> params = gradcore::uniform_parameters<float>(net, 0);
-  // Time constants up to T (chrono initialisation): the biases of input and forget gate. weight_ih
-  // [4*32, 1] and weight_hh [4*32, 32] come before bias_ih [4*32] and bias_hh.
+  // Chrono initialisation sets the biases of input and forget gate to give time constants up to T.
+  // In the buffer weight_ih [4*32, 1] and weight_hh [4*32, 32] come before bias_ih [4*32] and
+  // bias_hh.
   std::mt19937_64 engine(1);
   float* bias = params.data() + 4 * 32 * (1 + 32);
   std::fill(bias, bias + 2 * 4 * 32, 0.0f);

@@ -1,4 +1,6 @@
-"""How a Cython project finds gradcore: headers, library, and the .pxd of `cimport gradcore`."""
+"""Shows how a Cython project finds gradcore: headers, library, and the .pxd of `cimport
+gradcore`.
+"""
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup

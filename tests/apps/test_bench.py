@@ -1,4 +1,6 @@
-"""`gradcore bench`: limits, bound, agreement, turns, reports, the command. No time is asserted."""
+"""Tests of `gradcore bench`: the machine's limits, the bound, the agreement of gradients, the order
+of measurements, reports and the command. No test depends on a time.
+"""
 
 from __future__ import annotations
 
@@ -130,15 +132,17 @@ def test_caches_are_read_as_linux_tells_them(tmp_path):
 @pytest.mark.parametrize(
     ("gates", "hidden", "batch", "expected"),
     [
-        # 262,144 bytes twice at 224 GB/s, then (2*65,536 + 6*512*16) flops at 224 GFLOP/s
+        # The weights (262,144 bytes) are read twice at 224 GB/s; then (2*65,536 + 6*512*16)
+        # operations run at 224 GFLOP/s.
         (4, 128, 1, 2.34057 + 0.58514 + 0.21943),
-        # 4*65,536*8 flops, which take longer than the reading, then 8 times the others
+        # The product takes 4*65,536*8 operations, which last longer than the reading; the others
+        # take 8 times as many as above.
         (4, 128, 8, 9.36229 + 4.68114 + 1.75543),
-        # 8 KB a thread: from L1
+        # 8 KB per thread are read from L1.
         (4, 32, 1, 0.07728 + 0.03657 + 0.05486),
-        # 32 KB a thread do not fit beside anything else: from L2
+        # 32 KB per thread do not fit into L1 beside other data and are read from L2.
         (1, 128, 1, 0.58514 + 0.14629 + 0.05486),
-        # 1.5 MB a thread: from beyond
+        # 1.5 MB per thread are read from beyond L2.
         (3, 512, 1, 33.11293 + 7.02171 + 0.65829),
     ],
 )
@@ -186,7 +190,7 @@ def test_a_problem_that_does_not_fit_is_refused():
 
 
 def perturbed(name, change):
-    """gradcore with one array of its gradients changed."""
+    """gradcore with one array of its gradients changed, as a contestant."""
 
     def make(problem, threads):
         turn = contestants.gradcore(problem, threads)
@@ -265,7 +269,8 @@ def test_contestants_take_turns():
     peers = {n: contestants.Peer(n, n, counting(n, calls), cells) for n in ("torch", "jax")}
     own = counting("gradcore", calls)
     result = bench.run(ROW, MACHINE, peers, repeats=3, rest=0.0, own=own)
-    # A gradient of a shorter problem, everybody's warm-up, three rounds.
+    # A gradient of a shorter problem comes first, then a warm-up of every contestant, then three
+    # rounds.
     assert calls == ["gradcore", *4 * ["gradcore", "torch", "jax"]]
     assert result.us_per_step > 0
     assert result.fraction == result.bound_us / result.us_per_step
@@ -313,7 +318,7 @@ def test_picture_has_everyone():
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Measurements of a moment, and no rests."""
+    """Makes measurements very short and removes the rests between them."""
     monkeypatch.setattr(bench, "measure", partial(bench.measure, repeats=1, seconds=1e-4))
     again = partial(bench.measure_limits, repeats=1, seconds=1e-4)
     monkeypatch.setattr(bench, "measure_limits", again)

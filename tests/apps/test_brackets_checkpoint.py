@@ -1,4 +1,6 @@
-"""The net that comes with gradcore: small, found by default, and right on files it never saw."""
+"""The net that comes with gradcore is small, found by default, and right on files it was not
+trained on.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,8 @@ def test_a_wrong_bracket_is_found_near_its_line(model, old, new):
 
 
 def test_it_is_right_on_held_out_files_of_this_interpreter(model, tmp_path):
-    # Modules are held out by a hash of their names, so training elsewhere saw few of these, if any.
+    # Modules are held out by a hash of their names, so training on another machine saw few of these
+    # modules, if any.
     roots = sources.default_roots()[:1]
     parts = dataset.build_corpus(
         sources.find(roots).files,

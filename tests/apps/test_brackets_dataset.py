@@ -1,4 +1,4 @@
-"""Faults, parts of a corpus, and training windows."""
+"""Tests of injected faults, of the parts of a corpus, and of training windows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPENING, CLOSING = b"([{", b")]}"
 
 
 def document(text, name="a.py"):
-    """A document in which brackets after a # on a line do not count."""
+    """A document in which brackets after a # on the same line do not count."""
     kinds, hidden = [], False
     for character in text:
         hidden = character != "\n" and (hidden or character == "#")
@@ -30,7 +30,7 @@ def document(text, name="a.py"):
     return Document(file, lexing.tokens_of(text), kinds, lexing.digest_of(text))
 
 
-# Balanced text in lines, with brackets in comments that match nothing.
+# Balanced text of several lines, with unmatched brackets in comments.
 balanced = st.recursive(
     st.sampled_from(["", "a", "b c", "x\n", "# )]\n", "\n"]),
     lambda inner: st.one_of(
@@ -119,7 +119,7 @@ def test_parts_share_no_module_and_no_text(tmp_path, validation):
         assert not sets[0] & sets[1]
         assert not sets[0] & sets[2]
         assert not sets[1] & sets[2]
-    # A text in several parts stays where it is judged on.
+    # A text that occurs in several parts stays in the part that is used for evaluation.
     assert lexing.digest_of("copied()\n") in digests[2]
     assert parts.notes == ("39 files that repeat another",)
 
@@ -192,7 +192,9 @@ def test_windows_have_the_labels_of_their_pieces(steps, batch):
 
 
 def check_piece(x, y):
-    """The piece occurs in a document at the start of a line outside every bracket."""
+    """Asserts that the piece occurs in a document and starts at the start of a line outside every
+    bracket.
+    """
     text = x.tobytes()
     for whole in DOCUMENTS:
         start = whole.characters.tobytes().find(text)

@@ -1,4 +1,6 @@
-"""Evaluation: arithmetic by hand, whole documents, and where a fault is seen."""
+"""Evaluation against arithmetic by hand, on whole documents, and the place where a fault is
+reported.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,7 @@ def test_all_distances_together_are_the_whole(pairs):
 
 
 def constant_net(answer):
-    """A net whose largest output is always `answer`."""
+    """A net whose largest output is always number `answer`."""
     net = gd.Stack(gd.Embedding(128, 2), gd.LSTM(2, 3), gd.Linear(3, 5))
     params = net.init(seed=0)
     params.flat[:] = 0
@@ -72,7 +74,8 @@ def constant_net(answer):
 
 
 def test_the_answer_for_a_closing_bracket_is_the_output_before_it():
-    # The net says what its last character was: "(" opens 1, anything else gives none.
+    # The net's output depends only on the last character: "(" gives 1, any other character gives
+    # none.
     net = gd.Stack(gd.Embedding(128, 1), gd.RNN(1, 1), gd.Linear(1, 5))
     params = net.init(seed=0)
     params.flat[:] = 0
@@ -81,7 +84,7 @@ def test_the_answer_for_a_closing_bracket_is_the_output_before_it():
     params["2.weight"][1] = 1
     documents = [document("()"), document("(())"), document("[()]a")]
     result = evaluate.evaluate(net, params, documents, majority=1)
-    # Right at every "()", wrong where the character before is another.
+    # The answer is right at every "()" and wrong where another character comes before the bracket.
     assert result.net.accuracy == pytest.approx(3 / 5)
     assert result.net.count_by_distance["1-10"] == 5
     assert (result.files, result.longest) == (3, 5)
@@ -97,7 +100,7 @@ def test_baselines_by_hand():
     assert majority.accuracy == pytest.approx(3 / 4)
     assert stack.accuracy_by_distance["1-10"] == 1
     assert stack.accuracy_by_distance["100-1k"] == 0
-    # With another majority, the empty stack falls back on that.
+    # With another majority class, an empty stack gives that class.
     result = evaluate.evaluate(net, params, [document("(x)" * 3 + far)], majority=2)
     assert result.baselines["stack of 100"].accuracy == 1
 
@@ -130,7 +133,7 @@ def test_progress_counts_characters():
 
 
 def logits(broken, last="none"):
-    """Outputs that are sure of broken where it is True."""
+    """Outputs that are certain of "faulty" where the array is True."""
     outputs = np.zeros((len(broken), 5), np.float32)
     outputs[:, 4] = np.where(broken, 4, -4)
     outputs[-1, CLASSES.index(last)] += 2
@@ -158,11 +161,12 @@ def test_one_very_sure_output_does_not_decide():
 
 
 def test_fault_share_by_hand():
-    # A net that never finds anything, and one that always says broken from the start.
+    # One net never reports a fault, and one always reports it at the first character.
     documents = [document("f(a)\n" * 20), document("[1]\n" * 2)]
     silent = check.fault_share(*constant_net(0), documents)
     assert (silent.files, silent.found) == (2, 0)
-    # Line 1 is within 3 lines of every fault of the short document; of the long one by chance.
+    # Line 1 is within 3 lines of every fault of the short document, and of some faults of the long
+    # one by chance.
     loud = check.fault_share(*constant_net(4), documents[1:])
     assert (loud.files, loud.found) == (1, 1)
     assert evaluate.evaluate(*constant_net(4), documents, 1).false_alarms == 1

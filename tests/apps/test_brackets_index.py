@@ -1,4 +1,4 @@
-"""gradcore._index against plain Python."""
+"""The compiled module gradcore._index agrees with plain Python."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from gradcore import _index
 
 OPENING, CLOSING = "([{", ")]}"
 
-# Few letters, so that long matches and mismatches both happen; the mask hides some brackets.
+# Few letters are used, so that long matches and mismatches both occur; the mask hides some
+# brackets.
 texts = st.text(alphabet="()[]{}a\n", max_size=80)
 masked = texts.flatmap(
     lambda text: st.tuples(

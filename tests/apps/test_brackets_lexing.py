@@ -1,4 +1,4 @@
-"""Lexing: brackets that count and those that do not, and the cache on disk."""
+"""Lexing: which brackets count and which do not, and the cache on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gradcore.apps.tasks.brackets.sources import SourceFile
 
 pytest.importorskip("pygments")
 
-# Source text, and the same with every bracket that does not count written as a dot.
+# Pairs of a source text and the same text with a dot for every bracket that does not count.
 TRICKY = {
     "string": ("python", "f('a)', \"[\")\n", "f('a.', \".\")\n"),
     "escaped quote": ("python", "f('\\')')\n", "f('\\'.')\n"),
@@ -165,7 +165,7 @@ def test_processes_find_what_one_finds(tmp_path, monkeypatch):
 
 
 class Killed:
-    """A pool whose processes have died."""
+    """Stands for a process pool whose processes have died."""
 
     def __init__(self, processes):
         self.submitted = 0
@@ -221,7 +221,8 @@ def test_a_comment_in_a_last_line_without_an_end(text, language):
 
 
 def test_what_would_not_end_is_passed_over(tmp_path, monkeypatch):
-    # Empty lines take the lexer for Java a time that grows with their square: 68 s for these.
+    # The lexer for Java needs time proportional to the square of the number of empty lines: 68 s
+    # for these.
     monkeypatch.setattr(lexing, "_SECONDS", 0.2)
     monkeypatch.setattr(lexing, "_SECONDS_PER_CHARACTER", 1e-6)
     text = "class A { }\n" + "\n" * 40_000

@@ -1,4 +1,4 @@
-"""Source files: which are found, in what order, and what training may see."""
+"""Source files: which are found, in what order, and which of them training may read."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_what_cannot_be_used_is_counted(tmp_path, monkeypatch):
     root = tree(tmp_path, {"a.py": "x", "b.py": "x", "c.py": "x", "large.json": "[" * 1_000_001})
     (root / "dangling.py").symlink_to(root / "nowhere.py")
     allowed = os.access
-    # Permissions do not stop root, who runs tests in containers.
+    # Permissions do not restrict root, the usual user in containers.
     monkeypatch.setattr(
         sources.os, "access", lambda path, mode: path.name != "b.py" and allowed(path, mode)
     )

@@ -1,4 +1,6 @@
-"""Training of the bracket job: windows by stages, rates and mean by part, runs that are resumed."""
+"""Training of the brackets task: windows by stages, learning rate and average by part of the
+training, and runs that are resumed.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,8 @@ def test_by_characters_every_stage_has_its_share():
         shape = source.take().x.shape
         assert shape == (stages[-1].steps, stages[-1].batch)
         parts.append(source.part)
-    # 320 characters at 16 a batch, 160 at 32, 160 at 64; the batch that reaches 640 is the last.
+    # 320 characters are read with 16 per batch, 160 with 32 and 160 with 64; the batch that reaches
+    # 640 is the last.
     assert source.counts == [20, 5, 3]
     assert stages == list(STAGES)
     assert numbers == list(range(28))
@@ -87,7 +90,7 @@ def test_windows_go_on_at_any_place_with_the_same_bits():
 
 
 class Clock:
-    """time.monotonic of a machine on which every update takes as long as one says."""
+    """Replaces time.monotonic on a machine on which every update takes a given time."""
 
     def __init__(self, monkeypatch):
         self.now = 1_000.0
@@ -115,7 +118,7 @@ def test_by_the_clock_a_resumed_training_has_the_time_that_is_left(monkeypatch):
     state = json.loads(json.dumps(first.state_dict()))
     clock.now += 500
     second = make(seconds=16)
-    clock.now += 2  # until the training begins
+    clock.now += 2  # time until the training begins
     second.load_state_dict(state)
     while second.epoch == 0:
         clock.train(second, 1)
@@ -168,7 +171,7 @@ def test_what_must_be_the_same_is_described():
     ]
     assert described[0] == make(characters=640).describe()
     assert all(one != other for one, other in itertools.combinations(described, 2))
-    # The seconds that are left for training depend on how long reading took.
+    # How many seconds are left for training depends on how long reading took.
     assert make(seconds=4.0).describe() == make(seconds=5.0).describe()
 
 
@@ -230,7 +233,7 @@ CHARACTERS = ("--characters", 300_000)
 
 
 def outcome(name):
-    """Parameters, figures and lines of a run, but for the time they took."""
+    """Parameters, results and metrics lines of a run, without the times."""
     figures = json.loads(Path(f"{name}.json").read_text(encoding="utf-8"))
     lines = read_metrics(name)
     assert figures.pop("training_seconds") <= figures.pop("seconds")
@@ -244,7 +247,7 @@ def named(name, *more):
 
 
 def stop_after(updates, monkeypatch):
-    """The next training is interrupted before the update after so many."""
+    """Interrupts the next training before the update that follows the given number of updates."""
     step, count = gd.optim.Adam.step, itertools.count()
 
     def interrupted(*args, **options):
@@ -304,7 +307,7 @@ def test_interrupted_and_resumed_it_ends_with_the_same_bits(monkeypatch, updates
     assert gd.load("stopped/last.safetensors").metadata["step"] == updates
     assert call(*CHARACTERS, *named("stopped", "--resume")).exit_code == 0
     assert outcome("stopped") == outcome("whole")
-    # After its end there is nothing to train, only to judge.
+    # After its end a run has nothing to train, only to evaluate.
     assert call(*CHARACTERS, *named("stopped", "--resume")).exit_code == 0
     assert outcome("stopped") == outcome("whole")
 
@@ -348,7 +351,7 @@ def test_the_net_is_saved_now_and_then(monkeypatch):
     ("more", "message"),
     [
         (["--resume"], "--resume needs --run FOLDER"),
-        (["--run", "run"], "run already holds a training. Go on with it by --resume"),
+        (["--run", "run"], "run already holds a training. Continue it with --resume"),
         (["--run", "run", "--resume", "--seed", 1], "data.seed was 0 and is 1"),
         (["--run", "run", "--resume", "--cell", "gru"], "net was Stack"),
         (["--run", "run", "--resume", "--characters", 2_000], "data.limit was '1000 characters'"),
@@ -380,5 +383,5 @@ def test_other_files_are_another_run():
 
 
 def test_a_limit_is_needed():
-    with pytest.raises(gd.ArgumentError, match="a limit is needed"):
+    with pytest.raises(gd.ArgumentError, match="needs a limit"):
         train.train(None, train.Options())

@@ -1,4 +1,4 @@
-"""The command: exit codes, messages, and small complete jobs."""
+"""Tests of the command: exit codes, messages, and small complete runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from gradcore.apps.settings import option
 from gradcore.apps.tasks.brackets import check, job
 from places import ROOT
 
-# As the entry point that pip makes.
+# This is the entry point as pip makes it.
 STARTS = "import sys; sys.argv[0] = 'gradcore'; from gradcore.apps.cli import main; main()"
 
 
@@ -120,7 +120,7 @@ def test_a_dataclass_parameter_stands_for_options():
     seen = []
 
     def command(*, files: list[str], settings: Settings, flag: bool = False) -> None:
-        """Does nothing."""
+        """Stands for a command and does nothing."""
         seen.append((files, settings, flag))
 
     app = typer.Typer(rich_markup_mode=None)
@@ -174,7 +174,7 @@ def test_a_wrong_call_says_what_is_wrong(arguments, message):
 
 
 def run(*arguments, **environment):
-    """The command as a process of its own, its output in pipes."""
+    """Runs the command in its own process with its output in pipes."""
     kept = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     return subprocess.run(
         [sys.executable, "-m", "gradcore.apps.cli", *map(str, arguments)],
@@ -210,7 +210,7 @@ def test_a_terminal_can_be_kept_plain(code, name, value):
     ) as process:
         os.close(theirs)
         told = b""
-        # Linux ends a terminal that nobody holds any more with an error.
+        # Linux reports an error when the other side of a terminal is closed.
         with contextlib.suppress(OSError):
             while chunk := os.read(ours, 65536):
                 told += chunk
@@ -234,7 +234,9 @@ def test_a_terminal_can_be_kept_plain(code, name, value):
     ],
 )
 def test_completion_in_bash(tmp_path, line, offers):
-    """What `gradcore --show-completion` prints, sourced by bash, with Tab behind the line."""
+    """Bash sources what `gradcore --show-completion` prints; the test presses Tab after
+    the line.
+    """
     gradcore = tmp_path / "gradcore"
     gradcore.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{STARTS}" "$@"\n')
     gradcore.chmod(0o755)
@@ -305,7 +307,7 @@ def test_train_writes_what_it_says(code, tmp_path):
 
 
 def test_by_the_clock_every_stage_is_reached(code, tmp_path):
-    # So short that the time is over before the last stage: it has its update all the same.
+    # The time is over before the last stage begins, but that stage still has one update.
     start = time.monotonic()
     result = call(
         *("train", "brackets", code, "--minutes", 0.05, "--hidden", 4, "--json", "figures.json")
@@ -394,7 +396,7 @@ def test_a_real_signal_saves_the_net(code, tmp_path):
     with subprocess.Popen(
         [*command, "--minutes", "5", "--hidden", "16"], stderr=subprocess.PIPE, text=True
     ) as process:
-        # The stage is told before the first update.
+        # The stage is printed before the first update.
         for line in process.stderr:
             if "side by side" in line:
                 break

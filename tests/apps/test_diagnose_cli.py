@@ -1,4 +1,4 @@
-"""`gradcore diagnose` on the nets of every command, and what it refuses."""
+"""`gradcore diagnose` on the nets of every command, and the input that it refuses."""
 
 import json
 from typing import get_args
@@ -42,7 +42,7 @@ def test_a_net_of_ones_own_with_its_arrays(run, net, tmp_path):
     result = run(
         net, "data.npz", "--loss", "cross_entropy", "--last", "--sequences", 3, "--json", "d.json"
     )
-    assert result.exit_code == 1, result.output  # it vanishes, which is a warning
+    assert result.exit_code == 1, result.output  # the gradient vanishes, which is a warning
     read = json.loads((tmp_path / "d.json").read_text())
     checkpoint = gd.load(net)
     found = gd.diagnose(
@@ -71,7 +71,7 @@ def test_a_net_of_brackets_reads_source(run, tmp_path):
     (tmp_path / "b.c").write_text("int f(int a) { return (a); }\n" * 10)
     made = material(brackets.default_checkpoint(), [tmp_path], sequences=2, steps=400)
     assert made.batch.lengths.tolist() == [400, 290]
-    # What must be closed next, after each character of "x = [(1".
+    # The kinds of bracket that must be closed next, after each character of "x = [(1".
     assert made.batch.y[:7, 0].tolist() == [0, 0, 0, 0, 2, 1, 1]
     result = run(brackets.default_checkpoint(), tmp_path, "--sequences", 2, "-q")
     assert result.exit_code in (0, 1), result.output
@@ -97,7 +97,7 @@ def test_a_net_of_a_table_reads_tables(run, tmp_path, per):
     assert "25 steps, 5 sequences" in result.stdout
     assert "loss" in result.stdout
     assert "left out" not in result.stdout
-    # Without the target's column there is no loss.
+    # Without the column of the target there is no loss.
     (tmp_path / "bare.csv").write_text("\n".join(row.rpartition(",")[0] for row in rows) + "\n")
     result = run("t.safetensors", "bare.csv", "--sequences", 5)
     assert "without target" in result.stderr

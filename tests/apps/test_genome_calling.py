@@ -1,4 +1,6 @@
-"""Which genes are called: genetic codes, unknown bases, circles; and how they are scored."""
+"""Which genes are called, for genetic codes, unknown bases and circular sequences, and how calls
+are scored.
+"""
 
 import numpy as np
 import pytest
@@ -63,7 +65,9 @@ def test_genetic_codes_that_do_not_exist(number):
 
 @pytest.mark.parametrize("strand", [1, -1])
 def test_the_code_decides_where_genes_end(strand):
-    """A gene of Mycoplasma, where TGA is an amino acid: one gene by code 4, an early stop by 11."""
+    """A gene of Mycoplasma, where TGA is an amino acid: one gene by genetic code 4, an early stop
+    by code 11.
+    """
     pytest.importorskip("Bio", reason="reads genetic codes: install gradcore[data]")
     body = gene_text(120, stop="TGA", seed=1) + gene_text(80, seed=2)[3:]
     text = bases(50, 1) + "TAATTAATTAA" + body + bases(40, 2)
@@ -223,7 +227,7 @@ def test_called_genes_of_a_circle_are_those_of_the_line_wherever_it_is_cut():
 
 
 def test_a_circle_without_a_gap_is_cut_where_least_is_lost():
-    """Genes side by side all round: the circle is cut between two of them."""
+    """Genes lie side by side all round the circle, so it is cut between two of them."""
     text = "".join(gene_text(60, seed=i) for i in range(6))
     known = [Gene(((i * 180, (i + 1) * 180),), 1) for i in range(6)]
     by = 77
@@ -291,7 +295,8 @@ def test_scores_of_genes_with_parts():
     known = [Gene(((370, 400), (0, 60)), 1), Gene(((200, 290), (100, 150)), -1)]
     own = scores.gene_score(known, [Gene(((370, 400), (0, 60)), 1)])
     assert own == scores.GeneScore(2, 1, 1, 1, 0)
-    # Only the last part of the second, and a gene that ends where the first begins.
+    # The region has only the last part of the second gene, and a gene that ends where the first
+    # begins.
     own = scores.gene_score(known, [Gene(((100, 150),), -1), Gene(((300, 370),), 1)])
     assert own == scores.GeneScore(2, 1, 0, 2, 1)
 

@@ -1,4 +1,4 @@
-"""The commands on genomes as users have them: annotate, train dna, train prophage."""
+"""The commands on genomes in the forms that users have: annotate, train dna, train prophage."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ def invoke(*words):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder that is the present one, with a net that was never trained."""
+    """Makes an empty folder the working directory and puts an untrained net into it."""
     monkeypatch.chdir(tmp_path)
     options = train.Options(hidden=6, layers=1)
     net = train.build(options)
@@ -43,7 +43,7 @@ def text_of(record):
 
 
 def written(name, *, code="", seed=1, length=6_000):
-    """A synthetic genome as NAME.fa and NAME.gff3."""
+    """Writes a synthetic genome as NAME.fa and NAME.gff3."""
     made = synthetic.genome(name, length, seed)
     Path(f"{name}.fa").write_text(fasta(**{name: text_of(made)}))
     rows = []
@@ -66,7 +66,7 @@ def test_annotate_reads_no_annotation(folder):
         assert result.exit_code == 0, result.output
         results.append(Path("NEW.gff3").read_text())
     assert results[0] == results[1] == results[2]
-    # Neither what is broken nor what belongs to something else matters.
+    # Broken entries and entries of other sequences are ignored.
     for other in (gff3("elsewhere x CDS 1 90 . + 0 ID=a"), "##gff-version 3\nbroken\n"):
         Path("NEW.gff3").write_text(other)
         assert invoke("annotate", "NEW.fa", "--out", "NEW.gff3").exit_code == 0
@@ -115,7 +115,7 @@ def test_annotate_of_prokka_files(folder):
 
 
 class Certain:
-    """Stands for a net that calls every open reading frame of the plus strand."""
+    """Stands for a net that is certain of every open reading frame of the plus strand."""
 
     @staticmethod
     def predict(net, params, letters, **how):
@@ -266,7 +266,7 @@ def test_a_prophage_over_the_origin_is_not_the_whole_chromosome():
     found = Record("c", "here", letters, (over, near), circular=True)
     assert regions.regions(found) == [(0, 2_900), (19_000, 20_000)]
     assert regions.labels(found).classes.sum() == 3_900
-    # A gap over the origin is closed as any other is, on a circle only.
+    # A gap over the origin is closed like any other, but only on a circular sequence.
     apart = (Gene(((18_000, 18_500),), 1, phage=True), Gene(((1_000, 1_900),), 1, phage=True))
     found = Record("c", "here", letters, apart, circular=True)
     assert regions.regions(found) == [(0, 1_900), (18_000, 20_000)]
@@ -314,6 +314,6 @@ def test_without_biopython_the_remedy_is_told(folder, monkeypatch, words, purpos
     result = invoke(*words)
     assert result.exit_code == 2
     assert f"{purpose}, which is not installed. Run: pip install 'gradcore[data]'" in result.output
-    # FASTA and GFF3 need it not.
+    # FASTA and GFF3 are read without this package.
     result = invoke("annotate", "a.fa", "--out", "o.gff3")
     assert result.exit_code == 0, result.output

@@ -1,4 +1,6 @@
-"""GFF3 and GTF: names, parts of one gene, circles, ends that are not known, sequences inside."""
+"""GFF3 and GTF: names of sequences, parts of one gene, circular sequences, unknown ends, sequences
+within the file.
+"""
 
 import gzip
 
@@ -14,7 +16,7 @@ CIRCLE = "c x region 1 400 . + . ID=c;Is_circular=true"
 
 
 def genes(folder, letters, *rows):
-    """The records of a FASTA file with a GFF3 file beside it, and what was said of them."""
+    """The records of a FASTA file with a GFF3 file beside it, and the messages about them."""
     (folder / "a.fa").write_text(fasta(**letters))
     (folder / "a.gff3").write_text(gff3(*rows))
     said = []
@@ -130,15 +132,15 @@ def test_a_genbank_file_can_tell_the_genes_of_fasta(tmp_path):
             [(((0, 90), (200, 290)), 1)],
         ),
         (["1 90 . - 0 ID=a;Parent=t1", "201 290 . - 0 Parent=t1"], [(((200, 290), (0, 90)), -1)]),
-        # A programmed frameshift: the ribosome slips back by one base.
+        # In a programmed frameshift the ribosome slips back by one base.
         (["1 90 . + 0 ID=a", "90 290 . + 0 ID=a"], [(((0, 90), (89, 290)), 1)]),
-        # A comma that is part of a name, and one that is not.
+        # One comma is part of a name, the other separates two names.
         (["1 90 . + 0 Parent=t%2C1", "201 290 . + 0 Parent=t%2C1"], [(((0, 90), (200, 290)), 1)]),
         (
             ["1 90 . + 0 ID=a;Parent=t,u", "201 290 . + 0 ID=a;Parent=t,u"],
             [(((0, 90), (200, 290)), 1)],
         ),
-        # Two products of one gene are two genes.
+        # Two products of one gene count as two genes.
         (
             ["1 390 . + 0 ID=a;Parent=g", "1 290 . + 0 ID=b;Parent=g"],
             [(((0, 390),), 1), (((0, 290),), 1)],
@@ -377,7 +379,7 @@ def test_what_is_refused(tmp_path, text, message):
 
 @pytest.mark.parametrize("line", ["##FASTA\n", ""])
 def test_a_sequence_inside_gff3(tmp_path, line):
-    """As Prokka and Bakta write it; the line ##FASTA may be left out."""
+    """This is how Prokka and Bakta write it; the line ##FASTA may be missing."""
     text = gff3("##sequence-region c 1 400", "c x CDS 1 90 . + 0 ID=a") + line + fasta(c=C3, d=C1)
     (tmp_path / "a.gff").write_text(text)
     one, two = read(tmp_path / "a.gff")

@@ -1,4 +1,6 @@
-"""GenBank and EMBL: locations, masks, what is left out, first lines, headers, encodings."""
+"""GenBank and EMBL: locations, masks, records that are left out, first lines, headers,
+encodings.
+"""
 
 import io
 
@@ -15,7 +17,7 @@ LETTERS = bases(400, 3)
 
 
 def told(folder, *features, letters=LETTERS, **how):
-    """The record of a GenBank file, and what was said of it."""
+    """The record of a GenBank file, and the messages about it."""
     (folder / "a.gbk").write_text(genbank(features, letters, **how))
     said = []
     (record,) = read(folder / "a.gbk", say=said.append)
@@ -39,7 +41,8 @@ def told(folder, *features, letters=LETTERS, **how):
         ("join(<1..30,61..90)", Gene(((0, 30), (60, 90)), 1, start_known=False)),
         ("join(10..50,40..99)", Gene(((9, 50), (39, 99)), 1)),
         ("TEST.1:1..90", Gene(((0, 90),), 1)),
-        # Parts in another record: the frame goes on, and the end there is not known.
+        # Some parts lie in another record: the reading frame continues, and that end of the gene is
+        # unknown.
         ("join(300..389,J00194.1:41..100)", Gene(((299, 389),), 1, stop_known=False)),
         ("join(J00194.1:41..101,300..389)", Gene(((299, 389),), 1, 2, start_known=False)),
         ("complement(join(J00194.1:41..101,300..389))", Gene(((299, 389),), -1, stop_known=False)),
@@ -64,7 +67,7 @@ def test_a_part_in_another_record_may_lie_between_two_of_this_one(tmp_path):
     )
     record, _ = told(tmp_path, ("join(1..50,J00194.1:1..11,101..160)",))
     assert record.genes[1].phase == 2
-    # 50 and 11 bases: the next is the second of its codon.
+    # The parts have 50 and 11 bases, so the next base is the second of its codon.
     assert labels(record).classes[100:104].tolist() == [2, 3, 1, 2]
 
 
@@ -247,7 +250,7 @@ def test_encodings_and_line_ends(tmp_path, encoding):
 
 
 def embl(text):
-    """The same record as Biopython writes it in EMBL."""
+    """The same record in EMBL, as Biopython writes it."""
     from Bio import SeqIO
 
     (entry,) = SeqIO.parse(io.StringIO(text), "genbank")

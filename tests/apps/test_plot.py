@@ -1,4 +1,4 @@
-"""Curves: what is drawn, smoothing, and `gradcore plot`."""
+"""Curves: which are drawn, how they are smoothed, and `gradcore plot`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gradcore.apps import commands
 
 
 def write(folder, steps=50, scored=True, clipped=False, **last):
-    """A run's metrics as Trainer.fit writes them."""
+    """Writes a run's metrics as Trainer.fit does."""
     folder.mkdir(parents=True)
     lines = []
     for step in range(1, steps + 1):

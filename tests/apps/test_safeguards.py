@@ -1,4 +1,6 @@
-"""Options that trainings share: constraints, the monitor of stability, what is watched."""
+"""Options that several commands share: constraints, the monitor of stability, and what is
+recorded.
+"""
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ def test_commands_train_under_constraints(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     checkpoint = gd.load(tmp_path / "r" / "last.safetensors")
     assert np.linalg.norm(checkpoint.params["0.weight_hh"], 2) <= 0.5 * (1 + 2e-6)
-    # The run knows how it began.
+    # The folder of the run holds the options with which it began.
     result = CliRunner().invoke(
         app, ["train", "adding", "--run", "r", "--resume", "--updates", "15", "-q"]
     )

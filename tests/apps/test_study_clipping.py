@@ -1,4 +1,4 @@
-"""`gradcore study clipping`: the closed form, the grid in small, the command."""
+"""`gradcore study clipping`: the closed form, a small grid, and the command."""
 
 import json
 
@@ -21,7 +21,7 @@ def outliers():
 
 def test_adam_without_a_clip_is_the_closed_form(outliers):
     found = outliers["Adam", "none"]
-    # What the outlier did to the first moment has gone after some dozens of steps.
+    # The effect of the outlier on the first moment has decayed after some dozens of steps.
     np.testing.assert_allclose(found.ratio[150:], found.theory[150:], rtol=1e-5)
     crossing = int(np.flatnonzero(np.abs(found.theory - 1) > 0.1)[-1]) + 1
     assert found.disturbed == pytest.approx(crossing, abs=2)
@@ -34,7 +34,8 @@ def test_every_clip_shortens_what_an_outlier_does(outliers):
         assert free > 500
         for clip in set(CLIPS) - {"none"}:
             assert outliers[optimizer, clip].disturbed < free / 20
-    # Momentum forgets by 0.9 per step: 100 times are a tenth after log(100/0.1)/log(1/0.9).
+    # Momentum decays by 0.9 per step, so 100 times the size falls to a tenth after
+    # log(100/0.1)/log(1/0.9) steps.
     assert outliers["momentum", "none"].disturbed == pytest.approx(
         np.log(1e2 / 0.1) / np.log(1 / 0.9), abs=15
     )
@@ -51,12 +52,13 @@ def test_the_grid_reports_what_its_trainings_did(monkeypatch):
     assert told == sorted(told)
     assert told[-1] == 1
     assert len(cells) == 6
-    # A rate of 1000 explodes, and is not chosen.
+    # A rate of 1000 makes the loss explode, and is not chosen.
     assert cells["SGD", "none"].lr == 1e-2
     assert np.isnan(cells["SGD", "none"].angle)
     assert cells["SGD", "none"].clipped == 0
     assert cells["SGD", "value"].clipped > 0.5
-    # Clipping elements turns the gradient; scaling it does not, and SGD adds nothing.
+    # Clipping by element turns the gradient's direction; scaling does not, and SGD has no memory
+    # that could.
     assert cells["SGD", "value"].angle > 5
     run = _grid._train(("Adam", "value", 1e-3, 0), 30)
     assert cells["Adam", "value"].loss[0] == run.loss

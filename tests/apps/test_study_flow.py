@@ -1,4 +1,4 @@
-"""`gradcore study flow`: what theory says must come out of it, and the command."""
+"""`gradcore study flow`: its results must agree with the theory; and the command."""
 
 import json
 
@@ -27,7 +27,8 @@ def test_stepping_finds_the_limits_of_the_rules(found):
 
 
 def test_lax(found):
-    # Consistency of order 2 in a step, convergence of order 1, and none beyond the limit.
+    # One step is consistent to order 2, the method converges with order 1, and beyond the limit it
+    # does not.
     small = found.steps <= 0.25
     local = np.polyfit(np.log(found.steps[small]), np.log(found.local[small]), 1)[0]
     assert local == pytest.approx(2.0, abs=0.1)

@@ -1,4 +1,4 @@
-"""`gradcore study implicit`: what theory says must come out of it, and the command."""
+"""`gradcore study implicit`: its results must agree with the theory; and the command."""
 
 import json
 
@@ -39,7 +39,7 @@ def test_solvers_and_ways_back(found):
     gmres, single, neumann, one = found.errors
     assert (gmres < 1e-9).all()
     assert (single < 0.05).all()
-    # What ten terms leave out is (1 - gap)^11 of the whole.
+    # Ten terms of the Neumann series leave out (1 - gap)^11 of the whole.
     np.testing.assert_allclose(neumann, (1 - found.gaps) ** 11, rtol=1e-6)
     np.testing.assert_allclose(one, 1 - found.gaps, rtol=1e-6)
 

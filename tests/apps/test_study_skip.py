@@ -1,4 +1,6 @@
-"""`gradcore study skip`: theory against brute force, measurement against theory, the command."""
+"""`gradcore study skip`: the theory agrees with brute force and the measurements with the theory;
+and the command.
+"""
 
 import json
 
@@ -37,7 +39,9 @@ def test_halved_paths_are_a_power_of_half_the_steps():
 
 
 def test_measured_chains_are_the_theory(found):
-    """In float32: log10 of a sum of roundings of 1e-7 per step, against 10^-4000."""
+    """In float32, log10 has the error of a sum of roundings of 1e-7 per step, at gradients of
+    10^-4000.
+    """
     assert len(found.chains) == 6
     for chain in found.chains:
         assert len(chain.measured) == LENGTH
@@ -47,7 +51,7 @@ def test_measured_chains_are_the_theory(found):
 
 def test_nets_lose_what_their_exponent_says(found):
     for cell in found.cells:
-        # The first steps are not yet typical, and the largest exponent needs some to take over.
+        # The first steps are left out: the largest exponent dominates only after some of them.
         assert cell.measured[-1] == pytest.approx(cell.predicted, abs=3 + 0.1 * LENGTH / 64)
     plain, skipped = found.cells[0], found.cells[1]
     assert skipped.memory > 3 * plain.memory

@@ -1,4 +1,4 @@
-"""`gradcore study von-neumann`: against the textbook, against itself, and the command."""
+"""`gradcore study von-neumann` agrees with the textbook and with itself; and the command."""
 
 import json
 
@@ -44,7 +44,7 @@ def test_a_saturating_layer_follows_until_it_saturates():
 def test_what_leaves_a_box_is_gone(found):
     ring, box = study.run(depth=200).box
     np.testing.assert_allclose(ring, np.arange(201) * np.log10(1.15), rtol=1e-12)
-    # The same until the wind has crossed the box.
+    # The results are the same until the flow has crossed the box.
     assert box[50] == pytest.approx(ring[50], abs=0.2)
     assert box[-1] < -20
 

@@ -1,4 +1,6 @@
-"""Copy, adding and mqar: what their sequences are, what guessing reaches, when they are solved."""
+"""Copy, adding, mqar and enhancer: what their sequences are, which score guessing has, and when
+they are solved.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ ids = [task.name for task in TASKS]
 
 
 def constant_net(task):
-    """A net whose outputs are its head's bias, zero at first, whatever comes in."""
+    """A net whose outputs are the bias of its head, at first zero, for any input."""
     embedding, width = task.first_layer()
     layers = (gd.RNN(width, 3), gd.Linear(3, task.outputs))
     net = gd.Stack(*((embedding, *layers) if embedding else layers))
@@ -95,7 +97,7 @@ def test_adding(length):
     assert (marks[:half].sum(axis=0) == 1).all()
     assert (marks[half:].sum(axis=0) == 1).all()
     np.testing.assert_array_equal(batch.y[:, 0], (numbers * marks).sum(axis=0))
-    # Every place is used, the first and the last of each half included.
+    # Every place is used, including the first and the last of each half.
     if length <= 40:
         assert marks.any(axis=1).all()
 
@@ -106,7 +108,7 @@ def test_adding_baseline_is_the_loss_of_the_constant():
     net, params, bias = constant_net(task)
     bias[:] = 1.0
     loss = loss_of(net, params, task, batch)
-    # The square of the sum less 1 has standard deviation sqrt(7/180).
+    # The square of (sum - 1) has standard deviation sqrt(7/180).
     tolerance = 4 * math.sqrt(7 / 180 / 20_000)
     assert loss == pytest.approx(task.baseline.loss, abs=tolerance)
     for other in (0.9, 1.1):
@@ -146,14 +148,14 @@ def test_copy(delay):
 def test_copy_baseline_is_the_loss_of_knowing_only_the_time():
     task = Copying(30)
     batch = task.held_out(50)
-    # What answers by the clock alone: outputs of a function of t, not of a net.
+    # Outputs that depend only on t, not on the input.
     outputs = np.full((50, 50, 9), -np.inf)
     outputs[:40, :, BLANK] = 0.0
     outputs[40:, :, :8] = math.log(1 / 8)
     taken = np.take_along_axis(outputs, batch.y[:, :, None].astype(np.int64), axis=2)
     assert -taken.mean() == pytest.approx(task.baseline.loss, rel=1e-12)
     assert task.baseline.loss == pytest.approx(10 * math.log(8) / 50)
-    # Any one symbol is right once in eight.
+    # Any one symbol is right one time in eight.
     outputs[40:, :, 3] = 1.0
     assert task.measure(outputs, batch).score == pytest.approx(
         1 / 8, abs=4 * math.sqrt(7 / 64 / 500)
@@ -170,7 +172,7 @@ def test_copy_is_solved_when_it_recalls_and_knows_it():
     assert not task.solved(Measured(0.1 * task.baseline.loss, 1.0))
     batch = task.held_out(8)
     assert task.measure(np.eye(9)[batch.y], batch).score == 1.0
-    # Blanks before the end count for nothing.
+    # Blanks before the end do not count.
     assert (
         task.measure(np.eye(9)[np.where(np.arange(120)[:, None] < 110, 0, batch.y)], batch).score
         == 1.0
@@ -202,7 +204,7 @@ def test_mqar(length, pairs, symbols):
         rest = np.setdiff1d(np.arange(2 * pairs, length), asked)
         assert (x[rest, b] == FILLER).all()
     asked = y[2 * pairs :] != NO_QUESTION
-    # Queries come everywhere, the last step included.
+    # Queries occur everywhere, including the last step.
     assert asked.any(axis=1).all()
 
 
@@ -213,7 +215,7 @@ def test_mqar_baseline_is_the_loss_of_guessing_what_was_shown():
     assert loss_of(net, params, task, batch) == pytest.approx(task.baseline.loss, rel=1e-6)
     always = np.zeros((40, 100, 4))
     always[:, :, 2] = 1.0
-    # Values do not come twice, so one of the four queries of a sequence has this answer.
+    # No value occurs twice, so one of the four queries of a sequence has this answer.
     assert task.measure(always, batch).score == task.baseline.score == 1 / 4
 
 
@@ -258,7 +260,7 @@ def test_enhancer_and_promoter_stand_where_they_should(length):
     consensus = enhancer.motifs().argmax(axis=3)
     found = []
     for b in range(400):
-        # Where each motif fits best, and by how many bases.
+        # The place where each motif fits best, and the number of bases that match.
         views = np.lib.stride_tricks.sliding_window_view(batch.x[:, b], 20)
         hits = (views[None, None] == consensus[:, :, None]).sum(axis=3)
         offsets = np.arange(length // 10 + 1)
@@ -272,7 +274,7 @@ def test_enhancer_and_promoter_stand_where_they_should(length):
         assert best[0] >= 26
         assert batch.y[b, 0] == (best[1] == best[2])
         found.append(best)
-    # 40 bases are kept with probability 0.92 each.
+    # Each of 40 bases is kept with probability 0.92.
     assert np.mean([one[0] for one in found]) == pytest.approx(36.8, abs=0.4)
     assert {(one[1], one[2]) for one in found} == {(0, 0), (0, 1), (1, 0), (1, 1)}
     assert len({one[3] for one in found}) >= min(length // 10 + 1, 90)
@@ -289,7 +291,7 @@ def test_neither_motif_tells_the_answer():
 
 
 def _windows(x, length):
-    """The 20 bases that fit a promoter best, of each sequence."""
+    """The 20 bases of each sequence that fit a promoter best."""
     consensus = enhancer.motifs()[1].argmax(axis=2)
     for b in range(x.shape[1]):
         views = np.lib.stride_tricks.sliding_window_view(x[:, b], 20)[length:]
@@ -316,14 +318,16 @@ def test_enhancer_is_measured_and_solved():
 
 def test_enhancer_in_real_sequence_keeps_a_fifth_for_judging(tmp_path):
     rng = np.random.default_rng(3)
-    # A and C where training may be, G and T in the last fifth; two records count as one.
+    # Training may read A and C only; G and T are in the last fifth. Two records count as one
+    # genome.
     text = rng.choice(list("AC"), 8_000).tolist() + rng.choice(list("GT"), 2_000).tolist()
     path = tmp_path / "real.fa"
     path.write_text(f">one\n{''.join(text[:5_000])}\n>two\n{''.join(text[5_000:])}\n")
     task = Enhancer(100, background=str(path))
     assert Enhancer(100).background == ""
     for batch, letters in ((task.training_batch(0, 3, 50), 2), (task.held_out(50), 4)):
-        # Outside of the two motifs, 40 bases of 130, nothing else is there.
+        # Outside of the two motifs, which have 40 bases of 130, there is nothing but the
+        # background.
         kinds = np.isin(batch.x, (0, 1) if letters == 2 else (2, 3)).mean()
         assert kinds > 0.75
     assert task.stage(0).background == str(path)

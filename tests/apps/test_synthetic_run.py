@@ -1,4 +1,6 @@
-"""`gradcore train adding, copy, mqar`: that they learn, stop, tell, keep the run and resume it."""
+"""`gradcore train adding`, `copy` and `mqar` learn, stop, print what they do, keep the run and
+resume it.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,7 @@ def test_it_learns_and_writes_what_it_says(name, tmp_path):
     assert [point["update"] for point in figures["curve"]] == [
         100 * (i + 1) for i in range(len(figures["curve"]))
     ]
-    # Far below what guessing reaches, and solved where that takes a moment only.
+    # The score is far better than guessing, and the task is solved where that takes only a moment.
     assert figures["curve"][-1]["loss"] < 0.9 * figures["baseline"]["loss"]
     assert figures["solved"] == (name != "copy")
     assert f"baseline: {figures['baseline']['formula']}" in result.stdout
@@ -151,7 +153,7 @@ def test_a_folder_with_a_training_is_not_written_over(tmp_path):
     before = (tmp_path / "kept" / "last.safetensors").read_bytes()
     again = call("adding", *options)
     assert again.exit_code == 2
-    assert "kept already holds a training. Go on with it by --resume" in again.stderr
+    assert "kept already holds a training. Continue it with --resume" in again.stderr
     other = call("copy", "--run", "kept", "--resume")
     assert other.exit_code == 2
     assert "kept holds a training of adding, not of copy" in other.stderr
@@ -170,7 +172,10 @@ def test_resume_refuses_what_is_no_training_of_a_task(tmp_path):
     trainer.fit([Adding(5).held_out(2)], run=tmp_path / "odd")
     result = call("adding", "--run", "odd", "--resume")
     assert result.exit_code == 2
-    assert "holds a training of something else than adding, copy, mqar, enhancer" in result.stderr
+    assert (
+        "must hold a training of adding, copy, mqar, enhancer, and it holds another"
+        in result.stderr
+    )
 
 
 # ---- Resuming ----------------------------------------------------------------------------------
@@ -245,7 +250,7 @@ def test_a_real_signal_saves_the_training(tmp_path):
     with subprocess.Popen(
         [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        # The first line of the curve: training has begun.
+        # The first line of the curve shows that training has begun.
         for line in process.stdout:
             if line.split() and line.split()[0] == "5":
                 break
@@ -289,14 +294,15 @@ def test_a_stage_ends_when_it_is_passed_and_earlier_ones_come_back(monkeypatch):
     monkeypatch.setattr(Enhancer, "draw", draw)
     result = jobs.run(made)
     assert result.updates == 26
-    # 32, 48, 72, 108, 110 from updates 0, 8, 12, 20 and 24 on: the longest every second time.
+    # The lengths are 32, 48, 72, 108 and 110 from updates 0, 8, 12, 20 and 24 on; every second
+    # update has the longest.
     assert lengths[:8] == [32] * 8
     assert lengths[8:12:2] == [48, 48]
     assert lengths[12:20:2] == [72] * 4
     assert lengths[20:24:2] == [108] * 2
     assert lengths[24] == 110
     assert {48, 32} <= set(lengths[13:20:2])
-    # The full length is looked at when a stage has ended, at the full length and at the end.
+    # The full length is evaluated when a stage has ended, at the full length, and at the end.
     assert [(p.update, p.trained) for p in result.curve] == [
         (4, 32),
         (8, 32),
@@ -332,7 +338,7 @@ def test_a_resumed_run_of_such_stages_has_the_same_bits(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("stops", [None, 14, 22])
 def test_a_net_that_is_lost_is_put_back_and_goes_on_slower(stops, tmp_path, monkeypatch):
-    # Passed after 4 updates; from then on whatever it does counts as lost.
+    # The stage is passed after 4 updates; from then on every evaluation counts as lost.
     monkeypatch.setattr(jobs, "LOST", 2.0)
     monkeypatch.setattr(Enhancer, "passed", lambda self, measured: self.length == 32)
     rates, real = [], gd.optim.Adam.step
@@ -362,7 +368,7 @@ def test_a_net_that_is_lost_is_put_back_and_goes_on_slower(stops, tmp_path, monk
         result = jobs.run(dataclasses.replace(made, resume=True))
     assert result.updates == 26
     assert [level for level, _ in kept] == [0]
-    # Evaluations at 8, 12, ..., 24 and at the end find it lost.
+    # The evaluations at updates 8, 12, ..., 24 and at the end find the net lost.
     assert [level for level, _ in put] == [0] * 6
     for _, arrays in put:
         for array, wanted in zip(arrays, kept[0][1], strict=True):

@@ -1,4 +1,4 @@
-"""Folders that one process holds, by either system's locks."""
+"""A folder is held by one process at a time, with the locks of either system."""
 
 import sys
 import types
@@ -12,7 +12,7 @@ fcntl = pytest.importorskip("fcntl", reason="stands for Windows' locks as well")
 
 @pytest.fixture
 def windows(monkeypatch):
-    """msvcrt with flock behind it: refuses with the error that Windows gives."""
+    """Stands for msvcrt with flock behind it, which refuses with the error that Windows gives."""
 
     def locking(handle, mode, count):
         assert (mode, count) == (fake.LK_NBLCK, 1)

@@ -1,4 +1,6 @@
-"""The largest eigenvalues of operators: LAPACK, SciPy's eigsh, clusters, starts and restarts."""
+"""The largest eigenvalues of operators agree with LAPACK and SciPy's eigsh, also for clusters,
+given starts and restarts.
+"""
 
 import numpy as np
 import pytest
@@ -47,7 +49,7 @@ def test_clusters_signs_and_starts():
 @pytest.mark.parametrize("of_each", [False, True])
 @pytest.mark.parametrize("k", [1, 4])
 def test_against_eigsh(k, of_each):
-    """An operator of 2,000 dimensions that is never a matrix."""
+    """The operator has 2,000 dimensions and is never stored as a matrix."""
     linalg = pytest.importorskip("scipy.sparse.linalg", reason="install gradcore[diagnose]")
     n = 2_000
     values = np.concatenate([np.linspace(-1.0, 1.0, n - 6), [1.01, 1.02, 1.05, 1.3, 2.0, -2.5]])
@@ -83,7 +85,9 @@ def test_equal_values_are_found_from_as_many_vectors():
 
 
 def test_a_space_that_the_operator_keeps_is_enough():
-    """Rank 2 in 50 dimensions: nothing is left outside of the space after three products."""
+    """An operator of rank 2 in 50 dimensions: after three products the Krylov space is
+    invariant.
+    """
     rng = np.random.default_rng(3)
     a = rng.standard_normal((50, 2))
     found = top_eigenpairs(

@@ -1,4 +1,6 @@
-"""Proved bounds against measured Jacobians, and norms of convolutions against dense matrices."""
+"""Proved bounds hold for measured Jacobians, and norms of convolutions agree with dense
+matrices.
+"""
 
 import itertools
 
@@ -31,13 +33,14 @@ def test_the_bound_holds(name, gain):
     params = net.init(seed=1, dtype="float64", gain=gain)
     rng = np.random.default_rng(2)
     for key in params:
-        if "skip" in key:  # each unit its own
+        if "skip" in key:  # each unit has its own scale
             params[key] += 0.3 * rng.standard_normal(params[key].shape)
     x = 0.3 * rng.standard_normal((60, 2, 3))
     lag = net.recurrent[0].lag
     for steps in (1, 7, 60):
         made = gd.jacobian.state_jacobian(net, params, x[:steps])
-        # From the last output before the first step to the last one: all paths in between.
+        # Measured is the Jacobian of the last output by the output before the first step, over all
+        # paths.
         block = made.mantissa[:, -12:, (lag - 1) * 12 :]
         measured = np.log10(np.linalg.norm(block, 2, axis=(1, 2))) + made.exponent * np.log10(2.0)
         assert (measured <= constrain.jacobian_bound(net, params, steps) + 1e-9).all()
@@ -55,7 +58,7 @@ def test_the_bound_is_reached_by_a_linear_chain_and_far_beyond_float32():
 
 
 def test_an_antisymmetric_net_neither_dies_nor_explodes_at_once():
-    """Over 200 small steps the state turns: gradients keep their size, and the bound says so."""
+    """Over 200 small steps the state rotates: gradients keep their size, and the bound says so."""
     net = gd.Stack(gd.AntisymmetricRNN(3, 16, step=0.01, diffusion=0.0))
     params = net.init(seed=0, dtype="float64")
     x = 0.1 * np.random.default_rng(0).standard_normal((200, 1, 3))
@@ -100,7 +103,7 @@ def test_what_has_no_proof_is_refused():
 
 
 def dense(kernel, shape, padding):
-    """The matrix of the convolution, entry by entry, as torch.nn.functional.conv has it."""
+    """The matrix of the convolution, entry by entry, as torch.nn.functional.conv defines it."""
     outs, ins, *sizes = kernel.shape
     points = list(itertools.product(*map(range, shape)))
     matrix = np.zeros((outs, len(points), ins, len(points)))
@@ -142,7 +145,7 @@ def test_projected_convolutions_keep_the_limit(size, shape, padding):
     assert found.shape == kernel.shape
     norm = np.linalg.norm(dense(found, shape, padding), 2)
     assert norm <= 1 + 1e-9
-    # Nearer than the kernel scaled to the limit.
+    # The projection is nearer than the kernel scaled to the limit.
     scaled = kernel / constrain.conv_norm(kernel, shape, padding).upper
     assert np.linalg.norm(found - kernel) <= np.linalg.norm(scaled - kernel) + 1e-9
     inside = 0.1 * found

@@ -1,4 +1,4 @@
-"""Constraints in optimizers: they hold after every step, and nothing else changes."""
+"""Constraints in optimizers hold after every step and change nothing else."""
 
 import numpy as np
 import pytest
@@ -77,7 +77,7 @@ def test_a_limit_far_away_costs_no_norm_and_changes_no_bit(monkeypatch):
 @pytest.mark.parametrize("loaded", [False, True])
 @pytest.mark.parametrize("how", ["clip", "scale", "reparametrise"])
 def test_weights_changed_from_outside_come_under_the_limit(how, loaded):
-    # A bound that was carried past the change would be far above what is left of it: 0.1 here.
+    # An upper bound that is not reset after the change would be far above the remaining norm, 0.1.
     net, params = setting(gain=0.1)
     optimizer = gd.optim.Adam(params, 1e-4, constraints=[constrain.SpectralNorm(1.0, how=how)])
     optimizer.step(gradient(net, "float32", 0))
@@ -142,11 +142,11 @@ def test_the_gradient_through_the_norm_three_ways():
         return v * _keeper._shrink(_matrices.largest(v), limit)
 
     through = _keeper._through_norm(v, g, limit, _matrices.top_pair(v))
-    # Central difference along a direction; and the dot product of tangent and cotangent.
+    # Compares a central difference along a direction, and the dot product of tangent and cotangent.
     step = 1e-6
     tangent = (w(v + step * moved) - w(v - step * moved)) / (2 * step)
     assert np.sum(tangent * g) == pytest.approx(np.sum(through * moved), rel=1e-8)
-    # Inside the limit it is the identity.
+    # Inside the limit the map is the identity.
     small = v * 0.1
     np.testing.assert_array_equal(
         _keeper._through_norm(small, g, limit, _matrices.top_pair(small)), g
@@ -225,7 +225,7 @@ def test_a_saved_optimizer_goes_on_to_the_same_bits(how):
     for step in range(3, 6):
         resumed.step(gradient(net, "float32", step))
     np.testing.assert_array_equal(again.flat, params.flat)
-    # An orthogonal weight needs no more than itself.
+    # An orthogonal weight needs no state besides itself.
     others = [constrain.SpectralNorm(1.0)] if how == "orthogonal" else []
     other = gd.optim.Adam(again, 0.03, constraints=others)
     with pytest.raises(gd.ArgumentError, match=r"(unknown|missing): constraint\."):
@@ -273,11 +273,11 @@ def test_a_step_that_fails_has_changed_nothing():
     kept = gradient(net, "float32", 1)
     copy = kept.flat.copy()
     optimizer.step(kept)
-    np.testing.assert_array_equal(kept.flat, copy)  # the caller's gradient is not written to
+    np.testing.assert_array_equal(kept.flat, copy)  # the caller's gradient is unchanged
 
 
 def test_what_explodes_does_not_under_a_constraint():
-    """A tanh RNN beyond its edge over 750 steps, as it is and with the limit."""
+    """Trains a tanh RNN whose weights are too large over 750 steps, without and with the limit."""
     net = gd.Stack(gd.RNN(2, 32), gd.Linear(32, 1))
     x = 0.01 * np.random.default_rng(0).standard_normal((750, 4, 2)).astype(np.float32)
     y = np.ones((4, 1), np.float32)

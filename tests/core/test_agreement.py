@@ -1,6 +1,6 @@
-"""gradcore against the float64 reference: values and all gradients, in both precisions.
+"""gradcore agrees with the float64 reference in values and all gradients, in both precisions.
 
-The cases are a pairwise sample over cells, sizes round the lane widths, skips, masks, losses,
+The cases are a pairwise sample over cells, sizes around the lane widths, skips, masks, losses,
 instruction sets, threads and budgets.
 """
 
@@ -34,7 +34,7 @@ CASES = covering(FACTORS, seed=1) + covering(FACTORS, seed=2)
 
 
 def smallest_budget(problem, dtype, threads):
-    """The least number of bytes that value_and_grad and apply both accept."""
+    """The smallest number of bytes that value_and_grad and apply both accept."""
     try:
         by_core(problem, dtype, memory=1, threads=threads)
     except gd.MemoryBudgetError as refused:
@@ -85,7 +85,7 @@ def test_pairs_of_settings(seed, case):
     check(case, seed)
 
 
-# Triples of settings and sizes that no pair suggests.
+# Combinations of three settings and sizes that no pair suggests.
 anything = st.fixed_dictionaries({name: st.sampled_from(v) for name, v in FACTORS.items()})
 
 
@@ -141,7 +141,7 @@ def test_one_cell_after_another():
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_large_weights(cell):
-    """Saturated gates, where 1 - tanh(a)^2 would lose all digits if the cell computed it so."""
+    """Gates are saturated, where 1 - tanh(a)^2 would lose all digits if the cell computed it so."""
     net = stack(cell, 5, 16, classes=3)
     problem = random_problem(net, gd.loss.CrossEntropy(), 6, 3, seed=4, gain=12.0, state=True)
     got = by_core(problem)
@@ -150,7 +150,7 @@ def test_large_weights(cell):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_mix_that_keeps_nearly_everything(cell):
-    """a = 0.99: docs/decisions/0003 says what its gradient may lose there."""
+    """With a = 0.99, docs/decisions/0003 says how much accuracy the gradient of a may lose."""
     net = stack(cell, 5, 9, skip=gd.Skip(2, kind="mix", learned=True), classes=3)
     problem = random_problem(net, gd.loss.CrossEntropy(), 200, 3, seed=9, state=True)
     problem.params["0.skip_logit"][:] = 4.59375
@@ -162,7 +162,7 @@ def test_mix_that_keeps_nearly_everything(cell):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("memory", ["full", "smallest"])
 def test_loss_of_ones_own(memory, dtype):
-    """A function (outputs, t0, t1) -> (loss, d_outputs), here cross-entropy over again."""
+    """Passes cross-entropy as a function (outputs, t0, t1) -> (loss, d_outputs)."""
     net = stack("lstm", 5, 9, layers=2, classes=4)
     loss = gd.loss.CrossEntropy(reduction="sum")
     problem = random_problem(net, loss, 400, 3, seed=5, lengths=True)
@@ -196,7 +196,7 @@ def test_loss_of_ones_own(memory, dtype):
 
 
 def test_garbage_in_loss_functions_padding_is_left_out():
-    """d_outputs past a sequence's end count for nothing, whatever the function returns there."""
+    """d_outputs after the end of a sequence is ignored, whatever the function returns there."""
     net = stack("rnn", 3, 8, classes=2)
     problem = random_problem(
         net, gd.loss.MeanSquaredError(reduction="sum"), 20, 4, seed=6, lengths=True
@@ -231,7 +231,7 @@ def test_dtypes_of_tokens(tokens):
 
 
 def test_gradient_of_a_mix_whose_share_is_nearly_one():
-    # The engine takes (1-a) (h_(t-k) - cell_t) as h_(t-k) - h_t, which cancels as a nears 1.
+    # The core computes (1-a) (h_(t-k) - cell_t) as h_(t-k) - h_t, which cancels as a approaches 1.
     net = gd.Stack(gd.LSTM(3, 17, skip=gd.Skip(4, kind="mix", learned=True)), gd.Linear(17, 2))
     exact = net.init(seed=3, dtype="float64")
     exact["0.skip_logit"][...] = np.log(0.99 / 0.01)

@@ -1,5 +1,6 @@
-"""Bidirectional layers: PyTorch, masks, scale, states and errors; the three ways and the bits are
-tested with those of other nets."""
+"""Bidirectional layers: PyTorch, masks, scale, states and errors. Their derivatives and bits are
+tested together with those of other nets.
+"""
 
 from dataclasses import replace
 
@@ -26,7 +27,7 @@ SQUARES = gd.loss.MeanSquaredError()
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("cell", MODULES)
 def test_two_layers_are_those_of_torch(cell, ragged):
-    """Weights moved unchanged by name; a packed batch where it is ragged."""
+    """Weights are copied unchanged by name; ragged batches are packed for torch."""
     torch = pytest.importorskip("torch", reason="needs PyTorch: install gradcore[torch]")
     net = stack(cell, 4, 7, layers=2, bidirectional=(0, 1))
     problem = random_problem(net, SQUARES, 30, 5, seed=1, lengths=ragged, state=True)
@@ -67,7 +68,7 @@ def test_two_layers_are_those_of_torch(cell, ragged):
 @pytest.mark.parametrize("skip", SKIPS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_direction_is_an_ordinary_layer_on_turned_sequences(cell, skip):
-    """To the last bit: nothing but the order of steps is another."""
+    """The results are the same to the bit: only the order of steps differs."""
     both = gd.Stack(CELLS[cell](3, 9, skip=SKIPS[skip], bidirectional=True))
     one = gd.Stack(CELLS[cell](3, 9, skip=SKIPS[skip]))
     params = both.init(seed=4)
@@ -123,7 +124,9 @@ def test_bare_tokens_and_no_head():
 
 @pytest.mark.parametrize("memory", ["full", "smallest"])
 def test_loss_function_behind_a_bidirectional_layer(memory):
-    """Outputs of whole segments, which the head's part makes out of whole arrays."""
+    """The loss function receives outputs of whole segments, which the head computes from arrays of
+    all steps.
+    """
     net = gd.Stack(gd.GRU(3, 5, bidirectional=True), gd.Linear(10, 2))
     problem = random_problem(net, gd.loss.MeanSquaredError(reduction="sum"), 400, 3, seed=6)
     arguments, keywords = core_arguments(problem, "float64")
@@ -145,7 +148,8 @@ def test_loss_function_behind_a_bidirectional_layer(memory):
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_gradients_far_out_of_range(factor):
-    """h_t = f h_(t-1) + x_t both ways; the loss sees the first and the last step alone.
+    """h_t = f h_(t-1) + x_t in both directions; the loss depends on the first and the last step
+    only.
 
     With outputs [h, h_reverse] of one unit each, d(h_last)/d(x_t) = f^(T-1-t) and
     d(h_reverse_first)/d(x_t) = f^t: the gradient is the sum of the two.
@@ -189,7 +193,9 @@ def test_scaling_changes_no_bit_of_ordinary_nets():
 
 
 def test_training_learns_what_lies_ahead():
-    """Tell the token of five steps later: no layer that reads forward alone can."""
+    """The answer is the token of five steps later, which no layer that only reads forward
+    can know.
+    """
     lost = {}
     for both in (False, True):
         layer = gd.GRU(8, 24, bidirectional=both)
@@ -216,7 +222,7 @@ def test_smallest_budget_counts_what_lies_between_layers():
         with pytest.raises(gd.MemoryBudgetError) as refused:
             gd.plan(net, steps, batch, loss="cross_entropy", memory=1)
         least[net] = refused.value.smallest
-    # Outputs and their gradients, float32, 2*32 wide.
+    # The outputs and their gradients are float32 arrays 2*32 wide.
     assert least[both] > least[one] + 2 * steps * batch * 64 * 4
 
 
@@ -232,7 +238,8 @@ def test_progress_runs_to_its_total():
         loss="cross_entropy",
         progress=lambda done, total: seen.append((done, total)),
     )
-    # Forward, tape and backward of two directions and of the head, each over all steps or nearly.
+    # Forward, tape and backward of two directions and of the head each run over all steps or nearly
+    # all.
     assert len({total for _, total in seen}) == 1
     assert seen == sorted(seen)
     assert seen[0][0] < 0.5 * seen[0][1]
@@ -288,7 +295,7 @@ def test_parameters_and_states_have_the_names_of_both_directions(tmp_path):
 
 
 def test_wrong_sizes_and_uses():
-    with pytest.raises(gd.ShapeError, match=r"in_features 8, the size of what layer 0"):
+    with pytest.raises(gd.ShapeError, match=r"in_features 8, the output size of layer 0"):
         gd.Stack(gd.LSTM(3, 4, bidirectional=True), gd.Linear(4, 2))
     with pytest.raises(gd.ShapeError, match=r"input_size == 2\*hidden_size; got 4 and 8"):
         gd.GRU(4, 4, bidirectional=True, residual=True)
@@ -297,5 +304,5 @@ def test_wrong_sizes_and_uses():
     net = gd.Stack(gd.LSTM(3, 4, bidirectional=True))
     assert net.bidirectional
     assert net.output_size == 8
-    with pytest.raises(gd.ArgumentError, match="its output at a step depends on the steps to come"):
+    with pytest.raises(gd.ArgumentError, match="whose output at a step depends on later steps"):
         gd.Stepper(net, net.init())

@@ -1,4 +1,6 @@
-"""The extension module's own guards: whatever Python checked before, a wrong array ends here."""
+"""The extension module checks its arguments itself: even if Python's checks are bypassed, a wrong
+array is refused.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,8 @@ def test_sizes_are_set_before_arrays_are_bound():
 
 
 def test_sizes_that_wrap_are_those_of_no_array():
-    # 2^28 steps of 2^28 sequences of 2^8 inputs: 2^64, and an empty array had that size.
+    # 2^28 steps of 2^28 sequences of 2^8 inputs are 2^64 elements, which once wrapped to 0, the
+    # size of an empty array.
     net = core_net(gd.Stack(gd.RNN(2**8, 3)), np.dtype(np.float32))
     prepared = _core.Call(net, steps=2**28, batch=2**28)
     with pytest.raises(gd.InternalError, match="'x' has the wrong size"):
@@ -96,7 +99,7 @@ def test_sizes_that_wrap_are_those_of_no_array():
     ],
 )
 def test_sizes_that_do_not_fit(segment_steps, slots, directions, error, message):
-    # With 2^61 slots the layout wrapped, and the run wrote behind its arena.
+    # With 2^61 slots the computed size once wrapped, and the run wrote beyond its arena.
     prepared = call()
     prepared.cotangents(directions)
     prepared.bind(
@@ -128,7 +131,7 @@ def test_starts_of_spectral_norms_are_arrays():
         )
 
 
-def test_promised_are_counted_but_not_run():
+def test_promised_arrays_are_counted_but_not_run():
     prepared = call()
     prepared.expect(["params", "x", "outputs"])
     ops = np.array([(_core.OP_EMIT, _core.FROM_START, _core.TO_NOWHERE, 0, 0, 5)], OP)

@@ -1,6 +1,7 @@
-"""The same bits for every memory budget, thread count and run on one instruction set.
+"""The same bits for every memory budget, number of threads and run on one instruction set.
 
-One test per line of what makes it true (docs/decisions), all on nets that use everything at once.
+There is one test for each rule that ensures it (docs/decisions), all on nets that use every
+feature.
 """
 
 import threading
@@ -22,7 +23,9 @@ LEVELS = _core.isa_available()
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("cell", SHAPES)
 def test_memory_budgets(cell, level, dtype):
-    """Weight gradients are summed in blocks of 128 absolute steps; segments are whole blocks."""
+    """Weight gradients are summed in blocks of 128 absolute steps, and segments are whole
+    blocks.
+    """
     call = everything(cell, dtype)
     with isa(level):
         whole = solve(call, memory="full", threads=1)
@@ -40,7 +43,7 @@ def test_memory_budgets(cell, level, dtype):
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("cell", SHAPES)
 def test_thread_counts(cell, level, dtype):
-    """Threads split outputs, never sums."""
+    """Threads divide outputs, never sums."""
     call = everything(cell, dtype)
     with isa(level):
         one = solve(call, memory="full", threads=1)
@@ -50,7 +53,9 @@ def test_thread_counts(cell, level, dtype):
 
 @pytest.mark.parametrize("batch", [1, 2, 4])
 def test_threads_own_units_or_sequences(batch):
-    """Both ways of sharing the work, which batch and threads decide, come to the same bits."""
+    """Threads divide units or sequences, depending on the batch and their number; both give the
+    same bits.
+    """
     call = everything("lstm", "float32", batch)
     one = solve(call, threads=1)
     for threads in (2, 3, 5):
@@ -67,7 +72,9 @@ def test_budgets_and_threads_together(cell):
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("cell", SHAPES)
 def test_runs(cell, level):
-    """Again, after other calls have used the memory, and after it went back to the system."""
+    """The call is repeated after other calls have used the memory, and after it was released to the
+    system.
+    """
     call = everything(cell, "float32")
     other = everything("gru", "float64")
     with isa(level):
@@ -80,7 +87,7 @@ def test_runs(cell, level):
 
 
 def test_concurrent_calls():
-    """Four Python threads at once, each with a net of its own."""
+    """Four Python threads run at the same time, each with its own net."""
     calls = [everything(cell, "float32") for cell in SHAPES]
     alone = [solve(call, threads=1) for call in calls]
     together = [None] * len(calls)
@@ -101,7 +108,9 @@ def test_concurrent_calls():
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("cell", SHAPES)
 def test_with_and_without_tape(cell, level):
-    """Forward is one template: value, apply and value_and_grad see the same states and loss."""
+    """The forward pass is one template, so value, apply and value_and_grad have the same states and
+    loss.
+    """
     (net, params, x), keywords = everything(cell, "float32")
     goal = {k: keywords[k] for k in ("y", "weight", "loss")}
     masks = {k: keywords[k] for k in ("lengths", "reset", "state", "train", "seed")}
@@ -122,7 +131,9 @@ def test_with_and_without_tape(cell, level):
 
 
 def test_loss_functions_see_the_same_outputs():
-    """Often: a thread that ran ahead into the shorter last chunk once overwrote another's rows."""
+    """Repeated often: a thread that entered the shorter last chunk early once overwrote another's
+    rows.
+    """
     net = stack("rnn", 3, 8, classes=64)
     params = net.init(seed=1)
     x = np.random.default_rng(11).standard_normal((BLOCK + 57, 1, 3)).astype(np.float32)
@@ -140,13 +151,13 @@ def test_loss_functions_see_the_same_outputs():
         assert seen.tobytes() == outputs.tobytes()
 
 
-# Where a later step has no say in an earlier output, and no mask depends on the step's number.
+# Holds where no later step affects an earlier output and no mask depends on the step's number.
 ONE_WAY = [name for name, shape in SHAPES.items() if not shape[-1] and "masks" not in name]
 
 
 @pytest.mark.parametrize("cell", ONE_WAY)
 def test_cut_at_a_block(cell):
-    """The second half from the state after the first is what one call over both does."""
+    """The second half, run from the state after the first, gives the same as one call over both."""
     (net, params, x), keywords = everything(cell, "float32", lengths=False)
     cut = 3 * BLOCK
     reset, start = keywords["reset"], keywords["state"]
@@ -169,7 +180,7 @@ def test_stepper(cell):
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "mse"])
 def test_losses(loss):
-    """Losses are summed in chunks with fixed borders, in doubles."""
+    """Losses are summed in double precision in chunks with fixed borders."""
     net = stack("rnn", 3, 9, classes=5)
     problem = random_problem(net, gd.loss.LOSSES[loss], STEPS, 3, seed=8, weight=True, lengths=True)
     arguments, keywords = core_arguments(problem, "float32")
@@ -188,7 +199,9 @@ def test_losses(loss):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_norms_and_updates(dtype):
-    """Norms are summed in chunks of 4,096 elements, combined in index order."""
+    """Norms are summed in chunks of 4,096 elements, which are added in the order of their
+    indices.
+    """
     net = stack("lstm", 30, 61, layers=2, classes=6)
     rng = np.random.default_rng(9)
     start = rng.standard_normal(net.n_parameters).astype(dtype)
@@ -205,7 +218,9 @@ def test_norms_and_updates(dtype):
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_padding_lanes(level):
-    """Units are padded to whole lanes: a wider net whose other weights are zero, the same bits."""
+    """Units are padded to whole lanes: a wider net whose other weights are zero has the
+    same bits.
+    """
     rng = np.random.default_rng(10)
     small = stack("gru", 5, 9, classes=3)
     wide = stack("gru", 5, 12, classes=3)
@@ -226,6 +241,6 @@ def test_padding_lanes(level):
 
 
 def test_no_contraction():
-    """a*b + c is fused where the source says so, not where a compiler feels like it."""
+    """a*b + c is fused only where the source says so, never by the compiler's choice."""
     assert "-ffp-contract=off" in gd.build_info().flags
     assert "-ffast-math" not in gd.build_info().flags

@@ -1,4 +1,4 @@
-"""The core and the reference against files that PyTorch wrote: for machines without PyTorch."""
+"""The core and the reference agree with files that PyTorch wrote, for machines without PyTorch."""
 
 import importlib.util
 import json

@@ -15,9 +15,9 @@ from problem import assert_agree, by_core, by_reference, error, random_problem
 @pytest.mark.parametrize("memory", ["full", 500_000])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_hundred_thousand_steps(dtype, memory):
-    """A leaky integrator h_t = f h_(t-1) + w x_t, whose gradients are sums that NumPy can take.
+    """A leaky integrator h_t = f h_(t-1) + w x_t, whose gradients are sums that NumPy can compute.
 
-    The last output is w * sum_k f^k x_(T-1-k); 1/(1-f) = 4,096 steps count.
+    The last output is w * sum_k f^k x_(T-1-k); the last 1/(1-f) = 4,096 steps matter.
     """
     steps, f = 100_000, 1 - 2.0**-12
     rng = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def test_hundred_thousand_steps(dtype, memory):
 
 
 def test_hundred_thousand_tokens():
-    """A net as people train it, in segments and whole: the same bits, and a finite gradient."""
+    """A net of ordinary size, in segments and whole, has the same bits and a finite gradient."""
     net = stack("lstm", 4, 16, vocabulary=9, classes=5)
     problem = random_problem(net, gd.loss.CrossEntropy(), 100_000, 1, seed=1)
     params = net.init(seed=2)
@@ -72,7 +72,7 @@ def test_hundred_thousand_tokens():
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_single_precision_over_ten_thousand_steps(cell):
-    """float32 against float64 for stable weights; the next test holds float64 to account."""
+    """Compares float32 with float64 for stable weights; the next test checks float64."""
     net = stack(cell, 6, 32, classes=4)
     problem = random_problem(net, gd.loss.CrossEntropy(), 10_000, 2, seed=3, lengths=False)
     assert_agree(by_core(problem, "float32"), by_core(problem), tolerances.SINGLE_LONG)
@@ -88,7 +88,7 @@ def test_reference_over_ten_thousand_steps(cell):
 
 
 def test_smallest_plan_of_one_unit():
-    """Rows are padded to 128 bytes: with 4 bytes in its model the planner once asked for 12 MB."""
+    """Rows are padded to 128 bytes; when the planner assumed 4 bytes it once asked for 12 MB."""
     net = gd.Stack(gd.RNN(1, 1))
     with pytest.raises(gd.MemoryBudgetError) as refused:
         gd.plan(net, 100_000, 1, loss="mse", tokens=False, memory=1)

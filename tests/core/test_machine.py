@@ -1,4 +1,4 @@
-"""What gradcore takes from the machine and the environment: levels, threads, forks, denormals."""
+"""What gradcore reads from the machine and the environment: levels, threads, forks, denormals."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_affinity_limits_the_default() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_forked_child_computes_on_one_thread() -> None:
-    """A parallel region in the child of a process that has used OpenMP would hang."""
+    """A parallel region in the child of a process that has used OpenMP would never return."""
     code = (
         "import os, signal, sys\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
@@ -138,7 +138,7 @@ def test_denormals_stay_as_the_caller_set_them() -> None:
     x = np.ones((10, 1, 8), dtype=np.float32)
     gd.value_and_grad(NET, params, x, None, loss=loss)
     assert seen
-    assert min(seen) > 0  # in the callback, on the calling thread
+    assert min(seen) > 0  # called on the calling thread
     assert np.float32(tiny) / np.float32(2) > 0
 
 

@@ -1,6 +1,6 @@
-"""Random masks: which words they are made of, their statistics, and when they act.
+"""Random masks: the random words they are made of, their statistics, and when they apply.
 
-Nets that show a mask as it is: identity cells without a recurrent part.
+The nets show a mask directly: they have identity cells without a recurrent part.
 """
 
 import numpy as np
@@ -28,7 +28,9 @@ STEPS, BATCH, UNITS = 200, 7, 45
     ],
 )
 def test_reference_generator_gives_the_known_answers(counter, key, words):
-    """kat_vectors of Random123, the generator's authors' library; tests/cpp has the core's."""
+    """Compares with kat_vectors of Random123, the library of the generator's authors; tests/cpp
+    tests the core's.
+    """
     assert philox.philox(counter, key) == tuple(int(word, 16) for word in words.split())
 
 
@@ -37,7 +39,7 @@ def identity(units, **options):
 
 
 def passing(net, dtype="float32", recurrent=0.0):
-    """Parameters with which every layer hands its input on."""
+    """Parameters with which every layer returns its input."""
     params = gd.Params(net, np.zeros(net.n_parameters, dtype))
     for name, array in params.items():
         array[...] = np.eye(len(array)) * (recurrent if name.endswith("_hh") else 1.0)
@@ -45,7 +47,7 @@ def passing(net, dtype="float32", recurrent=0.0):
 
 
 def dropped(seed, *, p=0.3, place=0, dtype="float32", shape=(STEPS, BATCH, UNITS), **how):
-    """Where a dropout at a place of the net drops: a bool array (T, B, H)."""
+    """Where a dropout at a given place of the net drops, as a bool array (T, B, H)."""
     net = gd.Stack(*[identity(shape[2])] * place, gd.Dropout(p), identity(shape[2]))
     outputs, _ = gd.apply(
         net, passing(net, dtype), np.ones(shape, dtype), train=True, seed=seed, **how
@@ -69,7 +71,9 @@ def test_dropout_is_the_references(level, dtype):
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("p", [0.01, 0.3, 0.5, 0.9])
 def test_means(p, threads):
-    """Within five standard deviations of p: overall, and of every step, sequence and unit."""
+    """Means are within five standard deviations of p: in total, and of every step, sequence and
+    unit.
+    """
     found = dropped((1, 2), p=p, threads=threads)
     for axes in ((0, 1, 2), (1, 2), (0, 2), (0, 1)):
         count = np.prod([found.shape[axis] for axis in axes])
@@ -82,7 +86,9 @@ def correlation(a, b):
 
 
 def test_independence():
-    """Correlations of a mask with itself moved, and with others, within five deviations."""
+    """Correlations of a mask with itself shifted, and with other masks, are within five
+    deviations.
+    """
     mask = dropped((1, 2))
     for axis in range(3):
         for by in (1, 2, 4):
@@ -97,7 +103,9 @@ def test_independence():
 
 
 def test_masks_of_one_layer_are_independent():
-    """Zoneout of h and of c and recurrent dropout of one layer, as the reference draws them."""
+    """Masks of zoneout of h, of c and of recurrent dropout in one layer, as the reference draws
+    them.
+    """
     mode = philox.Mode(True, 3, 4)
     masks = [mode.below(0.5, 1, kind, 0, 400, 64) for kind in range(4)]
     for i, mask in enumerate(masks):
@@ -133,7 +141,9 @@ def test_zoneout_is_the_expectation_in_evaluation():
 
 
 def test_recurrent_dropout_keeps_its_units():
-    """h_t = (h_(t-1) * m) / 2 from a state of ones: units once dropped are 0, others grow alike."""
+    """h_t = (h_(t-1) * m) / 2 from a state of ones: units that were dropped once are 0, others are
+    equal.
+    """
     net = gd.Stack(identity(UNITS, recurrent_dropout=0.4))
     params = passing(net, "float64", recurrent=0.5)
     x = np.zeros((10, BATCH, UNITS))
@@ -207,7 +217,7 @@ def test_train_is_a_flag():
 
 
 def test_dropping_does_not_hide_nan():
-    """Unit 0 of sequence 1 is dropped at some of these steps, and yet the first NaN is found."""
+    """Unit 0 of sequence 1 is dropped at some of these steps, but the first NaN is still found."""
     net = gd.Stack(gd.Dropout(0.9), gd.RNN(3, 8))
     x = np.zeros((20, 2, 3), np.float32)
     x[4:, 1, 0] = np.nan

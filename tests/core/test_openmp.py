@@ -1,4 +1,6 @@
-"""One OpenMP runtime in a process, whoever came first, and calls from many threads at once."""
+"""A process has one OpenMP runtime, whichever package was imported first, and many threads may call
+at once.
+"""
 
 import json
 import subprocess
@@ -38,7 +40,9 @@ def test_torch_and_gradcore_share_one_runtime(order):
 
 @pytest.mark.parametrize("order", ["sklearn,gradcore", "gradcore,sklearn"])
 def test_beside_scikit_learn_gradcore_adds_no_third_runtime(order):
-    """Its wheel carries a libgomp under a name of its own, which nothing else can share."""
+    """The wheel of scikit-learn carries a libgomp with a name of its own, which no other package
+    can share.
+    """
     need("sklearn", "threadpoolctl")
     runtimes = seen(order)
     ours = [path for path in runtimes if "scikit_learn.libs" not in path]

@@ -1,4 +1,6 @@
-"""The reference itself: three ways to its derivatives, and PyTorch in doubles."""
+"""The reference's derivatives agree with complex steps, differences and dot products, and with
+PyTorch in double precision.
+"""
 
 import itertools
 import math
@@ -80,11 +82,13 @@ def test_slopes_of_losses(loss):
 @pytest.mark.parametrize("tokens", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
 def test_central_differences(cell, tokens):
-    """The same without complex numbers, which would not notice a conjugate in the wrong place."""
+    """Central differences use no complex numbers, and would notice a conjugate in the
+    wrong place.
+    """
     problem = problem_for(cell, "mix learned", tokens=tokens, seed=4)
     along = direction(problem, np.random.default_rng(5))
-    # Truncation h^2 and rounding 1e-16/h balance at h = 1e-5: some 1e-10 of values around 1. No
-    # kink of relu lies within 1e-5 for this seed.
+    # The truncation error h^2 and the rounding error 1e-16/h balance at h = 1e-5, at about 1e-10 of
+    # values near 1. For this seed no kink of relu lies within 1e-5.
     h = 1e-5
     ahead, behind = (
         loss_of(problem, run(problem, *moved(problem, along, s)).outputs) for s in (h, -h)
@@ -101,7 +105,7 @@ def test_central_differences(cell, tokens):
 @pytest.mark.parametrize("skip", SKIPS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_dot_product(cell, skip, tokens, train):
-    """<J v, w> = <v, J^T w> with w on outputs and on the state after the last step."""
+    """Checks <J v, w> = <v, J^T w> with w on the outputs and on the state after the last step."""
     problem = problem_for(cell, skip, tokens=tokens, seed=6, train=train)
     rng = np.random.default_rng(7)
     v = direction(problem, rng)
@@ -135,7 +139,9 @@ def test_tangents_are_complex_steps(cell, skip, train):
 
 
 def test_masks_by_running_sequences_alone():
-    """A batch with lengths and resets is its sequences, cut at resets, run one at a time."""
+    """A batch with lengths and resets equals its sequences, cut at the resets, run one at
+    a time.
+    """
     problem = problem_for("lstm", "add learned", seed=10)
     whole = by_reference(problem)
     for b, length in enumerate(problem.lengths):
@@ -193,7 +199,7 @@ def test_scaled_agrees_where_a_double_is_enough(skip):
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_scaled_out_of_range(factor):
-    """One linear unit, h_t = f h_(t-1): the gradient of h_T with respect to x_0 is f^T."""
+    """For one linear unit h_t = f h_(t-1), the gradient of h_T with respect to x_0 is f^T."""
     net = gd.Stack(gd.RNN(1, 1, nonlinearity="identity", bias=False))
     params = {"0.weight_ih": np.ones((1, 1)), "0.weight_hh": np.full((1, 1), factor)}
     steps = 5001

@@ -1,4 +1,6 @@
-"""Adjoints carry a scale: gradients of norm 1e+5000 and 1e-5000 keep their direction and size."""
+"""Adjoints (gradients in the backward pass) carry a scale: gradients of norm 1e+5000 and 1e-5000
+keep their direction and size.
+"""
 
 import math
 from dataclasses import replace
@@ -76,7 +78,7 @@ def test_on_and_off_give_the_same_bits(cell, skip, dtype):
 
 
 def distance(got, expected):
-    """Norm-wise distance of two directions: dicts of arrays, each of any size."""
+    """The distance of two directions by norm; each is a dict of arrays with their own exponents."""
     mine, theirs = unit(got), unit(expected)
     return norm([mine[name] - theirs[name] for name in theirs])
 
@@ -94,7 +96,7 @@ def as_scaled(arrays, exponent):
 
 
 def state_gradient(problem, result):
-    """The layers' gradients brought to the largest of their exponents."""
+    """The layers' gradients, scaled to the largest of their exponents."""
     exponents = result.dstate_exponent.tolist()
     arrays = from_core(problem.net, result.dstate)
     common = max(exponents)
@@ -111,9 +113,9 @@ def assert_same_gradient(got, expected, tolerance):
 
 
 def impulse(steps, factor, *, hidden=9, batch=2, seed=0):
-    """A linear net that sees something in its first two steps only, and the state after them is 0.
+    """A linear net whose input is nonzero in the first two steps only; the state after them is 0.
 
-    The gradient of the last output has norm about factor^steps: all of it flows through the
+    The gradient of the last output has a norm of about factor^steps, all of which flows through the
     first two steps. The weights are small multiples of powers of two, so that the zero is exact.
     """
     rng = np.random.default_rng(seed)
@@ -190,9 +192,10 @@ def test_every_budget_and_thread_count_gives_the_same_bits():
 def at_rest(
     cell, gain, steps, *, layers=1, skip=None, batch=2, seed=0, loss=LAST, hidden=9, **options
 ):
-    """A net at its fixed point 0: no bias, token columns of zeros, a Jacobian of `gain` or so.
+    """A net at its fixed point 0, without bias, with token columns of zeros and a Jacobian of about
+    `gain`.
 
-    The gradients of the tokens' columns and of the initial state take all the growth.
+    The gradients of the tokens' columns and of the initial state have all of the growth.
     """
     rng = np.random.default_rng(seed)
     net = stack(cell, 5, hidden, layers=layers, skip=skip, bias=True, classes=3, **options)
@@ -228,7 +231,9 @@ def test_explosion(cell, skip, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("cell", ["rnn", "identity", "lstm", "gru"])
 def test_explosion_through_norms_and_masks(cell, dtype):
-    """Rows of zeros have a deviation of sqrt(eps): each LayerNorm adds growth of its own."""
+    """Rows of zeros have a deviation of sqrt(eps), so each LayerNorm multiplies the gradient
+    further.
+    """
     problem = at_rest(
         cell, GAINS[cell], 1500, layers=2, between="all", masks="all", bare_tokens=True
     )
@@ -243,7 +248,7 @@ def test_explosion_through_norms_and_masks(cell, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("log10_growth", [0.5, 4.7])
 def test_explosion_reaches_the_parameters_of_a_norm(log10_growth, dtype):
-    """A weight of 0 keeps what lies above at rest, whatever the rows are that it multiplies."""
+    """A weight of 0 keeps the layers above at rest, whatever rows it multiplies."""
     hidden, steps, rng = 9, 400, np.random.default_rng(4)
     net = gd.Stack(
         gd.LayerNorm(hidden), gd.RNN(hidden, hidden, nonlinearity="identity", bias=False)
@@ -273,7 +278,9 @@ def test_explosion_reaches_the_parameters_of_a_norm(log10_growth, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_vanishing_below_a_loss_at_every_step(cell, dtype):
-    """What arrives keeps the exponent at 0: the far past is lost against it, as in any sum."""
+    """Each loss term that arrives keeps the exponent at 0, so the distant past is lost in the sum,
+    as in any sum.
+    """
     loss = gd.loss.MeanSquaredError()
     problem = at_rest(cell, 0.3, 600, loss=loss)
     expected, got = expect(problem), solve(problem, dtype)
@@ -285,7 +292,7 @@ def test_vanishing_below_a_loss_at_every_step(cell, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_vanishing_state(cell, dtype):
-    """The loss looks at the last step only: the first state's gradient is 1e-300 and less."""
+    """The loss depends on the last step only: the gradient of the first state is 1e-300 or less."""
     problem = at_rest(cell, 0.3, 2500)
     expected, got = expect(problem), solve(problem, dtype)
     assert expected.state.norm_log10() < -320
@@ -296,7 +303,7 @@ def test_vanishing_state(cell, dtype):
 @pytest.mark.parametrize("lag", [1, 3, 11])
 @pytest.mark.parametrize("value", [0.4, 2.0])
 def test_only_the_skip_carries(value, lag, dtype):
-    """Dead relu units pass nothing on: the gradient travels in the skip connection alone."""
+    """Dead relu units pass on no gradient, so it flows through the skip connection alone."""
     skip = gd.Skip(lag, value=value)
     net = gd.Stack(gd.RNN(3, 3, nonlinearity="relu", bias=False, skip=skip))
     params = {"0.weight_ih": np.eye(3), "0.weight_hh": np.eye(3)}
@@ -308,7 +315,9 @@ def test_only_the_skip_carries(value, lag, dtype):
 
 
 def test_reset_takes_the_scale_along():
-    """What a loss sends back before a reset is not measured against what grew after it."""
+    """The gradient of a loss before a reset does not depend on the scale of what grew after the
+    reset.
+    """
     steps, hidden = 400, 9
     net = gd.Stack(gd.RNN(hidden, hidden, nonlinearity="identity", bias=False))
     rng = np.random.default_rng(3)
@@ -343,13 +352,13 @@ FAST = [3, 4.2, 4.5, 4.7, 4.9, 6, 10]
 )
 @pytest.mark.parametrize("cell", ["rnn", "identity", "lstm", "gru"])
 def test_overflow_inside_eight_steps(cell, log10_growth, layers):
-    """float32 ends at 1e+38: eight steps at 1e+5 each leave it between two looks.
+    """float32 ends at 1e+38: eight steps with a factor of 1e+5 each leave it between two checks.
 
-    Near 1e+4.7 the adjoint still fits but sums over it do not.
+    Near a factor of 1e+4.7 the adjoint still fits, but sums over it do not.
     """
     gain = GAINS[cell] / 3.0 * 10.0**log10_growth
     problem = at_rest(cell, gain, 60, layers=layers, batch=17, hidden=33)
-    # The growth is that of the layers; the head's weights stay ordinary.
+    # Only the layers have the growth; the head's weights have an ordinary size.
     head = problem.params[f"{layers}.weight"]
     head[:] = np.sign(head)
     expected, got = expect(problem), solve(problem, "float32")
@@ -373,7 +382,9 @@ def test_overflow_in_one_step_is_said():
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_forward_overflow_names_the_place(level, threads):
-    """Sequence 2 of the second layer grows from step 5 on; 8^42 = 2^126 is the last to fit."""
+    """Sequence 2 of the second layer grows from step 5 on; 8^42 = 2^126 is the last power that
+    fits.
+    """
     net = gd.Stack(
         gd.RNN(3, 3, nonlinearity="identity", bias=False),
         gd.RNN(3, 3, nonlinearity="identity", bias=False),

@@ -1,4 +1,4 @@
-"""Many threads that do everything at once get the bits of one that does it alone."""
+"""Many threads that call every function at the same time get the bits of one that calls alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ LENGTHS = np.array([300, 120, 7])
 
 
 def a_job(number: int, folder: object) -> bytes:
-    """Something of everything, a function of the number; folder: of its own."""
+    """Calls each function once with arguments that depend on the number; folder: this job's own
+    folder.
+    """
     net = NETS[number % len(NETS)]
     params = net.init(seed=number)
     optimizer = gd.optim.Adam(params, 1e-2, clip=gd.clip.GlobalNorm(1.0))
@@ -93,5 +95,6 @@ def test_one_stepper_is_of_one_thread():
 
     with ThreadPoolExecutor(8) as pool:
         told = set(pool.map(one, range(400)))
-    # Either the calls did not meet, or the second was told so: no crash, and nothing else.
+    # Either the calls did not overlap, or the second raised the documented error; nothing else may
+    # happen.
     assert told <= {"", *(text for text in told if "already running in another thread" in text)}

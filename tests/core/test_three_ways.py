@@ -1,7 +1,8 @@
-"""The core's gradients three ways: differences, the reference, and <J v, w> = <v, J^T w>.
+"""The core's gradients agree with differences, with the reference, and by <J v, w> = <v, J^T w>.
 
-The first and the third need no second implementation of backward: the differences are of the core's
-own loss, and J v comes from the reference's tangents, which complex steps have checked.
+The first and the third way need no second implementation of the backward pass: the differences are
+of the core's own loss, and J v comes from the reference's tangents, which complex steps have
+checked.
 """
 
 from dataclasses import replace
@@ -40,7 +41,8 @@ SETTINGS = [
 each_setting = pytest.mark.parametrize(
     ("cell", "skip", "source", "both", "level", "between"), SETTINGS
 )
-# Nothing between layers and no masks; all of them in evaluation; all in training.
+# The choices are no masks and no layers in between; all of them in evaluation; all of them in
+# training.
 PLAIN, EVALUATED, TRAINED = range(3)
 
 
@@ -75,7 +77,7 @@ def problem_for(cell, skip, source, both=(), between=PLAIN, *, seed=0, loss=None
 
 
 def direction(problem, rng):
-    """A random direction in params, x and state; zero in the padding of x."""
+    """A random direction in params, x and state; it is zero in the padding of x."""
     params = {name: rng.standard_normal(a.shape) for name, a in problem.params.items()}
     x = None
     if not problem.tokens:
@@ -110,8 +112,11 @@ def core_value(problem):
 
 @each_setting
 def test_directional_differences(cell, skip, source, both, level, between):
-    """Five points, so that the truncation is h^4; relu has kinks and needs a shorter step."""
-    # A LayerNorm brings so many units so near to a kink that one in this step is sure.
+    """Uses five points, so that the truncation error is h^4; relu has kinks and needs a shorter
+    step.
+    """
+    # A LayerNorm brings so many units so close to a kink that one is certain to cross it in this
+    # step.
     between = PLAIN if cell == "relu" else between
     problem = problem_for(cell, skip, source, both, between, seed=14 if cell == "relu" else 12)
     along = direction(problem, np.random.default_rng(2))
@@ -139,7 +144,9 @@ def test_reference(cell, skip, source, both, level, between):
 @each_setting
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_dot_product(cell, skip, source, both, level, between, dtype):
-    """J^T w from the core, with w handed over by a loss function; J v from tangents."""
+    """J^T w comes from the core, to which a loss function passes w; J v comes from the reference's
+    tangents.
+    """
     problem = problem_for(cell, skip, source, both, between, seed=4)
     rng = np.random.default_rng(5)
     v = direction(problem, rng)
@@ -166,7 +173,7 @@ def test_dot_product(cell, skip, source, both, level, between, dtype):
 
 
 def test_differences_see_a_wrong_gradient():
-    """The measure of the first test notices one part in 10^6."""
+    """The comparison of the first test detects an error of one part in 10^6."""
     problem = problem_for("lstm", "none", "floats", seed=6)
     along = direction(problem, np.random.default_rng(7))
     found = by_core(problem)
@@ -179,7 +186,7 @@ def test_differences_see_a_wrong_gradient():
 
 
 def test_losses_agree_with_the_reference_at_large_outputs():
-    """Logits of +-200, where exp overflows in float32 and 1 - p cancels."""
+    """Logits are +-200, where exp overflows in float32 and 1 - p cancels."""
     rng = np.random.default_rng(8)
     net = gd.Stack(gd.RNN(6, 6, nonlinearity="identity", bias=False))
     params = {"0.weight_ih": np.eye(6), "0.weight_hh": np.zeros((6, 6))}

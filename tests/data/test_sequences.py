@@ -1,4 +1,6 @@
-"""Sequences: each once in a pass, padded as little as can be, the same for the same seed."""
+"""gd.data.Sequences gives each sequence once per pass, pads as little as possible, and is the same
+for the same seed.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ FLOATS = [RNG.normal(size=(n, 3)).astype(np.float32) for n in LENGTHS]
 
 
 def unpadded(batch):
-    """Per sequence of a batch: its own steps of x, y and weight, after a look at the padding."""
+    """The steps of x, y and weight of each sequence of a batch, after a check of the padding."""
     steps, count = batch.x.shape[:2]
     lengths = np.full(count, steps) if batch.lengths is None else batch.lengths
     assert lengths.max() == steps
@@ -119,7 +121,7 @@ def test_weights_of_sequences_and_of_steps():
 
 
 def _cut(batch):
-    """As unpadded, for weights that are the same behind the end."""
+    """As `unpadded`, for weights that are also defined after the end."""
     for b in range(batch.x.shape[1]):
         length = len(batch.x) if batch.lengths is None else batch.lengths[b]
         yield None, None, batch.weight[:length, b]
@@ -272,7 +274,7 @@ def test_places_that_cannot_be(state, message):
 
 
 class DLPackOnly:
-    """An exporter without __array__."""
+    """An array of another library that has DLPack but not __array__."""
 
     def __init__(self, array):
         self.array = array

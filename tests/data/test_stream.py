@@ -1,4 +1,6 @@
-"""Stream: lanes, windows, and truncated backpropagation through time against loops written out."""
+"""gd.data.Stream: lanes, windows, and truncated backpropagation through time compared with loops
+that are written out.
+"""
 
 from __future__ import annotations
 
@@ -60,13 +62,13 @@ def test_windows_reach_back_to_k2():
 
 
 def plain_loop(params, batch_size, k1, k2, burn_in, reset, epochs):
-    """Truncated backpropagation through time, written out over the lanes."""
+    """Truncated backpropagation through time, written as a plain loop over the lanes."""
     lane_steps = len(X) // batch_size
     x, y, r = (a.reshape(batch_size, lane_steps).T.copy() for a in (X, Y, reset))
     optimizer = gd.optim.SGD(params, lr=0.3)
     losses = []
     for _ in range(epochs):
-        # states[t]: the state before step t, as it was when step t-1 was last read before its use.
+        # states[t] is the state before step t, computed when step t-1 was last read.
         states = {0: gd.zero_state(NET, batch_size)}
         for end in range(k1, lane_steps + k1, k1):
             begin, stop = max(0, end - k2), min(end, lane_steps)
@@ -177,7 +179,7 @@ def test_only_the_window_of_a_memory_map_is_read(tmp_path):
 
 
 def test_validation_carries_the_state():
-    """Windows of 10 steps with the state carried have the loss of the whole."""
+    """Windows of 10 steps with the state carried on have the same loss as the whole."""
     trainer = make()
     reset = np.zeros(len(X), bool)
     reset[101] = True

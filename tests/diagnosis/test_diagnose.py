@@ -1,4 +1,6 @@
-"""gradcore.diagnose: the verdict on nets whose fate is known, and where its numbers come from."""
+"""gradcore.diagnose: the verdict on nets whose behaviour is known, and where its numbers come
+from.
+"""
 
 import json
 import re
@@ -12,7 +14,7 @@ LAST = gd.loss.MeanSquaredError(step="last")
 
 
 def chain(factor, steps, hidden=4, batch=2, nonlinearity="identity"):
-    """A linear chain: every gradient is multiplied by `factor` per step."""
+    """A linear chain in which every gradient is multiplied by `factor` per step."""
     net = gd.Stack(gd.RNN(1, hidden, nonlinearity=nonlinearity), gd.Linear(hidden, 1))
     params = net.init(seed=0)
     params["0.weight_hh"][...] = factor * np.eye(hidden)
@@ -38,12 +40,13 @@ def test_a_vanishing_gradient_is_told_with_its_rate():
     assert "9 steps" in exponent.text  # the time constant 1/0.105
     (float32,) = about(found, "range")
     assert float32.values["log10_smallest"] == found.measured.hidden[0].norm_log10.min()
-    # 0.9^847 is the first power below the smallest normal float32 (dL/dh_T is of order 1).
+    # 0.9^847 is the first power below the smallest normal float32; dL/dh at the last step is of
+    # order 1.
     assert float32.values["step"] == pytest.approx(1999 - 835, abs=40)
     (windows,) = about(found, "windows")
     assert windows.values["steps"] == 100
     (cut,) = about(found, "truncation")
-    # 64 would cut 16 steps before the end, for that is what 2,000 leaves.
+    # A window of 64 would be cut 16 steps before the end, the remainder of 2,000.
     assert cut.values["truncation"] == 128
 
 
@@ -77,7 +80,7 @@ def test_a_memory_of_few_directions_is_no_vanishing():
     found = gd.diagnose(net, params, x, y, loss=LAST, parts=["reach"])
     (reach,) = found.findings
     assert reach.level == "good"
-    # One direction of four carries it on: a root mean square above 1 %, so nothing falls below.
+    # One direction of four passes the gradient on, so its root mean square stays above 1 %.
     params["1.weight"][0, 0] = 1e-4
     (reach,) = gd.diagnose(net, params, x, y, loss=LAST, parts=["reach"]).findings
     assert reach.level == "good"
@@ -126,7 +129,7 @@ def test_gates_and_steps_are_told():
     params = net.init(seed=0, forget_bias=5.0)
     params["0.weight_ih"][...] = 0
     params["0.weight_hh"][...] = 0
-    params["0.bias_ih"][:8] = 9.0  # the input gate is wide open
+    params["0.bias_ih"][:8] = 9.0  # the input gate is fully open
     x = np.zeros((400, 1, 2), np.float32)
     found = gd.diagnose(net, params, x, parts=["gates", "amplification"])
     remembers, stuck = sorted(about(found, "gates"), key=lambda finding: finding.level)
@@ -172,7 +175,7 @@ def test_the_numbers_are_those_of_the_parts():
     reach = gd.horizon.reach(net, params, x, layer=1, lengths=lengths, seed=3)
     np.testing.assert_array_equal(found.reach[1].norm_log10, reach.norm_log10)
     assert found.names == ("1.LSTM", "2.GRU")
-    # The two longest, up to the end of the shorter.
+    # The two longest sequences are used, up to the end of the shorter one.
     assert found.looked_at == (0, 1)
     spectrum = gd.lyapunov.spectrum(net, params, x[:100, :2], 8, frames_seed=3)
     np.testing.assert_array_equal(found.lyapunov.exponents, spectrum.exponents)

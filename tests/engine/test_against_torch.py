@@ -1,4 +1,6 @@
-"""The core and the reference against PyTorch in doubles: values and all gradients."""
+"""The core and the reference agree with PyTorch in double precision, in values and all
+gradients.
+"""
 
 from dataclasses import replace
 
@@ -26,7 +28,9 @@ MODULES = {
 
 
 def by_modules(cell, problem):
-    """The problem solved by torch.nn's layers on a packed sequence, weights moved unchanged."""
+    """Solves the problem with torch.nn's layers on a packed sequence, with the weights copied
+    unchanged.
+    """
     first = problem.net.layers[0]
     layers, n_steps = len(problem.net.layers), len(problem.x)
     module = MODULES[cell](
@@ -62,7 +66,7 @@ def by_modules(cell, problem):
 
 
 def our_name(name):
-    """weight_ih_l0 -> 0.weight_ih"""
+    """Converts a name such as weight_ih_l0 to 0.weight_ih."""
     short, place = name.rsplit("_l", 1)
     return f"{place}.{short}"
 
@@ -79,24 +83,26 @@ def our_name(name):
     seed=st.integers(0, 2**16),
 )
 def test_modules(cell, inputs, hidden, layers, bias, batch, steps, seed):
-    """torch.nn's own layers against the core and against the reference."""
+    """torch.nn's own layers agree with the core and with the reference."""
     net = stack(cell, inputs, hidden, layers=layers, bias=bias)
     problem = random_problem(net, LOSSES["squares"], steps, batch, seed=seed, state=True)
-    # torch has no sequences of length 0.
+    # torch does not accept sequences of length 0.
     lengths = np.random.default_rng(seed).integers(1, steps + 1, batch)
     problem = replace(problem, lengths=lengths)
     expected = by_modules(cell, problem)
     assert_agree(by_reference(problem), expected, tolerances.DOUBLE)
     assert_agree(by_core(problem), expected, tolerances.DOUBLE)
-    # dx of one number alone may be a difference of terms a hundred times as large; more numbers
-    # hardly are all at once.
+    # A dx of only one number may be a difference of terms a hundred times as large; for many
+    # numbers that hardly ever holds for all at once.
     alone = problem.x.size < 4
     assert_agree(by_core(problem, "float32"), expected, tolerances.SINGLE * (20 if alone else 1))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_layer_norm(dtype):
-    """torch.nn.LayerNorm before, between and behind torch's layers; dropout in evaluation."""
+    """Puts torch.nn.LayerNorm before, between and after torch's layers; dropout is in evaluation
+    mode.
+    """
     net = gd.Stack(
         gd.LayerNorm(5, bias=False),
         gd.LSTM(5, 33),
@@ -139,7 +145,9 @@ def test_layer_norm(dtype):
 @pytest.mark.parametrize("skip", SKIPS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_loop(cell, skip, tokens):
-    """Autograd of a plain loop with skips, residuals, lengths, resets and an initial state."""
+    """Autograd runs through a plain loop with skips, residuals, lengths, resets and an initial
+    state.
+    """
     loss = list(LOSSES)[(list(CELLS).index(cell) + list(SKIPS).index(skip)) % len(LOSSES)]
     problem = problem_for(cell, skip, tokens=tokens, loss=loss, seed=21)
     expected = by_torch_loop(problem)
@@ -150,7 +158,9 @@ def test_loop(cell, skip, tokens):
 @pytest.mark.parametrize("lengths", [None, [23, 9, 1]])
 @pytest.mark.parametrize("cell", MODULES)
 def test_cotangents_are_those_of_autograd(cell, lengths):
-    """K at once, of outputs and final state, back to inputs, initial state and parameters."""
+    """K cotangents of outputs and final state at once, back to inputs, initial state and
+    parameters.
+    """
     rng = np.random.default_rng(8)
     steps, batch, inputs, hidden, count = 23, 3, 4, 9, 5
     kind = {"rnn": gd.RNN, "relu": gd.RNN, "lstm": gd.LSTM, "gru": gd.GRU}[cell]

@@ -1,4 +1,4 @@
-"""Progress, interruption and calls from several threads."""
+"""Progress callbacks, interruption, and calls from several threads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def data(steps, batch=2):
 
 
 class StopError(Exception):
-    """Raised by callbacks here."""
+    """Raised by the callbacks of these tests."""
 
 
 CALLS = {
@@ -40,7 +40,7 @@ CALLS = {
 @pytest.mark.parametrize("call", CALLS)
 def test_progress_counts_up(call):
     seen = []
-    # Long enough for several of the 20 ms between two calls, however quick the machine.
+    # The call is long enough for several callbacks 20 ms apart, on any machine.
     CALLS[call](*data(60_000, 8), progress=lambda done, total: seen.append((done, total)))
     assert len(seen) >= 2
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
@@ -72,7 +72,7 @@ def test_ctrl_c_stops_a_long_call(call):
     with pytest.raises(KeyboardInterrupt):
         CALLS[call](x, y)
     timer.join()
-    # The whole call takes 5 s and more; the poll comes every 20 ms.
+    # The whole call takes 5 s or more; Ctrl-C is checked every 20 ms.
     assert time.monotonic() - start < 2.0
     assert before == PARAMS
 
@@ -140,6 +140,6 @@ def test_exact_threads_give_the_same_bits():
     with override(exact_threads=True):
         for threads in (2, 3):
             result = CALLS["value_and_grad"](x, y, threads=threads)
-            # A team that the machine starves goes on with one thread.
+            # A team of threads that does not get its cores continues with one thread.
             assert result.threads in (1, threads)
             assert result.grads == expected.grads

@@ -1,4 +1,6 @@
-"""The calls: what they return, accept in other layouts, and refuse, each with its message."""
+"""The calls: what they return, which layouts they accept, and what they refuse with which
+message.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ def gradient(x=None, y=None, net=FLOAT_NET, params=FLOAT, loss="cross_entropy", 
 
 
 def same(a, b):
-    """The same bits in everything that two results hold."""
+    """Whether everything in two results has the same bits."""
     assert a.loss == b.loss
     assert a.grads == b.grads
     for one, other in zip(a.state, b.state, strict=True):
@@ -433,7 +435,7 @@ def test_memory_that_the_system_refuses():
     net = gd.Stack(gd.RNN(1, 128, skip=gd.Skip(2**24)))
     x = np.zeros((1, 2**15, 1), np.float32)
     y = np.zeros((1, 2**15, 128), np.float32)
-    # The past outputs would take 281 TB, more than an address space holds.
+    # The outputs of the past would take 281 TB, more than an address space has.
     with pytest.raises(gd.OutOfMemoryError) as caught:
         gd.value(net, net.init(), x, y, loss="mse", memory="full")
     assert isinstance(caught.value, MemoryError)
@@ -460,7 +462,7 @@ def test_gradients_beyond_the_range_carry_an_exponent(gain):
     (dstate,) = result.dstate
     outputs, _ = gd.apply(net, params, x)
     adjoint = 2 * (outputs[-1, 0].astype(np.float64) - 1) / 4
-    # dh_0 = gain**steps * d_output, far outside float32.
+    # dh_0 = gain**steps * d_output is far outside float32.
     exponent = result.dstate_exponent[0]
     log2 = np.log2(np.abs(dstate.h[0].astype(np.float64))) + exponent
     np.testing.assert_allclose(log2, np.log2(np.abs(adjoint)) + steps * np.log2(gain), atol=1e-4)

@@ -1,4 +1,6 @@
-"""Losses: values and gradients against formulas in float64, options, and functions as losses."""
+"""Losses: values and gradients against formulas in float64, options, and Python functions as
+losses.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ def last_of(array):
 
 
 def terms(kind, z, y):
-    """Loss of every position, (T, B) or (B,)."""
+    """The loss of every position, (T, B) or (B,)."""
     if kind == "cross_entropy":
         return -np.take_along_axis(log_softmax(z), y[..., None], -1)[..., 0]
     if kind == "binary_cross_entropy":
@@ -99,7 +101,7 @@ def test_class_weights_and_ignored_targets(reduction):
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("step", ["all", "last"])
 def test_the_weight_by_which_batches_are_averaged(kind, reduction, step):
-    """Each position counts by its weight, however many outputs it has."""
+    """Each position counts by its weight, whatever the number of its outputs."""
     options = {"weight": [0.5, 2.0, 0.0, 1.0, 3.0], "ignore_index": 1}
     loss = OBJECTS[kind](
         reduction=reduction, step=step, **options if kind == "cross_entropy" else {}
@@ -185,7 +187,7 @@ def test_a_function_sees_each_step_once_and_may_keep_its_array():
 
 
 class StopError(Exception):
-    """Raised by callbacks here."""
+    """Raised by the callbacks of these tests."""
 
 
 @pytest.mark.parametrize("call", [gd.value_and_grad, gd.value])

@@ -1,4 +1,4 @@
-"""Budgets: how they are written, and what a container leaves."""
+"""Memory budgets: the forms in which they are given, and how much memory a container has left."""
 
 from __future__ import annotations
 
@@ -105,9 +105,10 @@ def v1(folder, limit, used, reclaimable=0):
         ({**V2, **v2("", "max", 5)}, 1_024_000_000),
         ({**V2, **v2("job/worker/", 300 * MB, 100 * MB)}, 200 * MB),
         ({**V2, **v2("job/worker/", 300 * MB, 250 * MB, 40 * MB)}, 90 * MB),
-        # A parent may be tighter than the process's own group.
+        # A parent group may have a tighter limit than the process's own group.
         ({**V2, **v2("job/worker/", 300 * MB, 0), **v2("job/", 150 * MB, 100 * MB)}, 50 * MB),
-        # In a container the path may be the host's; the mount is then the limit.
+        # In a container the path may be that of the host; the limit is then that of the mount
+        # point.
         ({**V2, **v2("", 80 * MB, 20 * MB)}, 60 * MB),
         ({**V2, **v2("", 80 * MB, 90 * MB)}, 0),
         ({**V1, **v1("job/", 400 * MB, 100 * MB, 30 * MB)}, 330 * MB),

@@ -1,4 +1,4 @@
-"""gradcore.forward: a pass in two calls has the bits of one call, within the same budget."""
+"""gradcore.forward: a pass in two calls has the same bits as one call, within the same budget."""
 
 import copy
 import pickle

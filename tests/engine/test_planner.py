@@ -1,4 +1,4 @@
-"""Plans: their operations, the bytes they predict, the budgets they meet."""
+"""Plans: their operations, the bytes that they predict, and the budgets that they meet."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_gradient_ops_cover_every_step_once_backward(steps, size):
     assert len(backward) == -(-steps // (size * BLOCK))
     assert all(t1 - t0 == size * BLOCK for t0, t1 in backward[1:-1])
     assert kept == max(0, len(backward) - 2)
-    # The last segment is whole, but for a last block that is not.
+    # The last segment has the full length, except for a last block that is shorter.
     recomputed = sum(op.t1 - op.t0 for op in ops if op.kind is OpKind.FORWARD)
     assert recomputed == max(0, -(-steps // BLOCK) - size) * BLOCK
 
@@ -90,7 +90,7 @@ def test_the_smallest_budget_is_named_and_met(steps, batch):
 )
 @pytest.mark.parametrize("steps", [300, 4000])
 def test_no_segment_length_is_smaller(net, steps):
-    """The search looks at a few segment lengths; here all of them are tried."""
+    """The search tries only a few segment lengths; this test tries all of them."""
     with pytest.raises(gd.MemoryBudgetError) as caught:
         gd.plan(net, steps, 2, memory=10, loss="mse")
     names = {"params", "target", "state_out", "grads", "tokens" if net.embedding else "x"}
@@ -120,7 +120,7 @@ def test_a_budget_that_covers_much_is_used(percent):
     full = gd.plan(NET, 20_000, 4, memory="full")
     budget = full.bytes * percent // 100
     plan = gd.plan(NET, 20_000, 4, memory=budget)
-    # What is left is less than a block and a boundary state take.
+    # The rest is less than a block and a state at a border take.
     assert 0.98 * budget - 0.01 * full.bytes < plan.bytes <= budget
     assert plan.recomputed_steps == pytest.approx(20_000 * (1 - percent / 100), abs=500)
 

@@ -1,4 +1,4 @@
-"""Properties over random nets: plans keep their budget, checkpoints and states come back."""
+"""Properties over random nets: plans keep their budget, and checkpoints and states are restored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stepper: equal to apply, step by step."""
+"""Stepper gives the same as apply, step by step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two levels of recomputation: groups of segments, their plans, and the same bits."""
+"""Two levels of recomputation: groups of segments, their plans, and that the bits are the same."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_every_step_goes_backward_once(steps, blocks, more, parts):
     assert len(ops) == schedule.n_ops
     assert max((op.to_slot for op in ops), default=-1) < max(1, slots)
     assert max(op.t1 - op.t0 for op in ops) == schedule.segment_steps
-    # Parts go forward one after the other, and backward the other way round.
+    # Parts run forward one after the other, and backward in the opposite order.
     order = [op.part for op in ops]
     assert order == sorted(order[: parts * segments]) + sorted(
         order[parts * segments :], reverse=True
@@ -110,7 +110,7 @@ def test_long_sequences_need_far_less(steps, factor):
     plan = gd.plan(LONG, steps, 4, memory=smallest)
     assert (plan.bytes, plan.levels) == (smallest, 2)
     assert steps < plan.recomputed_steps < 2 * steps
-    # What Python keeps for the plan is in its bytes.
+    # The bytes of a plan include what Python stores for it.
     assert plan.schedule.ops().nbytes == OP_BYTES * plan.schedule.n_ops < plan.bytes
 
 
@@ -126,22 +126,24 @@ def test_a_second_level_only_where_one_cannot_meet_the_budget():
     assert again[0] > again[-1]
 
 
-# Segments of one block, twelve of them: two levels take 3 or 4 slots instead of 10. The skip lags
-# of SHAPES reach over more than one segment.
+# With twelve segments of one block, two levels take 3 or 4 slots instead of 10. The skip lags of
+# SHAPES are longer than a segment.
 STEPS = 11 * BLOCK + 57
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("cell", SHAPES)
 def test_the_same_bits_below_one_level(cell, threads):
-    """Lengths, resets, initial states, skips longer than a segment, both ways, random masks."""
+    """Tests lengths, resets, initial states, skips longer than a segment, both directions and
+    random masks.
+    """
     call = everything(cell, "float32", steps=STEPS)
     whole = solve(call, memory="full", threads=1)
     budget = smallest(call, threads=threads)
     part = solve(call, memory=budget, threads=threads)
     assert part.plan.levels == 2
     assert part.plan.bytes == budget
-    if threads == 1:  # the planner counts on as many threads as the cost model allows
+    if threads == 1:  # the planner assumes as many threads as the cost model allows
         assert part.arena_bytes <= budget
     assert_same(whole, part)
 
@@ -149,7 +151,7 @@ def test_the_same_bits_below_one_level(cell, threads):
 @pytest.mark.parametrize("slots", [4, 5, 7])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_same_bits_for_any_number_of_slots(slots, dtype, monkeypatch):
-    """Two to four groups of segments; also with a loss function."""
+    """Tests two to four groups of segments, also with a loss function."""
     steps = 14 * BLOCK - 1
     net = stack("gru", 3, 9, layers=2, skip=gd.Skip(BLOCK + 5, learned=True), classes=4)
     problem = random_problem(
@@ -200,7 +202,7 @@ def test_a_loss_function_with_two_levels():
 
 
 def test_progress_reaches_its_end(monkeypatch):
-    """done and total count every run of a step, the third one too."""
+    """done and total count every run of a step, including the third one."""
     steps = 300 * BLOCK
     params = LONG.init()
     x = np.zeros((steps, 1), np.uint8)

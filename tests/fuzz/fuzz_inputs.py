@@ -1,4 +1,4 @@
-"""Valid files changed at random: what `fuzzing.py` gives to the readers."""
+"""Changes valid files at random; `fuzzing.py` passes the results to the readers."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ WORDS = (
     *(edge.encode() for edge in EDGES),
 )
 NUMBER = re.compile(rb"\d+")
-# A deflated stream of one byte is a thousandth of what it unpacks to.
+# A deflated stream of one repeated byte has a thousandth of its unpacked size.
 BOMB_BYTES = 2_000_000
 
 
 def changed(data: bytes, rng: random.Random) -> bytes:
-    """The data with a few random changes: most with one or two, so that most of a file stays."""
+    """The data with a few random changes, mostly one or two, so that most of a file stays valid."""
     made = bytearray(data)
     for _ in range(1 + few(rng, 1.0)):
         made = _once(made, rng)
@@ -49,8 +49,8 @@ def changed(data: bytes, rng: random.Random) -> bytes:
 
 
 def few(rng: random.Random, rate: float) -> int:
-    """A small number, seldom a larger one."""
-    return int(min(rng.expovariate(rate), 50.0))  # infinite at times, where hypothesis draws
+    """A small number, rarely a larger one."""
+    return int(min(rng.expovariate(rate), 50.0))  # can be infinite when hypothesis draws it
 
 
 def _once(made: bytearray, rng: random.Random) -> bytearray:
@@ -83,7 +83,7 @@ def _once(made: bytearray, rng: random.Random) -> bytearray:
 
 
 def _lines(lines: list[bytearray], rng: random.Random) -> list[bytearray]:
-    """Lines of which one is away, there twice, or in another's place."""
+    """Removes, repeats or moves a line of the text."""
     if lines:
         line = lines.pop(rng.randrange(len(lines)))
         for _ in range(rng.randrange(3)):
@@ -92,7 +92,7 @@ def _lines(lines: list[bytearray], rng: random.Random) -> list[bytearray]:
 
 
 def _encoded(data: bytes, rng: random.Random) -> bytes:
-    """The same text as other programs write it."""
+    """The same text in another encoding or with other line ends, as other programs write it."""
     match rng.randrange(5):
         case 0:
             return b"\xef\xbb\xbf" + data
@@ -107,7 +107,9 @@ def _encoded(data: bytes, rng: random.Random) -> bytes:
 
 
 def changed_gzip(packed: bytes, rng: random.Random) -> bytes:
-    """Packed data: changed before they were packed, or after; several members; a bomb."""
+    """Changes gzip data before or after they were packed, or makes several members or a
+    decompression bomb.
+    """
     plain = gzip.decompress(packed)
     made = gzip.compress(changed(plain, rng), 1, mtime=0)
     kind = rng.random()
@@ -125,7 +127,9 @@ def changed_gzip(packed: bytes, rng: random.Random) -> bytes:
 
 
 def changed_safetensors(data: bytes, rng: random.Random) -> bytes:
-    """A file whose JSON is changed at a leaf and still JSON, most times; else changed anywhere."""
+    """Mostly changes one value of the file's JSON header and keeps it valid JSON; else changes any
+    byte.
+    """
     if rng.random() < 0.3:
         return changed(data, rng)
     length = int.from_bytes(data[:8], "little")
@@ -134,7 +138,7 @@ def changed_safetensors(data: bytes, rng: random.Random) -> bytes:
     for _ in range(1 + few(rng, 1.0)):
         name = rng.choice((*notes, *notes, "tensors"))
         if name == "tensors":
-            # An offset or a shape that lies, a tensor more or less, another dtype.
+            # The change is a wrong offset or shape, a tensor more or less, or another dtype.
             entry = rng.choice([key for key in header if key != "__metadata__"])
             _changed_tree(header[entry], rng)
         else:
@@ -150,7 +154,7 @@ def changed_safetensors(data: bytes, rng: random.Random) -> bytes:
 
 
 def changed_json_lines(data: bytes, rng: random.Random) -> bytes:
-    """Lines of JSON of which one is changed and still JSON, most times; else changed anywhere."""
+    """Mostly changes one value of a line and keeps it valid JSON; else changes any byte."""
     lines = data.splitlines()
     if rng.random() < 0.5 or not lines:
         return changed(data, rng)
@@ -204,7 +208,9 @@ def _deep(rng: random.Random) -> Any:
 
 
 def changed_npy(data: bytes, rng: random.Random) -> bytes:
-    """A .npy whose header stays as long as it says, so that what it says is looked at."""
+    """Changes the header of a .npy but keeps the length that it states, so that its content is
+    read.
+    """
     if rng.random() < 0.4:
         return changed(data, rng)
     length = int.from_bytes(data[8:10], "little")
@@ -216,7 +222,7 @@ def changed_npy(data: bytes, rng: random.Random) -> bytes:
 
 
 def changed_npz(data: bytes, rng: random.Random) -> bytes:
-    """A .npz whose members are changed and packed again, most times; else changed anywhere."""
+    """Mostly changes members of the .npz and packs them again; else changes any byte."""
     import zipfile
 
     if rng.random() < 0.4:

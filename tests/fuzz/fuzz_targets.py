@@ -1,4 +1,5 @@
-"""What is fuzzed: every reader of files, each in a folder of its own, and calls of every binding.
+"""The targets of fuzzing: every reader of files, each in its own folder, and calls of every
+binding.
 
 A reader takes the bytes of a file, a call takes a generator of random numbers; each must return or
 raise one of gradcore's own errors.
@@ -42,7 +43,9 @@ from gradcore.apps.tasks.table import schema as table_schema
 
 
 class Refused(Exception):  # noqa: N818
-    """What pybind11 and Cython refuse on their own, where a private binding is called."""
+    """Stands for the exceptions by which pybind11 and Cython refuse arguments of a private
+    binding.
+    """
 
 
 FOLDER = Path(tempfile.mkdtemp(prefix="gradcore-fuzz-"))
@@ -53,7 +56,7 @@ FOLDER = Path(tempfile.mkdtemp(prefix="gradcore-fuzz-"))
 
 @dataclass(frozen=True)
 class Reader:
-    """run: reads a file. seed: a valid one. change: another that differs at random places."""
+    """run: reads a file. seed: makes a valid file. change: changes it at random places."""
 
     run: Callable[[Path], object]
     name: str
@@ -61,7 +64,7 @@ class Reader:
     change: Callable[[bytes, random.Random], bytes] = changed
 
     def __call__(self, data: bytes) -> None:
-        # A folder of its own for each target: some readers look at what lies beside a file.
+        # Each target has its own folder, because some readers also read the files beside theirs.
         path = FOLDER / self.name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
@@ -298,7 +301,7 @@ def an_array(rng: random.Random) -> object:
 
 
 def layers(rng: random.Random) -> None:
-    """Descriptions of nets and what is made of them."""
+    """Random descriptions of nets, and calls with them."""
     kind = rng.choice((gd.LSTM, gd.GRU, gd.RNN, gd.AntisymmetricRNN, gd.Linear, gd.Embedding))
     options: dict[str, object] = {}
     if kind not in (gd.Linear, gd.Embedding):
@@ -325,7 +328,7 @@ PARAMS = tuple(net.init(seed=0) for net in NETS)
 
 
 def python_api(rng: random.Random) -> None:
-    """value_and_grad, apply and plan with anything for any argument."""
+    """Calls value_and_grad, apply and plan with random values for all arguments."""
     at = rng.randrange(len(NETS))
     net, params = NETS[at], PARAMS[at]
     tokens = net.embedding is not None
@@ -349,7 +352,9 @@ def python_api(rng: random.Random) -> None:
 
 
 def core_plan(rng: random.Random) -> None:
-    """Plans of random operations, straight to the core: it must refuse or run them in bounds."""
+    """Passes plans of random operations directly to the core, which must refuse them or run within
+    bounds.
+    """
     at = rng.randrange(len(NETS))
     net, params = NETS[at], PARAMS[at]
     steps, batch = rng.choice((1, 100, 128, 300)), 2
@@ -360,7 +365,8 @@ def core_plan(rng: random.Random) -> None:
     if rng.random() < 0.2:
         K = rng.choice(many)
         call.tangents(K, curvature=rng.choice(("none", "hessian", "gauss_newton")))
-        # Of a count that the core's sizes cannot hold, an array of the size that is left of it.
+        # If a count is too large for the core's sizes, the array has the size that is left after
+        # overflow.
         size = K * params.flat.size % 2**64
         arrays["t_params"] = np.zeros(size if size < 10**5 else 0, np.float32)
         arrays["product"] = np.zeros_like(params.flat)
@@ -395,7 +401,7 @@ def core_plan(rng: random.Random) -> None:
         )
         for _ in range(rng.randrange(6))
     ]
-    if rng.random() < 0.5:  # one that is right, or nearly
+    if rng.random() < 0.5:  # the right one, or nearly
         ops = [(1, -1, -1, part, 0, steps) for part in range(core_net(net, params.dtype).n_parts)]
         ops += [(2, -2, -1, part, 0, steps) for part in reversed(range(len(ops)))]
         if ops and rng.random() < 0.5:
@@ -406,7 +412,7 @@ def core_plan(rng: random.Random) -> None:
 
 
 def optimizers(rng: random.Random) -> None:
-    """Steps with wild numbers; parameters must stay as they were if a step is refused."""
+    """Makes steps with extreme numbers; parameters must not change if a step is refused."""
     params = PARAMS[0].copy()
     kind = rng.choice((gd.optim.SGD, gd.optim.Adam, gd.optim.RMSprop, gd.optim.Lion))
     clip = rng.choice((None, gd.clip.GlobalNorm(1.0), gd.clip.Adaptive(0.1), gd.clip.ZScore()))
@@ -422,7 +428,7 @@ def optimizers(rng: random.Random) -> None:
 
 
 def norms(rng: random.Random) -> None:
-    """Spectral norms, singular values and the Lyapunov spectrum of anything."""
+    """Calls spectral norms, singular values and the Lyapunov spectrum with random arguments."""
     shape = [rng.choice((1, 2, 3, 5)) for _ in range(rng.choice((2, 2, 3)))]
     if rng.random() < 0.5:
         shape = [shape[0]] * 2
@@ -443,12 +449,14 @@ def norms(rng: random.Random) -> None:
 
 
 def rarely(rng: random.Random, usual: Any) -> Any:
-    """Something else than usual, one time in eight."""
+    """Returns an unusual value one time in eight."""
     return number(rng) if rng.random() < 0.125 else usual
 
 
 def bindings(rng: random.Random) -> None:
-    """The private bindings with anything: Python's own complaints are fine, a crash is not."""
+    """Calls the private bindings with random arguments: Python exceptions are allowed, crashes are
+    not.
+    """
     array = an_array(rng)
     flat = np.zeros(rng.choice((0, 1, 4, 9)), rng.choice(("f4", "f8")))
     try:

@@ -1,12 +1,13 @@
-"""What gradcore does with anything: random files for every reader, random calls for every binding.
+"""Runs gradcore with random input: random files for every reader, random calls for every binding.
 
 Each target of `fuzz_targets.py` must return or raise one of gradcore's own errors. Another
-exception, a crash, a call of more than SLOW seconds or MOST_GROWTH bytes is a finding, told with
-what repeats it. A target runs in a process of its own: a crash is one finding and not the end.
+exception, a crash, or a call of more than SLOW seconds or MOST_GROWTH bytes is a finding; it is
+printed with the command that repeats it. Each target runs in its own process, so that a crash is
+one finding and does not end the run.
 
     python tests/fuzz/fuzzing.py --calls 1000000 [--targets fasta gff3] [--keep found.json]
-    python tests/fuzz/fuzzing.py --engine atheris --seconds 180 --targets fasta  # coverage leads
-    python tests/fuzz/fuzzing.py --engine hypothesis --calls 1000 --targets fasta  # makes it small
+    python tests/fuzz/fuzzing.py --engine atheris --seconds 180 --targets fasta  # by coverage
+    python tests/fuzz/fuzzing.py --engine hypothesis --calls 1000 --targets fasta  # small examples
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ EXPECTED = (gd.GradcoreError, Refused)
 def attack(
     name: str, calls: int, seed: int, first: int = 0, note: Callable[[int], object] = id
 ) -> dict[str, str]:
-    """Findings of one target, one for each place they come from.
+    """Findings of one target, at most one for each line of code where they arise.
 
-    Call number i depends on name, seed and i only; note is told the number before each call.
+    Call number i depends on name, seed and i only; note is called with the number before each call.
     """
     found: dict[str, str] = {}
     reader = READERS.get(name)
@@ -61,10 +62,10 @@ def attack(
         rng = random.Random(f"{name} {seed} {i}")
         given = reader.change(data, rng) if reader and i else data
         note(i)
-        # Of this process: other work on the machine makes nothing slow.
+        # The time is that of this process, so other work on the machine makes no call slow.
         start = time.process_time()
         if time.monotonic() - armed > 1.0:
-            # Ends the process even where C code hangs, with the place.
+            # Ends the process even if C code hangs, and prints where it was.
             faulthandler.dump_traceback_later(HANGS, exit=True)
             armed = time.monotonic()
         where = f"{name}, seed {seed}, call {i}"
@@ -88,19 +89,21 @@ def attack(
 
 
 def _peak() -> int:
-    """Bytes that the process has had resident at most."""
+    """The largest resident set of the process so far, in bytes."""
     return 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _place(error: Exception) -> str:
-    """Kind of an error and the line of gradcore that it came through."""
+    """The type of an error and the line of gradcore through which it came."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "gradcore" in Path(frame.filename).parts] or frames[-1:]
     return f"{type(error).__name__} {Path(ours[-1].filename).name}:{ours[-1].lineno}"
 
 
 def apart(name: str, calls: int, seed: int) -> dict[str, str]:
-    """attack in a process of its own; one that dies is a finding, the next goes on."""
+    """Runs attack in its own process; if that dies, it is a finding, and the next call
+    continues.
+    """
     found: dict[str, str] = {}
     first, crashes = 0, 0
     with tempfile.TemporaryDirectory() as folder:
@@ -140,14 +143,14 @@ def child(args: argparse.Namespace) -> None:
 
 
 def with_atheris(name: str, calls: int, seconds: int, seed: int) -> None:
-    """Coverage leads; ends the process."""
+    """Lets coverage guide the choice of inputs; ends the process."""
     import atheris  # type: ignore[import-not-found]
 
     found: set[str] = set()
     reader = READERS.get(name)
 
     def tell(place: str, data: bytes, more: str = "") -> None:
-        # Told once and passed over: the first finding is not the last.
+        # Each finding is printed once and the run continues, so that others are found too.
         if place not in found:
             found.add(place)
             print(f"FINDING {name} {place}\n{more}{data[:3000]!r}", flush=True)
@@ -172,14 +175,14 @@ def with_atheris(name: str, calls: int, seconds: int, seed: int) -> None:
             return bytes(atheris.Mutate(data, most))
         try:
             return reader.change(data, rng)[:most]
-        except Exception:  # no longer a file whose parts can be told
+        except Exception:  # no longer a file whose parts can be named
             return bytes(atheris.Mutate(data, most))
 
     corpus = FOLDER / f"corpus-{name}"
     corpus.mkdir()
     if reader:
         (corpus / "seed").write_bytes(reader.seed())
-        reader(reader.seed())  # imports what it needs
+        reader(reader.seed())  # imports everything the target needs
     for function in _functions(("gradcore", "Bio", "csv", "gzip", "json", "numpy.lib", "zipfile")):
         atheris.instrument_func(function)
     limits = [f"-max_total_time={seconds}"] if seconds else [f"-atheris_runs={calls}"]
@@ -190,7 +193,7 @@ def with_atheris(name: str, calls: int, seconds: int, seed: int) -> None:
 
 
 def _functions(packages: tuple[str, ...]) -> list[FunctionType]:
-    """The functions and methods of loaded packages: those of all modules would take minutes."""
+    """The functions and methods of loaded packages; those of all modules would take minutes."""
     found = []
     for name, module in list(sys.modules.items()):
         if name.startswith(tuple(f"{package}." for package in packages)) or name in packages:
@@ -206,7 +209,7 @@ def _of(function: FunctionType, packages: tuple[str, ...]) -> bool:
 
 
 def with_hypothesis(name: str, calls: int) -> None:
-    """Hypothesis chooses and makes what fails small; raises what was found."""
+    """Lets hypothesis choose inputs and reduce those that fail; raises the finding."""
     from hypothesis import HealthCheck, given, settings
     from hypothesis import strategies as st
 

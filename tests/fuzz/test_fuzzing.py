@@ -15,8 +15,9 @@ import fuzzing
 import gradcore as gd
 
 CALLS = {"resume": 60, "bindings": 2_000, "core_plan": 2_000}
-# At least so many of a hundred changed inputs are read to their end, and the others are refused for
-# so many reasons: a target that meets its first check alone tests nothing behind it.
+# Of a hundred changed inputs at least this many are read to the end, and the others are refused for
+# this many different reasons: a target whose inputs all fail at the first check would test nothing
+# after it.
 ACCEPTED, REASONS = 5, 4
 TOLERANT = {name for name in fuzzing.READERS if name.startswith("source")}
 
@@ -30,7 +31,7 @@ def test_nothing_but_its_own_errors(name):
 @pytest.mark.parametrize("name", fuzzing.READERS)
 def test_an_unchanged_file_is_accepted(name):
     reader = fuzzing.READERS[name]
-    for other in fuzzing.READERS.values():  # whatever else lies about
+    for other in fuzzing.READERS.values():  # files of other readers in the same folder
         (fuzz_targets.FOLDER / other.name).parent.mkdir(exist_ok=True)
         (fuzz_targets.FOLDER / other.name).write_bytes(b"x")
     reader(reader.seed())
@@ -47,7 +48,7 @@ def test_changed_inputs_get_past_the_first_check(name):
 
 
 def outcome(name, i):
-    """What became of an input: "accepted", or why it was refused, without names and numbers."""
+    """The result for an input: "accepted", or why it was refused, without names and numbers."""
     rng = random.Random(f"{name} {i}")
     try:
         if name in fuzzing.READERS:
@@ -70,7 +71,7 @@ def test_hypothesis_finds_nothing(name):
 
 def test_changes_depend_on_the_number_alone():
     for reader in fuzzing.READERS.values():
-        if not reader.name.endswith(".npz"):  # zip files have the time in them
+        if not reader.name.endswith(".npz"):  # zip files contain the time
             seed = reader.seed()
             made = [[reader.change(seed, random.Random(i)) for i in range(5)] for _ in range(2)]
             assert made[0] == made[1]
@@ -95,7 +96,7 @@ def test_too_much_time_or_memory_is_a_finding(monkeypatch):
 
 
 def test_a_crash_is_a_finding_and_the_next_call_comes(monkeypatch, tmp_path):
-    # The child dies of its third call, then of the one after it.
+    # The child process dies in its third call, then in the call after it.
     monkeypatch.setattr(fuzzing, "CHILD", ("-c", DIES))
     found = fuzzing.apart("layers", 5, seed=0)
     assert [text.split(":")[0] for text in found.values()] == [

@@ -1,9 +1,10 @@
-"""Writes the golden files of this folder: problems and their solutions by PyTorch in doubles.
+"""Writes the golden files of this folder: problems and their solutions by PyTorch in double
+precision.
 
-python tests/golden/make.py
+    python tests/golden/make.py
 
-They are for machines without PyTorch. Each file holds the description of the net and of the loss as
-JSON, every array of the problem, and every array of the solution.
+They are used on machines without PyTorch. Each file holds the description of the net and of the
+loss as JSON, every array of the problem, and every array of the solution.
 """
 
 import json
@@ -20,7 +21,7 @@ from torch_loop import by_torch_loop  # noqa: E402
 
 
 def contents(name):
-    """What the file of one case holds."""
+    """The contents of the file of one case."""
     problem = problem_of(CASES[name])
     return arrays_of(problem, by_torch_loop(problem)) | {"case": np.array(json.dumps(CASES[name]))}
 

@@ -1,4 +1,6 @@
-"""The cases in which gradcore and the reference must agree: what they choose from, and problems."""
+"""The cases in which gradcore and the reference must agree: their factors, and the problems made of
+them.
+"""
 
 import gradcore as gd
 import nets

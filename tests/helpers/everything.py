@@ -1,4 +1,4 @@
-"""Calls with everything at once, and all that they return compared to the bit."""
+"""Calls that use every feature at once, and a comparison of all their results to the bit."""
 
 import numpy as np
 import pytest
@@ -12,8 +12,9 @@ from problem import core_arguments, core_targets, random_problem
 BLOCK = _core.block_steps()
 STEPS = 6 * BLOCK + 57
 
-# A lag longer than the shortest segment, a learned one, and none; sizes off and on the lanes.
-# "masks": with LayerNorm, dropout and all random masks, in training.
+# There is a lag longer than the shortest segment, a learned skip, and none; sizes are multiples of
+# the lane width or not.
+# With "masks" a net has LayerNorm, dropout and all random masks, in training mode.
 SHAPES = {
     "lstm": (33, 3, gd.Skip(BLOCK + 12, learned=True, value=0.3), "floats", ()),
     "gru": (64, 5, gd.Skip(7, kind="mix", learned=True), "embedding", ()),

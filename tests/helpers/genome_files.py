@@ -4,25 +4,29 @@ import numpy as np
 
 
 def bases(length, seed=0):
-    """Random letters."""
+    """Random bases."""
     return "".join(np.random.default_rng(seed).choice(list("ACGT"), length))
 
 
 def complemented(text):
-    """The other strand, as it is read."""
+    """The reverse complement."""
     return text.translate(str.maketrans("ACGT", "TGCA"))[::-1]
 
 
 def gene_text(codons, stop="TAA", seed=0):
-    """A gene of so many codons that starts with ATG, without any stop of code 11 before its own."""
+    """A gene of the given number of codons that starts with ATG and has no stop codon of code 11
+    before its last.
+    """
     rng = np.random.default_rng(seed)
     sense = ["GCC", "GGC", "CTG", "AAC", "GAC", "ATC", "CGC", "GTC", "ACC", "TTC", "CAG", "GAG"]
     return "ATG" + "".join(rng.choice(sense, codons - 2)) + stop
 
 
 def genbank(features, letters, *, name="TEST", topology="linear", locus=None, head=""):
-    """One record. features: (location, *qualifiers without the slash) of CDS. locus: another first
-    line. head: what stands before it.
+    """One GenBank record.
+
+    features: CDS as (location, *qualifiers without the slash). locus: replaces the first line.
+    head: text before the record.
     """
     first = locus or (
         f"LOCUS       {name:16} {len(letters):11} bp    DNA     {topology:8} BCT 01-JAN-2000"
@@ -41,12 +45,14 @@ def genbank(features, letters, *, name="TEST", topology="linear", locus=None, he
 
 
 def gff3(*rows):
-    """Lines of GFF3. Columns of features are given with blanks between them, one line each."""
+    """Lines of GFF3; the columns of a feature are given separated by blanks, one feature per
+    line.
+    """
     lines = ["##gff-version 3"]
     lines += [row if row.startswith("#") else "\t".join(row.split(" ")) for row in rows]
     return "\n".join(lines) + "\n"
 
 
 def fasta(**records):
-    """Records by name."""
+    """Records by name, as FASTA."""
     return "".join(f">{name}\n{letters}\n" for name, letters in records.items())

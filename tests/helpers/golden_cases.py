@@ -1,4 +1,4 @@
-"""The problems of tests/golden, and how a problem and its solution lie in a file."""
+"""The problems of tests/golden, and the form of a problem and its solution in a file."""
 
 import gradcore as gd
 from nets import stack
@@ -48,20 +48,20 @@ CASES = {
 
 
 def problem_of(case):
-    """The problem of a case, from its seed."""
+    """The problem of a case, made from its seed."""
     data = dict(case["data"])
     return random_problem(*described(case), data.pop("steps"), data.pop("batch"), **data)
 
 
 def described(case):
-    """The net and the loss of a case."""
+    """The net and the loss of a case, as JSON."""
     skip = gd.Skip(**case["skip"]) if "skip" in case else None
     loss = dict(case["loss"])
     return stack(**case["net"], skip=skip), getattr(gd.loss, loss.pop("kind"))(**loss)
 
 
 def arrays_of(problem, solution):
-    """Problem and solution as arrays by name; absent ones are left out."""
+    """Problem and solution as arrays by name; arrays that are None are left out."""
     state = {} if problem.state is None else named(problem.state)
     groups = {
         "params": problem.params,
@@ -80,7 +80,7 @@ def arrays_of(problem, solution):
 
 
 def read(case, arrays):
-    """The problem and the solution that arrays_of put away."""
+    """Reads the problem and the solution that arrays_of wrote."""
 
     def group(prefix):
         return {n.split("/")[1]: a for n, a in arrays.items() if n.startswith(f"{prefix}/")}

@@ -1,16 +1,17 @@
-"""Nets that tests go through: every cell, every kind of skip."""
+"""Nets for tests that go through every cell and every kind of skip."""
 
 import gradcore as gd
 from gradcore._net import cells
 
-# name -> function of (inputs, hidden, **options)
+# Maps a name to a function of (inputs, hidden, **options).
 CELLS = {
     "rnn": gd.RNN,
     "relu": lambda i, h, **options: gd.RNN(i, h, nonlinearity="relu", **options),
     "identity": lambda i, h, **options: gd.RNN(i, h, nonlinearity="identity", **options),
     "lstm": gd.LSTM,
     "gru": gd.GRU,
-    # A step as large as random weights allow: beyond, Euler's method blows roundings up.
+    # The largest step that random weights allow: with a larger one Euler's method amplifies
+    # rounding errors.
     "antisymmetric": lambda i, h, **options: gd.AntisymmetricRNN(
         i, h, step=0.03, diffusion=0.2, **options
     ),
@@ -18,7 +19,8 @@ CELLS = {
 # A cell that the core lists and that has no options of its own needs no line above.
 CELLS |= {kind.cell.name: kind for kind in cells.CELLS if kind.cell.name not in CELLS}
 
-# Added ones are subtracted here: added to the z h of a GRU, they could make a net explode.
+# Added skips have negative factors here: added to the z h of a GRU, positive ones could make a net
+# explode.
 SKIPS = {
     "none": None,
     "add": gd.Skip(1, kind="add", value=-0.4),
@@ -28,12 +30,14 @@ SKIPS = {
 }
 
 
-# Two units come out of a LayerNorm as +1 and -1, one as 0: without eps the gradient is rounding.
+# With two units a LayerNorm gives +1 and -1, with one it gives 0: without eps the gradient is only
+# rounding.
 def norm_eps(size):
     return 1e-5 if size > 2 else 0.125
 
 
-# What stands before every layer but the embedding, and behind the last: name -> list by size.
+# Maps a name to the layers, by size, that stand before every layer but the embedding, and after the
+# last.
 BETWEEN = {
     "nothing": lambda size: [],
     "norm": lambda size: [gd.LayerNorm(size, norm_eps(size))],
@@ -45,7 +49,7 @@ BETWEEN = {
         gd.LayerNorm(size, 0.03125, bias=False),
     ],
 }
-# Options of layers; zoneout_cell goes to LSTMs only.
+# Options of layers; zoneout_cell is for LSTMs only.
 MASKS = {
     "none": {},
     "zoneout": {"zoneout": 0.375, "zoneout_cell": 0.25},
@@ -71,10 +75,11 @@ def stack(
     masks="none",
     bare_tokens=False,
 ):
-    """A net of equal layers; residual from the second on, or from the first if sizes allow.
+    """A net of equal layers, with residuals from the second layer on, or from the first if sizes
+    allow.
 
-    bidirectional: which of the layers are.
-    bare_tokens: nothing may stand before the first layer.
+    bidirectional: which of the layers are bidirectional.
+    bare_tokens: no layer may stand before the first one.
     """
     options = {
         name: p for name, p in MASKS[masks].items() if cell == "lstm" or name != "zoneout_cell"
@@ -103,10 +108,11 @@ def stack(
 
 
 def net_of(case, skips):
-    """The net of a pairwise case; skips: name -> Skip."""
+    """The net of a pairwise case; skips maps a name to a Skip."""
     inputs = case["inputs"]
     if case["residual"]:
-        # Bare tokens have no sum with the first layer's output; later layers are residual then.
+        # Bare tokens cannot be added to the first layer's output, so only later layers are
+        # residual.
         width = case["hidden"] * (1 + (0 in case["bidirectional"]))
         inputs = width + (case["source"] == "tokens")
     same = ("cell", "hidden", "layers", "residual", "bias", "bidirectional", "classes", "between")

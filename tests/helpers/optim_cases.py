@@ -1,4 +1,6 @@
-"""What the tests of optimizers share: a net, gradients for it, and steps with torch's names."""
+"""What the tests of optimizers share: a net, gradients for it, and steps with the names of
+torch.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,7 @@ ALL = {**TORCH, **LION}
 
 
 def make(name: str, params: gd.Params, **more: Any) -> gd.optim.Optimizer:
-    """The optimizer of that name over params."""
+    """The optimizer of the given name over params."""
     kind, options = ALL[name]
     optimizer: gd.optim.Optimizer = getattr(gd.optim, kind)(params, **{**options, **more})
     return optimizer
@@ -59,7 +61,7 @@ def make(name: str, params: gd.Params, **more: Any) -> gd.optim.Optimizer:
 def flat_gradients(
     count: int, net: gd.Stack = NET, scale: float = 1.0
 ) -> list[NDArray[np.float64]]:
-    """Normal random numbers."""
+    """Normally distributed random numbers."""
     rng = np.random.default_rng(5)
     return [scale * rng.standard_normal(net.n_parameters) for _ in range(count)]
 
@@ -67,5 +69,5 @@ def flat_gradients(
 def gradients(
     count: int, net: gd.Stack = NET, dtype: str = "float64", scale: float = 1.0
 ) -> list[gd.Grads]:
-    """The same as Grads."""
+    """The same numbers as Grads."""
     return [gd.Grads(net, flat.astype(dtype)) for flat in flat_gradients(count, net, scale)]

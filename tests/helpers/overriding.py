@@ -1,4 +1,4 @@
-"""Calls executed otherwise than users can ask for.
+"""Runs calls with settings of execution that users cannot choose:
 
 with override(exact_threads=True, scaling=False):
     gd.value_and_grad(...)
@@ -12,7 +12,9 @@ from gradcore._engine.execution import EXECUTION
 
 @contextmanager
 def override(**settings):
-    """Other settings of Execution for the calls inside the with statement, in this thread only."""
+    """Changes settings of Execution for the calls inside the with statement, in this thread
+    only.
+    """
     token = EXECUTION.set(replace(EXECUTION.get(), **settings))
     try:
         yield

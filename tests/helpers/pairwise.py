@@ -1,7 +1,7 @@
 """Samples of a product of choices in which every pair of values occurs together.
 
-Most defects show with two settings that do not get on, so a pairwise sample finds them with a
-hundred cases where the whole product has millions (Cohen et al. 1997, the AETG system).
+Most defects depend on at most two settings, so a pairwise sample finds them with a hundred cases
+where the whole product has millions (Cohen et al. 1997, the AETG system).
 """
 
 import itertools
@@ -9,15 +9,15 @@ import random
 
 
 def label(case):
-    """A case as the name of a test."""
+    """The name of a case, for the name of a test."""
     return "-".join(str(value) for value in case.values()).replace(" ", "_")
 
 
 def covering(factors, *, seed=0, excluded=()):
-    """Cases, dicts with one value per factor, that cover every pair at least once.
+    """Cases, as dicts with one value per factor, in which every pair occurs at least once.
 
-    factors: name -> list of distinct values. excluded: pairs ((name, value), (name, value)) that
-    no case may contain.
+    factors: maps a name to a list of distinct values. excluded: pairs ((name, value), (name,
+    value)) that no case may contain.
     """
     rng = random.Random(seed)
     forbidden = {frozenset(pair) for pair in excluded}
@@ -29,7 +29,7 @@ def covering(factors, *, seed=0, excluded=()):
     } - forbidden
     cases = []
     while open_pairs:
-        # Sorted: the order of a set of strings changes from run to run.
+        # The set is sorted because the order of a set of strings changes from run to run.
         first = min(open_pairs, key=lambda pair: sorted(map(str, pair)))
         chosen = sorted(first, key=str)
         rest = [name for name in factors if name not in dict(chosen)]

@@ -1,11 +1,11 @@
-"""Plans carried out on positions instead of states."""
+"""Executes plans on the positions of states instead of states."""
 
 from gradcore._core import FROM_PREVIOUS, FROM_START, TO_NOWHERE
 from gradcore._engine.operations import OpKind, Schedule, listed
 
 
 def walk(ops, steps):
-    """Executes a plan on the positions of states; returns the ranges that went backward."""
+    """Executes a plan on the positions of states; returns the ranges that ran backward."""
     slots, position, backward, tape = {}, None, [], None
     for op in ops:
         assert op.t0 < op.t1 <= steps
@@ -25,11 +25,13 @@ def walk(ops, steps):
 
 
 def gradient_ops(steps, blocks, parts=1, slots=None):
-    """The operations of a gradient, for people to read; slots: by default one level's."""
+    """The operations of a gradient in readable form; slots: by default as many as one level
+    needs.
+    """
     one_level = max(0, Schedule(steps, blocks, 0).segments - 2)
     return listed(Schedule(steps, blocks, one_level if slots is None else slots, parts))
 
 
 def forward_ops(steps, blocks, parts=1):
-    """Every segment once, with its outputs and its share of the loss, part by part."""
+    """Runs every segment once, with its outputs and its part of the loss, part by part."""
     return listed(Schedule(steps, blocks, 0, parts, OpKind.EMIT))

@@ -60,7 +60,9 @@ class Solution:
 
 
 def named(states):
-    """A state as a dict of arrays: "<n>.past", "<n>.c", counting layers and their directions."""
+    """A state as a dict of arrays "<n>.past" and "<n>.c", where n counts layers and their
+    directions.
+    """
     arrays = {f"{i}.past": layer.past for i, layer in enumerate(states)}
     return arrays | {f"{i}.c": layer.c for i, layer in enumerate(states) if layer.c is not None}
 
@@ -87,7 +89,7 @@ def core_params(problem, dtype):
 
 
 def core_state(problem, dtype):
-    """The initial state as gradcore takes it."""
+    """The initial state in the form that gradcore takes."""
     if problem.state is None:
         return None
     left = list(problem.state)
@@ -105,7 +107,7 @@ def core_state(problem, dtype):
 
 
 def by_direction(net, states):
-    """(layer, state) for every layer and direction."""
+    """Pairs (layer, state) for every layer and direction."""
     for layer, state in zip(net.recurrent, states, strict=True):
         yield layer, state
         assert (state.reverse is not None) == layer.bidirectional
@@ -114,7 +116,7 @@ def by_direction(net, states):
 
 
 def from_core(net, states, exponents=None):
-    """A state of gradcore as doubles by name."""
+    """A state of gradcore as float64 arrays by name."""
     arrays = {}
     for i, (layer, state) in enumerate(by_direction(net, states)):
         past = state.h[None] if layer.skip is None else state.skip
@@ -126,7 +128,7 @@ def from_core(net, states, exponents=None):
 
 
 def core_arguments(problem, dtype):
-    """(net, params, x) and the keywords that apply, value and value_and_grad share."""
+    """net, params, x and the keyword arguments that apply, value and value_and_grad share."""
     x = problem.x.copy() if problem.tokens else problem.x.astype(dtype)
     x.flags.writeable = False
     state = core_state(problem, dtype)
@@ -144,7 +146,7 @@ def core_targets(problem, dtype):
 
 
 def by_core(problem, dtype="float64", *, memory="full", threads=1):
-    """gradcore's results as doubles; gradients must have exponents that a double holds."""
+    """gradcore's results in float64; gradients must have exponents that float64 can hold."""
     arguments, keywords = core_arguments(problem, dtype)
     wrt = ("params", "state") if problem.tokens else ("params", "x", "state")
     how = {"memory": memory, "threads": threads}
@@ -154,7 +156,7 @@ def by_core(problem, dtype="float64", *, memory="full", threads=1):
         )
         outputs, state = gd.apply(*arguments, **keywords, **how)
     assert r.plan.bytes <= (np.inf if memory == "full" else memory)
-    if threads == 1:  # the planner counts on as many threads as the cost model allows
+    if threads == 1:  # the planner assumes as many threads as the cost model allows
         assert r.arena_bytes <= r.plan.bytes
     one, other = from_core(problem.net, r.state), from_core(problem.net, state)
     for name, array in one.items():
@@ -173,7 +175,7 @@ def by_core(problem, dtype="float64", *, memory="full", threads=1):
 
 @contextmanager
 def isa(level):
-    """Forces an instruction-set level; None leaves it."""
+    """Forces a level of instructions; None changes nothing."""
     _core.force_isa(level)
     try:
         yield
@@ -189,7 +191,7 @@ def norm(arrays):
 
 
 def error(got, expected, floor=0.0):
-    """|got - expected| / max(|expected|, floor), 0 for two zeros."""
+    """|got - expected| / max(|expected|, floor), and 0 for two zeros."""
     assert got.shape == expected.shape
     assert np.isfinite(got).all()
     off = norm([got - expected])
@@ -197,10 +199,10 @@ def error(got, expected, floor=0.0):
 
 
 def errors(got, expected, small=1e-2):
-    """Norm-wise error of everything in a Solution, by name.
+    """Errors by norm of everything in a Solution, by name.
 
-    A gradient below `small` of all gradients of its kind is held against that: it may be a
-    difference of larger terms.
+    A gradient smaller than `small` times all gradients of its kind is compared with that size,
+    because it may be a difference of larger terms.
     """
     found = {
         "loss": abs(got.loss - expected.loss) / max(abs(expected.loss), 1e-300),
@@ -221,8 +223,8 @@ def errors(got, expected, small=1e-2):
 
 def assert_agree(got, expected, tolerance, small=1e-2):
     found = errors(got, expected, small)
-    # What has nearly vanished on its way to the first step went through that many Jacobians, each
-    # with its rounding.
+    # A gradient that has nearly vanished on its way to the first step was multiplied by that many
+    # Jacobians, each with a rounding error.
     vanished = norm(expected.dstate.values()) < 1e-6 * norm(expected.params.values())
     wrong = {
         name: e
@@ -236,7 +238,7 @@ def assert_agree(got, expected, tolerance, small=1e-2):
 
 
 def exact(array):
-    """Rounded to float32, so that both precisions start from the same numbers."""
+    """Rounds to float32, so that both precisions start from the same numbers."""
     return np.asarray(array).astype(np.float32).astype(np.float64)
 
 
@@ -279,7 +281,7 @@ def random_target(net, loss, steps, batch, rng):
 
 
 def random_lengths(steps, batch, rng):
-    """0, T and others, as far as there are sequences."""
+    """Lengths 0, T and others, as far as there are enough sequences."""
     lengths = rng.integers(steps + 1, size=batch)
     lengths[0] = steps
     if batch > 1:
@@ -294,7 +296,9 @@ def random_reset(steps, batch, rng):
 
 
 def spoiled(problem):
-    """The same problem with garbage in the padding: NaN, impossible tokens and classes."""
+    """The same problem with invalid values in the padding: NaN, and tokens and classes that do not
+    exist.
+    """
     if problem.lengths is None:
         return problem
     late = np.arange(len(problem.x))[:, None] >= problem.lengths
@@ -339,7 +343,7 @@ def random_problem(
         reset=random_reset(steps, batch, rng) if reset else None,
         state=random_state(net, batch, rng) if state else None,
         train=train,
-        # Both numbers beyond 32 bits.
+        # Both numbers need more than 32 bits.
         seed=(2**40 + seed, 2**63 + seed) if train else None,
     )
     return spoiled(problem)

@@ -1,6 +1,7 @@
-"""What test_resident_set.py runs in processes of their own, so that nothing else moves the numbers.
+"""Measurements that test_resident_set.py runs in their own processes, where nothing else affects
+them.
 
-Prints numbers as JSON. Bytes of the resident set are read from /proc.
+Prints numbers as JSON. The bytes of the resident set are read from /proc.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def resident(which):
 
 
 def reset_peak():
-    """VmHWM counts anew from here."""
+    """Resets VmHWM, the largest resident set so far."""
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
 
@@ -52,7 +53,9 @@ BATCH = 4
 
 
 class Problem:
-    """A net with its arguments for up to so many steps; everything that is the caller's exists."""
+    """A net with its arguments for up to the given number of steps; all arrays of the caller
+    exist.
+    """
 
     def __init__(self, name, steps):
         self.net = NETS[name]
@@ -97,7 +100,7 @@ class Problem:
 
 
 def growth(name, steps, memory):
-    """Growth of the resident set by one call, and what was predicted."""
+    """Growth of the resident set by one call, and the predicted growth."""
     steps = int(steps)
     problem = Problem(name, steps)
     smallest = problem.smallest(steps)
@@ -119,7 +122,7 @@ def growth(name, steps, memory):
 
 
 def steady(name, memory, *lengths):
-    """Page faults per call and update, round after round over the same lengths."""
+    """Page faults per call and update, in several rounds over the same lengths."""
     lengths = [int(length) for length in lengths]
     problem = Problem(name, max(lengths))
     problem.wrt = ("params",)

@@ -1,7 +1,8 @@
-"""A small training with everything that has a state; as a script, one that can be killed anywhere.
+"""A small training in which everything has a state; run as a script, it can be killed anywhere.
 
-python resume_run.py FOLDER resumes the run there. It prints a line before every batch and around
-every part of the writing of a file, and rests after it, so that it can be killed at such a moment.
+`python resume_run.py FOLDER` resumes the run in the folder. It prints a line before every batch and
+around every part of the writing of a file, and pauses after it, so that it can be killed at that
+moment.
 """
 
 from __future__ import annotations

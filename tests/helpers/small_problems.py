@@ -13,7 +13,9 @@ LOSSES = {
 
 
 def problem_for(cell, skip, *, tokens=False, loss="cross entropy", seed=0, train=None):
-    """train: None: nothing between layers and no masks; else all of them, trained or evaluated."""
+    """train: None for no masks and no layers in between; otherwise all of them, in training mode or
+    not.
+    """
     net = stack(
         cell,
         4 if tokens else 5,

@@ -1,4 +1,4 @@
-"""Directions of a problem, and tangents by the reference and by gradcore as doubles."""
+"""Directions of a problem, and their tangents by the reference and by gradcore in float64."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from reference import pipeline, two_ways
 
 
 def directions(problem, count, rng, *, params=True, x=True, state=True):
-    """Lists of K directions: dicts of parameters, arrays like x, reference states; None: at rest.
+    """Lists of K directions: dicts of parameters, arrays like x, reference states; None means zero.
 
     Values are exact in float32; those of x are NaN in the padding.
     """
@@ -77,7 +77,7 @@ def flat_params(problem, d_params, dtype):
 
 
 def stacked(states):
-    """States of K directions as one whose arrays have a leading axis K."""
+    """States of K directions as one state whose arrays have a leading axis K."""
 
     def join(layers):
         first = layers[0]
@@ -94,7 +94,7 @@ def stacked(states):
 
 
 def core_directions(problem, along, dtype):
-    """The keywords dparams, dx and dstate."""
+    """The keyword arguments dparams, dx and dstate."""
     d_params, d_x, d_state = along
     keywords = {}
     if d_params is not None:

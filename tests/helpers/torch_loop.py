@@ -1,6 +1,6 @@
-"""A net as a plain loop in PyTorch doubles; autograd does the rest.
+"""A net as a plain loop in PyTorch in float64, differentiated by autograd.
 
-Each sequence is run alone, from its start to its own end, so that padding never enters.
+Each sequence is run alone, from its start to its own end, so that padding is never read.
 """
 
 import numpy as np
@@ -46,7 +46,9 @@ def with_skip(layer, p, cell, old):
 
 
 def run_sequence(net, params, inputs, resets, pasts, cs):
-    """Outputs of one sequence, list of [O]; pasts (lists of the last k outputs) and cs change."""
+    """The outputs of one sequence, a list of [O]; changes pasts (lists of the last k outputs) and
+    cs.
+    """
     outputs = []
     for signal, reset in zip(inputs, resets, strict=True):
         for n, (place, layer) in enumerate(net):

@@ -1,4 +1,6 @@
-"""Gradients through fixed points three ways, their conditioning, the penalty, and whole models."""
+"""Gradients through fixed points in three ways, their conditioning, the penalty, and whole
+models.
+"""
 
 import warnings
 
@@ -15,7 +17,7 @@ EXACT = ["gmres", "bicgstab", Gmres(1e-12, restart=5), Bicgstab(1e-12)]
 
 
 def layer_of(cell, feedback="state", **options):
-    """A layer, float64 parameters, an input."""
+    """A layer, float64 parameters and an input."""
     net = gd.Stack(cell)
     if feedback == "output":
         net = gd.Stack(gd.RNN(6 + 4, 8), gd.LayerNorm(8), gd.Linear(8, 6))
@@ -35,7 +37,7 @@ CELLS = {
 
 
 def dense_jacobian(layer, params, x, z):
-    """By central differences of the layer's own f."""
+    """The Jacobian of the layer's own f by central differences."""
     system = layer._system(params, x, None)
     size, h = layer.size, 1e-6
     columns = []
@@ -63,7 +65,7 @@ def test_gradients_are_those_of_differences_of_the_solution(name, backward):
     def loss(params, x):
         return float((layer.solve(params, x, start=z.z).z * dz).sum())
 
-    # A central difference along one direction of everything.
+    # A central difference along one random direction of all parameters and inputs.
     h = 1e-5
     moved, moved_x = rng.standard_normal(params.flat.shape), rng.standard_normal(x.shape)
     ahead, behind = params.copy(), params.copy()
@@ -291,7 +293,9 @@ def test_an_eigenvalue_near_one_is_announced(gap):
 
 
 def test_the_error_that_is_estimated_is_the_error_that_is_there():
-    """A loose forward solve, a loose backward one."""
+    """The estimated error is the true error, after an inaccurate forward solve and after an
+    inaccurate backward one.
+    """
     layer, params, x = layer_of(*CELLS["rnn"])
     dz = np.random.default_rng(1).standard_normal((3, 6))
     exact = layer.gradient(params, x, layer.solve(params, x), dz)
@@ -371,7 +375,7 @@ def test_a_whole_model_has_the_gradient_of_its_loss(before, weight, lengths):
     fixed = made.parts(params).fixed
 
     def total(params):
-        """The loss, and the penalty with the same signs, z moving with the parameters."""
+        """The loss plus the penalty with fixed signs, where z moves with the parameters."""
         result = made.value_and_grad(
             params, x, y, loss="mse", lengths=lengths, jacobian_weight=weight, seed=(1, 2)
         )
@@ -379,7 +383,8 @@ def test_a_whole_model_has_the_gradient_of_its_loss(before, weight, lengths):
 
     moved = np.random.default_rng(1).standard_normal(params.flat.shape)
     if weight:
-        # The penalty takes z as constant: it has its own test; here it must be what is added.
+        # The penalty's gradient takes z as constant and has its own test; here it must equal what
+        # is added.
         plain = made.value_and_grad(params, x, y, loss="mse", lengths=lengths)
         assert found.penalty is not None
         added = made.parts(gd.Params(made, found.grads.flat - plain.grads.flat)).fixed

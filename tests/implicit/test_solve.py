@@ -1,4 +1,6 @@
-"""Fixed points: closed forms, every solver, each sample on its own, and what does not converge."""
+"""Fixed points: closed forms, every solver, independence of the samples, and what does not
+converge.
+"""
 
 import pickle
 import warnings
@@ -36,7 +38,7 @@ def test_a_linear_layer_has_the_closed_form(size, solver, dtype):
     assert found.outcome is SolverOutcome.CONVERGED
     assert found.z.dtype == dtype
     assert (found.residual <= tol).all()
-    # |z - exact| <= |f(z) - z| / (1 - 0.8).
+    # |z - exact| <= |f(z) - z| / (1 - 0.8), where 0.8 is the Lipschitz constant.
     off = np.linalg.norm(found.z - exact, axis=1) / np.linalg.norm(exact, axis=1)
     assert off.max() <= 12 * tol
     assert "all 7 samples converged" in found.message
@@ -55,7 +57,7 @@ def test_a_linear_layer_has_the_closed_form(size, solver, dtype):
     ids=str,
 )
 def test_a_cell_comes_to_rest(cell, solver):
-    """After z every further step of the core leaves the state where it is."""
+    """At z, every further step of the core leaves the state as it is."""
     net = gd.Stack(cell)
     layer = FixedPoint(net, solver=solver, max_iter=2_000)
     params = layer.init(seed=0, dtype="float64", gain=0.5)
@@ -103,7 +105,7 @@ def test_each_sample_stops_on_its_own():
     assert found.iterations[0] < 15
     assert found.iterations[1] > 1_000
     assert sum(calls) == found.evaluations.sum()
-    # The same numbers as alone.
+    # Each sample gets the same numbers as alone.
     alone = layer.solve(params, np.array([[0.0, 1.0]]))
     np.testing.assert_array_equal(alone.z[0], found.z[1])
 

@@ -1,4 +1,6 @@
-"""Cotangents, K at once, against the backward of the float64 reference, pairwise."""
+"""Products with K cotangents at once agree with the backward pass of the float64 reference, for
+pairwise cases.
+"""
 
 import numpy as np
 import pytest
@@ -73,7 +75,7 @@ def test_cotangents_are_those_of_the_reference(case):
         )
 
     memory = budget(case, call)
-    gd.release_memory()  # what no thread has written yet is zero then, and shows
+    gd.release_memory()  # memory that no thread has written is then zero, which shows
     with isa(case["isa"]), override(exact_threads=True):
         got = call(memory)
     tolerance = tolerances.SINGLE if dtype == "float32" else tolerances.DOUBLE

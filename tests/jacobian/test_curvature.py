@@ -51,7 +51,7 @@ FACTORS = {
     "isa": _core.isa_available(),
     "threads": [1, 2],
 }
-# A LayerNorm of one or two units leaves nothing but rounding to look at; class 1 must exist.
+# A LayerNorm of one or two units leaves only rounding errors to compare; class 1 must exist.
 EXCLUDED = [
     *((("hidden", 1), ("between", between)) for between in ("norm", "plain norm", "all")),
     (("hidden", 1), ("classes", None)),
@@ -74,7 +74,7 @@ def problem_of(case, seed):
 
 
 def gradient(problem, params):
-    """The reference's, for parameters that may be complex."""
+    """The reference's gradient, for parameters that may be complex."""
     p = problem
     trace = two_ways.forward(p.net, params, p.x, state=p.state, mode=p.mode, **p.masks)
     _, d_outputs = losses.evaluate(p.loss, trace.outputs, p.y, p.weight, p.lengths)
@@ -82,14 +82,16 @@ def gradient(problem, params):
 
 
 def hessian_product(problem, direction):
-    """By a complex step, so that no difference is taken (Squire and Trapp 1998)."""
+    """H v by a complex step of the gradient, so that no difference is taken (Squire and Trapp
+    1998).
+    """
     step = 1e-30
     moved = {name: a + 1j * step * direction[name] for name, a in problem.params.items()}
     return {name: a.imag / step for name, a in gradient(problem, moved).items()}
 
 
 def gauss_newton(problem, direction):
-    """J^T (H (J v)), H J v by a complex step of the loss's gradient at the outputs."""
+    """J^T (H (J v)), where H J v is a complex step of the loss's gradient at the outputs."""
     p = problem
     trace = two_ways.forward(p.net, p.params, p.x, state=p.state, mode=p.mode, **p.masks)
     (moved,), _ = by_reference(p, ([direction], None, None))
@@ -106,7 +108,7 @@ def by_core(function, problem, d_params, dtype="float64", **how):
 
 
 def products(problem, found):
-    """Rows of a product as dicts of doubles."""
+    """Rows of a product as dicts of float64 arrays."""
     rows = found.product.astype(float)
     return [dict(gd.Params(problem.net, row.copy()).items()) for row in rows]
 
@@ -134,7 +136,7 @@ def test_products_of_the_reference(seed, case):
             )  # fmt: skip
     for found in (of_hessian, of_outputs):
         assert found.loss == ordinary.loss
-        if case["threads"] == 1:  # the planner counts on as many threads as the cost model allows
+        if case["threads"] == 1:  # the planner assumes as many threads as the cost model allows
             assert found.arena_bytes <= found.plan.bytes
     np.testing.assert_array_equal(of_hessian.grads.flat, ordinary.grads.flat)
     tolerance = tolerances.SINGLE if case["dtype"] == "float32" else tolerances.DOUBLE
@@ -149,7 +151,9 @@ def test_products_of_the_reference(seed, case):
 
 
 def test_symmetry_and_definiteness():
-    """u . H v = v . H u; the Gauss-Newton matrix is that and has no negative curvature."""
+    """u . H v = v . H u; the same holds for the Gauss-Newton matrix, which has no negative
+    curvature.
+    """
     net = stack("lstm", 5, 17, layers=2, skip=SKIPS["mix learned"], classes=4, between="norm")
     problem = random_problem(net, gd.loss.CrossEntropy(), 140, 3, seed=1, lengths=True, reset=True)
     d_params, _, _ = directions(problem, 4, np.random.default_rng(2))
@@ -207,7 +211,9 @@ def test_the_same_bits_for_all_threads_and_budgets(function, both):
 
 
 def test_a_quadratic_loss_has_a_known_hessian():
-    """y = w x: the Hessian of sum (w x - y)^2 by w is 2 sum x x^T per output; no recurrence."""
+    """For y = w x without recurrence, the Hessian of sum (w x - y)^2 by w is 2 sum x x^T per
+    output.
+    """
     net = gd.Stack(gd.RNN(3, 3, nonlinearity="identity", bias=False), gd.Linear(3, 2, bias=False))
     params = net.init(seed=0, dtype="float64")
     params["0.weight_hh"][:] = 0.0
@@ -260,7 +266,7 @@ def test_against_double_backward_of_torch(cell):
 
 
 def exploding(dtype="float32"):
-    """States are zero, what their biases move is 1.5^400."""
+    """All states are zero, and the derivative by their biases is 1.5^400."""
     net = gd.Stack(gd.RNN(1, 8, nonlinearity="identity"), gd.Linear(8, 1))
     params = net.init(seed=0, dtype=dtype)
     params["0.bias_ih"][:] = params["0.bias_hh"][:] = 0.0

@@ -1,4 +1,4 @@
-"""Jacobians of the state as matrices, and their singular values in log form."""
+"""Jacobians of the state as matrices, and the logarithms of their singular values."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def test_a_step_is_what_differences_say():
     _, before = gd.apply(net, params, x[:7])
     got = jacobian.step_jacobians(net, params, x, [7])[0]
     assert got.shape == (2, SIZE, SIZE)
-    # Column 3: h[3] of the LSTM, of both sequences at once.
+    # Column 3 belongs to h[3] of the LSTM, of both sequences at once.
     moved = []
     for sign in (1, -1):
         h = before[0].h.copy()
@@ -76,7 +76,7 @@ def test_singular_values_are_those_of_exact_arithmetic():
             for step in steps[len(x) - lag :]:
                 product = mp.matrix(step[1].tolist()) * product
             exact = mp.svd_r(product, compute_uv=False)
-            # A skip connection of two steps makes some singular values zero.
+            # A skip connection over two steps makes some singular values zero.
             want = [float(mp.log10(value)) if value > 1e-140 else -np.inf for value in exact]
             large = np.isfinite(want)
             np.testing.assert_allclose(found[1][large], np.array(want)[large], atol=1e-4)
@@ -85,7 +85,7 @@ def test_singular_values_are_those_of_exact_arithmetic():
 @pytest.mark.parametrize("interval", [None, 7])
 @pytest.mark.parametrize(("low", "high"), [(0.5, 2.0), (0.9, 1.0)])
 def test_singular_values_of_a_linear_net_reach_any_size(low, high, interval):
-    """A symmetric matrix: singular values of its powers are powers of its own."""
+    """For a symmetric matrix, the singular values of its powers are powers of its own."""
     net = gd.Stack(gd.RNN(1, 4, nonlinearity="identity", bias=False))
     params = net.init(seed=0)
     q, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))
@@ -107,9 +107,9 @@ def test_the_largest_singular_values_are_the_first_of_all(dtype):
     exact = jacobian.state_singular_values(net, params, x, lags, reset=reset)[..., :3]
     found = jacobian.state_singular_values(net, params, x, lags, 3, reset=reset)
     finite = np.isfinite(exact)
-    assert (finite == np.isfinite(found)).all()  # none beyond the reset
+    assert (finite == np.isfinite(found)).all()  # none after the reset
     assert not finite[-1, 1].any()
-    # Lower bounds, up to the roundings of the factors.
+    # These are lower bounds, up to the rounding of the factors.
     off = exact[finite] - found[finite]
     assert off.min() > (-1e-9 if dtype == "float64" else -1e-4)
     assert off.max() < 2e-3

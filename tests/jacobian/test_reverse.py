@@ -1,4 +1,6 @@
-"""Cotangents of parameters, chained ranges, adjoints step by step, gradients by sequence."""
+"""Cotangents of parameters, chained ranges of steps, adjoints step by step, gradients by
+sequence.
+"""
 
 import numpy as np
 import pytest
@@ -107,7 +109,7 @@ def test_ranges_chain(name, wrt, lengths):
 
 @pytest.mark.parametrize("name", ["lstm", "skips"])
 def test_products_with_tangents_and_cotangents_agree(name):
-    """<J v, w> = <v, J' w>."""
+    """Checks <J v, w> = <v, J' w>."""
     net, params, x, w, rng = setting(name)
     dx = rng.standard_normal((K, *x.shape))
     dparams = rng.standard_normal((K, net.n_parameters))
@@ -156,7 +158,7 @@ def test_scaled_states_go_on_where_float32_ends(factor, steps):
 @pytest.mark.parametrize("name", ["lstm", "skips", "both ways"])
 @pytest.mark.parametrize("memory", ["full", "smallest"])
 def test_hidden_gradients_are_differences(name, memory):
-    """dL/dh_t by running the steps behind t from a state that was moved."""
+    """dL/dh_t agrees with differences of a run of the steps after t from a changed state."""
     net, params, x, _, rng = setting(name)
     y = rng.standard_normal((T, B, net.output_size))
     if memory == "smallest":
@@ -175,8 +177,9 @@ def test_hidden_gradients_are_differences(name, memory):
         assert not np.allclose(backward.dh, found.dh)
         return
     for t in (0, 63, T - 2):
-        # What h_t sends through time: the state's gradient of the steps behind it; the rest of dh
-        # is what it sends up at t, known where the layer above is a head or the loss alone.
+        # The gradient of the state at t has the part of dh_t that flows through later steps. The
+        # rest flows through the layers above at t, and is known where these are a head or only the
+        # loss.
         _, state = gd.apply(net, params, x[: t + 1])
         rest = gd.value_and_grad(
             net,
@@ -191,14 +194,15 @@ def test_hidden_gradients_are_differences(name, memory):
         direction = rng.standard_normal((B, state[0].h.shape[1]))
         up = 0.0
         for sign in (1, -1):
-            # The layers above at step t, with layer 0's output moved.
+            # The layers above run at step t with a changed output of layer 0.
             up += sign * _loss_of_step(net, params, x, y, t, sign * 1e-6 * direction) / 2e-6
         want = np.vdot(through_time, direction) + up
         assert np.vdot(dh[t], direction) == pytest.approx(want, rel=2e-5, abs=1e-9)
 
 
 def _loss_of_step(net, params, x, y, t, move):
-    """L of step t and, through the layers above, of the steps behind it, as layer 0's h_t moves.
+    """The loss of step t, and through the layers above of the steps after it, as layer 0's h_t
+    changes.
 
     The layers above run on layer 0's outputs as a net of their own.
     """

@@ -1,4 +1,6 @@
-"""Jacobian-vector products: against the reference's tangents, gradients, PyTorch; long chains."""
+"""Jacobian-vector products agree with the reference's tangents, gradients and PyTorch; long
+chains.
+"""
 
 import numpy as np
 import pytest
@@ -54,7 +56,7 @@ FACTORS = {
     "isa": _core.isa_available(),
     "threads": [1, 2],
 }
-# A LayerNorm of one or two units leaves nothing but rounding to look at.
+# A LayerNorm of one or two units leaves only rounding errors to compare.
 EXCLUDED = [(("hidden", 1), ("between", between)) for between in ("norm", "plain norm", "all")]
 CASES = covering(FACTORS, seed=3, excluded=EXCLUDED)
 
@@ -81,7 +83,7 @@ def along_of(case, problem, seed):
     return directions(
         problem,
         case["count"],
-        np.random.default_rng(seed + 1000),  # not the numbers that x is made of
+        np.random.default_rng(seed + 1000),  # other numbers than those of x
         params=everything or chosen == "params",
         x=everything or chosen == "x",
         state=everything or chosen == "state",
@@ -95,7 +97,8 @@ def assert_agree(net, got, expected, tolerance):
         have = true_state(net, got, k)
         assert have.keys() == want.keys()
         floor = 1e-2 * norm(want.values())
-        # What has nearly vanished went through that many Jacobians, each with its rounding.
+        # A tangent that has nearly vanished was multiplied by that many Jacobians, each with a
+        # rounding error.
         vanished = norm(want.values()) < 1e-1 * norm([d_outputs[k]])
         for name, array in want.items():
             off = error(have[name], array, floor)
@@ -139,7 +142,9 @@ def log10_of(array, exponent):
     ],
 )
 def test_tangents_that_leave_the_range_of_the_dtype(factor, steps, lag, dtype):
-    """h' = factor * h: 1e+2100, 1e-2709; 1e7 and 1e-9 leave float32 within eight steps."""
+    """With h' = factor * h tangents reach 1e+2100 and 1e-2709; factors of 1e7 and 1e-9 leave
+    float32 within eight steps.
+    """
     skip = gd.Skip(lag, kind="mix", value=0.0) if lag else None
     net = gd.Stack(
         gd.RNN(2, 17, nonlinearity="identity", bias=False, skip=skip), gd.Linear(17, 3, bias=False)
@@ -166,8 +171,8 @@ def test_tangents_that_leave_the_range_of_the_dtype(factor, steps, lag, dtype):
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_steps_that_are_done_again_one_by_one(count):
-    """A reset of all sequences makes the tangents vanish within a chunk; both directions have the
-    residual's input to add.
+    """A reset of all sequences makes the tangents vanish within a chunk, so its steps are run again
+    one by one; both directions must add the input of the residual.
     """
     net = stack("gru", 16, 8, bidirectional=(0,), residual=True, classes=3)
     problem = random_problem(net, LOSS, 20, 2, seed=11, reset=True)
@@ -198,7 +203,7 @@ def test_an_input_after_the_tangent_has_vanished_starts_afresh():
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_against_differences_of_apply(cell):
-    """Without the reference: five points of gradcore's own outputs."""
+    """Compares five-point differences of gradcore's own outputs, without the reference."""
     net = stack(cell, 5, 17, layers=2, residual=True, skip=SKIPS["mix learned"], classes=4)
     problem = random_problem(net, LOSS, 60, 3, seed=1, state=True)
     rng = np.random.default_rng(2)
@@ -220,7 +225,7 @@ def test_against_differences_of_apply(cell):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("both", [(), (0,)])
 def test_dot_product_with_a_gradient(both, dtype):
-    """<J v, w> = <v, J^T w>: w handed to value_and_grad by a loss function."""
+    """Checks <J v, w> = <v, J^T w>, where a loss function passes w to value_and_grad."""
     net = stack("gru", 5, 17, layers=2, skip=SKIPS["add learned"], bidirectional=both, classes=4)
     problem = random_problem(net, LOSS, 140, 3, seed=4, lengths=True, reset=True, state=True)
     rng = np.random.default_rng(5)
@@ -267,7 +272,9 @@ def test_the_same_bits_for_all_threads_and_budgets(count):
 
 
 def test_a_tangent_does_not_depend_on_the_others():
-    """Directions of equal size: alone or with others, in whatever tile, the same bits."""
+    """A direction has the same bits alone or with others of equal size, in any tile of the
+    product.
+    """
     net = stack("lstm", 5, 17, classes=4)
     problem = random_problem(net, LOSS, 50, 2, seed=8)
     d_params, d_x, d_state = directions(problem, 7, np.random.default_rng(9))

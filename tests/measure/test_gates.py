@@ -1,4 +1,4 @@
-"""gradcore.gates against the float64 reference's own gates, and what closed forms say."""
+"""gradcore.gates agrees with the float64 reference's own gates and with closed forms."""
 
 from itertools import cycle
 
@@ -15,7 +15,7 @@ from reference.elementwise import relu
 
 
 def reference_gates(layer, saved):
-    """(B, G, H) of one step."""
+    """The gates of one step, (B, G, H)."""
     if isinstance(layer, gd.RNN):
         f = {"tanh": np.tanh, "relu": relu, "identity": np.copy}[layer.nonlinearity]
         return f(saved)[:, None]
@@ -36,7 +36,7 @@ def test_they_are_those_of_the_reference(cell, skip, hidden, dtype, monkeypatch)
     trace = pipeline.forward(p.net, p.params, p.x, state=p.state, mode=p.mode, **p.masks)
     (net, params, x), keywords = core_arguments(problem, dtype)
     keywords = {name: keywords[name] for name in ("lengths", "reset", "state")}
-    # A few steps at a time: the pieces must fit together.
+    # The steps are computed a few at a time, and the pieces must fit together.
     monkeypatch.setattr("gradcore._measure.gates.PIECE", 7 * 3 * hidden * params.dtype.itemsize)
     told = []
     found = gates.statistics(net, params, x, **keywords, progress=lambda n, m: told.append((n, m)))
@@ -57,7 +57,7 @@ def test_they_are_those_of_the_reference(cell, skip, hidden, dtype, monkeypatch)
                 "relu": v <= 0,
                 "identity": np.full(v.shape, np.nan),
             }[layer.gate_function(gate)]
-            # A value at the border may lie on either side of it in float32.
+            # In float32 a value at the border may lie on either side of it.
             np.testing.assert_allclose(own.saturated[g], edge.mean(axis=0), atol=1.01 / len(v))
         memory = layer.cell.memory_gate
         assert (own.time_constant is None) == (memory is None)
@@ -85,8 +85,8 @@ def test_a_forget_gate_held_at_a_bias_has_its_time_constant():
     (found,) = gates.statistics(net, params, np.zeros((300, 2, 2), np.float32))
     forget = 1 / (1 + np.exp(-5.0))
     np.testing.assert_allclose(found.time_constant, -1 / np.log(forget), rtol=1e-4)
-    assert found.saturated[1].min() == 1  # the forget gate is beyond 0.95
-    assert found.saturated[0].max() == 0  # the input gate at one half
+    assert found.saturated[1].min() == 1  # the forget gate is above 0.95
+    assert found.saturated[0].max() == 0  # the input gate is near one half
 
 
 def test_a_dead_relu_is_saturated_and_no_steps_are_no_error():

@@ -1,4 +1,4 @@
-"""The gradient's horizon against what it is defined by."""
+"""gradcore.horizon agrees with the definitions of its quantities."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_windows_sum_to_the_gradient(masks):
     assert found.borders.tolist() == [0, 100, 101, 512, T]
     assert found.share.sum() == pytest.approx(1, abs=1e-9)
     assert np.isfinite(found.norm_log10).all()
-    # By definition: the parameters' effect in one window, while all others keep theirs.
+    # By definition, this is the effect of the parameters in one window while all others stay fixed.
     grads = gd.value_and_grad(net, params, x, y, loss="cross_entropy", **given).grads
     direction = grads.flat / np.linalg.norm(grads.flat)
     losses = []
@@ -110,7 +110,7 @@ def test_memory_of_a_leak_is_its_logarithm(factor, fraction):
 
 
 def test_reach_goes_on_where_float32_ends():
-    """A chain with a factor of 0.5: one more power of two for every step of 3,000."""
+    """A chain with a factor of 0.5 loses one power of two in each of 3,000 steps."""
     net = gd.Stack(gd.RNN(1, 4, nonlinearity="identity"))
     params = net.init(seed=0)
     params["0.weight_hh"][...] = 0.5 * np.eye(4)
@@ -141,7 +141,7 @@ def test_a_layer_that_the_outputs_do_not_see_has_no_memory():
 
 
 def test_shares_of_a_dead_gradient_and_far_windows():
-    """Of 5,000 steps with a factor of 0.8, the first window has 10^-400 of the gradient."""
+    """With a factor of 0.8, the first window of 5,000 steps has 10^-400 of the gradient."""
     net = gd.Stack(gd.RNN(1, 4, nonlinearity="identity"))
     params = net.init(seed=0)
     params["0.weight_hh"][...] = 0.8 * np.eye(4)

@@ -1,4 +1,4 @@
-"""Lyapunov exponents against closed forms, a known map and a flow."""
+"""Lyapunov exponents agree with closed forms, a known map and a flow."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_linear_nets_have_the_logs_of_their_eigenvalues():
     found = lyapunov.spectrum(net, params, still(3000))
     np.testing.assert_allclose(found.exponents[0], np.log(values), atol=1e-3)
     assert found.dimension == 5
-    # Sums: log 1.3, log 1.17, log 0.585: the Kaplan-Yorke dimension is 2 + log 1.17 / log 2.
+    # The sums are log 1.3, log 1.17, log 0.585: the Kaplan-Yorke dimension is 2 + log 1.17 / log 2.
     assert found.kaplan_yorke[0] == pytest.approx(2 + np.log(1.17) / np.log(2), abs=1e-2)
     two = lyapunov.spectrum(net, params, still(3000), k=2)
     np.testing.assert_allclose(two.exponents[0], np.log(values[:2]), atol=1e-3)
@@ -52,7 +52,7 @@ def test_exponents_far_beyond_the_dtype():
     net, params = linear_net(np.diag([30.0, 1.0, 1e-3]), "float32")
     found = lyapunov.spectrum(net, params, still(2000, 1, "float32"))
     np.testing.assert_allclose(found.exponents[0], np.log([30.0, 1.0, 1e-3]), atol=1e-4)
-    assert found.interval == 1  # a step parts directions by more than a float32 bears
+    assert found.interval == 1  # after one step float32 can hardly distinguish the directions
 
 
 def test_dead_directions_have_minus_infinity():
@@ -63,14 +63,14 @@ def test_dead_directions_have_minus_infinity():
 
 
 def test_random_gaussian_matrices_reach_their_mean_field():
-    """i.i.d. N(0, g^2/n): eigenvalues fill a disc of radius g, half of whose area lies within
-    g / sqrt(2) (Ginibre 1965), so the middle exponent is log(g / sqrt(2)).
+    """For i.i.d. N(0, g^2/n) the eigenvalues fill a disc of radius g, half of whose area lies
+    within g / sqrt(2) (Ginibre 1965), so the middle exponent is log(g / sqrt(2)).
     """
     n, gain = 64, 0.9
     matrix = np.random.default_rng(3).standard_normal((n, n)) * gain / np.sqrt(n)
     net, params = linear_net(matrix)
     found = lyapunov.spectrum(net, params, still(800), k=40, threads=1)
-    # The edge of the disc is blurred by n^(-1/2).
+    # The edge of the disc is blurred by about n^(-1/2).
     assert found.exponents[0, 0] == pytest.approx(np.log(gain), abs=1.2 / np.sqrt(n))
     assert found.exponents[0, n // 2] == pytest.approx(
         np.log(gain / np.sqrt(2)), abs=1 / np.sqrt(n)
@@ -80,7 +80,7 @@ def test_random_gaussian_matrices_reach_their_mean_field():
 
 
 def test_sum_of_exponents_is_the_mean_log_determinant():
-    """For any net: the volume's growth, step by step."""
+    """For any net the sum is the growth of volume, step by step."""
     net = gd.Stack(gd.LSTM(3, 6))
     params = net.init(seed=2, dtype="float64")
     x = np.random.default_rng(2).standard_normal((300, 2, 3))
@@ -124,7 +124,9 @@ def lorenz(dt=0.01):
 
 
 def test_lorenz_63():
-    """0.9056, 0, -14.572 per unit of time; dimension 2.062 (Sprott 2003)."""
+    """The exponents are 0.9056, 0 and -14.572 per unit of time, the dimension 2.062 (Sprott
+    2003).
+    """
     step, tangent = lorenz()
     found = lyapunov.of_map(step, tangent, [1.0, 1.0, 20.0], 60_000, interval=10)
     rates, errors = found.exponents[0] / 0.01, found.standard_error[0] / 0.01

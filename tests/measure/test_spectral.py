@@ -1,4 +1,4 @@
-"""Spectral norms, singular values and radii against LAPACK, closed forms and statistics."""
+"""Spectral norms, singular values and radii agree with LAPACK, closed forms and statistics."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,9 @@ SHAPES = [
 
 
 def reference(matrix):
-    """The book's power iteration on A'A, slow and in doubles (Golub and Van Loan 2013, 7.3.1)."""
+    """The textbook power iteration on A'A in float64, which is slow (Golub and Van Loan 2013,
+    7.3.1).
+    """
     a = matrix.astype(float)
     v = np.ones(a.shape[1])
     for _ in range(100_000):
@@ -141,7 +143,7 @@ def test_any_matrix(m, n, seed, power):
 
 
 def test_the_probable_bound_holds_as_often_as_it_says():
-    """With failure = 0.05 and few steps, of 300 starts at most a few may lie above the bound."""
+    """With failure = 0.05 and few steps, at most a few of 300 starts may exceed the bound."""
     a = np.diag(np.r_[np.linspace(0.3, 0.999, 299), 1.0])
     above = 0
     for seed in range(300):
@@ -152,7 +154,7 @@ def test_the_probable_bound_holds_as_often_as_it_says():
     tight = spectral.spectral_norm(a, max_steps=60, failure=0.05)
     assert 1 <= tight.upper < 1.01
     flat = spectral.spectral_norm(np.diag(np.r_[np.full(299, 0.5), 1.0]))
-    assert flat.steps <= 3  # two different values: the iteration has seen all there is
+    assert flat.steps <= 3  # with two different values, the Krylov space is complete
     assert 1 <= flat.upper < 1 + 1e-6
 
 
@@ -160,7 +162,7 @@ def test_the_probable_bound_holds_as_often_as_it_says():
 
 
 class Wrapped:
-    """What SciPy's LinearOperator offers."""
+    """Has the attributes of SciPy's LinearOperator."""
 
     def __init__(self, a):
         self.shape, self.matvec, self.rmatvec = a.shape, a.__matmul__, a.T.__matmul__

@@ -1,4 +1,4 @@
-"""Initial values: their distributions, that seeds decide them, and their errors."""
+"""Initial values: their distributions, their dependence on seeds, and their errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_orthogonal_is_the_default():
 def test_orthogonal_is_not_biased_to_one_orientation():
     rng = np.random.default_rng(0)
     traces = [np.trace(gd.init.orthogonal(rng, 3)) for _ in range(2000)]
-    # The trace of a uniformly drawn orthogonal matrix has mean 0 and variance 1.
+    # The trace of a uniformly distributed orthogonal matrix has mean 0 and variance 1.
     assert abs(np.mean(traces)) < 5 / np.sqrt(2000)
     assert np.var(traces) == pytest.approx(1.0, abs=0.2)
 

@@ -1,4 +1,6 @@
-"""Checkpoints: what comes back, how they are written, and the ways in which a file can be wrong."""
+"""Checkpoints: what they restore, how they are written, and the ways in which a file can be
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -218,7 +220,7 @@ def test_flipped_bytes_never_crash(tmp_path):
             loaded = gd.load(path)
         except gd.CheckpointError:
             continue
-        # What still loads is a net with parameters that fit it.
+        # If the changed file still loads, it must be a net with parameters that fit it.
         assert loaded.params.flat.size == loaded.net.n_parameters
 
 

@@ -1,4 +1,4 @@
-"""Descriptions of nets: what they accept, refuse and say about themselves."""
+"""Descriptions of nets: what they accept, what they refuse, and their properties."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gradcore import _core
 from gradcore._net.cells import CELLS
 from gradcore._net.layers import Cell, Recurrent
 
-# (H of the layer before, layer, the parameters it has by shape)
+# (H of the layer before, layer, shapes of its parameters by name)
 SHAPES = [
     (gd.RNN(3, 5), {"weight_ih": (5, 3), "weight_hh": (5, 5), "bias_ih": (5,), "bias_hh": (5,)}),
     (

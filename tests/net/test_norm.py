@@ -42,7 +42,7 @@ def test_initial_values():
     assert (params["1.weight"] == 1).all()
     assert (params["1.bias"] == 0).all()
     without = gd.Stack(*(layer for layer in NET.layers if not isinstance(layer, gd.LayerNorm)))
-    # The same draws as for the net without them.
+    # The random numbers are the same as for the net without these layers.
     np.testing.assert_array_equal(params["7.weight"], without.init(seed=3)["4.weight"])
 
 
@@ -131,7 +131,7 @@ def test_bare_tokens_are_refused(first):
 
 
 def test_rows_whose_variance_overflows_are_found():
-    """Squares of 1e25 are infinite in float32: without care all of the row would become 0."""
+    """Squares of 1e25 are infinite in float32; a simple variance would turn the whole row to 0."""
     net = gd.Stack(gd.LayerNorm(4), gd.RNN(4, 4))
     x = np.zeros((9, 2, 4), np.float32)
     x[5, 1, 2] = 1e25
@@ -141,7 +141,7 @@ def test_rows_whose_variance_overflows_are_found():
 
 
 def test_rows_far_from_zero_keep_their_digits():
-    """mean(x^2) - mean(x)^2 would have none left."""
+    """mean(x^2) - mean(x)^2 would lose all digits."""
     net = gd.Stack(gd.RNN(4, 4, nonlinearity="identity", bias=False), gd.LayerNorm(4, 1e-12))
     params = net.init()
     params["0.weight_ih"][:] = np.eye(4)

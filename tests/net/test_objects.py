@@ -1,4 +1,4 @@
-"""Every public object can be pickled and copied, and says what it is."""
+"""Every public object can be pickled and copied and has a readable repr."""
 
 import copy
 import inspect
@@ -17,7 +17,7 @@ X, Y = RNG.integers(0, 5, (10, 3)), RNG.integers(0, 2, (10, 3))
 
 
 def made():
-    """Objects by name, used a little, so that what they remember is there."""
+    """Objects by name, used a little, so that they have a state."""
     params = NET.init(seed=0)
     average = gd.optim.Average(params, 0.9)
     schedule = gd.schedule.WarmUp(3, gd.schedule.Cosine(10))
@@ -109,7 +109,7 @@ OBJECTS = made()
 
 
 def same(a, b):
-    """Whether two objects hold the same, looked at through their fields."""
+    """Whether two objects are equal in all their fields."""
     if isinstance(a, np.ndarray):
         return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
     if isinstance(a, (list, tuple)):
@@ -199,7 +199,7 @@ def test_a_copied_stepper_goes_on_alike():
 
 
 def test_errors_survive_a_process_border():
-    """As from a worker of multiprocessing."""
+    """Errors are pickled as a worker of multiprocessing does."""
     for error in (
         gd.ArgumentError("wrong"),
         gd.MemoryBudgetError("too small", 512),
@@ -213,7 +213,7 @@ def test_errors_survive_a_process_border():
 
 
 def test_no_public_class_is_forgotten():
-    """Classes that a user makes by name, in gradcore and its modules."""
+    """Every class that users create by name, in gradcore and its modules, is among the objects."""
     modules = [gd, gd.optim, gd.clip, gd.schedule, gd.data, gd.loss]
     public = {
         one
@@ -231,6 +231,6 @@ def test_no_public_class_is_forgotten():
         gd.schedule.Schedule,
         gd.loss.Loss,
         gd.Recurrent,
-        gd.Pass,  # holds the tape of a call: refuses to be copied, see test_passes.py
+        gd.Pass,  # holds the tape of a call and refuses to be copied, see test_passes.py
     }
     assert {one.__name__ for one in public - seen - bases} == set()

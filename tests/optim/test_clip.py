@@ -1,4 +1,4 @@
-"""Clips against slow references: true norms, exponents, reports, the running norm of ZScore."""
+"""Clips agree with slow references: true norms, exponents, reports, the running norm of ZScore."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from optim_cases import ALL, NET, flat_gradients, gradients, make
 from problem import isa
 
 NAMES = tuple(spec.name for spec in NET.parameter_specs)
-# Some parts of the gradients below are over these limits and some are not.
+# Some parts of the gradients below exceed these limits and some do not.
 CLIPS = {
     "parameter": gd.clip.ParameterNorm(8.0),
     "value": gd.clip.Value(1.2),
@@ -24,7 +24,7 @@ CLIPS = {
 
 
 def uneven(dtype="float64"):
-    """A gradient whose parts differ in size, down to nothing."""
+    """A gradient whose parts differ in size, down to zero."""
     grads = gradients(1)[0]
     for i, name in enumerate(NAMES):
         grads[name] *= 3.0 ** (2 - i)
@@ -33,7 +33,7 @@ def uneven(dtype="float64"):
 
 
 def clipped(clip, params, grads):
-    """What a slow reference makes of it: gradients, and how many parts of each were clipped."""
+    """The result of a slow reference: gradients, and how many parts of each were clipped."""
     arrays = {name: np.asarray(grads[name], np.float64) for name in NAMES}
     if isinstance(clip, gd.clip.ParameterNorm):
         return reference.clips.parameter_norm(arrays, clip.max_norm)
@@ -87,7 +87,7 @@ def test_clips_are_those_of_torch(name):
     torch.optim.SGD(theirs.values(), 0.5).step()
     gd.optim.SGD(params, 0.5, clip=CLIPS[name]).step(uneven())
     for n, parameter in theirs.items():
-        # torch adds 1e-6 to the norm it divides by.
+        # torch adds 1e-6 to the norm by which it divides.
         np.testing.assert_allclose(params[n], parameter.detach(), rtol=1e-6, atol=1e-6)
 
 
@@ -95,13 +95,13 @@ def test_clips_are_those_of_torch(name):
 @pytest.mark.parametrize("exponent", [-3000, -40, 40, 3000])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_an_exponent_counts(name, exponent, dtype):
-    """The same step as of a gradient that is in range, or next to none."""
+    """The step is the same as of a gradient in range, or is nearly zero."""
     clip = {**CLIPS, "global": gd.clip.GlobalNorm(0.01)}[name]
     grads = uneven(dtype)
     scaled = gd.Grads(NET, grads.flat, exponent)
     params, same = NET.init(seed=3, dtype=dtype), NET.init(seed=3, dtype=dtype)
     report = gd.optim.SGD(params, 0.5, clip=clip).step(scaled)
-    # 2**40 clips whatever is not 0.
+    # An exponent of 40 clips everything that is not 0.
     in_range = gd.Grads(NET, np.ldexp(grads.flat, 40 if exponent > 0 else -40))
     expected = gd.optim.SGD(same, 0.5, clip=clip).step(in_range)
     tolerance = {"float32": 1e-6, "float64": 1e-13}[dtype]
@@ -171,7 +171,7 @@ def grads_of_norm(log, exponent=0):
 
 
 class SlowZScore:
-    """clip.ZScore from its docstring, on a list of all log-norms."""
+    """clip.ZScore according to its docstring, with a list of all log-norms."""
 
     def __init__(self, clip):
         self.clip, self.seen, self.m, self.v = clip, [], 0.0, 0.0
@@ -196,7 +196,7 @@ class SlowZScore:
 @pytest.mark.parametrize("exponent", [0, 3000, -3000])
 def test_zscore_follows_its_definition(max_norm, exponent):
     if exponent > 0:
-        max_norm = 1e9  # during the warm-up a norm like this needs one
+        max_norm = 1e9  # needed for such norms during the warm-up
     clip = gd.clip.ZScore(threshold=1.5, decay=0.9, warmup=5, max_norm=max_norm)
     optimizer = gd.optim.SGD(NET.init(dtype="float64"), 1e-3, clip=clip)
     slow = SlowZScore(clip)
@@ -231,7 +231,7 @@ def test_zscore_clips_a_spike_of_any_size_once_it_knows_the_level():
 def test_zscore_follows_a_lasting_change_of_level():
     optimizer = gd.optim.SGD(NET.init(dtype="float64"), 1e-3, clip=gd.clip.ZScore(warmup=10))
     for _ in range(10):
-        optimizer.step(grads_of_norm(0.0))  # no spread at all: min_deviation
+        optimizer.step(grads_of_norm(0.0))  # all norms are equal: min_deviation applies
     reports = [optimizer.step(grads_of_norm(5.0)) for _ in range(100)]
     assert reports[0].clipped
     assert not reports[-1].clipped

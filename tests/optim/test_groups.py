@@ -1,4 +1,4 @@
-"""Groups by name pattern, frozen parameters, weight-decay masks, reports per group."""
+"""Parameter groups by name pattern, frozen parameters, masks of weight decay, reports per group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import gradcore as gd
 from optim_cases import ALL, NET, TORCH, gradients, make
 
-# Names: 0.weight_ih, 0.weight_hh, 0.bias_ih, 0.bias_hh, 1.weight, 1.bias.
+# The names are 0.weight_ih, 0.weight_hh, 0.bias_ih, 0.bias_hh, 1.weight, 1.bias.
 GROUPS = (
     gd.optim.Group("0.weight_hh", lr_scale=0.5, weight_decay=0.3),
     gd.optim.Group(["*.bias_*", "*.bias"], weight_decay=0.0, name="biases"),
@@ -89,7 +89,7 @@ def test_frozen_parameters_and_their_moments_never_change(name, clip):
     for grads in gradients(5):
         free = [n for n in NET_NAMES if not frozen.matches(n)]
         for n in set(NET_NAMES) - set(free):
-            grads[n][...] = np.nan  # not looked at either
+            grads[n][...] = np.nan  # frozen parameters' gradients are not read
         report = optimizer.step(grads)
         assert report.grad_norm_log10 == pytest.approx(math.log10(norm(grads, free)), abs=1e-12)
         assert list(report.groups) == ["default"]

@@ -1,4 +1,4 @@
-"""Optimizers against torch.optim in float64, clipping, reports and errors."""
+"""Optimizers agree with torch.optim in float64; clipping, reports and errors."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_lion_leaves_alone_what_has_no_gradient():
 
 
 def test_a_centered_rmsprop_survives_a_gradient_that_never_changes():
-    """v - mean**2 rounds to less than 0 sooner or later; torch has NaN there."""
+    """v - mean**2 is rounded to less than 0 after some steps; torch has NaN there."""
     params = NET.init(dtype="float64")
     optimizer = gd.optim.RMSprop(params, 1e-9, alpha=0.5, centered=True, eps=1e-8)
     flat = flat_gradients(1)[0]
@@ -85,8 +85,8 @@ def test_a_centered_rmsprop_survives_a_gradient_that_never_changes():
     assert np.isfinite(params.flat).all()
 
 
-# Lion and the centered RMSprop amplify rounding where they divide by, or take the sign of, nearly
-# nothing; their float32 kernels are compared element by element in the C++ tests.
+# Lion and the centered RMSprop amplify rounding where they divide by almost zero or take its sign;
+# their float32 kernels are compared element by element in the C++ tests.
 @pytest.mark.parametrize("name", sorted(set(ALL) - {"rmsprop-centered", "rmsprop-both"}))
 def test_float32_follows_float64(name):
     double = NET.init(seed=2, dtype="float64")
@@ -95,7 +95,7 @@ def test_float32_follows_float64(name):
     for flat in flat_gradients(5):
         optimizers[0].step(gd.Grads(NET, flat))
         optimizers[1].step(gd.Grads(NET, flat.astype(np.float32)))
-    # Rounding of 5 updates of size about lr, and of the parameters themselves.
+    # The tolerance is the rounding of 5 updates of size about lr, and of the parameters themselves.
     np.testing.assert_allclose(single.flat, double.flat, rtol=2e-6, atol=2e-6)
 
 
@@ -111,7 +111,7 @@ def test_every_level_follows_the_first(name):
             results[level] = params.flat
     first, *others = results.values()
     for other in others:
-        # Levels differ in the order of the norm's sum only.
+        # The levels differ only in the order in which the norm is summed.
         np.testing.assert_allclose(other, first, rtol=1e-12, atol=1e-14)
 
 

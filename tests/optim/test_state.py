@@ -20,7 +20,7 @@ GROUPS = (
 
 
 def through_files(state):
-    """As a checkpoint keeps it: arrays beside JSON that holds no NaN."""
+    """Writes and reads the state as a checkpoint does: arrays beside JSON without NaN."""
     arrays = {key: v.copy() for key, v in state.items() if isinstance(v, np.ndarray)}
     rest = {key: v for key, v in state.items() if key not in arrays}
     return {**json.loads(json.dumps(rest, allow_nan=False)), **arrays}
@@ -177,7 +177,7 @@ def test_an_average_is_that_of_torch(decay):
 
 
 def test_an_average_loses_no_small_contributions():
-    """In float32, 1e-5 of a change of 1e-3 would be rounded away from 1."""
+    """In float32, 1e-5 of a change of 1e-3 would be lost by rounding next to 1."""
     params = NET.init()
     params.flat[...] = 1.0
     average = gd.optim.Average(params, decay=1 - 1e-5)
@@ -288,7 +288,7 @@ def test_the_weighted_mean_of_gradients(dtype, exponent):
     weights = [1.0, 3.0, 0.5]
     shifts = [0, 2, -3]
     parts = gradients(3, dtype=dtype)
-    for _ in range(2):  # the second time it must have been reset
+    for _ in range(2):  # the first pass must have reset it
         for part, weight, shift in zip(parts, weights, shifts, strict=True):
             accumulator.add(gd.Grads(NET, part.flat, exponent + shift), weight)
         assert accumulator.count == 3

@@ -1,4 +1,4 @@
-"""Second derivatives, forward mode and torch.func through gradcore.torch's layers."""
+"""Second derivatives, forward mode and torch.func through the layers of gradcore.torch."""
 
 import pytest
 
@@ -20,7 +20,7 @@ from torch.func import (  # noqa: E402
 
 import gradcore.torch as gt  # noqa: E402
 
-# Forward mode of PyTorch 2.13 scripts its own formulas.
+# Forward mode of PyTorch 2.13 calls torch.jit.script for its own formulas.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 
 T, B, I, H = 6, 2, 3, 4
@@ -33,7 +33,7 @@ CASES = {
 
 
 def problem(name, lengths=None):
-    """A function of x, a state and the weights, and points for them."""
+    """A function of x, a state and the weights, and the point at which it is differentiated."""
     kind, options = CASES[name]
     torch.manual_seed(0)
     layer = kind(I, H, dtype=torch.float64, **options)
@@ -57,7 +57,7 @@ def problem(name, lengths=None):
 
 
 def used(name, points):
-    """The RNN and the GRU have no c: it would have no gradient."""
+    """The RNN and the GRU have no c, which would have no gradient."""
     run, leaves = points
     if "lstm" in name:
         return run, leaves
@@ -149,7 +149,7 @@ def test_a_third_derivative_is_refused():
 
 
 def test_a_gradient_penalty_trains():
-    """|dL/dx| in the loss, as in PyTorch issue 5261: two ways back in one update."""
+    """The loss contains |dL/dx|, as in PyTorch issue 5261: an update has two backward passes."""
     theirs, ours, _, x = module_pair()
     found = []
     for layer in (ours, theirs):

@@ -1,4 +1,4 @@
-"""gradcore.torch's layers among what else PyTorch does with modules."""
+"""The layers of gradcore.torch work with the other functions that PyTorch has for modules."""
 
 import copy
 import io
@@ -65,7 +65,7 @@ def test_convert_of_a_bare_layer_and_of_what_it_cannot():
     mixed = nn.ModuleDict({"fine": nn.LSTM(2, 3), "small": nn.LSTM(2, 3, proj_size=1)})
     with pytest.raises(gd.ArgumentError, match=r"the layer 'small' has proj_size=1"):
         gt.convert(mixed)
-    assert type(mixed["fine"]) is nn.LSTM  # nothing was changed
+    assert type(mixed["fine"]) is nn.LSTM  # nothing was converted
 
     class Own(nn.LSTM):
         pass
@@ -82,7 +82,7 @@ def test_convert_of_a_bare_layer_and_of_what_it_cannot():
 def test_copies_and_files(tokens):
     model = Model(gt, dropout=0.1, memory="32MB", skip=gd.Skip(2, learned=True)).eval()
     expected = model(tokens)
-    expected.sum().backward()  # a used model is copied as well
+    expected.sum().backward()  # a model is copied after a backward pass too
     file = io.BytesIO()
     torch.save(model, file)
     file.seek(0)
@@ -225,7 +225,8 @@ print("agreed")
 """
 
 
-# In a process of its own: here JAX may have threads that a fork would leave behind.
+# The fork happens in a separate process, because here JAX may have threads that would not exist in
+# the child.
 def test_workers_that_are_forked_after_a_call():
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", WORKERS],

@@ -1,4 +1,6 @@
-"""gradcore.torch's layers behave as torch.nn's: what PyTorch's own tests of RNN modules are for."""
+"""The layers of gradcore.torch behave as those of torch.nn; the tests follow PyTorch's own for RNN
+modules.
+"""
 
 import copy
 import itertools
@@ -22,7 +24,7 @@ T, B, I, H = 40, 3, 5, 9
 
 
 def both(kind, *sizes, seed=0, dtype=torch.float64, **options):
-    """torch.nn's layer and gradcore's with the same weights."""
+    """The layer of torch.nn and that of gradcore with the same weights."""
     made = []
     for module in (nn, gt):
         torch.manual_seed(seed)
@@ -48,7 +50,7 @@ def leaf(states):
 
 
 def solved(layer, x, hx=None):
-    """Outputs, last states and all gradients of a loss of both."""
+    """Outputs, last states and all gradients of one loss, for both layers."""
     x, hx = leaf(x), None if hx is None else leaf(hx)
     outputs, end = layer(x, hx)
     loss = outputs.sin().sum() + sum((state**2).sum() for state in listed(end))
@@ -154,7 +156,7 @@ def test_lengths_do_what_packing_does(kind):
         for one, other in zip(listed(end), listed(expected_end), strict=True):
             assert torch.equal(one, other)
     unsuitable = copy.deepcopy(x)
-    unsuitable[20:, 0] = torch.nan  # what lies behind the end is not read
+    unsuitable[20:, 0] = torch.nan  # values after the end are not read
     assert torch.equal(layer(unsuitable, lengths=lengths)[0], expected)
 
 
@@ -335,7 +337,8 @@ def test_dropout_acts_between_layers_in_training_only():
     torch.manual_seed(5)
     assert torch.equal(layer(x)[0], first)
     assert not torch.equal(second, first)
-    # A second layer that passes its input on shows what was dropped: p of it, the rest scaled.
+    # A second layer that returns its input shows what was dropped: a share p is 0, the rest is
+    # scaled.
     with torch.no_grad():
         layer.weight_ih_l1.copy_(1e-3 * torch.eye(64))
         for weight in (layer.weight_hh_l1, layer.bias_ih_l1, layer.bias_hh_l1):
@@ -389,7 +392,7 @@ def test_skip_connections(kind):
     expected, state = gd.apply(net, params, x.numpy())
     np.testing.assert_array_equal(outputs.detach().numpy(), expected)
     np.testing.assert_array_equal(end[1].detach().numpy(), state[0].reverse.skip)
-    # In two parts, the state carried over (time forward only).
+    # The sequence is run in two parts with the state carried over (only forward in time).
     layer = gt.LSTM(I, H, skip=skip, dtype=torch.float64)
     whole, last = layer(x)
     first, carried = layer(x[:20])

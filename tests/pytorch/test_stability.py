@@ -1,4 +1,4 @@
-"""Clipping, constraints, curvature and diagnosis of torch models that use gradcore.torch."""
+"""Clipping, constraints, curvature and diagnosis of PyTorch models that use gradcore.torch."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,9 @@ GROWTH = 1.3
 
 
 def exploding(dtype=torch.float32, hidden=8):
-    """h stays 0 and every step multiplies its gradient by 1.3: 10^228 after 2,000."""
+    """h stays 0 and every step multiplies its gradient by 1.3, which makes 10^228 after 2,000
+    steps.
+    """
     layer = gt.RNN(1, hidden, dtype=dtype)
     with torch.no_grad():
         for weight in layer.parameters():
@@ -50,7 +52,7 @@ def test_a_gradient_beyond_float32_keeps_its_direction():
     double.head.load_state_dict(model.head.state_dict())
     double(torch.zeros(T, 2, 1).double())[-1].square().sum().backward()
     expected = torch.cat([w.grad.reshape(-1) for w in double.parameters()])
-    top = expected.abs().max()  # whose square leaves float64
+    top = expected.abs().max()  # its square leaves float64
     expected = expected / top
     norm = float(expected.norm())
     assert log10 == pytest.approx(np.log10(norm) + float(top.log10()), abs=1e-3)
@@ -68,7 +70,7 @@ def test_two_ways_back_are_added_up_and_zero_grad_forgets():
     for _ in range(2):
         layer(x)[0][-1].sum().backward()
     assert gt.clip_grad_norm_(layer, 1.0) == pytest.approx(once + np.log10(2), abs=1e-5)
-    layer(x)[0][-1].sum().backward()  # not clipped, thrown away
+    layer(x)[0][-1].sum().backward()  # this gradient is discarded, not clipped
     layer.zero_grad()
     layer(x)[0][-1].sum().backward()
     assert gt.clip_grad_norm_(layer, 1.0) == pytest.approx(once, abs=1e-5)
@@ -204,7 +206,7 @@ def test_a_monitor_warns_of_a_rate_beyond_the_limit_once():
     assert report.ratio == pytest.approx(1.5, rel=1e-3)
     assert report.lr_stable == pytest.approx(2 / top, rel=1e-3)
     assert report.limit == pytest.approx(2 / optimizer.param_groups[0]["lr"])
-    assert monitor.look(loss()) is not None  # the second of two; warned already
+    assert monitor.look(loss()) is not None  # the second of two; the warning was already given
     assert monitor.look(loss()) is None
 
 
@@ -251,7 +253,8 @@ def test_the_monitor_agrees_with_gradcores_own(make, ours):
         return nn.functional.mse_loss(layer(torch.from_numpy(x))[0], torch.from_numpy(y))
 
     monitor = gt.StabilityMonitor(other, every=1, tol=1e-6, max_products=200)
-    assert monitor.look(loss()) is None  # it divides by what it has not seen yet
+    # The step is scaled by second moments that the optimizer does not have yet.
+    assert monitor.look(loss()) is None
     for _ in range(3):
         one.step(gd.value_and_grad(net, params, x, y, loss="mse").grads)
         other.zero_grad()

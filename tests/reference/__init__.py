@@ -1,13 +1,12 @@
-"""The slow float64 reference: written to be read, and sharing no code with gradcore.
+"""The slow float64 reference, which is written for readability and shares no code with gradcore.
 
 rnn, lstm, gru, antisymmetricrnn: the elementwise mathematics of one step, forward, backward and
 tangent. skip: skip connections through time. pipeline: whole nets. two_ways: nets with
-bidirectional layers. losses: losses and their slopes. between: LayerNorm and dropout. philox:
-random masks. scaled:
-gradients too large or too small for a double. lion, clips: the optimizer and the clips that PyTorch
-has not.
+bidirectional layers. losses: losses and their gradients. between: LayerNorm and dropout. philox:
+random masks. scaled: gradients too large or too small for float64. lion, clips: the optimizer and
+the clips that PyTorch does not have.
 
-Nets and layers are read through the attributes of gradcore's descriptions, parameters are a
-dict from gradcore's names to arrays. Everything forward also runs on complex numbers, so that
+Nets and layers are read through the attributes of gradcore's descriptions; parameters are a dict
+from gradcore's names to arrays. All forward functions also accept complex numbers, so that
 derivatives can be checked by complex steps.
 """

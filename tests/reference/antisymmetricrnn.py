@@ -1,12 +1,12 @@
-"""Antisymmetric RNN (Chang et al. 2019): h' = h + step tanh(x_pre + h_pre), h_pre being made with
-A - A' - diffusion I in place of the parameter A.
+"""Antisymmetric RNN (Chang et al. 2019): h' = h + step tanh(x_pre + h_pre), where h_pre is made
+with A - A' - diffusion I in place of the parameter A.
 """
 
 import numpy as np
 
 
 def effective(layer, weight):
-    """What h is multiplied by."""
+    """The matrix by which h is multiplied."""
     return weight - weight.T - layer.diffusion * np.eye(len(weight))
 
 

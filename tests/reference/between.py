@@ -1,6 +1,6 @@
-"""What stands between layers: LayerNorm (Ba, Kiros, Hinton 2016, eq. 3, 4) and dropout.
+"""Layers between recurrent ones: LayerNorm (Ba, Kiros, Hinton 2016, eq. 3, 4) and dropout.
 
-Each function takes one layer of the net; `saved` is what forward hands to the other two.
+Each function takes one layer of the net; `saved` is what forward passes to the other two.
 """
 
 import numpy as np
@@ -9,7 +9,9 @@ from . import philox
 
 
 def forward(layer, place, params, signal, mode, t):
-    """signal [B, H] -> the same shape, and what backward and tangent need."""
+    """Maps the signal [B, H] to an output of the same shape, and returns what backward and tangent
+    need.
+    """
     if type(layer).__name__ == "Dropout":
         mask = mode.factors(layer.p, place, philox.DROPOUT, t, *signal.shape)
         return signal * mask, mask
@@ -20,7 +22,7 @@ def forward(layer, place, params, signal, mode, t):
 
 
 def backward(layer, params, saved, d):
-    """Gradient of the signal, and of the parameters by name."""
+    """The gradient of the signal, and of the parameters by name."""
     if type(layer).__name__ == "Dropout":
         return d * saved, {}
     normal, deviation = saved
@@ -41,6 +43,6 @@ def tangent(layer, params, t_params, saved, t_signal):
 
 
 def projected(normal, a):
-    """a less its parts along the constant row and along `normal`; symmetric."""
+    """a minus its components along the constant row and along `normal`; the map is symmetric."""
     along = (a * normal).mean(axis=1, keepdims=True)
     return a - a.mean(axis=1, keepdims=True) - normal * along

@@ -1,4 +1,4 @@
-"""Clips, written slowly over a dict from names to arrays.
+"""Clips in simple form, over a dict from names to arrays.
 
 Each returns the clipped gradients and how many parts of each were clipped.
 """
@@ -16,7 +16,7 @@ Clipped = tuple[dict[str, NDArray[np.float64]], dict[str, int]]
 
 
 def parameter_norm(grads: Arrays, max_norm: float) -> Clipped:
-    """Each array to norm max_norm at most."""
+    """Limits the norm of each array to max_norm."""
     clipped, counts = {}, {}
     for name, g in grads.items():
         norm = math.sqrt(float(np.sum(g * g)))
@@ -26,13 +26,13 @@ def parameter_norm(grads: Arrays, max_norm: float) -> Clipped:
 
 
 def value(grads: Arrays, max_value: float) -> Clipped:
-    """Each element into [-max_value, max_value]."""
+    """Limits each element to [-max_value, max_value]."""
     clipped = {name: np.clip(g, -max_value, max_value) for name, g in grads.items()}
     return clipped, {name: int(np.sum(np.abs(g) > max_value)) for name, g in grads.items()}
 
 
 def adaptive(grads: Arrays, params: Arrays, clipping: float, eps: float) -> Clipped:
-    """Equation 3 of Brock et al. 2021, a row of a matrix or a whole vector at a time."""
+    """Equation 3 of Brock et al. 2021, for each row of a matrix or each vector."""
     clipped, counts = {}, {}
     for name, g in grads.items():
         rows = g.reshape(g.shape[0], -1) if g.ndim > 1 else g.reshape(1, -1)

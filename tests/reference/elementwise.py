@@ -1,4 +1,4 @@
-"""Functions of one number, also complex with a small imaginary part."""
+"""Functions of one number, which may be complex with a small imaginary part."""
 
 import numpy as np
 

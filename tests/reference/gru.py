@@ -1,5 +1,5 @@
-"""GRU (Cho et al. 2014), gates in the order r, z, n as in PyTorch: the reset gate acts on the
-recurrent product, its bias included.
+"""GRU (Cho et al. 2014) with gates in PyTorch's order r, z, n; the reset gate acts on the recurrent
+product including its bias.
 
 n = tanh(x_n + r h_n), h' = (1 - z) n + z h
 """

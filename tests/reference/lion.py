@@ -1,4 +1,4 @@
-"""Lion, element by element: algorithm 2 of Chen et al. 2023, in its own letters."""
+"""Lion, element by element: algorithm 2 of Chen et al. 2023, with the letters of the paper."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Losses over outputs [T, B, O]: the value, and its gradient with respect to the outputs.
 
-mean: sum(w*l) / sum(w) over the terms that count, for binary cross-entropy and squares also over
-the O outputs; a mean of no terms is 0. Cross-entropy's w includes the weight of the class.
+A mean is sum(w*l) / sum(w) over the terms that count, for binary cross-entropy and squared errors
+also over the O outputs; the mean of no terms is 0. For cross-entropy, w includes the weight of the
+class.
 """
 
 import numpy as np
@@ -36,7 +37,7 @@ FUNCTIONS = {
 
 
 def term_weights(loss, n_steps, batch, target, weight, lengths):
-    """What the term at (t, b) counts, [T, B]; and the target of every term, [T, B, ...]."""
+    """The weight of the term at (t, b), [T, B]; and the target of every term, [T, B, ...]."""
     t = np.arange(n_steps)[:, None]
     lengths = np.full(batch, n_steps) if lengths is None else np.asarray(lengths)
     counts = (t < lengths).astype(float)

@@ -1,5 +1,6 @@
-"""LSTM (Hochreiter and Schmidhuber 1997; forget gate: Gers et al. 2000), gates in the order
-i, f, g, o as in PyTorch: c' = f c + i g, h' = o tanh(c')."""
+"""LSTM (Hochreiter and Schmidhuber 1997; forget gate: Gers et al. 2000) with gates in PyTorch's
+order i, f, g, o: c' = f c + i g, h' = o tanh(c').
+"""
 
 import numpy as np
 

@@ -1,7 +1,7 @@
 """Whole nets, step by step: input or tokens -> layers -> head, forward, backward and tangent.
 
-Of sequence b, steps t >= lengths[b] hold the state and count for nothing: outputs there are zero
-and whatever lies in x is not looked at. reset[t, b] zeroes the state of sequence b before step t.
+At steps t >= lengths[b] sequence b keeps its state and does not count: its outputs are zero there
+and x is not read. reset[t, b] sets the state of sequence b to zero before step t.
 """
 
 from dataclasses import dataclass, field
@@ -25,7 +25,9 @@ class State:
 
 @dataclass
 class Masks:
-    """Of one layer in one step, all [B, H]: parts of h and c that are held, factors of h."""
+    """Masks of one layer in one step, all [B, H]: which parts of h and c are held, and factors of
+    h.
+    """
 
     zone: np.ndarray
     zone_c: np.ndarray
@@ -34,10 +36,10 @@ class Masks:
 
 @dataclass
 class LayerStep:
-    """What one layer did in one step.
+    """The values of one layer in one step.
 
-    h: what the recurrent product saw; old: past[0], what the skip saw; cell_h: the cell's output
-    that the skip saw, after zoneout.
+    h: the input of the recurrent product; old: past[0], the input of the skip connection; cell_h:
+    the cell's output after zoneout, to which the skip connection is applied.
     """
 
     zeroed: np.ndarray
@@ -54,8 +56,9 @@ class Step:
     active: np.ndarray  # [B]
     x: np.ndarray  # [B, I], or tokens [B]; zeros where not active
     layers: list[LayerStep] = field(default_factory=list)
-    between: list[list] = field(default_factory=list)  # saved by what stands before layers and head
-    top: np.ndarray | None = None  # [B, H], what the head saw
+    # Saved by the layers that stand before the recurrent layers and before the head.
+    between: list[list] = field(default_factory=list)
+    top: np.ndarray | None = None  # [B, H], the head's input
 
 
 @dataclass
@@ -80,18 +83,18 @@ def cell_of(layer):
 
 
 def recurrent_weight(layer, weight, what=""):
-    """What stands for weight_hh in the product with h; what: "_tangent" or "_adjoint" of it."""
+    """The matrix that multiplies h in place of weight_hh; what: "_tangent" or "_adjoint" of it."""
     change = getattr(cell_of(layer), f"effective{what}", None)
     return weight if change is None else change(layer, weight)
 
 
 def recurrent(net):
-    """(place in the Stack, layer) of the recurrent layers."""
+    """Pairs (place in the Stack, layer) of the recurrent layers."""
     return [(i, a) for i, a in enumerate(net.layers) if hasattr(a, "hidden_size")]
 
 
 def chains(net):
-    """What stands before each recurrent layer and before the head: lists of (place, layer)."""
+    """The layers before each recurrent layer and before the head, as lists of (place, layer)."""
     found = [[]]
     for i, a in enumerate(net.layers):
         if hasattr(a, "hidden_size"):
@@ -134,7 +137,7 @@ def zero_state(net, batch, dtype=float):
 
 
 def map_states(function, *states):
-    """function on the corresponding arrays of several states."""
+    """Applies the function to the corresponding arrays of several states."""
     return [
         State(*(function(*arrays) for arrays in zip(*(s.arrays() for s in layer), strict=True)))
         for layer in zip(*states, strict=True)
@@ -142,17 +145,17 @@ def map_states(function, *states):
 
 
 def where(mask, a, b):
-    """a for the sequences of mask, else b; arrays [..., B, H] or [B]."""
+    """a for the sequences of mask, otherwise b; arrays are [..., B, H] or [B]."""
     return np.where(mask if a.ndim == 1 else mask[:, None], a, b)
 
 
 def chosen(mask, a, b):
-    """State a of one layer for the sequences of mask, else b."""
+    """State a of one layer for the sequences of mask, otherwise b."""
     return map_states(lambda p, q: where(mask, p, q), [a], [b])[0]
 
 
 def cleared(mask, a):
-    """State a of one layer, zero for the sequences of mask."""
+    """State a of one layer, set to zero for the sequences of mask."""
     return map_states(lambda p: where(mask, np.zeros_like(p), p), [a])[0]
 
 
@@ -160,7 +163,9 @@ def cleared(mask, a):
 
 
 def forward(net, params, x, *, lengths=None, reset=None, state=None, mode=None):
-    """Runs all steps from `state`, by default zeros; mode: a philox.Mode, by default evaluation."""
+    """Runs all steps from `state` (by default zeros); mode: a philox.Mode, by default
+    evaluation.
+    """
     mode = mode or philox.Mode()
     n_steps, batch = x.shape[:2]
     starts = [] if state is None else [state[0].past]
@@ -251,7 +256,9 @@ def backward(net, params, trace, d_outputs, d_state=None):
 
 
 def step_backward(net, params, step, d_output, adjoint):
-    """The adjoint of the state before the step, and the step's share of the gradients."""
+    """The adjoint of the state before the step, and the step's part of the parameters'
+    gradients.
+    """
     d_params = {}
     d_signal = where(step.active, d_output, np.zeros_like(d_output))
     if has_head(net):
@@ -288,7 +295,9 @@ def chain_backward(chain, saved, params, d_signal, d_params):
 
 
 def layer_backward(layer, params, record, active, d_signal, after):
-    """after: adjoint of the state after the step. Sequences that are not active pass it on."""
+    """after: the adjoint of the state after the step. Sequences that are not active pass it on
+    unchanged.
+    """
     d_new = cleared(~active, after)
     d_h = d_new.past[-1] + d_signal  # d_signal is zero where not active
     d_cell_h, d_old, shares = d_h, np.zeros_like(d_h), {}
@@ -318,7 +327,7 @@ def layer_backward(layer, params, record, active, d_signal, after):
 
 
 def tangent(net, params, trace, t_params, t_x=None, t_state=None):
-    """Tangents of outputs and of the state after the last step, at a trace made by forward."""
+    """Tangents of outputs and of the state after the last step, for a trace made by forward."""
     batch = trace.outputs.shape[1]
     now = zero_state(net, batch) if t_state is None else t_state
     t_outputs = []

@@ -1,7 +1,7 @@
-"""Plain cell (Elman 1990): h' = f(a), a = x_pre + h_pre, f = tanh, relu or identity.
+"""Plain cell (Elman 1990): h' = f(a), a = x_pre + h_pre, with f = tanh, relu or identity.
 
-x_pre = W_ih x + b_ih and h_pre = W_hh h + b_hh, [B, H] each. Every cell has these three functions;
-d_ marks a gradient with respect to something, t_ its tangent.
+x_pre = W_ih x + b_ih and h_pre = W_hh h + b_hh are [B, H]. Every cell has these three functions;
+the prefix d_ marks a gradient with respect to a value, t_ a tangent.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ def slope(layer, a):
 
 
 def backward(layer, saved, d_new):
-    """Gradients of x_pre, of h_pre, and of the old state where it is not seen through h_pre."""
+    """Gradients of x_pre, of h_pre, and of the old state where it does not act through h_pre."""
     (d_h,) = d_new
     d_a = d_h * slope(layer, saved)
     return d_a, d_a, (np.zeros_like(d_h),)

@@ -1,6 +1,6 @@
-"""Gradients that do not fit a double: every array with a power of two of its own.
+"""Gradients that do not fit float64: every array has its own power of two.
 
-The adjoint recurrence is linear, so bringing the adjoint back to size 1 after every step and
+The adjoint recurrence is linear, so scaling the adjoint back to size 1 after every step and
 counting the powers of two changes nothing but the range.
 """
 
@@ -10,12 +10,12 @@ import numpy as np
 
 from . import pipeline
 
-NOTHING = -(10**9)  # exponent of a sum that is still empty
+NOTHING = -(10**9)  # exponent of a sum without terms
 
 
 @dataclass
 class Scaled:
-    """The true arrays are each 2**exponent times these."""
+    """The true arrays are 2**exponent times these."""
 
     arrays: dict
     exponent: int
@@ -34,7 +34,7 @@ class ScaledGradients:
 
 
 def backward(net, params, trace, d_outputs):
-    """As pipeline.backward. Terms of exponents far below the largest are lost, as in any sum."""
+    """As pipeline.backward. Terms far below the largest one are lost, as in any sum."""
     adjoint, exponent = pipeline.zero_state(net, d_outputs.shape[1]), 0
     total = Scaled({name: np.zeros_like(a) for name, a in params.items()}, NOTHING)
     d_x = []
@@ -57,7 +57,7 @@ def shifted(states, by):
 
 
 def normalised(states, exponent):
-    """The same adjoint with a largest element in [0.5, 1)."""
+    """The same adjoint, scaled so that its largest element is in [0.5, 1)."""
     largest = max(np.abs(a).max() for layer in states for a in layer.arrays())
     if largest == 0:
         return states, exponent

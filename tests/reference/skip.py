@@ -1,14 +1,14 @@
-"""Skip connections through time, on h only.
+"""Skip connections through time, which act on h only.
 
-add: h = cell + s*past, mix: h = (1 - a)*cell + a*past, with past = h of `lag` steps ago. s and a
-are fixed, or learned: s = skip_scale [H], a = sigmoid(skip_logit [H]). All arrays are [B, H].
+add: h = cell + s*past, mix: h = (1 - a)*cell + a*past, where past is h of `lag` steps before. s and
+a are fixed, or learned: s = skip_scale [H], a = sigmoid(skip_logit [H]). All arrays are [B, H].
 """
 
 from .elementwise import sigmoid
 
 
 def factors(layer, params):
-    """What multiplies cell and past."""
+    """The factors of cell and past."""
     skip = layer.skip
     if skip.kind == "add":
         return 1.0, params["skip_scale"] if skip.learned else skip.value
@@ -22,7 +22,7 @@ def forward(layer, params, cell, past):
 
 
 def backward(layer, params, cell, past, d_h):
-    """Gradients of cell, of past and of the learned parameter by name."""
+    """Gradients of cell, of past, and of the learned parameter by name."""
     of_cell, of_past = factors(layer, params)
     learned = {}
     if layer.skip.learned and layer.skip.kind == "add":

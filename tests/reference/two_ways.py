@@ -1,8 +1,9 @@
-"""Nets with bidirectional layers: pieces that `pipeline` runs one after the other, over all steps.
+"""Nets with bidirectional layers, as pieces that `pipeline` runs one after the other over all
+steps.
 
-A direction that reads time backward is the ordinary pipeline on sequences turned round, each within
-its own length. States are lists with one entry per layer and direction. A net without such layers
-is one piece.
+A direction that reads time backward is the ordinary pipeline on reversed sequences, each within its
+own length. States are lists with one entry per layer and direction. A net without such layers is
+one piece.
 """
 
 from dataclasses import dataclass, replace
@@ -14,7 +15,9 @@ from . import philox, pipeline
 
 @dataclass
 class Piece:
-    """Consecutive layers of a net, or one direction of a layer. end: how its names end."""
+    """Consecutive layers of a net, or one direction of a layer. end: the suffix of its parameter
+    names.
+    """
 
     layers: list
     places: list
@@ -22,7 +25,7 @@ class Piece:
     directed: bool = False
 
     def params(self, whole):
-        """The piece's parameters out of the net's, under the names that the piece has for them."""
+        """The piece's part of the net's parameters, under the piece's own names."""
         return {
             f"{i}.{name.removesuffix('_reverse')}": a
             for i, place in enumerate(self.places)
@@ -31,7 +34,7 @@ class Piece:
         }
 
     def names(self, own):
-        """The net's names for gradients that the piece names."""
+        """Gradients of the piece under the net's names."""
         return {
             f"{self.places[int(name.split('.')[0])]}.{name.split('.')[1]}{self.end}": a
             for name, a in own.items()
@@ -40,7 +43,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class PieceMode(philox.Mode):
-    """The mode of a call as a piece sees it, with its own places and order of steps."""
+    """The mode of a call as it applies to a piece, with the piece's own places and order of
+    steps.
+    """
 
     places: tuple = ()
     reverse: bool = False
@@ -82,7 +87,7 @@ def residual(net, stage):
 
 
 def turned(a, lengths):
-    """a [T, B, ...] with every sequence's first lengths[b] steps in the opposite order."""
+    """a [T, B, ...] with the first lengths[b] steps of every sequence in reverse order."""
     if a is None:
         return None
     result = a.copy()
@@ -97,7 +102,7 @@ def zero_state(net, batch):
 
 
 def divided(net, state):
-    """A whole state as one list per piece."""
+    """The state of the net as one list per piece."""
     parts, rest = [], list(state)
     for piece in (p for stage in stages(net) for p in stage):
         n = len(pipeline.recurrent(piece))
@@ -141,7 +146,7 @@ def forward(net, params, x, *, lengths=None, reset=None, state=None, mode=None):
 
 
 def masked(a, lengths):
-    """a [T, B, ...], zero past the sequences' ends."""
+    """a [T, B, ...], set to zero after the ends of the sequences."""
     if lengths is None:
         return a
     late = np.arange(len(a))[:, None] >= np.asarray(lengths)

@@ -1,4 +1,4 @@
-"""Sharpness against dense Hessians, limits of optimizers against their own steps, the monitor."""
+"""Sharpness agrees with dense Hessians, limits of optimizers with their own steps; the monitor."""
 
 import json
 
@@ -74,7 +74,7 @@ def test_the_preconditioned_hessian_is_that_of_the_next_step(name):
     whole = root[:, None] * (h + np.diag(decay)) * root
     found = flow.sharpness(net, params, x, y, loss="mse", optimizer=optimizer, tol=1e-7)
     assert found.values[0] == pytest.approx(np.linalg.eigvalsh(whole)[-1], rel=1e-6)
-    # What one step moves the parameters by, less what memory does: two gradients that differ.
+    # The ratio is the sharpness over the limit of the optimizer.
     result = flow.step_stability(net, params, optimizer, x, y, loss="mse", tol=1e-7)
     assert result.ratio == pytest.approx(found.values[0] / result.limit)
     at = flow.step_stability(net, params, optimizer, x, y, loss="mse", lr=result.lr_stable)
@@ -86,7 +86,9 @@ def test_the_preconditioned_hessian_is_that_of_the_next_step(name):
 
 
 def on_a_quadratic(optimizer, curvature, steps):
-    """Sizes of a parameter that the optimizer itself steps on 0.5 * curvature * p^2 P."""
+    """Sizes of a parameter p to which the optimizer's own steps on the loss 0.5 * curvature * p^2
+    are applied.
+    """
     params = optimizer.params
     params.flat[...] = 0.0
     params.flat[0] = 1e-60
@@ -100,7 +102,7 @@ def on_a_quadratic(optimizer, curvature, steps):
 
 
 def settled(name):
-    """An optimizer whose second moments stay what they are while gradients are tiny."""
+    """An optimizer whose second moments stay constant while gradients are tiny."""
     net = gd.Stack(gd.RNN(1, 1, nonlinearity="identity", bias=False))
     params = net.init(seed=0, dtype="float64")
     optimizer = OPTIMIZERS[name](params)
@@ -122,7 +124,7 @@ def test_steps_are_stable_up_to_the_limit_and_not_beyond(name):
     inside = [radius(part * limit) for part in np.linspace(0, 1, 500)]
     assert max(inside) <= 1 + 1e-12
     assert radius(1.001 * limit) > 1
-    # The optimizer's own steps grow or fall at the rate that the map says.
+    # The optimizer's own steps grow or fall at the rate that the linear map predicts.
     for part in (0.9, 1.1):
         own = settled(name)
         growth = radius(part * flow.curvature_limit(own))
@@ -130,7 +132,7 @@ def test_steps_are_stable_up_to_the_limit_and_not_beyond(name):
         if name == "adagrad":  # its rate falls in every step
             assert (sizes[5] > sizes[0]) == (part > 1)
             continue
-        # Pairs of complex roots turn: compare the largest of some steps.
+        # Pairs of complex roots oscillate, so the largest of some steps is compared.
         rate = np.log(sizes[160:].max() / sizes[60:80].max()) / 100
         assert np.exp(rate) == pytest.approx(growth, abs=2e-3)
 
@@ -154,7 +156,9 @@ def test_known_limits():
 @pytest.mark.parametrize("part", [0.98, 1.02])
 @pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov"])
 def test_the_limit_of_a_real_net(name, part):
-    """A student at its teacher: steps from next to a minimum, along the sharpest direction."""
+    """A student net starts at its teacher: the steps start next to a minimum, along the sharpest
+    direction.
+    """
     net, params, x, _ = problem()
     y = gd.apply(net, params, x)[0]
     minimum = params.flat.copy()
@@ -208,7 +212,7 @@ def test_the_picture_of_the_regions(tmp_path):
 
 
 class Rising(gd.schedule.Schedule):
-    """A rate that rises by a tenth per update."""
+    """A learning rate that rises by a tenth per update."""
 
     kind = "rising"
 
@@ -244,7 +248,7 @@ def test_it_warns_before_the_loss_explodes(capsys):
     warned = next(line["step"] for line in report.watched if (line["stability_ratio"] or 0) > 1)
     assert f"update {warned}: lr" in told
     assert warned < exploded
-    # By then the loss still falls.
+    # At that point the loss still falls.
     assert np.diff(losses[: warned + 5]).max() < 0
 
 
@@ -267,7 +271,7 @@ def test_training_gets_sharper_until_its_limit():
     ratios = [line["stability_ratio"] for line in report.watched]
     assert ratios[0] < 0.5
     assert 0.9 < np.median(ratios[5:]) < 1.5
-    # And does not explode there.
+    # The loss does not explode there.
     assert report.losses[-1] < report.losses[0]
 
 

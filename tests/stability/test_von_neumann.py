@@ -1,4 +1,6 @@
-"""Amplification factors: textbook schemes written as layers, the core's own cells, simulations."""
+"""Amplification factors of textbook schemes written as layers, of the core's own cells, and in
+simulations.
+"""
 
 import numpy as np
 import pytest
@@ -8,11 +10,11 @@ from gradcore.stability import von_neumann as vn
 
 N = 24
 K = 2 * np.pi * np.fft.fftfreq(N)
-WAVE = np.exp(1j * np.outer(np.arange(N), K))  # a column per mode
+WAVE = np.exp(1j * np.outer(np.arange(N), K))  # one column per mode
 
 
 def convolved(kernel, image, dilation=1):
-    """A circular cross-correlation (channels, *grid), by hand."""
+    """A circular cross-correlation (channels, *grid), as plain loops."""
     sizes = kernel.shape[2:]
     out = np.zeros((kernel.shape[0], *image.shape[1:]), image.dtype)
     for place in np.ndindex(*sizes):
@@ -25,7 +27,7 @@ def convolved(kernel, image, dilation=1):
 # ---- textbook schemes
 
 HEAT = np.array([1.0, -2.0, 1.0])
-UPWIND = np.array([1.0, -1.0, 0.0])  # of u_t = -u_x, the wind from the left
+UPWIND = np.array([1.0, -1.0, 0.0])  # for u_t = -u_x, with the wind from the left
 CENTRAL = np.array([0.5, 0.0, -0.5])
 
 
@@ -34,7 +36,7 @@ def lax_wendroff(c):
 
 
 def wave(c):
-    """(u_new, u_now) of (u_now, u_before): leapfrog for u_tt = u_xx."""
+    """(u_new, u_now) from (u_now, u_before): leapfrog for u_tt = u_xx."""
     kernel = np.zeros((2, 2, 3))
     kernel[0, 0] = c**2 * HEAT + [0, 2, 0]
     kernel[0, 1, 1], kernel[1, 0, 1] = -1, 1
@@ -54,7 +56,7 @@ def test_the_step_of_heat_is_a_half():
     assert limit.wave_number == pytest.approx([-np.pi])
     assert limit.eigenvalue == pytest.approx(-4)
     assert "allows steps up to 0.5" in limit.reason
-    # The fourth-order method ends on the real axis at -2.785293563405282.
+    # The stability interval of the fourth-order method ends on the real axis at -2.785293563405282.
     fourth = vn.stable_step(vn.convolution(HEAT, [N]), method="rk4")
     assert fourth.step == pytest.approx(2.785293563405282 / 4, rel=1e-12)
     assert vn.stable_step(vn.convolution(HEAT, [N]), method="rk2").step == pytest.approx(0.5)
@@ -105,12 +107,12 @@ def test_waves(c):
     roots = np.stack([a + np.sqrt(a**2 - 1), a - np.sqrt(a**2 - 1)], axis=1)
     np.testing.assert_allclose(symbol.radius, np.abs(roots).max(axis=1), atol=1e-7)
     assert symbol.norm.max() > 1.5
-    # The mean of u may move on at a constant speed: the double eigenvalue 1 has one vector.
+    # The mean of u may move at a constant speed: the double eigenvalue 1 has one eigenvector.
     assert symbol.outcome is (vn.ModeGrowth.LINEAR if c <= 1 else vn.ModeGrowth.UNSTABLE)
     growth = symbol.growth(400)
     if c <= 1:
         rest = growth[:, 1:]
-        assert rest.max() < 1.6  # 10^1.6: transient only
+        assert rest.max() < 1.6  # at most 10^1.6, and only for a time
         assert growth[400, 0] == pytest.approx(np.log10(800), abs=0.01)
     else:
         assert growth[400].max() > 30
@@ -137,7 +139,7 @@ def test_limits_of_single_modes():
         assert "grows" in of(0.1 + 2j, method).reason
         assert of(0.0, method).step == np.inf
         assert "layer is zero" in of(0.0, method).reason
-        # Just inside and just outside of what was found, at many angles.
+        # Points just inside and just outside of the computed border, at many angles.
         for angle in np.linspace(0.51, 1.49, 60) * np.pi:
             z = 3 * np.exp(1j * angle)
             h = of(z, method).step
@@ -270,7 +272,7 @@ def ring(net, seed=0, size=1.0):
     ids=str,
 )
 def test_the_core_does_to_a_mode_what_its_symbol_says(layer):
-    """Tangents of the core along the zero trajectory, where tanh has the slope 1."""
+    """Compares with tangents of the core along the zero trajectory, where tanh has slope 1."""
     net = gd.Stack(layer)
     params = ring(net)
     for name in params:
@@ -362,7 +364,8 @@ def test_a_varying_state_leaves_a_defect():
         return np.roll(u, 1, axis=1) * np.linspace(0, 2, 8)
 
     found = vn.linearise(f, np.zeros((1, 8)))
-    # A diagonal of mean 1 in a shift: the symbol is the shift's, the rest the variation's.
+    # A diagonal with mean 1 multiplies a shift: the symbol is that of the shift, the rest is the
+    # variation.
     np.testing.assert_allclose(found.symbol.norm, 1, atol=1e-9)
     weights = np.linspace(0, 2, 8)
     want = np.sqrt(1 - 8 / np.sum(weights**2))
@@ -389,7 +392,7 @@ def test_zero_padding_has_at_most_the_norm_of_the_line():
         assert found.lower * (1 - 1e-9) <= norm <= found.upper * (1 + 1e-9)
         assert found.lower == pytest.approx(norm, rel=1e-3)
         assert found.circular == pytest.approx(vn.convolution(kernel, [12]).norm.max())
-    # A shift: on a ring nothing is lost, in a box all of it.
+    # For a shift, nothing is lost on a ring and everything is lost in a box.
     shift = np.array([1.0, 0.0, 0.0])
     assert vn.convolution(shift, [12]).radius.max() == pytest.approx(1.0)
     assert np.abs(np.linalg.eigvals(np.eye(12, k=-1))).max() == 0

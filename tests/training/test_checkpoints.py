@@ -1,4 +1,4 @@
-"""Training checkpoints: what is in them, and that a wrong one is an error and nothing worse."""
+"""Training checkpoints: what they contain, and that a wrong file only ever raises an error."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def fit(folder, steps=STEPS, resume=False):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A folder with a run of STEPS updates, interrupted so that a line is held back."""
+    """A folder with a run of STEPS updates, interrupted so that one metrics line is not yet
+    written.
+    """
     folder = tmp_path_factory.mktemp("run")
     fit(folder)
     return folder
@@ -64,7 +66,7 @@ def header_of(path):
 
 @pytest.fixture
 def edited(tmp_path, run):
-    """Writes the checkpoint of the run with other tensors or metadata; returns its path."""
+    """Writes the checkpoint of the run with changed tensors or metadata; returns its path."""
 
     def edit(tensors=None, change=None, **metadata):
         source = run / "last.safetensors"
@@ -84,7 +86,7 @@ def edited(tmp_path, run):
 
 
 def refused(path, message):
-    """Both the file itself and a training that would go on with it."""
+    """Asserts that gd.load and a training that resumes both refuse the file."""
     with pytest.raises(gd.CheckpointError, match=message) as caught:
         read_training(path)
     assert str(path) in str(caught.value)
@@ -229,7 +231,7 @@ EVALUATIONS = setter("place", "evaluations")
         (setter("place", "seconds")(float("nan")), "seconds must be finite"),
         (EVALUATIONS({}), "the evaluations are not a list"),
         (EVALUATIONS([[1]]), "an evaluation is not a pair"),
-        (EVALUATIONS([[99, 1.0]]), f"an evaluation at step 99 of {STEPS}"),
+        (EVALUATIONS([[99, 1.0]]), f"an evaluation at step 99, but only {STEPS} steps"),
         (EVALUATIONS([[1, "a"]]), "a score must be a number"),
         (setter("place", "best_step")(3), "the step of the best evaluation is not that of any"),
         (setter("place", "line")(3), "the line of metrics does not belong to the last update"),
@@ -314,7 +316,7 @@ def test_a_huge_header_is_not_believed(tmp_path, whole, size):
 
 
 def test_a_hostile_shape_is_not_believed(tmp_path, whole):
-    """Tensors whose shapes ask for more than the file holds, under any name."""
+    """Tensors, under any name, whose shapes need more bytes than the file has."""
     (size,) = struct.unpack("<Q", whole[:8])
     for name in ("training.average.average", "2.weight"):
         header = json.loads(whole[8 : 8 + size])
@@ -332,11 +334,11 @@ def test_a_hostile_shape_is_not_believed(tmp_path, whole):
 )
 @given(data=st.data())
 def test_damaged_bytes_are_an_error_or_a_checkpoint(tmp_path, whole, data):
-    """Whatever is damaged: CheckpointError, or something whose parts have the right form."""
+    """Whatever is damaged raises CheckpointError, or leaves values of the right form."""
     (size,) = struct.unpack("<Q", whole[:8])
     damaged = bytearray(whole)
     for _ in range(data.draw(st.integers(1, 4), label="places")):
-        # Most of the bytes that mean something are in the header.
+        # Most bytes that matter are in the header.
         last = len(damaged) - 1
         place = data.draw(st.one_of(st.integers(0, min(size + 7, last)), st.integers(0, last)))
         if data.draw(st.booleans(), label="flip"):
@@ -365,7 +367,7 @@ JSON = st.recursive(
 
 
 def paths_of(value, path=()):
-    """All places within nested dicts and lists."""
+    """The paths to all entries of nested dicts and lists."""
     yield path
     pairs = value.items() if isinstance(value, dict) else enumerate(value)
     for key, inner in pairs:
@@ -380,7 +382,7 @@ def paths_of(value, path=()):
 )
 @given(data=st.data())
 def test_any_json_in_the_place_of_another_is_an_error_or_trains(edited, run, data):
-    """No value in the metadata makes a resumed training raise anything but what it promises."""
+    """With any value in the metadata, a resumed training raises only the documented errors."""
     kept = json.loads(header_of(run / "last.safetensors")["training"])
     places = [path for path in paths_of(kept) if path]
     place = data.draw(st.sampled_from(places))

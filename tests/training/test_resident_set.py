@@ -1,4 +1,6 @@
-"""Memory as the system sees it: growth of the resident set, page faults, files behind maps."""
+"""Memory as the system measures it: growth of the resident set, page faults, memory maps of
+files.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,8 @@ def run(*arguments):
     return json.loads(done.stdout)
 
 
-# Pages of libraries that are touched for the first time, Python's own objects, and the last huge
-# page: what no prediction can know.
+# Pages of libraries that are accessed for the first time, Python's own objects and the last huge
+# page cannot be predicted.
 CONSTANT = 1_500_000
 
 GROWTH = [
@@ -61,7 +63,7 @@ def test_growth_is_what_was_predicted(net, steps, memory):
     assert abs(grown - predicted) <= 0.05 * predicted + CONSTANT
 
 
-# A call that touched its memory anew would fault hundreds of times or more, even in huge pages.
+# A call that used new memory would have hundreds of page faults or more, even with huge pages.
 FEW = 20
 
 
@@ -76,7 +78,7 @@ def test_a_steady_state_does_not_fault(net, memory):
 
 @pytest.mark.parametrize("net", ["lstm", "both ways"])
 def test_lengths_in_buckets_do_not_fault(net):
-    """Longer and shorter calls in turn, more shapes than a handful."""
+    """Alternates longer and shorter calls, with more shapes than regions of memory are kept."""
     lengths = [700, 8000, 1000, 5600, 1400, 4000, 2000, 2800, 6000, 900]
     rounds = run("steady", net, "full", *lengths)["rounds"]
     assert sum(rounds[0]) > FEW
@@ -93,7 +95,9 @@ def test_a_training_of_large_nets_does_not_fault(accumulate):
 
 @pytest.mark.parametrize(("kind", "steps"), [("tokens", 10_000_000), ("features", 6_000_000)])
 def test_a_stream_takes_bounded_memory(tmp_path, kind, steps):
-    """16 MB of the maps stay, and what is mapped around a page; the rest is the run's own."""
+    """16 MB of the maps stay, and the pages that are mapped around one; the rest belongs to the
+    run.
+    """
     rng = np.random.default_rng(0)
     with open(tmp_path / "x", "wb") as file:
         for _ in range(steps // 1_000_000):
@@ -110,7 +114,7 @@ def test_a_stream_takes_bounded_memory(tmp_path, kind, steps):
 
 
 def read_all(path, array):
-    """Resident pages of the map after all of an array was read a window at a time."""
+    """Resident pages of the map after an array was read completely, one window at a time."""
     source = gd.data.Stream(array, array, k1=1 << 16)
     for _ in source:
         pass

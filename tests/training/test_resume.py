@@ -1,4 +1,4 @@
-"""Resuming: a run that was killed anywhere, however often, ends with the same bits."""
+"""Resuming: a run that was killed at any place, any number of times, ends with the same bits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def whole(tmp_path_factory):
 
 
 def metrics(folder):
-    """The lines but for the time they took."""
+    """The metrics lines without the time that each update took."""
     lines = read_metrics(folder)
     for line in lines:
         assert line.pop("seconds") >= 0
@@ -81,7 +81,7 @@ def test_killed_fifty_times(tmp_path, whole):
             best = gd.load(run / "best.safetensors")
             best_steps[best.metadata["step"]] = best.params
         json.loads((run / "metrics.jsonl").read_text().split("\n")[0] or "{}")
-    # The moments were all over the run, or this test says little.
+    # The kills were spread over the run; otherwise this test would prove little.
     assert {"before write", "after write", "before sync", "after sync"} <= set(seen)
     assert any(line.startswith("batch") for line in seen)
 
@@ -96,7 +96,7 @@ def test_killed_fifty_times(tmp_path, whole):
     for name in ("last", "best"):
         file, other = gd.load(run / f"{name}.safetensors"), gd.load(folder / f"{name}.safetensors")
         assert file == other
-    # Nothing is left of the files that were being written.
+    # Files that were being written have left nothing behind.
     assert sorted(os.listdir(run)) == ["best.safetensors", "last.safetensors", "metrics.jsonl"]
     for step, params in best_steps.items():
         assert any(s == step for s, _ in report.evaluations)

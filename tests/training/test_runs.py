@@ -1,4 +1,6 @@
-"""Runs: what a folder holds, when it is refused, and resuming by every kind of data and ending."""
+"""Runs: the contents of a folder, when it is refused, and resuming for every kind of data and
+ending.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,7 @@ def lines(folder):
 
 
 def same_runs(one, other):
-    """Whether two folders hold the same run but for the time it took."""
+    """Whether two folders hold the same run, without the times."""
     assert lines(one) == lines(other)
     for name in FILES[:2]:
         assert gd.load(one / name) == gd.load(other / name)
@@ -75,7 +77,7 @@ def whole(tmp_path_factory):
 
 
 class Interrupt:
-    """An evaluation, or whatever is called, that Ctrl-C comes into at its nth call."""
+    """A function, such as an evaluation, in whose nth call Ctrl-C is pressed."""
 
     def __init__(self, call, function=lambda *args: 1.0, number=signal.SIGINT):
         self.call, self.function, self.number, self.calls = call, function, number, 0
@@ -221,7 +223,7 @@ def test_resumed_after_ctrl_c_in_the_data(tmp_path, whole, steps):
 
 @pytest.mark.parametrize("call", [1, 2, 6])
 def test_resumed_after_ctrl_c_in_an_evaluation(tmp_path, call):
-    """The evaluation is made up for, and its score comes into the line of its update."""
+    """The evaluation is repeated, and its score is written in the line of its update."""
     score = lambda params: float(np.abs(params.flat).sum())  # noqa: E731
     options = {"validation": None, "steps": 23}
     one, other = tmp_path / "one", tmp_path / "other"
@@ -437,7 +439,7 @@ def test_numbers_out_of_range_name_the_checkpoint_that_is_left(tmp_path):
 
 
 def test_nothing_is_left_of_a_process_that_holds_a_folder(tmp_path):
-    """The hold on a folder ends with its process, however it ends."""
+    """The lock on a folder ends with its process, however that ends."""
     code = (
         "import os, sys, time; from gradcore._training.runs import RunFolder; "
         "folder = RunFolder(sys.argv[1]); print('held', flush=True); time.sleep(60)"

@@ -1,4 +1,4 @@
-"""Learning-rate schedules against torch.optim.lr_scheduler, and their state dicts."""
+"""Learning-rate schedules agree with torch.optim.lr_scheduler; their state dicts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BASE = 0.3
 
 
 def torch_factors(make, steps):
-    """Factors of the base rate that a torch scheduler gives to the first updates."""
+    """The factors of the base rate that a torch scheduler gives to the first updates."""
     torch = pytest.importorskip("torch")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=BASE)
     scheduler = make(torch.optim.lr_scheduler, optimizer)

@@ -1,4 +1,4 @@
-"""Trainer: what it does to parameters and files, when it stops, and how Ctrl-C ends it."""
+"""Trainer: how it changes parameters and files, when it stops, and how Ctrl-C ends it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NET = gd.Stack(gd.Embedding(4, 6), gd.GRU(6, 12), gd.Linear(12, 4))
 
 
 def batches():
-    """Tokens to be repeated one step later: learnt within some dozens of steps."""
+    """Tokens to be repeated one step later, which is learned within some dozens of steps."""
     rng = np.random.default_rng(0)
     while True:
         x = rng.integers(0, 4, (20, 8))

@@ -1,4 +1,4 @@
-"""Trainer: scores and what follows from them, accumulation, schedules, averages, data."""
+"""Trainer: scores and decisions that depend on them, accumulation, schedules, averages, data."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def loss_of_all(params, loss="cross_entropy", weight=None):
 def test_the_validation_loss_is_that_of_all_terms_together(loss, weight):
     trainer = make(loss)
     held_out = source(weight=weight)
-    held_out.take()  # where the source stands makes no difference
+    held_out.take()  # the position of the source makes no difference
     report = trainer.fit(source(), steps=1, validation=held_out)
     whole = loss_of_all(trainer.params, loss, weight).loss
     assert report.evaluations == ((1, pytest.approx(whole, rel=1e-5)),)

@@ -1,4 +1,4 @@
-"""What a training records with watch=, and what it says of clipped and failed updates."""
+"""What a training records with watch=, and its explanations of clipped and failed updates."""
 
 import json
 from dataclasses import replace
@@ -37,7 +37,7 @@ def untimed(line):
 
 
 def told(run):
-    """The lines in which a watch told something, but for the time."""
+    """The lines in which a watch recorded something, without the times."""
     return [untimed(line) for line in lines(run) if set(line) & watch.WATCHED]
 
 
@@ -105,7 +105,7 @@ def test_watching_changes_no_bit_and_is_resumed(tmp_path):
 
 
 def test_a_clipped_update_names_its_layer_and_its_window(tmp_path, capsys):
-    """Targets count in steps 60 to 65 alone, and the upper layer's weights are tiny."""
+    """Only the targets in steps 60 to 65 count, and the upper layer's weights are tiny."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((120, 2, 3)).astype(np.float32)
     weight = np.zeros((120, 2), np.float32)
@@ -113,8 +113,8 @@ def test_a_clipped_update_names_its_layer_and_its_window(tmp_path, capsys):
     batch = gd.Batch(x, rng.integers(0, 2, (120, 2)), weight=weight)
     trainer = make(gd.clip.GlobalNorm(1e-6), layers=2)
     trainer.quiet = False
-    trainer.params["1.weight_ih"][...] *= 100  # what comes down is large
-    trainer.params["0.weight_hh"][...] = 0  # and stays where it arrives
+    trainer.params["1.weight_ih"][...] *= 100  # the gradient from above is large
+    trainer.params["0.weight_hh"][...] = 0  # and does not flow to other steps
     before = gd.Params(trainer.net, trainer.params.flat.copy())
     trainer.fit([batch] * 5, steps=5, run=tmp_path, watch=2)
     found = lines(tmp_path)
@@ -139,7 +139,7 @@ def test_a_forward_pass_that_overflows_tells_what_grew():
     trainer, batch = exploding()
     with pytest.raises(gd.NonFiniteError, match=r"\|h\| of 0\.RNN rose from 10\^") as caught:
         trainer.fit([batch], steps=1)
-    # It grows by 1.5 per step until float32 ends at 10^38.5.
+    # The gradient grows by 1.5 per step until float32 ends at 10^38.5.
     assert caught.value.step == pytest.approx(38.5 / np.log10(1.5), abs=6)
     assert "to 10^3" in str(caught.value)
 
@@ -209,7 +209,7 @@ def test_what_cannot_be_measured_is_none(tmp_path):
         assert line["clip_window"] is None
         assert "read time forward" in line["watch_missing"]["lyapunov"]
         assert "read time forward" in line["watch_missing"]["clip_window"]
-    # Resets in every step leave no trajectory.
+    # Resets in every step leave no trajectory for Lyapunov exponents.
     rng = np.random.default_rng(0)
     batch = gd.Batch(
         rng.standard_normal((60, 2, 3)).astype(np.float32),
@@ -230,7 +230,7 @@ def test_a_look_that_is_interrupted_loses_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(watch.Watch, "look", look)
     report = make().fit(source(), steps=5, run=tmp_path, watch=2)
     assert report.interrupted
-    # The update that it was about has not been made, and is looked at when it is.
+    # The update of the failed measurement was not made, and is measured when it is made.
     assert report.steps == 1
     monkeypatch.undo()
     resumed, bare = make(), make()
@@ -276,7 +276,7 @@ def test_the_last_steps_are_looked_at_from_their_own_state(monkeypatch):
     start = gd.apply(net, params, x[:7])[1]
     watcher = watch.Watch(trainer._updater, 1)
     part = watcher._part(batch, start)
-    # The four longest are 1, 3, 4 and 5; the longest ends at 110.
+    # The four longest sequences are 1, 3, 4 and 5; the longest ends at step 110.
     assert part.first == 60
     np.testing.assert_array_equal(part.inputs["lengths"], [40, 50, 40, 41])
     np.testing.assert_array_equal(part.inputs["x"], x[60:110, [1, 3, 4, 5]])
@@ -354,7 +354,7 @@ def test_frozen_parameters_are_no_cause():
 def test_the_parameters_are_copied_where_a_cause_may_be_asked_for():
     watcher = watch.Watch(make()._updater, 3)
     watcher.remember(1, None)
-    assert watcher._before is None  # nothing clips
+    assert watcher._before is None  # nothing needs it without a clip
     watcher = watch.Watch(make(gd.clip.GlobalNorm(1.0))._updater, 3)
     watcher.remember(5, 3)
     assert watcher._before is None

@@ -1,10 +1,10 @@
 /* C ABI of libgradcore.
  *
- * Dimensions: T steps, B sequences, I inputs, H hidden units, O outputs, V tokens. All arrays are
- * C-contiguous; floating-point arrays hold the net's dtype. Nothing passed in is kept after a call
- * returns, but for gc_pass_begin. Calls are safe from several threads at once unless they share
- * output arrays. Every function that can fail returns a gc_status; gc_last_error() then has the
- * message for the calling thread.
+ * Dimensions: T steps, B sequences, I inputs, H hidden units, G gates, E the width of an embedding,
+ * O outputs, V tokens. All arrays are C-contiguous; floating-point arrays hold the net's dtype. No
+ * pointer is kept after a call returns, except by gc_pass_begin. Several threads may call at the
+ * same time unless they share output arrays. Every function that can fail returns a gc_status or,
+ * where it says so, -1; gc_last_error() then has the message for the calling thread.
  */
 #pragma once
 #include <stdint.h>
@@ -42,9 +42,7 @@ typedef enum gc_transform_kind { GC_LAYER_NORM = 0, GC_DROPOUT = 1 } gc_transfor
 
 GC_API const char* gc_last_error(void);
 
-/* ---- The library and the machine
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- The library and the machine ---- */
 
 GC_API const char* gc_version(void);
 GC_API int32_t gc_abi_version(void);
@@ -56,16 +54,14 @@ GC_API uint32_t gc_isa_available(void);
 /* The level in use: the highest available, capped by the environment variable GRADCORE_MAX_ISA (v2,
  * v3, v4), unless forced. */
 GC_API gc_isa gc_isa_in_use(void);
-/* Test hook: use exactly this level from now on; -1 undoes it. GC_INVALID if the level is not
+/* For tests: uses exactly this level from now on; -1 undoes it. GC_INVALID if the level is not
  * available. */
 GC_API gc_status gc_force_isa(int32_t level);
-/* Threads a call gets when it does not say: min(affinity, cgroup cpu.max, OMP_NUM_THREADS); 1 in a
- * forked child. */
+/* The number of threads of a call that gives none: the least of the CPUs in the process's affinity
+ * mask, the limit of its control groups (cpu.max) and OMP_NUM_THREADS; 1 in a forked child. */
 GC_API int32_t gc_default_threads(void);
 
-/* ---- Nets
- * ------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- Nets ---- */
 
 /* What is known of a cell; strings are those of cells.def, names in them separated by blanks. */
 typedef struct gc_cell_facts {
@@ -92,28 +88,28 @@ typedef struct gc_layer {
   int64_t input_size, hidden_size;
   int32_t bias;          /* 0: no bias_ih, bias_hh */
   int32_t bidirectional; /* 1: a second direction reads time backward; the output is both, [2*H] */
-  int32_t residual;      /* 1: the layer's output is h + its input (both equally wide) */
+  int32_t residual;      /* 1: the layer's output is h + its input, which must have equal widths */
   int32_t skip_kind;     /* gc_skip */
   int32_t skip_learned;  /* 1: skip_scale [H] (add) or skip_logit [H] (mix) is a parameter */
   int64_t skip_lag;      /* k >= 1 */
   double skip_value;     /* s (add) or a (mix) when not learned */
   int32_t place;         /* the layer's number for random masks, >= 0; different for all layers and
                             transforms that have masks */
-  /* Probabilities in [0,1) that a unit's output (zoneout), or c of an LSTM (zoneout_cell), stays
-   * what it was before the step, acting on the cell's result before the skip connection; in
-   * evaluation the expectation is taken. And that h of a unit counts for nothing in the recurrent
-   * product of a training call (recurrent_dropout), the same units at all steps. */
+  /* Probabilities in [0,1). zoneout: that a unit's output keeps its value from before the step;
+   * zoneout_cell: the same for c of an LSTM. Both act on the cell's result before the skip
+   * connection, and in evaluation the expectation is taken. recurrent_dropout: that h of a unit is
+   * left out of the recurrent product of a training call, for the same units at all steps. */
   double zoneout, zoneout_cell, recurrent_dropout;
-  /* GC_ANTISYMMETRIC: the step of Euler's method, > 0, and what is subtracted from the diagonal of
-   * the recurrent weights A - A', >= 0; weight_hh is A. Other cells: 0. */
+  /* GC_ANTISYMMETRIC: the step of Euler's method, > 0, and the number subtracted from the diagonal
+   * of the recurrent weights A - A', >= 0; weight_hh is A. Other cells: 0. */
   double step, diffusion;
 } gc_layer;
 
-/* What acts on each row of what one layer puts out before the next reads it. */
+/* An operation on each row of a layer's output before the next layer reads it. */
 typedef struct gc_transform {
   int32_t kind;   /* gc_transform_kind */
-  int32_t before; /* the recurrent layer that reads the rows; n_layers: the head, or the outputs of
-                     a net without one */
+  int32_t before; /* the number of the recurrent layer that reads the rows; n_layers: the head, or
+                     the outputs of a net without a head */
   int32_t place;  /* as in gc_layer */
   int32_t affine; /* GC_LAYER_NORM: 1: weight [H] is a parameter, else it is 1 */
   int32_t bias;   /* GC_LAYER_NORM: 1: bias [H] is a parameter, else it is 0 */
@@ -123,7 +119,7 @@ typedef struct gc_transform {
 } gc_transform;
 
 /* A stack: an optional embedding, recurrent layers with transforms between them, an optional linear
- * head. Parameters live in one flat buffer in this order, each C-contiguous:
+ * head. All parameters are in one flat buffer in this order, each C-contiguous:
  *   embedding [V, E]; per layer weight and bias [I] of each LayerNorm before it, then for each of
  * its directions weight_ih [G*H, I], weight_hh [G*H, H], bias_ih [G*H], bias_hh [G*H], skip [H];
  * weight and bias [H] of each LayerNorm before the head; head weight [O, H], head bias [O]. */
@@ -136,35 +132,33 @@ typedef struct gc_net {
   int64_t head_outputs; /* O, 0: no head; the outputs are those of the last layer */
   int32_t head_bias;
   int32_t n_transforms;
-  const gc_transform* transforms; /* in the order in which they act; `before` never falls */
+  const gc_transform* transforms; /* in the order in which they act; `before` must not decrease */
 } gc_net;
 
 /* Number of parameters; -1 with a message if the description is not valid. */
 GC_API int64_t gc_net_parameters(const gc_net* net);
-/* Elements of a state: per layer and direction, outputs [max(1,k), B, H] oldest first (the last is
- * h), then for LSTM c [B, H]. Of the backward direction it is the state at step 0 once all steps
- * are done, and the one before step lengths[b]-1 at the start. */
+/* Number of elements of a state. A state has, per layer and direction, the outputs [max(1,k), B, H]
+ * of the last k steps, oldest first (the last is h), then for LSTM c [B, H]. The backward direction
+ * starts from its initial state at step lengths[b]-1, and its final state is that after step 0. */
 GC_API int64_t gc_net_state_size(const gc_net* net, int64_t batch);
 
-/* Gates of a layer and direction, counted over the net, times its H; -1 with a message if there is
- * none such. */
+/* Number of gates of a layer times its H. direction: counts the layers and their directions over
+ * the whole net. -1 with a message if there is no such direction. */
 GC_API int64_t gc_net_gates(const gc_net* net, int32_t direction);
 
-/* Parts of a net that run one after the other, each over all steps: a bidirectional layer is two
- * parts, one per direction; the layers between two such layers, with the embedding or the head, are
- * one. -1 with a message if the description is not valid. */
+/* Number of parts of a net. Parts run one after the other, each over all steps: a bidirectional
+ * layer is two parts, one per direction; all layers between two such layers, with the embedding or
+ * the head, are one. -1 with a message if the description is not valid. */
 GC_API int32_t gc_net_parts(const gc_net* net);
 
-/* ---- Running a plan
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- Running a plan ---- */
 
 typedef enum gc_op_kind {
-  GC_OP_FORWARD = 0,  /* steps [t0,t1), nothing kept but the state at t1 */
-  GC_OP_TAPE = 1,     /* the same, and what BACKWARD over the same range needs is kept */
-  GC_OP_BACKWARD = 2, /* head, loss and BPTT over the range of the TAPE op before it */
+  GC_OP_FORWARD = 0,  /* runs steps [t0,t1) and keeps only the state at t1 */
+  GC_OP_TAPE = 1,     /* the same, and keeps what BACKWARD over the same range needs (the tape) */
+  GC_OP_BACKWARD = 2, /* head, loss and backward pass over the range of the TAPE op before it */
   GC_OP_EMIT = 3,     /* FORWARD that also writes outputs and adds to the loss */
-  GC_OP_COTANGENT = 4 /* cotangents back along the range of the TAPE op before it */
+  GC_OP_COTANGENT = 4 /* takes cotangents back over the range of the TAPE op before it */
 } gc_op_kind;
 
 enum { GC_FROM_START = -1, GC_FROM_PREVIOUS = -2, GC_TO_NOWHERE = -1 };
@@ -187,26 +181,28 @@ typedef enum gc_loss_kind {
   GC_LOSS_GIVEN = 5 /* no loss: its gradient with respect to the outputs is d_outputs */
 } gc_loss_kind;
 
-/* outputs [t1-t0, B, O] in; d_outputs [t1-t0, B, O] out (zeroed before the call); *loss: this
- * range's share. Nonzero return: stop (GC_INTERRUPTED). Called on the thread that called gc_run. */
+/* A loss. outputs [t1-t0, B, O] in; d_outputs [t1-t0, B, O] out, the gradient (zeroed before the
+ * call); *loss out: the loss of this range. A nonzero return stops the call (GC_INTERRUPTED).
+ * Called on the thread that called gc_run. */
 typedef int32_t (*gc_loss_fn)(void* context, const void* outputs, void* d_outputs, int64_t t0,
                               int64_t t1, double* loss);
-/* done and total count step x layer executions of the plan. Nonzero return: stop (GC_INTERRUPTED).
- * On the thread that called gc_run. */
+/* Progress of a call: done and total count the plan's executions of one layer at one step. A
+ * nonzero return stops the call (GC_INTERRUPTED). Called on the thread that called gc_run. */
 typedef int32_t (*gc_poll_fn)(void* context, int64_t done, int64_t total);
 
-/* What BACKWARD does with tangents of the outputs. */
+/* Products with curvature matrices, which BACKWARD computes from tangents of the outputs. */
 typedef enum gc_curvature {
   GC_CURVATURE_NONE = 0,
-  GC_CURVATURE_HESSIAN = 1, /* the Hessian of the loss times t_params, to `product` */
+  GC_CURVATURE_HESSIAN =
+      1, /* the Hessian of the loss times tangents.params, written to `product` */
   GC_CURVATURE_GAUSS_NEWTON =
-      2 /* J^T H J t_params, H: the loss's Hessian by the outputs, to `grads` */
+      2 /* J^T H J tangents.params, H: the loss's Hessian by the outputs, written to `grads` */
 } gc_curvature;
 
-/* Cotangents, K directions at once, in plans with COTANGENT operations: of outputs and of the final
- * state in, of x and of the initial state out. NULL: zero, or not wanted. What is given has
- * exponent 0, except the final state; what comes out is to be multiplied by 2^exponent. In plans
- * with BACKWARD instead, final_state, of one direction, is where the adjoint begins. */
+/* K cotangents at once, in plans with COTANGENT operations: those of outputs and the final state
+ * are inputs, those of x and the initial state are outputs. NULL: zero, or not wanted. Inputs have
+ * exponent 0, except for the state; outputs must be multiplied by 2^exponent. In plans with
+ * BACKWARD and K = 1, final_state is the adjoint with which the backward pass starts. */
 typedef struct gc_cotangents {
   int64_t count;           /* K */
   const void* outputs;     /* [K,T,B,O] */
@@ -218,9 +214,9 @@ typedef struct gc_cotangents {
   int32_t* state_exponent; /* [1] of state */
 } gc_cotangents;
 
-/* Tangents (forward mode): K tangents of what EMIT computes, or one tangent of what the TAPE and
- * BACKWARD operations of a curvature compute. They follow the steps of the net itself, whose bits
- * are those of a call without tangents. NULL: zero, or not wanted. */
+/* Forward mode: K tangents of the values that EMIT, or TAPE and BACKWARD with a curvature, compute.
+ * They are computed beside the values, whose bits are those of a call without tangents. NULL: zero,
+ * or not wanted. */
 typedef struct gc_tangents {
   int64_t count;           /* K, 0: none */
   int32_t curvature;       /* gc_curvature; all but GC_CURVATURE_NONE need count = 1 */
@@ -263,8 +259,8 @@ typedef struct gc_call {
   const void* tokens;  /* [T,B] integers in [0,V) (V: embedding rows, else the first layer's input
                           size); required with an embedding */
   int32_t token_bytes; /* 1 (unsigned), 4 or 8 (signed) */
-  const int64_t* lengths; /* [B] 0..T; steps t >= lengths[b] hold the state and count for nothing */
-  const uint8_t* reset;   /* [T,B] nonzero: the state of sequence b is zeroed before step t */
+  const int64_t* lengths; /* [B] 0..T; steps t >= lengths[b] keep the state and do not count */
+  const uint8_t* reset;   /* [T,B] nonzero: the state of sequence b is set to 0 before step t */
   const void* state;      /* gc_net_state_size elements; NULL: zeros */
 
   /* the loss; a mean divides by the sum of the weights (times O for BCE and MSE) */
@@ -275,11 +271,10 @@ typedef struct gc_call {
   const void* target; /* cross-entropy: int64 [T,B]; BCE, MSE: [T,B,O] net dtype */
   const void* weight; /* [T,B] net dtype, or NULL: 1 */
   const void* class_weight; /* [O] net dtype, cross-entropy only, or NULL: 1 */
-  int64_t ignore_index;     /* cross-entropy only: targets of this value count for nothing */
+  int64_t ignore_index;     /* cross-entropy only: targets of this value do not count */
   gc_loss_fn loss_fn;       /* for GC_LOSS_CALLBACK */
   void* loss_context;
-  const void*
-      d_outputs; /* [T,B,O] for GC_LOSS_GIVEN; where t >= lengths[b] it counts for nothing */
+  const void* d_outputs; /* [T,B,O] for GC_LOSS_GIVEN; where t >= lengths[b] it is not used */
 
   /* outputs; NULL: not wanted */
   void* outputs;            /* [T,B,O], zeros where t >= lengths[b]; by EMIT, with GC_LOSS_GIVEN by
@@ -291,70 +286,73 @@ typedef struct gc_call {
   void* dstate;             /* gradient with respect to state, same layout */
   int32_t* dstate_exponent; /* by layer and direction, as dx_exponent */
   double loss_value;
-  double loss_weight;     /* what a mean divided by */
+  double loss_weight;     /* the number by which a mean was divided */
   int64_t grads_exponent; /* the true gradient is grads * 2^grads_exponent */
 
   gc_cotangents cotangents;
 
-  /* By FORWARD and EMIT: the activations of the gates of one layer and direction, in the gates'
-   * order; zeros where t >= lengths[b]. NULL: not wanted. */
+  /* Written by FORWARD and EMIT: the activations of the gates of one layer and direction, in the
+   * gates' order; zeros where t >= lengths[b]. NULL: not wanted. */
   void* gates; /* [T,B,gc_net_gates] of hidden_direction */
 
-  /* With BACKWARD: the adjoint of the outputs h of one layer and direction, step by step and by all
-   * paths. A residual connection goes round it and is no part of it. NULL: not wanted. */
-  int32_t hidden_direction; /* among the net's layers and directions */
+  /* Written by BACKWARD: the adjoint of the outputs h of one layer and direction at every step,
+   * over all paths of the gradient; the residual connection around the layer is none of them. NULL:
+   * not wanted. */
+  int32_t hidden_direction; /* its number among the net's layers and directions */
   void* hidden;             /* [T,B,H], to be multiplied by 2^hidden_exponent[t] */
   int32_t* hidden_exponent; /* [T] */
   double* hidden_log2_norm; /* [T,B] log2 of its norm, -infinity for 0 */
+
   gc_tangents tangents;
 
   /* execution */
   int32_t threads;       /* at most this many; 0: gc_default_threads() */
-  int32_t exact_threads; /* 1: as many as asked, whatever the cost model says (tests, benchmarks) */
-  int32_t no_scaling;    /* 1: adjoints are kept as they are (tests) */
+  int32_t exact_threads; /* 1: exactly `threads`, where fewer would be faster (tests, benchmarks) */
+  int32_t no_scaling;    /* 1: adjoints are not scaled (tests) */
   int32_t train;         /* 1: with random masks; 0: evaluation, every mask at its expectation */
-  /* What the masks of a training call depend on, together with place, step, sequence and unit:
-   * Philox4x32-10 (Salmon et al. 2011) of the counter (unit / 4, b, t, 8 * place + kind), whose
-   * word unit % 4 is below p * 2^32 with probability p; kind is 0 for dropout, 1 for zoneout, 2 for
-   * zoneout_cell, 3 for recurrent_dropout (t = 0), and 4 more in a layer's backward direction. The
-   * key is the first two words of Philox of the
-   * counter (seed, step), low halves first, under the key ("grad", "core"). */
+  /* The masks of a training call depend on these two numbers and on place, step, sequence and unit.
+   * They are made by Philox4x32-10 (Salmon et al. 2011) of the counter (unit / 4, b, t,
+   * 8 * place + kind), whose word unit % 4 is below p * 2^32 with probability p. kind is 0 for
+   * dropout, 1 for zoneout, 2 for zoneout_cell, 3 for recurrent_dropout (t = 0), and 4 more in a
+   * layer's backward direction. The key is the first two words of Philox of the counter
+   * (seed, step), low halves first, with the key ("grad", "core"). */
   uint64_t seed, step;
-  gc_poll_fn poll; /* called every few milliseconds or more */
+  gc_poll_fn poll; /* called at intervals of a few milliseconds or longer */
   void* poll_context;
 
   /* what happened */
   int32_t threads_used;   /* at the end of the call */
-  int64_t arena_bytes;    /* what the call allocated or reused, and the plan */
-  int32_t where_layer;    /* GC_NONFINITE: the layer (0-based among recurrent layers, n_layers: head
-                             and loss), */
-  int64_t where_step;     /* the step, */
-  int64_t where_sequence; /* and the sequence of the first offender */
+  int64_t arena_bytes;    /* bytes that the call allocated or reused, with those of the plan */
+  int32_t where_layer;    /* GC_NONFINITE: the layer of the first value that is not finite (0-based
+                             among recurrent layers, n_layers: head and loss), */
+  int64_t where_step;     /* its step, */
+  int64_t where_sequence; /* and its sequence */
 } gc_call;
 
 /* Steps in a block; segments are whole blocks. */
 GC_API int64_t gc_block_steps(void);
-/* Bytes that gc_run will hold for this call: reads everything but the contents of arrays, which
- * need not exist yet (gc_call.arrays). -1 with a message if the call is not valid. */
+/* Bytes that gc_run will hold for this call. Reads the whole call, but not the contents of arrays,
+ * which need not exist yet (gc_call.arrays). -1 with a message if the call is not valid. */
 GC_API int64_t gc_run_bytes(const gc_net* net, const gc_call* call);
-/* Executes the plan. On any failure the output arrays hold nothing meaningful and nothing else has
- * changed. */
+/* Executes the plan. On any failure the contents of the output arrays are undefined, and nothing
+ * else has changed. */
 GC_API gc_status gc_run(const gc_net* net, gc_call* call);
 
-/* A pass in two calls, for callers that learn the gradient of the outputs from elsewhere: outputs
- * first, and the way back when d_outputs is known. In between it holds its memory, states and tape,
- * so that nothing runs again that a single call would not run again. */
+/* A pass in two calls, for callers that compute the gradient of the outputs themselves: the first
+ * gives the outputs, the second runs backward from d_outputs. Between the calls the pass holds its
+ * memory with states and tape, so that no more steps run again than in a single call. */
 typedef struct gc_pass gc_pass;
-/* Executes the operations ahead of the first BACKWARD, for a call with GC_LOSS_GIVEN, whose
- * d_outputs is not read. What the call points to must stay until the pass is freed, inputs and
- * parameters unchanged; the call itself need not. */
+/* Executes the operations before the first BACKWARD, for a call with GC_LOSS_GIVEN, whose d_outputs
+ * is not read. The arrays of the call must exist until the pass is freed, with inputs and
+ * parameters unchanged; the gc_call itself need not. */
 GC_API gc_status gc_pass_begin(const gc_net* net, gc_call* call, gc_pass** begun);
-/* Executes the others. Once per pass; `call` is then as gc_run would have left it. */
+/* Executes the other operations. May be called once per pass; `call` is then as after gc_run. */
 GC_API gc_status gc_pass_finish(gc_pass* begun, const void* d_outputs, gc_call* call);
 GC_API void gc_pass_free(gc_pass* begun);
 
-/* Memory for a large result out of what is kept for calls, so that a loop that drops its results
- * touches no new pages: aligned, holding anything. NULL with a message if the system refuses. */
+/* Memory for a large result, taken from the memory that is kept for calls, so that a loop that
+ * frees its results accesses no new pages. It is aligned, and its contents are undefined. NULL with
+ * a message if the system refuses. */
 typedef struct gc_buffer gc_buffer;
 GC_API gc_buffer* gc_buffer_new(int64_t bytes);
 GC_API void* gc_buffer_data(gc_buffer* buffer);
@@ -363,9 +361,7 @@ GC_API void gc_buffer_free(gc_buffer* buffer);
 /* Gives the memory kept for later calls back to the system. */
 GC_API void gc_release_memory(void);
 
-/* ---- Optimizers
- * -------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- Optimizers ---- */
 
 typedef enum gc_optimizer {
   GC_SGD = 0,
@@ -382,16 +378,16 @@ typedef enum gc_clip {
   GC_CLIP_NONE = 0,
   GC_CLIP_GLOBAL = 1,  /* scales the gradient of all segments to norm `limit` if it is larger */
   GC_CLIP_SEGMENT = 2, /* scales each segment to norm `limit` if it is larger */
-  GC_CLIP_VALUE = 3,   /* brings every element into [-limit, limit] */
+  GC_CLIP_VALUE = 3,   /* limits every element to [-limit, limit] */
   GC_CLIP_ADAPTIVE = 4 /* scales each unit of a segment to norm limit * max(its weights' norm,
                           clip_eps) if it is larger */
 } gc_clip;
 
-/* A run of the flat buffers that is treated alike, as one parameter array. What lies in no segment
- * is frozen: neither read nor written, and no part of a norm. */
+/* A range of the flat buffers with the same options, such as one parameter array. Elements in no
+ * segment are frozen: they are neither read nor written, and are not part of any norm. */
 typedef struct gc_segment {
   int64_t offset, length; /* segments ascend and do not overlap; length is 1 or more */
-  int32_t group;          /* 0..n_groups-1: where its norms are reported */
+  int32_t group;          /* 0..n_groups-1: the group in whose report its norms are */
   double lr_scale;        /* multiplies lr */
   double weight_decay;
   int64_t unit; /* GC_CLIP_ADAPTIVE: elements of a unit (a row of a matrix); divides length */
@@ -399,7 +395,8 @@ typedef struct gc_segment {
       clipped; /* out: 0 if nothing was clipped; units for ADAPTIVE, elements for VALUE, else 1 */
 } gc_segment;
 
-/* What a step did to the segments of one group; norms are of the true gradient, -infinity for 0. */
+/* The effect of a step on the segments of one group; norms are of the true gradient, and the log10
+ * of 0 is -infinity. */
 typedef struct gc_group_report {
   double norm_log10;         /* before clipping */
   double clipped_norm_log10; /* after */
@@ -444,29 +441,27 @@ typedef struct gc_update {
   int64_t where;         /* GC_NONFINITE: index of the first non-finite gradient in a segment */
 } gc_update;
 
-/* One optimizer step over flat buffers: norms, clip and update. The equations are torch.optim's,
- * and for Lion algorithm 2 of Chen et al. 2023. On any failure parameters and moments are as they
- * were: GC_NONFINITE if a gradient is not finite; GC_INVALID if grads_exponent is not 0 and there
- * is no clip, or if the clipped gradient is still beyond the range of its dtype. */
+/* One optimizer step over flat buffers: norms, clip and update. The equations are those of
+ * torch.optim, and for Lion algorithm 2 of Chen et al. 2023. On any failure parameters and moments
+ * are unchanged: GC_NONFINITE if a gradient is not finite; GC_INVALID if grads_exponent is not 0
+ * and there is no clip, or if the clipped gradient is still beyond the range of its dtype. */
 GC_API gc_status gc_optimizer_step(gc_update* update);
 
-/* ---- Spectral norms
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- Spectral norms ---- */
 
 typedef struct gc_spectral {
   int32_t dtype; /* gc_dtype */
   int64_t count, rows, columns;
   const void* matrices; /* [count, rows, columns], finite */
-  double tolerance;  /* stops where |A'A v - sigma^2 v| <= tolerance * sigma^2; at least 8 units of
-                        the dtype's rounding count */
-  int64_t max_steps; /* products with A'A per matrix, at most */
-  uint64_t seed;     /* of the first vectors, normal deviates */
-  /* First vectors instead, of an earlier call: left [count, rows] is used where rows < columns,
-   * else right [count, columns]. NULL: random. */
+  double tolerance; /* stops where |A'A v - sigma^2 v| <= tolerance * sigma^2; less than 8 roundings
+                       of the dtype counts as 8 */
+  int64_t max_steps; /* largest number of products with A'A per matrix */
+  uint64_t seed;     /* of the first vectors, which are normally distributed */
+  /* First vectors of an earlier call, used instead of random ones: left [count, rows] where
+   * rows < columns, else right [count, columns]. NULL: random. */
   const void *start_left, *start_right;
-  int32_t threads; /* at most this many, each with matrices of its own; 0: gc_default_threads() */
-  gc_poll_fn poll; /* after a matrix of the calling thread */
+  int32_t threads; /* at most this many, each for different matrices; 0: gc_default_threads() */
+  gc_poll_fn poll; /* called after each matrix of the calling thread */
   void* poll_context;
   /* what was found */
   double* values;     /* [count] |A v|, a lower bound of the largest singular value */
@@ -474,17 +469,15 @@ typedef struct gc_spectral {
   void* left;         /* [count, rows] u = A v / sigma */
   void* right;        /* [count, columns] v */
   int32_t* steps;     /* [count] products with A'A */
-  int32_t* converged; /* [count] 0: no; 1: within the tolerance; 2: the iteration's space cannot
-                         grow, so the value is right to rounding */
+  int32_t* converged; /* [count] 0: no; 1: within the tolerance; 2: the Krylov space cannot grow, so
+                         the value is accurate to rounding */
 } gc_spectral;
 
 /* The largest singular value of each matrix, by Lanczos iteration. GC_NONFINITE if an element is
  * not finite. */
 GC_API gc_status gc_spectral_norms(gc_spectral* call);
 
-/* ---- Limits of the machine
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- Limits of the machine ---- */
 
 typedef struct gc_measurement {
   int32_t dtype; /* gc_measure_flops: gc_dtype */
@@ -493,17 +486,18 @@ typedef struct gc_measurement {
   int32_t threads; /* 0: gc_default_threads(), which is then written here; at most 64 */
   int32_t repeats; /* 1 to 1000 */
   double seconds;  /* length of a repetition, above 0 and at most 1 */
-  /* what was found: the best repetition, the sum over the threads that ran at once */
+  /* what was found: the best repetition, as the sum over the threads that ran at the same time */
   double per_second;
   int32_t threads_used;
 } gc_measurement;
 
-/* Flops per second of multiply-adds between registers, two flops each, at the level in use (on v2
- * and the baseline a multiplication and an addition). Takes repeats * seconds. */
+/* Floating-point operations per second of multiply-adds between registers, which count as two, at
+ * the level in use (on v2 and the baseline a multiplication and an addition). Takes
+ * repeats * seconds. */
 GC_API gc_status gc_measure_flops(gc_measurement* measurement);
-/* Bytes per second of reads in ascending order from a buffer of each thread's own that it has read
- * before: the speed of the smallest cache that holds it, or of memory. A repetition reads the whole
- * buffer at least once, however long that takes. */
+/* Bytes per second of reads in ascending order. Each thread reads a buffer of its own that it has
+ * read before, so the result is the speed of the smallest cache that holds the buffer, or of
+ * memory. A repetition reads the whole buffer at least once, however long that takes. */
 GC_API gc_status gc_measure_reads(gc_measurement* measurement);
 
 #ifdef __cplusplus

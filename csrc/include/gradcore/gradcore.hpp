@@ -1,6 +1,6 @@
-// Thin C++17 wrappers over the C ABI: nets that own their description, plans within a memory
-// budget, errors as exceptions, optimizers that own their moments. Header only; everything of the C
-// header stays within reach.
+// Thin C++17 wrappers of the C ABI: nets that own their description, plans within a memory budget,
+// errors as exceptions, optimizers that own their moments. It is header-only, and all functions of
+// the C header can be called with its objects.
 //
 //   gradcore::Net net(GC_FLOAT32, {gradcore::lstm(16, 64)}, 4);
 //   std::vector<float> params = gradcore::uniform_parameters<float>(net, 0);
@@ -22,7 +22,7 @@
 
 namespace gradcore {
 
-// What a call refused, with the library's message.
+// Thrown when a call fails, with the library's status and message.
 class Error : public std::runtime_error {
  public:
   Error(gc_status status, const std::string& message)
@@ -37,7 +37,7 @@ inline void check(gc_status status) {
   if (status != GC_OK) throw Error(status, gc_last_error());
 }
 
-// The library that is loaded must have the interface that this header was written for.
+// Throws Error unless the loaded library has the interface for which this header was written.
 inline void check_abi() {
   if (gc_abi_version() != GRADCORE_ABI_VERSION)
     throw Error(GC_INVALID, "libgradcore has ABI " + std::to_string(gc_abi_version()) +
@@ -62,13 +62,13 @@ inline gc_layer rnn(int64_t inputs, int64_t hidden, gc_nonlinearity nonlinearity
   return layer;
 }
 
-// Rows and width of an embedding; none by default.
+// Rows (tokens) and width of an embedding; by default there is none.
 struct Embedding {
   int64_t rows = 0, width = 0;
 };
 
 // A stack: an optional embedding, recurrent layers, an optional linear head (head_outputs = 0:
-// none). Throws Error if it cannot be.
+// none). Throws Error if the description is not valid.
 class Net {
  public:
   Net(gc_dtype dtype, std::vector<gc_layer> layers, int64_t head_outputs, Embedding embedding = {},
@@ -127,12 +127,12 @@ class Net {
   int64_t parameters_ = 0;
 };
 
-// The operations of a pass, which a call points to.
+// The operations of a pass, to which a gc_call points.
 struct Plan {
   std::vector<gc_op> ops;
   int64_t segment_steps = 0, slots = 0;
 
-  // The call points to this plan until it has run.
+  // Makes the call point to this plan, which must exist until the call has run.
   void into(gc_call& call) const {
     call.ops = ops.data();
     call.n_ops = static_cast<int64_t>(ops.size());
@@ -143,7 +143,8 @@ struct Plan {
 
 namespace detail {
 
-// Where segments of so many blocks begin, and the end of the last, which is a whole one.
+// The first steps of segments of `blocks` blocks each, and the end of the last. The last segment
+// has the full length, the first takes the remainder.
 inline std::vector<int64_t> borders(int64_t steps, int64_t blocks) {
   const int64_t block = gc_block_steps(), total = (steps + block - 1) / block;
   std::vector<int64_t> out{0};
@@ -160,7 +161,7 @@ inline int64_t longest(const std::vector<int64_t>& borders) {
 
 }  // namespace detail
 
-// Outputs and loss of all steps, in segments of so many blocks of gc_block_steps().
+// A plan for outputs and loss of all steps, in segments of `blocks` blocks of gc_block_steps().
 inline Plan forward_plan(const Net& net, int64_t steps, int64_t blocks = 8) {
   const std::vector<int64_t> borders = detail::borders(steps, blocks);
   Plan plan;
@@ -172,8 +173,9 @@ inline Plan forward_plan(const Net& net, int64_t steps, int64_t blocks = 8) {
   return plan;
 }
 
-// A gradient: forward over all segments, which keeps the states at their starts, then each again
-// with its tape and backward, the last first. One segment keeps the whole tape.
+// A plan for a gradient: it runs forward over all segments and keeps the states at their starts,
+// then runs each segment again with its tape and backward, from the last to the first. With one
+// segment the whole tape is kept and nothing runs again.
 inline Plan gradient_plan(const Net& net, int64_t steps, int64_t blocks) {
   const std::vector<int64_t> borders = detail::borders(steps, blocks);
   const int32_t n = static_cast<int32_t>(borders.size()) - 1;
@@ -196,13 +198,14 @@ inline Plan gradient_plan(const Net& net, int64_t steps, int64_t blocks) {
   return plan;
 }
 
-// Bytes that a call may hold; 0: as many as it takes.
+// Bytes that a call may hold; 0: no limit.
 struct Budget {
   int64_t bytes = 0;
 };
 
-// The plan with the longest segments that fit the budget. call: as for gc_run, but for the plan.
-// Throws Error if none does; the Python package also has plans with a second level.
+// The plan with the longest segments that fit the budget. call: as for gc_run, without the plan.
+// Throws Error if no plan fits; the Python package also has plans with a second level of
+// recomputation, which need less memory.
 inline Plan plan_gradient(const Net& net, gc_call call, Budget budget) {
   const int64_t block = gc_block_steps(), total = (call.steps + block - 1) / block;
   const auto bytes = [&](const Plan& plan) {
@@ -223,8 +226,8 @@ inline Plan plan_gradient(const Net& net, gc_call call, Budget budget) {
                               std::to_string(budget.bytes) + ".");
 }
 
-// Loss and gradients within a memory budget, to where the call points. The true gradient is
-// grads * 2^call.grads_exponent.
+// Computes loss and gradients within a memory budget and writes them to the arrays of the call. The
+// true gradient is grads * 2^call.grads_exponent.
 inline double value_and_grad(const Net& net, gc_call& call, Budget budget = {}) {
   const Plan plan = plan_gradient(net, call, budget);
   plan.into(call);
@@ -234,7 +237,7 @@ inline double value_and_grad(const Net& net, gc_call& call, Budget budget = {}) 
   return call.loss_value;
 }
 
-// Outputs, loss and final state, to where the call points.
+// Computes outputs, loss and final state and writes them to the arrays of the call.
 inline double apply(const Net& net, gc_call& call) {
   const Plan plan = forward_plan(net, call.steps);
   plan.into(call);
@@ -244,8 +247,9 @@ inline double apply(const Net& net, gc_call& call) {
   return call.loss_value;
 }
 
-// Fresh parameters, as PyTorch draws them: uniform in +-1/sqrt(H) for a recurrent layer and in
-// +-1/sqrt(H of the layer below) for the head, normal for an embedding; LayerNorm 1 and 0.
+// Initial parameters with PyTorch's distributions: uniform in +-1/sqrt(H) for a recurrent layer and
+// in +-1/sqrt(H of the layer below) for the head, normal for an embedding, 1 and 0 for weight and
+// bias of a LayerNorm.
 template <typename T>
 std::vector<T> uniform_parameters(const Net& net, uint64_t seed) {
   static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>);
@@ -294,7 +298,7 @@ std::vector<T> uniform_parameters(const Net& net, uint64_t seed) {
   return out;
 }
 
-// Adam (Kingma and Ba 2015) with the gradient's norm clipped to `clip`; infinity: not clipped.
+// Adam (Kingma and Ba 2015) with the gradient's norm clipped to `clip`; infinity means no clipping.
 template <typename T>
 class Adam {
  public:
@@ -311,7 +315,7 @@ class Adam {
     update_.clip_limit = clip;
   }
 
-  // grads_exponent: of the call that made the gradients.
+  // grads_exponent: that of the call which computed the gradients.
   void step(std::vector<T>& params, const std::vector<T>& grads, int64_t grads_exponent = 0) {
     if (params.size() != first_.size() || grads.size() != first_.size())
       throw Error(GC_INVALID, "parameters and gradients must have the net's size.");

@@ -1,4 +1,4 @@
-// The one place the version is written; pyproject.toml and CMakeLists.txt read it from here.
+// The only place where the version is written; pyproject.toml and CMakeLists.txt read it from here.
 #pragma once
 
 #define GRADCORE_VERSION "0.1.0"

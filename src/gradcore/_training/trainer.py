@@ -190,9 +190,9 @@ class Trainer:
         best.safetensors (the parameters of the best score). gradcore.load reads both. Files are
         replaced atomically: a killed process loses only the updates since the last checkpoint.
         resume: continue the run in that folder, with the same net, optimizer, seed and data, to the
-        same bits as if it had never stopped; steps, epochs and minutes count from its start. If
-        there is no run, a new one starts. An iterable must give the same batches from its start
-        again; those already used are skipped.
+        same bits as if it had never stopped, or start a new run if there is none; steps, epochs and
+        minutes count from its start. An iterable must give the same batches again from its start.
+
         watch: every `watch` updates, the line of metrics.jsonl (and in FitReport.watched) also has
         the horizon and memory length of each recurrent layer (gradcore.horizon, median of up to 4
         sequences), the norms of dL/dh over time, and the two largest Lyapunov exponents with their
@@ -202,9 +202,8 @@ class Trainer:
         None, and watch_missing has the reason. A measurement takes as long as two to eight updates
         and does not change the training. See docs/training.md.
 
-        Ctrl-C and SIGTERM end the training: fit writes the checkpoint and returns, and no update is
-        half done. Other exceptions, also those of data and callbacks, are passed on; the run keeps
-        its last checkpoint then.
+        Ctrl-C and SIGTERM end the training: fit writes the checkpoint and returns. Other errors,
+        also those of data and callbacks, are passed on; the run keeps its last checkpoint then.
         Raises ArgumentError if the folder holds a run and resume is False, or a run with other
         settings; CheckpointError if the checkpoint cannot be used; NonFiniteError if numbers leave
         the range of the dtype.
