@@ -25,22 +25,20 @@ struct Directions {
 
   // jac [nb][entries][UB] of step i and sequence b.
   static __attribute__((noinline)) void local(const View& v, int64_t i, int64_t b, T* jac) {
-    const int64_t Hp = static_cast<int64_t>(v.nb) * UB, step = v.B * Hp;
     const bool cleared = Loop::resets(v, v.first + i, b);
     for (int j = 0; j < v.nb; j++)
       for (int m = 0; m < M; m++) {
-        const int64_t at = (i * v.B + b) * Hp + j * UB + m * L,
-                      at_k = ((i * v.B + b) * v.nb + j) * (NK * UB) + m * L;
+        const Tile<Cell, T, 1> tile(v.B, v.nb, i, [&](int) GC_LAMBDA { return Place{b, j, m}; });
         V k[NK], s[NS], s1[NS], part[2] = {};
         GC_UNROLL
-        for (int n = 0; n < NK; n++) k[n] = load<V>(v.saved + at_k + n * UB);
-        s[0] = cleared ? V{} : load<V>(v.h + at);
-        s1[0] = load<V>(v.h + at + step);
-        if (v.zone_h) part[0] = load<V>(v.zone_h + at);
+        for (int n = 0; n < NK; n++) k[n] = tile.read_saved(v.saved, n);
+        s[0] = cleared ? V{} : tile.read_state(v.h);
+        s1[0] = tile.read_state(v.h + tile.step());
+        if (v.zone_h) part[0] = tile.read_state(v.zone_h);
         if constexpr (NS > 1) {
-          s[1] = cleared ? V{} : load<V>(v.c + at);
-          s1[1] = v.zone_c ? Cell::second_state(k, s) : load<V>(v.c + at + step);
-          if (v.zone_c) part[1] = load<V>(v.zone_c + at);
+          s[1] = cleared ? V{} : tile.read_state(v.c);
+          s1[1] = v.zone_c ? Cell::second_state(k, s) : tile.read_state(v.c + tile.step());
+          if (v.zone_c) part[1] = tile.read_state(v.zone_c);
         }
         GC_UNROLL
         for (int o = 0; o < NS; o++) {
@@ -74,22 +72,20 @@ struct Directions {
   }
 
   static void cell_cotangent(const View& v, const Rows& w, int64_t i, int64_t r, const T* jacs) {
-    const int64_t Hp = static_cast<int64_t>(v.nb) * UB, t = v.first + i, b = r / w.K,
-                  step = w.rows * Hp;
-    T* const d = w.d + r * Hp;
-    T* const dz = w.dz + (i * w.rows + r) * v.z_row;
+    const int64_t t = v.first + i, b = r / w.K;
     for (int j = 0; j < v.nb; j++)
       for (int m = 0; m < M; m++) {
-        const int64_t u = j * UB + m * L;
+        const Tile<Cell, T, 1> tile(w.rows, v.nb, i, [&](int) GC_LAMBDA { return Place{r, j, m}; });
+        const int64_t step = tile.step();
         const T* jac = jacs + j * (entries * UB) + m * L;
         V d1[NS];
         GC_UNROLL
-        for (int o = 0; o < NS; o++) d1[o] = load<V>(d + o * step + u);
-        if (w.dy) d1[0] = d1[0] + load<V>(w.dy + (i * w.rows + r) * Hp + u);
+        for (int o = 0; o < NS; o++) d1[o] = tile.read_carried(w.d + o * step);
+        if (w.dy) d1[0] = d1[0] + tile.read_state(w.dy);
         if (v.skip_kind != GC_SKIP_NONE) {
-          T* slot = w.ring + t % v.skip_lag * step + r * Hp + u;
-          const V dh = d1[0] + load<V>(slot), sent = load<V>(v.skip_coef + u) * dh;
-          store<V>(slot, Loop::reaches_back(v, t, b) ? sent : V{});
+          T* slot = w.ring + t % v.skip_lag * step;
+          const V dh = d1[0] + tile.read_carried(slot), sent = tile.read_unit(v.skip_coef) * dh;
+          tile.write_carried(slot, Loop::reaches_back(v, t, b) ? sent : V{});
           d1[0] = v.skip_kind == GC_SKIP_ADD ? dh : dh - sent;
         }
         GC_UNROLL
@@ -99,9 +95,9 @@ struct Directions {
           for (int o = 1; o < NS; o++)
             sum = fma(load<V>(jac + (o * row_entries + p) * UB), d1[o], sum);
           if (p < NZ)
-            store<V>(dz + (j * NZ + p) * UB + m * L, sum);
+            tile.write_plane(w.dz, v.z_row, p, sum);
           else
-            store<V>(d + (p - NZ) * step + u, sum);
+            tile.write_carried(w.d + (p - NZ) * step, sum);
         }
       }
   }

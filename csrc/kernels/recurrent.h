@@ -5,61 +5,10 @@
 
 #include "kernels/kernel_table.h"
 #include "kernels/product.h"
+#include "kernels/tile.h"
 #include "simd/math.h"
-#include "simd/pack.h"
 
 namespace gradcore::GRADCORE_ISA {
-
-template <class V, int N>
-struct PackOf {
-  using type = Pack<V, N>;
-};
-template <class V>
-struct PackOf<V, 1> {
-  using type = V;
-};
-
-// N vectors at `base + offset[n]`.
-template <class V, int N, class T>
-GC_INLINE auto gather(const T* base, const int64_t* offset) {
-  if constexpr (N == 1) {
-    return load<V>(base + offset[0]);
-  } else {
-    Pack<V, N> r;
-    GC_UNROLL
-    for (int n = 0; n < N; n++) r.v[n] = load<V>(base + offset[n]);
-    return r;
-  }
-}
-template <class V, int N, class T, class X>
-GC_INLINE void scatter(T* base, const int64_t* offset, X x) {
-  if constexpr (N == 1) {
-    store<V>(base + offset[0], x);
-  } else {
-    GC_UNROLL
-    for (int n = 0; n < N; n++) store<V>(base + offset[n], x.v[n]);
-  }
-}
-template <class V, int N, class F>
-GC_INLINE auto collect(F f) {
-  if constexpr (N == 1) {
-    return f(0);
-  } else {
-    Pack<V, N> r;
-    GC_UNROLL
-    for (int n = 0; n < N; n++) r.v[n] = f(n);
-    return r;
-  }
-}
-// The widest pack (at most 4 vectors) that divides n.
-constexpr int pack_width(int n) { return n % 4 == 0 ? 4 : n % 3 == 0 ? 3 : n % 2 == 0 ? 2 : 1; }
-
-// Where one vector of units sits.
-struct Place {
-  int64_t row;  // sequence b
-  int block;    // unit block j
-  int part;     // vector within the block
-};
 
 template <class Cell, class T>
 struct Recurrent {
@@ -109,87 +58,119 @@ struct Recurrent {
 
   // ---- forward
 
+  // The states before a step, zero where `cleared`.
+  template <class TileOf, class W>
+  static GC_INLINE void read_states(const View& v, const TileOf& tile, bool cleared, W (&s)[NS]) {
+    if (cleared) {
+      GC_UNROLL
+      for (int c = 0; c < NS; c++) s[c] = constant<W>(0);
+    } else {
+      s[0] = tile.read_state(v.h);
+      if constexpr (NS > 1) s[1] = tile.read_state(v.c);
+    }
+  }
+
+  // Zoneout (Krueger et al. 2017, eq. 4) mixes a part z of the state before the step into the one
+  // behind it; where z is 0 or 1 the result is exactly one of the two.
+  template <class W>
+  static GC_INLINE W hold_part(W z, W before, W after) {
+    return fma(z, before, one_minus(z) * after);
+  }
+  // Its transpose: of the adjoint d, the part z goes straight to the state before the step and is
+  // returned; what is left in d goes through the cell.
+  template <class W>
+  static GC_INLINE W split_adjoint(W z, W& d) {
+    const W held = z * d;
+    d = one_minus(z) * d;
+    return held;
+  }
+  template <class TileOf, class W>
+  static GC_INLINE void zoneout(const View& v, const TileOf& tile, const W (&s)[NS], W (&s1)[NS]) {
+    if (v.zone_h) s1[0] = hold_part(tile.read_state(v.zone_h), s[0], s1[0]);
+    if constexpr (NS > 1)
+      if (v.zone_c) s1[1] = hold_part(tile.read_state(v.zone_c), s[1], s1[1]);
+  }
+
+  // A skip connection does not reach behind a reset.
+  static GC_INLINE bool reaches_back(const View& v, int64_t t, int64_t b) {
+    return !v.last_reset || t - v.skip_lag >= v.last_reset[t * v.B + b];
+  }
+  // The output that the skip connection of step t reaches back to, zero behind a reset.
+  template <class TileOf>
+  static GC_INLINE auto reached(const View& v, int64_t t, const TileOf& tile) {
+    return tile.each([&](int n) GC_LAMBDA {
+      return load<V>(reaches_back(v, t, tile.row(n))
+                         ? v.h + tile.state(n) + (1 - v.skip_lag) * tile.step()
+                         : v.zeros + tile.unit(n));
+    });
+  }
+  // The output h of the cell with its skip connection.
+  template <class TileOf, class W>
+  static GC_INLINE W with_skip(const View& v, int64_t t, const TileOf& tile, W h) {
+    const W back = reached(v, t, tile), coef = tile.read_unit(v.skip_coef);
+    return fma(coef, v.skip_kind == GC_SKIP_ADD ? back : back - h, h);
+  }
+  // The way back through it: d is the adjoint of step t's output h and becomes that of the cell's
+  // own result. What goes to step t - lag is put into the ring, and the terms of a learned
+  // parameter into dskip. Returns the adjoint that arrived by all paths.
+  template <class TileOf, class W>
+  static GC_INLINE W skip_backward(const View& v, int64_t t, const TileOf& tile, W h, W& d) {
+    T* slot = v.ring + t % v.skip_lag * tile.step();
+    const W coef = tile.read_unit(v.skip_coef), dh = d + tile.read_carried(slot), sent = coef * dh;
+    tile.write_carried(
+        slot, tile.where_row([&](int64_t b) GC_LAMBDA { return reaches_back(v, t, b); }, sent));
+    d = v.skip_kind == GC_SKIP_ADD ? dh : dh - sent;
+    if (v.dskip) {
+      // d/ds = dh h_(t-k). mix: d/dlogit = a (1-a) dh (h_(t-k) - cell_t), and (1-a)(h_(t-k) -
+      // cell_t) = h_(t-k) - h_t.
+      const W back = reached(v, t, tile);
+      tile.write_state(v.dskip, v.skip_kind == GC_SKIP_ADD ? dh * back : sent * (back - h));
+    }
+    return dh;
+  }
+
+  // Keeps what the way back needs. The tape is written once and much later read: asking for the
+  // lines of the next step now is worth it, since a store that misses costs more than the step.
+  template <int N, class W>
+  static GC_INLINE void keep(const View& v, const Tile<Cell, T, N>& tile, const W (&k)[NK]) {
+    GC_UNROLL
+    for (int c = 0; c < NK; c++) tile.write_saved(v.saved, c, k[c]);
+    GC_UNROLL
+    for (int n = 0; n < N; n++) {
+      if (!tile.begins_block(n)) continue;
+      GC_UNROLL
+      for (int c = 0; c < NK; c++)
+        __builtin_prefetch(v.saved + tile.saved(n) + tile.step() * NK + c * UB, 1);
+      __builtin_prefetch(v.h + tile.state(n) + 2 * tile.step(), 1);
+      if constexpr (NS > 1) __builtin_prefetch(v.c + tile.state(n) + 2 * tile.step(), 1);
+    }
+  }
+
   // The cell on N vectors at once. h_pre(c): pre-activations from the recurrent product; cleared:
   // the state before the step counts as zero.
   template <int N, class PlaceOf, class HPre>
   static GC_INLINE void cell_forward(const View& v, int64_t i, PlaceOf place, HPre h_pre,
                                      bool cleared) {
     using W = typename PackOf<V, N>::type;
-    const int64_t Hp = static_cast<int64_t>(v.nb) * UB, step = v.B * Hp;
+    const Tile<Cell, T, N> tile(v.B, v.nb, i, place);
+    const int64_t step = tile.step();
     W x[G], g[G], s[NS], s1[NS], k[NK];
-    int64_t at[N], at_x[N], at_k[N];
     GC_UNROLL
-    for (int n = 0; n < N; n++) {
-      const Place p = place(n);
-      at[n] = (i * v.B + p.row) * Hp + p.block * UB + p.part * L;
-      at_x[n] = ((i * v.B + p.row) * v.nb + p.block) * (G * UB) + p.part * L;
-      at_k[n] = ((i * v.B + p.row) * v.nb + p.block) * (NK * UB) + p.part * L;
-    }
-    GC_UNROLL
-    for (int c = 0; c < G; c++) x[c] = gather<V, N>(v.x_pre + c * UB, at_x);
+    for (int c = 0; c < G; c++) x[c] = tile.read_gate(v.x_pre, c);
     GC_UNROLL
     for (int c = 0; c < G; c++) g[c] = h_pre(c);
     if (v.h_pre) {
       GC_UNROLL
-      for (int c = 0; c < G; c++) scatter<V, N>(v.h_pre + c * UB, at_x, g[c]);
+      for (int c = 0; c < G; c++) tile.write_gate(v.h_pre, c, g[c]);
     }
-    if (cleared) {
-      GC_UNROLL
-      for (int c = 0; c < NS; c++) s[c] = constant<W>(0);
-    } else {
-      s[0] = gather<V, N>(v.h, at);
-      if constexpr (NS > 1) s[1] = gather<V, N>(v.c, at);
-    }
+    read_states(v, tile, cleared, s);
     Cell::forward(v.options, x, g, s, s1, k);
-    if (v.zone_h) s1[0] = hold_part(gather<V, N>(v.zone_h, at), s[0], s1[0]);
-    if constexpr (NS > 1)
-      if (v.zone_c) s1[1] = hold_part(gather<V, N>(v.zone_c, at), s[1], s1[1]);
-    if (v.skip_kind != GC_SKIP_NONE) {
-      const int64_t t = v.first + i;
-      const W back = collect<V, N>([&](int n) GC_LAMBDA {
-        return load<V>(reaches_back(v, t, place(n).row)
-                           ? v.h + at[n] + (1 - v.skip_lag) * step
-                           : v.zeros + place(n).block * UB + place(n).part * L);
-      });
-      const W coef = skip_coef<N>(v, place);
-      s1[0] = fma(coef, v.skip_kind == GC_SKIP_ADD ? back : back - s1[0], s1[0]);
-    }
-    scatter<V, N>(v.h + step, at, s1[0]);
-    if constexpr (NS > 1) scatter<V, N>(v.c + step, at, s1[1]);
-    if (v.r_mask)
-      scatter<V, N>(v.r + step, at, s1[0] * collect<V, N>([&](int n) GC_LAMBDA {
-                                      return load<V>(v.r_mask + at[n] - i * step);
-                                    }));
-    if (v.saved) {
-      GC_UNROLL
-      for (int c = 0; c < NK; c++) scatter<V, N>(v.saved + c * UB, at_k, k[c]);
-      // The tape is written once and much later read: ask for the lines of the next step now (a
-      // store that misses costs more than the step).
-      GC_UNROLL
-      for (int n = 0; n < N; n++) {
-        if (place(n).part) continue;
-        GC_UNROLL
-        for (int c = 0; c < NK; c++) __builtin_prefetch(v.saved + at_k[n] + step * NK + c * UB, 1);
-        __builtin_prefetch(v.h + at[n] + 2 * step, 1);
-        if constexpr (NS > 1) __builtin_prefetch(v.c + at[n] + 2 * step, 1);
-      }
-    }
-  }
-
-  // Zoneout (Krueger et al. 2017, eq. 4): exactly one of the two where z is 0 or 1.
-  template <class W>
-  static GC_INLINE W hold_part(W z, W before, W after) {
-    return fma(z, before, one_minus(z) * after);
-  }
-  // A skip connection does not reach behind a reset.
-  static GC_INLINE bool reaches_back(const View& v, int64_t t, int64_t b) {
-    return !v.last_reset || t - v.skip_lag >= v.last_reset[t * v.B + b];
-  }
-  template <int N, class PlaceOf>
-  static GC_INLINE auto skip_coef(const View& v, PlaceOf place) {
-    return collect<V, N>([&](int n) GC_LAMBDA {
-      return load<V>(v.skip_coef + place(n).block * UB + place(n).part * L);
-    });
+    zoneout(v, tile, s, s1);
+    if (v.skip_kind != GC_SKIP_NONE) s1[0] = with_skip(v, v.first + i, tile, s1[0]);
+    tile.write_state(v.h + step, s1[0]);
+    if constexpr (NS > 1) tile.write_state(v.c + step, s1[1]);
+    if (v.r_mask) tile.write_state(v.r + step, s1[0] * tile.read_carried(v.r_mask));
+    if (v.saved) keep(v, tile, k);
   }
 
   // Product and cell of NB rows from b, JJ unit blocks from j. cleared: the rows' states count as
@@ -336,94 +317,70 @@ struct Recurrent {
 
   // ---- backward
 
+  // Asks for what the cell reads one step earlier.
+  template <int N>
+  static GC_INLINE void prefetch_before(const View& v, const Tile<Cell, T, N>& tile) {
+    GC_UNROLL
+    for (int n = 0; n < N; n++) {
+      if (M > 1 && !tile.begins_block(n)) continue;
+      GC_UNROLL
+      for (int c = 0; c < NK; c++)
+        __builtin_prefetch(v.saved + (tile.saved(n) - tile.step() * NK + c * UB), 0, 2);
+      __builtin_prefetch(v.h + (tile.state(n) - tile.step()), 0, 2);
+      if constexpr (NS > 1) __builtin_prefetch(v.c + (tile.state(n) - tile.step()), 0, 2);
+    }
+  }
+
+  // What the tape has of a step: saved values, and the states before and after it.
+  template <class TileOf, class W>
+  static GC_INLINE void read_tape(const View& v, int64_t t, const TileOf& tile, W (&k)[NK],
+                                  W (&s)[NS], W (&s1)[NS]) {
+    const int64_t step = tile.step();
+    GC_UNROLL
+    for (int c = 0; c < NK; c++) k[c] = tile.read_saved(v.saved, c);
+    s[0] = tile.read_state(v.h);
+    s1[0] = tile.read_state(v.h + step);
+    if constexpr (NS > 1) {
+      s[1] = tile.read_state(v.c);
+      s1[1] = tile.read_state(v.c + step);
+    }
+    if (v.reset) {  // the step saw a zero state
+      GC_UNROLL
+      for (int c = 0; c < NS; c++)
+        s[c] = tile.where_row([&](int64_t b) GC_LAMBDA { return !resets(v, t, b); }, s[c]);
+    }
+  }
+
   // The cell's backward on N vectors: rows b..b+NB-1 of block j, MM parts from m.
   template <int NB, int MM>
   static GC_INLINE void cell_backward_pack(const View& v, int64_t i, int j, int64_t b, int m) {
     constexpr int N = NB * MM;
     using W = typename PackOf<V, N>::type;
-    const int64_t Hp = static_cast<int64_t>(v.nb) * UB, step = v.B * Hp, t = v.first + i;
+    const Tile<Cell, T, N> tile(v.B, v.nb, i,
+                                [&](int n) GC_LAMBDA { return Place{b + n / MM, j, m + n % MM}; });
+    const int64_t step = tile.step(), t = v.first + i;
     W k[NK], s[NS], s1[NS], d1[NS], z[NZ], d[NS];
-    int64_t at[N], at_k[N], at_d[N], at_z[N];
+    read_tape(v, t, tile, k, s, s1);
     GC_UNROLL
-    for (int n = 0; n < N; n++) {
-      const int64_t q = b + n / MM, u = j * UB + (m + n % MM) * L;
-      at[n] = (i * v.B + q) * Hp + u;
-      at_d[n] = q * Hp + u;
-      at_k[n] = ((i * v.B + q) * v.nb + j) * (NK * UB) + (m + n % MM) * L;
-      at_z[n] = (i * v.B + q) * v.z_row + j * (NZ * UB) + (m + n % MM) * L;
-    }
-    GC_UNROLL
-    for (int c = 0; c < NK; c++) k[c] = gather<V, N>(v.saved + c * UB, at_k);
-    s[0] = gather<V, N>(v.h, at);
-    s1[0] = gather<V, N>(v.h + step, at);
-    if constexpr (NS > 1) {
-      s[1] = gather<V, N>(v.c, at);
-      s1[1] = gather<V, N>(v.c + step, at);
-    }
-    if (v.reset) {  // the step saw a zero state
-      auto clear = [&](W state) GC_LAMBDA {
-        return collect<V, N>([&](int n) GC_LAMBDA {
-          V one_row;
-          if constexpr (N == 1)
-            one_row = state;
-          else
-            one_row = state.v[n];
-          return resets(v, t, b + n / MM) ? V{} : one_row;
-        });
-      };
-      GC_UNROLL
-      for (int c = 0; c < NS; c++) s[c] = clear(s[c]);
-    }
-    GC_UNROLL
-    for (int c = 0; c < NS; c++) d1[c] = gather<V, N>(v.d + c * step, at_d);
+    for (int c = 0; c < NS; c++) d1[c] = tile.read_carried(v.d + c * step);
     if (v.dy)
-      d1[0] = fma(gather<V, N>(v.dy, at), constant<W>(static_cast<double>(v.dy_factor[i])), d1[0]);
+      d1[0] = fma(tile.read_state(v.dy), constant<W>(static_cast<double>(v.dy_factor[i])), d1[0]);
     if (v.record)
-      scatter<V, N>(v.record, at,
-                    v.skip_kind == GC_SKIP_NONE
-                        ? d1[0]
-                        : d1[0] + gather<V, N>(v.ring + t % v.skip_lag * step, at_d));
+      tile.write_state(v.record, v.skip_kind == GC_SKIP_NONE
+                                     ? d1[0]
+                                     : d1[0] + tile.read_carried(v.ring + t % v.skip_lag * step));
     W arrived = d1[0];
-    if (v.skip_kind != GC_SKIP_NONE) {
-      T* slot = v.ring + t % v.skip_lag * step;
-      auto place = [&](int n) GC_LAMBDA { return Place{b + n / MM, j, m + n % MM}; };
-      const W coef = skip_coef<N>(v, place);
-      const W dh = d1[0] + gather<V, N>(slot, at_d);
-      arrived = dh;
-      const W sent = coef * dh;
-      scatter<V, N>(slot, at_d, collect<V, N>([&](int n) GC_LAMBDA {
-                      if constexpr (N == 1)
-                        return reaches_back(v, t, b) ? sent : V{};
-                      else
-                        return reaches_back(v, t, b + n / MM) ? sent.v[n] : V{};
-                    }));
-      d1[0] = v.skip_kind == GC_SKIP_ADD ? dh : dh - sent;
-      if (v.dskip) {
-        const W back = collect<V, N>([&](int n) GC_LAMBDA {
-          return load<V>(reaches_back(v, t, b + n / MM) ? v.h + at[n] + (1 - v.skip_lag) * step
-                                                        : v.zeros + j * UB + (m + n % MM) * L);
-        });
-        // d/ds = dh h_(t-k). mix: d/dlogit = a (1-a) dh (h_(t-k) - cell_t), and (1-a)(h_(t-k) -
-        // cell_t) = h_(t-k) - h_t.
-        scatter<V, N>(v.dskip, at, v.skip_kind == GC_SKIP_ADD ? dh * back : sent * (back - s1[0]));
-      }
-    }
+    if (v.skip_kind != GC_SKIP_NONE) arrived = skip_backward(v, t, tile, s1[0], d1[0]);
     if (v.d_steps) {
       T* to = v.d_steps + i * NS * step;
-      scatter<V, N>(to, at_d, arrived);
-      if constexpr (NS > 1) scatter<V, N>(to + step, at_d, d1[1]);
+      tile.write_carried(to, arrived);
+      if constexpr (NS > 1) tile.write_carried(to + step, d1[1]);
     }
     W held_h = constant<W>(0), held_c = held_h;
-    if (v.zone_h) {
-      const W part = gather<V, N>(v.zone_h, at);
-      held_h = part * d1[0];
-      d1[0] = one_minus(part) * d1[0];
-    }
+    if (v.zone_h) held_h = split_adjoint(tile.read_state(v.zone_h), d1[0]);
     if constexpr (NS > 1)
       if (v.zone_c) {
-        const W part = gather<V, N>(v.zone_c, at);
-        held_c = part * d1[1];
-        d1[1] = one_minus(part) * d1[1];
+        held_c = split_adjoint(tile.read_state(v.zone_c), d1[1]);
         s1[1] = Cell::second_state(k, s);
       }
     Cell::backward(v.options, k, s, s1, d1, z, d);
@@ -431,20 +388,10 @@ struct Recurrent {
     if constexpr (NS > 1)
       if (v.zone_c) d[1] = d[1] + held_c;
     GC_UNROLL
-    for (int c = 0; c < NZ; c++) scatter<V, N>(v.dz + c * UB, at_z, z[c]);
+    for (int c = 0; c < NZ; c++) tile.write_plane(v.dz, v.z_row, c, z[c]);
     GC_UNROLL
-    for (int c = 0; c < NS; c++) scatter<V, N>(v.d + c * step, at_d, d[c]);
-    if (t > 0) {
-      GC_UNROLL
-      for (int n = 0; n < N; n++) {
-        if (M > 1 && (m || n % MM)) continue;
-        GC_UNROLL
-        for (int c = 0; c < NK; c++)
-          __builtin_prefetch(v.saved + (at_k[n] - step * NK + c * UB), 0, 2);
-        __builtin_prefetch(v.h + (at[n] - step), 0, 2);
-        if constexpr (NS > 1) __builtin_prefetch(v.c + (at[n] - step), 0, 2);
-      }
-    }
+    for (int c = 0; c < NS; c++) tile.write_carried(v.d + c * step, d[c]);
+    if (t > 0) prefetch_before(v, tile);
   }
   static constexpr int cell_rows = 4;
   template <int NB>

@@ -20,18 +20,27 @@ struct Tangent {
   // One row alone has few chains: several blocks side by side.
   static constexpr int blocks_alone = G >= 3 ? 2 : 4;
 
-  // A jet of P vectors at values + at[p], with the tangent at tangents + to[p] (null: zero).
+  // P sequences from b at step i, unit block j, part m; and tangent k of each of them.
   template <int P>
-  static GC_INLINE auto read(const T* values, const int64_t (&at)[P], const T* tangents,
-                             const int64_t (&to)[P]) {
-    using W = typename PackOf<V, P>::type;
-    return jet<W, 1>(gather<V, P>(values, at), [&](int) GC_LAMBDA {
-      return tangents ? gather<V, P>(tangents, to) : constant<W>(0);
-    });
+  using Sequences = Tile<Cell, T, P>;
+  template <int P>
+  static GC_INLINE Sequences<P> sequences(const View& v, int64_t i, int j, int m, int64_t b) {
+    return {v.B, v.nb, i, [&](int p) GC_LAMBDA { return Place{b + p, j, m}; }};
+  }
+  template <int P>
+  static GC_INLINE Sequences<P> tangents_of(const View& v, const Tangents& w, int64_t i, int j,
+                                            int m, int64_t b, int64_t k) {
+    return {v.B * w.K, v.nb, i, [&](int p) GC_LAMBDA { return Place{(b + p) * w.K + k, j, m}; }};
+  }
+
+  // A value with its tangent.
+  template <class W>
+  static GC_INLINE Jet<W, 1> pair(W value, W tangent) {
+    return jet<W, 1>(value, [&](int) GC_LAMBDA { return tangent; });
   }
   template <class W>
   static GC_INLINE Jet<W, 1> fixed(W value) {
-    return jet<W, 1>(value, [](int) GC_LAMBDA { return constant<W>(0); });
+    return pair(value, constant<W>(0));
   }
 
   // ---- forward
@@ -46,26 +55,19 @@ struct Tangent {
     W h;  // the output before a skip connection
   };
   template <int P>
-  static GC_INLINE Local<P> local(const View& v, int64_t i, int j, int m, int64_t b, bool cleared) {
+  static __attribute__((noinline)) void local(const View& v, int64_t i, int j, int m, int64_t b,
+                                              bool cleared, Local<P>* to) {
     using W = typename PackOf<V, P>::type;
-    const int64_t Hp = static_cast<int64_t>(v.nb) * UB, u = j * UB + m * L;
-    int64_t at[P], at_x[P];
-    GC_UNROLL
-    for (int p = 0; p < P; p++) {
-      at[p] = (i * v.B + b + p) * Hp + u;
-      at_x[p] = ((i * v.B + b + p) * v.nb + j) * (G * UB) + m * L;
-    }
+    const Sequences<P> tile = sequences<P>(v, i, j, m, b);
     W x[G], g[G], s[NS], s1[NS], k[NK], part[2] = {constant<W>(0), constant<W>(0)};
     GC_UNROLL
-    for (int c = 0; c < G; c++) x[c] = gather<V, P>(v.x_pre + c * UB, at_x);
+    for (int c = 0; c < G; c++) x[c] = tile.read_gate(v.x_pre, c);
     GC_UNROLL
-    for (int c = 0; c < G; c++) g[c] = gather<V, P>(v.h_pre + c * UB, at_x);
-    s[0] = cleared ? constant<W>(0) : gather<V, P>(v.h, at);
-    if (v.zone_h) part[0] = gather<V, P>(v.zone_h, at);
-    if constexpr (NS > 1) {
-      s[1] = cleared ? constant<W>(0) : gather<V, P>(v.c, at);
-      if (v.zone_c) part[1] = gather<V, P>(v.zone_c, at);
-    }
+    for (int c = 0; c < G; c++) g[c] = tile.read_gate(v.h_pre, c);
+    R::read_states(v, tile, cleared, s);
+    if (v.zone_h) part[0] = tile.read_state(v.zone_h);
+    if constexpr (NS > 1)
+      if (v.zone_c) part[1] = tile.read_state(v.zone_c);
     Cell::forward(v.options, x, g, s, s1, k);
     Local<P> jac;
     GC_UNROLL
@@ -77,43 +79,38 @@ struct Tangent {
       jac.d[o][o] = jac.d[o][o] + part[o];
     }
     jac.h = v.zone_h ? R::hold_part(part[0], s[0], s1[0]) : s1[0];
-    return jac;
+    *to = jac;
   }
 
-  // Unit block j, part m of N tangents from k0 of each of P sequences from b. h_pre(q, c): tangent
-  // of gate c's recurrent pre-activation in row q = p * N + n of the tile.
-  template <int N, int P, class HPre>
-  static GC_INLINE void cell_forward(const View& v, const Tangents& w, int64_t i, int j, int m,
-                                     int64_t b, int64_t k0, bool cleared, const Local<P>& jac,
-                                     HPre h_pre) {
+  // Unit block j, part m of N tangents from k0 of each of P sequences from b. h_pre: tangents of
+  // the recurrent pre-activations, gate c of row q = p * N + n of the tile at [q * stride + c]. A
+  // function of its own: inlined into the tiles of all widths it was a fifth of the library.
+  template <int N, int P>
+  static __attribute__((noinline)) void cell_forward(const View& v, const Tangents& w, int64_t i,
+                                                     int j, int m, int64_t b, int64_t k0,
+                                                     bool cleared, const Local<P>& jac,
+                                                     const V* h_pre, int stride) {
     using W = typename PackOf<V, P>::type;
-    const int64_t Hp = static_cast<int64_t>(v.nb) * UB, u = j * UB + m * L, step = v.B * Hp,
-                  t_step = step * w.K;
+    const Sequences<P> primal = sequences<P>(v, i, j, m, b);
     GC_UNROLL
     for (int n = 0; n < N; n++) {
-      int64_t at[P], to[P], to_x[P];
-      GC_UNROLL
-      for (int p = 0; p < P; p++) {
-        const int64_t row = (i * v.B + b + p) * w.K + k0 + n;
-        at[p] = (i * v.B + b + p) * Hp + u;
-        to[p] = row * Hp + u;
-        to_x[p] = (row * v.nb + j) * (G * UB) + m * L;
-      }
+      const Sequences<P> tile = tangents_of<P>(v, w, i, j, m, b, k0 + n);
+      const int64_t step = tile.step();
       W z[NZ], s[NS], s1[NS];
       GC_UNROLL
       for (int p = 0; p < NZ; p++) z[p] = constant<W>(0);
       GC_UNROLL
       for (int c = 0; c < G; c++)
-        z[c] = collect<V, P>([&](int p) GC_LAMBDA { return h_pre(p * N + n, c); });
+        z[c] = tile.each([&](int p) GC_LAMBDA { return h_pre[(p * N + n) * stride + c]; });
       if (w.x_pre) {
         GC_UNROLL
         for (int c = 0; c < G; c++) {
           W& plane = z[Cell::input_plane[c]];
-          plane = plane + gather<V, P>(w.x_pre + c * UB, to_x);
+          plane = plane + tile.read_gate(w.x_pre, c);
         }
       }
-      s[0] = cleared ? constant<W>(0) : gather<V, P>(w.h, to);
-      if constexpr (NS > 1) s[1] = cleared ? constant<W>(0) : gather<V, P>(w.c, to);
+      s[0] = cleared ? constant<W>(0) : tile.read_state(w.h);
+      if constexpr (NS > 1) s[1] = cleared ? constant<W>(0) : tile.read_state(w.c);
       GC_UNROLL
       for (int o = 0; o < NS; o++) {
         s1[o] = jac.z[o][0] * z[0];
@@ -122,94 +119,93 @@ struct Tangent {
         GC_UNROLL
         for (int p = 0; p < NS; p++) s1[o] = fma(jac.d[o][p], s[p], s1[o]);
       }
-      if (v.skip_kind != GC_SKIP_NONE) {
-        const Jet<W, 1> back = reached<P>(v, w, i, b, at, to, u),
-                        coef = skip_coef<P>(v, w, k0 + n, u),
-                        h = jet<W, 1>(jac.h, [&](int) GC_LAMBDA { return s1[0]; });
-        s1[0] = fma(coef, v.skip_kind == GC_SKIP_ADD ? back : back - h, h).tangent[0];
-      }
-      scatter<V, P>(w.h + t_step, to, s1[0]);
-      if constexpr (NS > 1) scatter<V, P>(w.c + t_step, to, s1[1]);
-      if (v.r_mask)
-        scatter<V, P>(w.r + t_step, to, s1[0] * collect<V, P>([&](int p) GC_LAMBDA {
-                                          return load<V>(v.r_mask + at[p] - i * step);
-                                        }));
+      if (v.skip_kind != GC_SKIP_NONE)
+        s1[0] = with_skip(v, w, v.first + i, primal, tile, k0 + n, pair(jac.h, s1[0])).tangent[0];
+      tile.write_state(w.h + step, s1[0]);
+      if constexpr (NS > 1) tile.write_state(w.c + step, s1[1]);
+      if (v.r_mask) tile.write_state(w.r + step, s1[0] * primal.read_carried(v.r_mask));
     }
   }
 
   // One tangent of P sequences, and those of the values on the tape: the cell over jets. They and
   // the adjoint's tangents must be derivatives of the same roundings.
-  template <int P, class HPre>
-  static GC_INLINE void cell_taped(const View& v, const Tangents& w, int64_t i, int j, int m,
-                                   int64_t b, bool cleared, HPre h_pre) {
+  template <int P>
+  static __attribute__((noinline)) void cell_taped(const View& v, const Tangents& w, int64_t i,
+                                                   int j, int m, int64_t b, bool cleared,
+                                                   const V* h_pre, int stride) {
     using W = typename PackOf<V, P>::type;
     using J = Jet<W, 1>;
-    const int64_t Hp = static_cast<int64_t>(v.nb) * UB, u = j * UB + m * L, step = v.B * Hp;
-    int64_t at[P], at_x[P], at_k[P];
-    GC_UNROLL
-    for (int p = 0; p < P; p++) {
-      const int64_t row = i * v.B + b + p;
-      at[p] = row * Hp + u;
-      at_x[p] = (row * v.nb + j) * (G * UB) + m * L;
-      at_k[p] = (row * v.nb + j) * (NK * UB) + m * L;
-    }
+    const Sequences<P> tile = sequences<P>(v, i, j, m, b);
+    const int64_t step = tile.step();
     J x[G], g[G], s[NS], s1[NS], k[NK];
     GC_UNROLL
     for (int c = 0; c < G; c++)
-      x[c] = read<P>(v.x_pre + c * UB, at_x, w.x_pre ? w.x_pre + c * UB : nullptr, at_x);
+      x[c] =
+          pair(tile.read_gate(v.x_pre, c), w.x_pre ? tile.read_gate(w.x_pre, c) : constant<W>(0));
     GC_UNROLL
     for (int c = 0; c < G; c++)
-      g[c] = jet<W, 1>(gather<V, P>(v.h_pre + c * UB, at_x), [&](int) GC_LAMBDA {
-        return collect<V, P>([&](int p) GC_LAMBDA { return h_pre(p, c); });
-      });
+      g[c] = pair(tile.read_gate(v.h_pre, c),
+                  tile.each([&](int p) GC_LAMBDA { return h_pre[p * stride + c]; }));
     if (cleared) {
       GC_UNROLL
       for (int c = 0; c < NS; c++) s[c] = constant<J>(0);
     } else {
-      s[0] = read<P>(v.h, at, w.h, at);
-      if constexpr (NS > 1) s[1] = read<P>(v.c, at, w.c, at);
+      s[0] = pair(tile.read_state(v.h), tile.read_state(w.h));
+      if constexpr (NS > 1) s[1] = pair(tile.read_state(v.c), tile.read_state(w.c));
     }
     Cell::forward(v.options, x, g, s, s1, k);
-    if (v.zone_h) s1[0] = R::hold_part(fixed(gather<V, P>(v.zone_h, at)), s[0], s1[0]);
+    if (v.zone_h) s1[0] = R::hold_part(fixed(tile.read_state(v.zone_h)), s[0], s1[0]);
     if constexpr (NS > 1)
-      if (v.zone_c) s1[1] = R::hold_part(fixed(gather<V, P>(v.zone_c, at)), s[1], s1[1]);
-    if (v.skip_kind != GC_SKIP_NONE) {
-      const J back = reached<P>(v, w, i, b, at, at, u), coef = skip_coef<P>(v, w, 0, u);
-      s1[0] = fma(coef, v.skip_kind == GC_SKIP_ADD ? back : back - s1[0], s1[0]);
-    }
-    scatter<V, P>(w.h + step, at, s1[0].tangent[0]);
-    if constexpr (NS > 1) scatter<V, P>(w.c + step, at, s1[1].tangent[0]);
-    if (v.r_mask)
-      scatter<V, P>(w.r + step, at, s1[0].tangent[0] * collect<V, P>([&](int p) GC_LAMBDA {
-                                      return load<V>(v.r_mask + at[p] - i * step);
-                                    }));
+      if (v.zone_c) s1[1] = R::hold_part(fixed(tile.read_state(v.zone_c)), s[1], s1[1]);
+    if (v.skip_kind != GC_SKIP_NONE) s1[0] = with_skip(v, w, v.first + i, tile, tile, 0, s1[0]);
+    tile.write_state(w.h + step, s1[0].tangent[0]);
+    if constexpr (NS > 1) tile.write_state(w.c + step, s1[1].tangent[0]);
+    if (v.r_mask) tile.write_state(w.r + step, s1[0].tangent[0] * tile.read_carried(v.r_mask));
     GC_UNROLL
-    for (int c = 0; c < NK; c++) scatter<V, P>(w.saved + c * UB, at_k, k[c].tangent[0]);
+    for (int c = 0; c < NK; c++) tile.write_saved(w.saved, c, k[c].tangent[0]);
   }
 
-  // h of `skip_lag` steps before the new one, zero behind a reset.
-  template <int P>
-  static GC_INLINE auto reached(const View& v, const Tangents& w, int64_t i, int64_t b,
-                                const int64_t (&at)[P], const int64_t (&to)[P], int64_t u) {
-    using W = typename PackOf<V, P>::type;
-    const int64_t Hp = static_cast<int64_t>(v.nb) * UB, back = (1 - v.skip_lag) * v.B * Hp;
+  // The output that the skip connection of step t reaches back to, with its tangent.
+  template <class TileOf>
+  static GC_INLINE auto reached(const View& v, const Tangents& w, int64_t t, const TileOf& primal,
+                                const TileOf& tile) {
     auto pick = [&](int p, const T* from) GC_LAMBDA {
-      return load<V>(R::reaches_back(v, v.first + i, b + p) ? from : v.zeros + u);
+      return load<V>(R::reaches_back(v, t, primal.row(p)) ? from : v.zeros + primal.unit(p));
     };
-    return jet<W, 1>(
-        collect<V, P>([&](int p) GC_LAMBDA { return pick(p, v.h + at[p] + back); }),
-        [&](int) GC_LAMBDA {
-          return collect<V, P>([&](int p) GC_LAMBDA { return pick(p, w.h + to[p] + back * w.K); });
-        });
+    const int64_t back = (1 - v.skip_lag) * tile.step();
+    return pair(R::reached(v, t, primal),
+                tile.each([&](int p) GC_LAMBDA { return pick(p, w.h + tile.state(p) + back); }));
   }
-  template <int P>
-  static GC_INLINE auto skip_coef(const View& v, const Tangents& w, int64_t k, int64_t u) {
-    using W = typename PackOf<V, P>::type;
+  // The skip connection's parameter and its tangent number k.
+  template <class TileOf>
+  static GC_INLINE auto skip_coef(const View& v, const Tangents& w, const TileOf& tile, int64_t k) {
+    using W = decltype(tile.read_unit(v.skip_coef));
     const int64_t Hp = static_cast<int64_t>(v.nb) * UB;
-    auto all = [](V one) GC_LAMBDA { return collect<V, P>([&](int) GC_LAMBDA { return one; }); };
-    return jet<W, 1>(all(load<V>(v.skip_coef + u)), [&](int) GC_LAMBDA {
-      return all(w.skip_coef ? load<V>(w.skip_coef + k * Hp + u) : V{});
-    });
+    return pair(tile.read_unit(v.skip_coef),
+                w.skip_coef ? tile.read_unit(w.skip_coef + k * Hp) : constant<W>(0));
+  }
+  // The output h of the cell with its skip connection.
+  template <class TileOf, class J>
+  static GC_INLINE J with_skip(const View& v, const Tangents& w, int64_t t, const TileOf& primal,
+                               const TileOf& tile, int64_t k, J h) {
+    const J back = reached(v, w, t, primal, tile), coef = skip_coef(v, w, primal, k);
+    return fma(coef, v.skip_kind == GC_SKIP_ADD ? back : back - h, h);
+  }
+  // As Recurrent::skip_backward, of the adjoint d with its tangent.
+  template <class TileOf, class J>
+  static GC_INLINE void skip_backward(const View& v, const Tangents& w, int64_t t,
+                                      const TileOf& tile, J h, J& d) {
+    T* slot = w.ring + t % v.skip_lag * tile.step();
+    d.tangent[0] = d.tangent[0] + tile.read_carried(slot);
+    const J dh = d, sent = skip_coef(v, w, tile, 0) * dh;
+    tile.write_carried(slot,
+                       tile.where_row([&](int64_t b) GC_LAMBDA { return R::reaches_back(v, t, b); },
+                                      sent.tangent[0]));
+    if (v.skip_kind != GC_SKIP_ADD) d = dh - sent;
+    if (!w.dskip) return;
+    const J back = reached(v, w, t, tile, tile);
+    const J term = v.skip_kind == GC_SKIP_ADD ? dh * back : sent * (back - h);
+    tile.write_state(w.dskip, term.tangent[0]);
   }
 
   // Product and cell of JJ unit blocks from j, part m. jac: of each block, null: over jets.
@@ -235,15 +231,14 @@ struct Tangent {
       multiply<V, NB, NV, T>(acc, v.w_forward + j * block + m * L, G * UB, x, v.H,
                              [&](int e) GC_LAMBDA { return e / G * block + e % G * UB; });
     }
-    GC_UNROLL
     for (int jj = 0; jj < JJ; jj++) {
-      auto h_pre = [&](int q, int c) GC_LAMBDA { return acc[q][jj * G + c]; };
+      const V* h_pre = &acc[0][jj * G];
       if constexpr (N == 1)
         if (!jac) {
-          cell_taped<P>(v, w, i, j + jj, m, b, cleared, h_pre);
+          cell_taped<P>(v, w, i, j + jj, m, b, cleared, h_pre, NV);
           continue;
         }
-      cell_forward<N, P>(v, w, i, j + jj, m, b, k0, cleared, jac[jj], h_pre);
+      cell_forward<N, P>(v, w, i, j + jj, m, b, k0, cleared, jac[jj], h_pre, NV);
     }
   }
 
@@ -253,10 +248,8 @@ struct Tangent {
                             int64_t k, int64_t end, bool cleared) {
     for (int m = 0; m < M; m++) {
       Local<P> jac[JJ];
-      if (!w.saved) {
-        GC_UNROLL
-        for (int jj = 0; jj < JJ; jj++) jac[jj] = local<P>(v, i, j + jj, m, b, cleared);
-      }
+      if (!w.saved)
+        for (int jj = 0; jj < JJ; jj++) local<P>(v, i, j + jj, m, b, cleared, &jac[jj]);
       const Local<P>* shared = w.saved ? nullptr : jac;
       int64_t at = k;
       if constexpr (P == 1 && JJ <= blocks) {
@@ -327,93 +320,60 @@ struct Tangent {
 
   // ---- backward, one tangent
 
+  // What the tape has of a step, with its tangents, as Recurrent::read_tape.
+  template <class TileOf, class J>
+  static GC_INLINE void read_tape(const View& v, const Tangents& w, int64_t t, const TileOf& tile,
+                                  J (&k)[NK], J (&s)[NS], J (&s1)[NS]) {
+    const int64_t step = tile.step();
+    GC_UNROLL
+    for (int c = 0; c < NK; c++)
+      k[c] = pair(tile.read_saved(v.saved, c), tile.read_saved(w.saved, c));
+    s[0] = pair(tile.read_state(v.h), tile.read_state(w.h));
+    s1[0] = pair(tile.read_state(v.h + step), tile.read_state(w.h + step));
+    if constexpr (NS > 1) {
+      s[1] = pair(tile.read_state(v.c), tile.read_state(w.c));
+      s1[1] = pair(tile.read_state(v.c + step), tile.read_state(w.c + step));
+    }
+    if (v.reset) {  // the step saw a zero state
+      auto there = [&](int64_t b) GC_LAMBDA { return !R::resets(v, t, b); };
+      GC_UNROLL
+      for (int c = 0; c < NS; c++)
+        s[c] = pair(tile.where_row(there, s[c].value), tile.where_row(there, s[c].tangent[0]));
+    }
+  }
+
   // Unit block j of P sequences from b, part m.
   template <int P>
   static GC_INLINE void cell_backward(const View& v, const Tangents& w, int64_t i, int j, int m,
                                       int64_t b) {
     using W = typename PackOf<V, P>::type;
     using J = Jet<W, 1>;
-    const int64_t Hp = static_cast<int64_t>(v.nb) * UB, u = j * UB + m * L, step = v.B * Hp,
-                  t = v.first + i;
-    int64_t at[P], at_k[P], at_d[P], at_z[P];
-    GC_UNROLL
-    for (int p = 0; p < P; p++) {
-      const int64_t row = i * v.B + b + p;
-      at[p] = row * Hp + u;
-      at_d[p] = (b + p) * Hp + u;
-      at_k[p] = (row * v.nb + j) * (NK * UB) + m * L;
-      at_z[p] = row * v.z_row + j * (NZ * UB) + m * L;
-    }
+    const Sequences<P> tile = sequences<P>(v, i, j, m, b);
+    const int64_t step = tile.step(), t = v.first + i;
     J k[NK], s[NS], s1[NS], d1[NS], z[NZ], d[NS];
+    read_tape(v, w, t, tile, k, s, s1);
     GC_UNROLL
-    for (int c = 0; c < NK; c++) k[c] = read<P>(v.saved + c * UB, at_k, w.saved + c * UB, at_k);
-    s[0] = read<P>(v.h, at, w.h, at);
-    s1[0] = read<P>(v.h + step, at, w.h + step, at);
-    if constexpr (NS > 1) {
-      s[1] = read<P>(v.c, at, w.c, at);
-      s1[1] = read<P>(v.c + step, at, w.c + step, at);
-    }
-    if (v.reset) {  // the step saw a zero state
-      auto clear = [&](W state) GC_LAMBDA {
-        return collect<V, P>([&](int p) GC_LAMBDA {
-          V one_row;
-          if constexpr (P == 1)
-            one_row = state;
-          else
-            one_row = state.v[p];
-          return R::resets(v, t, b + p) ? V{} : one_row;
-        });
-      };
-      GC_UNROLL
-      for (int c = 0; c < NS; c++) s[c] = {clear(s[c].value), {clear(s[c].tangent[0])}};
-    }
-    GC_UNROLL
-    for (int c = 0; c < NS; c++) {
-      d1[c].value = gather<V, P>(v.d_steps + (i * NS + c) * step, at_d);
-      d1[c].tangent[0] = gather<V, P>(w.d + c * step, at_d);
-    }
-    if (w.dy) d1[0].tangent[0] = d1[0].tangent[0] + gather<V, P>(w.dy, at);
-    if (v.skip_kind != GC_SKIP_NONE) {
-      T* slot = w.ring + t % v.skip_lag * step;
-      d1[0].tangent[0] = d1[0].tangent[0] + gather<V, P>(slot, at_d);
-      const J dh = d1[0], sent = skip_coef<P>(v, w, 0, u) * dh;
-      scatter<V, P>(slot, at_d, collect<V, P>([&](int p) GC_LAMBDA {
-                      V one_row;
-                      if constexpr (P == 1)
-                        one_row = sent.tangent[0];
-                      else
-                        one_row = sent.tangent[0].v[p];
-                      return R::reaches_back(v, t, b + p) ? one_row : V{};
-                    }));
-      if (v.skip_kind != GC_SKIP_ADD) d1[0] = dh - sent;
-      if (w.dskip) {  // as in Recurrent::cell_backward_pack
-        const J back = reached<P>(v, w, i, b, at, at, u);
-        const J term = v.skip_kind == GC_SKIP_ADD ? dh * back : sent * (back - s1[0]);
-        scatter<V, P>(w.dskip, at, term.tangent[0]);
-      }
-    }
+    for (int c = 0; c < NS; c++)
+      d1[c] = pair(tile.read_carried(v.d_steps + (i * NS + c) * step),
+                   tile.read_carried(w.d + c * step));
+    if (w.dy) d1[0].tangent[0] = d1[0].tangent[0] + tile.read_state(w.dy);
+    if (v.skip_kind != GC_SKIP_NONE) skip_backward(v, w, t, tile, s1[0], d1[0]);
     J held_h = constant<J>(0), held_c = held_h;
-    if (v.zone_h) {
-      const J part = fixed(gather<V, P>(v.zone_h, at));
-      held_h = part * d1[0];
-      d1[0] = one_minus(part) * d1[0];
-    }
+    if (v.zone_h) held_h = R::split_adjoint(fixed(tile.read_state(v.zone_h)), d1[0]);
     if constexpr (NS > 1)
       if (v.zone_c) {
-        const J part = fixed(gather<V, P>(v.zone_c, at));
-        held_c = part * d1[1];
-        d1[1] = one_minus(part) * d1[1];
+        held_c = R::split_adjoint(fixed(tile.read_state(v.zone_c)), d1[1]);
         s1[1] = Cell::second_state(k, s);
       }
     Cell::backward(v.options, k, s, s1, d1, z, d);
     if (v.zone_h) d[0] = d[0] + held_h;
     if constexpr (NS > 1)
       if (v.zone_c) d[1] = d[1] + held_c;
-    if (w.carried) d[0].tangent[0] = d[0].tangent[0] + gather<V, P>(w.carried, at);
+    if (w.carried) d[0].tangent[0] = d[0].tangent[0] + tile.read_state(w.carried);
     GC_UNROLL
-    for (int c = 0; c < NZ; c++) scatter<V, P>(w.dz + c * UB, at_z, z[c].tangent[0]);
+    for (int c = 0; c < NZ; c++) tile.write_plane(w.dz, v.z_row, c, z[c].tangent[0]);
     GC_UNROLL
-    for (int c = 0; c < NS; c++) scatter<V, P>(w.d + c * step, at_d, d[c].tangent[0]);
+    for (int c = 0; c < NS; c++) tile.write_carried(w.d + c * step, d[c].tangent[0]);
   }
   template <int P>
   static __attribute__((noinline)) void cells(const View& v, const Tangents& w, int64_t i,
