@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .._base.memory import budget_bytes
+from .._net.initial import chrono_bias
 from .._net.layers import Skip
-from .._net.stack import Stack
+from .._net.stack import Params, Stack
 from ..errors import ArgumentError, DTypeError
 from . import _compiled
 from ._beyond import Overflow
@@ -143,6 +145,26 @@ class Layer(nn.RNNBase):
         for names in self._all_weights:
             if names[-1].startswith("skip_"):
                 nn.init.constant_(getattr(self, names[-1]), float(start))
+
+    @torch.no_grad()
+    def init_chrono_(self, longest: float) -> None:
+        """Sets the biases so that units remember for up to about `longest` steps.
+
+        See gradcore.init.chrono_bias; PyTorch's generator draws the values. Raises ArgumentError
+        for a layer without memory gates or without biases, and unless longest > 2.
+        """
+        if self.mode not in ("LSTM", "GRU") or not self.bias:
+            raise ArgumentError(
+                "init_chrono_ needs an LSTM or GRU with biases, which hold its memory gates open; "
+                f"this is {self!r}."
+            )
+        weights = [getattr(self, name) for name in self.parameter_names()]
+        flat = torch.cat([weight.reshape(-1) for weight in weights]).numpy()
+        seed = int(torch.randint(2**62, ()))
+        chrono_bias(Params(self.stack(), flat), longest, np.random.default_rng(seed))
+        pieces = torch.split(torch.from_numpy(flat), [weight.numel() for weight in weights])
+        for weight, piece in zip(weights, pieces, strict=True):
+            weight.copy_(piece.view_as(weight))
 
     @property
     def _directions(self) -> int:
