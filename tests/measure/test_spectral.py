@@ -184,6 +184,43 @@ def test_operators(shape):
     assert again.steps <= found.steps
 
 
+TRIANGLE = np.array([[3.0, 1, 1], [0, 2, 1], [0, 0, 1]])
+
+
+def rotated(values):
+    """A square matrix with these singular values."""
+    turn = np.random.default_rng(8).standard_normal((len(values), len(values)))
+    return np.linalg.qr(turn)[0] * values
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("a", "k"),
+    [
+        (np.kron(np.eye(2), TRIANGLE), 4),
+        (np.kron(np.eye(3), TRIANGLE), 9),
+        (np.kron(np.eye(40), TRIANGLE[:2]), 50),
+        (np.eye(50), 5),
+        (rotated(np.repeat(np.linspace(2, 1, 80), 5)), 8),  # the iteration restarts
+        (rotated(np.repeat([5.0, 3.0, 0.0], 100))[:, :250], 60),
+        (np.outer(np.arange(30.0), np.arange(20.0)), 5),
+        (np.zeros((4, 5)), 3),
+    ],
+)
+def test_multiple_singular_values_of_operators(a, k, seed):
+    op = spectral.Operator(a.shape, a.__matmul__, a.T.__matmul__)
+    exact = np.linalg.svd(a, compute_uv=False)[:k]
+    found = spectral.singular_values(op, k, seed=seed)
+    np.testing.assert_allclose(found, exact, rtol=1e-9, atol=1e-9 * max(1.0, exact[0]))
+
+
+def test_singular_values_that_did_not_converge_are_told():
+    a = rotated(np.linspace(1, 1 + 1e-9, 200))
+    op = spectral.Operator(a.shape, a.__matmul__, lambda u: a.T @ u + 1e-3 * np.roll(u, 1))
+    with pytest.warns(gd.ConvergenceWarning, match=r"of the 2 singular values have residuals"):
+        spectral.singular_values(op, 2, tol=1e-15)
+
+
 def test_singular_values_of_arrays():
     a = np.random.default_rng(6).standard_normal((2, 9, 5))
     exact = np.linalg.svd(a, compute_uv=False)

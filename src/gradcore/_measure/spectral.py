@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -15,7 +16,7 @@ from .._base.checks import finite_float, integer, positive_int
 from .._base.lanczos import Eigenpairs, top_eigenpairs
 from .._engine.prepare import Progress
 from .._net import validate
-from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
+from ..errors import ArgumentError, ConvergenceWarning, DTypeError, NonFiniteError, ShapeError
 
 __all__ = [
     "IterationOutcome",
@@ -207,8 +208,10 @@ def _above(n: int, steps: NDArray[np.int32], failure: float) -> NDArray[np.float
 def singular_values(W: Any, k: int = 1, *, seed: int = 0, tol: float = 1e-6) -> NDArray[np.float64]:
     """The k largest singular values, descending: (k,) of a matrix or operator, (N, k) of a stack.
 
-    LAPACK computes those of arrays; those of an operator come from a Lanczos iteration, which ends
-    when the residual of each is below tol times its own size.
+    Multiple values appear as often as they are. LAPACK computes those of arrays; those of an
+    operator come from a block Lanczos iteration, which starts from k random vectors and ends when
+    the residual of each is below tol times its own size. Those with larger residuals after 10 times
+    min(m, n) products come with a ConvergenceWarning.
     Raises DTypeError, ShapeError, ArgumentError, NonFiniteError.
     """
     positive_int("k", k)
@@ -216,8 +219,20 @@ def singular_values(W: Any, k: int = 1, *, seed: int = 0, tol: float = 1e-6) -> 
         op = _operator(W)
         if k > min(op.shape):
             raise ArgumentError(f"k must be at most min(m, n) = {min(op.shape)}; got {k}.")
-        found = _top(op, tol, None, 10 * min(op.shape) + 100, seed, k)
-        return np.sqrt(np.maximum(found.values, 0.0))
+        # From one vector, Lanczos iteration finds one copy of a multiple value.
+        first = np.random.default_rng(seed).standard_normal((k, op.shape[1]))
+        found = _top(op, tol, first, 10 * min(op.shape) + 100, seed, k)
+        if not found.converged:
+            warnings.warn(
+                f"{np.sum(found.residuals > tol * found.values)} of the {k} singular values have "
+                f"residuals above tol = {tol:g}; the largest is "
+                f"{np.max(found.residuals / np.maximum(found.values, 1e-300)):.1e}. Raise tol.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        # The roots of the eigenvalues of A'A have errors of up to 1e-8 of the largest value.
+        images = np.stack([np.asarray(op.matvec(v), np.float64) for v in found.vectors])
+        return np.asarray(np.linalg.svd(images, compute_uv=False), np.float64)
     stack, single = _stack(W)
     if k > min(stack.shape[1:]):
         raise ArgumentError(f"k must be at most min(m, n) = {min(stack.shape[1:])}; got {k}.")
@@ -388,7 +403,7 @@ def _top(
             )
         return w
 
-    start = None if first is None else first[None]
+    start = None if first is None else np.atleast_2d(first)
     room = max(MOST_VECTORS, 4 * k)
     return top_eigenpairs(
         product, n, k, tol=tol, start=start, most=max_steps, seed=seed, room=room, of_each=True

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._measured import Measured
-from ._verdict import FRACTION, HUGE, TINY
+from ._verdict import FRACTION, HUGE, TINY, memory_length
 
 __all__ = ["draw"]
 
@@ -62,10 +62,12 @@ def _reach(axis: Any, m: Measured) -> None:
     axis.set(title="How far back the last output's gradient reaches")
     axis.set(xlabel="steps back", ylabel="log10, against lag 0")
     for name, reach in zip(m.names, m.reach, strict=True):
-        b = int(reach.ends.argmax())
+        # The number is that of the verdict; the curve is that of a longest sequence near it.
+        length = memory_length(reach)
+        longest = np.flatnonzero(reach.ends == reach.ends.max())
+        b = int(longest[np.abs(reach.memory_length(FRACTION)[longest] - length).argmin()])
         end = int(reach.ends[b])
         logs = reach.norm_log10[:end, b][::-1]
-        length = int(reach.memory_length(FRACTION)[b])
         x, _, _, mean = _thinned(np.arange(1, end + 1), (logs - logs[0])[:, None], True)
         falls = length < end - 1
         told = f"1 % after {length:,}" if falls else "never below 1 %"

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .._base.checks import choice
 from .._base.files import replace_file
 from .._net.layers import Layer
 from ..jacobian import HiddenGradients
 from ._measured import Measured
 from ._page import page
 from ._pictures import draw
-from ._verdict import Finding
+from ._remedies import FRONTS, Front
+from ._verdict import Finding, findings_of
 
 __all__ = ["Diagnosis"]
 
@@ -39,6 +41,15 @@ class Diagnosis:
     def __repr__(self) -> str:
         m = self.measured
         return f"<Diagnosis of {m.net!r} over {m.steps} steps, {len(self.findings)} findings>"
+
+    def worded_for(self, front: Front) -> Diagnosis:
+        """The same diagnosis with remedies in the words of another front end.
+
+        front: "python", "torch" (gradcore.torch), "csv" (`gradcore train csv`) or "command" (the
+        other trainings of the command line).
+        """
+        choice("front", front, FRONTS)
+        return replace(self, findings=findings_of(self.measured, front))
 
     def lines(self) -> list[str]:
         """The lines of the verdict as printed in a terminal."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._net.layers import Recurrent
+from ..horizon import Reach
 from ._measured import Measured
+from ._remedies import Front, remedy
 
-__all__ = ["Finding", "findings_of"]
+__all__ = ["Finding", "findings_of", "memory_length"]
 
 Level = Literal["warning", "note", "good"]
 
@@ -55,24 +57,75 @@ class Finding:
     values: dict[str, float] = field(default_factory=dict)
 
 
-def findings_of(measured: Measured) -> tuple[Finding, ...]:
-    """All findings: first warnings, then notes, then those of level "good"."""
-    found = [
-        *_overflow(measured),
-        *_reach(measured),
-        *_exponents(measured),
-        *_range(measured),
-        *_windows(measured),
-        *_truncation(measured),
-        *_gates(measured),
-        *_amplification(measured),
-        *_parameters(measured),
-    ]
+def findings_of(measured: Measured, front: Front = "python") -> tuple[Finding, ...]:
+    """All findings: first warnings, then notes, then those of level "good".
+
+    front: the front end in whose words remedies are given. Findings with one cause give one advice.
+    """
+    found = _of_one_cause(
+        [
+            *_overflow(measured, front),
+            *_reach(measured, front),
+            *_exponents(measured, front),
+            *_range(measured, front),
+            *_windows(measured),
+            *_truncation(measured, front),
+            *_gates(measured, front),
+            *_amplification(measured),
+            *_parameters(measured, front),
+        ],
+        measured,
+        front,
+    )
     order = ("warning", "note", "good")
     return tuple(sorted(found, key=lambda finding: order.index(finding.level)))
 
 
-def _overflow(m: Measured) -> Iterator[Finding]:
+def _of_one_cause(found: list[Finding], m: Measured, front: Front) -> list[Finding]:
+    """Findings that say in several ways that gradients grow, with one advice.
+
+    In a chaotic net they become one finding. What truncation or a window costs is then no news, as
+    the gradient itself says little.
+    """
+    growing = [finding for finding in found if _grows(finding)]
+    if len(growing) < 2:
+        return found
+    exponent = next((finding for finding in growing if finding.about == "lyapunov"), None)
+    bounded = any(layer.core_nonlinearity == "tanh" for layer in m.net.recurrent)
+    if exponent is None or not bounded:
+        return [
+            replace(finding, remedy="") if finding in growing[1:] else finding for finding in found
+        ]
+    values = {key: value for finding in reversed(growing) for key, value in finding.values.items()}
+    chaos = Finding(
+        "warning",
+        "lyapunov",
+        " ".join(finding.text for finding in [exponent, *(f for f in growing if f is not exponent)])
+        + " The net is chaotic: its gradient is exact for changes too small to matter, and says "
+        "little about what a step of the optimizer does.",
+        remedy("chaos", front) + _default_of_any(m, front),
+        values,
+    )
+    pointless = ("truncation", "windows")
+    return [chaos, *(f for f in found if f not in growing and f.about not in pointless)]
+
+
+def _grows(finding: Finding) -> bool:
+    grown = finding.values.get("log10_growth", 0.0) > EXPLODED
+    return finding.level == "warning" and (
+        grown or bool({"log10_largest", "log10_norm"} & set(finding.values))
+    )
+
+
+def _default_of_any(m: Measured, front: Front) -> str:
+    for name, layer in zip(m.names, m.net.recurrent, strict=True):
+        told = _default(m, name, layer, front, small=False)
+        if told:
+            return told
+    return ""
+
+
+def _overflow(m: Measured, front: Front) -> Iterator[Finding]:
     if m.overflow is not None:
         at = m.overflow
         where = m.names[at.layer] if 0 <= at.layer < len(m.names) else "the head"
@@ -81,13 +134,12 @@ def _overflow(m: Measured) -> Iterator[Finding]:
             "overflow",
             f"The forward pass overflows in {where} at step {at.step:,} of sequence {at.sequence}; "
             "there is no gradient to scale.",
-            "Keep the state from growing: use a smaller gain of weight_hh (net.init(gain=...)), "
-            "tanh or a gated cell, or skip=gd.Skip(lag, kind='mix'), which cannot grow.",
+            remedy("overflow", front, lag=_lag(m.steps)),
             {"step": at.step},
         )
 
 
-def _reach(m: Measured) -> Iterator[Finding]:
+def _reach(m: Measured, front: Front) -> Iterator[Finding]:
     if m.reach is None:
         return
     for name, layer, reach in zip(m.names, m.net.recurrent, m.reach, strict=True):
@@ -108,7 +160,7 @@ def _reach(m: Measured) -> Iterator[Finding]:
             continue
         grown = float(np.median((reach.norm_log10[0, longer] - last)[alive]))
         steps = int(np.median(ends[alive]))
-        length = int(np.median(reach.memory_length(FRACTION)[longer][alive]))
+        length = memory_length(reach)
         values = {"memory_length": length, "steps": steps, "log10_growth": grown}
         if grown > EXPLODED:
             yield Finding(
@@ -117,8 +169,7 @@ def _reach(m: Measured) -> Iterator[Finding]:
                 f"{name}: the gradient of the last output grows on its way back, to "
                 f"10^{grown:.3g} times its size after {steps:,} steps "
                 f"({10 ** (grown / steps):.4f} per step): it explodes.",
-                "Clip by norm (gd.clip.GlobalNorm), and remove the cause: start weight_hh with a "
-                "smaller gain, or hold its spectral norm at 1 or below.",
+                remedy("explodes", front) + _default(m, name, layer, front, small=False),
                 values,
             )
         elif length >= FAR * steps:
@@ -145,7 +196,7 @@ def _reach(m: Measured) -> Iterator[Finding]:
                 "reach",
                 f"{name}: the gradient of the last output is down to 1 % after {length:,} of "
                 f"{steps:,} steps, and {size} at the first: it vanishes.",
-                _longer(layer, m.steps),
+                _longer(layer, m.steps, front) + _default(m, name, layer, front, small=True),
                 values,
             )
 
@@ -158,20 +209,47 @@ def _levels_off(logs: NDArray[np.float64], ends: NDArray[np.int64]) -> bool:
     return bool(np.median(logs[0] - logs[ends // 2, columns]) > -1.0)
 
 
-def _longer(layer: Recurrent, steps: int) -> str:
-    skip = "" if layer.skip is not None else f", or skip=gd.Skip(lag={max(2, steps // 100)})"
-    if layer.cell.memory_gate is not None:
-        return (
-            f"If what matters lies further back, open the memory gates at the start with net.init("
-            f"chrono={steps}){skip}; the reach of a trained net shows what it has learned to keep."
-        )
-    return (
-        f"If what matters lies further back, use an LSTM or GRU with "
-        f"net.init(chrono={steps}){skip}."
-    )
+def memory_length(reach: Reach) -> int:
+    """The steps after which the gradient is down to FRACTION, as the median over sequences.
+
+    Sequences of one step, and those that no gradient arrives in, do not count; 0 without others.
+    """
+    longer = np.flatnonzero(reach.ends > 1)
+    alive = np.isfinite(reach.norm_log10[reach.ends[longer] - 1, longer])
+    lengths = reach.memory_length(FRACTION)[longer][alive]
+    return int(np.median(lengths)) if len(lengths) else 0
 
 
-def _exponents(m: Measured) -> Iterator[Finding]:
+def _lag(steps: int) -> int:
+    """A lag of a skip connection that shortens a path of so many steps a hundredfold."""
+    return max(2, steps // 100)
+
+
+def _longer(layer: Recurrent, steps: int, front: Front) -> str:
+    name = "vanishes" if layer.cell.memory_gate is not None else "vanishes without gates"
+    lag = _lag(steps)
+    if layer.skip is not None:
+        lag = max(lag, 2 * layer.skip.lag)
+    return remedy(name, front, steps=max(3, steps), lag=lag)
+
+
+def _default(m: Measured, name: str, layer: Recurrent, front: Front, *, small: bool) -> str:
+    """Advice to use the default initialisation if weight_hh is clearly smaller or larger."""
+    if layer.cell.antisymmetric:
+        return ""
+    sizes = [
+        size for key, size in m.sizes.items() if key.startswith(f"{name.split('.')[0]}.weight_hh")
+    ]
+    # An orthogonal block [H, H] of gain 1 has the norm sqrt(H).
+    gain = 10 ** float(np.mean(sizes)) / (len(layer.cell.gates) * layer.hidden_size) ** 0.5
+    low, high = (0.4, 0.8) if front == "torch" else (0.8, 1.2)
+    if (small and gain >= low) or (not small and gain <= high):
+        return ""
+    told = remedy("default", front, gain=gain)
+    return f" {told}" if told else ""
+
+
+def _exponents(m: Measured, front: Front) -> Iterator[Finding]:
     if m.lyapunov is None:
         return
     exponent = float(np.median(m.lyapunov.exponents[:, 0]))
@@ -190,7 +268,7 @@ def _exponents(m: Measured) -> Iterator[Finding]:
             "lyapunov",
             f"{head}nearby states diverge, and gradients grow by a factor of 10^{total:.3g} over "
             f"{m.steps:,} steps.",
-            "Clip by norm, lower the gain of weight_hh, or hold its spectral norm.",
+            remedy("explodes", front),
             values,
         )
     elif exponent < 0 and sure:
@@ -211,7 +289,7 @@ def _exponents(m: Measured) -> Iterator[Finding]:
         )
 
 
-def _range(m: Measured) -> Iterator[Finding]:
+def _range(m: Measured, front: Front) -> Iterator[Finding]:
     """Findings about gradients that leave the range of float32, where only scaling keeps them."""
     if m.hidden is None:
         return
@@ -226,7 +304,7 @@ def _range(m: Measured) -> Iterator[Finding]:
             "range",
             f"dL/dh reaches 10^{high:.3g}: float32 ends at 10^38, so a framework without scaled "
             "adjoints gives NaN.",
-            "gradcore's gradient has the right direction all the same; clip by norm to use it.",
+            remedy("range", front),
             {"log10_largest": high},
         )
     if low < TINY:
@@ -280,7 +358,7 @@ def _windows(m: Measured) -> Iterator[Finding]:
         )
 
 
-def _truncation(m: Measured) -> Iterator[Finding]:
+def _truncation(m: Measured, front: Front) -> Iterator[Finding]:
     if m.truncation is None:
         return
     needed = m.truncation.needed(BIAS)
@@ -290,7 +368,7 @@ def _truncation(m: Measured) -> Iterator[Finding]:
             "note",
             "truncation",
             f"Truncating the gradient every {longest:,} steps would change it by {error:.1%}.",
-            "Train with the exact gradient over all steps.",
+            remedy("cut", front, steps=m.steps),
             {"truncation": longest, "error": error},
         )
     elif needed <= NEAR * m.steps:
@@ -299,13 +377,12 @@ def _truncation(m: Measured) -> Iterator[Finding]:
             "truncation",
             f"Truncated backpropagation with K = {needed:,} changes the gradient by {BIAS:.0%} of "
             "its norm or less on this data.",
-            f"Nothing is lost by gd.data.Stream(k1={needed}) as the net is now; the exact gradient "
-            "shows when that changes.",
+            remedy("uncut", front, cut=needed),
             {"truncation": needed},
         )
 
 
-def _gates(m: Measured) -> Iterator[Finding]:
+def _gates(m: Measured, front: Front) -> Iterator[Finding]:
     for name, layer, found in zip(m.names, m.net.recurrent, m.gates or (), strict=False):
         constants = found.time_constant
         if constants is not None:
@@ -319,7 +396,7 @@ def _gates(m: Measured) -> Iterator[Finding]:
                 f"{name}: the gate {gate} is {opened:.3g} open on average; the median unit "
                 f"remembers for {middle:,.3g} steps, the longest for {longest:,.3g}, of "
                 f"{m.steps:,}.",
-                f"For a longer memory use net.init(chrono={m.steps})." if short else "",
+                remedy("forgets", front, steps=max(3, m.steps)) if short else "",
                 {"mean": opened, "median_steps": middle, "longest_steps": longest},
             )
         for gate, share in zip(found.gates, found.saturated, strict=True):
@@ -333,8 +410,7 @@ def _gates(m: Measured) -> Iterator[Finding]:
                 f"{name}: {stuck:.0%} of the units are {'dead' if dead else 'saturated'} at "
                 f"{STUCK:.0%} of the steps or more"
                 + ("." if dead else f" in {gate}: hardly any gradient passes there."),
-                "Use smaller inputs or weights (gd.LayerNorm before the layer) or a lower learning "
-                "rate.",
+                remedy("saturated", front, width=layer.input_size),
                 {"share": stuck},
             )
 
@@ -356,7 +432,7 @@ def _amplification(m: Measured) -> Iterator[Finding]:
     )
 
 
-def _parameters(m: Measured) -> Iterator[Finding]:
+def _parameters(m: Measured, front: Front) -> Iterator[Finding]:
     if m.gradients is None:
         return
     dead = [name for name, log in m.gradients.items() if np.isneginf(log)]
@@ -382,8 +458,7 @@ def _parameters(m: Measured) -> Iterator[Finding]:
                 "warning",
                 "parameters",
                 f"The gradient of {low} is 10^{apart:.2g} times smaller than that of {high}.",
-                "Residual layers (residual=True) or gd.LayerNorm between layers make them more "
-                "alike; Adam evens out most of the difference.",
+                remedy("apart", front, width=m.net.recurrent[0].output_size),
                 {"log10_ratio": apart},
             )
     squares = np.array([log for log in m.gradients.values() if np.isfinite(log)])
@@ -395,6 +470,6 @@ def _parameters(m: Measured) -> Iterator[Finding]:
                 "warning",
                 "parameters",
                 f"The norm of the whole gradient is 10^{total:.3g}.",
-                "Clip by norm: clip=gd.clip.GlobalNorm(1.0).",
+                remedy("steep", front),
                 {"log10_norm": total},
             )

@@ -16,6 +16,7 @@ except ImportError as error:
     ) from error
 
 from ._clip import clip_grad_norm_ as clip_grad_norm_
+from ._clip import log10_grad_norm as log10_grad_norm
 from ._constrain import Constrained as Constrained
 from ._constrain import constrain as constrain
 from ._constrain import params_of as params_of

@@ -82,4 +82,4 @@ def _one(seen: Seen, options: dict[str, Any]) -> Diagnosis:
         lengths=seen.call.lengths,
         state=state,
         **options,
-    )
+    ).worded_for("torch")

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .._base.memory import budget_bytes
+from .._net.initial import chrono_bias
 from .._net.layers import Skip
-from .._net.stack import Grads, Stack
+from .._net.stack import Params, Stack
 from ..errors import ArgumentError, DTypeError
 from . import _compiled
+from ._beyond import Overflow
 from ._describe import Description
 from ._function import apply
 from ._numbers import Call, checked_lengths
@@ -114,9 +117,7 @@ class Layer(nn.RNNBase):
                 "dropout must be below 1; with 1 all inputs of the next layer would be 0."
             )
         self.skip, self.memory = skip, memory
-        # Gradients of the last backward passes that left the range of the dtype; clip_grad_norm_
-        # reads them.
-        self._beyond: list[Grads] = []
+        self._overflow = Overflow()
         # The last call, recorded while diagnose() runs; None otherwise.
         self._seen: Seen | None = None
         if skip is not None and skip.learned:
@@ -144,6 +145,26 @@ class Layer(nn.RNNBase):
         for names in self._all_weights:
             if names[-1].startswith("skip_"):
                 nn.init.constant_(getattr(self, names[-1]), float(start))
+
+    @torch.no_grad()
+    def init_chrono_(self, longest: float) -> None:
+        """Sets the biases so that units remember for up to about `longest` steps.
+
+        See gradcore.init.chrono_bias; PyTorch's generator draws the values. Raises ArgumentError
+        for a layer without memory gates or without biases, and unless longest > 2.
+        """
+        if self.mode not in ("LSTM", "GRU") or not self.bias:
+            raise ArgumentError(
+                "init_chrono_ needs an LSTM or GRU with biases, which hold its memory gates open; "
+                f"this is {self!r}."
+            )
+        weights = [getattr(self, name) for name in self.parameter_names()]
+        flat = torch.cat([weight.reshape(-1) for weight in weights]).numpy()
+        seed = int(torch.randint(2**62, ()))
+        chrono_bias(Params(self.stack(), flat), longest, np.random.default_rng(seed))
+        pieces = torch.split(torch.from_numpy(flat), [weight.numel() for weight in weights])
+        for weight, piece in zip(weights, pieces, strict=True):
+            weight.copy_(piece.view_as(weight))
 
     @property
     def _directions(self) -> int:
@@ -281,7 +302,7 @@ class Layer(nn.RNNBase):
         self, x: Tensor, states: list[Tensor] | None, lengths: Any
     ) -> tuple[Tensor, list[Tensor]]:
         """Outputs (T, B, O) and final states for x (T, B, I)."""
-        weights = [getattr(self, name) for name in self.parameter_names()]
+        weights = tuple(getattr(self, name) for name in self.parameter_names())
         dtype, batch = weights[0].dtype, x.shape[1]
         if torch.is_autocast_enabled("cpu"):
             x = x.to(dtype)
@@ -295,8 +316,9 @@ class Layer(nn.RNNBase):
             if torch.compiler.is_compiling():
                 outputs, end = self._run_compiled(x, lengths, flat, state)
             else:
-                call = self._call(x, lengths, flat, state)
-                outputs, end = apply(call, flat, x, state)
+                call = self._call(x, lengths, flat, state, weights)
+                with self._overflow.named():
+                    outputs, end = apply(call, flat, x, state)
                 if self._seen is not None:
                     self._seen.note(call, flat, x, state, outputs)
         return outputs, self._split(end, batch)
@@ -317,7 +339,14 @@ class Layer(nn.RNNBase):
         )
         return found
 
-    def _call(self, x: Tensor, lengths: Any, flat: Tensor, state: Tensor | None) -> Call:
+    def _call(
+        self,
+        x: Tensor,
+        lengths: Any,
+        flat: Tensor,
+        state: Tensor | None,
+        weights: tuple[Tensor, ...],
+    ) -> Call:
         seed = self._seed()
         wanted = []
         if torch.is_grad_enabled():
@@ -332,20 +361,9 @@ class Layer(nn.RNNBase):
             seed=0 if seed is None else int(seed),
             memory=self.memory,
             wanted=frozenset(wanted),
-            beyond=self._fresh_beyond(),
+            overflow=self._overflow,
+            weights=weights,
         )
-
-    def _fresh_beyond(self) -> list[Grads]:
-        """The list for overflowing gradients of the next backward pass.
-
-        Those of earlier passes stay in it as long as they are part of .grad, which is then not
-        finite.
-        """
-        if self._beyond:
-            grads = [weight.grad for weight in self.parameters() if weight.grad is not None]
-            if all(bool(torch.isfinite(grad).all()) for grad in grads):
-                self._beyond.clear()
-        return self._beyond
 
     def _flat(self, states: list[Tensor]) -> Tensor:
         """The flat state: for each layer and direction the past outputs, then c."""

@@ -17,9 +17,10 @@ from .._engine.passes import Pass
 from .._engine.prepare import Arrays, prepare
 from .._engine.results import Results
 from .._net import validate
-from .._net.stack import Grads, Params, Stack
+from .._net.stack import Params, Stack
 from .._net.state import spans, state_size
 from ..errors import ArgumentError, DTypeError, ShapeError
+from ._beyond import Overflow
 
 __all__ = ["Call", "backward", "checked_lengths", "curvature", "forward", "tangents"]
 
@@ -32,8 +33,8 @@ class Call:
     """A call of a layer without its tensors, which are flat parameters, x (T, B, I), flat state.
 
     wanted: the gradients that a backward pass may be asked for; if there are any, the forward pass
-    keeps its tape here. beyond: the list to which gradients that leave the range of the dtype are
-    appended.
+    keeps its tape here. overflow: told of gradients that leave the range of the dtype, which belong
+    to `weights`, the tensors that the flat parameters are made of.
     """
 
     net: Stack
@@ -42,12 +43,13 @@ class Call:
     seed: int = 0
     memory: int | str | None = None
     wanted: frozenset[str] = frozenset()
-    beyond: list[Grads] | None = None
+    overflow: Overflow | None = None
+    weights: tuple[Tensor, ...] = ()
     _kept: tuple[tuple[int, ...], Pass] | None = field(default=None, repr=False)
 
     def alone(self) -> Call:
         """The same call without a tape, for a call that is made several times."""
-        return replace(self, wanted=frozenset(), beyond=None, _kept=None)
+        return replace(self, wanted=frozenset(), overflow=None, _kept=None)
 
     def keep(self, key: tuple[int, ...], made: Pass) -> None:
         self._kept = (key, made)
@@ -112,8 +114,8 @@ def backward(
     grads = made.backward_flat(given, None if d_end is None else _array(d_end))
     found = made.results
     dx, dstate = found.dx, found.dstate
-    if grads.exponent and call.beyond is not None:
-        call.beyond.append(grads)
+    if call.overflow is not None and "params" in wanted:
+        call.overflow.arrived(call.weights, grads)
     if dx is not None:
         exponents = found.dx_exponent
         assert exponents is not None

@@ -157,7 +157,7 @@ def diagnose(
                 memory=resources.memory,
                 threads=resources.threads,
                 progress=progress,
-            )
+            ).worded_for(found.front)
         print(result, flush=True)
         report.write(result)
     if any(finding.level == "warning" for finding in result.findings):

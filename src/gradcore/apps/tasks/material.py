@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,13 +44,18 @@ ARRAYS = ("x", "y", "lengths", "weight", "reset")
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """A net and a batch for it. y and loss: None where there are no targets. told: its origin."""
+    """A net and a batch for it. y and loss: None where there are no targets. told: its origin.
+
+    front: what trained the net, in whose words a diagnosis gives advice; see
+    gradcore.diagnosis.Diagnosis.worded_for.
+    """
 
     net: gd.Stack
     params: gd.Params
     batch: gd.Batch
     loss: str | gd.loss.Loss | None
     told: str
+    front: Literal["python", "csv", "command"] = "python"
 
 
 def material(
@@ -75,16 +80,17 @@ def material(
     net, params, metadata = gd.load(path)
     if metadata.get("task") == "brackets":
         batch, told = _from_source(files, steps, sequences)
-        return Material(net, params, batch, "cross_entropy", told)
+        return Material(net, params, batch, "cross_entropy", told, "command")
     if metadata.get("task") in GENOMIC and files:
         labels, classes = GENOMIC[metadata["task"]]
         batch, told = _from_genomes(net, files, steps, sequences, labels, classes)
-        return Material(net, params, batch, "cross_entropy" if batch.y is not None else None, told)
+        known = None if batch.y is None else "cross_entropy"
+        return Material(net, params, batch, known, told, "command")
     if predict.METADATA in metadata and files:
         model = predict.load_model(path)
         batch, told = _from_table(model, files)
         loss = None if batch.y is None else loss_of_table(model.schema)
-        return Material(net, params, _part(batch, steps, sequences, loss), loss, told)
+        return Material(net, params, _part(batch, steps, sequences, loss), loss, told, "csv")
     if len(files) == 1 and files[0].suffix == ".npz":
         batch = _from_arrays(files[0])
         return Material(

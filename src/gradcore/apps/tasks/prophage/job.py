@@ -48,9 +48,8 @@ class Unwatched(Safeguards):
 
 @dataclass(frozen=True)
 class Options(training.Options):
-    """The options of `train dna`, with stages of their own and without skip and residual."""
+    """The options of `train dna`, with stages of their own and without residual."""
 
-    skip: int | None = None
     residual: bool = False
     stages: Sequence[Stage] = STAGES
     pace: Pace = field(default_factory=lambda: Pace(lr=2e-3, steady=0.1))

@@ -14,7 +14,7 @@ import gradcore as gd
 
 from ...._base.checks import choice, positive_int
 from ...._net.layers import Layer
-from ...settings import Resources, Safeguards, option
+from ...settings import Resources, Safeguards, option, skip_option
 from .dataset import Dataset
 from .predict import WINDOW, Model
 from .schema import Schema
@@ -45,6 +45,13 @@ class Options:
     cell: Literal["lstm", "gru", "rnn", "antisymmetric"] = option("lstm", "Recurrent cell.")
     hidden: int = option(64, "Hidden units.", min=1)
     layers: int = option(1, "Recurrent layers.", min=1)
+    skip: int | None = skip_option()
+    chrono: int | None = option(
+        None,
+        "Start with memory gates that remember for up to N steps; for --cell lstm and gru.",
+        min=3,
+        metavar="N",
+    )
     window: int | None = option(
         None,
         "Steps that a gradient reaches back at most. Default: whole sequences up to 5,000 "
@@ -90,20 +97,29 @@ def build(schema: Schema, options: Options) -> gd.Stack:
     """The net that reads what schema describes. Raises ArgumentError for sizes that cannot be."""
     choice("cell", options.cell, CELLS)
     cell, hidden = CELLS[options.cell], positive_int("hidden", options.hidden)
+    skip = options.skip and gd.Skip(options.skip, kind="mix", value=0.1, learned=True)
     layers: list[Layer] = []
     width = schema.width
     if schema.tokens:
         layers.append(gd.Embedding(width, min(_EMBEDDING, width)))
         width = min(_EMBEDDING, width)
     for _ in range(positive_int("layers", options.layers)):
-        layers.append(cell(width, hidden))
+        layers.append(cell(width, hidden, skip=skip))
         width = hidden
     return gd.Stack(*layers, gd.Linear(width, schema.target.width))
 
 
-def init(schema: Schema, net: gd.Stack, seed: int) -> gd.Params:
-    """Fresh parameters; a text that was not seen in training starts, and stays, as nothing."""
-    params = net.init(seed=seed)
+def init(schema: Schema, net: gd.Stack, seed: int, chrono: int | None = None) -> gd.Params:
+    """Fresh parameters; a text that was not seen in training starts, and stays, as nothing.
+
+    chrono: see gradcore.Stack.init. Raises ArgumentError for a net without memory gates.
+    """
+    if chrono is not None and all(layer.cell.memory_gate is None for layer in net.recurrent):
+        raise gd.ArgumentError(
+            "--chrono needs memory gates, which --cell lstm and --cell gru have. Use one of them, "
+            "or leave --chrono out."
+        )
+    params = net.init(seed=seed, chrono=chrono)
     if schema.tokens:
         params["0.weight"][-1] = 0.0
     return params
@@ -124,7 +140,7 @@ def train(
     if minutes is None and updates is None:
         raise gd.ArgumentError("a limit is needed: give minutes or updates.")
     net = build(data.schema, options)
-    params = init(data.schema, net, options.seed)
+    params = init(data.schema, net, options.seed, options.chrono)
     optimizer = gd.optim.Adam(
         params,
         lr=options.lr,
