@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
@@ -9,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["FolderLock", "remove_stale", "replace_file"]
+__all__ = ["FolderLock", "remove_stale", "replace_file", "try_folder"]
 
 # The file that is locked on Windows, where folders cannot be.
 LOCK_FILE = ".lock"
@@ -23,9 +24,7 @@ def replace_file(target: Path, write: Callable[[Path], None]) -> None:
     Raises OSError.
     """
     # The temporary file has its own folder, because `write` may make further files beside it.
-    with tempfile.TemporaryDirectory(
-        dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"
-    ) as folder:
+    with _folder_beside(target) as folder:
         temporary = Path(folder) / target.name
         write(temporary)
         _sync(temporary, os.O_RDWR)
@@ -36,15 +35,36 @@ def replace_file(target: Path, write: Callable[[Path], None]) -> None:
         _sync(target.parent, os.O_RDONLY)
 
 
+def try_folder(target: Path) -> None:
+    """Raises the OSError that replace_file would raise if target's folder or name is of no use."""
+    with _folder_beside(target) as folder:
+        (Path(folder) / target.name).touch()
+
+
 def remove_stale(target: Path) -> None:
     """Removes temporary folders that killed calls of replace_file left beside target.
 
     No other process may be writing to the folder of target at this time.
     """
-    prefix = f".{target.name}."
+    prefix = _prefix(target)
     for path in target.parent.iterdir():
         if path.name.startswith(prefix) and path.name.endswith(".tmp"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _folder_beside(target: Path) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(dir=target.parent, prefix=_prefix(target), suffix=".tmp")
+
+
+def _prefix(target: Path) -> str:
+    """How names of temporary folders for target begin, with room for what tempfile adds.
+
+    File systems take names of up to 255 bytes.
+    """
+    name = target.name
+    if len(os.fsencode(name)) > 200:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return f".{name}."
 
 
 class FolderLock:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from .._base.files import replace_file
-from ..errors import CheckpointError, GradcoreError
+from .._base.output import write_output
+from ..errors import ArgumentError, CheckpointError, GradcoreError
 from .cells import CELLS
 from .layers import Dropout, Embedding, Layer, LayerNorm, Linear, Skip
 from .stack import Params, Stack
@@ -50,6 +50,7 @@ class Checkpoint(NamedTuple):
 def save(path: str | os.PathLike[str], net: Stack, params: Params, **metadata: Any) -> None:
     """Writes a net with its parameters to a file, whole or not at all.
 
+    A file that is there is replaced; a device or a pipe is written through, and a folder refused.
     metadata: values that JSON can hold; load returns them. Raises CheckpointError if the file
     cannot be written or metadata cannot be converted to JSON.
     """
@@ -89,7 +90,9 @@ def write(
         for name, array in {**params, **(tensors or {})}.items()
     }
     try:
-        replace_file(target, lambda path: save_file(arrays, path, header))
+        write_output(target, lambda path: save_file(arrays, path, header))
+    except ArgumentError as error:
+        raise CheckpointError(str(error)) from error
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise CheckpointError(f"cannot write {target}: {reason or error}.") from error

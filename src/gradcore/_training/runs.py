@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from .._base.files import FolderLock, remove_stale, replace_file
+from .._base.files import FolderLock, remove_stale
+from .._base.output import write_text
 from .._net import io
 from .._net.stack import Params
 from ..errors import ArgumentError, CheckpointError
@@ -78,7 +79,7 @@ class RunFolder:
         try:
             if self.metrics.exists():
                 kept = [json.dumps(line) + "\n" for line in _kept(self.metrics, before)]
-                replace_file(self.metrics, lambda path: _write_text(path, "".join(kept)))
+                write_text(self.metrics, "".join(kept))
             self._lines = self.metrics.open("a", encoding="utf-8")
         except OSError as error:
             raise _unwritable(self.metrics, error) from error
@@ -150,10 +151,6 @@ def _parsed(entry: str) -> dict[str, Any] | None:
     if not isinstance(line, dict) or not isinstance(line.get("step"), int):
         return None
     return line
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _unwritable(path: Path, error: OSError) -> CheckpointError:

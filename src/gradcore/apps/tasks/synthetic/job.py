@@ -13,7 +13,7 @@ from typing import Any
 
 import gradcore as gd
 
-from ...._base.files import replace_file
+from ...._base.output import write_text
 from ...._training.checkpoint import read_training
 from ...._training.runs import BEST, LAST
 from ...settings import Resources, Safeguards
@@ -302,7 +302,7 @@ class Curve:
         self.points = [*(p for p in self.points if p.update < update), point]
         if self.file is not None:
             lines = [json.dumps(dataclasses.asdict(p)) + "\n" for p in self.points]
-            replace_file(self.file, lambda path: _write_text(path, "".join(lines)))
+            write_text(self.file, "".join(lines))
         self.tell(point)
         return point
 
@@ -382,7 +382,3 @@ def _read_points(path: Path) -> list[Point]:
             f"{path} does not hold evaluations of a run: {error}. Move it away to continue without "
             "the curve so far."
         ) from error
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

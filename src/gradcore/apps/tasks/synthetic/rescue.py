@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 import gradcore as gd
 
-from ...._base.files import replace_file
+from ...._base.output import write_output
 from .recipes import Recipe, initial
 from .task import Task
 
@@ -50,7 +50,7 @@ class Rescue:
         self._kept |= {name: moment.copy() for name, moment in self.optimizer.moments.items()}
         if self.run is not None:
             self.run.mkdir(parents=True, exist_ok=True)
-            replace_file(self._file(level), lambda path: save_file(self._kept, path))
+            write_output(self._file(level), lambda path: save_file(self._kept, path))
 
     def put_back(self, level: int) -> None:
         """Restores the net of stage number `level`, with a smaller rate; raises CheckpointError."""
