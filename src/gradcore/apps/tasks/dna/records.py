@@ -8,6 +8,7 @@ from typing import Literal
 
 import gradcore as gd
 
+from ..piped import kept
 from .fasta import parse_fasta
 from .genome import Gene, Record
 from .gff3 import parse_gff3, read_gff3
@@ -26,6 +27,7 @@ HEADER = 100
 Kind = Literal["genbank", "embl", "fasta", "gff3"]
 
 
+@kept()
 def read(
     path: str | Path,
     *,
@@ -62,6 +64,7 @@ def read(
     return join_records(records, read(beside, say=say), beside, say)
 
 
+@kept()
 def read_sequences(path: str | Path, *, say: Say = lambda line: None) -> list[Record]:
     """Reads the records of a genome file without their genes, which are None, and no other file.
 
