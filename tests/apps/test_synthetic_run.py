@@ -405,6 +405,18 @@ def test_a_run_that_must_go_back_to_a_file_that_is_gone(tmp_path, monkeypatch):
         jobs.run(dataclasses.replace(made, resume=True))
 
 
+def test_a_damaged_file_to_go_back_to_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "LOST", 2.0)
+    monkeypatch.setattr(Enhancer, "passed", lambda self, measured: self.length == 32)
+    made = adaptive(run=tmp_path / "run")
+    jobs.run(dataclasses.replace(made, recipe=dataclasses.replace(made.recipe, updates=6)))
+    path = tmp_path / "run" / "passed-0.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] + bytes([content[-9] ^ 16]) + content[-8:])
+    with pytest.raises(gd.CheckpointError, match=r"passed-0.safetensors is damaged"):
+        jobs.run(dataclasses.replace(made, resume=True))
+
+
 def test_only_the_layer_on_top_starts_with_time_constants_up_to_the_length():
     made = adaptive(10_000)
     net = recipes.build(made.task, made.recipe)

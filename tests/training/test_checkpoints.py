@@ -69,6 +69,7 @@ def edited(tmp_path, run):
     def edit(tensors=None, change=None, **metadata):
         source = run / "last.safetensors"
         old = header_of(source)
+        del old["checksum"]  # which only tells that there is damage, and not which
         kept = json.loads(old["training"])
         if change is not None:
             change(kept)
@@ -217,7 +218,10 @@ EVALUATIONS = setter("place", "evaluations")
         (setter("settings")(...), "lacks 'settings'"),
         (setter("states")([]), "lacks 'states', or it is of the wrong kind"),
         (setter("place", "step")(...), "the progress of the training lacks fields"),
-        (setter("place", "more")(1), "the progress of the training lacks fields or has unknown ones"),
+        (
+            setter("place", "more")(1),
+            "the progress of the training lacks fields or has unknown ones",
+        ),
         (STEP(-1), "step is negative"),
         (STEP(1.5), "step must be an integer"),
         (STEP(True), "step must be an integer"),
@@ -248,7 +252,10 @@ def test_wrong_trainings(edited, edit, message):
         (setter("states", "data", "values", "position")(99), "position in 0..9; got 0 and 99"),
         (setter("states", "data", "values", "epoch")(None), "epoch of the source must be an int"),
         (setter("states", "optimizer", "values", "steps")(-1), "'steps' in the state of Adam"),
-        (setter("states", "optimizer", "values", "steps")(2**60), "updates are more than is possible"),
+        (
+            setter("states", "optimizer", "values", "steps")(2**60),
+            "updates are more than is possible",
+        ),
         (setter("states", "optimizer", "values", "lr")(10**400), ""),
         (setter("states", "optimizer", "values", "kind")("sgd"), "'kind' in the state of Adam"),
         (setter("states", "optimizer", "values", "lr")("x"), "'lr' in the state of Adam"),
@@ -282,7 +289,9 @@ def test_tensors_that_do_not_fit(edited, name, array, message):
 
 def test_missing_and_foreign_tensors(edited):
     refused(edited(lambda t: t.pop("training.average.average")), "average.average is missing")
-    refused(edited(lambda t: t.update({"training.x": np.ones(2)})), "belong to no state: training.x")
+    refused(
+        edited(lambda t: t.update({"training.x": np.ones(2)})), "belong to no state: training.x"
+    )
     refused(edited(lambda t: t.pop("2.weight")), "its tensors do not fit its net")
     refused(edited(lambda t: t.update({"trainings": np.ones(2)})), "do not fit its net")
 
@@ -386,3 +395,45 @@ def test_any_json_in_the_place_of_another_is_an_error_or_trains(edited, run, dat
         pass
     else:
         assert np.isfinite(trainer.params.flat).all()
+
+
+def test_a_flipped_bit_is_an_error_or_changes_nothing(tmp_path, run, whole):
+    """Everywhere: in tensors of the net and of the training, in metadata and in their lengths."""
+    good = read_training(run / "last.safetensors")
+    rng = np.random.default_rng(0)
+    header = 8 + struct.unpack("<Q", whole[:8])[0]
+    places = [*rng.integers(0, header, 150), *rng.integers(header, len(whole), 150)]
+    refused_flips = 0
+    for place in places:
+        content = bytearray(whole)
+        content[place] ^= 1 << int(rng.integers(8))
+        path = tmp_path / "last.safetensors"
+        path.write_bytes(content)
+        try:
+            found = read_training(path)
+        except gd.CheckpointError:
+            refused_flips += 1
+            continue
+        assert place < header
+        assert found.params == good.params
+        assert found.place == good.place
+        assert found.settings == good.settings
+    assert refused_flips > 250
+
+
+def test_the_error_of_damage_names_the_checksum_and_the_remedy(tmp_path, whole):
+    for name, read in (("last.safetensors", read_training), ("net", gd.load)):
+        path = tmp_path / name
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(gd.CheckpointError, match=r"does not fit its checksum\. Take another"):
+            read(path)
+
+
+def test_a_file_of_another_program_has_no_checksum(tmp_path, run):
+    tensors, header = load_file(run / "best.safetensors"), header_of(run / "best.safetensors")
+    del header["checksum"]
+    save_file(tensors, tmp_path / "a", header)
+    assert gd.load(tmp_path / "a").params == gd.load(run / "best.safetensors").params
+    save_file(tensors, tmp_path / "a", {**header, "checksun": "0"})
+    with pytest.raises(gd.CheckpointError, match="have no checksum, but 'checksun'"):
+        gd.load(tmp_path / "a")
