@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,11 +14,13 @@ from typer.core import TyperGroup
 
 import gradcore as gd
 
+from ..._base.interrupts import Interrupts
 from ..._base.output import check_output, figure_format, same_file
 
 EXIT_FINDINGS = 1
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class Commands(TyperGroup):
@@ -74,17 +77,24 @@ def _options(
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """A context that turns errors of gradcore and the system into a message and an exit code."""
-    try:
-        yield
-    except gd.GradcoreError as error:
-        fail(str(error))
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename is not None else ""
-        fail(f"{where}{error.strerror or error}")
-    except KeyboardInterrupt:
-        say("interrupted")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+    """A context that turns errors of gradcore and the system into a message and an exit code.
+
+    Ctrl-C and SIGTERM end the command with a word, and further signals do not disturb that.
+    """
+    with Interrupts() as interrupts:
+        try:
+            yield
+        except gd.GradcoreError as error:
+            fail(str(error))
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename is not None else ""
+            fail(f"{where}{error.strerror or error}")
+        except KeyboardInterrupt:
+            if interrupts.number == signal.SIGTERM:
+                say("interrupted by SIGTERM")
+                raise typer.Exit(EXIT_TERMINATED) from None
+            say("interrupted")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def check_outputs(
