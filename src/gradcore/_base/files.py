@@ -7,7 +7,9 @@ import os
 import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["FolderLock", "remove_stale", "replace_file", "try_folder"]
@@ -73,6 +75,7 @@ class FolderLock:
     Windows cannot lock folders, so there the first byte of a file LOCK_FILE inside it is locked.
     Raises BlockingIOError if another process holds the lock. Some network file systems have no
     locks: there nothing is locked, and the user must see to it that only one process writes.
+    A forked child does not hold the lock: it lasts no longer than that of the process that took it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -84,16 +87,39 @@ class FolderLock:
         try:
             _lock(self._handle)
         except BlockingIOError:
-            self.release()
+            self.close()
             raise
         except OSError:
-            self.release()
+            self.close()
+        else:
+            _held.add(self)
 
     def release(self) -> None:
         """Releases the lock; the system does so when the process ends."""
         if self._handle is not None:
+            # Closing would leave the lock to a child that has just been forked.
+            _unlock(self._handle)
+        self.close()
+
+    def close(self) -> None:
+        """Closes the handle, and so releases the lock if no other process shares it."""
+        if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+
+# The locks of this process. A lock belongs to an open file, which a forked child shares: it is held
+# until the child has closed its copy as well, so each child does that at once.
+_held: weakref.WeakSet[FolderLock] = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    for lock in list(_held):
+        lock.close()
+
+
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_close_in_child)
 
 
 def _lock(handle: int) -> None:
@@ -109,6 +135,14 @@ def _lock(handle: int) -> None:
         import fcntl
 
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _unlock(handle: int) -> None:
+    if sys.platform != "win32":  # Windows unlocks what is closed
+        import fcntl
+
+        with suppress(OSError):  # from file systems without locks
+            fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def _sync(path: Path, flags: int) -> None:
