@@ -105,9 +105,7 @@ def test_annotate_of_prokka_files(folder):
     assert Path("a.fa.out").read_text() == Path("p.gff.out").read_text()
     result = invoke("annotate", "p.gff", "--out", "p.gff")
     assert result.exit_code == 2
-    assert (
-        "p.gff is to be read and would be written over. Name another file by --out" in result.output
-    )
+    assert "p.gff: it is one of the files to read" in result.output
     Path("q.gff").write_text(rows)
     result = invoke("annotate", "q.gff")
     assert result.exit_code == 2

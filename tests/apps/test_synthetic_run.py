@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 import gradcore as gd
+from gradcore._training import fit as fit_module
+from gradcore._training.runs import RunFolder
 from gradcore.apps.settings import Resources
 from gradcore.apps.tasks.synthetic import job as jobs
 from gradcore.apps.tasks.synthetic import recipes, report
@@ -314,19 +316,20 @@ def test_a_stage_ends_when_it_is_passed_and_earlier_ones_come_back(monkeypatch):
     assert result.steps == sum(Enhancer(n).steps for n in lengths[:26])
 
 
-def test_a_resumed_run_of_such_stages_has_the_same_bits(tmp_path, monkeypatch):
+@pytest.mark.parametrize("stops", [4, 8, 12, 13, 14])
+def test_a_resumed_run_of_such_stages_has_the_same_bits(stops, tmp_path, monkeypatch):
     monkeypatch.setattr(Enhancer, "passed", lambda self, measured: True)
     whole = jobs.run(adaptive(run=tmp_path / "whole"))
     cut = adaptive(run=tmp_path / "cut")
     real, calls = gd.optim.Adam.step, iter(range(100))
 
     def step(self, *args, **kwargs):
-        if next(calls) == 14:
+        if next(calls) == stops:
             raise KeyboardInterrupt
         return real(self, *args, **kwargs)
 
     monkeypatch.setattr(gd.optim.Adam, "step", step)
-    assert jobs.run(cut).updates == 14
+    assert jobs.run(cut).updates == stops
     resumed = jobs.run(dataclasses.replace(cut, resume=True))
     np.testing.assert_array_equal(resumed.params.flat, whole.params.flat)
     assert [p.trained for p in resumed.curve] == [p.trained for p in whole.curve]
@@ -336,7 +339,7 @@ def test_a_resumed_run_of_such_stages_has_the_same_bits(tmp_path, monkeypatch):
         source.load_state_dict({**source.state_dict(), "begun": "x"})
 
 
-@pytest.mark.parametrize("stops", [None, 14, 22])
+@pytest.mark.parametrize("stops", [None, 8, 12, 14, 22])
 def test_a_net_that_is_lost_is_put_back_and_goes_on_slower(stops, tmp_path, monkeypatch):
     # The stage is passed after 4 updates; from then on every evaluation counts as lost.
     monkeypatch.setattr(jobs, "LOST", 2.0)
@@ -408,6 +411,68 @@ def test_a_run_that_must_go_back_to_a_file_that_is_gone(tmp_path, monkeypatch):
     jobs.run(dataclasses.replace(made, recipe=dataclasses.replace(made.recipe, updates=6)))
     (tmp_path / "run" / "passed-0.safetensors").unlink()
     with pytest.raises(gd.CheckpointError, match=r"passed-0.safetensors, which the training must"):
+        jobs.run(dataclasses.replace(made, resume=True))
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("look", [0, 1, 2, 3])
+@pytest.mark.parametrize("before", [False, True])
+def test_an_interrupted_evaluation_is_made_again_from_the_same_state(
+    lost, look, before, tmp_path, monkeypatch
+):
+    """Whether it would go on to the next stage or put the net back, and has told its point."""
+    if lost:
+        monkeypatch.setattr(jobs, "LOST", 2.0)
+        monkeypatch.setattr(Enhancer, "passed", lambda self, measured: self.length == 32)
+        monkeypatch.setattr(jobs, "_SELDOM", 1)  # every evaluation looks at the full length
+    else:
+        monkeypatch.setattr(Enhancer, "passed", lambda self, measured: True)
+    whole = jobs.run(adaptive(run=tmp_path / "whole"))
+    cut = adaptive(run=tmp_path / "cut")
+    real, calls = jobs.Curve.look, iter(range(100))
+
+    def looking(self, *given):
+        stop = next(calls) == look
+        if stop and before:
+            raise KeyboardInterrupt
+        point = real(self, *given)
+        if stop:
+            raise KeyboardInterrupt
+        return point
+
+    monkeypatch.setattr(jobs.Curve, "look", looking)
+    assert jobs.run(cut).interrupted
+    resumed = jobs.run(dataclasses.replace(cut, resume=True))
+    np.testing.assert_array_equal(resumed.params.flat, whole.params.flat)
+    told = [[(p.update, p.loss, p.trained) for p in result.curve] for result in (resumed, whole)]
+    assert told[0] == told[1]
+    assert resumed.steps == whole.steps
+
+
+def test_a_timed_save_after_an_evaluation_has_the_stage_that_it_began(tmp_path, monkeypatch):
+    monkeypatch.setattr(Enhancer, "passed", lambda self, measured: True)
+    monkeypatch.setattr(fit_module, "SAVE_SECONDS", -1.0)
+    real, seen = RunFolder.save_last, []
+
+    def save_last(self, made):
+        seen.append((made.place.step, made.states["data"]["begun"]))
+        real(self, made)
+
+    monkeypatch.setattr(RunFolder, "save_last", save_last)
+    jobs.run(adaptive(run=tmp_path / "run"))
+    for step, begun in seen:
+        assert begun == [n for n in (4, 8, 12, 16) if n <= step]
+
+
+def test_a_damaged_file_to_go_back_to_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "LOST", 2.0)
+    monkeypatch.setattr(Enhancer, "passed", lambda self, measured: self.length == 32)
+    made = adaptive(run=tmp_path / "run")
+    jobs.run(dataclasses.replace(made, recipe=dataclasses.replace(made.recipe, updates=6)))
+    path = tmp_path / "run" / "passed-0.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] + bytes([content[-9] ^ 16]) + content[-8:])
+    with pytest.raises(gd.CheckpointError, match=r"passed-0.safetensors is damaged"):
         jobs.run(dataclasses.replace(made, resume=True))
 
 

@@ -1,5 +1,6 @@
 """A folder is held by one process at a time, with the locks of either system."""
 
+import os
 import sys
 import types
 
@@ -60,3 +61,43 @@ def test_a_file_system_without_locks_is_no_error(system, tmp_path, request, monk
         monkeypatch.setattr(fcntl, "flock", refuse)
     FolderLock(tmp_path)
     FolderLock(tmp_path).release()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.parametrize("ended", ["released", "deleted"])
+def test_a_forked_child_does_not_keep_a_folder_locked(tmp_path, ended):
+    lock = FolderLock(tmp_path)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(write)
+        os.read(read, 1)  # lives until the parent says so
+        os._exit(0)
+    try:
+        with pytest.raises(BlockingIOError):  # the child did not release it for its parent
+            FolderLock(tmp_path)
+        lock.release()
+        if ended == "deleted":
+            del lock
+        again = FolderLock(tmp_path)
+        again.release()
+    finally:
+        os.write(write, b"x")
+        os.waitpid(child, 0)
+        os.close(read)
+        os.close(write)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_that_releases_its_copy_leaves_the_lock_to_its_parent(tmp_path):
+    lock = FolderLock(tmp_path)
+    child = os.fork()
+    if child == 0:
+        lock.release()
+        os._exit(0)
+    os.waitpid(child, 0)
+    with pytest.raises(BlockingIOError):
+        FolderLock(tmp_path)
+    lock.release()

@@ -89,7 +89,7 @@ def test_permissions_are_those_of_ordinary_files(tmp_path):
 def test_unwritable_places(tmp_path):
     with pytest.raises(gd.CheckpointError, match=r"cannot write .*: No such file or directory"):
         gd.save(tmp_path / "missing" / "a", NET, PARAMS)
-    with pytest.raises(gd.CheckpointError, match=r"cannot write .*: Is a directory"):
+    with pytest.raises(gd.CheckpointError, match=r"cannot write .*: it is a folder"):
         gd.save(tmp_path, NET, PARAMS)
 
 

@@ -71,6 +71,7 @@ def edited(tmp_path, run):
     def edit(tensors=None, change=None, **metadata):
         source = run / "last.safetensors"
         old = header_of(source)
+        del old["checksum"]  # which only tells that there is damage, and not which
         kept = json.loads(old["training"])
         if change is not None:
             change(kept)
@@ -396,3 +397,45 @@ def test_any_json_in_the_place_of_another_is_an_error_or_trains(edited, run, dat
         pass
     else:
         assert np.isfinite(trainer.params.flat).all()
+
+
+def test_a_flipped_bit_is_an_error_or_changes_nothing(tmp_path, run, whole):
+    """Everywhere: in tensors of the net and of the training, in metadata and in their lengths."""
+    good = read_training(run / "last.safetensors")
+    rng = np.random.default_rng(0)
+    header = 8 + struct.unpack("<Q", whole[:8])[0]
+    places = [*rng.integers(0, header, 150), *rng.integers(header, len(whole), 150)]
+    refused_flips = 0
+    for place in places:
+        content = bytearray(whole)
+        content[place] ^= 1 << int(rng.integers(8))
+        path = tmp_path / "last.safetensors"
+        path.write_bytes(content)
+        try:
+            found = read_training(path)
+        except gd.CheckpointError:
+            refused_flips += 1
+            continue
+        assert place < header
+        assert found.params == good.params
+        assert found.place == good.place
+        assert found.settings == good.settings
+    assert refused_flips > 250
+
+
+def test_the_error_of_damage_names_the_checksum_and_the_remedy(tmp_path, whole):
+    for name, read in (("last.safetensors", read_training), ("net", gd.load)):
+        path = tmp_path / name
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(gd.CheckpointError, match=r"does not fit its checksum\. Take another"):
+            read(path)
+
+
+def test_a_file_of_another_program_has_no_checksum(tmp_path, run):
+    tensors, header = load_file(run / "best.safetensors"), header_of(run / "best.safetensors")
+    del header["checksum"]
+    save_file(tensors, tmp_path / "a", header)
+    assert gd.load(tmp_path / "a").params == gd.load(run / "best.safetensors").params
+    save_file(tensors, tmp_path / "a", {**header, "checksun": "0"})
+    with pytest.raises(gd.CheckpointError, match="have no checksum, but 'checksun'"):
+        gd.load(tmp_path / "a")

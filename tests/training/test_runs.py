@@ -476,3 +476,28 @@ def test_reading_metrics(tmp_path):
     path.write_bytes(b"\xff\xfe\n")
     with pytest.raises(gd.CheckpointError, match="cannot read"):
         read_metrics(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limit of the sizes of files")
+def test_a_full_disk_met_by_the_metrics_is_an_own_error_and_frees_the_folder(tmp_path, whole):
+    import resource
+
+    def save_last(self, made):  # the checkpoints would meet the limit first
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        real(self, made)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_500, limits[1]))
+
+    limits, real = resource.getrlimit(resource.RLIMIT_FSIZE), RunFolder.save_last
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "save_last", save_last)
+        patch.setattr(RunFolder, "save_best", lambda self, params, **metadata: None)
+        try:
+            with pytest.raises(gd.CheckpointError, match=r"cannot write .*metrics\.jsonl"):
+                fit(make(), source(), 23, tmp_path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    content = (tmp_path / "metrics.jsonl").read_bytes()
+    assert 1_000 < len(content) <= 1_500
+    assert content.endswith(b"}\n")  # no part of a line is left
+    fit(make(), source(), 23, tmp_path, resume=True)
+    assert lines(tmp_path) == lines(whole)

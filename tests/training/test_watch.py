@@ -1,6 +1,8 @@
 """What a training records with watch=, and its explanations of clipped and failed updates."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -252,6 +254,28 @@ def test_a_resumed_run_explains_the_same_clips(tmp_path, capsys, stop):
     assert capsys.readouterr().err.count("was clipped") == 1
     whole = trainer().fit(source(), steps=8, watch=3)
     assert [line["step"] for line in whole.watched if "clip_layer" in line] == [1, 4, 7]
+    assert told(tmp_path) == [untimed(line) for line in whole.watched]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("clip", [1, 2])
+def test_a_signal_while_a_cause_is_sought_does_not_move_its_record(
+    number, clip, tmp_path, monkeypatch
+):
+    real, calls = watch.horizon.window_shares, iter(range(100))
+
+    def window_shares(*given, **options):
+        if next(calls) == clip - 1:
+            os.kill(os.getpid(), number)
+        return real(*given, **options)
+
+    monkeypatch.setattr(watch.horizon, "window_shares", window_shares)
+    report = make(gd.clip.GlobalNorm(1e-4)).fit(source(), steps=8, run=tmp_path, watch=3)
+    assert report.interrupted
+    assert report.steps == 3 * clip - 2
+    assert "clip_window" in report.watched[-1]
+    make(gd.clip.GlobalNorm(1e-4)).fit(source(), steps=8, run=tmp_path, resume=True, watch=3)
+    whole = make(gd.clip.GlobalNorm(1e-4)).fit(source(), steps=8, watch=3)
     assert told(tmp_path) == [untimed(line) for line in whole.watched]
 
 

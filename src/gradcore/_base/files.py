@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["FolderLock", "remove_stale", "replace_file"]
+__all__ = ["FolderLock", "remove_stale", "replace_file", "try_folder"]
 
 # The file that is locked on Windows, where folders cannot be.
 LOCK_FILE = ".lock"
@@ -23,9 +26,7 @@ def replace_file(target: Path, write: Callable[[Path], None]) -> None:
     Raises OSError.
     """
     # The temporary file has its own folder, because `write` may make further files beside it.
-    with tempfile.TemporaryDirectory(
-        dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"
-    ) as folder:
+    with _folder_beside(target) as folder:
         temporary = Path(folder) / target.name
         write(temporary)
         _sync(temporary, os.O_RDWR)
@@ -36,15 +37,36 @@ def replace_file(target: Path, write: Callable[[Path], None]) -> None:
         _sync(target.parent, os.O_RDONLY)
 
 
+def try_folder(target: Path) -> None:
+    """Raises the OSError that replace_file would raise if target's folder or name is of no use."""
+    with _folder_beside(target) as folder:
+        (Path(folder) / target.name).touch()
+
+
 def remove_stale(target: Path) -> None:
     """Removes temporary folders that killed calls of replace_file left beside target.
 
     No other process may be writing to the folder of target at this time.
     """
-    prefix = f".{target.name}."
+    prefix = _prefix(target)
     for path in target.parent.iterdir():
         if path.name.startswith(prefix) and path.name.endswith(".tmp"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _folder_beside(target: Path) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(dir=target.parent, prefix=_prefix(target), suffix=".tmp")
+
+
+def _prefix(target: Path) -> str:
+    """How names of temporary folders for target begin, with room for what tempfile adds.
+
+    File systems take names of up to 255 bytes.
+    """
+    name = target.name
+    if len(os.fsencode(name)) > 200:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return f".{name}."
 
 
 class FolderLock:
@@ -53,6 +75,7 @@ class FolderLock:
     Windows cannot lock folders, so there the first byte of a file LOCK_FILE inside it is locked.
     Raises BlockingIOError if another process holds the lock. Some network file systems have no
     locks: there nothing is locked, and the user must see to it that only one process writes.
+    A forked child does not hold the lock: it lasts no longer than that of the process that took it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,16 +87,39 @@ class FolderLock:
         try:
             _lock(self._handle)
         except BlockingIOError:
-            self.release()
+            self.close()
             raise
         except OSError:
-            self.release()
+            self.close()
+        else:
+            _held.add(self)
 
     def release(self) -> None:
         """Releases the lock; the system does so when the process ends."""
         if self._handle is not None:
+            # Closing would leave the lock to a child that has just been forked.
+            _unlock(self._handle)
+        self.close()
+
+    def close(self) -> None:
+        """Closes the handle, and so releases the lock if no other process shares it."""
+        if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+
+# The locks of this process. A lock belongs to an open file, which a forked child shares: it is held
+# until the child has closed its copy as well, so each child does that at once.
+_held: weakref.WeakSet[FolderLock] = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    for lock in list(_held):
+        lock.close()
+
+
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_close_in_child)
 
 
 def _lock(handle: int) -> None:
@@ -89,6 +135,14 @@ def _lock(handle: int) -> None:
         import fcntl
 
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _unlock(handle: int) -> None:
+    if sys.platform != "win32":  # Windows unlocks what is closed
+        import fcntl
+
+        with suppress(OSError):  # from file systems without locks
+            fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def _sync(path: Path, flags: int) -> None:

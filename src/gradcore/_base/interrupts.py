@@ -15,14 +15,24 @@ __all__ = ["Interrupts"]
 class Interrupts:
     """A context in which SIGINT and SIGTERM raise KeyboardInterrupt, but never inside `held()`.
 
+    After the first signal further ones are ignored, so that what it interrupts can be saved: a
+    system that shuts down may send SIGTERM right after SIGINT. If the exception is swallowed and
+    the work goes on, the next `held()` lets signals raise again.
+
     Signal handlers that the user has installed are left alone. Outside the main thread nothing is
-    changed, because Python allows only the main thread to set handlers.
+    changed, because Python allows only the main thread to set handlers. Contexts may be nested; the
+    inner one has the signals, and the outer one ignores further ones if there was one.
+
+    number: the signal that came first, or None.
     """
 
     def __init__(self) -> None:
         self._depth = 0
         self._pending = False
+        self._raised = False
         self._before: dict[signal.Signals, Any] = {}
+        self._outer: Interrupts | None = None
+        self.number: int | None = None
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
@@ -31,11 +41,17 @@ class Interrupts:
                 signal.SIGTERM: signal.SIG_DFL,
             }
             for number, default in ours.items():
-                if signal.getsignal(number) == default:
+                found = signal.getsignal(number)
+                owner = getattr(found, "__self__", None)
+                if isinstance(owner, Interrupts):
+                    self._outer = owner
+                if found == default or isinstance(owner, Interrupts):
                     self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        if self._outer is not None and self._raised:
+            self._outer._raised, self._outer.number = True, self.number
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
@@ -44,12 +60,13 @@ class Interrupts:
     def held(self) -> Iterator[None]:
         """A context in which a signal is noted and raises KeyboardInterrupt at the end."""
         self._depth += 1
+        self._raised = False
         try:
             yield
         finally:
             self._depth -= 1
         if self._pending and self._depth == 0:
-            self._pending = False
+            self._pending, self._raised = False, True
             raise KeyboardInterrupt
 
     def ignore(self) -> None:
@@ -57,7 +74,12 @@ class Interrupts:
         self._depth += 1
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._raised:
+            return
+        if self.number is None:
+            self.number = number
         if self._depth:
             self._pending = True
         else:
+            self._raised = True
             raise KeyboardInterrupt

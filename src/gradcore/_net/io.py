@@ -1,8 +1,9 @@
 """Checkpoints: safetensors files with the parameters by name and the net as JSON.
 
 They are ordinary safetensors files, so other programs can read the tensors. The metadata are format
-"gradcore", format_version, net (JSON) and user (JSON). Nothing in a file is ever executed. Version
-2 is a training checkpoint: version 1 plus tensors and metadata whose names start with "training".
+"gradcore", format_version, net (JSON), user (JSON) and checksum. Nothing in a file is ever
+executed. Version 2 is a training checkpoint: version 1 plus tensors and metadata whose names start
+with "training". Files without a checksum, as other programs may write them, are read as well.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from .._base.files import replace_file
-from ..errors import CheckpointError, GradcoreError
+from .._base.output import write_output
+from ..errors import ArgumentError, CheckpointError, GradcoreError
 from .cells import CELLS
+from .checksum import CHECKSUM, checksum
 from .layers import Dropout, Embedding, Layer, LayerNorm, Linear, Skip
 from .stack import Params, Stack
 from .validate import model
@@ -36,6 +38,8 @@ FORMAT_VERSION = 2
 # A training checkpoint also has tensors whose names start with "training." and metadata "training".
 TRAINING = "training"
 _KINDS: tuple[type[Layer], ...] = (Embedding, *CELLS, Linear, LayerNorm, Dropout)
+# All metadata that a file may have.
+_NAMES = {"format", "format_version", "net", "user", TRAINING, CHECKSUM}
 LAYERS: dict[str, type[Layer]] = {kind.__name__: kind for kind in _KINDS}
 
 
@@ -50,6 +54,7 @@ class Checkpoint(NamedTuple):
 def save(path: str | os.PathLike[str], net: Stack, params: Params, **metadata: Any) -> None:
     """Writes a net with its parameters to a file, whole or not at all.
 
+    A file that is there is replaced; a device or a pipe is written through, and a folder refused.
     metadata: values that JSON can hold; load returns them. Raises CheckpointError if the file
     cannot be written or metadata cannot be converted to JSON.
     """
@@ -88,8 +93,11 @@ def write(
         name: np.require(array, requirements="C")
         for name, array in {**params, **(tensors or {})}.items()
     }
+    header[CHECKSUM] = checksum(sorted(arrays.items()), header)
     try:
-        replace_file(target, lambda path: save_file(arrays, path, header))
+        write_output(target, lambda path: save_file(arrays, path, header))
+    except ArgumentError as error:
+        raise CheckpointError(str(error)) from error
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise CheckpointError(f"cannot write {target}: {reason or error}.") from error
@@ -114,8 +122,32 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Iterator[Any]:
 
 def read(source: Path, file: Any) -> Checkpoint:
     """The net, its parameters and the user's metadata of an open checkpoint."""
-    net, metadata = _read_header(source, file.metadata() or {})
-    return Checkpoint(net, _read_params(source, net, file), metadata)
+    header = file.metadata() or {}
+    net, metadata = _read_header(source, header)
+    params = _read_params(source, net, file)
+    if CHECKSUM in header:
+        check_undamaged(source, file)
+    elif unknown := set(header) - _NAMES:
+        # A damaged name of the checksum must not be taken for a file of an earlier version.
+        raise CheckpointError(
+            f"{source} is damaged: its metadata have no {CHECKSUM}, but {', '.join(unknown)!r}."
+        )
+    return Checkpoint(net, params, metadata)
+
+
+def check_undamaged(source: Path, file: Any) -> None:
+    """Raises CheckpointError if tensors or metadata are not those of which the checksum was made.
+
+    Reads the whole file, a tensor at a time.
+    """
+    header = file.metadata() or {}
+    names = sorted(file.keys())
+    found = checksum(((name, file.get_tensor(name)) for name in names), header)
+    if header.get(CHECKSUM) != found:
+        raise CheckpointError(
+            f"{source} is damaged: its content does not fit its checksum. Take another copy of it, "
+            "or the checkpoint before it."
+        )
 
 
 def as_json(name: str, value: object) -> str:

@@ -215,11 +215,13 @@ class Fit:
                 self.losses.append(gathered.loss)
             self.carried = gathered.carried
             self.feed_state = self.feed.state_dict()
-        if gathered.grads is not None and report.clipped:
-            self._explain(gathered)
-        line = self.place.line
-        if gathered.grads is not None and line is not None and set(line) & WATCHED:
-            self.watched.append(line)
+            if gathered.grads is not None and report.clipped:
+                # Signals wait for this as well: the update has been made, so a resumed run could
+                # not explain it any more, and would explain a later one.
+                self._explain(gathered)
+            line = self.place.line
+            if gathered.grads is not None and line is not None and set(line) & WATCHED:
+                self.watched.append(line)
         return gathered.grads is not None
 
     def _seen(self, gathered: Gathered) -> dict[str, Any]:
@@ -238,7 +240,7 @@ class Fit:
         return seen | found
 
     def _explain(self, gathered: Gathered) -> None:
-        """Adds the cause of a clip to the line; if interrupted, a later clip is explained."""
+        """Adds the cause of a clip to the line."""
         if self.watch is None:
             return
         assert gathered.grads is not None
@@ -273,6 +275,8 @@ class Fit:
                 place.line["score"] = score
             if self.updater.schedule is not None:
                 self.updater.schedule.observe(score)
+            # An evaluation may change the data: those of a curriculum go on to the next stage.
+            self.feed_state = self.feed.state_dict()
             sign = -1.0 if self.maximise else 1.0
             if place.best is None or sign * score < sign * place.best:
                 place.best_step = place.step

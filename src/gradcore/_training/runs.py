@@ -14,10 +14,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from .._base.files import FolderLock, remove_stale, replace_file
+from .._base.files import FolderLock, remove_stale
+from .._base.output import write_text
 from .._net import io
 from .._net.stack import Params
 from ..errors import ArgumentError, CheckpointError
@@ -38,7 +41,7 @@ class RunFolder:
         self.folder = Path(folder)
         self.last, self.best = self.folder / LAST, self.folder / BEST
         self.metrics = self.folder / METRICS
-        self._lines: TextIO | None = None
+        self._lines: FileIO | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = FolderLock(self.folder)
@@ -78,33 +81,47 @@ class RunFolder:
         try:
             if self.metrics.exists():
                 kept = [json.dumps(line) + "\n" for line in _kept(self.metrics, before)]
-                replace_file(self.metrics, lambda path: _write_text(path, "".join(kept)))
-            self._lines = self.metrics.open("a", encoding="utf-8")
+                write_text(self.metrics, "".join(kept))
+            self._lines = FileIO(self.metrics, "a")
         except OSError as error:
             raise _unwritable(self.metrics, error) from error
 
     def write_line(self, line: dict[str, Any]) -> None:
+        """Appends a line, whole or not at all; raises CheckpointError if that fails."""
         assert self._lines is not None
+        left = memoryview((json.dumps(line) + "\n").encode())
+        before = os.fstat(self._lines.fileno()).st_size
         try:
-            self._lines.write(json.dumps(line) + "\n")
-            self._lines.flush()
+            while left:
+                # A disk that is nearly full takes a part, and refuses the rest.
+                left = left[self._lines.write(left) :]
         except OSError as error:
+            with suppress(OSError):
+                self._lines.truncate(before)
             raise _unwritable(self.metrics, error) from error
 
     def save_last(self, made: TrainingCheckpoint) -> None:
         """Writes the checkpoint, after the lines so far have been flushed to disk."""
         if self._lines is not None:
-            os.fsync(self._lines.fileno())
+            try:
+                os.fsync(self._lines.fileno())
+            except OSError as error:
+                raise _unwritable(self.metrics, error) from error
         write_training(self.last, made)
 
     def save_best(self, params: Params, **metadata: Any) -> None:
         io.save(self.best, params.net, params, **metadata)
 
     def close(self) -> None:
-        if self._lines is not None:
-            self._lines.close()
+        """Closes metrics.jsonl and releases the folder, whatever the disk says."""
+        try:
+            if self._lines is not None:
+                self._lines.close()
+        except OSError as error:
+            raise _unwritable(self.metrics, error) from error
+        finally:
             self._lines = None
-        self._lock.release()
+            self._lock.release()
 
 
 def read_metrics(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -150,10 +167,6 @@ def _parsed(entry: str) -> dict[str, Any] | None:
     if not isinstance(line, dict) or not isinstance(line.get("step"), int):
         return None
     return line
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _unwritable(path: Path, error: OSError) -> CheckpointError:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .._base.output import write_figure
 from .._training.runs import read_metrics
 from ..errors import ArgumentError
 
@@ -61,7 +62,7 @@ def draw(
     for run, lines in zip(runs, read.values(), strict=True):
         if not lines:
             raise ArgumentError(f"{run} has no updates yet; there is nothing to draw.")
-    _figure(read, x, log).savefig(path, dpi=150)
+    write_figure(path, _figure(read, x, log), dpi=150)
 
 
 def smoothed(x: NDArray[np.float64], y: NDArray[np.float64]) -> Curve:

@@ -6,13 +6,12 @@ import json
 import math
 import os
 from dataclasses import MISSING, dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .._base.checks import choice
-from .._base.files import replace_file
+from .._base.output import write_figure, write_text
 from .._net.layers import Layer
 from ..jacobian import HiddenGradients
 from ._measured import Measured
@@ -71,7 +70,7 @@ class Diagnosis:
         """
         figure = draw(self.measured)
         if path is not None:
-            figure.savefig(path, dpi=150)
+            write_figure(path, figure, dpi=150)
         return figure
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,7 +94,7 @@ class Diagnosis:
         """All numbers and findings as JSON text, also written to a file if path is given."""
         text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
         if path is not None:
-            _write(path, text)
+            write_text(path, text)
         return text
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
@@ -107,7 +106,7 @@ class Diagnosis:
         net, facts = self._head()
         text = page(self.measured, self.findings, net, facts)
         if path is not None:
-            _write(path, text)
+            write_text(path, text)
         return text
 
     def _head(self) -> tuple[str, str]:
@@ -150,11 +149,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}
-
-
-def _write(path: str | os.PathLike[str], text: str) -> None:
-    replace_file(Path(path), lambda temporary: _text(temporary, text))
-
-
-def _text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._base.checks import choice, float_in
+from .._base.output import write_figure
 
 __all__ = ["amplification", "draw_regions", "outline_regions"]
 
@@ -45,7 +46,7 @@ def draw_regions(path: str | os.PathLike[str], *, momentum: float = 0.9) -> None
 
     figure = Figure(figsize=(7.2, 5.2), layout="constrained")
     outline_regions(figure.subplots(), momentum)
-    figure.savefig(path, dpi=130)
+    write_figure(path, figure, dpi=130)
 
 
 def outline_regions(axis: Any, momentum: float) -> None:

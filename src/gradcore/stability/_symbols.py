@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._base.checks import choice, finite_float, float_in, integer, positive_int
+from .._base.output import write_figure
 from .._net import validate
 from .._net.cells import RNN, AntisymmetricRNN
 from .._net.skip_paths import skip_strengths
@@ -166,7 +167,7 @@ class Symbol:
         channels = self.factor.shape[1:]
         radius = self.radius if len(self.grid) == 1 and channels[0] == channels[1] > 1 else None
         figure = draw_symbol(self.grid, self.wave_numbers, self.norm, radius, title)
-        figure.savefig(path, dpi=130)
+        write_figure(path, figure, dpi=130)
 
     def _square(self, what: str) -> None:
         if self.factor.shape[1] != self.factor.shape[2]:

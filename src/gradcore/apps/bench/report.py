@@ -6,9 +6,9 @@ import json
 import math
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
+from ..._base.output import write_figure, write_text
 from .contestants import PEERS
 from .machine import Machine
 from .turns import Result
@@ -94,7 +94,7 @@ def write_json(
         "machine": machine.facts() | {"peers": versions, "drift": drift},
         "rows": [result.facts() for result in results],
     }
-    Path(path).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(facts, indent=1) + "\n")
 
 
 def draw(path: str | os.PathLike[str], machine: Machine, results: Sequence[Result]) -> None:
@@ -103,7 +103,7 @@ def draw(path: str | os.PathLike[str], machine: Machine, results: Sequence[Resul
     The suffix of path gives the format. Raises ImportError without matplotlib, and OSError or
     ValueError for a path that cannot be written.
     """
-    figure(machine, results).savefig(path, dpi=150)
+    write_figure(path, figure(machine, results), dpi=150)
 
 
 def figure(machine: Machine, results: Sequence[Result]) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -13,9 +14,13 @@ from typer.core import TyperGroup
 
 import gradcore as gd
 
+from ..._base.interrupts import Interrupts
+from ..._base.output import check_output, figure_format, same_file
+
 EXIT_FINDINGS = 1
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class Commands(TyperGroup):
@@ -72,20 +77,48 @@ def _options(
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """A context that turns errors of gradcore and the system into a message and an exit code."""
-    try:
-        yield
-    except (gd.GradcoreError, OSError) as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        say("interrupted")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+    """A context that turns errors of gradcore and the system into a message and an exit code.
+
+    Ctrl-C and SIGTERM end the command with a word, and further signals do not disturb that.
+    """
+    with Interrupts() as interrupts:
+        try:
+            yield
+        except gd.GradcoreError as error:
+            fail(str(error))
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename is not None else ""
+            fail(f"{where}{error.strerror or error}")
+        except KeyboardInterrupt:
+            if interrupts.number == signal.SIGTERM:
+                say("interrupted by SIGTERM")
+                raise typer.Exit(EXIT_TERMINATED) from None
+            say("interrupted")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def check_folder(path: Path | None) -> None:
-    """Ends the command if no file can be made at path, so that this shows before the work."""
-    if path is not None and not path.absolute().parent.is_dir():
-        fail(f"cannot write {path}: {path.absolute().parent} is not a folder. Create it first.")
+def check_outputs(
+    *outputs: Path | None, inputs: Iterable[Path] = (), pictures: Iterable[Path | None] = ()
+) -> None:
+    """Raises ArgumentError if an output cannot be written, so that this shows before the work.
+
+    Says which files will be replaced. inputs: files that are read and must not be replaced.
+    pictures: further outputs, whose suffix must be a format of matplotlib.
+    """
+    inputs = list(inputs)
+    drawn = [path for path in pictures if path is not None]
+    named = [*(path for path in outputs if path is not None), *drawn]
+    for path in drawn:
+        figure_format(path)
+    for number, path in enumerate(named):
+        replaced = check_output(path, inputs)
+        if path.exists() and not path.is_file():
+            continue  # several outputs may go through one device
+        for other in named[:number]:
+            if same_file(path, other):
+                fail(f"{path} is named for two outputs. Name a file for each.")
+        if replaced:
+            say(f"{path} exists and will be replaced")
 
 
 def interrupted(out: Path, run: Path | None) -> NoReturn:

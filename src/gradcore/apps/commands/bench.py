@@ -14,7 +14,7 @@ from .. import bench as benchmark
 from ..bench import contestants, report
 from ..curves import can_draw
 from ..settings import option
-from .app import EXIT_FINDINGS, app, check_folder, errors, fail, say
+from .app import EXIT_FINDINGS, app, check_outputs, errors, fail, say
 from .options import Quiet, spread, teller
 
 # A relative change of the machine's limits beyond this during the benchmark is reported.
@@ -124,10 +124,9 @@ def bench(
     """
     with errors():
         rows = grid.rows()
-        for path in (json_file, plot):
-            check_folder(path)
         if plot is not None and not can_draw():
             fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
+        check_outputs(json_file, pictures=(plot,))
         beside = choose_peers(grid.peers)
         tell = teller(quiet)
         used = grid.threads or gd.build_info().threads
@@ -177,8 +176,5 @@ def save(
         report.write_json(json_file, machine, results, versions, drift)
         say(f"saved {json_file}")
     if plot is not None:
-        try:
-            report.draw(plot, machine, results)
-        except ValueError as error:  # a suffix that matplotlib does not know
-            fail(str(error))
+        report.draw(plot, machine, results)
         say(f"saved {plot}")

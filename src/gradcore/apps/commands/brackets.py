@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -82,7 +83,7 @@ def brackets(
     """
     with errors():
         check_run(output.run, output.resume, safeguards.watch)
-        output.check(note=True)
+        output.check(inputs=_read(paths or (), output), note=True)
         wanted = job.Job(
             paths or (),
             length.minutes,
@@ -104,6 +105,22 @@ def brackets(
             report.draw(output.picture, result)
             saved.append(output.picture)
         say(f"saved {', '.join(str(path) for path in saved if path)}")
+
+
+def _read(paths: Sequence[Path], output: Output) -> list[Path]:
+    """The files that are read, and the outputs that would be found as sources in a folder."""
+    outputs = [path for path in (output.out, output.json_file, output.picture) if path is not None]
+    folders = [path.resolve() for path in paths if path.is_dir()]
+    return [
+        *paths,
+        *(
+            path
+            for path in outputs
+            if path.is_file()
+            and sources.language_of(path) is not None
+            and any(folder in path.resolve().parents for folder in folders)
+        ),
+    ]
 
 
 @app.command()

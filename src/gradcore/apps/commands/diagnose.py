@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,8 +14,8 @@ import gradcore as gd
 from ..curves import can_draw
 from ..settings import Resources, option
 from ..tasks.material import material
-from .app import EXIT_FINDINGS, app, check_folder, errors, fail, say
-from .options import spread
+from .app import EXIT_FINDINGS, app, check_outputs, errors, fail, say
+from .options import run_files, spread
 from .study import shown
 
 LossName = Literal["cross_entropy", "mse", "binary_cross_entropy"]
@@ -58,10 +59,14 @@ class Report:
         None, "Save the pictures; the suffix gives the format.", metavar="FILE"
     )
 
-    def check(self) -> None:
-        """Ends the command now if a file could not be written at the end."""
-        for path in (self.out, self.json_file, self.plot):
-            check_folder(path)
+    def check(self, inputs: Iterable[Path]) -> None:
+        """Ends the command now if a file could not be written at the end, or is an input."""
+        check_outputs(
+            self.out,
+            self.json_file,
+            inputs=inputs,
+            pictures=(self.plot,) if can_draw() else (),
+        )
         if not can_draw():
             if self.plot is not None:
                 fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
@@ -78,10 +83,7 @@ class Report:
             found.to_json(self.json_file)
             saved.append(self.json_file)
         if self.plot is not None:
-            try:
-                found.plot(self.plot)
-            except ValueError as error:
-                fail(str(error))
+            found.plot(self.plot)
             saved.append(self.plot)
         say(f"saved {', '.join(map(str, saved))}")
 
@@ -129,7 +131,7 @@ def diagnose(
     with pictures. Exits with 1 if there is a warning.
     """
     with errors():
-        report.check()
+        report.check([*run_files(checkpoint), *(files or ())])
         found = material(
             checkpoint,
             files or (),

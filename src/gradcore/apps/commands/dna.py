@@ -11,13 +11,14 @@ import typer
 
 import gradcore as gd
 
+from ..._base.output import write_text
 from ..curves import can_draw
 from ..settings import Resources, Safeguards, option
 from ..tasks.dna import annotation, job, report, train
 from ..tasks.dna.codes import genetic_code
 from ..tasks.dna.genome import Record
-from ..tasks.dna.records import read_sequences
-from .app import app, check_folder, errors, fail, interrupted, say, train_app
+from ..tasks.dna.records import files_beside, read_sequences
+from .app import app, check_outputs, errors, fail, interrupted, say, train_app
 from .options import Output, Quiet, check_run, spread, teller
 
 QUICK, GENERATED, USUAL = 3.0, 1.5, 20.0
@@ -69,6 +70,15 @@ class Genomes:
         show_default="11",
     )
 
+    def files(self) -> list[Path]:
+        """The files that are read, and those that may have the genes of a FASTA file."""
+        named = [
+            *(self.train_files or ()),
+            *(self.validate or ()),
+            *(self.test or ()),
+        ]
+        return [*named, *(other for path in named for other in files_beside(path))]
+
     @property
     def time(self) -> float:
         """The minutes of training, which depend on the other options if not given."""
@@ -113,7 +123,7 @@ def dna(
     """
     with errors():
         check_run(output.run, output.resume, safeguards.watch)
-        output.check(output.gff)
+        output.check(output.gff, inputs=genomes.files())
         wanted = job.Job(
             genomes.train_files or (),
             genomes.validate or (),
@@ -134,7 +144,7 @@ def dna(
         print("\n".join(report.lines(result)), flush=True)
         saved = [output.out]
         if output.json_file is not None:
-            output.json_file.write_text(json.dumps(report.as_json(result), indent=1) + "\n")
+            write_text(output.json_file, json.dumps(report.as_json(result), indent=1) + "\n")
             saved.append(output.json_file)
         tested = [one.annotation for one in result.judged if one.part == "test"]
         if output.gff is not None:
@@ -188,9 +198,7 @@ def annotate(
     with errors():
         tell = teller(quiet)
         target = out or Path(f"{files[0].name.removesuffix('.gz')}.gff3")
-        check_folder(target)
-        if any(path.exists() and target.exists() and target.samefile(path) for path in files):
-            fail(f"{target} is to be read and would be written over. Name another file by --out.")
+        check_outputs(target, inputs=(checkpoint, *files))
         if not checkpoint.exists():
             fail(
                 f"cannot read {checkpoint}: no such file. Train a net by `gradcore train dna`, or "

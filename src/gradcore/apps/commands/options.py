@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from ..._training.runs import LAST
+from ..._training.runs import BEST, LAST, METRICS
 from ..curves import can_draw
 from ..settings import option
-from .app import check_folder, fail, say
+from .app import check_outputs, fail, say
 
-__all__ = ["Output", "Quiet", "check_run", "spread", "teller"]
+__all__ = ["Output", "Quiet", "check_run", "run_files", "spread", "teller"]
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
@@ -90,13 +90,19 @@ class Output:
         """The path of the picture, which lies beside the net unless --plot names another."""
         return self.plot or self.out.with_suffix(".png")
 
-    def check(self, *others: Path | None, note: bool = False) -> None:
+    def check(self, *others: Path | None, inputs: Iterable[Path] = (), note: bool = False) -> None:
         """Ends the command now if a file could not be written at the end.
 
-        others: further files to be written. note: whether to say that matplotlib is missing.
+        others: further files to be written. inputs: files that are read. note: whether to say that
+        matplotlib is missing.
         """
-        for path in (self.out, self.json_file, self.picture, *others):
-            check_folder(path)
+        check_outputs(
+            self.out,
+            self.json_file,
+            *others,
+            inputs=(*inputs, *run_files(self.run)),
+            pictures=(self.picture,) if can_draw() else (),
+        )
         if not can_draw():
             if self.plot is not None:
                 fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
@@ -105,6 +111,13 @@ class Output:
                     "there is no picture without matplotlib. For one, run: pip install "
                     "'gradcore[plot]'"
                 )
+
+
+def run_files(*runs: Path | None) -> list[Path]:
+    """The files of runs, which no other output may replace; runs: folders, or a file of one."""
+    names = (LAST, BEST, METRICS)
+    folders = [run for run in runs if run is not None]
+    return [*folders, *(run / name for run in folders for name in names)]
 
 
 def check_run(run: Path | None, resume: bool, watch: int | None, *, fresh: bool = True) -> None:

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from .. import curves
-from .app import app, check_folder, errors, fail, say
+from .app import app, check_outputs, errors, fail, say
+from .options import run_files
 
 
 @app.command()
@@ -44,9 +45,6 @@ def plot(
             fail("plot needs matplotlib. Run: pip install 'gradcore[plot]'")
         single = runs[0] if len(runs) == 1 and runs[0].is_dir() else Path()
         picture = out or single / "curves.png"
-        check_folder(picture)
-        try:
-            curves.draw(picture, runs, x=x, log=log)
-        except ValueError as error:
-            fail(str(error))
+        check_outputs(inputs=run_files(*runs), pictures=(picture,))
+        curves.draw(picture, runs, x=x, log=log)
         say(f"saved {picture}")

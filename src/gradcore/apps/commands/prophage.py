@@ -9,8 +9,10 @@ from typing import Annotated
 
 import typer
 
+from ..._base.output import write_text
 from ..curves import can_draw
 from ..settings import Resources, option
+from ..tasks.dna.records import files_beside
 from ..tasks.prophage import job, report
 from .app import EXIT_INTERRUPTED, errors, say, train_app
 from .dna import bases_option
@@ -83,7 +85,7 @@ def prophage(
     Ctrl-C saves the net in training as it is and exits with 130.
     """
     with errors():
-        output.check()
+        output.check(inputs=[*files, *(other for path in files for other in files_beside(path))])
         options = replace(
             options,
             stages=job.STAGES,
@@ -108,7 +110,7 @@ def prophage(
         print("\n".join(report.lines(result)), flush=True)
         saved = [wanted.net_of(one.species) for one in result.judged]
         if output.json_file is not None:
-            output.json_file.write_text(json.dumps(report.as_json(result), indent=1) + "\n")
+            write_text(output.json_file, json.dumps(report.as_json(result), indent=1) + "\n")
             saved.append(output.json_file)
         if can_draw():
             report.draw(output.picture, result)

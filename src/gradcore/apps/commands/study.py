@@ -13,10 +13,11 @@ from typing import Any
 
 import typer
 
+from ..._base.output import write_text
 from ..curves import can_draw
 from ..settings import option
 from ..studies import Progress, Result
-from .app import Commands, app, check_folder, errors, fail, say
+from .app import Commands, app, check_outputs, errors, fail, say
 
 study_app = typer.Typer(
     cls=Commands,
@@ -51,20 +52,16 @@ def conduct(name: str, run: Callable[..., Result], options: StudyOptions, **own:
     with errors():
         if options.plot is not None and not can_draw():
             fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")
-        check_folder(json_file)
-        check_folder(picture)
+        check_outputs(json_file, pictures=(picture,) if can_draw() else ())
         with shown(options.quiet) as progress:
             result = run(seed=options.seed, threads=options.threads, progress=progress, **own)
         print("\n".join(result.lines()), flush=True)
         saved = []
         if json_file is not None:
-            json_file.write_text(json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
+            write_text(json_file, json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
             saved.append(json_file)
         if can_draw():
-            try:
-                result.draw(picture)
-            except ValueError as error:
-                fail(str(error))
+            result.draw(picture)
             saved.append(picture)
         if saved:
             say(f"saved {', '.join(map(str, saved))}")

@@ -15,8 +15,8 @@ from ..settings import Resources, Safeguards, option
 from ..tasks.synthetic import job as jobs
 from ..tasks.synthetic import report
 from ..tasks.synthetic.recipes import TASKS, default
-from .app import EXIT_INTERRUPTED, check_folder, errors, fail, say, train_app
-from .options import check_run, spread
+from .app import EXIT_INTERRUPTED, check_outputs, errors, fail, say, train_app
+from .options import check_run, run_files, spread
 
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Show only the baseline and the result.")
@@ -38,6 +38,10 @@ class Sizes:
         metavar="T",
         show_default=False,
     )
+
+    def files(self) -> list[Path]:
+        """The files that the task reads."""
+        return [path for path in vars(self).values() if isinstance(path, Path)]
 
     def said(self) -> dict[str, Any]:
         """The sizes that were given, as arguments of the task."""
@@ -203,8 +207,13 @@ def _train(
         job = _job(name, sizes, recipe, kept, safeguards, resources)
         assert job.run is not None
         json_file, picture = kept.json_file, kept.plot or job.run / "curve.png"
-        check_folder(json_file)
-        check_folder(kept.plot)
+        # The training makes the folder of a new run, so a picture there cannot be checked yet.
+        drawn = report.can_draw() and (kept.plot is not None or job.run.is_dir())
+        check_outputs(
+            json_file,
+            inputs=(*run_files(job.run), *sizes.files()),
+            pictures=(picture,) if drawn else (),
+        )
         if not report.can_draw():
             if kept.plot is not None:
                 fail("--plot needs matplotlib. Run: pip install 'gradcore[plot]'")

@@ -16,7 +16,7 @@ from ..tasks.table.roles import Per, Roles
 from ..tasks.table.schema import Missing, Unseen
 from ..tasks.table.sequences import Split
 from ..tasks.table.wanted import SkipRows, Wanted
-from .app import EXIT_ERROR, EXIT_INTERRUPTED, app, check_folder, errors, fail, say, train_app
+from .app import EXIT_ERROR, EXIT_INTERRUPTED, app, check_outputs, errors, fail, say, train_app
 from .options import Output, Quiet, check_run, spread, teller
 
 Files = Annotated[
@@ -214,7 +214,7 @@ def csv(
     with errors():
         # A run that is there already is refused by the training, which knows what it holds.
         check_run(output.run, output.resume, safeguards.watch, fresh=False)
-        output.check(note=True)
+        output.check(inputs=files, note=True)
         unlimited = table.minutes is None and table.updates is None
         wanted = job.Job(
             paths=files,
@@ -284,7 +284,7 @@ def predict_command(
     """
     out = predictions.out
     with errors():
-        check_folder(out)
+        check_outputs(out, inputs=(checkpoint, *files))
         model = predict.load_model(checkpoint)
         try:
             told = predict.write(

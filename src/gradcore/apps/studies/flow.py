@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._base.checks import integer
+from ..._base.output import write_figure
 from ..._engine.calls import apply, value_and_grad
 from ..._net.cells import RNN
 from ..._net.layers import Linear
@@ -169,7 +170,7 @@ class FlowStudy:
         for axis in (region, lax, sharp, rise):
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
-        figure.savefig(path, dpi=130)
+        write_figure(path, figure, dpi=130)
 
 
 def run(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ... import implicit
 from ..._base.checks import integer
+from ..._base.output import write_figure
 from ..._net.cells import RNN
 from ..._net.stack import Params, Stack
 from ...constrain import SpectralNorm
@@ -153,7 +154,7 @@ class ImplicitStudy:
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
             axis.legend(frameon=False, fontsize="small")
-        figure.savefig(path, dpi=130)
+        write_figure(path, figure, dpi=130)
 
 
 def run(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ... import horizon, lyapunov
 from ..._base.checks import integer, positive_int
+from ..._base.output import write_figure
 from ..._net.cells import GRU, LSTM, RNN
 from ..._net.layers import Skip
 from ..._net.skip_paths import path_sum
@@ -184,7 +185,7 @@ class SkipStudy:
                 loc="upper center",
                 bbox_to_anchor=(0.5, -0.14),
             )
-        figure.savefig(path, dpi=130)
+        write_figure(path, figure, dpi=130)
 
 
 def run(

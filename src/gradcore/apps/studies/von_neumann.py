@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ... import horizon
 from ..._base.checks import integer, positive_int
+from ..._base.output import write_figure
 from ..._net.cells import RNN
 from ..._net.stack import Stack
 from ...errors import ArgumentError
@@ -231,7 +232,7 @@ class Waves:
         for axis in (left, right, low, box):
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
-        figure.savefig(path, dpi=130)
+        write_figure(path, figure, dpi=130)
 
 
 def run(

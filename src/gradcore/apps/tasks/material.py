@@ -24,6 +24,7 @@ from .dna.labels import labels as gene_labels
 from .dna.labels import tokens as base_tokens
 from .dna.records import read as read_genomes
 from .dna.train import width_of
+from .piped import kept
 from .prophage import regions
 from .synthetic import job as synthetic
 from .synthetic.task import Task
@@ -58,6 +59,7 @@ class Material:
     front: Literal["python", "csv", "command"] = "python"
 
 
+@kept()
 def material(
     checkpoint: str | Path,
     files: Sequence[Path] = (),

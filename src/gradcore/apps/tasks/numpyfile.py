@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 
 from ...errors import ArgumentError
 from .packed import check_unpacked
+from .piped import content, kept
 
 __all__ = ["read_arrays"]
 
 
+@kept()
 def read_arrays(path: Path) -> NDArray[Any] | dict[str, NDArray[Any]]:
     """The array of a .npy file, or the arrays of a .npz file by name.
 
     Raises ArgumentError for files that NumPy cannot load, and OSError if it cannot be opened.
     """
-    with path.open("rb") as file:
+    with content(path).open("rb") as file:
         if not file.read(6).startswith((b"\x93NUMPY", b"PK")):  # np.load would try to unpickle it
             raise ArgumentError(f"{path} is not a NumPy file: it is neither .npy nor .npz.")
         file.seek(0)

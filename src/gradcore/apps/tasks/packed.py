@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from ...errors import ArgumentError
+from .piped import content
 
 __all__ = ["check_unpacked", "is_gzip", "open_gzip"]
 
@@ -30,7 +31,7 @@ def check_unpacked(path: Path, unpacked: int, packed: int) -> None:
 
 def is_gzip(path: Path) -> bool:
     """Whether a file starts with the magic number of gzip; raises OSError."""
-    with path.open("rb") as file:
+    with content(path).open("rb") as file:
         return file.read(2) == b"\x1f\x8b"
 
 
@@ -43,8 +44,9 @@ class _Limited(gzip.GzipFile):
     """A gzip file that checks the number of bytes read so far at every read."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, "rb")
-        self._path, self._size = path, path.stat().st_size
+        file = content(path)
+        super().__init__(file, "rb")
+        self._path, self._size = path, file.stat().st_size
 
     def read1(self, size: int = -1) -> bytes:  # the only method that io.TextIOWrapper calls
         check_unpacked(self._path, self.tell(), self._size)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...._base.output import write_figure
 from ._grid import TASK, Cell
 from ._outlier import AT, FACTOR, Contamination
 from ._ways import CLIPS, OPTIMIZERS
@@ -138,7 +139,7 @@ class ClippingStudy:
             loc="upper center",
             bbox_to_anchor=(0.5, -0.08),
         )
-        figure.savefig(path, dpi=130)
+        write_figure(path, figure, dpi=130)
 
 
 def _short(value: float) -> str:

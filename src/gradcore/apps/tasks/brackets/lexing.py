@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import tempfile
 import time
 import zlib
 from collections import deque
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ...._base.output import write_bytes
 from ....errors import GradcoreError
 from . import sources
 from .sources import SourceFile
@@ -149,9 +149,7 @@ class LexCache:
         # The entry is written to another file and renamed, so no process can read half of it.
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as aside:
-                aside.write(zlib.compress(kinds.tobytes(), 1))
-            os.replace(aside.name, path)
+            write_bytes(path, zlib.compress(kinds.tobytes(), 1))
 
     def _path(self, text: str, language: str) -> Path:
         key = f"{_RULES}:{_pygments_version()}:{language}:{digest_of(text)}"

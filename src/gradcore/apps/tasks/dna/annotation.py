@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import gradcore as gd
 
+from ...._base.output import write_output
 from . import genes as finder
 from .codes import BACTERIAL, GeneticCode
 from .genome import Gene, Record
@@ -72,16 +73,24 @@ def write_gff3(file: Path, annotations: Sequence[Annotation]) -> None:
     is not known, at an edge of the sequence or at unknown bases, is marked as the NCBI marks it.
     Reference: the Sequence Ontology's GFF3 specification, version 1.26.
     """
-    with file.open("w", encoding="utf-8", newline="\n") as out:
-        out.write("##gff-version 3\n")
-        for one in annotations:
-            name, length = _escaped(one.record.name), len(one.record)
-            out.write(f"##sequence-region {name} 1 {length}\n")
-            if one.record.circular:
-                words = [name, PROGRAM, "region", "1", str(length), ".", "+", "."]
-                out.write("\t".join([*words, f"ID={name};Is_circular=true"]) + "\n")
-            for line in _lines(one, name):
-                out.write(line)
+
+    def write(made: Path) -> None:
+        with made.open("w", encoding="utf-8", newline="\n") as out:
+            out.writelines(_document(annotations))
+
+    write_output(file, write)
+
+
+def _document(annotations: Sequence[Annotation]) -> Iterable[str]:
+    """The lines of a GFF3 file."""
+    yield "##gff-version 3\n"
+    for one in annotations:
+        name, length = _escaped(one.record.name), len(one.record)
+        yield f"##sequence-region {name} 1 {length}\n"
+        if one.record.circular:
+            words = [name, PROGRAM, "region", "1", str(length), ".", "+", "."]
+            yield "\t".join([*words, f"ID={name};Is_circular=true"]) + "\n"
+        yield from _lines(one, name)
 
 
 def _lines(one: Annotation, name: str) -> Iterable[str]:

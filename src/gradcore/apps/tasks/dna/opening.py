@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 import gradcore as gd
 
 from ..packed import is_gzip, open_gzip
+from ..piped import content
 
 __all__ = ["opened"]
 
@@ -69,7 +70,7 @@ def _binary(path: Path) -> io.BufferedReader:
         # The text layer is made anew, as its encoding depends on the first bytes.
         packed = cast(io.TextIOWrapper, open_gzip(path, "latin-1"))
         return cast(io.BufferedReader, cast(BinaryIO, packed.detach()))
-    return path.open("rb")
+    return content(path).open("rb")
 
 
 def _encoding(path: Path, head: bytes) -> str:

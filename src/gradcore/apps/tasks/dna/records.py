@@ -8,6 +8,7 @@ from typing import Literal
 
 import gradcore as gd
 
+from ..piped import kept
 from .fasta import parse_fasta
 from .genome import Gene, Record
 from .gff3 import parse_gff3, read_gff3
@@ -16,7 +17,7 @@ from .joining import join, join_records
 from .opening import opened
 from .remarks import Say
 
-__all__ = ["Gene", "Record", "read", "read_gff3", "read_sequences"]
+__all__ = ["Gene", "Record", "files_beside", "read", "read_gff3", "read_sequences"]
 
 FASTA = (".fa", ".fasta", ".fna", ".ffn", ".fas", ".seq")
 BESIDE = (".gff3", ".gff", ".gtf", ".gff3.gz", ".gff.gz", ".gtf.gz")
@@ -26,6 +27,7 @@ HEADER = 100
 Kind = Literal["genbank", "embl", "fasta", "gff3"]
 
 
+@kept()
 def read(
     path: str | Path,
     *,
@@ -62,6 +64,7 @@ def read(
     return join_records(records, read(beside, say=say), beside, say)
 
 
+@kept()
 def read_sequences(path: str | Path, *, say: Say = lambda line: None) -> list[Record]:
     """Reads the records of a genome file without their genes, which are None, and no other file.
 
@@ -87,12 +90,17 @@ def _fasta(path: Path) -> list[Record]:
         return parse_fasta(path, lines)
 
 
-def _beside(path: Path, say: Say) -> Path | None:
-    """Finds the annotation file that has the name of a FASTA file."""
+def files_beside(path: Path) -> list[Path]:
+    """The names under which the genes of a FASTA file may lie beside it."""
     stem = path.name.removesuffix(".gz")
     for suffix in FASTA:
         stem = stem.removesuffix(suffix)
-    found = [path.parent / f"{stem}{suffix}" for suffix in BESIDE]
+    return [path.parent / f"{stem}{suffix}" for suffix in BESIDE]
+
+
+def _beside(path: Path, say: Say) -> Path | None:
+    """Finds the annotation file that has the name of a FASTA file."""
+    found = files_beside(path)
     there = [one for one in found if one.exists() and one != path]
     if not there:
         return None

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...._base.output import write_figure
 from .annotation import Annotation
 from .genome import Gene
 from .labels import Labels
@@ -160,7 +161,7 @@ def draw(path: str | os.PathLike[str], judged: Sequence[Judged]) -> None:
         track.spines["left"].set_visible(False)
         if out.any():
             curve.legend(frameon=False, fontsize="small", loc="lower right")
-    figure.savefig(path, dpi=120)
+    write_figure(path, figure, dpi=120)
 
 
 def _arrow(axis: Any, gene: Gene, low: float, shown: int) -> None:

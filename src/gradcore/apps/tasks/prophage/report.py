@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...._base.output import write_figure
 from ..dna.train import Options, Trained
 from .scores import BIN, WINDOW
 
@@ -138,4 +139,4 @@ def draw(path: str | os.PathLike[str], result: Result) -> None:
         axis.spines[["top", "right", "left"]].set_visible(False)
     axes[0].legend(frameon=False, fontsize="small", ncol=3)
     figure.supylabel("score, in standard deviations", fontsize=9)
-    figure.savefig(path, dpi=120)
+    write_figure(path, figure, dpi=120)

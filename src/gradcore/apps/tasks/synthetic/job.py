@@ -8,12 +8,13 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradcore as gd
 
-from ...._base.files import replace_file
+from ...._base.output import write_text
 from ...._training.checkpoint import read_training
 from ...._training.runs import BEST, LAST
 from ...settings import Resources, Safeguards
@@ -108,13 +109,14 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
         constraints=gd.constrain.by_name(job.recipe.constrain, job.recipe.limit),
     )
     average = gd.optim.Average(params, AVERAGE) if job.recipe.adaptive else None
+    rate = Rate(job.task, job.recipe)
     trainer = gd.Trainer(
         net,
         params,
         optimizer,
         average=average,
         loss=job.task.loss,
-        schedule=Rate(job.task, job.recipe),
+        schedule=rate,
         stability=job.safeguards.monitor(),
         memory=job.resources.memory,
         threads=job.resources.threads,
@@ -130,7 +132,7 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
         epochs=1,
         steps=job.recipe.updates,
         minutes=job.minutes,
-        evaluate=_Evaluation(job, optimizer, sequences, curve, rescue),
+        evaluate=_Evaluation(job, optimizer, sequences, curve, rescue, rate),
         every=job.recipe.every,
         maximise=job.task.maximise,
         run=job.run,
@@ -152,52 +154,62 @@ def run(job: Job, tell: Callable[[Point], None] = lambda point: None) -> Result:
 
 @dataclass(frozen=True, eq=False)
 class _Evaluation:
-    """Evaluates the net: starts the next stage, restores a lost net, adds a point to the curve."""
+    """Evaluates the net: starts the next stage, restores a lost net, adds a point to the curve.
+
+    What changes the training is only done when the trainer has recorded the score, all at once: an
+    evaluation that Ctrl-C ends is made again by a resumed run, from the same state.
+    """
 
     job: Job
     optimizer: gd.optim.Optimizer
     sequences: Sequences
     curve: Curve
     rescue: Rescue
+    rate: Rate
 
     def __call__(self, now: gd.Params) -> float:
         """The score now, or that of the last point if an evaluation would take too long."""
         job, sequences, points = self.job, self.sequences, self.curve.points
         update = self.optimizer.steps
         stage = sequences.reached(update)
+        changes: list[Callable[[], None]] = []
         if job.recipe.adaptive and stage != job.task:
             passed = stage.passed(self._on(stage, now))
             if passed:
-                self.rescue.keep(len(sequences.begun))
-                sequences.begun.append(update)
+                changes.append(partial(self.rescue.keep, len(sequences.begun)))
+                changes.append(partial(sequences.begun.append, update))
             else:
-                self._look_after(update, now)
+                changes += self._rescued(update, now)
             # While stages are short, an evaluation at full length takes many times as long as an
             # update.
             worth = passed and _NEAR * stage.steps >= job.task.steps
             last = points[-1] if points else None
             if last and not worth and update < last.update + _SELDOM * job.recipe.every:
+                self.rate.when_scored(changes)
                 return last.score
         point = self.curve.look(now, update, stage.length)
         if job.task.solved(point.measured):
-            sequences.end()
+            changes.append(sequences.end)
+        self.rate.when_scored(changes)
         return point.score
 
     def _on(self, stage: Task, now: gd.Params) -> Measured:
         held_out = stage.held_out(_STAGE_HELD_OUT)
         return measure(stage, now, held_out, threads=self.job.resources.threads)
 
-    def _look_after(self, update: int, now: gd.Params) -> None:
-        """Restores the net if it has lost what it had learned."""
+    def _rescued(self, update: int, now: gd.Params) -> list[Callable[[], None]]:
+        """The calls that restore the net if it has lost what it had learned."""
         sequences = self.sequences
         level, times = len(sequences.begun), len(sequences.put_back)
         if level == 0:
-            if update - max(sequences.put_back, default=0) >= PATIENCE:
-                sequences.put_back.append(update)
-                self.rescue.start_anew(times + 1)
+            if update - max(sequences.put_back, default=0) < PATIENCE:
+                return []
+            restore = partial(self.rescue.start_anew, times + 1)
         elif self._on(self.job.task.stage(level - 1), now).score <= LOST:
-            sequences.put_back.append(update)
-            self.rescue.put_back(level - 1)
+            restore = partial(self.rescue.put_back, level - 1)
+        else:
+            return []
+        return [partial(sequences.put_back.append, update), restore]
 
 
 class Sequences(gd.data.Source):
@@ -283,8 +295,9 @@ class Curve:
         if job.resume and job.run is not None and (job.run / LAST).exists():
             place = read_training(job.run / LAST).place
             self.before = place.seconds
-            # Evaluations after the last checkpoint will be repeated.
-            self.points = [p for p in _read_points(job.run / _CURVE) if p.update <= place.step]
+            # Evaluations that the last checkpoint does not have will be repeated.
+            recorded = {step for step, _ in place.evaluations}
+            self.points = [p for p in _read_points(job.run / _CURVE) if p.update in recorded]
         for point in self.points:
             tell(point)
 
@@ -302,7 +315,7 @@ class Curve:
         self.points = [*(p for p in self.points if p.update < update), point]
         if self.file is not None:
             lines = [json.dumps(dataclasses.asdict(p)) + "\n" for p in self.points]
-            replace_file(self.file, lambda path: _write_text(path, "".join(lines)))
+            write_text(self.file, "".join(lines))
         self.tell(point)
         return point
 
@@ -382,7 +395,3 @@ def _read_points(path: Path) -> list[Point]:
             f"{path} does not hold evaluations of a run: {error}. Move it away to continue without "
             "the curve so far."
         ) from error
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -98,6 +99,19 @@ class Rate(gd.schedule.Schedule):
     def __init__(self, task: Task, recipe: Recipe) -> None:
         self.full = recipe.full_at(task)
         self.halve = recipe.halve if recipe.first > 0 else 0
+
+        self._changes: Sequence[Callable[[], None]] = ()
+
+    def when_scored(self, changes: Sequence[Callable[[], None]]) -> None:
+        """Has changes of the training made when the trainer has recorded the score at hand."""
+        self._changes = changes
+
+    def observe(self, score: float) -> None:
+        """Makes the changes; the trainer lets no signal in between."""
+        super().observe(score)
+        changes, self._changes = self._changes, ()
+        for change in changes:
+            change()
 
     def _factor(self, step: int) -> float:
         rising = min(1.0, (step + 1) / (WARM_UP + 1))

@@ -6,9 +6,9 @@ import dataclasses
 import json
 import os
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
+from ...._base.output import write_figure, write_text
 from .job import Job, Point, Result
 from .task import OVERFLOW
 
@@ -85,7 +85,7 @@ def as_json(result: Result) -> dict[str, Any]:
 
 def write_json(path: str | os.PathLike[str], result: Result) -> None:
     """Writes `as_json` to a file; raises OSError."""
-    Path(path).write_text(json.dumps(as_json(result), indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(as_json(result), indent=2) + "\n")
 
 
 def can_draw() -> bool:
@@ -121,7 +121,7 @@ def draw(path: str | os.PathLike[str], result: Result) -> None:
     axes.grid(alpha=0.3)
     axes.set_title(f"{task.name}, T = {task.length:,}: {recipe.cell}, {recipe.hidden} units")
     axes.legend(loc="lower left")
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure, dpi=150)
 
 
 def _number(value: float) -> str:

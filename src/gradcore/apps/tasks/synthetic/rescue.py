@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 import gradcore as gd
 
-from ...._base.files import replace_file
+from ...._base.output import write_output
+from ...._net.checksum import CHECKSUM, checksum
+from ...._net.io import check_undamaged, open_checkpoint
 from .recipes import Recipe, initial
 from .task import Task
 
@@ -50,17 +51,20 @@ class Rescue:
         self._kept |= {name: moment.copy() for name, moment in self.optimizer.moments.items()}
         if self.run is not None:
             self.run.mkdir(parents=True, exist_ok=True)
-            replace_file(self._file(level), lambda path: save_file(self._kept, path))
+            header = {CHECKSUM: checksum(sorted(self._kept.items()), {})}
+            write_output(self._file(level), lambda path: save_file(self._kept, path, header))
 
     def put_back(self, level: int) -> None:
         """Restores the net of stage number `level`, with a smaller rate; raises CheckpointError."""
         if not self._kept and self.run is not None:
-            try:
-                self._kept = load_file(self._file(level))
-            except (OSError, SafetensorError) as error:
+            if not self._file(level).exists():
                 raise gd.CheckpointError(
-                    f"cannot read {self._file(level)}, which the training must go back to: {error}"
-                ) from error
+                    f"cannot read {self._file(level)}, which the training must go back to: no such "
+                    "file."
+                )
+            with open_checkpoint(self._file(level)) as file:
+                check_undamaged(self._file(level), file)
+                self._kept = {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
         self._set(self._kept)
         self.optimizer.lr *= SLOWER
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ....errors import ArgumentError
 from .. import numpyfile
+from ..piped import content
 from . import cells
 from .columns import NO_DATE, Column, Table
 from .dates import Dates
@@ -213,7 +214,7 @@ def _parquet(path: Path) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(content(path))
     except Exception as error:  # as above
         raise ArgumentError(f"{path} cannot be read as Parquet: {_line(error)}.") from error
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...._base.checks import choice
 from ....errors import ArgumentError
+from ..piped import kept
 from . import oddities, read, sequences
 from . import schema as schemas
 from .columns import Table, counted, listed, unknown_column
@@ -60,6 +61,7 @@ class Dataset:
         return int(chosen.sum()), len(np.unique(self.groups.of_rows[chosen]))
 
 
+@kept()
 def load(
     paths: Sequence[str | os.PathLike[str]],
     roles: Roles,
@@ -141,6 +143,7 @@ def _read(
     return table, roles, [*notes, *oddities.far_values(table, tuple(looked))]
 
 
+@kept()
 def load_inputs(
     paths: Sequence[str | os.PathLike[str]],
     schema: Schema,
@@ -198,6 +201,7 @@ def load_inputs(
     return table, groups, x, list(dict.fromkeys([*notes, *more]))
 
 
+@kept()
 def load_targets(
     paths: Sequence[str | os.PathLike[str]], schema: Schema, wanted: Wanted
 ) -> tuple[NDArray[np.float32] | NDArray[np.int32], NDArray[np.float64] | None, Groups]:

@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 
 from ....errors import ArgumentError
+from ..piped import content
 
 __all__ = ["kind"]
 
@@ -105,7 +106,7 @@ def _start(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise ArgumentError(f"{path} is a folder. Name its files, for instance {path}/*.csv.")
-        with path.open("rb") as file:
+        with content(path).open("rb") as file:
             return file.read(_START)
     except OSError as error:
         what = "no such file" if error.errno == errno.ENOENT else error.strerror or error
@@ -116,7 +117,7 @@ def _start(path: Path) -> bytes:
 
 def _unpacked_start(path: Path) -> bytes:
     try:
-        with gzip.open(path) as file:
+        with gzip.open(content(path)) as file:
             return file.read(_START)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ArgumentError(f"{path} is a damaged or truncated gzip file: {error}.") from error
@@ -125,7 +126,7 @@ def _unpacked_start(path: Path) -> bytes:
 def _archive(path: Path) -> str:
     """What a file that begins as zip files do is; "array" for arrays of NumPy."""
     try:
-        with zipfile.ZipFile(path) as file:
+        with zipfile.ZipFile(content(path)) as file:
             names = file.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         if path.suffix.lower() in _SHEETS:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import gradcore as gd
 
-from ...._base.files import replace_file
+from ...._base.output import check_output, write_output
 from .columns import Table, counted
 from .dataset import load_inputs
 from .schema import Schema, Target, Unseen, from_json
@@ -166,6 +166,8 @@ def write(
             f"--probabilities needs a net that tells classes; this one tells the number "
             f"{target.name!r}. Leave it out."
         )
+    if isinstance(out, (str, os.PathLike)):
+        check_output(out, paths)
     inputs = _Inputs(*load_inputs(paths, model.schema, wanted or Wanted(), unseen))
     told: list[Predicted] = []
 
@@ -175,22 +177,12 @@ def write(
     if not isinstance(out, (str, os.PathLike)):
         write_to(out)
         return told[0]
-    target_file = Path(out)
-    for path in map(Path, paths):
-        if target_file.exists() and target_file.samefile(path):
-            raise gd.ArgumentError(
-                f"--out {target_file} is one of the files to read. Name another."
-            )
-    if target_file.exists() and not target_file.is_file():  # such as /dev/null
-        with target_file.open("w", encoding="utf-8", newline="") as stream:
-            write_to(stream)
-        return told[0]
 
     def write_file(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", newline="") as stream:
             write_to(stream)
 
-    replace_file(target_file, write_file)
+    write_output(out, write_file)
     return told[0]
 
 

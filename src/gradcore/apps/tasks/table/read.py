@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ....errors import ArgumentError
+from ..piped import kept
 from . import arrays, csvfile
 from .columns import Table, join, unknown_column
 from .csvfile import Draft, Plan
@@ -28,6 +29,7 @@ _NAMES = {
 }
 
 
+@kept()
 def names(
     paths: Sequence[str | os.PathLike[str]], wanted: Wanted | None = None
 ) -> tuple[list[str], list[str]]:
@@ -46,6 +48,7 @@ def names(
     return found, notes
 
 
+@kept()
 def read(paths: Sequence[str | os.PathLike[str]], wanted: Wanted | None = None) -> Table:
     """The wanted columns of one or more files, all rows below each other.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...._base.output import write_figure, write_text
 from .columns import counted
 from .dataset import Dataset
 from .scores import Judged, Score, is_better
@@ -81,7 +82,7 @@ def as_json(result: Result) -> dict[str, Any]:
 
 def write_json(path: str | os.PathLike[str], result: Result) -> None:
     """Writes `as_json` to a file. Raises OSError."""
-    Path(path).write_text(json.dumps(as_json(result), indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(as_json(result), indent=2) + "\n")
 
 
 def table(result: Result) -> str:
@@ -155,7 +156,7 @@ def draw(path: str | os.PathLike[str], result: Result) -> None:
         left, right = figure.subplots(1, 2, width_ratios=(1.8, 1.0))
         _draw_course(left, result)
         _draw_scatter(right, result)
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure, dpi=150)
 
 
 def _draw_course(axes: Any, result: Result) -> None:

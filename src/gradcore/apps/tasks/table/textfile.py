@@ -11,6 +11,7 @@ from typing import IO
 
 from ....errors import ArgumentError
 from ..packed import is_gzip, open_gzip
+from ..piped import content
 from .wanted import SkipRows
 
 __all__ = ["Lines", "encoding_of", "opened"]
@@ -101,11 +102,11 @@ def _is_utf8(encoding: str) -> bool:
 def _start(path: Path) -> bytes:
     try:
         if is_gzip(path):
-            with gzip.open(path) as file:
+            with gzip.open(content(path)) as file:
                 return file.read(_SAMPLE)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ArgumentError(f"{path} is a damaged or truncated gzip file: {error}.") from error
-    with path.open("rb") as file:
+    with content(path).open("rb") as file:
         return file.read(_SAMPLE)
 
 
@@ -116,7 +117,7 @@ def opened(path: Path, encoding: str) -> Iterator[IO[str]]:
         stream = (
             open_gzip(path, encoding, newline="")
             if is_gzip(path)
-            else path.open(encoding=encoding, newline="")
+            else content(path).open(encoding=encoding, newline="")
         )
         with stream:
             yield stream
@@ -151,7 +152,8 @@ def _undecodable(path: Path, encoding: str, error: UnicodeDecodeError) -> str:
 def _first_undecoded(path: Path, encoding: str) -> tuple[int, str] | None:
     """The number of the first line that the encoding cannot read, and the place in cp1252."""
     try:
-        with gzip.open(path) if is_gzip(path) else path.open("rb") as file:
+        whole = content(path)
+        with gzip.open(whole) if is_gzip(path) else whole.open("rb") as file:
             for number, line in enumerate(file, 1):
                 try:
                     line.decode(encoding)
