@@ -1,7 +1,7 @@
 // All loops over one cell at one precision, as the kernel table takes them.
 #pragma once
+#include "kernels/cotangent.h"
 #include "kernels/dense.h"
-#include "kernels/directions.h"
 #include "kernels/kernel_table.h"
 #include "kernels/recurrent.h"
 #include "kernels/tangent.h"
@@ -40,8 +40,8 @@ static constexpr CellKernels<T> cell_kernels() {
   if constexpr (requires { Cell::antisymmetric; }) k.antisymmetric = Cell::antisymmetric;
   k.forward = &Recurrent<Cell, T>::forward;
   k.backward = &Recurrent<Cell, T>::backward;
-  k.local_entries = Directions<Cell, T>::entries;
-  k.cotangent = &Directions<Cell, T>::cotangent;
+  k.local_entries = Cotangents<Cell, T>::entries;
+  k.cotangent = &Cotangents<Cell, T>::cotangent;
   k.tangent_forward = &Tangent<Cell, T>::forward;
   k.tangent_backward = &Tangent<Cell, T>::backward;
   k.outer_recurrent = &Dense<T>::template outer_recurrent<Cell>;

@@ -90,11 +90,11 @@ struct LayerView {
                // included, for tangents; null: not kept
 };
 
-// What the kernels of cotangents see beside the layer: row r = b * K + k is direction k of sequence
+// What the kernels of cotangents see beside the layer: row r = b * K + k is cotangent k of sequence
 // b. Null where there is none.
 template <class T>
-struct DirectionView {
-  int64_t K, rows;  // directions; B * K
+struct CotangentView {
+  int64_t K, rows;  // cotangents; B * K
   T* jac;           // of the thread: [sequences of its rows][nb][local_entries][UB]
   T* masked;        // [rows][Hp] r_mask by row
   T* ring;          // [lag][rows][Hp] in/out: adjoints of outputs of steps t mod lag
@@ -137,9 +137,9 @@ struct CellKernels {
   // different times.
   void (*backward)(const LayerView<T>&, int64_t i0, int64_t i1, const Share&, Team&,
                    int me) noexcept;
-  int32_t local_entries;  // of DirectionView::jac
+  int32_t local_entries;  // of CotangentView::jac
   // Rows [r0,r1) over steps i1-1 down to i0. Rows do not meet: no barrier.
-  void (*cotangent)(const LayerView<T>&, const DirectionView<T>&, int64_t i0, int64_t i1,
+  void (*cotangent)(const LayerView<T>&, const CotangentView<T>&, int64_t i0, int64_t i1,
                     int64_t r0, int64_t r1) noexcept;
   // Tangents of steps [i0,i1), behind forward with h_pre kept; share.b0, b1 are rows of B*K. Ends
   // with a barrier if share.by_units.

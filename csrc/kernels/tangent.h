@@ -47,7 +47,7 @@ struct Tangent {
 
   // Of P vectors of a step's units: what the states after the cell change by, for each plane of the
   // pre-activations and each state before. Columns of the local Jacobian from the cell's
-  // backward(), as in kernels/directions.h; all tangents of a sequence share it.
+  // backward(), as in kernels/cotangent.h; all tangents of a sequence share it.
   template <int P>
   struct Local {
     using W = typename PackOf<V, P>::type;

@@ -79,8 +79,7 @@ void check_backward(const Part& part, const gc_call& call, const Purpose& purpos
   if (!purpose.trains) return;
   if (has(call, GC_ARRAY_COTANGENT_FINAL_STATE) && call.cotangents.count != 1)
     fail(GC_INVALID,
-         "BACKWARD begins from one direction of cotangents.final_state; got %" PRId64
-         " directions.",
+         "BACKWARD begins from one cotangent of the final state; cotangents.count is %" PRId64 ".",
          call.cotangents.count);
   if (part.last && call.loss == GC_LOSS_NONE) fail(GC_INVALID, "BACKWARD needs a loss.");
   if (!has(call, GC_ARRAY_GRADS)) fail(GC_INVALID, "BACKWARD needs an array for the gradients.");
@@ -170,20 +169,20 @@ void check_tangents(const Part& part, const gc_call& call, const Purpose& purpos
 }
 
 // The core trusts that products of sizes fit 64 bits. Most sizes are those of arrays that the
-// caller has, but slots, directions and tangents are mere numbers: fuzzing found that 2^61 slots of
+// caller has, but slots, cotangents and tangents are mere numbers: fuzzing found that 2^61 slots of
 // 8 rows took up no memory, because their product wraps, and lay over whatever came next.
 void check_sizes(const Network& net, const gc_call& call) {
-  const int64_t K = call.tangents.count, directions = call.cotangents.count,
+  const int64_t K = call.tangents.count, cotangents = call.cotangents.count,
                 segment = call.segment_steps < call.steps ? call.segment_steps : call.steps;
-  if (call.n_slots < 0 || directions < 0)
+  if (call.n_slots < 0 || cotangents < 0)
     fail(GC_INVALID,
-         "the numbers of slots and directions must not be negative; got %" PRId64 " and %" PRId64
+         "the numbers of slots and cotangents must not be negative; got %" PRId64 " and %" PRId64
          ".",
-         call.n_slots, directions);
+         call.n_slots, cotangents);
   double bytes = 0;
   for (const Layer& l : net.layers) {
     const auto lead = static_cast<double>(l.lead), B = static_cast<double>(call.batch);
-    const double copies = 1 + static_cast<double>(K) + static_cast<double>(directions),
+    const double copies = 1 + static_cast<double>(K) + static_cast<double>(cotangents),
                  steps = block_steps + static_cast<double>(segment) + lead +
                          static_cast<double>(call.n_slots) * (lead + l.states),
                  planes = l.gates + l.states + l.saved + l.planes,
@@ -195,8 +194,8 @@ void check_sizes(const Network& net, const gc_call& call) {
   if (bytes > 1e18)
     fail(GC_NO_MEMORY,
          "The call needs more than 10^18 bytes: of %" PRId64 " sequences, segments of %" PRId64
-         " steps, %" PRId64 " slots, %" PRId64 " tangents and %" PRId64 " directions.",
-         call.batch, segment, call.n_slots, K, directions);
+         " steps, %" PRId64 " slots, %" PRId64 " tangents and %" PRId64 " cotangents.",
+         call.batch, segment, call.n_slots, K, cotangents);
 }
 
 }  // namespace

@@ -424,7 +424,7 @@ TEST(backward_from_several_directions_is_refused) {
   call.cotangents.count = 3;
   problem.gradient(T, 1, call);
   CHECK_EQUAL(problem.status, GC_INVALID);
-  CHECK_CONTAINS(gc_last_error(), "one direction");
+  CHECK_CONTAINS(gc_last_error(), "one cotangent");
 }
 
 TEST(gates_are_stored_by_layer_and_direction) {

@@ -6,7 +6,7 @@
 
 namespace gradcore {
 
-// What the cotangents of all stages of a part share. Direction k of sequence b is row b * K + k,
+// What the cotangents of all stages of a part share. Cotangent k of sequence b is row b * K + k,
 // and all of them are kept at one exponent.
 template <class T>
 struct CotangentContext {

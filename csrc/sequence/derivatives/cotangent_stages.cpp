@@ -101,7 +101,7 @@ T* CotangentRecurrent<T>::backward(Worker& m, const Chunk& chunk, T* d) {
   const Slice own = this->cotangents_.rows_of(m);
   stage_.below()->refresh(m, chunk);
   stage_.refresh_masks(m, chunk);
-  DirectionView<T> view{};
+  CotangentView<T> view{};
   view.K = this->K();
   view.rows = rows;
   view.jac = jacobians_[static_cast<size_t>(m.me)];

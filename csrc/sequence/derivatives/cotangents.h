@@ -8,7 +8,7 @@
 
 namespace gradcore {
 
-// All directions are kept times one power of two, which is looked at every 8 steps.
+// All cotangents are kept times one power of two, which is looked at every 8 steps.
 template <class T>
 class Cotangents {
  public:

@@ -41,11 +41,11 @@ void MovedWeights<T>::lay_out(Layout& layout) {
 
 template <class T>
 void MovedWeights<T>::pack(const Worker& m) {
-  for (int64_t k = m.me; w_hh_ && k < tangents_.K; k += m.size) pack_direction(k);
+  for (int64_t k = m.me; w_hh_ && k < tangents_.K; k += m.size) pack_tangent(k);
 }
 
 template <class T>
-void MovedWeights<T>::pack_direction(int64_t k) {
+void MovedWeights<T>::pack_tangent(int64_t k) {
   for (int64_t out = 0; out < blocks(); out++)
     for (int64_t u = 0; u < UB; u++) {
       pack_recurrent_row(k, out, u);
@@ -112,7 +112,7 @@ void MovedWeights<T>::scale_skip(T factor) {
 
 // ---- products
 
-// Rows of product_ join direction k of `to`.
+// Rows of product_ join tangent k of `to`.
 template <class T>
 void MovedWeights<T>::join(T* to, int64_t k, const Slice& rows, T factor) const {
   const int64_t width = blocks() * UB;

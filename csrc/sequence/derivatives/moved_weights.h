@@ -31,7 +31,7 @@ class MovedWeights {
  private:
   static constexpr int64_t UB = unit_block<T>;
   int64_t blocks() const { return layer_.nb * layer_.gates; }
-  void pack_direction(int64_t k);
+  void pack_tangent(int64_t k);
   void pack_recurrent_row(int64_t k, int64_t out, int64_t u);
   void pack_input_row(int64_t k, int64_t out, int64_t u);
   void join(T* to, int64_t k, const Slice& rows, T factor) const;
@@ -44,7 +44,7 @@ class MovedWeights {
   T* table_ = nullptr;                       // [K][I][nb*gates*UB] with the bias added
   T *bias_h_ = nullptr, *bias_x_ = nullptr;  // [K][nb*gates*UB]
   T* skip_ = nullptr;
-  T* product_ = nullptr;               // room for the product of one direction
+  T* product_ = nullptr;               // room for the product of one tangent
   std::vector<Run> h_runs_, dz_runs_;  // of rows of h; of rows of dz, the recurrent planes
 };
 

@@ -18,7 +18,7 @@ struct TangentContext {
   int64_t length = 0;  // steps whose tangents of states are kept
   int64_t origin = 0;  // the first of them
 
-  // Tangents of the parameters, direction k.
+  // Tangents of the parameters, tangent k.
   const T* moved(int64_t k) const {
     return static_cast<const T*>(primal.call.tangents.params) + k * primal.net.n_parameters;
   }
@@ -77,7 +77,7 @@ class Tangent {
       layout.share(level_ % 2 ? scratch_t_gradient : scratch_t_gradient_2, t_below_,
                    primal().rows() * stride_below);
   }
-  // Rows of a product join the rows of direction k of `to` [rows][K][width], times a factor.
+  // Rows of a product join the rows of tangent k of `to` [rows][K][width], times a factor.
   void join(T* to, int64_t width, int64_t k, const Slice& rows, const T* product, T factor) const {
     for (int64_t r = rows.begin; r < rows.end; r++) {
       T* row = to + (r * K() + k) * width;

@@ -65,7 +65,7 @@ void TangentInput<T>::forward(Worker& m, const Chunk& chunk) {
   }
 }
 
-// Whether direction k of the caller's tangents has anything at step t.
+// Whether tangent k of the caller's tangents has anything at step t.
 template <class T>
 bool TangentInput<T>::any_at(int64_t k, int64_t t) const {
   const Context<T>& c = this->primal();

@@ -25,11 +25,11 @@ void TangentHead<T>::lay_out(Layout& layout) {
 
 template <class T>
 void TangentHead<T>::pack(const Worker& m) {
-  for (int64_t k = m.me; weight_ && k < this->K(); k += m.size) pack_direction(k);
+  for (int64_t k = m.me; weight_ && k < this->K(); k += m.size) pack_tangent(k);
 }
 
 template <class T>
-void TangentHead<T>::pack_direction(int64_t k) {
+void TangentHead<T>::pack_tangent(int64_t k) {
   const Network& net = this->primal().net;
   const int64_t H = head_.below()->units(), Hp = head_.below()->stride(), Op = head_.stride();
   const T *params = this->tangents_.moved(k), *weight = params + net.head_weight;
@@ -150,7 +150,7 @@ T* TangentLoss<T>::backward(Worker& m, const Chunk& chunk, const Gradient<T>&,
   return rows_;
 }
 
-// Row r, of one direction. The gradient of the term is what Loss has left.
+// Row r, of one tangent. The gradient of the term is what Loss has left.
 template <class T>
 void TangentLoss<T>::curve(const Chunk& chunk, int64_t r) const {
   const Context<T>& c = this->primal();

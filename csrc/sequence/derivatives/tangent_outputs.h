@@ -26,14 +26,14 @@ class TangentHead : public Tangent<T> {
 
  private:
   using Tangent<T>::UB;
-  void pack_direction(int64_t k);
+  void pack_tangent(int64_t k);
 
   Head<T>& head_;
   T* rows_ = nullptr;  // [rows][K][Op]
   // Tangents of weight and bias, [K] packed as the head's own; the transposed one with a Hessian
   // only.
   T *weight_ = nullptr, *transposed_ = nullptr, *bias_ = nullptr;
-  T* product_ = nullptr;  // room for the product of one direction
+  T* product_ = nullptr;  // room for the product of one tangent
   T *part_ = nullptr, *sums_ = nullptr;
 };
 

@@ -40,7 +40,7 @@ T* TangentStates<T>::outputs(int64_t first) const {
 
 // ---- segments
 
-// f(state) of each direction's elements of this layer's final state.
+// f(state) of each tangent's elements of this layer's final state.
 template <class T>
 template <class F>
 void TangentStates<T>::each_final(F f) const {

@@ -63,7 +63,7 @@ template <class T>
 void gather_dstate(const Context<T>& context, const Layer& layer, const T* d, const T* ring,
                    T* state);
 
-// Cotangents of the final state, K directions as rows b * K + k, from the caller's flat states:
+// K cotangents of the final state as rows b * K + k, from the caller's flat states:
 // that of the last output to d, those of outputs before it to the ring.
 template <class T>
 void load_final_cotangents(const Context<T>& context, const Layer& layer, T* d, T* ring);

@@ -1,7 +1,7 @@
-// Cotangents back along a tape: the recurrent loop of one cell for K directions at once.
+// Cotangents back along a tape: the recurrent loop of one cell for K of them at once.
 //
 // A step is linear in them. Its local Jacobian, unit by unit, comes once from the cell's backward()
-// with one state's adjoint at 1 and the others at 0; all directions are multiplied by its transpose
+// with one state's adjoint at 1 and the others at 0; all cotangents are multiplied by its transpose
 // (reverse accumulation: Griewank and Walther 2008, section 3.2). So no cell needs code for them,
 // and they cannot disagree with training.
 #pragma once
@@ -12,11 +12,11 @@
 namespace gradcore::GRADCORE_ISA {
 
 template <class Cell, class T>
-struct Directions {
+struct Cotangents {
   using Loop = Recurrent<Cell, T>;
   using V = Lanes<T>;
   using View = LayerView<T>;
-  using Rows = DirectionView<T>;
+  using Rows = CotangentView<T>;
   static constexpr int L = lane_count<T>, UB = unit_block<T>, M = UB / L;
   static constexpr int G = Cell::gates, NS = Cell::states, NK = Cell::saved, NZ = Cell::planes;
   // Of a unit's local Jacobian: by state after the step, first the pre-activations' planes, then
