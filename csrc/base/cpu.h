@@ -24,10 +24,10 @@
 #else
 #define GRADCORE_IF_V4(X, ...)
 #endif
-#define GRADCORE_EACH_ISA(X, ...)                                                           \
-  GRADCORE_IF_BASELINE(X __VA_OPT__(, ) __VA_ARGS__)                                        \
-  GRADCORE_IF_V2(X __VA_OPT__(, ) __VA_ARGS__) GRADCORE_IF_V3(X __VA_OPT__(, ) __VA_ARGS__) \
-      GRADCORE_IF_V4(X __VA_OPT__(, ) __VA_ARGS__)
+#define GRADCORE_EACH_ISA(X, ...)                    \
+  GRADCORE_IF_BASELINE(X __VA_OPT__(, ) __VA_ARGS__) \
+  GRADCORE_IF_V2(X __VA_OPT__(, ) __VA_ARGS__)       \
+  GRADCORE_IF_V3(X __VA_OPT__(, ) __VA_ARGS__) GRADCORE_IF_V4(X __VA_OPT__(, ) __VA_ARGS__)
 
 namespace gradcore {
 
