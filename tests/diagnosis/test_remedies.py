@@ -1,13 +1,11 @@
 """Every remedy of a verdict works as it is written, in the front end that it is worded for."""
 
 import re
-import shlex
 
 import numpy as np
 import pytest
 
 import gradcore as gd
-from gradcore.diagnosis import _remedies
 from gradcore.diagnosis._remedies import FRONTS, REMEDIES
 
 NUMBERS = {"lag": 20, "steps": 300, "gain": 2.0, "cut": 8, "width": 8}
@@ -56,44 +54,6 @@ def test_remedies_in_torch(name, piece):
     made = eval(piece, {**names, "layer": model["layer"]})
     if isinstance(made, gradcore.torch.Layer):
         made(torch.randn(30, 2, 8))[0].sum().backward()
-
-
-@pytest.fixture
-def table(tmp_path):
-    path = tmp_path / "t.csv"
-    wave = np.sin(np.arange(400) / 7)
-    path.write_text("a,b\n" + "\n".join(f"{v:.4f},{2 * v:.4f}" for v in wave))
-    return path
-
-
-@pytest.mark.parametrize(("name", "piece"), code("csv"))
-def test_remedies_of_train_csv(name, piece, table, tmp_path):
-    pytest.importorskip("typer", reason="needs the command line: install gradcore[cli]")
-    from typer.testing import CliRunner
-
-    from gradcore.apps.commands import app
-
-    out = tmp_path / "net.safetensors"
-    arguments = ["train", "csv", table, "--target", "b", "--updates", 2, "--hidden", 8]
-    arguments += ["--out", out, *shlex.split(piece)]
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert done.exit_code == 0, done.output
-    layer = gd.load(out).net.recurrent[0]
-    assert layer.skip is None or layer.skip.lag == NUMBERS["lag"]
-    assert (layer.skip is not None) == ("--skip" in piece)
-
-
-@pytest.mark.parametrize("command", ["brackets", "dna", "prophage"])
-def test_remedies_of_other_trainings(command):
-    pytest.importorskip("typer", reason="needs the command line: install gradcore[cli]")
-    from typer.testing import CliRunner
-
-    from gradcore.apps.commands import app
-
-    told = CliRunner().invoke(app, ["train", command, "--help"], env={"COLUMNS": "200"}).output
-    for _, piece in code("command"):
-        for word in shlex.split(piece):
-            assert word in told or word.replace(".", "").isdigit(), f"train {command}: no {word}"
 
 
 # ---- what is said of a net
@@ -207,16 +167,3 @@ def test_the_picture_has_the_numbers_of_the_verdict(lengths):
     told = re.search(r"1 % after ([\d,]+) of", found.findings[0].text)[1]
     (label,) = found.plot().axes[0].get_legend_handles_labels()[1]
     assert label.endswith(f"1 % after {told}")
-
-
-def test_a_chrono_without_gates_is_refused(table):
-    pytest.importorskip("typer", reason="needs the command line: install gradcore[cli]")
-    from typer.testing import CliRunner
-
-    from gradcore.apps.commands import app
-
-    arguments = ["train", "csv", str(table), "--target", "b", "--updates", "2"]
-    done = CliRunner().invoke(app, [*arguments, "--cell", "rnn", "--chrono", "50"])
-    assert done.exit_code == 2
-    assert "needs memory gates" in done.output
-    assert _remedies.remedy("forgets", "csv", steps=50).endswith("`--chrono 50`.")

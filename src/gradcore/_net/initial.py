@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .._base.checks import choice, finite_float, float_in
 from .flat import FlatArrays
+from .householder import orthogonal_factor
 from .layers import Embedding, Layer, LayerNorm, Linear, Recurrent
 
 __all__ = [
@@ -40,11 +41,10 @@ def uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float) -> A
 def orthogonal(rng: np.random.Generator, size: int, gain: float = 1.0) -> Array:
     """A random orthogonal matrix (size, size) times gain, uniform over the orthogonal group.
 
+    Its bits do not depend on the number of BLAS threads.
     Reference: Saxe, McClelland, Ganguli 2014; Mezzadri 2007, sec. 5, for the signs.
     """
-    q, r = np.linalg.qr(rng.standard_normal((size, size)))
-    result: Array = q * (gain * np.where(np.diagonal(r) < 0.0, -1.0, 1.0))
-    return result
+    return gain * orthogonal_factor(rng.standard_normal((size, size)))
 
 
 def scaled_identity(size: int, scale: float = 1.0) -> Array:
