@@ -76,6 +76,32 @@ class FlushDenormals {
   uint64_t before_;
 };
 
+// How many threads, `wanted` at most, the system lets a team of this thread have. It may refuse
+// some (RLIMIT_NPROC, a control group's pids.max, no address space for a stack), and libgomp then
+// ends the process. So as many threads are started beforehand, all of which live at the same time.
+// OpenMP keeps the threads of a region for the next one that the same thread opens, so once is
+// enough.
+int threads_that_start(int wanted) noexcept {
+  thread_local int started = 1, most = max_team;
+  if (wanted > most) return most;
+  if (wanted <= started) return wanted;
+  pthread_mutex_t all_there = PTHREAD_MUTEX_INITIALIZER;
+  auto wait = [](void* mutex) -> void* {
+    pthread_mutex_lock(static_cast<pthread_mutex_t*>(mutex));
+    pthread_mutex_unlock(static_cast<pthread_mutex_t*>(mutex));
+    return nullptr;
+  };
+  pthread_t others[max_team];
+  int count = 1;
+  pthread_mutex_lock(&all_there);
+  while (count < wanted && pthread_create(&others[count], nullptr, wait, &all_there) == 0) count++;
+  pthread_mutex_unlock(&all_there);
+  for (int i = 1; i < count; i++) pthread_join(others[i], nullptr);
+  if (count < wanted) most = count;
+  started = count;
+  return count;
+}
+
 }  // namespace
 
 void Team::wait(int me) noexcept {
@@ -158,7 +184,9 @@ Callback::~Callback() {
 
 int run_team(int threads, void (*body)(void* context, Team& team, int me), void* context) noexcept {
   Team team;
-  threads = forked.load(std::memory_order_relaxed) ? 1 : std::clamp(threads, 1, max_team);
+  threads = forked.load(std::memory_order_relaxed)
+                ? 1
+                : threads_that_start(std::clamp(threads, 1, max_team));
   if (threads == 1) {
     const FlushDenormals flush;
     team.caller_float_mode_ = flush.before();

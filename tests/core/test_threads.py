@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 
 import gradcore as gd
 
@@ -98,3 +101,42 @@ def test_one_stepper_is_of_one_thread():
     # Either the calls did not overlap, or the second raised the documented error; nothing else may
     # happen.
     assert told <= {"", *(text for text in told if "already running in another thread" in text)}
+
+
+REFUSED = """
+import resource
+
+import numpy as np
+
+import gradcore as gd
+
+net = gd.Stack(gd.LSTM(8, 64), gd.Linear(64, 2))
+params = net.init(seed=0)
+x = np.ones((300, 4, 8), np.float32)
+y = np.zeros((300, 4, 2), np.float32)
+
+
+def gradient(threads):
+    result = gd.value_and_grad(net, params, x, y, loss="mse", threads=threads, memory="full")
+    return result.grads.flat.copy(), result.threads
+
+
+expected, _ = gradient(1)
+with open("/proc/self/statm") as statm:
+    used = int(statm.read().split()[0]) * resource.getpagesize()
+# Not enough for the stack of another thread.
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**21, resource.RLIM_INFINITY))
+for threads in (2, 8, 2):
+    found, ran = gradient(threads)
+    assert ran == 1, ran
+    assert found.tobytes() == expected.tobytes()
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print("done")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_threads_that_the_system_refuses_are_done_without():
+    """libgomp would end the process with a message of its own."""
+    run = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, "done\n"), run.stderr
