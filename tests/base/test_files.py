@@ -1,12 +1,14 @@
-"""A folder is held by one process at a time, with the locks of either system."""
+"""Files that are replaced at once, and folders that one process holds, by either system's locks."""
 
 import os
 import sys
+import threading
 import types
 
 import pytest
 
-from gradcore._base.files import LOCK_FILE, FolderLock
+from gradcore._base import files
+from gradcore._base.files import LOCK_FILE, FolderLock, replace_file
 
 fcntl = pytest.importorskip("fcntl", reason="stands for Windows' locks as well")
 
@@ -101,3 +103,61 @@ def test_a_forked_child_that_releases_its_copy_leaves_the_lock_to_its_parent(tmp
     with pytest.raises(BlockingIOError):
         FolderLock(tmp_path)
     lock.release()
+
+
+# ---- permissions
+
+
+@pytest.fixture
+def mask():
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+def test_a_file_has_the_permissions_of_the_process(tmp_path, mask):
+    for value in (0o027, 0o077, 0o002, 0):
+        os.umask(value)
+        replace_file(tmp_path / "a", lambda path: path.write_text("a"))
+        plain = tmp_path / f"plain{value}"
+        plain.touch()
+        assert (tmp_path / "a").stat().st_mode == plain.stat().st_mode
+
+
+def test_the_mask_is_never_set(tmp_path, mask, monkeypatch):
+    """Set and read back by four threads, it was left at 0."""
+    if files._told_umask() is None:
+        pytest.skip("this system does not tell the mask")
+    monkeypatch.setattr(os, "umask", lambda value: pytest.fail("umask was set"))
+
+    def write(name):
+        for _ in range(20):
+            replace_file(tmp_path / name, lambda path: path.write_text(name))
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    monkeypatch.undo()
+    assert os.umask(0o027) == 0o027
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+
+
+@pytest.mark.parametrize("text", [None, "Name:\tpython\n", "Umask:\tabc\n"])
+def test_a_system_that_does_not_tell_the_mask(text, tmp_path, monkeypatch):
+    def read(path, **how):
+        if text is None:
+            raise FileNotFoundError(path)
+        return text
+
+    monkeypatch.setattr(files.Path, "read_text", read)
+    assert files._told_umask() is None
+    monkeypatch.setattr(files, "_UMASK_AT_IMPORT", 0o077)
+    replace_file(tmp_path / "a", lambda path: path.write_bytes(b"a"))
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_mask_is_read_by_setting_it_once_at_import(mask):
+    assert files._umask_by_setting() == 0o027
+    assert files._umask_by_setting() == 0o027

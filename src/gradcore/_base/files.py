@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -154,6 +155,29 @@ def _sync(path: Path, flags: int) -> None:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
+    """The permissions that new files do not get, read without being changed.
+
+    os.umask can only be read by setting it, and another thread would make files without any
+    protection in between. Linux tells it in a file; elsewhere it is that of the import.
+    """
+    told = _told_umask()
+    return _UMASK_AT_IMPORT if told is None else told
+
+
+def _told_umask() -> int | None:
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    found = re.search(r"^Umask:\s*([0-7]+)$", status, re.MULTILINE)
+    return int(found[1], 8) if found else None
+
+
+def _umask_by_setting() -> int:
+    # 077 is the strictest, so what another thread makes in between is at most too private.
+    mask = os.umask(0o077)
     os.umask(mask)
     return mask
+
+
+_UMASK_AT_IMPORT = _umask_by_setting() if _told_umask() is None else 0
