@@ -97,8 +97,8 @@ def write_output(path: PathLike, write: Callable[[Path], None]) -> None:
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """Writes text in UTF-8 as write_output does."""
-    write_bytes(path, text.encode("utf-8"))
+    """Writes text in UTF-8 as write_output does; names of files may be in another encoding."""
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:

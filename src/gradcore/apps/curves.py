@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from .._base.output import write_figure
 from .._training.runs import read_metrics
 from ..errors import ArgumentError
+from .text import literal
 
 __all__ = ["can_draw", "draw"]
 
@@ -120,7 +121,7 @@ def _figure(runs: Mapping[str, Lines], x: X, log: bool) -> Any:
     axes["lr"].set_ylim(bottom=0.0)
     axes["lr"].ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     if len(runs) == 1:
-        figure.suptitle(next(iter(runs)))
+        figure.suptitle(literal(next(iter(runs))))
     else:
         columns = min(4, len(runs))
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
@@ -129,7 +130,7 @@ def _figure(runs: Mapping[str, Lines], x: X, log: bool) -> Any:
 
 def _draw_run(axes: Mapping[Any, Any], name: str, lines: Lines, x: X, colour: str) -> Any:
     (handle,) = _draw_noisy(axes["loss"], lines, x, "loss", colour)
-    handle.set_label(name)
+    handle.set_label(literal(name))
     _draw_noisy(axes["gradient"], lines, x, "grad_norm_log10", colour)
     clipped = sum(bool(line.get("clipped")) for line in lines) / len(lines)
     if clipped > 0:

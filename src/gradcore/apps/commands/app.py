@@ -16,6 +16,8 @@ import gradcore as gd
 
 from ..._base.interrupts import Interrupts
 from ..._base.output import check_output, figure_format, same_file
+from .. import streams
+from ..text import plain
 
 EXIT_FINDINGS = 1
 EXIT_ERROR = 2
@@ -24,7 +26,19 @@ EXIT_TERMINATED = 143
 
 
 class Commands(TyperGroup):
-    """A group that lists its commands by name, each with its complete first sentence."""
+    """A group that lists its commands by name, each with its complete first sentence.
+
+    Its messages about arguments hold no control characters, and it ends quietly when nobody reads
+    the output any more.
+    """
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        with _quiet_and_plain():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _quiet_and_plain():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx))
@@ -35,6 +49,22 @@ class Commands(TyperGroup):
             formatter.write_dl(
                 [(name, found.get_short_help_str(1000)) for name, found in commands if found]
             )
+
+
+@contextmanager
+def _quiet_and_plain() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        if error.filename is not None:  # a pipe that was named as an output
+            raise
+        streams.flush()
+        raise typer.Exit(streams.EXIT_PIPE) from None
+    except Exception as error:
+        # typer's classes of wrong arguments are not public.
+        if hasattr(error, "format_message") and isinstance(getattr(error, "message", None), str):
+            error.message = plain(error.message)  # type: ignore[attr-defined]
+        raise
 
 
 # Help is plain text without rich's markup: it is the same on a terminal, in a pipe and for a screen
@@ -59,7 +89,7 @@ app.add_typer(train_app, name="train")
 
 def _tell_version(asked: bool) -> None:
     if asked:
-        print(f"gradcore {gd.__version__}")
+        show(f"gradcore {gd.__version__}")
         raise typer.Exit
 
 
@@ -87,6 +117,8 @@ def errors() -> Iterator[None]:
         except gd.GradcoreError as error:
             fail(str(error))
         except OSError as error:
+            if isinstance(error, BrokenPipeError) and error.filename is None:
+                raise  # nobody reads the output any more
             where = f"{error.filename}: " if error.filename is not None else ""
             fail(f"{where}{error.strerror or error}")
         except KeyboardInterrupt:
@@ -131,7 +163,12 @@ def interrupted(out: Path, run: Path | None) -> NoReturn:
 
 def say(line: str) -> None:
     """Prints a line on stderr."""
-    print(f"gradcore: {line}", file=sys.stderr, flush=True)
+    print(plain(f"gradcore: {line}"), file=sys.stderr, flush=True)
+
+
+def show(text: object) -> None:
+    """Prints a result on stdout."""
+    print(plain(str(text)), flush=True)
 
 
 def fail(line: str) -> NoReturn:

@@ -14,7 +14,7 @@ from .. import bench as benchmark
 from ..bench import contestants, report
 from ..curves import can_draw
 from ..settings import option
-from .app import EXIT_FINDINGS, app, check_outputs, errors, fail, say
+from .app import EXIT_FINDINGS, app, check_outputs, errors, fail, say, show
 from .options import Quiet, spread, teller
 
 # A relative change of the machine's limits beyond this during the benchmark is reported.
@@ -132,17 +132,17 @@ def bench(
         used = grid.threads or gd.build_info().threads
         with contestants.same_cpus(used):
             machine = benchmark.measure(used, progress=tell)
-            print(report.machine_lines(machine), end="\n\n")
+            show(f"{report.machine_lines(machine)}\n")
             results: list[benchmark.Result] = []
             drift = None
             try:
-                print(report.header(list(beside)), flush=True)
+                show(report.header(list(beside)))
                 for number, row in enumerate(rows, 1):
                     tell(f"{number} of {len(rows)}: {row}")
                     result = benchmark.run(row, machine, beside, repeats=grid.repeats)
                     results.append(result)
-                    print(report.line(result, list(beside)), flush=True)
-                print(f"\n{report.summary(results)}")
+                    show(report.line(result, list(beside)))
+                show(f"\n{report.summary(results)}")
                 tell("measuring the limits again")
                 drift = machine.all.drift(
                     benchmark.measure_limits(used, machine.l1_bytes, machine.l2_bytes)

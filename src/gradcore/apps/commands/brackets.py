@@ -12,7 +12,7 @@ import typer
 from ..settings import Resources, Safeguards, option
 from ..tasks.brackets import check as brackets_check
 from ..tasks.brackets import job, report, sources, train
-from .app import EXIT_ERROR, EXIT_FINDINGS, app, errors, interrupted, say, train_app
+from .app import EXIT_ERROR, EXIT_FINDINGS, app, errors, interrupted, say, show, train_app
 from .options import Output, Quiet, check_run, spread, teller
 
 
@@ -97,7 +97,7 @@ def brackets(
         result = job.run(wanted, teller(quiet))
         if result is None:
             interrupted(output.out, output.run)
-        print(report.table(result))
+        show(report.table(result))
         if output.json_file is not None:
             report.write_json(output.json_file, result)
         saved = [output.out, output.json_file]
@@ -158,6 +158,6 @@ def check(
         for finding in brackets_check.check_texts(net, params, texts, threads=threads):
             if finding is not None:
                 found = True
-                print(finding)
+                show(finding)
     if unread or found:
         raise typer.Exit(EXIT_ERROR if unread else EXIT_FINDINGS)

@@ -14,7 +14,7 @@ import gradcore as gd
 from ..curves import can_draw
 from ..settings import Resources, option
 from ..tasks.material import material
-from .app import EXIT_FINDINGS, app, check_outputs, errors, fail, say
+from .app import EXIT_FINDINGS, app, check_outputs, errors, fail, say, show
 from .options import run_files, spread
 from .study import shown
 
@@ -160,7 +160,7 @@ def diagnose(
                 threads=resources.threads,
                 progress=progress,
             ).worded_for(found.front)
-        print(result, flush=True)
+        show(result)
         report.write(result)
     if any(finding.level == "warning" for finding in result.findings):
         raise typer.Exit(EXIT_FINDINGS)

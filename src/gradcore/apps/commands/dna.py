@@ -18,7 +18,7 @@ from ..tasks.dna import annotation, job, report, train
 from ..tasks.dna.codes import genetic_code
 from ..tasks.dna.genome import Record
 from ..tasks.dna.records import files_beside, read_sequences
-from .app import app, check_outputs, errors, fail, interrupted, say, train_app
+from .app import app, check_outputs, errors, fail, interrupted, say, show, train_app
 from .options import Output, Quiet, check_run, spread, teller
 
 QUICK, GENERATED, USUAL = 3.0, 1.5, 20.0
@@ -141,7 +141,7 @@ def dna(
         result = job.run(wanted, teller(quiet))
         if result is None:
             interrupted(output.out, output.run)
-        print("\n".join(report.lines(result)), flush=True)
+        show("\n".join(report.lines(result)))
         saved = [output.out]
         if output.json_file is not None:
             write_text(output.json_file, json.dumps(report.as_json(result), indent=1) + "\n")

@@ -10,7 +10,7 @@ import typer
 
 import gradcore as gd
 
-from .app import app, errors
+from .app import app, errors, show
 
 
 @app.command()
@@ -40,12 +40,12 @@ def info(
     wanted = [folder for asked, folder in folders if asked]
     if wanted:
         with errors():
-            print("\n".join(folder() for folder in wanted))
+            show("\n".join(folder() for folder in wanted))
         return
     facts = asdict(gd.build_info())
     if as_json:
-        print(json.dumps(facts, indent=2))
+        show(json.dumps(facts, indent=2))
         return
     for name, value in facts.items():
         text = " ".join(value) if isinstance(value, tuple) else str(value)
-        print(f"{name.replace('_', ' '):<15} {text or 'unknown'}")
+        show(f"{name.replace('_', ' '):<15} {text or 'unknown'}")

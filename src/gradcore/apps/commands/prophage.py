@@ -14,7 +14,7 @@ from ..curves import can_draw
 from ..settings import Resources, option
 from ..tasks.dna.records import files_beside
 from ..tasks.prophage import job, report
-from .app import EXIT_INTERRUPTED, errors, say, train_app
+from .app import EXIT_INTERRUPTED, errors, say, show, train_app
 from .dna import bases_option
 from .options import Output, Quiet, spread, teller
 
@@ -107,7 +107,7 @@ def prophage(
         if result is None:
             say("interrupted; the nets so far were saved, the last as it was")
             raise typer.Exit(EXIT_INTERRUPTED)
-        print("\n".join(report.lines(result)), flush=True)
+        show("\n".join(report.lines(result)))
         saved = [wanted.net_of(one.species) for one in result.judged]
         if output.json_file is not None:
             write_text(output.json_file, json.dumps(report.as_json(result), indent=1) + "\n")

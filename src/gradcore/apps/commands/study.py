@@ -17,7 +17,7 @@ from ..._base.output import write_text
 from ..curves import can_draw
 from ..settings import option
 from ..studies import Progress, Result
-from .app import Commands, app, check_outputs, errors, fail, say
+from .app import Commands, app, check_outputs, errors, fail, say, show
 
 study_app = typer.Typer(
     cls=Commands,
@@ -55,7 +55,7 @@ def conduct(name: str, run: Callable[..., Result], options: StudyOptions, **own:
         check_outputs(json_file, pictures=(picture,) if can_draw() else ())
         with shown(options.quiet) as progress:
             result = run(seed=options.seed, threads=options.threads, progress=progress, **own)
-        print("\n".join(result.lines()), flush=True)
+        show("\n".join(result.lines()))
         saved = []
         if json_file is not None:
             write_text(json_file, json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")

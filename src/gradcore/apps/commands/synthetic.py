@@ -15,7 +15,7 @@ from ..settings import Resources, Safeguards, option
 from ..tasks.synthetic import job as jobs
 from ..tasks.synthetic import report
 from ..tasks.synthetic.recipes import TASKS, default
-from .app import EXIT_INTERRUPTED, check_outputs, errors, fail, say, train_app
+from .app import EXIT_INTERRUPTED, check_outputs, errors, fail, say, show, train_app
 from .options import check_run, run_files, spread
 
 Quiet = Annotated[
@@ -220,13 +220,13 @@ def _train(
             say(
                 "there is no picture without matplotlib. For one, run: pip install 'gradcore[plot]'"
             )
-        print(report.heading(job), flush=True)
+        show(report.heading(job))
         if not quiet:
-            print(report.columns(job), flush=True)
+            show(report.columns(job))
 
         def tell(point: jobs.Point) -> None:
             if not quiet:
-                print(report.line(point), flush=True)
+                show(report.line(point))
 
         result = jobs.run(job, tell)
         saved = [job.run]
@@ -243,7 +243,7 @@ def _train(
                 f"--run {job.run} --resume"
             )
             raise typer.Exit(EXIT_INTERRUPTED)
-        print(report.verdict(result))
+        show(report.verdict(result))
         say(f"saved {', '.join(map(str, saved))}")
 
 

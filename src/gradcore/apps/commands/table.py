@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -11,12 +10,13 @@ from typing import Annotated
 import typer
 
 from ..settings import Resources, Safeguards, option
+from ..streams import table_output
 from ..tasks.table import job, predict, report, train
 from ..tasks.table.roles import Per, Roles
 from ..tasks.table.schema import Missing, Unseen
 from ..tasks.table.sequences import Split
 from ..tasks.table.wanted import SkipRows, Wanted
-from .app import EXIT_ERROR, EXIT_INTERRUPTED, app, check_outputs, errors, fail, say, train_app
+from .app import EXIT_INTERRUPTED, app, check_outputs, errors, fail, say, show, train_app
 from .options import Output, Quiet, check_run, spread, teller
 
 Files = Annotated[
@@ -239,7 +239,7 @@ def csv(
         if result is None:
             say(f"interrupted; the best net so far was saved to {output.out}")
             raise typer.Exit(EXIT_INTERRUPTED)
-        print(report.table(result))
+        show(report.table(result))
         if output.json_file is not None:
             report.write_json(output.json_file, result)
         saved = [output.out, output.json_file]
@@ -286,22 +286,17 @@ def predict_command(
     with errors():
         check_outputs(out, inputs=(checkpoint, *files))
         model = predict.load_model(checkpoint)
-        try:
+        with table_output() if out is None else nullcontext(out) as target:
             told = predict.write(
                 model,
                 files,
-                sys.stdout if out is None else out,
+                target,
                 writing.wanted(),
                 with_probabilities=predictions.probabilities,
                 unseen=predictions.unseen,
                 threads=resources.threads,
                 memory=resources.memory,
             )
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # The reader, such as head, has seen enough; Python would complain at exit otherwise.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(EXIT_ERROR) from None
         if not quiet:
             for note in told.notes:
                 say(note)

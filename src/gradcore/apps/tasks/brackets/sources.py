@@ -140,7 +140,9 @@ def read_text(path: Path) -> str:
 
 
 def _hash(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+    return int.from_bytes(
+        hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big"
+    )
 
 
 def _position(file: SourceFile) -> tuple[int, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...._base.output import write_figure
+from ...text import literal
 from .annotation import Annotation
 from .genome import Gene
 from .labels import Labels
@@ -145,8 +146,8 @@ def draw(path: str | os.PathLike[str], judged: Sequence[Judged]) -> None:
             track.text(-0.008 * shown, low + 1.0, name, ha="right", va="center")
         track.set(xlim=(0, shown), ylim=(-0.3, 4.6), yticks=[])
         track.set_title(
-            f"{record.name}, bases 1 to {shown:,}: plus strand above, minus below in each pair; "
-            f"pseudogenes hollow. Matthews correlation {one.net.matthews:.3f} (whole record)",
+            f"{literal(record.name)}, bases 1 to {shown:,}: plus strand above, minus below in each "
+            f"pair; pseudogenes hollow. Matthews correlation {one.net.matthews:.3f} (whole record)",
             fontsize=10,
         )
         coding = 1 - np.exp(one.annotation.log_p[:shown, 0])

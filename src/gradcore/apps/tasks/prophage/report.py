@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...._base.output import write_figure
+from ...text import literal
 from ..dna.train import Options, Trained
 from .scores import BIN, WINDOW
 
@@ -132,8 +133,8 @@ def draw(path: str | os.PathLike[str], result: Result) -> None:
             )
         axis.set(xlim=(0, where[-1] + BIN / 1e6), yticks=[], xlabel="million bases")
         axis.set_title(
-            f"{one.species}, {track.name}: AUROC of the species {one.smooth:.3f}, 6-mers "
-            f"{one.kmers:.3f}",
+            f"{literal(one.species)}, {literal(track.name)}: AUROC of the species "
+            f"{one.smooth:.3f}, 6-mers {one.kmers:.3f}",
             fontsize=10,
         )
         axis.spines[["top", "right", "left"]].set_visible(False)

@@ -179,7 +179,8 @@ def write(
         return told[0]
 
     def write_file(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
+        how: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+        with temporary.open("w", **how) as stream:
             write_to(stream)
 
     write_output(out, write_file)

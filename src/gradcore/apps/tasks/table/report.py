@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...._base.output import write_figure, write_text
+from ...text import literal
 from .columns import counted
 from .dataset import Dataset
 from .scores import Judged, Score, is_better
@@ -173,9 +174,9 @@ def _draw_course(axes: Any, result: Result) -> None:
     name = data.groups.ids[index]
     if data.schema.sequence is None:
         name = Path(name).name
-    axes.set_title(f"Test part of sequence {name}{when}", fontsize=10)
+    axes.set_title(f"Test part of sequence {literal(name)}{when}", fontsize=10)
     axes.set_xlabel("row of the sequence")
-    axes.set_ylabel(data.schema.target.name)
+    axes.set_ylabel(literal(data.schema.target.name))
     axes.grid(alpha=0.3)
     axes.legend(loc="best")
 
@@ -188,7 +189,7 @@ def _draw_scatter(axes: Any, result: Result) -> None:
     axes.plot([low, high], [low, high], color="0.6", linewidth=1.0, linestyle="--")
     size = 4.0 if len(truth) > 300 else 14.0
     axes.scatter(truth, guess, s=size, alpha=0.4, linewidths=0.0)
-    axes.set_xlabel(f"true {result.data.schema.target.name}")
+    axes.set_xlabel(f"true {literal(result.data.schema.target.name)}")
     axes.set_ylabel("predicted")
     axes.grid(alpha=0.3)
     r2 = judged.score.r2
@@ -203,14 +204,15 @@ def _draw_confusion(figure: Figure, result: Result) -> None:
     image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     count = len(target.classes)
     if count <= _CLASSES_WRITTEN:
-        axes.set_xticks(range(count), target.classes, rotation=45 if count > 6 else 0)
-        axes.set_yticks(range(count), target.classes)
+        names = [literal(name) for name in target.classes]
+        axes.set_xticks(range(count), names, rotation=45 if count > 6 else 0)
+        axes.set_yticks(range(count), names)
         for i in range(count):
             for j in range(count):
                 color = "white" if shares[i, j] > 0.5 else "black"
                 text = f"{score.confusion[i, j]:,}"
                 axes.text(j, i, text, ha="center", va="center", color=color, fontsize=9)
-    axes.set_xlabel(f"predicted {target.name}")
-    axes.set_ylabel(f"true {target.name}")
+    axes.set_xlabel(f"predicted {literal(target.name)}")
+    axes.set_ylabel(f"true {literal(target.name)}")
     axes.set_title(f"{score.count:,} test targets, accuracy {score.accuracy:.3f}", fontsize=10)
     figure.colorbar(image, label="share of the true class", shrink=0.8)
