@@ -467,8 +467,30 @@ def test_reading_metrics(tmp_path):
     assert read_metrics(tmp_path) == read_metrics(path) == [{"step": 1}]
     for wrong in ("3", "[]", "{}", '{"step": "a"}', "{", "[" * 100_000):
         path.write_text(json.dumps({"step": 1}) + "\n" + wrong + "\n")
-        with pytest.raises(gd.CheckpointError, match=r"metrics\.jsonl, line 2: a run writes one JSON object"):
+        with pytest.raises(
+            gd.CheckpointError, match=r"metrics\.jsonl, line 2: a run writes one JSON object"
+        ):
             read_metrics(tmp_path)
     path.write_bytes(b"\xff\xfe\n")
     with pytest.raises(gd.CheckpointError, match="cannot read"):
         read_metrics(path)
+
+
+@pytest.mark.parametrize(
+    ("run", "error"),
+    [
+        ("", gd.ArgumentError),
+        ("a\0b", gd.ArgumentError),
+        (b"x", gd.DTypeError),
+        (b"", gd.DTypeError),
+        (3, gd.DTypeError),
+        (["runs"], gd.DTypeError),
+    ],
+)
+def test_a_run_that_names_no_folder(run, error, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match="run must"):
+        make().fit(source(), steps=1, run=run)
+    with pytest.raises(error, match="run must"):
+        read_metrics(run)
+    assert list(tmp_path.iterdir()) == []
