@@ -501,3 +501,23 @@ def test_a_full_disk_met_by_the_metrics_is_an_own_error_and_frees_the_folder(tmp
     assert content.endswith(b"}\n")  # no part of a line is left
     fit(make(), source(), 23, tmp_path, resume=True)
     assert lines(tmp_path) == lines(whole)
+
+
+@pytest.mark.parametrize(
+    ("run", "error"),
+    [
+        ("", gd.ArgumentError),
+        ("a\0b", gd.ArgumentError),
+        (b"x", gd.DTypeError),
+        (b"", gd.DTypeError),
+        (3, gd.DTypeError),
+        (["runs"], gd.DTypeError),
+    ],
+)
+def test_a_run_that_names_no_folder(run, error, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match="run must"):
+        make().fit(source(), steps=1, run=run)
+    with pytest.raises(error, match="run must"):
+        read_metrics(run)
+    assert list(tmp_path.iterdir()) == []

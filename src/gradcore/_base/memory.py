@@ -32,6 +32,8 @@ UNITS = {
     "gib": 2**30,
 }
 AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", re.IGNORECASE)
+# No machine has so many bytes, and the core counts in 64 bits.
+MOST = 2**63
 # A cgroup without a limit has the limit "max" (v2) or a number near 2**63 (v1).
 UNLIMITED = 2**60
 
@@ -52,7 +54,7 @@ def budget_bytes(memory: int | str | None) -> int | None:
         number = integer("memory", memory)
     except DTypeError:
         raise DTypeError(_expected(memory)) from None
-    if number < 1:
+    if not 1 <= number < MOST:
         raise ArgumentError(_expected(memory))
     return number
 
@@ -101,16 +103,23 @@ def _parse(memory: str) -> int:
     factor = UNITS.get(match[2].lower()) if match else None
     if match is None or factor is None:
         raise ArgumentError(_expected(memory))
-    number = int(float(match[1]) * factor)
-    if number < 1:
+    amount = float(match[1]) * factor
+    if not 1 <= amount < MOST:
         raise ArgumentError(_expected(memory))
-    return number
+    return int(amount)
 
 
 def _expected(memory: object) -> str:
+    # Python does not write integers of more than 4,300 digits.
+    if isinstance(memory, int) and abs(memory) >= MOST:
+        shown = f"an integer of {memory.bit_length()} bits"
+    else:
+        shown = repr(memory)
+    if len(shown) > 60:
+        shown = f"{shown[:40]}... ({len(shown):,} characters)"
     return (
-        "memory must be None, 'full', a positive number of bytes, or an amount such as '64MB' "
-        f"or '1.5GB'; got {memory!r}."
+        "memory must be None, 'full', a positive number of bytes below 2**63, or an amount such as "
+        f"'64MB' or '1.5GB'; got {shown}."
     )
 
 

@@ -74,7 +74,7 @@ def objective(
     else:
         arrays["weight"] = weights
     index = described.ignore_index if isinstance(described, CrossEntropy) else 0
-    copied = validate.copied_bytes(arrays.values(), (y, weight))
+    copied = validate.copied_bytes(arrays, (y, weight))
     return Objective(described.kind, last, total, index, None, arrays, copied)
 
 

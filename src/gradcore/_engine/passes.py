@@ -146,7 +146,8 @@ class Pass:
         Raises ShapeError, DTypeError, NonFiniteError; ArgumentError when called again.
         """
         net, dtype = self._params.net, self._params.dtype
-        given = validate.floats("d_outputs", d_outputs, self.outputs.shape, dtype)
+        checked = validate.floats("d_outputs", d_outputs, self.outputs.shape, dtype)
+        given = np.require(checked, requirements=["C", "A"])
         end = None
         if dstate_out is not None:
             end = flatten(net, self._batch, dtype, dstate_out, "dstate_out")

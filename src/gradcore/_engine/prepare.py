@@ -77,6 +77,7 @@ def prepare(
         curvature,
     )
     made = make_plan(work, budget_bytes(memory))
+    arrays = {name: validate.laid_out(name, array) for name, array in arrays.items()}
     settings = EXECUTION.get()
     call = _core.Call(core_net(work.net, work.dtype), steps=work.steps, batch=work.batch)
     call.loss(

@@ -8,7 +8,7 @@ in x or params (NonFiniteError), and tokens and classes out of range.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -29,7 +29,8 @@ WRT = ("params", "x", "state")
 class Inputs:
     """The checked inputs of a call: T, B, and arrays by the names that the core knows them by.
 
-    copied: the bytes of those arrays that are copies of what the caller passed.
+    Arrays keep the layout that the caller gave them until `laid_out`. copied: the bytes of those
+    that are, or will then be, copies of what the caller passed.
     """
 
     steps: int
@@ -45,7 +46,7 @@ class Inputs:
 
     def beside(self, arrays: dict[str, NDArray[Any] | None], *given: object) -> Inputs:
         """The same inputs with further arrays, which were made from what the caller gave."""
-        copied = self.copied + copied_bytes(arrays.values(), given)
+        copied = self.copied + copied_bytes(arrays, given)
         return replace(self, arrays={**self.arrays, **arrays}, copied=copied)
 
 
@@ -91,7 +92,7 @@ def inputs(
     state: Sequence[LayerState] | None = None,
 ) -> Inputs:
     """Checks x, its masks and the initial state; returns them as the core takes them."""
-    array = as_array("x", x)
+    array = as_array("x", x, copy=False)
     tokens = array.dtype.kind in "iu"
     array = _tokens(net, array) if tokens else _floats(net, dtype, array)
     steps, batch = array.shape[:2]
@@ -102,14 +103,17 @@ def inputs(
         "reset": _reset(reset, steps, batch),
         "state": None if state is None else flatten(net, batch, dtype, state),
     }
-    return Inputs(steps, batch, arrays, copied_bytes(arrays.values(), (x, lengths, reset)))
+    return Inputs(steps, batch, arrays, copied_bytes(arrays, (x, lengths, reset)))
 
 
 def floats(
     name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], why: str = "as outputs"
 ) -> NDArray[Any]:
-    """Checks an array of floats; `why` tells the user in a message where the shape comes from."""
-    array = as_array(name, value)
+    """Checks an array of floats; `why` tells the user in a message where the shape comes from.
+
+    The array keeps its layout until `laid_out`.
+    """
+    array = as_array(name, value, copy=False)
     if array.dtype != dtype:
         raise DTypeError(
             f"{name} must have dtype {dtype}, that of the parameters; got {array.dtype}. "
@@ -119,14 +123,14 @@ def floats(
 
 
 def classes(y: object, shape: tuple[int, ...], why: str) -> NDArray[Any]:
-    """Checks an array of class indices; returns it as int64."""
-    array = as_array("y", y)
+    """Checks an array of class indices; `laid_out` makes int64 of it."""
+    array = as_array("y", y, copy=False)
     if array.dtype not in INTEGERS:
         raise DTypeError(
             "y must hold class indices as int64, int32 or uint8 for cross-entropy; got "
             f"{array.dtype}."
         )
-    return _shaped("y", array, shape, why).astype(np.int64, copy=False)
+    return _shaped("y", array, shape, why)
 
 
 def weights(
@@ -213,14 +217,45 @@ def mode(net: Stack, train: object, seed: object) -> Mode:
     return Mode(training, *numbers)
 
 
-def copied_bytes(arrays: Iterable[NDArray[Any] | None], given: Sequence[object]) -> int:
-    """The bytes of those arrays that own their memory and were not passed by the caller."""
-    own = (array for array in arrays if array is not None and array.flags.owndata)
-    return sum(array.nbytes for array in own if not any(array is item for item in given))
+def copied_bytes(arrays: Mapping[str, NDArray[Any] | None], given: Sequence[object]) -> int:
+    """The bytes of those arrays that are copies of what the caller gave, or will be in laid_out."""
+    copied = 0
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        if not _as_core_reads(name, array):
+            copied += array.size * _core_dtype(name, array).itemsize
+        elif array.flags.owndata and not any(array is item for item in given):
+            copied += array.nbytes
+    return copied
 
 
-def as_array(name: str, value: object) -> NDArray[Any]:
-    """A C-contiguous NumPy array from an array, a DLPack exporter or a buffer."""
+def laid_out(name: str, array: NDArray[Any] | None) -> NDArray[Any] | None:
+    """An array as the core reads it; a copy if its layout or its integer dtype are others.
+
+    To be called after the plan, which has counted the copy in its budget.
+    """
+    if array is None or _as_core_reads(name, array):
+        return array
+    return np.require(array, _core_dtype(name, array), ["C", "A"])
+
+
+def _core_dtype(name: str, array: NDArray[Any]) -> np.dtype[Any]:
+    """Class indices are read as int64."""
+    return np.dtype(np.int64) if name == "target" and array.dtype in INTEGERS else array.dtype
+
+
+def _as_core_reads(name: str, array: NDArray[Any]) -> bool:
+    flags = array.flags
+    same = array.dtype == _core_dtype(name, array)
+    return bool(flags.c_contiguous and flags.aligned and same)
+
+
+def as_array(name: str, value: object, *, copy: bool = True) -> NDArray[Any]:
+    """A NumPy array from an array, a DLPack exporter or a buffer.
+
+    It is C-contiguous, by a copy if necessary; with copy=False it keeps its layout.
+    """
     if isinstance(value, np.ma.MaskedArray):
         raise DTypeError(
             f"{name} must not be a masked array, because its mask would be lost. Pass a plain "
@@ -233,7 +268,7 @@ def as_array(name: str, value: object) -> NDArray[Any]:
             f"{name} must be in the machine's byte order; got {value.dtype.str}. "
             "Convert it with .astype(x.dtype.newbyteorder('='))."
         )
-    return np.require(value, requirements=["C", "A"])
+    return np.require(value, requirements=["C", "A"]) if copy else value
 
 
 def _imported(name: str, value: Any) -> NDArray[Any]:
@@ -322,7 +357,7 @@ def _lengths(lengths: object, steps: int, batch: int) -> NDArray[Any] | None:
 def _reset(reset: object, steps: int, batch: int) -> NDArray[Any] | None:
     if reset is None:
         return None
-    array = as_array("reset", reset)
+    array = as_array("reset", reset, copy=False)
     if array.dtype != np.bool_:
         raise DTypeError(f"reset must have dtype bool; got {array.dtype}.")
     return _shaped("reset", array, (steps, batch), "one flag per step and sequence")

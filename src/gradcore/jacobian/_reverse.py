@@ -201,7 +201,7 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
             call.params,
             inputs.beside({"cotangent_final_state": end}),
             call.mode,
-            Objective("given", arrays=arrays, copied=validate.copied_bytes(arrays.values(), ())),
+            Objective("given", arrays=arrays, copied=validate.copied_bytes(arrays, ())),
             results,
             call.memory,
             call.threads,
