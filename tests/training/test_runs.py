@@ -499,3 +499,11 @@ def test_a_full_disk_met_by_the_metrics_is_an_own_error_and_frees_the_folder(tmp
     assert content.endswith(b"}\n")  # no part of a line is left
     fit(make(), source(), 23, tmp_path, resume=True)
     assert lines(tmp_path) == lines(whole)
+
+
+@pytest.mark.parametrize("run", ["", b"x", "a\0b", 3])
+def test_what_is_no_folder_of_a_run_is_refused(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((gd.ArgumentError, gd.DTypeError), match="run must be a path"):
+        fit(make(), source(), 3, run)
+    assert os.listdir(tmp_path) == []

@@ -19,6 +19,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from .._base.checks import path_like
 from .._base.files import FolderLock, remove_stale
 from .._base.output import write_text
 from .._net import io
@@ -38,7 +39,7 @@ class RunFolder:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
+        self.folder = path_like("run", folder)
         self.last, self.best = self.folder / LAST, self.folder / BEST
         self.metrics = self.folder / METRICS
         self._lines: FileIO | None = None
@@ -130,7 +131,7 @@ def read_metrics(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
     An incomplete last line, which a killed or running training may leave, is left out.
     Raises CheckpointError if there is no such file or if no run wrote it.
     """
-    path = Path(run)
+    path = path_like("run", run)
     if path.is_dir():
         path = path / METRICS
     try:
