@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,3 +97,71 @@ def test_the_command_reads_all_lines_of_a_pipe(way, tmp_path):
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f'"rows": {ROWS},' in (tmp_path / "j.json").read_text()
+
+
+def test_a_pipe_that_nobody_writes_to_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(piped, "WRITER_SECONDS", 0.1)
+    os.mkfifo(tmp_path / "idle")
+    with pytest.raises(gd.ArgumentError, match="idle is a pipe that nothing is written to"):
+        read([tmp_path / "idle"])
+
+
+def test_a_writer_that_takes_its_time_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(piped, "WRITER_SECONDS", 0.1)
+    line = "(sleep 0.6; echo t,x; sleep 0.6; echo 1,2)"
+    code = (
+        "import sys; from gradcore.apps.tasks import piped; piped.WRITER_SECONDS = 0.1;"
+        "from gradcore.apps.tasks.table.read import read;"
+        "print(read([sys.argv[1]]).columns['x'].values)"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f'"{sys.executable}" -c "{code}" <{line}'], capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("[2.]\n", "")
+
+
+def bomb(path, size, members=1):
+    """A gzip file of equal lines that unpacks to about size bytes."""
+    part = gzip.compress(b"t,x\n" + b"1,2\n" * (size // members // 4))
+    path.write_bytes(part * members)
+    return path
+
+
+@pytest.mark.parametrize("members", [1, 40])
+def test_a_table_that_unpacks_to_too_much_is_refused_at_once(members, tmp_path):
+    path = bomb(tmp_path / "t.csv.gz", 10**9, members)
+    start = time.monotonic()
+    with pytest.raises(gd.ArgumentError, match="unpacks to more than 100,000,000, which is impl"):
+        read([path])
+    assert time.monotonic() - start < 20
+
+
+def test_a_dense_table_of_usual_size_is_read(tmp_path):
+    assert len(read([bomb(tmp_path / "t.csv.gz", 400_000)]).columns["x"].values) == 100_000
+
+
+def test_source_code_of_any_size_or_kind_has_an_end(tmp_path, pipe, monkeypatch):
+    pytest.importorskip("pygments")
+    from gradcore.apps.tasks.brackets import sources
+
+    with (tmp_path / "large.py").open("wb") as file:
+        file.truncate(3 * 10**9)
+    with pytest.raises(gd.ArgumentError, match="more than 50,000,000 bytes"):
+        sources.read_text(tmp_path / "large.py")
+    with pytest.raises(gd.ArgumentError, match="/dev/zero is a device"):
+        sources.read_text(Path("/dev/zero"))
+    monkeypatch.setattr(piped, "WRITER_SECONDS", 0.1)
+    os.mkfifo(tmp_path / "idle")
+    with pytest.raises(gd.ArgumentError, match="idle is a pipe that nothing"):
+        sources.read_text(tmp_path / "idle")
+    assert sources.read_text(pipe(b"a = (1,\n", "code")) == "a = (1,\n"
+
+
+def test_check_names_what_has_no_end_and_goes_on(tmp_path):
+    pytest.importorskip("typer")
+    (tmp_path / "a.py").write_text("def f(:\n    return (1\n" * 3)
+    command = [sys.executable, "-m", "gradcore.apps.cli", "check", "/dev/zero", "a.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == "gradcore: /dev/zero is a device and not a file. Name a file.\n"
+    assert done.stdout.startswith("a.py:")

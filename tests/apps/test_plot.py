@@ -157,3 +157,64 @@ def test_errors_of_the_command(tmp_path, monkeypatch):
     result = call(run)
     assert result.exit_code == 2
     assert "plot needs matplotlib. Run: pip install 'gradcore[plot]'" in result.stderr
+
+
+HOSTILE = [
+    {"step": 10**400},
+    {"loss": 10**400},
+    {"loss": "high"},
+    {"lr": True},
+    {"score": [1.0]},
+    {"seconds": None},
+    {"memory_length": 3},
+    {"memory_length": []},
+    {"memory_length": [1.0, "x"]},
+    {"memory_length": {"a": 1}},
+    {"lyapunov": [0.1]},
+    {"lyapunov": [[0.1]], "lyapunov_error": [0.1]},
+    {"grad_norm_log10": {}},
+]
+
+
+@pytest.mark.parametrize("change", HOSTILE, ids=str)
+def test_a_line_that_no_run_writes_is_named(change, tmp_path):
+    run = write(tmp_path / "a")
+    path = run / "metrics.jsonl"
+    kept = path.read_text().splitlines()
+    line = {"memory_length": [3.0, 4.0], **json.loads(kept[4]), **change}
+    kept[4] = json.dumps(line)
+    path.write_text("\n".join(kept) + "\n")
+    result = call(run, "--out", tmp_path / "a.png")
+    assert result.exit_code == 2
+    assert f"{run}, line 5: {next(iter(change))}" in " ".join(result.output.split()).replace(
+        "lyapunov_error is", "lyapunov is"
+    )
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_layers_that_change_their_number_are_named(tmp_path):
+    run = write(tmp_path / "a")
+    path = run / "metrics.jsonl"
+    kept = [json.loads(line) for line in path.read_text().splitlines()]
+    kept[1]["memory_length"], kept[3]["memory_length"] = [1.0, 2.0], [1.0]
+    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    result = call(run, "--out", tmp_path / "a.png")
+    assert result.exit_code == 2
+    assert "line 4: memory_length is [1.0]" in result.output
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308, 5e-324, float("inf"), float("nan"), 2**62])
+@pytest.mark.parametrize("name", ["loss", "score", "lr", "seconds", "grad_norm_log10", "lyapunov"])
+@pytest.mark.parametrize("log", [(), ("--log",)])
+def test_extreme_numbers_are_left_out_or_drawn(name, value, log, tmp_path):
+    run = write(tmp_path / "a")
+    path = run / "metrics.jsonl"
+    kept = [json.loads(line) for line in path.read_text().splitlines()]
+    if name == "lyapunov":
+        kept[3] |= {"memory_length": [value], "lyapunov": [value], "lyapunov_error": [value]}
+    else:
+        kept[3][name] = value
+    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    result = call(run, "--out", tmp_path / "a.png", *log)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "a.png").stat().st_size > 10_000

@@ -618,3 +618,11 @@ def test_a_recipe_of_an_unknown_cell():
         gd.ArgumentError, match=r"cell must be one of gru, lstm, rnn, skip, tanh; got"
     ):
         recipes.default(Adding(10), "transformer")
+
+
+@pytest.mark.parametrize("name", ["adding", "copy", "enhancer", "mqar"])
+@pytest.mark.parametrize("length", [2**29, 10**13, 10**30])
+def test_a_length_that_no_pass_can_have_is_refused_at_once(name, length):
+    result = call(name, "--length", length)
+    assert result.exit_code == 2
+    assert "a sequence has fewer than 536,870,912 steps; got" in result.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import subprocess
 import sys
 from datetime import datetime, timedelta
@@ -209,6 +210,11 @@ def test_interrupted_training_saves_and_says_so(log, tmp_path, monkeypatch):
     result = train(log, "--features", "load", "--updates", 100)
     assert result.exit_code == 130
     assert "interrupted; the best net so far was saved to table.safetensors" in result.stderr
+    assert "interrupted after 30 updates; the best score on the validation part so far: loss" in (
+        result.stderr
+    )
+    assert ", RMSE " in result.stderr
+    assert "to continue" not in result.stderr  # as no folder has the training
     assert call("predict", "table.safetensors", log, "-q").exit_code == 0
 
 
@@ -381,3 +387,113 @@ def test_bad_options_of_files_are_named(log):
         assert result.exit_code == 2, option
         assert message in result.stderr
         assert "Traceback" not in result.stderr
+
+
+# ---- A training that goes on with its folder alone ----------------------------------------------
+
+
+@pytest.fixture
+def cut(log, tmp_path, monkeypatch):
+    """A training that Ctrl-C has ended after 30 updates, and what it said."""
+
+    def made(*options):
+        step, calls = gd.optim.Adam.step, []
+
+        def interrupted(*args, **kwargs):
+            calls.append(1)
+            if len(calls) > 30:
+                raise KeyboardInterrupt
+            return step(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(gd.optim.Adam, "step", interrupted)
+            result = train(log, "--features", "load", "--updates", 60, *options)
+        assert result.exit_code == 130, result.output
+        return result
+
+    return made
+
+
+def test_the_command_that_is_told_goes_on_to_the_same_bits(log, tmp_path, monkeypatch, cut):
+    whole = train(log, "--features", "load", "--updates", 60, "--out", "whole", "--json", "w.json")
+    assert whole.exit_code == 0
+    told = cut("--run", "a run", "--out", "cut", "--json", "c.json").stderr
+    command = next(line for line in told.splitlines() if "to continue: " in line)
+    words = shlex.split(command.partition("to continue: ")[2])
+    assert words == ["gradcore", "train", "csv", "--run", "a run", "--resume"]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    words[4] = "../a run"
+    result = call(*words[1:])
+    assert result.exit_code == 0, result.output
+    assert gd.load(tmp_path / "cut").params == gd.load(tmp_path / "whole").params
+    scores = [json.loads((tmp_path / name).read_text())["test"] for name in ("c.json", "w.json")]
+    assert scores[0] == scores[1]
+
+
+def test_options_that_are_given_come_before_recorded_ones(tmp_path, cut):
+    cut("--run", "run", "--quiet")
+    result = call("train", "csv", "--run", "run", "--resume", "--updates", 40, "--out", "other")
+    assert result.exit_code == 0, result.output
+    assert "for 40 updates" in result.stdout
+    assert (tmp_path / "other").exists()
+
+
+def test_a_training_of_classes_tells_its_accuracy_and_a_fresh_one_nothing(log, cut, monkeypatch):
+    assert ", accuracy " in cut("--target", "state").stderr
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gd.optim.Adam, "step", interrupted)
+    result = train(log, "--features", "load")
+    assert result.exit_code == 130
+    assert "interrupted after 0 updates, before the first look at the validation" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (None, "it has no settings.json. Give the files and options"),
+        ("[1, 2", "cannot read run/settings.json"),
+        ("[1, 2]", "has no settings of gradcore train csv"),
+        ({"command": "train dna"}, "has no settings of gradcore train csv"),
+        ({"files": [3]}, "it lacks the files or the target"),
+        ({"target": None}, "it lacks the files or the target"),
+        ({"options": {"hidden": "six"}}, "hidden is 'six'"),
+        ({"options": {"cell": "cnn"}}, "cell is 'cnn'"),
+        ({"table": {"updates": True}}, "updates is True"),
+        ({"table": {"unheard": 1}}, "table are not the options of this version"),
+        ({"writing": 7}, "writing are not the options of this version"),
+        ({"files": ["/gone.csv"]}, "cannot read /gone.csv: no such file"),
+        ({"files": ["/dev/fd/63"]}, "came through /dev/fd/63, which is not kept"),
+    ],
+    ids=str,
+)
+def test_wrong_settings_of_a_run(change, told, tmp_path, cut):
+    cut("--run", "run", "--quiet")
+    path = tmp_path / "run" / "settings.json"
+    if change is None:
+        path.unlink()
+    elif isinstance(change, str):
+        path.write_text(change)
+    else:
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    result = call("train", "csv", "--run", "run", "--resume")
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["log.csv"], ["--target", "heat"], ["--run", "run"]])
+def test_without_a_table_or_a_target_nothing_can_be_trained(options, log):
+    result = call("train", "csv", *options)
+    assert result.exit_code == 2
+    assert "name the files of the table and the column to learn" in result.stderr
+
+
+def test_settings_of_another_training_are_not_replaced(log, tmp_path):
+    assert train(log, "--features", "load", "--run", "run").exit_code == 0
+    before = (tmp_path / "run" / "settings.json").read_text()
+    assert train(log, "--features", "load,mode", "--run", "run").exit_code == 2
+    assert (tmp_path / "run" / "settings.json").read_text() == before

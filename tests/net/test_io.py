@@ -8,6 +8,7 @@ import json
 import os
 import stat
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -229,3 +230,21 @@ def test_unreadable_files(tmp_path):
         gd.load(tmp_path / "missing")
     with pytest.raises(gd.CheckpointError, match="cannot read"):
         gd.load(tmp_path)
+
+
+@pytest.mark.parametrize("layers", [10_001, 300_000])
+def test_a_header_of_very_many_layers_is_refused_at_once(layers, tmp_path):
+    net = json.dumps([{"layer": "Dropout", "p": 0.5}] * layers)
+    header = {"format": "gradcore", "format_version": "1", "net": net, "user": "{}"}
+    save_file({"a": np.zeros(1, np.float32)}, tmp_path / "a", header)
+    start = time.monotonic()
+    with pytest.raises(gd.CheckpointError, match=f"the net has {layers:,} layers; at most 10,000"):
+        gd.load(tmp_path / "a")
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("path", ["", b"x", "a\0b", None, 3])
+def test_what_is_no_path_is_refused(path):
+    for call in (lambda: gd.save(path, NET, PARAMS), lambda: gd.load(path)):
+        with pytest.raises((gd.ArgumentError, gd.DTypeError), match="path must be a path"):
+            call()

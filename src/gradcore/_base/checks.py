@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Collection
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,6 +91,18 @@ def float_in(
         upper = "" if high == math.inf else f" and < {high:g}"
         raise ArgumentError(f"{name} must be {sign} {low:g}{upper}; got {number:g}.")
     return number
+
+
+def path_like(name: str, value: Any) -> Path:
+    """Checks that value is a path as text or os.PathLike, not empty and without zero bytes."""
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else value
+    if not isinstance(text, str):
+        raise DTypeError(f"{name} must be a path as text or pathlib.Path; got {value!r}.")
+    if not text or "\0" in text:
+        raise ArgumentError(
+            f"{name} must be a path, not empty and without zero bytes; got {text!r}."
+        )
+    return Path(text)
 
 
 def float_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from .._base.checks import path_like
 from .._base.output import write_output
 from ..errors import ArgumentError, CheckpointError, GradcoreError
 from .cells import CELLS
@@ -37,6 +38,8 @@ FORMAT = "gradcore"
 FORMAT_VERSION = 2
 # A training checkpoint also has tensors whose names start with "training." and metadata "training".
 TRAINING = "training"
+# A header of a few bytes per layer must not keep the reader busy for minutes.
+MOST_LAYERS = 10_000
 _KINDS: tuple[type[Layer], ...] = (Embedding, *CELLS, Linear, LayerNorm, Dropout)
 # All metadata that a file may have.
 _NAMES = {"format", "format_version", "net", "user", TRAINING, CHECKSUM}
@@ -59,7 +62,7 @@ def save(path: str | os.PathLike[str], net: Stack, params: Params, **metadata: A
     cannot be written or metadata cannot be converted to JSON.
     """
     model(net, params)
-    write(Path(path), params, metadata)
+    write(path_like("path", path), params, metadata)
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
@@ -68,8 +71,9 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     Raises CheckpointError with the reason if the file cannot be read, is damaged, was not written
     by gradcore or by a newer version of it, or has tensors that do not fit its net.
     """
-    with open_checkpoint(path) as file:
-        return read(Path(path), file)
+    source = path_like("path", path)
+    with open_checkpoint(source) as file:
+        return read(source, file)
 
 
 def write(
@@ -80,6 +84,11 @@ def write(
     training: str | None = None,
 ) -> None:
     """Writes a checkpoint of a net, or of a training if its tensors and JSON text are given."""
+    if len(params.net.layers) > MOST_LAYERS:
+        raise CheckpointError(
+            f"cannot write {target}: the net has {len(params.net.layers):,} layers, and at most "
+            f"{MOST_LAYERS:,} can be read again."
+        )
     header = {
         "format": FORMAT,
         "format_version": "1" if training is None else str(FORMAT_VERSION),
@@ -167,6 +176,10 @@ def build(description: object) -> Stack:
     """The net from the JSON values of describe; raises CheckpointError or another GradcoreError."""
     if not isinstance(description, list) or not all(isinstance(d, dict) for d in description):
         raise CheckpointError("the description of the net is not a list of objects")
+    if len(description) > MOST_LAYERS:
+        raise CheckpointError(
+            f"the net has {len(description):,} layers; at most {MOST_LAYERS:,} are read"
+        )
     return Stack(*(_layer(entry) for entry in description))
 
 

@@ -19,11 +19,12 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from .._base.checks import path_like
 from .._base.files import FolderLock, remove_stale
 from .._base.output import write_text
 from .._net import io
 from .._net.stack import Params
-from ..errors import ArgumentError, CheckpointError, DTypeError
+from ..errors import ArgumentError, CheckpointError
 from .checkpoint import TrainingCheckpoint, read_training, write_training
 
 __all__ = ["RunFolder", "read_metrics"]
@@ -38,7 +39,7 @@ class RunFolder:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = _folder_of(folder)
+        self.folder = path_like("run", folder)
         self.last, self.best = self.folder / LAST, self.folder / BEST
         self.metrics = self.folder / METRICS
         self._lines: FileIO | None = None
@@ -124,31 +125,13 @@ class RunFolder:
             self._lock.release()
 
 
-def _folder_of(run: object) -> Path:
-    """A folder's path. Raises DTypeError or ArgumentError for what names none."""
-    try:
-        name = os.fspath(run)  # type: ignore[call-overload]
-    except TypeError:
-        name = None
-    if not isinstance(name, str):
-        raise DTypeError(
-            f"run must be a folder's name as a str or a path; got {type(run).__name__}."
-        )
-    if not name or "\0" in name:
-        raise ArgumentError(
-            f"run must name a folder, without a NUL character; got {name!r}. '.' is the folder of "
-            "the process."
-        )
-    return Path(name)
-
-
 def read_metrics(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl; run: its folder or the file itself.
 
     An incomplete last line, which a killed or running training may leave, is left out.
     Raises CheckpointError if there is no such file or if no run wrote it.
     """
-    path = _folder_of(run)
+    path = path_like("run", run)
     if path.is_dir():
         path = path / METRICS
     try:

@@ -5,6 +5,7 @@ It needs matplotlib, which is imported only when something is drawn.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from .._base.output import write_figure
 from .._training.runs import read_metrics
-from ..errors import ArgumentError
+from ..errors import ArgumentError, CheckpointError
 from .text import literal
 
 __all__ = ["can_draw", "draw"]
@@ -25,6 +26,8 @@ __all__ = ["can_draw", "draw"]
 # A curve of more points than this is drawn as the mean and range of so many bins, because a picture
 # has no more columns.
 BINS = 500
+# Sums of larger values overflow, and so do the scales of axes.
+_LARGEST = 1e250
 
 X = Literal["step", "seconds"]
 Lines = Sequence[dict[str, Any]]
@@ -59,11 +62,56 @@ def draw(
     no update yet, ImportError without matplotlib, and OSError or ValueError for a path that cannot
     be written.
     """
-    read = {name: read_metrics(run) for name, run in zip(_names(runs), runs, strict=True)}
+    read = {name: _checked(run) for name, run in zip(_names(runs), runs, strict=True)}
     for run, lines in zip(runs, read.values(), strict=True):
         if not lines:
             raise ArgumentError(f"{run} has no updates yet; there is nothing to draw.")
     write_figure(path, _figure(read, x, log), dpi=150)
+
+
+# What lines of metrics may have that is drawn: numbers, and lists of numbers.
+_NUMBERS = ("step", "seconds", "loss", "score", "lr", "grad_norm_log10")
+_LISTS = ("memory_length", "lyapunov", "lyapunov_error")
+
+
+def _checked(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The lines of a run; raises CheckpointError for one that cannot be drawn."""
+    lines = read_metrics(run)
+    layers = None
+    for number, line in enumerate(lines, start=1):
+        wrong = next((name for name in _NUMBERS if not _is_number(line.get(name))), None)
+        if wrong is None:
+            wrong = next((name for name in _LISTS if not _are_numbers(line.get(name))), None)
+        if wrong is None and ("lyapunov" in line) != ("lyapunov_error" in line):
+            wrong = "lyapunov_error"
+        if wrong is None and line.get("memory_length") is not None:
+            layers = layers or len(line["memory_length"])
+            wrong = None if len(line["memory_length"]) == layers else "memory_length"
+        if wrong is None and line.get("seconds") is None:
+            wrong = "seconds"
+        if wrong is not None:
+            shown = f"{line.get(wrong)!r:.60}"
+            raise CheckpointError(
+                f"{run}, line {number}: {wrong} is {shown}, which no run writes. Move the line or "
+                "the file away."
+            )
+    return lines
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a number of the range of floats, or missing."""
+    if value is None:
+        return True
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    # Infinities and NaN may be losses of a training that failed; they are not drawn.
+    return isinstance(value, float) or abs(value) < 2**63
+
+
+def _are_numbers(value: object) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, list) and len(value) > 0 and all(map(_is_number, value))
 
 
 def smoothed(x: NDArray[np.float64], y: NDArray[np.float64]) -> Curve:
@@ -150,17 +198,17 @@ def _draw_run(axes: Mapping[Any, Any], name: str, lines: Lines, x: X, colour: st
 def _draw_watched(axes: Mapping[Any, Any], lines: Lines, x: X, colour: str) -> None:
     """Draws memory lengths, dotted below the top layer, and exponents with 2 standard errors."""
     seen = [line for line in lines if line.get("memory_length") is not None]
-    at = [line[x] for line in seen]
+    at = [_drawn(line[x]) for line in seen]
     layers = len(seen[0]["memory_length"]) if seen else 0
     for layer in range(layers):
         style = "-" if layer == layers - 1 else ":"
-        values = [line["memory_length"][layer] for line in seen]
+        values = [_drawn(line["memory_length"][layer]) for line in seen]
         axes["memory_length"].plot(at, values, style, color=colour, marker="o", markersize=3)
     seen = [line for line in lines if (line.get("lyapunov") or [None])[0] is not None]
     axes["lyapunov"].errorbar(
-        [line[x] for line in seen],
-        [line["lyapunov"][0] for line in seen],
-        [2 * (line["lyapunov_error"][0] or 0.0) for line in seen],
+        [_drawn(line[x]) for line in seen],
+        [_drawn(line["lyapunov"][0]) for line in seen],
+        [2 * abs(_drawn((line["lyapunov_error"] or [0.0])[0] or 0.0)) for line in seen],
         color=colour,
         marker="o",
         markersize=3,
@@ -180,9 +228,15 @@ def _draw_noisy(axis: Any, lines: Lines, x: X, name: str, colour: str) -> Any:
 
 
 def _columns(lines: Lines, x: X, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    pairs = [(line.get(x), line.get(name)) for line in lines if line.get(name) is not None]
+    pairs = [(_drawn(line.get(x)), _drawn(line.get(name))) for line in lines]
     array = np.array(pairs, np.float64).reshape(-1, 2)
+    array = array[~np.isnan(array).any(axis=1)]
     return array[:, 0], array[:, 1]
+
+
+def _drawn(value: float | None) -> float:
+    """The value, or NaN for one that is missing or beyond what a picture can show."""
+    return float(value) if value is not None and abs(value) < _LARGEST else math.nan
 
 
 def _names(runs: Sequence[str | os.PathLike[str]]) -> list[str]:

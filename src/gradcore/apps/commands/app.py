@@ -121,6 +121,8 @@ def errors() -> Iterator[None]:
                 raise  # nobody reads the output any more
             where = f"{error.filename}: " if error.filename is not None else ""
             fail(f"{where}{error.strerror or error}")
+        except MemoryError as error:
+            fail(f"there is not enough memory: {error or 'the system refused more'}")
         except KeyboardInterrupt:
             if interrupts.number == signal.SIGTERM:
                 say("interrupted by SIGTERM")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ...errors import ArgumentError
 from ..settings import Resources, Safeguards, option
 from ..tasks.brackets import check as brackets_check
 from ..tasks.brackets import job, report, sources, train
@@ -154,6 +155,9 @@ def check(
             except OSError as error:
                 unread = True
                 say(f"{path}: cannot be read: {error.strerror or error}")
+            except ArgumentError as error:
+                unread = True
+                say(str(error))
         found = False
         for finding in brackets_check.check_texts(net, params, texts, threads=threads):
             if finding is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,14 +17,16 @@ from ..tasks.table.roles import Per, Roles
 from ..tasks.table.schema import Missing, Unseen
 from ..tasks.table.sequences import Split
 from ..tasks.table.wanted import SkipRows, Wanted
+from . import kept
 from .app import EXIT_INTERRUPTED, app, check_outputs, errors, fail, say, show, train_app
 from .options import Output, Quiet, check_run, spread, teller
 
+FILES = "CSV (also gzipped), .npy, .npz or Parquet; several are read below each other."
 Files = Annotated[
     list[Path],
     typer.Argument(
         metavar="FILE",
-        help="CSV (also gzipped), .npy, .npz or Parquet; several are read below each other.",
+        help=FILES,
         show_default=False,
     ),
 ]
@@ -193,8 +196,11 @@ class TableResources(Resources):
 @train_app.command("csv")
 @spread
 def csv(
-    files: Files,
-    target: Annotated[str, typer.Option(help="Column to learn.", show_default=False)],
+    *,
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILE", help=FILES, show_default=False)
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Column to learn.", show_default=False)] = None,
     table: Table,
     options: train.Options,
     output: TableOutput,
@@ -209,44 +215,97 @@ def csv(
     judge it, and prints its score beside that of the simplest guesses. `gradcore predict` applies
     the net to files with the same columns.
 
-    Ctrl-C saves the best net so far and exits with 130.
+    Ctrl-C saves the best net so far and exits with 130; --run FOLDER --resume goes on with the
+    training, and needs no other option.
     """
     with errors():
         # A run that is there already is refused by the training, which knows what it holds.
         check_run(output.run, output.resume, safeguards.watch, fresh=False)
-        output.check(inputs=files, note=True)
-        unlimited = table.minutes is None and table.updates is None
-        wanted = job.Job(
-            paths=files,
-            roles=table.roles(target),
-            wanted=writing.wanted(),
-            missing=table.missing,
-            classify=table.classify,
-            split=table.split,
-            minutes=2.0 if unlimited else table.minutes,
-            updates=table.updates,
-            out=output.out,
-            options=replace(
-                options,
-                run=output.run,
-                resume=output.resume,
-                quiet=quiet,
-                safeguards=safeguards,
-                resources=resources,
-            ),
+        given = _Given(table, options, output, writing, safeguards, resources)
+        if output.resume and output.run is not None and (files is None or target is None):
+            files, target, given = _recalled(output.run, files, target, given)
+        if not files or target is None:
+            fail(
+                "name the files of the table and the column to learn: gradcore train csv FILE "
+                "--target COLUMN; or go on with a training: --run FOLDER --resume."
+            )
+        _train(files, target, given, quiet)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """All options of `train csv`."""
+
+    table: Table
+    options: train.Options
+    output: TableOutput
+    writing: Writing
+    safeguards: Safeguards
+    resources: TableResources
+
+
+def _recalled(
+    run: Path, files: list[Path] | None, target: str | None, given: _Given
+) -> tuple[list[Path], str, _Given]:
+    """The files, the target and the options of the training in a folder, where none were given."""
+    found, learned, options = kept.recall(run, "train csv", vars(given))
+    given = replace(given, **options)
+    if files is not None:
+        return files, target or learned, given
+    piped = [path for path in found if path.parts[:2] in (("/", "dev"), ("/", "proc"))]
+    if piped:
+        fail(
+            f"{run} was trained on a table that came through {piped[0]}, which is not kept. Name "
+            "the files again."
         )
-        result = job.run(wanted, teller(quiet))
-        if result is None:
-            say(f"interrupted; the best net so far was saved to {output.out}")
-            raise typer.Exit(EXIT_INTERRUPTED)
-        show(report.table(result))
-        if output.json_file is not None:
-            report.write_json(output.json_file, result)
-        saved = [output.out, output.json_file]
-        if report.can_draw():
-            report.draw(output.picture, result)
-            saved.append(output.picture)
-        say(f"saved {', '.join(str(path) for path in saved if path)}")
+    return found, target or learned, given
+
+
+def _train(files: list[Path], target: str, given: _Given, quiet: bool) -> None:
+    table, output = given.table, given.output
+    output.check(inputs=files, note=True)
+
+    def on_training() -> None:
+        if output.run is not None:
+            kept.remember(output.run, "train csv", files, target, vars(given))
+
+    unlimited = table.minutes is None and table.updates is None
+    wanted = job.Job(
+        paths=files,
+        roles=table.roles(target),
+        wanted=given.writing.wanted(),
+        missing=table.missing,
+        classify=table.classify,
+        split=table.split,
+        minutes=2.0 if unlimited else table.minutes,
+        updates=table.updates,
+        out=output.out,
+        options=replace(
+            given.options,
+            run=output.run,
+            resume=output.resume,
+            quiet=quiet,
+            safeguards=given.safeguards,
+            resources=given.resources,
+        ),
+        on_training=on_training,
+    )
+    result = job.run(wanted, teller(quiet))
+    if isinstance(result, train.Trained):
+        say(f"interrupted {report.so_far(result)}")
+        say(f"interrupted; the best net so far was saved to {output.out}")
+        if output.run is not None:
+            again = shlex.join(["gradcore", "train", "csv", "--run", str(output.run), "--resume"])
+            say(f"to continue: {again}")
+        raise typer.Exit(EXIT_INTERRUPTED)
+    show(report.table(result))
+    if output.json_file is not None:
+        report.write_json(output.json_file, result)
+    saved = [output.out, output.json_file]
+    if report.can_draw():
+        report.draw(output.picture, result)
+        saved.append(output.picture)
+    say(f"saved {', '.join(str(path) for path in saved if path)}")
 
 
 @dataclass(frozen=True)

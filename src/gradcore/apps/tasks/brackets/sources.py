@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ....errors import GradcoreError
+from ....errors import ArgumentError, GradcoreError
+from ..piped import content, kept
 
 LANGUAGES = {
     ".py": "python",
@@ -32,6 +33,8 @@ LANGUAGES = {
 }
 SKIPPED_FOLDERS = frozenset({"__pycache__", "site-packages", "dist-packages", "node_modules"})
 LARGEST_FILE = 1_000_000
+# The most bytes of a file that is not one of many but was named.
+LARGEST_TEXT = 50_000_000
 """In bytes. Larger files are mostly generated, and one of them would take seconds to lex."""
 
 _LARGEST_GROUP = 0.1
@@ -130,8 +133,17 @@ def held_out_groups(
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, or else Latin-1, with line ends "\\n"; raises OSError."""
-    raw = path.read_bytes()
+    """The text of a file in UTF-8, or else Latin-1, with line ends "\\n".
+
+    Raises OSError, and ArgumentError for more than LARGEST_TEXT bytes and for devices.
+    """
+    with kept(), content(path, LARGEST_TEXT).open("rb") as file:
+        raw = file.read(LARGEST_TEXT + 1)
+    if len(raw) > LARGEST_TEXT:
+        raise ArgumentError(
+            f"{path} has more than {LARGEST_TEXT:,} bytes, which is no source code. Name a part "
+            "of it."
+        )
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:

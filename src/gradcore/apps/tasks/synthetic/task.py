@@ -20,6 +20,10 @@ _TRAINING, _HELD_OUT = 0, 1
 _HELD_OUT_SEED = 20_260_101
 
 
+# The core counts the steps of a pass with fewer than 29 bits.
+MOST_STEPS = 2**29
+
+
 @dataclass(frozen=True)
 class Baseline:
     """Loss and score of the best answer without memory, with their formula in words."""
@@ -64,6 +68,11 @@ class Task(ABC):
         if self.length < self.least:
             raise gd.ArgumentError(
                 f"length of {self.name} must be at least {self.least}; got {self.length}."
+            )
+        if self.length >= MOST_STEPS or self.steps >= MOST_STEPS:
+            raise gd.ArgumentError(
+                f"length of {self.name} must be so small that a sequence has fewer than "
+                f"{MOST_STEPS:,} steps; got {self.length:,}."
             )
 
     @property

@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 
 from ....errors import ArgumentError
+from ..packed import check_gzip
 from ..piped import content
 
 __all__ = ["kind"]
@@ -117,6 +118,7 @@ def _start(path: Path) -> bytes:
 
 def _unpacked_start(path: Path) -> bytes:
     try:
+        check_gzip(path)
         with gzip.open(content(path)) as file:
             return file.read(_START)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

@@ -28,7 +28,8 @@ Say = Callable[[str], None]
 class Job:
     """What to do. wanted: how the files are written. minutes, updates: the training, not reading.
 
-    missing, classify, split: see load in dataset.py. out: where the net is kept.
+    missing, classify, split: see load in dataset.py. out: where the net is kept. on_training:
+    called when the files have been read, before the training.
     """
 
     paths: Sequence[str | os.PathLike[str]]
@@ -41,10 +42,11 @@ class Job:
     updates: int | None = None
     out: str | os.PathLike[str] = "table.safetensors"
     options: train.Options = field(default_factory=train.Options)
+    on_training: Callable[[], None] = lambda: None
 
 
-def run(job: Job, say: Say = lambda line: None) -> report.Result | None:
-    """Does the job; None if Ctrl-C ended the training, whose best net is then saved.
+def run(job: Job, say: Say = lambda line: None) -> report.Result | train.Trained:
+    """Does the job; only what was trained if Ctrl-C ended that, whose best net is then saved.
 
     say is called with a line per phase. Raises GradcoreError for files or arguments of no use.
     """
@@ -62,12 +64,13 @@ def run(job: Job, say: Say = lambda line: None) -> report.Result | None:
         say(note)
     for line in described(data):
         say(line)
+    job.on_training()
     trained = train.train(data, job.options, minutes=job.minutes, updates=job.updates)
     model = trained.model
     metadata = {METADATA: data.schema.as_json()}
     gd.save(job.out, model.net, model.params, **metadata)
     if trained.interrupted:
-        return None
+        return trained
     judged = judge(
         model,
         data,

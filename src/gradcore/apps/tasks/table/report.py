@@ -109,6 +109,25 @@ def table(result: Result) -> str:
     return "\n".join(lines)
 
 
+def so_far(trained: Trained) -> str:
+    """What a training that was interrupted has reached, for people."""
+    done = counted(trained.steps, "update")
+    if trained.best is None:
+        return f"after {done}, before the first look at the validation part"
+    found = [f"loss {_number(trained.best)}"]
+    # A resumed training may have its best score from before; only the loss of that is kept.
+    if trained.validation is not None and trained.validation.loss == trained.best:
+        for name, value in (
+            ("RMSE", trained.validation.rmse),
+            ("accuracy", trained.validation.accuracy),
+        ):
+            found += [] if value is None else [f"{name} {_number(value)}"]
+    return (
+        f"after {done}; the best score on the validation part so far: {', '.join(found)}, after "
+        f"{counted(trained.best_step or 0, 'update')}"
+    )
+
+
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}" if abs(value) >= 10 else f"{value:.4f}"
 

@@ -18,7 +18,7 @@ from ...settings import Resources, Safeguards, option, skip_option
 from .dataset import Dataset
 from .predict import WINDOW, Model
 from .schema import Schema
-from .scores import judge
+from .scores import Score, judge
 from .sequences import TRAIN, VALIDATION
 
 CELLS = {"lstm": gd.LSTM, "gru": gd.GRU, "rnn": gd.RNN, "antisymmetric": gd.AntisymmetricRNN}
@@ -82,6 +82,7 @@ class Trained:
 
     best, best_step: that score (a loss, smaller is better) and the update it was reached after.
     window: steps that a gradient passed over at most. interrupted: whether Ctrl-C ended it.
+    validation: the best score if it was reached since the training was last resumed.
     """
 
     model: Model
@@ -91,6 +92,7 @@ class Trained:
     best_step: int | None
     window: int
     interrupted: bool
+    validation: Score | None
 
 
 def build(schema: Schema, options: Options) -> gd.Stack:
@@ -185,6 +187,7 @@ def train(
         best_step=report.best_step,
         window=window,
         interrupted=report.interrupted,
+        validation=keeper.score,
     )
 
 
@@ -195,6 +198,7 @@ class _Best:
         self.data, self.net, self.options = data, net, options
         self.warm = max(window, WINDOW)
         self.best = math.inf
+        self.score: Score | None = None
         self.flat: np.ndarray[tuple[int], np.dtype[np.float32]] | None = None
 
     def __call__(self, params: gd.Params) -> float:
@@ -210,6 +214,7 @@ class _Best:
         assert judged.score.loss is not None
         if judged.score.loss < self.best:
             self.best, self.flat = judged.score.loss, params.flat.copy()
+            self.score = judged.score
         return judged.score.loss
 
 
