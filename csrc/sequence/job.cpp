@@ -146,7 +146,7 @@ void Job<T>::run(int64_t n) {
     started_backward_ = context_.goes_back;
   }
   if (context_.stopped) fail(GC_INTERRUPTED, "a callback asked to stop.");
-  const Offender first = context_.crew.first_offender();
+  const NonFinite first = context_.crew.first_nonfinite();
   if (first.layer != INT64_MAX) report(first);
 }
 
@@ -328,7 +328,7 @@ bool Job<T>::goes_on(Worker& m, const Chunk& chunk) {
 
 template <class T>
 typename Job<T>::Verdict Job<T>::judge(Worker& m) {
-  Verdict mine = context_.crew.offended(m.me) ? Verdict::stop : Verdict::go_on;
+  Verdict mine = context_.crew.has_nonfinite(m.me) ? Verdict::stop : Verdict::go_on;
   if (m.me == 0) {
     poll(*m.team);
     if (context_.stopped)
@@ -359,7 +359,7 @@ void Job<T>::poll(Team& team) {
 }
 
 template <class T>
-void Job<T>::report(const Offender& o) {
+void Job<T>::report(const NonFinite& o) {
   gc_call& call = context_.call;
   const Network& net = context_.net;
   const bool head = o.layer == static_cast<int64_t>(net.layers.size());

@@ -73,7 +73,7 @@ class Job {
   Verdict judge(Worker& m);
   bool goes_on(Worker& m, const Chunk& chunk);
   void poll(Team& team);
-  [[noreturn]] void report(const Offender& offender);
+  [[noreturn]] void report(const NonFinite& found);
 
   Context<T> context_;
   Progress& progress_;

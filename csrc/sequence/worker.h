@@ -42,7 +42,7 @@ struct Worker {
 };
 
 // Where a value that is not finite was found first.
-struct Offender {
+struct NonFinite {
   int64_t layer = INT64_MAX, step = 0, sequence = 0;
   bool adjoint = false, tangent = false;
 };
@@ -61,18 +61,18 @@ class Crew {
     m.parity ^= 1;
     return value;
   }
-  // Keeps the offender of the lowest layer, or the first that is reported.
-  void report(int me, const Offender& offender) {
-    if (offenders_[me].layer > offender.layer) offenders_[me] = offender;
+  // Keeps the place of the lowest layer, or the first that is reported.
+  void report(int me, const NonFinite& found) {
+    if (nonfinite_[me].layer > found.layer) nonfinite_[me] = found;
   }
-  void report_if_first(int me, const Offender& offender) {
-    if (offenders_[me].layer == INT64_MAX) offenders_[me] = offender;
+  void report_if_first(int me, const NonFinite& found) {
+    if (nonfinite_[me].layer == INT64_MAX) nonfinite_[me] = found;
   }
-  bool offended(int me) const { return offenders_[me].layer != INT64_MAX; }
+  bool has_nonfinite(int me) const { return nonfinite_[me].layer != INT64_MAX; }
   // Of all threads: that of the lowest layer, then of the earliest step.
-  Offender first_offender() const {
-    return *std::min_element(offenders_, offenders_ + max_team,
-                             [](const Offender& a, const Offender& b) {
+  NonFinite first_nonfinite() const {
+    return *std::min_element(nonfinite_, nonfinite_ + max_team,
+                             [](const NonFinite& a, const NonFinite& b) {
                                return a.layer != b.layer ? a.layer < b.layer
                                       : a.step != b.step ? a.step < b.step
                                                          : a.sequence < b.sequence;
@@ -84,7 +84,7 @@ class Crew {
     double value[2];
   };
   Slot slots_[max_team];
-  Offender offenders_[max_team];
+  NonFinite nonfinite_[max_team];
 };
 
 }  // namespace gradcore
