@@ -193,8 +193,9 @@ class Trainer:
         checkpoint.
         resume: continue the run in that folder, with the same net, optimizer, seed and data, to the
         same bits as if it had never stopped; steps, epochs and minutes count from its start. If
-        there is no run, a new one starts. An iterable must give the same batches from its start
-        again; those already used are skipped.
+        there is no run, a new one starts. The data are compared by a hash of their numbers (of
+        memory maps above 64 MB, of a sample of 16 MB) and by the source's roles. An iterable must
+        give the same batches from its start again; those already used are skipped.
 
         watch: every `watch` updates, the line of metrics.jsonl (and in FitReport.watched) also has
         the horizon and memory length of each recurrent layer (gradcore.horizon, median of up to 4
