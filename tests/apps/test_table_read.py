@@ -364,7 +364,7 @@ def test_members_of_an_archive_that_are_no_arrays(tmp_path):
     path = tmp_path / "a.npz"
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("x.npy", b"some bytes")
-    assert "is not a NumPy file, or is damaged: x is no array" in fault(path)
+    assert "is not a NumPy file, or is damaged: x is not an array" in fault(path)
 
 
 def test_texts_whose_numbers_are_no_characters(tmp_path):

@@ -67,6 +67,8 @@ def test_a_file_system_without_locks_is_no_error(system, tmp_path, request, monk
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX, where another test imports it
+@pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("ended", ["released", "deleted"])
 def test_a_forked_child_does_not_keep_a_folder_locked(tmp_path, ended):
     lock = FolderLock(tmp_path)
@@ -93,6 +95,8 @@ def test_a_forked_child_does_not_keep_a_folder_locked(tmp_path, ended):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX, where another test imports it
+@pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
 def test_a_forked_child_that_releases_its_copy_leaves_the_lock_to_its_parent(tmp_path):
     lock = FolderLock(tmp_path)
     child = os.fork()

@@ -93,7 +93,7 @@ def test_sizes_that_wrap_are_those_of_no_array():
     [
         (2**62, 2**61, 0, gd.OutOfMemoryError, "2305843009213693952 slots"),
         (5, 2**62, 0, gd.OutOfMemoryError, "needs more than 10"),
-        (5, 0, 2**62, gd.OutOfMemoryError, "4611686018427387904 directions"),
+        (5, 0, 2**62, gd.OutOfMemoryError, "4611686018427387904 cotangents"),
         (5, -1, 0, gd.ArgumentError, "slots and cotangents must not be negative; got -1 and 0"),
         (5, 0, -1, gd.ArgumentError, "slots and cotangents must not be negative; got 0 and -1"),
     ],

@@ -73,6 +73,12 @@ class Interrupts:
         """Ignores further signals; called before the final checkpoint is written."""
         self._depth += 1
 
+    def stay_ignored(self) -> None:
+        """Ignores signals to the end of the process, where Python has no handlers any more."""
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
+        self._before.clear()
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._raised:
             return

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
+
+import numpy as np
 
 from .._base.checks import integer
 from ..data import Batch, Source
+from ..data._contents import fingerprint
 from ..errors import ArgumentError, DTypeError
 
 __all__ = ["Data", "Feed", "feed_of"]
@@ -26,7 +29,8 @@ class Feed(ABC):
         """The next batch; None after last_epoch passes or if there are no more batches."""
 
     @abstractmethod
-    def describe(self) -> dict[str, Any]: ...
+    def describe(self, contents: bool = False) -> dict[str, Any]:
+        """What determines the batches; with contents also fingerprints of the numbers."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]: ...
@@ -46,7 +50,8 @@ def feed_of(data: object, epochs: int | None) -> Feed:
     if isinstance(data, Source):
         return _SourceFeed(data)
     if isinstance(data, Iterable) and not isinstance(data, (str, bytes, dict)):
-        return _IterableFeed(lambda epoch: data, iter(data) is data, epochs)
+        listed = data if isinstance(data, (list, tuple)) else ()
+        return _IterableFeed(lambda epoch: data, iter(data) is data, epochs, listed)
     if callable(data) and not isinstance(data, type):
         return _IterableFeed(data, False, epochs)
     raise DTypeError(
@@ -54,6 +59,10 @@ def feed_of(data: object, epochs: int | None) -> Feed:
         "gradcore.Batch, or a function that returns one for the number of a pass; got "
         f"{type(data).__name__}."
     )
+
+
+def _array(value: Any) -> Any:
+    return None if value is None else np.atleast_1d(np.asarray(value))
 
 
 class _SourceFeed(Feed):
@@ -73,8 +82,9 @@ class _SourceFeed(Feed):
             return None
         return self.source.take()
 
-    def describe(self) -> dict[str, Any]:
-        return self.source.describe()
+    def describe(self, contents: bool = False) -> dict[str, Any]:
+        described = {**self.source.describe(), "roles": self.source.roles}
+        return {**described, "contents": self.source.contents()} if contents else described
 
     def state_dict(self) -> dict[str, Any]:
         return self.source.state_dict()
@@ -90,7 +100,11 @@ class _IterableFeed(Feed):
     """One iterable for each pass; the place is the number of batches taken from it."""
 
     def __init__(
-        self, make: Callable[[int], Iterable[Batch]], once: bool, epochs: int | None
+        self,
+        make: Callable[[int], Iterable[Batch]],
+        once: bool,
+        epochs: int | None,
+        listed: Sequence[Batch] = (),
     ) -> None:
         if once and epochs is not None and epochs > 1:
             raise ArgumentError(
@@ -99,6 +113,8 @@ class _IterableFeed(Feed):
                 "epoch -> batches."
             )
         self.make, self.once = make, once
+        # Batches that are all there, whose numbers can be compared; those of others come later.
+        self.listed = [batch for batch in listed if isinstance(batch, Batch)]
         self.epoch, self.position = 0, 0
         self.batches: Iterator[Batch] | None = None
 
@@ -115,8 +131,17 @@ class _IterableFeed(Feed):
             self.epoch, self.position, self.batches = self.epoch + 1, 0, None
         return None
 
-    def describe(self) -> dict[str, Any]:
-        return {"source": "iterator" if self.once else "batches"}
+    def describe(self, contents: bool = False) -> dict[str, Any]:
+        described: dict[str, Any] = {"source": "iterator" if self.once else "batches"}
+        if contents and self.listed:
+            described["contents"] = {
+                name: fingerprint([a for a in arrays if a is not None])
+                for name, arrays in (
+                    (name, [_array(getattr(batch, name)) for batch in self.listed])
+                    for name in ("x", "y", "weight", "lengths", "reset")
+                )
+            }
+        return described
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "position": self.position}

@@ -12,6 +12,7 @@ from .._base.checks import float_in, positive_int
 from .._base.interrupts import Interrupts
 from .._base.progress import Show, Status
 from ..data import Batch
+from ..data._contents import SAMPLED
 from ..errors import ArgumentError, NonFiniteError
 from ..optim import StepReport
 from .checkpoint import Place, TrainingCheckpoint
@@ -89,7 +90,7 @@ class Fit:
         self._start = time.monotonic()
         self._interrupts = Interrupts()
         # The settings as the user gives them, before a checkpoint changes the optimizer's rate.
-        self._settings = settings_of(updater, feed.describe(), maximise)
+        self._settings = settings_of(updater, feed.describe(contents=folder is not None), maximise)
 
     def run(self, resume: bool, show: Show, interrupts: Interrupts) -> Stopped:
         """Opens the run and trains; at the end the data are at the place of the last update."""
@@ -302,6 +303,9 @@ class Fit:
         if self.folder is None:
             return
         earlier = self.folder.earlier(resume)
+        for name, text in self._settings["data"].get("contents", {}).items():
+            if text.startswith(SAMPLED):
+                self.tell(f"a resumed run will compare a {text.split(', blake2b')[0]} of {name}")
         if earlier is not None:
             self.carried = restore(earlier, self._settings, self.updater, self.feed, self.folder)
             self.place, self.feed_state = earlier.place, self.feed.state_dict()

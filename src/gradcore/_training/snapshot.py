@@ -23,6 +23,9 @@ from .updates import Carried, Updater
 
 __all__ = ["restore", "settings_of", "states_of"]
 
+# What checkpoints of earlier versions do not have, so that their runs can be resumed.
+SINCE = ("contents", "roles")
+
 States = dict[str, dict[str, Any]]
 
 
@@ -159,8 +162,31 @@ def _differences(earlier: dict[str, Any], now: dict[str, Any], prefix: str = "")
     wrong = []
     for name in sorted({*earlier, *now}):
         old, new = earlier.get(name), now.get(name)
+        if name in SINCE and old is None:
+            continue
+        if name == "contents" and isinstance(old, dict) and isinstance(new, dict):
+            wrong += _other_contents(old, new)
+            continue
         if isinstance(old, dict) and isinstance(new, dict):
             wrong += _differences(old, new, f"{prefix}{name}.")
         elif old != new:
-            wrong.append(f"{prefix}{name} was {old!r} and is {new!r}")
+            wrong.append(f"{prefix}{name} was {_short(old)} and is {_short(new)}")
     return wrong
+
+
+def _other_contents(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What is said of data whose numbers are not those that the run started with."""
+    names = [name for name in {**earlier, **now} if earlier.get(name) != now.get(name)]
+    if not names:
+        return []
+    told = " and ".join(names)
+    if len(names) > 1 and sorted(map(str, (earlier.get(name) for name in names))) == sorted(
+        map(str, (now.get(name) for name in names))
+    ):
+        return [f"{told} of the data have changed places"]
+    return [f"the numbers in {told} of the data are others than those that the run started with"]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -191,8 +191,9 @@ class Trainer:
         replaced atomically: a killed process loses only the updates since the last checkpoint.
         resume: continue the run in that folder, with the same net, optimizer, seed and data, to the
         same bits as if it had never stopped, or start a new run if there is none; steps, epochs and
-        minutes count from its start. An iterable must give the same batches again from its start.
-
+        minutes count from its start. The data are compared by a hash of their numbers (of memory
+        maps above 64 MB, of a sample of 16 MB) and by the source's roles. An iterable must give the
+        same batches again from its start.
         watch: every `watch` updates, the line of metrics.jsonl (and in FitReport.watched) also has
         the horizon and memory length of each recurrent layer (gradcore.horizon, median of up to 4
         sequences), the norms of dL/dh over time, and the two largest Lyapunov exponents with their
@@ -201,7 +202,6 @@ class Trainer:
         and the time window that contributes most of it, with its share. What cannot be measured is
         None, and watch_missing has the reason. A measurement takes as long as two to eight updates
         and does not change the training. See docs/training.md.
-
         Ctrl-C and SIGTERM end the training: fit writes the checkpoint and returns. Other errors,
         also those of data and callbacks, are passed on; the run keeps its last checkpoint then.
         Raises ArgumentError if the folder holds a run and resume is False, or a run with other

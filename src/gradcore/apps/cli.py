@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Callable
 
-EXIT_ERROR = 2
-EXIT_INTERRUPTED = 130
+from .._base.interrupts import Interrupts
+from .exit_codes import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED
 
 
 def main() -> None:
@@ -26,25 +28,37 @@ def main() -> None:
         )
         sys.exit(EXIT_ERROR)
     streams.prepare()
+    with Interrupts() as interrupts:
+        code = _run(commands.app, interrupts)
+        if interrupts.number is not None:
+            interrupts.stay_ignored()
+    sys.exit(code)
+
+
+def _run(app: Callable[[], object], interrupts: Interrupts) -> str | int | None:
+    """The code that the process ends with, when all output is written."""
+    from . import streams
+
     code: str | int | None = 0
     told = None
     try:
-        commands.app()
+        app()
     except SystemExit as ended:
         code = ended.code
     except BrokenPipeError:
-        code = streams.EXIT_PIPE
+        code = EXIT_PIPE
     except OSError as error:
         if error.filename is not None:
             raise
         told = f"cannot write the output: {error.strerror or error}"
     except KeyboardInterrupt:
-        print("gradcore: interrupted", file=sys.stderr)
-        code = EXIT_INTERRUPTED
+        terminated = interrupts.number == signal.SIGTERM
+        print(f"gradcore: interrupted{' by SIGTERM' if terminated else ''}", file=sys.stderr)
+        code = EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
     wrong = streams.flush() if told is None else told
     if wrong:
         print(f"gradcore: {wrong}", file=sys.stderr)
-    sys.exit(code if wrong is None else EXIT_ERROR if wrong else streams.EXIT_PIPE)
+    return code if wrong is None else EXIT_ERROR if wrong else EXIT_PIPE
 
 
 if __name__ == "__main__":

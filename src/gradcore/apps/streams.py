@@ -12,10 +12,7 @@ from typing import IO, TextIO, cast
 from ..errors import ArgumentError
 from .text import plain
 
-__all__ = ["EXIT_PIPE", "flush", "prepare", "table_output"]
-
-# What shells report of a program that SIGPIPE has ended: 128 + 13.
-EXIT_PIPE = 141
+__all__ = ["flush", "prepare", "table_output"]
 
 
 def prepare() -> None:

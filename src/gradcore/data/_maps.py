@@ -47,9 +47,13 @@ class ReadPages:
         first, last = sorted((address + start * stride, address + (stop - 1) * stride))
         self._touched.update(range(first >> REGION_BITS, (last >> REGION_BITS) + 1))
         if len(self._touched) > KEPT_REGIONS:
-            for each in self._maps:
-                each.madvise(mmap.MADV_DONTNEED)
-            self._touched.clear()
+            self.give_back()
+
+    def give_back(self) -> None:
+        """Returns all pages now."""
+        for each in self._maps:
+            each.madvise(mmap.MADV_DONTNEED)
+        self._touched.clear()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A map cannot be pickled. The arrays themselves are pickled and copied as arrays in memory,

@@ -12,6 +12,7 @@ from .._base.checks import choice, flag, float_dtype, integer, positive_int
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ._arrays import array_of, cast, check_kind, is_array, not_empty, trailing
 from ._batch import Batch
+from ._contents import fingerprint
 from ._source import Source, checksum
 
 __all__ = ["Sequences"]
@@ -134,6 +135,13 @@ class Sequences(Source):
             "drop_last": self.drop_last,
             "dtype": str(self._dtype),
         }
+
+    def contents(self) -> dict[str, str]:
+        found = {}
+        for name, part in (("x", self._x), ("y", self._y), ("weight", self._weight)):
+            if part is not None:
+                found[name] = fingerprint(part.arrays if isinstance(part, _Part) else part)
+        return found
 
     def _plan(self, epoch: int) -> list[NDArray[np.int64]]:
         count, size = self._x.count, self.batch_size

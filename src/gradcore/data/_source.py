@@ -22,13 +22,15 @@ class Source(ABC):
     """Batches whose content depends on epoch and index alone; derive from it for your own data.
 
     epoch: the number of passes done. position: the number of batches of this pass taken so far.
-    Iterating gives the rest of the current pass and moves the place along: `for batch in source`
-    twice makes two passes.
+    roles: what the numbers stand for, as JSON values of your own, such as the names of columns; a
+    resumed run compares them. Iterating gives the rest of the current pass and moves the place
+    along: `for batch in source` twice makes two passes.
     """
 
     def __init__(self) -> None:
         self.epoch = 0
         self.position = 0
+        self.roles: dict[str, Any] = {}
 
     @abstractmethod
     def __len__(self) -> int:
@@ -41,6 +43,14 @@ class Source(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """The settings that determine the batches, as JSON values; a resumed run compares them."""
+
+    def contents(self) -> dict[str, str]:
+        """A fingerprint of the numbers themselves by role, such as "x" and "y".
+
+        A resumed run compares them. Override it for your own data; without it such a run compares
+        only what describe() gives.
+        """
+        return {}
 
     def __repr__(self) -> str:
         settings = {k: v for k, v in self.describe().items() if k != "source"}

@@ -11,6 +11,7 @@ from .._base.checks import float_dtype, integer, positive_int
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ._arrays import array_of, cast, is_array, not_empty
 from ._batch import Batch
+from ._contents import fingerprint
 from ._maps import ReadPages
 from ._source import Source
 
@@ -137,6 +138,10 @@ class Stream(Source):
             "burn_in": self.burn_in,
             "dtype": str(self._dtype),
         }
+
+    def contents(self) -> dict[str, str]:
+        arrays = {"x": self._x, "y": self._y, "weight": self._weight, "reset": self._reset}
+        return {name: fingerprint(array) for name, array in arrays.items() if array is not None}
 
     def _weights(self, index: int, t0: int, t1: int) -> NDArray[Any] | None:
         """The given weights, with 0 in the burn-in and at steps that an earlier window counted."""

@@ -17,12 +17,8 @@ import gradcore as gd
 from ..._base.interrupts import Interrupts
 from ..._base.output import check_output, figure_format, same_file
 from .. import streams
+from ..exit_codes import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED
 from ..text import plain
-
-EXIT_FINDINGS = 1
-EXIT_ERROR = 2
-EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
 
 
 class Commands(TyperGroup):
@@ -59,7 +55,7 @@ def _quiet_and_plain() -> Iterator[None]:
         if error.filename is not None:  # a pipe that was named as an output
             raise
         streams.flush()
-        raise typer.Exit(streams.EXIT_PIPE) from None
+        raise typer.Exit(EXIT_PIPE) from None
     except Exception as error:
         # typer's classes of wrong arguments are not public.
         if hasattr(error, "format_message") and isinstance(getattr(error, "message", None), str):

@@ -13,8 +13,9 @@ import gradcore as gd
 from .. import bench as benchmark
 from ..bench import contestants, report
 from ..curves import can_draw
+from ..exit_codes import EXIT_FINDINGS
 from ..settings import option
-from .app import EXIT_FINDINGS, app, check_outputs, errors, fail, say, show
+from .app import app, check_outputs, errors, fail, say, show
 from .options import Quiet, spread, teller
 
 # A relative change of the machine's limits beyond this during the benchmark is reported.

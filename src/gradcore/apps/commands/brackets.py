@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 
 from ...errors import ArgumentError
+from ..exit_codes import EXIT_ERROR, EXIT_FINDINGS
 from ..settings import Resources, Safeguards, option
 from ..tasks.brackets import check as brackets_check
 from ..tasks.brackets import job, report, sources, train
-from .app import EXIT_ERROR, EXIT_FINDINGS, app, errors, interrupted, say, show, train_app
+from .app import app, errors, interrupted, say, show, train_app
 from .options import Output, Quiet, check_run, spread, teller
 
 

@@ -12,9 +12,10 @@ import typer
 import gradcore as gd
 
 from ..curves import can_draw
+from ..exit_codes import EXIT_FINDINGS
 from ..settings import Resources, option
 from ..tasks.material import material
-from .app import EXIT_FINDINGS, app, check_outputs, errors, fail, say, show
+from .app import app, check_outputs, errors, fail, say, show
 from .options import run_files, spread
 from .study import shown
 

@@ -11,10 +11,11 @@ import typer
 
 from ..._base.output import write_text
 from ..curves import can_draw
+from ..exit_codes import EXIT_INTERRUPTED
 from ..settings import Resources, option
 from ..tasks.dna.records import files_beside
 from ..tasks.prophage import job, report
-from .app import EXIT_INTERRUPTED, errors, say, show, train_app
+from .app import errors, say, show, train_app
 from .dna import bases_option
 from .options import Output, Quiet, spread, teller
 

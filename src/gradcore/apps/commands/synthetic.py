@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ..exit_codes import EXIT_INTERRUPTED
 from ..settings import Resources, Safeguards, option
 from ..tasks.synthetic import job as jobs
 from ..tasks.synthetic import report
 from ..tasks.synthetic.recipes import TASKS, default
-from .app import EXIT_INTERRUPTED, check_outputs, errors, fail, say, show, train_app
+from .app import check_outputs, errors, fail, say, show, train_app
 from .options import check_run, run_files, spread
 
 Quiet = Annotated[

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ..exit_codes import EXIT_INTERRUPTED
 from ..settings import Resources, Safeguards, option
 from ..streams import table_output
 from ..tasks.table import job, predict, report, train
@@ -18,7 +19,7 @@ from ..tasks.table.schema import Missing, Unseen
 from ..tasks.table.sequences import Split
 from ..tasks.table.wanted import SkipRows, Wanted
 from . import kept
-from .app import EXIT_INTERRUPTED, app, check_outputs, errors, fail, say, show, train_app
+from .app import app, check_outputs, errors, fail, say, show, train_app
 from .options import Output, Quiet, check_run, spread, teller
 
 FILES = "CSV (also gzipped), .npy, .npz or Parquet; several are read below each other."

@@ -6,7 +6,7 @@ import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,6 +14,7 @@ import gradcore as gd
 
 from ...._base.checks import choice, positive_int
 from ...._net.layers import Layer
+from ....data._contents import fingerprint
 from ...settings import Resources, Safeguards, option, skip_option
 from .dataset import Dataset
 from .predict import WINDOW, Model
@@ -150,6 +151,7 @@ def train(
         constraints=options.safeguards.constraints(),
     )
     batches, window = source(data, options)
+    batches.roles = roles_of(data)
     trainer = gd.Trainer(
         net,
         params,
@@ -216,6 +218,20 @@ class _Best:
             self.best, self.flat = judged.score.loss, params.flat.copy()
             self.score = judged.score
         return judged.score.loss
+
+
+def roles_of(data: Dataset) -> dict[str, Any]:
+    """What a resumed run compares besides the numbers that it learns from.
+
+    The columns with their scale, since a column times two is standardised to the same numbers, and
+    all rows, those of validation and test included.
+    """
+    schema = data.schema
+    return {
+        "features": {feature.name: repr(feature) for feature in schema.features},
+        "target": repr(schema.target),
+        "rows": fingerprint([data.x, data.y, data.parts]),
+    }
 
 
 def loss(schema: Schema) -> gd.loss.Loss:
