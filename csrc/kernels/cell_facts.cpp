@@ -1,4 +1,5 @@
-// What programs are told of a cell: its names from cells.def, its numbers from the kernel table.
+// gc_cell_info() tells programs about a cell: its names come from cells.def, its counts from the
+// kernel table.
 #include <gradcore/gradcore.h>
 
 #include <array>

@@ -1,4 +1,4 @@
-// All loops over one cell at one precision, as the kernel table takes them.
+// Collects the kernels of one cell in one precision into the structure that the kernel table holds.
 #pragma once
 #include "kernels/cotangent.h"
 #include "kernels/dense.h"
@@ -8,7 +8,7 @@
 
 namespace gradcore::GRADCORE_ISA {
 
-// Names that cells.def has for a cell: one blank less than names.
+// Counts the names in one of the lists of cells.def, which blanks separate.
 constexpr int count_names(const char* names) {
   int count = 1;
   for (; *names; names++) count += *names == ' ';

@@ -1,9 +1,10 @@
-// Cotangents back along a tape: the recurrent loop of one cell for K of them at once.
+// Backpropagates K cotangents of every sequence through the recurrent loop of one cell at once.
 //
-// A step is linear in them. Its local Jacobian, unit by unit, comes once from the cell's backward()
-// with one state's adjoint at 1 and the others at 0; all cotangents are multiplied by its transpose
-// (reverse accumulation: Griewank and Walther 2008, section 3.2). So no cell needs code for them,
-// and they cannot disagree with training.
+// The backward pass is linear in the cotangents. The local Jacobian of each unit is therefore
+// computed only once per step, by the cell's backward() with the adjoint of one state set to 1 and
+// the others to 0, and all K cotangents are multiplied by its transpose (reverse accumulation:
+// Griewank and Walther 2008, section 3.2). No cell needs code of its own for this, and the results
+// agree with the gradients of training.
 #pragma once
 #include "kernels/kernel_table.h"
 #include "kernels/product.h"
@@ -19,11 +20,12 @@ struct Cotangents {
   using Rows = CotangentView<T>;
   static constexpr int L = lane_count<T>, UB = unit_block<T>, M = UB / L;
   static constexpr int G = Cell::gates, NS = Cell::states, NK = Cell::saved, NZ = Cell::planes;
-  // Of a unit's local Jacobian: by state after the step, first the pre-activations' planes, then
-  // the states before.
+  // A row of a unit's local Jacobian belongs to one state after the step. It holds the derivatives
+  // with respect to the planes of the pre-activations first, then those with respect to the states
+  // before the step.
   static constexpr int row_entries = NZ + NS, entries = NS * row_entries;
 
-  // jac [nb][entries][UB] of step i and sequence b.
+  // Computes jac [nb][entries][UB], the local Jacobians of all units of sequence b at step i.
   static __attribute__((noinline)) void local(const View& v, int64_t i, int64_t b, T* jac) {
     const bool cleared = Loop::resets(v, v.first + i, b);
     for (int j = 0; j < v.nb; j++)
@@ -55,14 +57,16 @@ struct Cotangents {
       }
   }
 
-  // Of the sequences that rows [r0,r1) belong to and that take part in step i.
+  // Computes the local Jacobians of the sequences that rows [r0,r1) belong to and that are active
+  // at step i.
   static void locals(const View& v, const Rows& w, int64_t i, int64_t r0, int64_t r1) {
     for (int64_t b = r0 / w.K; b <= (r1 - 1) / w.K; b++)
       if (Loop::active(v, v.first + i, b))
         local(v, i, b, w.jac + (b - r0 / w.K) * v.nb * (entries * UB));
   }
 
-  // Before step i the states of some sequences were zeroed: nothing flows further back there.
+  // Sets the adjoints of sequences to zero whose states were reset before step i: no gradient flows
+  // through a reset.
   static void cut(const View& v, const Rows& w, int64_t i, int64_t r0, int64_t r1) {
     const int64_t Hp = static_cast<int64_t>(v.nb) * UB;
     for (int64_t r = r0; v.reset && r < r1; r++)
@@ -102,7 +106,8 @@ struct Cotangents {
       }
   }
 
-  // Steps i1-1 down to i0 of rows [r0,r1); d then belongs to the state before step i0.
+  // Goes back over steps i1-1 down to i0 of rows [r0,r1); d is then the adjoint of the state before
+  // step i0.
   static void cotangent(const View& v, const Rows& w, int64_t i0, int64_t i1, int64_t r0,
                         int64_t r1) noexcept {
     if (r0 == r1) return;

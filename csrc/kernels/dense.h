@@ -1,5 +1,5 @@
-// Dense products over the rows of a chunk: input product, its transpose, head, and the weight
-// gradients.
+// Dense products over the rows of a chunk of steps: the input product, its transpose, the head, and
+// the gradients of weights.
 #pragma once
 #include "kernels/kernel_table.h"
 #include "kernels/product.h"
@@ -11,7 +11,8 @@ struct Dense {
   using V = Lanes<T>;
   static constexpr int L = lane_count<T>, UB = unit_block<T>, M = UB / L;
 
-  // NB rows from r, JV vectors of the output from vector `e0` (vector e: block e / M, part e % M).
+  // Computes NB rows from r and JV vectors of the output from vector e0. Vector e is part e % M of
+  // unit block e / M.
   template <int NB, int JV>
   static GC_INLINE void tile(T* out, int64_t out_stride, const T* w, int64_t block, const T* bias,
                              const T* in, int64_t in_stride, const Run* runs, int64_t n_runs,
@@ -60,7 +61,7 @@ struct Dense {
     for (; e + vectors <= end; e += vectors)
       columns<rows, vectors>(out, out_stride, w, block, bias, in, in_stride, runs, n_runs, r0, r1,
                              e);
-    // Fewer columns: more rows, for as many chains.
+    // A tile with fewer columns takes more rows, so that it keeps as many independent fma chains.
     if constexpr (vectors == 4)
       for (; e + 2 <= end; e += 2)
         columns<2 * rows, 2>(out, out_stride, w, block, bias, in, in_stride, runs, n_runs, r0, r1,
@@ -69,8 +70,8 @@ struct Dense {
       columns<2 * rows, 1>(out, out_stride, w, block, bias, in, in_stride, runs, n_runs, r0, r1, e);
   }
 
-  // acc[k * acc_step + to[i]] += sum over rows (descending) of a[r][k] * z[r * z_step + from[i]],
-  // KT inputs, NV vectors.
+  // Adds an outer product for KT inputs and NV vectors: acc[k * acc_step + to[i]] += sum over rows
+  // r, in descending order, of a[r][k] * z[r * z_step + from[i]].
   template <int KT, int NV>
   static GC_INLINE void outer_tile(T* acc, int64_t acc_step, const int64_t (&to)[NV], const T* a,
                                    int64_t a_stride, const T* z, int64_t z_step,
@@ -81,7 +82,7 @@ struct Dense {
     for (int i = 0; i < NV; i++) c[k][i] = load<V>(acc + k * acc_step + to[i]);
     const T *x = a + (rows - 1) * a_stride, *d = z + (rows - 1) * z_step;
     for (int64_t r = rows; r > 0; r--, x -= a_stride, d -= z_step) {
-      if constexpr (KT < NV) {  // few registers: hold the broadcasts
+      if constexpr (KT < NV) {  // the fewer operands, here the broadcasts, stay in registers
         V held[KT];
         GC_UNROLL
         for (int k = 0; k < KT; k++) held[k] = broadcast<V>(x[k]);
@@ -108,14 +109,14 @@ struct Dense {
     for (int i = 0; i < NV; i++) store<V>(acc + k * acc_step + to[i], c[k][i]);
   }
 
-  // Vectors from[] of dz against all inputs [k0,k1).
+  // Multiplies the vectors from[] of dz with all inputs [k0,k1).
   template <int NV>
   static __attribute__((noinline)) void outer_columns(T* acc, int64_t acc_step,
                                                       const int64_t (&to)[NV], const T* a,
                                                       int64_t a_stride, const T* dz,
                                                       int64_t dz_stride, const int64_t (&from)[NV],
                                                       int64_t rows, int64_t k0, int64_t k1) {
-    // Accumulators fill the registers that the vectors of a row and a broadcast leave.
+    // The accumulators take all registers but those for the vectors of one row and one broadcast.
     constexpr int KT = vector_registers == 32 ? (NV == 4   ? 4
                                                  : NV == 1 ? 16
                                                            : 8)
@@ -127,7 +128,7 @@ struct Dense {
                                                  : NV == 3 ? 4
                                                  : NV == 2 ? 6
                                                            : 8);
-    // 64 rows of dz stay in L1 while all inputs are swept.
+    // 64 rows of dz stay in the L1 cache while the loop passes over all inputs.
     constexpr int sweep = 64;
     for (int64_t end = rows; end > 0; end -= sweep) {
       const int64_t begin = end > sweep ? end - sweep : 0, n = end - begin;
@@ -150,8 +151,9 @@ struct Dense {
     }
   }
 
-  // Z planes per block of dz, G of them used: plane(g). A tile takes all gates of one block, or
-  // four blocks, two, one where there is one gate.
+  // dz has Z planes per unit block, of which plane(0), ..., plane(G-1) are used. A tile takes all
+  // gates of JJ blocks: one block for cells with several gates; four, two or one where there is one
+  // gate.
   template <int G, int Z, int JJ, class Plane>
   static GC_INLINE void outer_blocks(T* acc, const T* a, int64_t a_stride, int64_t K, const T* dz,
                                      int64_t dz_stride, int64_t rows, int32_t& j, int32_t j1,

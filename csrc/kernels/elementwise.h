@@ -1,4 +1,4 @@
-// Sums, scalings and look-ups over flat arrays of whole vectors.
+// Elementwise operations, sums and maxima over flat arrays whose length is a multiple of a vector.
 #pragma once
 #include "kernels/kernel_table.h"
 #include "simd/lanes.h"
@@ -12,7 +12,7 @@ struct Elementwise {
 
   static void column_sum(T* acc, const T* z, int64_t z_stride, int64_t rows, int64_t i0,
                          int64_t i1) noexcept {
-    constexpr int wide = 8;  // columns side by side: one chain alone waits for its own additions
+    constexpr int wide = 8;  // eight independent sums hide the latency of an addition
     int64_t i = i0;
     for (; i + wide * L <= i1; i += wide * L) {
       V sum[wide];
@@ -53,9 +53,10 @@ struct Elementwise {
   }
 
   static double max_abs(const T* p, int64_t n) noexcept {
-    // x * 0 is NaN for infinities and NaN; sums of it tell them apart from large numbers, which a
-    // maximum of NaN would not.
-    constexpr int wide = 4;  // chains side by side: one alone waits for its own operations
+    // x * 0 is NaN if x is infinite or NaN, and 0 otherwise. The sum of these products shows
+    // whether any element was not finite; the maximum cannot, because the vector instruction may
+    // drop a NaN.
+    constexpr int wide = 4;  // four independent chains hide the latency of the operations
     V largest[wide] = {}, poison[wide] = {};
     auto look = [&](int64_t i, int e) GC_LAMBDA {
       const V x = load<V>(p + i);

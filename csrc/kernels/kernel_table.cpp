@@ -1,4 +1,4 @@
-// Which level's table is in use.
+// Chooses the kernel table of the instruction-set level that runs on this machine.
 #include "kernels/kernel_table.h"
 
 #include "base/dispatch.h"

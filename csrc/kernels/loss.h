@@ -1,4 +1,4 @@
-// Losses and their gradients, row by row.
+// Loss functions and their gradients, computed row by row.
 #pragma once
 #include "kernels/kernel_table.h"
 #include "simd/math.h"
@@ -20,7 +20,8 @@ struct Loss {
         __builtin_memset(row, 0, static_cast<size_t>(stride) * sizeof(T));
         continue;
       }
-      // Shifted by the largest logit, every exponential is at most 1 and their sum at least 1.
+      // With the largest logit subtracted, every exponential is at most 1 and their sum at least 1,
+      // so that neither overflow nor a division by 0 can occur.
       T largest = row[0];
       for (int64_t o = 1; o < classes; o++) largest = row[o] > largest ? row[o] : largest;
       const double picked = static_cast<double>(row[target[r]]) - static_cast<double>(largest);
@@ -34,7 +35,8 @@ struct Loss {
       const double scale = static_cast<double>(weight[r]) * factor;
       const V s = broadcast<V>(static_cast<T>(scale / sum));
       for (int64_t o = 0; o < stride; o += L) store<V>(row + o, load<V>(row + o) * s);
-      // p - 1 by the other classes' sum: no cancellation when p is near 1.
+      // The gradient at the target is p - 1. It is computed as minus the sum of the other classes'
+      // probabilities, because p - 1 would cancel where p is near 1.
       double others = 0;
       for (int64_t o = 0; o < classes; o++)
         others += o == target[r] ? 0.0 : static_cast<double>(row[o]);
@@ -43,10 +45,12 @@ struct Loss {
     }
   }
 
-  // z [n] becomes the gradient of weight * sum (z - y)^2 * factor; returns weight * the sum.
+  // Replaces z [n] by the gradient of weight * sum (z - y)^2 * factor and returns weight * sum (z -
+  // y)^2.
   static double squared_error(T* z, const T* y, int64_t n, double weight, double factor) noexcept {
     using D = Lanes<double>;
-    constexpr int LD = lane_count<double>, wide = 4;  // as many sums as hide an addition's latency
+    constexpr int LD = lane_count<double>,
+                  wide = 4;  // four independent sums hide the latency of an addition
     using Some = typename LanesOf<T, LD>::type;
     const double slope = 2 * weight * factor;
     D sums[wide] = {};

@@ -1,4 +1,4 @@
-// Random masks of units: which of them a dropout drops or a zoneout holds.
+// Random masks of units, which say what dropout sets to zero and where zoneout keeps the old state.
 #pragma once
 #include "kernels/kernel_table.h"
 #include "simd/philox.h"
@@ -15,11 +15,14 @@ static inline void philox_once(const uint32_t* counter, const uint32_t* key,
 
 template <class T>
 struct Masks {
-  static constexpr int units = 4 * word_lanes;  // of one call of the generator
+  static constexpr int units = 4 * word_lanes;  // units per call of the generator
   using Halves = typename LanesOf<uint32_t, vector_bytes / 4>::type;
 
-  // The words of the counters of lanes 0, 1, ..: word 0..3 of lane 0, then of lane 1, and so on.
-  template <class W>  // Words: a template, so that other levels' branches are not compiled
+  // Puts the generator's output into the order of units: words 0..3 of lane 0, then those of lane
+  // 1, and so on.
+  // W is always Words; as a template parameter it keeps the other levels' branches from being
+  // compiled.
+  template <class W>
   static GC_INLINE void in_order(const W (&x)[4], Halves (&out)[2]) {
     constexpr int n = sizeof(W) / 8;
     const W low = x[0] | (x[1] << 32), high = x[2] | (x[3] << 32);
@@ -35,8 +38,9 @@ struct Masks {
     }
   }
 
-  // The word of unit u is number u % 4 of the counter (u / 4, b, t, stream). Both dtypes and all
-  // levels see the same words; a v4 call covers 32 units, more than the eight of a short row.
+  // The random word of unit u at step t of sequence b is word u % 4 of the counter (u / 4, b, t,
+  // stream). Both precisions and all instruction-set levels therefore draw the same masks. One call
+  // covers 32 units on v4, and what lies beyond the width of the row is dropped.
   static void mask_rows(T* out, int64_t width, const MaskStream& s, int64_t t0, int64_t t_step,
                         int64_t batch, int64_t r0, int64_t r1, T below, T above) noexcept {
     const Words zero{};

@@ -12,7 +12,7 @@ struct Norm {
   using I = typename LaneTraits<V>::Integer;
   static constexpr int L = lane_count<T>;
 
-  // x for the units of the row, 0 in the pads behind them.
+  // Returns x at the units of the row and 0 at the padding behind them.
   static GC_INLINE V inside(V x, int64_t i, int64_t units) {
     if (i + L <= units) return x;
     I lane{};
@@ -22,7 +22,8 @@ struct Norm {
     return lane < I{} + static_cast<Whole>(units > i ? units - i : 0) ? x : V{};
   }
 
-  // Sum of f(i) over the vectors of a row: four chains, then their lanes in ascending order.
+  // Sums f(i) over the vectors of a row, in four independent chains; their lanes are then added in
+  // ascending order.
   template <class F>
   static GC_INLINE T row_sum(int64_t stride, F f) {
     V sum[4] = {};
@@ -37,8 +38,8 @@ struct Norm {
     return total;
   }
 
-  // The variance is that of the differences from the mean, in a second pass: E[x^2] - E[x]^2 would
-  // lose all digits of rows whose mean is large.
+  // A second pass computes the variance from the differences to the mean: E[x^2] - E[x]^2 would
+  // lose all digits where the mean is large compared with the deviation.
   static void norm_forward(T* out, T* stats, const T* in, int64_t stride, int64_t units,
                            const T* weight, const T* bias, double eps, int64_t r0,
                            int64_t r1) noexcept {
@@ -53,7 +54,8 @@ struct Norm {
         return off * off;
       });
       const T variance = squares / static_cast<T>(units);
-      // Squares that overflow would make all of the row 0 and go unnoticed: NaN is noticed.
+      // If the variance overflowed, 1 / sqrt(variance) would be 0 and the normalised row silently
+      // 0. NaN makes the overflow visible.
       const T inverse = variance < static_cast<T>(__builtin_inf())
                             ? T(1) / root(variance + static_cast<T>(eps))
                             : static_cast<T>(__builtin_nan(""));
@@ -65,7 +67,8 @@ struct Norm {
     }
   }
 
-  // With g = d * weight and n = (x - mean) * inverse: inverse * (g - mean(g) - n * mean(g n)).
+  // Computes the gradient of the input, inverse * (g - mean(g) - n * mean(g n)), where g = d *
+  // weight and n = (x - mean) * inverse.
   static void norm_backward(T* out, const T* d, const T* in, const T* stats, int64_t stride,
                             int64_t units, const T* weight, int64_t r0, int64_t r1) noexcept {
     for (int64_t r = r0; r < r1; r++) {

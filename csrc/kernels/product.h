@@ -1,19 +1,19 @@
-// The inner product of every tile: accumulators stay in registers, each is one fma chain in
-// ascending k.
+// The inner loops of all matrix products. The accumulators stay in registers, and each is one fma
+// chain in ascending k.
 #pragma once
 #include "simd/lanes.h"
 
 namespace gradcore::GRADCORE_ISA {
 
-// acc[b][i] += sum over k of w[k * w_step + at(i)] * x[b][k], i < NV vectors, b < NB rows
+// acc[b][i] += sum over k of w[k * w_step + at(i)] * x[b][k], for vectors i < NV and rows b < NB.
 template <class V, int NB, int NV, class T, class At>
 GC_INLINE void multiply(V (&acc)[NB][NV], const T* w, int64_t w_step, const T* const (&x)[NB],
                         int64_t K, At at) {
 #pragma GCC unroll 2
   for (int64_t k = 0; k < K; k++) {
     const T* row = w + k * w_step;
-    if constexpr (vector_registers == 16 &&
-                  NB < NV) {  // few registers: hold the broadcasts, stream the weights
+    // With only 16 registers the NB broadcasts stay in registers and the weights are streamed.
+    if constexpr (vector_registers == 16 && NB < NV) {
       V held[NB];
       GC_UNROLL
       for (int b = 0; b < NB; b++) held[b] = broadcast<V>(x[b][k]);
@@ -37,8 +37,9 @@ GC_INLINE void multiply(V (&acc)[NB][NV], const T* w, int64_t w_step, const T* c
   }
 }
 
-// The same for one row in S chains of every S-th k, so that few vectors wait less for their own
-// sums: part 0 starts from acc, the others from 0; added in pairs.
+// The same product for one row, with every sum split into S chains of every S-th k: a tile with few
+// vectors would otherwise wait for the latency of its own fma. Chain 0 starts from acc, the others
+// from 0, and the chains are added in pairs.
 template <class V, int S, int NV, class T, class At>
 GC_INLINE void multiply_split(V (&acc)[NV], const T* w, int64_t w_step, const T* x, int64_t K,
                               At at) {

@@ -1,5 +1,5 @@
-// The recurrent loop of one cell: product and cell fused forward, product of step t and cell of
-// step t-1 alternating backward.
+// The recurrent loop of one cell. Forward fuses the recurrent product of a step with its cell;
+// backward alternates the transposed product of step t with the cell of step t-1.
 #pragma once
 #include <gradcore/gradcore.h>
 
@@ -16,14 +16,15 @@ struct Recurrent {
   using View = LayerView<T>;
   static constexpr int L = lane_count<T>, UB = unit_block<T>, M = UB / L;
   static constexpr int G = Cell::gates, NS = Cell::states, NK = Cell::saved, NZ = Cell::planes;
-  // Rows per tile: with 32 registers four rows keep both FMA pipes busy; with 16 the accumulators
-  // of four rows spill.
+  // Rows (sequences) per tile. With 32 registers four rows keep both FMA units busy; with 16
+  // registers the accumulators of four rows and four gates would spill.
   static constexpr int rows_forward = vector_registers == 32 ? 4 : G == 4 ? 2 : 4;
   static constexpr int rows_backward = 4;
-  // Blocks per tile: a cell with one gate has too few chains in one block.
+  // Unit blocks per tile. One block of a cell with one gate has too few independent chains.
   static constexpr int blocks_forward = G > 1 ? 1 : vector_registers == 32 ? 4 : 2;
   static constexpr int blocks_backward = vector_registers == 32 ? 4 : 2;
-  // One row alone: enough chains side by side to hide the latency of the fma.
+  // Unit blocks per tile where there is only one row: enough independent chains to hide the fma
+  // latency.
   static constexpr int blocks_single = M == 1 ? (G >= 4   ? 2
                                                  : G >= 2 ? 3
                                                           : 8)
@@ -31,8 +32,8 @@ struct Recurrent {
                                                  : G >= 2 ? 2
                                                           : 4);
 
-  // A batch of one sequence, a narrow layer and a cell with one gate: so few chains that each is
-  // split.
+  // With one sequence, a narrow layer and a cell with one gate there are so few chains that each
+  // sum is split into `split` of them; this applies up to split_blocks unit blocks.
   static constexpr int split = G == 1 && vector_registers == 32 ? 4 : 1, split_blocks = 4;
 
   static GC_INLINE bool active(const View& v, int64_t t, int64_t b) {
@@ -41,7 +42,7 @@ struct Recurrent {
   static GC_INLINE bool resets(const View& v, int64_t t, int64_t b) {
     return v.reset && v.reset[t * v.B + b];
   }
-  // True if some row may rest at step t.
+  // True if some row may be inactive at step t.
   static GC_INLINE bool rests(const View& v, int64_t t) {
     return (v.lengths && t >= v.min_length) || (v.begins && t < v.max_begin);
   }
@@ -58,7 +59,7 @@ struct Recurrent {
 
   // ---- forward
 
-  // The states before a step, zero where `cleared`.
+  // Reads the states before a step, or zeros if `cleared`.
   template <class TileOf, class W>
   static GC_INLINE void read_states(const View& v, const TileOf& tile, bool cleared, W (&s)[NS]) {
     if (cleared) {
@@ -70,14 +71,14 @@ struct Recurrent {
     }
   }
 
-  // Zoneout (Krueger et al. 2017, eq. 4) mixes a part z of the state before the step into the one
-  // behind it; where z is 0 or 1 the result is exactly one of the two.
+  // Zoneout (Krueger et al. 2017, eq. 4) returns z * before + (1 - z) * after; where z is 0 or 1
+  // the result is exactly one of the two states.
   template <class W>
   static GC_INLINE W hold_part(W z, W before, W after) {
     return fma(z, before, one_minus(z) * after);
   }
-  // Its transpose: of the adjoint d, the part z goes straight to the state before the step and is
-  // returned; what is left in d goes through the cell.
+  // The transpose of hold_part: the part z of the adjoint d goes straight to the state before the
+  // step and is returned; d becomes the rest, which goes through the cell.
   template <class W>
   static GC_INLINE W split_adjoint(W z, W& d) {
     const W held = z * d;
@@ -91,11 +92,12 @@ struct Recurrent {
       if (v.zone_c) s1[1] = hold_part(tile.read_state(v.zone_c), s[1], s1[1]);
   }
 
-  // A skip connection does not reach behind a reset.
+  // False where a reset lies between step t and the output that its skip connection would read.
   static GC_INLINE bool reaches_back(const View& v, int64_t t, int64_t b) {
     return !v.last_reset || t - v.skip_lag >= v.last_reset[t * v.B + b];
   }
-  // The output that the skip connection of step t reaches back to, zero behind a reset.
+  // Reads the output that the skip connection of step t adds, h_(t-lag), or zero if a reset came
+  // after it.
   template <class TileOf>
   static GC_INLINE auto reached(const View& v, int64_t t, const TileOf& tile) {
     return tile.each([&](int n) GC_LAMBDA {
@@ -104,15 +106,15 @@ struct Recurrent {
                          : v.zeros + tile.unit(n));
     });
   }
-  // The output h of the cell with its skip connection.
+  // Applies the skip connection to the cell's output h: h + s h_(t-lag) or (1 - a) h + a h_(t-lag).
   template <class TileOf, class W>
   static GC_INLINE W with_skip(const View& v, int64_t t, const TileOf& tile, W h) {
     const W back = reached(v, t, tile), coef = tile.read_unit(v.skip_coef);
     return fma(coef, v.skip_kind == GC_SKIP_ADD ? back : back - h, h);
   }
-  // The way back through it: d is the adjoint of step t's output h and becomes that of the cell's
-  // own result. What goes to step t - lag is put into the ring, and the terms of a learned
-  // parameter into dskip. Returns the adjoint that arrived by all paths.
+  // Backpropagates through the skip connection. d is the adjoint of step t's output h and becomes
+  // the adjoint of the cell's own result. The share of step t - lag is put into the ring, and the
+  // terms of a learned coefficient's gradient into dskip. Returns the adjoint of h by all paths.
   template <class TileOf, class W>
   static GC_INLINE W skip_backward(const View& v, int64_t t, const TileOf& tile, W h, W& d) {
     T* slot = v.ring + t % v.skip_lag * tile.step();
@@ -121,16 +123,16 @@ struct Recurrent {
         slot, tile.where_row([&](int64_t b) GC_LAMBDA { return reaches_back(v, t, b); }, sent));
     d = v.skip_kind == GC_SKIP_ADD ? dh : dh - sent;
     if (v.dskip) {
-      // d/ds = dh h_(t-k). mix: d/dlogit = a (1-a) dh (h_(t-k) - cell_t), and (1-a)(h_(t-k) -
-      // cell_t) = h_(t-k) - h_t.
+      // GC_SKIP_ADD: d/ds = dh h_(t-lag). Otherwise d/dlogit = a (1-a) dh (h_(t-lag) - cell_t),
+      // where (1-a) (h_(t-lag) - cell_t) = h_(t-lag) - h_t.
       const W back = reached(v, t, tile);
       tile.write_state(v.dskip, v.skip_kind == GC_SKIP_ADD ? dh * back : sent * (back - h));
     }
     return dh;
   }
 
-  // Keeps what the way back needs. The tape is written once and much later read: asking for the
-  // lines of the next step now is worth it, since a store that misses costs more than the step.
+  // Writes what backward needs. These values are read only much later, so that every store misses
+  // the cache, which costs more than the step; prefetching the next step's cache lines is worth it.
   template <int N, class W>
   static GC_INLINE void keep(const View& v, const Tile<Cell, T, N>& tile, const W (&k)[NK]) {
     GC_UNROLL
@@ -146,8 +148,8 @@ struct Recurrent {
     }
   }
 
-  // The cell on N vectors at once. h_pre(c): pre-activations from the recurrent product; cleared:
-  // the state before the step counts as zero.
+  // Applies the cell to N vectors at once. h_pre(c) gives the pre-activations of gate c from the
+  // recurrent product; `cleared` says that the state before the step counts as zero.
   template <int N, class PlaceOf, class HPre>
   static GC_INLINE void cell_forward(const View& v, int64_t i, PlaceOf place, HPre h_pre,
                                      bool cleared) {
@@ -173,8 +175,8 @@ struct Recurrent {
     if (v.saved) keep(v, tile, k);
   }
 
-  // Product and cell of NB rows from b, JJ unit blocks from j. cleared: the rows' states count as
-  // zero (NB == 1).
+  // Computes the product and the cell for NB rows from b and JJ unit blocks from j. `cleared`, for
+  // NB == 1 only, says that the row's state counts as zero.
   template <int NB, int JJ, int S = 1>
   static GC_INLINE void tile_forward(const View& v, int64_t i, int j, int64_t b, bool cleared) {
     constexpr int MM = NB == 1 ? (M < 2 ? M : 2) : 1, NV = JJ * G * MM, NT = NB * JJ * MM,
@@ -182,7 +184,7 @@ struct Recurrent {
     const int64_t Hp = static_cast<int64_t>(v.nb) * UB, block = static_cast<int64_t>(v.H) * G * UB;
     for (int m = 0; m < M; m += MM) {
       V acc[NB][NV];
-      // vector i of a row: block i/(G*MM), gate i/MM%G, part m + i%MM
+      // Vector e of a row is block e/(G*MM), gate e/MM%G, part m + e%MM.
       GC_UNROLL
       for (int q = 0; q < NB; q++) GC_UNROLL
       for (int e = 0; e < NV; e++)
@@ -219,7 +221,8 @@ struct Recurrent {
   template <int NB>
   static __attribute__((noinline)) void tiles_forward(const View& v, int64_t i, const Share& w,
                                                       int64_t b0, int64_t b1) {
-    const bool down = i & 1;  // alternate the direction: the weights read last are still in cache
+    const bool down =
+        i & 1;  // the direction alternates, because the weights read last are still in the cache
     constexpr int JJ = blocks_forward;
     const int whole = JJ > 1 ? (w.j1 - w.j0) / JJ * JJ : 0;
     for (int n = 0; n < whole; n += JJ) {
@@ -249,8 +252,8 @@ struct Recurrent {
       for (; j + 2 <= w.j1; j += 2) tile_forward<1, 2>(v, i, j, b, cleared);
     for (; j < w.j1; j++) tile_forward<1, 1>(v, i, j, b, cleared);
   }
-  // A sequence that rests: the state is held. Before its first step, what its skip connection will
-  // reach back to is put there.
+  // Keeps the state of an inactive sequence. Before the sequence's first step, h instead takes the
+  // outputs that its skip connection will read.
   static void hold(const View& v, int64_t i, const Share& w, int64_t b) {
     const int64_t Hp = static_cast<int64_t>(v.nb) * UB, from = (i * v.B + b) * Hp + w.j0 * UB,
                   step = v.B * Hp;
@@ -269,7 +272,8 @@ struct Recurrent {
   }
   static __attribute__((noinline)) void rows_special(const View& v, int64_t i, const Share& w,
                                                      int64_t b0, int64_t b1) {
-    // A whole tile costs less than two rows one by one: those that rest go along and are put back.
+    // A whole tile costs less than two rows one by one. With more than one active row all rows are
+    // therefore computed together, and the inactive ones are overwritten with their old states.
     int there = 0;
     bool together = b1 - b0 == rows_forward;
     for (int64_t b = b0; b < b1; b++)
@@ -287,7 +291,8 @@ struct Recurrent {
     }
   }
 
-  // Rows [b0,b1), all active and not reset, in the largest tiles: every tile reads all weights.
+  // Computes rows [b0,b1), all active and not reset, in the largest tiles, since every tile reads
+  // all weights.
   static void rows_plain(const View& v, int64_t i, const Share& w, int64_t b0, int64_t b1) {
     const int64_t whole = b0 + (b1 - b0) / rows_forward * rows_forward;
     const int64_t pairs = whole + (b1 - whole) / 2 * 2;
@@ -317,7 +322,7 @@ struct Recurrent {
 
   // ---- backward
 
-  // Asks for what the cell reads one step earlier.
+  // Prefetches what the cell reads at the step before.
   template <int N>
   static GC_INLINE void prefetch_before(const View& v, const Tile<Cell, T, N>& tile) {
     GC_UNROLL
@@ -331,7 +336,7 @@ struct Recurrent {
     }
   }
 
-  // What the tape has of a step: saved values, and the states before and after it.
+  // Reads what forward has kept of a step: saved values, and the states before and after the step.
   template <class TileOf, class W>
   static GC_INLINE void read_tape(const View& v, int64_t t, const TileOf& tile, W (&k)[NK],
                                   W (&s)[NS], W (&s1)[NS]) {
@@ -344,14 +349,15 @@ struct Recurrent {
       s[1] = tile.read_state(v.c);
       s1[1] = tile.read_state(v.c + step);
     }
-    if (v.reset) {  // the step saw a zero state
+    // The state was set to zero before this step.
+    if (v.reset) {
       GC_UNROLL
       for (int c = 0; c < NS; c++)
         s[c] = tile.where_row([&](int64_t b) GC_LAMBDA { return !resets(v, t, b); }, s[c]);
     }
   }
 
-  // The cell's backward on N vectors: rows b..b+NB-1 of block j, MM parts from m.
+  // Applies the cell's backward() to N vectors: rows b..b+NB-1 of block j, MM parts from m.
   template <int NB, int MM>
   static GC_INLINE void cell_backward_pack(const View& v, int64_t i, int j, int64_t b, int m) {
     constexpr int N = NB * MM;
@@ -399,7 +405,8 @@ struct Recurrent {
     constexpr int MM = NB == 1 ? (M < 4 ? M : 4) : 1;
     for (int m = 0; m < M; m += MM) cell_backward_pack<NB, MM>(v, i, j, b, m);
   }
-  // A sequence past its end: nothing flows, the adjoint passes.
+  // An inactive sequence has zero adjoints of pre-activations, and its state's adjoint stays as it
+  // is.
   static void rest(const View& v, int64_t i, int j, int64_t b) {
     __builtin_memset(v.dz + (i * v.B + b) * v.z_row + j * (NZ * UB), 0, NZ * UB * sizeof(T));
     if (v.dskip) __builtin_memset(v.dskip + ((i * v.B + b) * v.nb + j) * UB, 0, UB * sizeof(T));
@@ -428,8 +435,9 @@ struct Recurrent {
     }
   }
 
-  // d_h += weight_hh^T dz of step i: rows b.., JJ unit blocks from j. A chain per gate, then ((g0 +
-  // g1) + g2) + g3, in every tile.
+  // d_h += weight_hh^T dz of step i, for NB rows from b and JJ unit blocks from j. Every tile sums
+  // each gate in a chain of its own and adds them as ((g0 + g1) + g2) + g3, so that tile sizes do
+  // not change the result.
   template <int NB, int JJ>
   static GC_INLINE void tile_backward(const View& v, int64_t i, int j, int64_t b) {
     const int64_t Hp = static_cast<int64_t>(v.nb) * UB, block = G * Hp * UB,
@@ -439,7 +447,8 @@ struct Recurrent {
     for (int m = 0; m < M; m++) {
       const T* w = v.w_backward + j * block + m * L;
       V total[NB][JJ];
-      if constexpr (NB == 1) {  // one row: the chains of all gates run side by side
+      // With one row, the chains of all gates run side by side to hide the fma latency.
+      if constexpr (NB == 1) {
         V acc[G][JJ];
         GC_UNROLL
         for (int g = 0; g < G; g++) GC_UNROLL
@@ -498,8 +507,8 @@ struct Recurrent {
     }
   }
 
-  // One row of step i; behind each tile, if `next`, the cell of step i-1 on the same units while
-  // they are in registers and L1.
+  // Computes the product for one row of step i. If `next`, each tile is followed by the cell of
+  // step i-1 on the same units while these are in registers and the L1 cache.
   template <int JJ>
   static GC_INLINE void row_backward_tiles(const View& v, int64_t i, int& j, int j1, int64_t b,
                                            bool next) {
@@ -527,7 +536,8 @@ struct Recurrent {
     for (; j < w.j1; j++)
       for (int64_t b = b0; b < b1; b += NB) tile_backward<NB, 1>(v, i, j, b);
   }
-  // Before step i the states of some rows were zeroed: nothing flows further back there.
+  // Sets the adjoints of rows to zero whose states were reset before step i: no gradient flows
+  // through a reset.
   static void cut(const View& v, int64_t i, const Share& w) {
     const int64_t Hp = static_cast<int64_t>(v.nb) * UB, t = v.first + i;
     for (int64_t b = w.b0; b < w.b1; b++)
@@ -546,7 +556,7 @@ struct Recurrent {
       if (w.by_units) team.wait(me);
       if (whole > w.b0) tiles_backward<rows_backward>(v, i, w, w.b0, whole);
       if (pairs > whole) tiles_backward<2>(v, i, w, whole, pairs);
-      // Fusing the two is for rows that are always there and never cut.
+      // The product and the next cell are fused only where every row is active and none is reset.
       const bool fused = i > i0 && !v.reset && !rests(v, v.first + i - 1);
       for (int64_t b = pairs; b < w.b1; b++) row_backward(v, i, w, b, fused);
       if (v.reset) cut(v, i, w);

@@ -1,7 +1,8 @@
-// The recurrent loop of one cell for tangents: forward behind the primal steps of a chunk, K
-// tangents of every sequence as rows of one product; backward, the tangent of the adjoint
-// recurrence (forward over reverse: Griewank and Walther 2008, section 5.2), behind the adjoint's
-// own steps. The cell is the one of training, over jets, or its backward() as a local Jacobian.
+// The recurrent loop of one cell for tangents (directional derivatives). Forward runs after the
+// chunk's own steps and treats K tangents of every sequence as rows of one matrix product. Backward
+// runs after the adjoint's own steps and computes the tangent of the adjoint recurrence (forward
+// over reverse: Griewank and Walther 2008, section 5.2). Both use the cell of training, either on
+// jets (values with tangents) or through the local Jacobian that its backward() gives.
 #pragma once
 #include "kernels/recurrent.h"
 #include "simd/dual.h"
@@ -17,10 +18,10 @@ struct Tangent {
   static constexpr int L = lane_count<T>, UB = unit_block<T>, M = UB / L;
   static constexpr int G = Cell::gates, NS = Cell::states, NK = Cell::saved, NZ = Cell::planes;
   static constexpr int rows = R::rows_forward, blocks = R::blocks_forward;
-  // One row alone has few chains: several blocks side by side.
+  // A single row has few independent chains, so that several blocks are computed side by side.
   static constexpr int blocks_alone = G >= 3 ? 2 : 4;
 
-  // P sequences from b at step i, unit block j, part m; and tangent k of each of them.
+  // The addresses of P sequences from b at step i, unit block j, part m; and of tangent k of each.
   template <int P>
   using Sequences = Tile<Cell, T, P>;
   template <int P>
@@ -45,14 +46,14 @@ struct Tangent {
 
   // ---- forward
 
-  // Of P vectors of a step's units: what the states after the cell change by, for each plane of the
-  // pre-activations and each state before. Columns of the local Jacobian from the cell's
-  // backward(), as in kernels/cotangent.h; all tangents of a sequence share it.
+  // Local Jacobians of P vectors of units at one step: the derivatives of the states after the step
+  // with respect to each plane of the pre-activations (z) and each state before (d). They come from
+  // the cell's backward(), as in kernels/cotangent.h, and all tangents of a sequence share them.
   template <int P>
   struct Local {
     using W = typename PackOf<V, P>::type;
     W z[NS][NZ], d[NS][NS];
-    W h;  // the output before a skip connection
+    W h;  // the output before the skip connection is applied
   };
   template <int P>
   static __attribute__((noinline)) void local(const View& v, int64_t i, int j, int m, int64_t b,
@@ -82,9 +83,10 @@ struct Tangent {
     *to = jac;
   }
 
-  // Unit block j, part m of N tangents from k0 of each of P sequences from b. h_pre: tangents of
-  // the recurrent pre-activations, gate c of row q = p * N + n of the tile at [q * stride + c]. A
-  // function of its own: inlined into the tiles of all widths it was a fifth of the library.
+  // Computes N tangents from k0 of each of P sequences from b, for unit block j, part m. h_pre
+  // holds the tangents of the recurrent pre-activations: gate c of row q = p * N + n of the tile is
+  // at [q * stride + c]. The function is not inlined: in the tiles of all widths its copies made up
+  // a fifth of the library.
   template <int N, int P>
   static __attribute__((noinline)) void cell_forward(const View& v, const Tangents& w, int64_t i,
                                                      int j, int m, int64_t b, int64_t k0,
@@ -127,8 +129,9 @@ struct Tangent {
     }
   }
 
-  // One tangent of P sequences, and those of the values on the tape: the cell over jets. They and
-  // the adjoint's tangents must be derivatives of the same roundings.
+  // Computes one tangent of P sequences, and the tangents of what the cell saves for backward, by
+  // the cell on jets. The tangents of the states must come from the same roundings as those of the
+  // adjoint, which backward() computes on jets too.
   template <int P>
   static __attribute__((noinline)) void cell_taped(const View& v, const Tangents& w, int64_t i,
                                                    int j, int m, int64_t b, bool cleared,
@@ -165,7 +168,7 @@ struct Tangent {
     for (int c = 0; c < NK; c++) tile.write_saved(w.saved, c, k[c].tangent[0]);
   }
 
-  // The output that the skip connection of step t reaches back to, with its tangent.
+  // Reads the output that the skip connection of step t adds, h_(t-lag), with its tangent.
   template <class TileOf>
   static GC_INLINE auto reached(const View& v, const Tangents& w, int64_t t, const TileOf& primal,
                                 const TileOf& tile) {
@@ -176,7 +179,7 @@ struct Tangent {
     return pair(R::reached(v, t, primal),
                 tile.each([&](int p) GC_LAMBDA { return pick(p, w.h + tile.state(p) + back); }));
   }
-  // The skip connection's parameter and its tangent number k.
+  // Reads the skip connection's coefficient with its tangent k.
   template <class TileOf>
   static GC_INLINE auto skip_coef(const View& v, const Tangents& w, const TileOf& tile, int64_t k) {
     using W = decltype(tile.read_unit(v.skip_coef));
@@ -184,14 +187,14 @@ struct Tangent {
     return pair(tile.read_unit(v.skip_coef),
                 w.skip_coef ? tile.read_unit(w.skip_coef + k * Hp) : constant<W>(0));
   }
-  // The output h of the cell with its skip connection.
+  // Applies the skip connection to the cell's output h.
   template <class TileOf, class J>
   static GC_INLINE J with_skip(const View& v, const Tangents& w, int64_t t, const TileOf& primal,
                                const TileOf& tile, int64_t k, J h) {
     const J back = reached(v, w, t, primal, tile), coef = skip_coef(v, w, primal, k);
     return fma(coef, v.skip_kind == GC_SKIP_ADD ? back : back - h, h);
   }
-  // As Recurrent::skip_backward, of the adjoint d with its tangent.
+  // Does what Recurrent::skip_backward does for the adjoint d with its tangent.
   template <class TileOf, class J>
   static GC_INLINE void skip_backward(const View& v, const Tangents& w, int64_t t,
                                       const TileOf& tile, J h, J& d) {
@@ -208,7 +211,8 @@ struct Tangent {
     tile.write_state(w.dskip, term.tangent[0]);
   }
 
-  // Product and cell of JJ unit blocks from j, part m. jac: of each block, null: over jets.
+  // Computes the product and the cell for JJ unit blocks from j, part m. jac holds the local
+  // Jacobians of each block; if it is null, the cell runs on jets.
   template <int N, int P, int JJ>
   static __attribute__((noinline)) void tile_forward(const View& v, const Tangents& w, int64_t i,
                                                      int j, int m, int64_t b, int64_t k0,
@@ -242,7 +246,8 @@ struct Tangent {
     }
   }
 
-  // Tangents [k,end) of P sequences from b: tiles of N, unit blocks [j, j + JJ).
+  // Computes tangents [k,end) of P sequences from b in tiles of up to `rows` tangents, for unit
+  // blocks [j, j + JJ).
   template <int P, int JJ>
   static void tiles_forward(const View& v, const Tangents& w, int64_t i, int j, int64_t b,
                             int64_t k, int64_t end, bool cleared) {
@@ -263,7 +268,7 @@ struct Tangent {
     }
   }
 
-  // A sequence that rests: tangents [k0,k1) are held, as Recurrent::hold does.
+  // Keeps tangents [k0,k1) of an inactive sequence, as Recurrent::hold does for its state.
   static void hold(const View& v, const Tangents& w, int64_t i, int j0, int j1, int64_t b,
                    int64_t k0, int64_t k1) {
     const int64_t Hp = static_cast<int64_t>(v.nb) * UB, t_step = v.B * w.K * Hp;
@@ -284,7 +289,7 @@ struct Tangent {
     }
   }
 
-  // Rows [r0,r1) of B*K, unit blocks [j, j + JJ).
+  // Computes rows [r0,r1) of B*K for unit blocks [j, j + JJ).
   template <int JJ>
   static void rows_forward(const View& v, const Tangents& w, int64_t i, int j, int64_t r0,
                            int64_t r1) {
@@ -320,7 +325,7 @@ struct Tangent {
 
   // ---- backward, one tangent
 
-  // What the tape has of a step, with its tangents, as Recurrent::read_tape.
+  // Reads what forward has kept of a step, with its tangents, as Recurrent::read_tape does.
   template <class TileOf, class J>
   static GC_INLINE void read_tape(const View& v, const Tangents& w, int64_t t, const TileOf& tile,
                                   J (&k)[NK], J (&s)[NS], J (&s1)[NS]) {
@@ -334,7 +339,8 @@ struct Tangent {
       s[1] = pair(tile.read_state(v.c), tile.read_state(w.c));
       s1[1] = pair(tile.read_state(v.c + step), tile.read_state(w.c + step));
     }
-    if (v.reset) {  // the step saw a zero state
+    // The state was set to zero before this step.
+    if (v.reset) {
       auto there = [&](int64_t b) GC_LAMBDA { return !R::resets(v, t, b); };
       GC_UNROLL
       for (int c = 0; c < NS; c++)
@@ -342,7 +348,7 @@ struct Tangent {
     }
   }
 
-  // Unit block j of P sequences from b, part m.
+  // Applies the cell's backward() on jets to unit block j, part m of P sequences from b.
   template <int P>
   static GC_INLINE void cell_backward(const View& v, const Tangents& w, int64_t i, int j, int m,
                                       int64_t b) {
@@ -403,7 +409,7 @@ struct Tangent {
 
   static void backward(const View& v, const Tangents& w, int64_t i0, int64_t i1, const Share& s,
                        Team& team, int me) noexcept {
-    View wide = v;  // the product of the adjoint's tangent is that of the adjoint on other arrays
+    View wide = v;  // the same transposed product as the adjoint's, on the arrays of its tangent
     wide.d = w.d;
     wide.dz = w.dz;
     wide.dskip = w.dskip;

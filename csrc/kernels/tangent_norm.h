@@ -1,5 +1,5 @@
-// Tangents of LayerNorm and of its gradients, a row at a time. With n the normalised row, s the
-// inverse deviation and x' the row's tangent:
+// Tangents of LayerNorm and of its gradients, one row at a time. With n the normalised row, s the
+// inverse standard deviation and x' the tangent of the row:
 //   n' = s (x' - mean(x') - n mean(n x')),  s' = -s^2 mean(n x')
 #pragma once
 #include "kernels/norm.h"
@@ -32,14 +32,14 @@ struct TangentNorm {
                    [&](int64_t i) GC_LAMBDA { return load<V>(t_in + i) * unit(in, stats, i); }) *
         share;
     for (int64_t i = 0; i < stride; i += L) {
-      // The pads of weights are 0.
+      // The padding of the weights is 0, so the padding of the result is 0 too.
       const V moved =
           fma(t_unit(t_in, in, stats, t_stats, i), load<V>(weight + i), load_or_zero(t_bias, i));
       store<V>(out + i, fma(unit(in, stats, i), load_or_zero(t_weight, i), moved));
     }
   }
 
-  // dx = s (g - mean(g) - n mean(g n)) with g = d * weight.
+  // Differentiates dx = s (g - mean(g) - n mean(g n)), where g = d * weight.
   static void norm_backward_tangent(T* out, const T* t_d, const T* d, const T* dx, const T* t_in,
                                     const T* in, const T* stats, const T* t_stats, int64_t stride,
                                     int64_t units, const T* weight, const T* t_weight) noexcept {

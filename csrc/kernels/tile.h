@@ -1,12 +1,12 @@
-// What one call of a cell works on: N vectors of units, where each of them lies in the arrays of a
-// layer, and how they are read and written together.
+// A tile is what one call of a cell works on: N vectors of units, with the addresses of each in the
+// arrays of a layer, and functions that read and write them together.
 #pragma once
 #include "kernels/kernel_table.h"
 #include "simd/pack.h"
 
 namespace gradcore::GRADCORE_ISA {
 
-// The number type of N vectors side by side. One vector alone is its own type.
+// The number type of N vectors side by side: a Pack, or for one vector the vector itself.
 template <class V, int N>
 struct PackOf {
   using type = Pack<V, N>;
@@ -16,7 +16,7 @@ struct PackOf<V, 1> {
   using type = V;
 };
 
-// The pack whose vector number n is f(n).
+// Makes the pack whose vector n is f(n).
 template <class V, int N, class F>
 GC_INLINE auto collect(F f) {
   if constexpr (N == 1) {
@@ -28,7 +28,7 @@ GC_INLINE auto collect(F f) {
     return r;
   }
 }
-// Vector number n of a pack.
+// Returns vector n of a pack.
 template <class V>
 GC_INLINE V part_of(V x, int) {
   return x;
@@ -38,18 +38,18 @@ GC_INLINE V part_of(Pack<V, N> x, int n) {
   return x.v[n];
 }
 
-// The widest pack (at most 4 vectors) that divides n.
+// Returns the width of the widest pack, at most 4 vectors, that divides n.
 constexpr int pack_width(int n) { return n % 4 == 0 ? 4 : n % 3 == 0 ? 3 : n % 2 == 0 ? 2 : 1; }
 
-// Where one vector of units lies.
+// The position of one vector of units.
 struct Place {
-  int64_t row;  // within a step: a sequence, or b * K + k for tangent k of sequence b
+  int64_t row;  // row within a step: a sequence, or b * K + k for tangent k of sequence b
   int block;    // unit block
   int part;     // vector within the block
 };
 
-// The addresses of N vectors at one step. `rows` is the number of rows that every step has: B, or
-// B * K for tangents. All offsets count elements from the start of an array.
+// The addresses of N vectors at step i of a chunk. `rows` is the number of rows per step: B, or B *
+// K for tangents. All offsets count elements from the start of an array.
 template <class Cell, class T, int N>
 class Tile {
  public:
@@ -76,15 +76,16 @@ class Tile {
 
   GC_INLINE int64_t row(int n) const { return place_[n].row; }
   GC_INLINE bool begins_block(int n) const { return place_[n].part == 0; }
-  // From one step to the next in an array [.][rows][Hp].
+  // Distance in elements between two steps in an array [.][rows][Hp].
   GC_INLINE int64_t step() const { return step_; }
-  GC_INLINE int64_t unit(int n) const { return unit_[n]; }        // in [Hp]
-  GC_INLINE int64_t carried(int n) const { return carried_[n]; }  // in [rows][Hp]
-  GC_INLINE int64_t state(int n) const { return state_[n]; }      // in [.][rows][Hp]
-  GC_INLINE int64_t gate(int n) const { return gate_[n]; }        // in [.][rows][nb][gates][UB]
-  GC_INLINE int64_t saved(int n) const { return saved_[n]; }      // in [.][rows][nb][saved][UB]
+  GC_INLINE int64_t unit(int n) const { return unit_[n]; }        // offset in [Hp]
+  GC_INLINE int64_t carried(int n) const { return carried_[n]; }  // offset in [rows][Hp]
+  GC_INLINE int64_t state(int n) const { return state_[n]; }      // offset in [.][rows][Hp]
+  GC_INLINE int64_t gate(int n) const { return gate_[n]; }    // offset in [.][rows][nb][gates][UB]
+  GC_INLINE int64_t saved(int n) const { return saved_[n]; }  // offset in [.][rows][nb][saved][UB]
 
-  // The vectors at those offsets; of gates and saved values, number c of each unit.
+  // These read and write the vectors at those offsets; c is the gate or the number of the saved
+  // value.
   GC_INLINE W read_unit(const T* array) const { return read(array, unit_); }
   GC_INLINE W read_carried(const T* array) const { return read(array, carried_); }
   GC_INLINE W read_state(const T* array) const { return read(array, state_); }
@@ -94,7 +95,7 @@ class Tile {
   GC_INLINE void write_state(T* array, W x) const { write(array, state_, x); }
   GC_INLINE void write_gate(T* array, int c, W x) const { write(array + c * UB, gate_, x); }
   GC_INLINE void write_saved(T* array, int c, W x) const { write(array + c * UB, saved_, x); }
-  // Plane c of the adjoints of pre-activations, whose rows lie `stride` elements apart.
+  // Writes plane c of the adjoints of pre-activations, whose rows lie `stride` elements apart.
   GC_INLINE void write_plane(T* array, int64_t stride, int c, W x) const {
     GC_UNROLL
     for (int n = 0; n < N; n++)
@@ -103,12 +104,12 @@ class Tile {
           part_of(x, n));
   }
 
-  // f(n) for each vector.
+  // Makes the vectors f(n).
   template <class F>
   static GC_INLINE W each(F f) {
     return collect<V, N>(f);
   }
-  // The vectors where choice(row) holds, zeros elsewhere.
+  // Returns the vectors of x in rows where choice(row) is true, and zeros elsewhere.
   template <class Choice>
   GC_INLINE W where_row(Choice choice, W x) const {
     return collect<V, N>([&](int n) GC_LAMBDA { return choice(row(n)) ? part_of(x, n) : V{}; });
