@@ -1,5 +1,5 @@
-// GRU (Cho et al. 2014), gates r, z, n as in PyTorch: the reset gate acts after the recurrent
-// product, its bias included.
+// GRU (Cho et al. 2014) with gates r, z, n in the order and form of PyTorch: the reset gate r
+// multiplies the recurrent product of the candidate n after its bias was added.
 //   n = tanh(x_n + r h_n),  h' = n + z (h - n)
 #pragma once
 #include "cells/options.h"
@@ -8,11 +8,12 @@
 namespace gradcore::GRADCORE_ISA {
 
 struct Gru {
-  // The candidate has two adjoints: plane 2 goes to the recurrent side, plane 3 to the input side.
+  // The candidate's pre-activation has two adjoints, because r multiplies only its recurrent part:
+  // plane 2 belongs to the recurrent side, plane 3 to the input side.
   static constexpr int gates = 3, states = 1, saved = 4, planes = 4;
   static constexpr int input_plane[] = {0, 1, 3};
 
-  // k [saved]: r, z, n, h_n
+  // k [saved]: the values r, z, n, h_n that backward() needs.
   template <class V>
   static GC_INLINE void forward(const CellOptions&, const V* x, const V* h, const V* s, V* s1,
                                 V* k) {

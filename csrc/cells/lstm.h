@@ -1,5 +1,5 @@
-// LSTM (Hochreiter and Schmidhuber 1997; with forget gate, Gers et al. 2000), gates i, f, g, o as
-// in PyTorch.
+// LSTM (Hochreiter and Schmidhuber 1997; with the forget gate of Gers et al. 2000), with gates i,
+// f, g, o in the order of PyTorch.
 //   c' = f c + i g,  h' = o tanh(c')
 #pragma once
 #include "cells/options.h"
@@ -8,14 +8,15 @@
 namespace gradcore::GRADCORE_ISA {
 
 struct Lstm {
-  // gates: pre-activations from the input and from the recurrent product; states: h, c; saved:
-  // values kept per unit and step, the gates' activations first; planes: adjoints of
-  // pre-activations; the recurrent side has planes 0..gates-1, the input side
-  // input_plane[0..gates-1].
+  // Every cell states its sizes. gates: pre-activations, of which the input and the recurrent
+  // product each have one set; states: here h and c; saved: values kept per unit and step for
+  // backward(), the gates' activations first; planes: adjoints of pre-activations. The recurrent
+  // side uses planes 0..gates-1, the input side planes input_plane[0..gates-1].
   static constexpr int gates = 4, states = 2, saved = 4, planes = 4;
   static constexpr int input_plane[] = {0, 1, 2, 3};
 
-  // x, h [gates]: pre-activations; s [states] -> s1 [states]; k [saved]: i, f, g, o
+  // x, h [gates]: the two sets of pre-activations; s [states]: the states before the step; s1
+  // [states]: those after it; k [saved]: i, f, g, o.
   template <class V>
   static GC_INLINE void forward(const CellOptions&, const V* x, const V* h, const V* s, V* s1,
                                 V* k) {
@@ -27,15 +28,16 @@ struct Lstm {
     s1[0] = k[3] * tanh(s1[1]);
   }
 
-  // c' again, to the bit, where a zoneout has changed the state that was kept.
+  // Computes c' again, with the same bits. Where zoneout is used the stored c is already a mixture
+  // with the state before the step, and backward() needs c' itself.
   template <class V>
   static GC_INLINE V second_state(const V* k, const V* s) {
     return fma(k[1], s[1], k[0] * k[2]);
   }
 
-  // d1 [states]: adjoint of s1; dz [planes]: adjoint of the pre-activations; d [states]: adjoint of
-  // s along the elementwise path. tanh(c') is computed again: keeping it would lengthen the tape by
-  // a sixth.
+  // d1 [states]: adjoints of s1; dz [planes]: adjoints of the pre-activations; d [states]: adjoints
+  // of s along the elementwise path only. tanh(c') is computed again: keeping it would lengthen
+  // what forward stores by a sixth.
   template <class V>
   static GC_INLINE void backward(const CellOptions&, const V* k, const V* s, const V* s1,
                                  const V* d1, V* dz, V* d) {

@@ -1,12 +1,12 @@
-// What cells are told at run time.
+// Options of a cell that are known only at run time.
 #pragma once
 #include <cstdint>
 
 namespace gradcore {
 
 struct CellOptions {
-  int32_t nonlinearity;  // gc_nonlinearity, RNN only
-  double step;           // of Euler's method, antisymmetric RNN only
+  int32_t nonlinearity;  // a gc_nonlinearity; read by the RNN only
+  double step;           // step size of Euler's method; read by the antisymmetric RNN only
 };
 
 }  // namespace gradcore

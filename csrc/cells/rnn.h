@@ -1,5 +1,5 @@
-// Plain recurrent cell (Elman 1990): h' = f(x + h), f = tanh, relu or identity by `nonlinearity` (a
-// gc_nonlinearity).
+// The plain recurrent cell (Elman 1990): h' = f(x + h), where f is tanh, relu or the identity, as
+// `nonlinearity` (a gc_nonlinearity) says.
 #pragma once
 #include <gradcore/gradcore.h>
 
@@ -9,8 +9,8 @@
 namespace gradcore::GRADCORE_ISA {
 
 struct Rnn {
-  // The cell's own output is kept: with a skip connection the state is not enough to differentiate
-  // f.
+  // The cell's own output is kept for backward(): with a skip connection the state is a sum from
+  // which the derivative of f cannot be computed.
   static constexpr int gates = 1, states = 1, saved = 1, planes = 1;
   static constexpr int input_plane[] = {0};
 

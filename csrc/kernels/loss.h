@@ -49,8 +49,7 @@ struct Loss {
   // y)^2.
   static double squared_error(T* z, const T* y, int64_t n, double weight, double factor) noexcept {
     using D = Lanes<double>;
-    constexpr int LD = lane_count<double>,
-                  wide = 4;  // four independent sums hide the latency of an addition
+    constexpr int LD = lane_count<double>, wide = 4;  // four sums hide an addition's latency
     using Some = typename LanesOf<T, LD>::type;
     const double slope = 2 * weight * factor;
     D sums[wide] = {};

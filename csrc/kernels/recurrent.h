@@ -221,8 +221,8 @@ struct Recurrent {
   template <int NB>
   static __attribute__((noinline)) void tiles_forward(const View& v, int64_t i, const Share& w,
                                                       int64_t b0, int64_t b1) {
-    const bool down =
-        i & 1;  // the direction alternates, because the weights read last are still in the cache
+    // The direction alternates, because the weights read last are still in the cache.
+    const bool down = i & 1;
     constexpr int JJ = blocks_forward;
     const int whole = JJ > 1 ? (w.j1 - w.j0) / JJ * JJ : 0;
     for (int n = 0; n < whole; n += JJ) {

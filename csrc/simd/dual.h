@@ -1,7 +1,7 @@
-// A value with N tangents (jets of order one; N = 1: dual numbers). Over them a cell's forward() is
-// its Jacobian-vector product and its backward() the Hessian-vector product, without a line of cell
-// code (forward-mode differentiation: Griewank and Walther 2008, section 3.1). The value's part of
-// an operation, exponentials included, is done once for all tangents.
+// A jet is a value with N tangents (for N = 1 a dual number). Evaluated on jets, a cell's forward()
+// gives its Jacobian-vector product and its backward() the Hessian-vector product, with no
+// additional code in the cell (forward-mode differentiation: Griewank and Walther 2008, section
+// 3.1). The value part of an operation, exponentials included, is computed once for all tangents.
 #pragma once
 #include "simd/lanes.h"
 #include "simd/math.h"
@@ -20,7 +20,7 @@ struct LaneTraits<Jet<V, N>> {
   using Scalar = ScalarOf<V>;
 };
 
-// f(n) is the tangent number n.
+// Makes the jet whose tangent n is f(n).
 template <class V, int N, class F>
 GC_INLINE Jet<V, N> jet(V value, F f) {
   Jet<V, N> r;
@@ -71,7 +71,8 @@ GC_INLINE Jet<V, N> tanh(Jet<V, N> x) {
   const V t = tanh(x.value), slope = one_minus_square(t);
   return jet<V, N>(t, [&](int n) GC_LAMBDA { return slope * x.tangent[n]; });
 }
-// The chain rule, spelled out where the value has a form that rounds less than its parts.
+// These two have a value that is rounded only once, so that they need a derivative rule of their
+// own.
 template <class V, int N>
 GC_INLINE Jet<V, N> one_minus(Jet<V, N> x) {
   return jet<V, N>(one_minus(x.value), [&](int n) GC_LAMBDA { return -x.tangent[n]; });
@@ -83,7 +84,8 @@ GC_INLINE Jet<V, N> one_minus_square(Jet<V, N> x) {
     return half + half;
   });
 }
-// b where a > 0, else 0: the mask is that of the value and is constant around it.
+// Returns b where a > 0, else 0. The value of a decides for the tangents too, since the choice does
+// not change near it.
 template <class V, int N>
 GC_INLINE Jet<V, N> where_positive(Jet<V, N> a, Jet<V, N> b) {
   return jet<V, N>(where_positive(a.value, b.value),

@@ -1,4 +1,5 @@
-// Lanes of float and double as GCC/Clang vector types: one source for every instruction set.
+// Vectors of float and double as GCC/Clang vector types, so that one source serves every
+// instruction set.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -26,14 +27,14 @@ struct LanesOf {
   typedef T type __attribute__((vector_size(sizeof(T) * N)));
 };
 
-// The vector of T that fills a register of this level, and how many lanes it has.
+// The vector of T that fills a register of this instruction-set level, and its number of lanes.
 template <class T>
 constexpr int lane_count = vector_bytes / static_cast<int>(sizeof(T));
 template <class T>
 using Lanes = typename LanesOf<T, vector_bytes / sizeof(T)>::type;
 
-// Scalar: element type; Real: the same for real number types only (not for duals, whose functions
-// are their own); Integer: lanes of integers of the same width.
+// Scalar is the element type. Real is the same but exists only for vectors and packs, not for jets,
+// which have functions of their own. Integer is the vector of integers of the same width.
 template <class V>
 struct LaneTraits;
 template <>
@@ -65,8 +66,8 @@ template <class V>
 GC_INLINE void store(ScalarOf<V>* p, V v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
-// x - 0 is x for every x, so this folds to one broadcast; filling lanes in a loop gives 16 masked
-// broadcasts in GCC 12.
+// x - 0 is x for every x, so that this compiles to one broadcast; GCC 12 makes 16 masked broadcasts
+// of a loop over the lanes.
 template <class V>
 GC_INLINE IfLanes<V> broadcast(ScalarOf<V> x) {
   return x - V{};
@@ -79,8 +80,8 @@ GC_INLINE To bit_cast(From from) {
   return to;
 }
 
-// The only way to a fused multiply-add: a*b + c, rounded once where the level has it, twice on v2
-// and the baseline.
+// a*b + c. All code uses this function for fused multiply-adds: the result is rounded once where
+// the level has the instruction, and twice on v2 and the baseline.
 #if defined(__AVX512F__)
 GC_INLINE Lanes<float> fma(Lanes<float> a, Lanes<float> b, Lanes<float> c) {
   return _mm512_fmadd_ps(a, b, c);
@@ -100,10 +101,12 @@ GC_INLINE Lanes<float> fma(Lanes<float> a, Lanes<float> b, Lanes<float> c) { ret
 GC_INLINE Lanes<double> fma(Lanes<double> a, Lanes<double> b, Lanes<double> c) { return a * b + c; }
 #endif
 
-// As the SSE instructions: b where a is NaN. Operands that must keep a NaN go second.
+// These return b where a or b is NaN, as the SSE instructions do: an operand whose NaN must survive
+// goes second.
 #if defined(__AVX512F__)
-// GCC 12 makes a comparison and a masked move of the selection below. With a mask of ones: it warns
-// that the plain ones read their undefined pass-through.
+// With AVX-512 the instructions are called directly, since GCC 12 compiles the selection below to a
+// comparison and a masked move. The mask is all ones because GCC 12 warns that the unmasked forms
+// read an undefined operand.
 GC_INLINE Lanes<float> max(Lanes<float> a, Lanes<float> b) {
   return _mm512_maskz_max_ps(0xffff, a, b);
 }
@@ -133,13 +136,13 @@ GC_INLINE auto abs(V a) -> IfLanes<V> {
   return bit_cast<V>(bit_cast<I>(a) &
                      ~(I{} + static_cast<std::remove_reference_t<decltype(I{}[0])>>(sign)));
 }
-// b where a > 0, else 0 (also where a is NaN).
+// Returns b where a > 0, else 0; NaN in a gives 0.
 template <class V>
 GC_INLINE auto where_positive(V a, V b) -> IfLanes<V> {
   return a > V{} ? b : V{};
 }
 
-// Lane i gets lane i ^ distance.
+// Lane i of the result is lane i ^ distance of a.
 template <class V>
 GC_INLINE IfLanes<V> swap_lanes(V a, int distance) {
   using I = typename LaneTraits<V>::Integer;
@@ -149,7 +152,7 @@ GC_INLINE IfLanes<V> swap_lanes(V a, int distance) {
   return __builtin_shuffle(a, from);
 }
 
-// One scalar in every lane, whatever the number type (lanes, packs, duals).
+// constant<V>(x) puts one scalar into every lane of any number type: vectors, packs and jets.
 template <class V>
 struct Constant {
   static GC_INLINE V make(ScalarOf<V> x) { return broadcast<V>(x); }

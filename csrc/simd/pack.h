@@ -1,4 +1,4 @@
-// N vectors side by side: every operation is done N times in a row, which hides its latency.
+// A pack is N vectors side by side. Every operation runs N times in a row, which hides its latency.
 #pragma once
 #include "simd/lanes.h"
 

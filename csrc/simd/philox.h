@@ -1,22 +1,23 @@
-// Philox4x32-10, a counter-based generator: four random words for any counter and key, computed in
-// any order, so a mask can be made again wherever it is needed.
+// Philox4x32-10 is a counter-based generator: it gives four random words for any counter and key,
+// in any order, so that a mask can be computed again wherever it is needed.
 //
 // Reference: Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3", sec.
-// 3.3. Integers only: the same words on every instruction set.
+// 3.3. It uses integers only and gives the same words on every instruction set.
 #pragma once
 #include "simd/lanes.h"
 
 namespace gradcore::GRADCORE_ISA {
 
-// Lanes of 64 bits that each hold one 32-bit word: a product of two words needs the room. What lies
-// above the word is not looked at until the end.
+// Every 64-bit lane holds one 32-bit word, which leaves room for the product of two words. The
+// upper halves may hold anything until the last line of philox() clears them.
 using Words = typename LanesOf<uint64_t, vector_bytes / 8>::type;
 constexpr int word_lanes = vector_bytes / 8;
 
-// The 64-bit products of the low halves. GCC 12 makes three multiplications of a plain a * b.
+// Returns the 64-bit products of the low halves. GCC 12 compiles a plain a * b to three
+// multiplications, so the instruction is called directly.
 #if defined(__AVX512F__)
 GC_INLINE Words multiply_words(Words a, Words b) {
-  // With a mask of ones: GCC 12 warns that the plain one reads its undefined pass-through.
+  // The mask is all ones because GCC 12 warns that the unmasked form reads an undefined operand.
   return bit_cast<Words>(_mm512_maskz_mul_epu32(0xff, bit_cast<__m512i>(a), bit_cast<__m512i>(b)));
 }
 #elif defined(__AVX2__)
@@ -33,7 +34,7 @@ GC_INLINE Words multiply_words(Words a, Words b) {
 }
 #endif
 
-// x [4]: the counter's words in, random words out; key [2].
+// x [4] holds the counter's words and is replaced by random words; key [2].
 GC_INLINE void philox(Words* x, const uint32_t* key) {
   const Words m0 = Words{} + 0xD2511F53ULL, m1 = Words{} + 0xCD9E8D57ULL;
   uint32_t k0 = key[0], k1 = key[1];
