@@ -1,6 +1,6 @@
 // Antisymmetric RNN (Chang et al. 2019, eq. 9): one step of Euler's method for h' = tanh(M h + U x
 // + b). The recurrent product already multiplies by M = A - A' - diffusion * I
-// (sequence/stages/recurrent_weights.cpp), so the cell only computes
+// (sequence/stages/recurrent_weights.h), so the cell only computes
 //   h' = h + step * tanh(x + h_pre)
 #pragma once
 #include "cells/options.h"

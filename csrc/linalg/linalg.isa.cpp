@@ -1,4 +1,4 @@
-// Compiled once per instruction-set level with GRADCORE_ISA naming the level.
+// This file is compiled once per instruction-set level, with GRADCORE_ISA set to the level's name.
 #include "linalg/linalg_table.h"
 #include "simd/lanes.h"
 
@@ -9,8 +9,8 @@ struct Linalg {
   using V = Lanes<T>;
   static constexpr int L = lane_count<T>;
   static constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
-  // Rows at once: each has a chain of its own, and their 16 KB or less stay in the first cache for
-  // the second look.
+  // Four rows at once: each has sums of its own, and a block of 16 KB or less stays in the L1 cache
+  // for the second pass over it.
   static constexpr int height = 4;
 
   static GC_INLINE T sum_lanes(V v) {
@@ -22,7 +22,7 @@ struct Linalg {
 
   template <int R>
   static GC_INLINE void rows(T* w, T* t, const T* a, int64_t n, const T* v) {
-    // Two chains per row: one would wait for its own additions.
+    // Two chains per row, because one alone would wait for the latency of its own additions.
     V sum[R][2] = {};
     for (int64_t i = 0; i < n; i += line) GC_UNROLL
     for (int e = 0; e < line; e += L) {

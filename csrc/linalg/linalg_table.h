@@ -1,5 +1,5 @@
-// The linear-algebra kernels that every instruction-set level fills in. Rows are padded to whole
-// cache lines with zeros; lengths are padded ones.
+// The linear-algebra kernels that every instruction-set level fills in. Rows are padded with zeros
+// to whole cache lines, and lengths include the padding.
 #pragma once
 #include <cstdint>
 
@@ -7,7 +7,7 @@ namespace gradcore {
 
 template <class T>
 struct LinalgKernels {
-  // w [n] = A' (A v) for A [rows][n], reading A once; t [rows] = A v.
+  // w [n] = A' (A v) for A [rows][n], reading A only once; t [rows] = A v.
   void (*gram)(T* w, T* t, const T* a, int64_t rows, int64_t n, const T* v) noexcept;
   double (*dot)(const T* a, const T* b, int64_t n) noexcept;
   // y += x * factor
@@ -19,7 +19,7 @@ struct LinalgTable {
   LinalgKernels<double> f64;
 };
 
-// The table of the level in use.
+// The table of the instruction-set level in use.
 const LinalgTable& linalg_table() noexcept;
 
 }  // namespace gradcore

@@ -1,6 +1,6 @@
-// The largest singular value of every matrix of a stack, by Lanczos iteration on A'A with full
-// reorthogonalisation (Golub and Van Loan 2013, sections 10.1, 10.3); a start that is already good
-// makes it the power method's few steps. A is read once per step.
+// Computes the largest singular value of every matrix A of a stack by Lanczos iteration on A'A with
+// full reorthogonalisation (Golub and Van Loan 2013, sections 10.1, 10.3). From a start vector that
+// is already good it converges in as few steps as the power method. A step reads A once.
 #include <gradcore/gradcore.h>
 
 #include <algorithm>
@@ -28,10 +28,10 @@ GRADCORE_DISPATCH(LinalgTable, linalg_table, linalg_table)
 
 namespace {
 
-// Vectors that are kept before the iteration begins again from the best of them.
+// Size of the Krylov basis. When it is full, the iteration restarts from the best vector found.
 constexpr int64_t most_vectors = 160;
-// The tridiagonal problem is looked at every so many steps: it costs about a tenth of a step of a
-// matrix of 128 x 128.
+// The tridiagonal eigenproblem is solved only after every fourth step: it costs about a tenth of a
+// step for a matrix of 128 x 128.
 constexpr int64_t steps_per_look = 4;
 
 template <class T>
@@ -39,11 +39,11 @@ const LinalgKernels<T>& linalg_kernels() noexcept {
   return of_precision<T>(linalg_table());
 }
 
-// Of one thread. The matrix lies as rows no shorter than they are many: A or A', times 2^-scale so
-// that its largest element is between a half and one.
+// The arrays of one thread. The matrix is stored as A or A', whichever has at least as many rows as
+// columns, times 2^-scale so that its largest element is between 0.5 and 1.
 template <class T>
 struct Room {
-  int64_t rows, n, np;  // np: n padded
+  int64_t rows, n, np;  // np is n padded to whole cache lines
   T *a = nullptr, *v = nullptr, *w = nullptr, *t = nullptr;
   T* basis = nullptr;  // [most_vectors][np]
 };
@@ -73,7 +73,8 @@ class Matrix {
   }
 
  private:
-  // An element as m * 2^e. Denormals are read from their bits: inside a team they count as zero.
+  // Splits an element into m * 2^e. Denormals are read from their bits, because the threads of a
+  // team treat them as zero.
   static double split(T x, int& e) {
     constexpr int digits = std::numeric_limits<T>::digits;
     e = 0;
@@ -89,11 +90,11 @@ class Matrix {
     return static_cast<const T*>(call_.matrices) + index_ * call_.rows * call_.columns;
   }
 
-  // False if the matrix is zero.
+  // Loads and scales the matrix; returns false if it is zero.
   bool load() {
     using Bits = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
     const T* p = elements();
-    Bits largest = 0;  // of absolute values, which are ordered as their bits are
+    Bits largest = 0;  // as bits: absolute values are ordered as their bits are
     for (int64_t i = 0; i < call_.rows * call_.columns; i++) {
       Bits bits;
       std::memcpy(&bits, p + i, sizeof bits);
@@ -106,7 +107,8 @@ class Matrix {
     int e = 0, own = 0;
     std::frexp(split(top, e), &own);
     scale_ = own + e;
-    // Away from the ends of the range the scale is a number, and denormals are below the roundings.
+    // Unless the scale is near the limits of the exponent, it is itself a number of T, and
+    // denormals are smaller than the rounding errors.
     if (std::abs(scale_) <= std::numeric_limits<T>::max_exponent / 2) {
       const T factor = std::ldexp(T(1), -scale_);
       fill([&](T x) { return x * factor; });
@@ -142,7 +144,8 @@ class Matrix {
     return norm;
   }
 
-  // The first vector: the caller's, or normal deviates of a generator of this matrix's own.
+  // Sets the start vector to the caller's, or to normal deviates from a generator with this
+  // matrix's own seed.
   void start() {
     std::memset(r_.v, 0, static_cast<size_t>(r_.np) * sizeof(T));
     const bool turned = call_.rows < call_.columns;
@@ -165,8 +168,10 @@ class Matrix {
     normalise(r_.v);
   }
 
-  // Lanczos steps from v until converged, out of room or out of steps; v becomes the best vector,
-  // theta and residual those of A'A. True if the space is exhausted: the value is exact.
+  // Runs Lanczos steps from v until the residual is within the tolerance, the basis is full or the
+  // steps are used up. v becomes the best approximate eigenvector; theta and residual are its
+  // eigenvalue and residual for A'A. Returns true if the Krylov space is exhausted, in which case
+  // the value is exact.
   bool sweep(int64_t& steps, double& theta, double& residual, double tolerance) {
     std::vector<double> diagonal, beside, weights;
     bool exhausted = false;
@@ -178,7 +183,7 @@ class Matrix {
       k_.gram(r_.w, r_.t, r_.a, r_.rows, r_.np, q);
       steps++;
       diagonal.push_back(k_.dot(q, r_.w, r_.np));
-      // Twice is enough (Parlett 1998, section 6.9).
+      // Two passes of Gram-Schmidt are enough (Parlett 1998, section 6.9).
       for (int turn = 0; turn < 2; turn++)
         for (int64_t i = k; i >= 0; i--) {
           const T* other = r_.basis + i * r_.np;
@@ -204,7 +209,8 @@ class Matrix {
     return exhausted;
   }
 
-  // Value, vectors and the residual |A'u - sigma v| / sigma as they really are.
+  // Writes the singular value, its vectors and the residual |A'u - sigma v| / sigma, computed from
+  // A itself rather than from the recurrence.
   void finish(int64_t steps, int32_t converged) {
     auto* left = static_cast<T*>(call_.left) + index_ * call_.rows;
     auto* right = static_cast<T*>(call_.right) + index_ * call_.columns;
@@ -212,7 +218,7 @@ class Matrix {
     T *near = turned ? left : right, *far = turned ? right : left;
     call_.steps[index_] = static_cast<int32_t>(steps);
     call_.converged[index_] = converged;
-    if (steps == 0) {  // a zero matrix: any unit vectors will do
+    if (steps == 0) {  // the matrix is zero: any unit vectors are singular vectors
       std::fill(near, near + r_.n, T(0));
       std::fill(far, far + r_.rows, T(0));
       near[0] = far[0] = 1;

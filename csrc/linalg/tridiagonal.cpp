@@ -8,18 +8,19 @@
 namespace gradcore {
 namespace {
 
-// Whether every eigenvalue is below x: all pivots of x - T are positive.
+// Returns whether every eigenvalue of T is below x, which holds when all pivots of x - T are
+// positive.
 bool all_below(const std::vector<double>& d, const std::vector<double>& e, double x) noexcept {
   double pivot = x - d[0];
   for (size_t i = 1; i < d.size() && pivot > 0; i++) pivot = x - d[i] - e[i - 1] * e[i - 1] / pivot;
   return pivot > 0;
 }
 
-// Solves (T - shift) x = x in place by elimination with row exchanges.
+// Replaces x by the solution y of (T - shift) y = x, by Gaussian elimination with row exchanges.
 void solve(const std::vector<double>& d, const std::vector<double>& e, double shift, double tiny,
            std::vector<double>& x) {
   const size_t k = d.size();
-  // Rows of the factor: diagonal and the two entries right of it.
+  // Rows of the triangular factor: the diagonal and the two entries to its right.
   std::vector<double> a(k), b(k, 0.0), c(k, 0.0);
   double now = d[0] - shift, next = k > 1 ? e[0] : 0.0;
   for (size_t i = 0; i + 1 < k; i++) {
@@ -55,7 +56,8 @@ void solve(const std::vector<double>& d, const std::vector<double>& e, double sh
 double largest_eigenpair(const std::vector<double>& diagonal, const std::vector<double>& beside,
                          std::vector<double>& vector) {
   const size_t k = diagonal.size();
-  double low = diagonal[0], high = diagonal[0];  // Gershgorin from above, the diagonal from below
+  // The bisection starts from Gershgorin's bound above and the largest diagonal entry below.
+  double low = diagonal[0], high = diagonal[0];
   for (size_t i = 0; i < k; i++) {
     low = std::max(low, diagonal[i]);
     high = std::max(high, diagonal[i] + (i ? beside[i - 1] : 0) + (i + 1 < k ? beside[i] : 0));

@@ -1,13 +1,14 @@
-// The largest eigenpair of a symmetric tridiagonal matrix.
+// The largest eigenvalue of a symmetric tridiagonal matrix, and its eigenvector.
 #pragma once
 #include <cstdint>
 #include <vector>
 
 namespace gradcore {
 
-// diagonal [k], beside [k-1] >= 0: the entries next to it. Returns the largest eigenvalue; vector
-// [k] gets its eigenvector, of norm 1. By bisection on Sturm counts (Golub and Van Loan 2013,
-// section 8.4.1) and inverse iteration.
+// Returns the largest eigenvalue of the matrix with `diagonal` [k] and off-diagonal entries
+// `beside` [k-1], which must be 0 or more; `vector` [k] gets its eigenvector of norm 1. The value
+// comes from bisection on Sturm counts (Golub and Van Loan 2013, section 8.4.1), the vector from
+// inverse iteration.
 double largest_eigenpair(const std::vector<double>& diagonal, const std::vector<double>& beside,
                          std::vector<double>& vector);
 

@@ -1,4 +1,5 @@
-// Runs the loops of the level in use in a team and takes the time.
+// Measures the machine's limits: runs the loops of the instruction-set level in use on all threads
+// and times them.
 #include <gradcore/gradcore.h>
 
 #include <algorithm>
@@ -20,10 +21,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Between two looks at the clock, which take 25 ns: some 10 us of work.
+// Work between two readings of the clock: a reading takes 25 ns, the work some 10 us.
 constexpr int64_t rounds_per_look = 4096;
 constexpr int64_t bytes_per_look = int64_t{1} << 20;
-// Regions of threads begin on pages of their own.
+// The region of each thread begins on a page of its own.
 constexpr int64_t page = 4096;
 
 double seconds_since(Clock::time_point begin) noexcept {
@@ -34,8 +35,8 @@ struct alignas(64) Rate {
   double per_second;
 };
 
-// Calls work() until `seconds` have passed and it has returned true (a round is complete); work
-// adds what it has done to its argument. Returns that per second.
+// Calls work() until `seconds` have passed and it has returned true, which means that a round is
+// complete. work() adds the amount it has done to its argument; the amount per second is returned.
 template <class Work>
 double rate_of(double seconds, Work work) noexcept {
   double done = 0, elapsed = 0;
@@ -48,9 +49,9 @@ double rate_of(double seconds, Work work) noexcept {
   return done / elapsed;
 }
 
-// Runs repetitions of body(team, me), which gives a thread's rate, all threads at once. The rate of
-// a repetition is the sum over its threads, the result that of the best one: whatever else runs on
-// the machine can only make it smaller.
+// Runs repetitions of body(team, me), which returns the rate of one thread, on all threads at once.
+// The rate of a repetition is the sum over its threads. The result is the best repetition: other
+// programs on the machine can only make a rate smaller.
 template <class Body>
 void best_of(gc_measurement& m, Body body) noexcept {
   Rate rates[max_team];
@@ -78,7 +79,7 @@ struct Multiply {
 
   void prepare(int) noexcept {}
   double rate(int) noexcept {
-    // Both constants are such that every element tends to 2: nothing overflows or gets denormal.
+    // The two constants make every element tend to 2, so that none overflows or becomes denormal.
     alignas(64) T x[fma_elements<T>];
     for (int i = 0; i < fma_elements<T>; i++) x[i] = static_cast<T>(1 + i);
     return rate_of(seconds, [&](double& flops) {
@@ -99,7 +100,7 @@ struct Read {
   uint32_t* begin(int me) const noexcept {
     return reinterpret_cast<uint32_t*>(region + me * stride);
   }
-  // Each thread touches its own region first: the memory lies near its core.
+  // Each thread touches its own region first, so that the memory is allocated near its core.
   void prepare(int me) noexcept {
     uint32_t* const p = begin(me);
     for (int64_t i = 0; i < bytes / 4; i++) p[i] = static_cast<uint32_t>(i);
@@ -114,7 +115,9 @@ struct Read {
       sink[me] = table.read(reinterpret_cast<const uint32_t*>(p + at), part, passes);
       read += static_cast<double>(part * passes);
       at += part;
-      if (at < bytes) return false;  // or a cache larger than the part would serve the next reads
+      // The whole region must be read: a cache larger than the part read so far would otherwise
+      // serve the next reads.
+      if (at < bytes) return false;
       at = 0;
       return true;
     });
@@ -147,7 +150,7 @@ void measure_reads(gc_measurement& m) {
          static_cast<long long>(read_granule), static_cast<long long>(most),
          static_cast<long long>(m.bytes));
   const int64_t stride = (m.bytes + page - 1) / page * page;
-  // A region of its own; it begins at a page.
+  // A separate region for each thread, beginning on a page.
   const Arena arena(static_cast<size_t>(stride) * static_cast<size_t>(m.threads));
   best_of(m,
           Read{measure_table(), m.seconds, static_cast<char*>(arena.data()), m.bytes, stride, {}});

@@ -1,5 +1,5 @@
-// Compiled once per instruction-set level with GRADCORE_ISA naming the level: loops that do nothing
-// but multiply-adds, or nothing but reads.
+// This file is compiled once per instruction-set level, with GRADCORE_ISA set to the level's name.
+// It holds a loop of nothing but multiply-adds and one of nothing but reads.
 #include "measure/measure_table.h"
 #include "simd/lanes.h"
 
@@ -7,16 +7,18 @@ namespace gradcore::GRADCORE_ISA {
 
 namespace {
 
-// Two units with a latency of 4 to 5 cycles (8 where multiply and add are two instructions) need 8
-// to 10 chains; the rest covers what the loop's counter delays. All registers but those of the two
-// constants and some to spare: at 30 of 32 GCC 12 spills.
+// Number of independent multiply-add chains. Two units with a latency of 4 to 5 cycles (8 where
+// multiply and add are two instructions) need 8 to 10 chains; the others hide the delays of the
+// loop counter. Two registers hold the constants and some stay free: with 30 chains in 32 registers
+// GCC 12 spills.
 constexpr int chains = vector_registers == 32 ? max_chains : max_chains / 2;
 
 template <class T>
 void fma_chains(T* x, T factor, T term, int64_t rounds) noexcept {
   using V = Lanes<T>;
   constexpr int L = lane_count<T>;
-  // Loaded and stored, so that no chain is known to equal another and every result is needed.
+  // The elements are loaded and stored so that the compiler can neither merge equal chains nor drop
+  // a result.
   V acc[chains];
   GC_UNROLL
   for (int c = 0; c < chains; c++) acc[c] = load<V>(x + c * L);
@@ -29,8 +31,8 @@ void fma_chains(T* x, T factor, T term, int64_t rounds) noexcept {
   for (int c = 0; c < chains; c++) store(x + c * L, acc[c]);
 }
 
-// Integer sums: an addition takes one cycle on ports that are wider than the two to three loads, so
-// the loads are the limit on every CPU.
+// Sums integers: an addition takes one cycle and the CPU can start more of them per cycle than its
+// two to three loads, so that the loads are the limit on every CPU.
 uint32_t read(const uint32_t* p, int64_t bytes, int64_t passes) noexcept {
   using V = LanesOf<uint32_t, vector_bytes / 4>::type;
   constexpr int L = vector_bytes / 4, side_by_side = 8;
@@ -48,7 +50,8 @@ uint32_t read(const uint32_t* p, int64_t bytes, int64_t passes) noexcept {
         acc[k] += v;
       }
     }
-    // What was read may have changed: without this a compiler may read once and multiply.
+    // This makes the compiler assume that memory has changed; otherwise it could read once and
+    // multiply by the number of passes.
     __asm__ volatile("" : : "r"(p) : "memory");
   }
   GC_UNROLL
