@@ -1,5 +1,5 @@
-// Compiled once per instruction-set level with GRADCORE_ISA naming the level: norm and update over
-// flat arrays of any length.
+// This file is compiled once per instruction-set level, with GRADCORE_ISA set to the level's name.
+// It holds the norm and the updates over flat arrays of any length.
 #include "optim/optim_table.h"
 #include "simd/lanes.h"
 
@@ -10,8 +10,8 @@ namespace {
 template <class T>
 constexpr int lanes = lane_count<T>;
 
-// Sums squares in float64 whatever T is; a vector of floats is two of doubles, each with its own
-// accumulator.
+// Sums squares in float64 for either T. A vector of floats becomes two of doubles, each with its
+// own accumulator.
 class SquareSum {
  public:
   GC_INLINE void add(Lanes<double> x) { even_ = fma(x, x, even_); }
@@ -35,8 +35,8 @@ class SquareSum {
   Lanes<double> even_{}, odd_{};
 };
 
-// One vector of an array, at its place or, for the last and incomplete one, in a copy that zeros
-// fill up; from there only the elements that exist are written back.
+// Holds the last, incomplete vector of an array in a copy that is padded with zeros. The destructor
+// writes back only the elements that exist.
 template <class T>
 class Tail {
  public:
@@ -63,7 +63,7 @@ struct Sums {
   GC_INLINE UpdateSums totals() const { return {update.total(), param.total()}; }
 };
 
-// What the rules share.
+// The operations that several optimizers share.
 template <class T>
 struct Common {
   using V = Lanes<T>;
@@ -73,7 +73,7 @@ struct Common {
     const V limit = broadcast<V>(rule.limit);
     return max(-limit, min(limit, g * broadcast<V>(rule.factor[0]) * broadcast<V>(rule.factor[1])));
   }
-  // The effective gradient, weight decay included.
+  // Returns the clipped gradient plus coupled weight decay.
   static GC_INLINE V gradient(const UpdateRule<T>& rule, V g, V p) {
     return clipped(rule, g) + broadcast<V>(rule.coupled_decay) * p;
   }
@@ -82,8 +82,8 @@ struct Common {
     sums.param.add(from);
     store<V>(p, from + by);
   }
-  // Decay first (AdamW, Lion), then the step, as one change so that its norm is that of the whole
-  // update.
+  // Returns the change by decoupled weight decay (AdamW, Lion). It is added to the step before p
+  // changes, so that the reported norm is that of the whole update.
   static GC_INLINE V decay(const UpdateRule<T>& rule, V p) {
     return p * broadcast<V>(rule.keep) - p;
   }
@@ -163,7 +163,7 @@ struct RmsProp : Common<T> {
       const V m_old = load<V>(at.first);
       const V mean = m_old + (grad - m_old) * broadcast<V>(rule.one_minus_beta1);
       store<V>(at.first, mean);
-      // Rounding may leave less than nothing of a gradient that never changes; torch has NaN there.
+      // Rounding may make the difference negative if a gradient never changes; torch then gets NaN.
       variance = max(V{}, square - mean * mean);
     }
     V step = grad / (C::root(variance) + broadcast<V>(rule.eps));
@@ -208,7 +208,7 @@ struct Lion : Common<T> {
   }
 };
 
-// array + i, null where a rule has no such array.
+// Returns array + i, or null if the optimizer keeps no such array.
 template <bool used, class T>
 GC_INLINE T* at(T* array, int64_t i) {
   if constexpr (used) return array + i;
@@ -219,7 +219,7 @@ template <class T, class Rule>
 UpdateSums update(const UpdateRule<T>& shared_rule, const UpdateArrays<T>& shared_arrays,
                   int64_t n) noexcept {
   constexpr int L = lanes<T>;
-  // Copies that nothing can alias: their fields stay in registers across the stores.
+  // In local copies, which no pointer aliases, the fields stay in registers across the stores.
   const UpdateRule<T> rule = shared_rule;
   const UpdateArrays<T> a = shared_arrays;
   Sums sums;

@@ -4,30 +4,30 @@
 
 namespace gradcore {
 
-// What one update does to every element, in the net's dtype. The formulas are those of torch.optim
-// with the gradient g replaced by grads * factor[0] * factor[1] (two factors, because
-// 2^grads_exponent may need more range than one number has), brought into [-limit, limit].
+// What one update does to every element, in the net's dtype. The formulas are those of torch.optim,
+// with the gradient g = grads * factor[0] * factor[1] clipped to [-limit, limit]. There are two
+// factors because 2^grads_exponent may exceed the range of a single number.
 template <class T>
 struct UpdateRule {
   T factor[2];
-  T limit;          // infinity: no clipping by value
-  T coupled_decay;  // g += coupled_decay * p (all but AdamW and Lion)
-  T keep;           // AdamW, Lion: p *= keep first; 1 otherwise
+  T limit;          // infinity if there is no clipping by value
+  T coupled_decay;  // g += coupled_decay * p; 0 for AdamW and Lion
+  T keep;           // AdamW, Lion: p *= keep before the step; 1 for the others
   T lr;             // Adam: lr / (1 - beta1^step); Adagrad: lr / (1 + (step - 1) * lr_decay)
   T eps;
 
-  // SGD and RMSprop with momentum
+  // SGD and RMSprop read the momentum; only SGD reads the other three.
   T momentum, take;  // SGD: velocity = momentum * velocity + take * g
-  bool first;        // SGD: the first step, velocity = g
+  bool first;        // SGD: true in the first step, where velocity = g
   bool nesterov;
 
-  // Adam, Lion: both betas. RMSprop: beta1 and beta2 are alpha.
+  // The betas of Adam and Lion. For RMSprop beta1 and beta2 are both alpha.
   T beta1, one_minus_beta1, beta2, one_minus_beta2;
   T root_correction;  // Adam: 1 / sqrt(1 - beta2^step)
 };
 
-// One chunk of the buffers; null where the optimizer keeps no such array. Only element alignment is
-// needed; the arrays may not overlap.
+// One chunk of the buffers. Pointers are null where the optimizer keeps no such array. They need
+// only element alignment; the arrays may not overlap.
 template <class T>
 struct UpdateArrays {
   T* p;         // [n] in/out

@@ -1,4 +1,4 @@
-// Norms beyond the range of float64: a number with an exponent of its own.
+// Arithmetic for norms beyond the range of float64: every number has a separate exponent.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -6,17 +6,17 @@
 
 namespace gradcore {
 
-// 2^exponent, brought into the normal numbers.
+// Returns 2^exponent, with the exponent limited to that of normal numbers.
 inline double power_of_two(int64_t exponent) noexcept {
   return std::ldexp(1.0, static_cast<int>(std::clamp<int64_t>(exponent, -1022, 1023)));
 }
 
-// x * 2^exponent for any exponent: 0 or infinity beyond the range.
+// Returns x * 2^exponent for any exponent; the result is 0 or infinity where it leaves the range.
 inline double times_power(double x, int64_t exponent) noexcept {
   return std::ldexp(x, static_cast<int>(std::clamp<int64_t>(exponent, -4000, 4000)));
 }
 
-// mantissa * 2^exponent; the mantissa is 0 or more and need not be normalised.
+// The number mantissa * 2^exponent. The mantissa is 0 or more and need not be normalised.
 struct Scaled {
   double mantissa;
   int64_t exponent;
@@ -39,7 +39,7 @@ struct Scaled {
   }
 };
 
-// A sum of squares: sum * 4^exponent. Where all exponents are equal, adding is adding.
+// A sum of squares, sum * 4^exponent. While all exponents are equal, add() is a plain addition.
 struct ScaledSum {
   double sum = 0;
   int64_t exponent = 0;
@@ -56,7 +56,7 @@ struct ScaledSum {
     }
   }
   Scaled root() const noexcept { return {std::sqrt(sum), exponent}; }
-  // The sum after every number has been multiplied by `factor`.
+  // Returns the sum as it would be if every number had been multiplied by `factor`.
   ScaledSum scaled(Scaled factor) const noexcept {
     const Scaled f = factor.normalised();
     return {sum * f.mantissa * f.mantissa, exponent + f.exponent};

@@ -1,4 +1,5 @@
-// One optimizer step: norms, check, clip and update in one parallel region.
+// Performs one optimizer step in a single parallel region: computes norms, checks the gradient,
+// clips and updates.
 #include <gradcore/gradcore.h>
 
 #include <algorithm>
@@ -21,11 +22,11 @@ GRADCORE_DISPATCH(OptimTable, optim_table, optim_table)
 
 namespace {
 
-// Norms are summed in chunks of at most this many elements of one segment, combined in index order:
-// the same bits for any number of threads.
+// Norms are summed in chunks of at most this many elements of one segment, and the chunks' sums are
+// added in index order, so that the result has the same bits for any number of threads.
 constexpr int64_t chunk_elements = 4096;
-// Below this, one thread is done before a second has started (a region costs about 2 us, a chunk in
-// L2 about 0.5 us).
+// With fewer chunks per thread, one thread finishes before a second has started: a parallel region
+// costs about 2 us, a chunk in the L2 cache about 0.5 us.
 constexpr int64_t chunks_per_thread = 4;
 
 template <class T>
@@ -76,7 +77,7 @@ Needs needs_of(const gc_update& u) noexcept {
 }
 
 void check_exponent(const char* name, int64_t exponent) {
-  constexpr int64_t most = int64_t{1} << 40;  // sums of a few exponents stay far from overflow
+  constexpr int64_t most = int64_t{1} << 40;  // keeps sums of a few exponents far from overflow
   if (exponent < -most || exponent > most)
     fail(GC_INVALID, "%s must be within +-2^40; got %lld.", name, static_cast<long long>(exponent));
 }
@@ -146,20 +147,21 @@ void validate(const gc_update& u) {
   validate_segments(u);
 }
 
-// A piece of one segment, at most chunk_elements long. For adaptive clipping it is either some
-// whole units or a part of a single one.
+// A piece of one segment, at most chunk_elements long. With adaptive clipping, a chunk is either a
+// number of whole units or a part of a single unit.
 struct Chunk {
   int64_t offset, count;
-  int64_t before;  // elements in the chunks before this one
+  int64_t before;  // number of elements in all chunks before this one
   int64_t segment;
-  int64_t unit;  // adaptive: index of its first unit among all
-  bool is_part;  // adaptive: of a unit longer than a chunk
+  int64_t unit;  // adaptive clipping: index of the chunk's first unit among all
+  bool is_part;  // adaptive clipping: the chunk is a part of a unit
 };
 
-// What is known of a chunk after the first pass; true norms, grads_exponent included.
+// The result of the first pass over a chunk. Norms are those of the true gradient, grads_exponent
+// included.
 struct Measured {
   ScaledSum before, after;
-  double weights;  // adaptive: sum of squares of the parameters
+  double weights;  // adaptive clipping: sum of squares of the parameters
   int64_t clipped;
 };
 
@@ -186,7 +188,7 @@ struct Division {
   int64_t chunks = 0, units = 0, elements = 0;
 };
 
-// Calls with_chunk for every chunk in ascending order.
+// Calls with_chunk for every chunk in ascending order and returns the totals.
 template <class F>
 Division divide(const gc_update& u, const gc_segment* segments, int64_t n_segments, F with_chunk) {
   Division all;
@@ -194,8 +196,8 @@ Division divide(const gc_update& u, const gc_segment* segments, int64_t n_segmen
     const bool adaptive = u.clip == GC_CLIP_ADAPTIVE;
     const int64_t unit = adaptive ? segments[s].unit : segments[s].length;
     const bool whole = adaptive && unit <= chunk_elements;
-    // A run is cut into chunks of `most`: units that are longer than a chunk one by one, all else
-    // at once.
+    // A run is cut into chunks of at most `most` elements. Units longer than a chunk are runs of
+    // their own; otherwise the whole segment is one run.
     const int64_t run = whole ? segments[s].length : unit;
     const int64_t most = whole ? chunk_elements / unit * unit : chunk_elements;
     for (int64_t begin = 0; begin < segments[s].length; begin += run)
@@ -239,7 +241,7 @@ class Step {
     layout.place(arena_->data());
   }
 
-  // The whole step; nothing has changed unless it is done.
+  // Performs the whole step. Unless it returns Outcome::done, nothing has changed.
   Outcome run() noexcept {
     divide(u_, segments_, n_segments_,
            [this](int64_t c, const Chunk& chunk) { chunks_[c] = chunk; });
@@ -262,7 +264,7 @@ class Step {
     for (int64_t c = begin; c < end; c++) sums_[c] = update(chunks_[c], measured_[c].clipped);
   }
 
-  // Fills what the caller reads: reports of the segments, the groups and the whole.
+  // Writes the reports of the segments, the groups and the whole step for the caller.
   void report() const noexcept {
     for (int64_t c = 0; c < division_.chunks; c++) {
       Tally& tally = tallies_[chunks_[c].segment];
@@ -287,7 +289,8 @@ class Step {
   }
 
  private:
-  // Threads get equal numbers of elements: chunks of biases are short.
+  // Gives the threads equal numbers of elements rather than of chunks, since chunks of biases are
+  // short.
   int64_t first_chunk(int me, int team) const noexcept {
     const int64_t elements = division_.elements * me / team;
     const Chunk* const found =
@@ -332,8 +335,9 @@ class Step {
     return rule;
   }
 
-  // The array times both factors is the true gradient times `scale`. Each is a normal number of T;
-  // what is beyond the square of T's range is 0 or overflows in any case.
+  // Sets two factors whose product brings the array to the true gradient times `scale`. Each factor
+  // is a normal number of T. Beyond the square of T's range the result would be 0 or overflow in
+  // any case.
   void set_factor(T (&factor)[2], Scaled scale) const noexcept {
     constexpr int64_t range = std::numeric_limits<T>::max_exponent - 4;
     const Scaled whole = Scaled{scale.mantissa, scale.exponent + u_.grads_exponent}.normalised();
@@ -349,13 +353,13 @@ class Step {
     return array ? static_cast<T*>(array) + offset : nullptr;
   }
 
-  // Sum of squares of the true gradient; NaN if an element is not finite.
+  // Returns the sum of squares of the true gradient, or NaN if an element is not finite.
   ScaledSum squares(int64_t offset, int64_t n) const noexcept {
     return rescaled(kernels_.sum_squares(grads(offset), 1, n), offset, n);
   }
   ScaledSum rescaled(double sum, int64_t offset, int64_t n) const noexcept {
-    // float64 squares leave the range above 1e154 and lose bits below 1e-154; a sum of 1e-280 has
-    // lost none. float32 squares fit.
+    // float64 squares overflow for elements above 1e154 and lose bits below 1e-154, but a sum of at
+    // least 1e-280 has lost none that matter. Squares of float32 always fit.
     if (std::is_same_v<T, float> || (sum >= 1e-280 && std::isfinite(sum)))
       return {sum, u_.grads_exponent};
     const T* const x = grads(offset);
@@ -372,7 +376,8 @@ class Step {
   Measured measure(const Chunk& chunk) const noexcept {
     Measured m{};
     if (u_.clip == GC_CLIP_VALUE) {
-      // `after` matters where something was clipped and is then at least the limit: in its scale.
+      // `after` is read only if something was clipped, and its root is then at least the limit. The
+      // sum is therefore computed on the scale of the limit.
       constexpr int range = std::numeric_limits<T>::max_exponent - 4;
       const double limit = static_cast<double>(rules_[chunk.segment].limit);
       const int exponent =
@@ -398,7 +403,7 @@ class Step {
     return m;
   }
 
-  // Brock et al. 2021, equation 3.
+  // Applies adaptive clipping to one unit (Brock et al. 2021, equation 3).
   void clip_unit(int64_t unit, ScaledSum grad, double weights, ScaledSum& after,
                  int64_t& clipped) const noexcept {
     const Scaled largest = limit_ * std::max(std::sqrt(weights), u_.clip_eps);
@@ -409,7 +414,7 @@ class Step {
     clipped += is_clipped;
   }
 
-  // Between the passes, on one thread: sums the norms and completes the rules.
+  // Runs between the two passes on one thread: sums the norms and completes the rules.
   void decide() noexcept {
     ScaledSum unit;
     double weights = 0;
@@ -452,7 +457,8 @@ class Step {
     tallies_[s].after = tallies_[s].before.scaled(scale);
   }
 
-  // Numbers times 2^grads_exponent may still be out of range where the clip left them alone.
+  // Returns false if the clip leaves gradients whose values times 2^grads_exponent exceed the
+  // dtype's range.
   bool is_representable() const noexcept {
     const Scaled largest{1, std::numeric_limits<T>::max_exponent - 1};
     for (int64_t s = 0; s < n_segments_; s++)
@@ -510,12 +516,12 @@ class Step {
   UpdateSums* sums_ = nullptr;      // [chunks]
   UpdateRule<T>* rules_ = nullptr;  // [segments]
   Tally* tallies_ = nullptr;        // [segments]
-  Factors<T>* units_ = nullptr;     // [units] adaptive: what to multiply each unit by
+  Factors<T>* units_ = nullptr;     // [units] adaptive clipping: each unit's scale of the gradient
   std::optional<Arena> arena_;
   Outcome outcome_ = Outcome::done;
 };
 
-// Names the first element that is not finite.
+// Fails with the index of the first element that is not finite.
 template <class T>
 [[noreturn]] void fail_not_finite(gc_update& u, const gc_segment* segments, int64_t n_segments) {
   const T* const grads = static_cast<const T*>(u.grads);
