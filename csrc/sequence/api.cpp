@@ -1,4 +1,4 @@
-// The C ABI of nets and plans.
+// The C functions for nets and for running plans.
 #include <memory>
 #include <variant>
 
@@ -22,7 +22,8 @@ static void with_pipeline(const Network& net, gc_call& call, F f) {
   }
 }
 
-// The call is the pass's own, so that the caller's need not stay.
+// A pass in two calls. It has a copy of the gc_call, so that the caller's may be freed between
+// them.
 struct gc_pass {
   gc_call call;
   std::variant<std::unique_ptr<Pipeline<float>>, std::unique_ptr<Pipeline<double>>> pipeline;

@@ -7,7 +7,7 @@
 
 namespace gradcore {
 
-// Larger sizes would overflow 32-bit block indices long after memory has run out.
+// The limit keeps 32-bit block indices from overflowing; memory runs out long before such a size.
 static constexpr int64_t size_limit = int64_t{1} << 24;
 
 static void check_size(const char* what, int layer, int64_t value) {
@@ -98,8 +98,8 @@ static Layer make_layer(const gc_layer& spec, int32_t ub, int64_t& offset, int64
   l.H = spec.hidden_size;
   l.nb = blocks(l.H, ub);
   l.Hp = l.nb * ub;
-  // Odd in cache lines: rows a power of two apart would share few sets of the first cache, and the
-  // weight gradients read 64 of them again and again.
+  // The distance between rows is an odd number of cache lines. At a power of two, rows would share
+  // few sets of the L1 cache, while the weight gradients read 64 rows again and again.
   l.z_row = (l.nb * l.planes | 1) * ub;
   l.I = spec.input_size;
   l.ib = blocks(l.I, ub);
@@ -189,7 +189,8 @@ Network::Network(const gc_net& net) {
   state_size = state;
 }
 
-// Rows of `width` that only pass through, in front of the head.
+// Makes a layer without recurrence that passes rows of `width` on, for a head without a layer of
+// its own.
 static Layer passing(int64_t width, int32_t index, int32_t ub) {
   Layer layer{};
   layer.pass = true;

@@ -1,4 +1,4 @@
-// A validated net: sizes, counts and the place of every parameter in the flat buffer.
+// A validated net: its sizes, its counts and the offset of every parameter in the flat buffer.
 #pragma once
 #include <gradcore/gradcore.h>
 
@@ -6,30 +6,33 @@
 
 namespace gradcore {
 
-// A recurrent layer, or one direction of a bidirectional one.
+// A recurrent layer, or one direction of a bidirectional layer.
 struct Layer {
   gc_layer spec;
-  int32_t index;      // among the net's recurrent layers
-  int32_t direction;  // among the net's layers and directions
-  bool reverse;       // reads time backward
-  bool pass;       // no recurrence: what comes in goes out (in front of a head that has no layer)
-  int64_t column;  // where its output begins in the rows of its layer: 0, or H
+  int32_t index;      // number of the layer among the net's recurrent layers
+  int32_t direction;  // number among all layers and directions
+  bool reverse;       // true if it reads time backward
+  // True if the layer has no recurrence and passes its input on, in front of a head that runs
+  // without a layer.
+  bool pass;
+  int64_t column;  // first column of its output in the rows of the layer: 0 or H
   int32_t gates, states, saved, planes;
   bool antisymmetric;
   const int32_t* input_plane;
-  int64_t H, nb, Hp;  // units, unit blocks, padded units
-  int64_t z_row;      // elements from row to row of adjoints of pre-activations
-  int64_t I, ib, Ip;  // inputs, the same
-  int64_t lead;       // rows of outputs in a state: max(1, lag)
+  int64_t H, nb, Hp;  // units, unit blocks (64 bytes each), units with padding
+  int64_t z_row;      // distance in elements between rows of adjoints of pre-activations
+  int64_t I, ib, Ip;  // inputs, blocks of inputs, inputs with padding
+  int64_t lead;       // outputs of earlier steps in a state: max(1, lag of the skip connection)
   int64_t weight_ih, weight_hh, bias_ih, bias_hh, skip;  // offsets in the flat buffer; -1: absent
-  int64_t state_offset;                                  // of B = 1, in elements; times B
+  int64_t state_offset;  // elements in front of its state if B = 1; multiplied by B otherwise
   bool has_skip() const { return spec.skip_kind != GC_SKIP_NONE; }
-  // A residual connection of one direction takes its columns out of the input's rows.
+  // A bidirectional layer's residual connection adds only this direction's columns of the input;
+  // that of a layer with one direction adds whole rows.
   bool adds_columns() const { return spec.residual && spec.bidirectional; }
   bool adds_rows() const { return spec.residual && !spec.bidirectional; }
 };
 
-// A gc_transform over rows of I units.
+// A gc_transform of rows of I units.
 struct Transform {
   gc_transform spec;
   int64_t I;
@@ -43,32 +46,33 @@ struct Network {
   explicit Network(const gc_net& net);  // throws Error(GC_INVALID)
 
   gc_dtype dtype;
-  int32_t ub;  // units per block: 64 bytes
+  int32_t ub;  // units per block of 64 bytes
   std::vector<Layer> layers;
-  std::vector<std::vector<Transform>> transforms;  // by what reads the rows: layers, then the head
+  std::vector<std::vector<Transform>> transforms;  // in front of each layer, then of the head
   int64_t embedding_rows, embedding_dim, embedding;
-  int64_t outputs, ob, Op;  // of the net: O or the last layer's H
+  int64_t outputs, ob, Op;  // outputs of the net (of the head or the last layer), their blocks, and
+                            // their number with padding
   bool has_head, head_bias;
   int64_t head_weight, head_bias_offset;
   int64_t n_parameters;
-  int64_t state_size;  // of B = 1
+  int64_t state_size;  // elements in the state of one sequence
 
-  // How the net is divided among jobs that run one after the other; layers, embedding and head are
-  // divided, offsets and sizes stay those of the whole.
+  // Divides the net into parts that run one after the other. Layers, embedding and head are
+  // distributed among the parts; offsets and sizes remain those of the whole net.
   std::vector<Part> parts() const;
 
   const Layer& top() const { return layers.back(); }
-  // One of the layers and directions of the whole net; throws Error(GC_INVALID).
+  // Returns one of the layers and directions of the whole net; throws Error(GC_INVALID).
   const Layer& at(int32_t direction) const;
-  // How many token values there are when the input is tokens.
+  // Number of different tokens if the input is tokens.
   int64_t vocabulary() const { return embedding_rows ? embedding_rows : layers[0].I; }
 };
 
-// Layers that run together, all of them reading time in one order. Its output rows are columns
-// [column, column + H) of rows of `width`, which both directions of a layer share.
+// A part of the net: layers that run together because they read time in the same order. Its outputs
+// are columns [column, column + H) of rows of `width`; both directions of a layer share these rows.
 struct Part {
   Network net;
-  bool first, last;  // reads the net's input; has the head and the loss
+  bool first, last;  // first: reads the net's input; last: has the head and the loss
   bool reverse;
   int64_t column, width;
 };

@@ -10,7 +10,8 @@
 
 namespace gradcore {
 
-// Jobs check what is there of arrays; where those between parts lie is known when they run.
+// The jobs' constructors only check which arrays exist. The addresses of those between parts are
+// set when the plan runs.
 template <class T>
 Pipeline<T>::Pipeline(const Network& net, gc_call& call) : call_(call), parts_(net.parts()) {
   if (has(call, GC_ARRAY_GATES) || has(call, GC_ARRAY_HIDDEN) ||
@@ -44,9 +45,10 @@ void Pipeline<T>::divide_plan() {
     ops_[static_cast<size_t>(call_.ops[i].part)].push_back(call_.ops[i]);
 }
 
-// Parts read what others have left: all outputs of the part before, and, going back, the gradients
-// from the part after. Each part's own operations are looked at by its job. Of plans that run only:
-// for the bytes of one, a few operations stand for all.
+// Checks that every part runs after those it reads from: forward after all outputs of the part
+// before, backward after all gradients of the part after. A part's own operations are checked by
+// its job. Only plans that run are checked, since a few operations can stand for a whole plan when
+// only its bytes are asked for.
 template <class T>
 void Pipeline<T>::check_order() const {
   if (parts_.size() == 1) return;
@@ -91,7 +93,8 @@ void Pipeline<T>::lay_out() {
   }
 }
 
-// The caller's call as part p sees it: its input and its gradient may be those of a meeting.
+// Makes the call of part p from the caller's. A part that is not the first or last reads its input
+// or its gradient from a Meeting instead of the caller's arrays.
 template <class T>
 gc_call Pipeline<T>::call_of(size_t p) const {
   const Part& part = parts_[p];
@@ -139,7 +142,7 @@ void Pipeline<T>::make_jobs() {
   }
 }
 
-// Where the arrays of the meetings lie.
+// Gives part p the addresses of the arrays through which it meets its neighbours.
 template <class T>
 void Pipeline<T>::connect(size_t p) {
   const Part& part = parts_[p];
@@ -177,10 +180,11 @@ int64_t Pipeline<T>::bytes() {
     all += own;
     most = std::max(most, own);
   }
-  // The plan of a long sequence is a large array too: the caller's, and the parts' own.
+  // The plan of a long sequence is a large array too; with several parts each also has its own
+  // copy.
   const int64_t plan = call_.n_ops * static_cast<int64_t>(sizeof(gc_op)),
                 plans = parts_.size() == 1 ? plan : 2 * plan;
-  // Without backward a part is done before the next begins.
+  // Without backward, each part releases its memory before the next begins.
   return static_cast<int64_t>(layout_.bytes()) + plans + (trains_ ? all : most);
 }
 
@@ -255,7 +259,7 @@ void Pipeline<T>::go_back(const void* d_outputs) {
   if (next_ != ahead())
     fail(GC_INVALID, "a pass goes back once: its memory is used up. Begin another.");
   check_given(d_outputs);
-  // Only the last part reads it.
+  // Only the last part reads d_outputs.
   calls_.back().d_outputs = d_outputs;
   try {
     advance(call_.n_ops);
@@ -271,22 +275,24 @@ void Pipeline<T>::check_given(const void* d_outputs) const {
   if (call_.loss == GC_LOSS_GIVEN && !d_outputs) fail(GC_INVALID, "d_outputs is missing.");
 }
 
-// The gradients' exponent is 0 where the largest of them is well inside the range of the dtype;
-// else it is the largest one's.
+// Chooses the common exponent of the gradients: 0 where the largest gradient is well inside the
+// range of the dtype, else the exponent of the largest.
 template <class T>
 void Pipeline<T>::finish() {
   int64_t most = INT64_MIN;
   for (const auto& job : jobs_) most = std::max(most, job->gradient_exponent());
-  // Room for the bits of smaller elements below, for sums of a few gradients above.
+  // The margins leave room for the bits of smaller elements below and for sums of a few gradients
+  // above.
   const bool fits = most == INT64_MIN || (most > std::numeric_limits<T>::min_exponent + 30 &&
                                           most < std::numeric_limits<T>::max_exponent - 8);
   call_.grads_exponent = fits ? 0 : most;
-  // In the order of backward: the second direction to come adds to the first.
+  // The jobs go in the order of backward, since the second direction to finish adds to the first.
   for (auto job = jobs_.rbegin(); job != jobs_.rend(); job++)
     (*job)->unpack_gradients(call_.grads_exponent);
   if (call_.tangents.curvature == GC_CURVATURE_HESSIAN)
     for (auto job = jobs_.rbegin(); job != jobs_.rend(); job++) (*job)->unpack_product();
-  // What two directions have added up says where it is zero.
+  // Inside the core no_exponent marks steps at which dx is zero; the caller gets the exponent 0
+  // there.
   if (call_.dx && parts_.size() > 1)
     for (int64_t t = 0; t < call_.steps; t++)
       if (call_.dx_exponent[t] == no_exponent) call_.dx_exponent[t] = 0;

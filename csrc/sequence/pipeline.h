@@ -1,6 +1,6 @@
-// A call of gc_run as jobs that run one after the other: one for a net whose layers all read time
-// forward, one per direction of a bidirectional layer and one for what lies between such layers.
-// Where two meet, outputs and their gradients are whole arrays.
+// Runs a call of gc_run as a series of jobs: a single one for a net whose layers all read time
+// forward; otherwise one per direction of a bidirectional layer and one for the layers between two
+// of these. Where two jobs meet, outputs and their gradients are stored for the whole sequence.
 #pragma once
 #include <memory>
 #include <optional>
@@ -18,21 +18,23 @@ class Pipeline {
  public:
   // Throws Error(GC_INVALID).
   Pipeline(const Network& net, gc_call& call);
-  // Bytes of all arenas that are there at the same time, and of the plan.
+  // Returns the bytes of all arenas that exist at the same time, and of the plan.
   int64_t bytes();
   // Executes the plan; throws Error.
   void run();
-  // The same in two calls: up to the first BACKWARD, and the rest, for a given gradient of outputs.
+  // Execute the plan in two calls: begin() runs up to the first BACKWARD, go_back() the rest, for a
+  // given gradient of the outputs.
   void begin();
   void go_back(const void* d_outputs);
 
  private:
-  // What part p's outputs go through on their way to the next part; both directions share one.
+  // The arrays in which part p leaves its outputs and finds their gradient. Both directions of a
+  // bidirectional layer share one Meeting.
   struct Meeting {
     T *out = nullptr, *d_out = nullptr;           // [T][B][width]
     int32_t* d_out_exponent = nullptr;            // [T]
-    T *t_out = nullptr, *t_d_out = nullptr;       // tangents: [T][B][K][width], [T][B][width]
-    int32_t* t_exponent[2] = {nullptr, nullptr};  // [T] of t_out, by direction
+    T *t_out = nullptr, *t_d_out = nullptr;       // tangents [T][B][K][width] and [T][B][width]
+    int32_t* t_exponent[2] = {nullptr, nullptr};  // [T] exponents of t_out, by direction
   };
 
   void divide_plan();
@@ -40,29 +42,31 @@ class Pipeline {
   void lay_out();
   gc_call call_of(size_t p) const;
   void make_jobs();
-  // The meeting that a part which is not the first reads, and the one that it writes.
+  // before(p) is the Meeting that part p, if not the first, reads; behind(p) is the one that it
+  // writes to.
   Meeting& before(size_t p) { return behind(p - (parts_[p].reverse ? 2 : 1)); }
   Meeting& behind(size_t p) { return meetings_[parts_[p].reverse ? p - 1 : p]; }
   void connect(size_t p);
   void start();
-  int64_t ahead() const;  // operations ahead of the first BACKWARD
+  int64_t ahead() const;  // number of operations before the first BACKWARD
   void advance(int64_t end);
   void check_given(const void* d_outputs) const;
   void finish();
 
   gc_call& call_;
   std::vector<Part> parts_;
-  std::vector<std::vector<gc_op>> ops_;  // by part; empty where there is one, which has the call's
-  std::vector<int64_t> n_ops_;           // by part
-  std::vector<Meeting> meetings_;        // by part
-  std::vector<gc_call> calls_;           // by part
-  std::vector<Link<T>> links_;           // by part
+  // Operations by part; there are none for a single part, which uses the call's.
+  std::vector<std::vector<gc_op>> ops_;
+  std::vector<int64_t> n_ops_;     // by part
+  std::vector<Meeting> meetings_;  // by part
+  std::vector<gc_call> calls_;     // by part
+  std::vector<Link<T>> links_;     // by part
   std::vector<std::unique_ptr<Job<T>>> jobs_;
-  Layout layout_;  // of the meetings
+  Layout layout_;  // layout of the meetings' arrays
   Progress progress_{};
   bool trains_ = false;
-  int64_t next_ = 0;           // the operation to come
-  std::vector<int64_t> left_;  // by part: operations to come
+  int64_t next_ = 0;           // the next operation of the plan
+  std::vector<int64_t> left_;  // by part: operations that have not run yet
   std::optional<Arena> arena_;
 };
 

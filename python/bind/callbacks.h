@@ -1,4 +1,5 @@
-// What the core calls while it runs, with the GIL; what that raises waits until the core returned.
+// Functions that the core calls while it runs. They take the GIL; an exception from Python is kept
+// and raised after the core has returned.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -10,7 +11,7 @@
 struct Callbacks {
   pybind11::object progress = pybind11::none();
 
-  // Runs a callback's body; 1 tells the core to stop.
+  // Runs a callback's body. The result 1 tells the core to stop.
   template <class Body>
   int32_t call(Body&& body) noexcept {
     const pybind11::gil_scoped_acquire locked;
@@ -23,7 +24,8 @@ struct Callbacks {
     }
   }
 
-  // The core's poll, with Callbacks as its context: progress, and Ctrl-C.
+  // The poll function given to the core, with Callbacks as its context. It reports progress and
+  // checks for Ctrl-C.
   static int32_t poll(void* context, int64_t done, int64_t total) noexcept {
     auto& self = *static_cast<Callbacks*>(context);
     return self.call([&] {

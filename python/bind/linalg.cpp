@@ -16,7 +16,8 @@ namespace {
 
 using Arrays = std::map<std::string, py::array>;
 
-// Arrays were checked by Python; their sizes are looked at again because the core trusts them.
+// Returns the array's memory. Python has checked the arrays, but their sizes are checked again here
+// because the core trusts them.
 template <class T>
 void* data(py::array& array, int64_t size, bool writes) {
   const bool fits = array.dtype().equal(py::dtype::of<T>()) && array.size() == size &&
@@ -35,7 +36,7 @@ void run(py::array& matrices, Arrays& out, const py::object& start_left,
   call.matrices = data<T>(matrices, call.count * call.rows * call.columns, false);
   auto start = [&](const py::object& given, int64_t size) -> const void* {
     if (given.is_none()) return nullptr;
-    // Found by fuzzing: borrowed as an array whatever it was, anything else was read as one.
+    // Fuzzing found that reinterpret_borrow takes any object for an array and reads it as one.
     if (!py::isinstance<py::array>(given))
       raise_error("InternalError", "a start of spectral_norms must be a NumPy array.");
     auto array = py::reinterpret_borrow<py::array>(given);

@@ -17,7 +17,7 @@ gc_measurement measurement(int32_t threads, int32_t repeats, double seconds) {
   return m;
 }
 
-// Others may run while the loops do.
+// Runs a measurement without the GIL, so that other Python threads can go on meanwhile.
 double run(gc_status (*measure)(gc_measurement*), gc_measurement m) {
   gc_status status;
   {

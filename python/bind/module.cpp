@@ -1,5 +1,5 @@
-// The extension module: checks that the machine can run the core, then one register_<topic>
-// function per topic.
+// The extension module. It checks that the machine can run the core, then calls one
+// register_<topic> function per topic.
 #include <gradcore/gradcore.h>
 #include <gradcore/version.h>
 

@@ -28,7 +28,7 @@ int32_t lookup(const Names& names, const std::string& name, const char* what) {
               std::string(what) + " must be one of " + known + "; got '" + name + "'.");
 }
 
-// The cells that the core lists, by name.
+// Returns the names and numbers of the cells that the core has.
 Names cells() {
   Names names;
   for (int32_t i = 0; const gc_cell_facts* facts = gc_cell_info(i); i++)

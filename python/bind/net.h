@@ -1,4 +1,5 @@
-// A net as the core describes it, with the memory its description points into.
+// Holds a net's description for the core (gc_net), with the memory that the description points
+// into.
 #pragma once
 #include <gradcore/gradcore.h>
 
@@ -16,13 +17,14 @@ class Net {
   const gc_net& get() const noexcept { return net_; }
   int64_t parameters() const noexcept { return parameters_; }
   int32_t parts() const;
-  // Recurrent layers, a bidirectional one counted twice.
+  // Number of recurrent layers, where a bidirectional layer counts twice.
   int64_t directions() const noexcept;
-  // Units of one of them; 0 if there is none such.
+  // Number of units of one of these directions; 0 if it does not exist.
   int64_t direction_size(int32_t direction) const noexcept;
   int64_t gates(int32_t direction) const;
   int64_t state_size(int64_t batch) const;
-  // Width of what the net puts out per step: the head's outputs or the last layer's units.
+  // Width of the net's output per step: the head's outputs or, without a head, the last layer's
+  // units.
   int64_t outputs() const noexcept;
   int64_t inputs() const noexcept { return layers_.front().input_size; }
 

@@ -22,7 +22,7 @@ const std::map<std::string, gc_clip> clips = {{"none", GC_CLIP_NONE},
                                               {"value", GC_CLIP_VALUE},
                                               {"adaptive", GC_CLIP_ADAPTIVE}};
 
-// offset, length, group, lr_scale, weight_decay, unit
+// The fields are offset, length, group, lr_scale, weight_decay, unit.
 using Segment = std::tuple<int64_t, int64_t, int32_t, double, double, int64_t>;
 
 void check_buffer(const py::array& buffer, const py::array& like, bool writes, const char* name) {
@@ -34,7 +34,7 @@ void check_buffer(const py::array& buffer, const py::array& like, bool writes, c
   }
 }
 
-// A gc_update over buffers that stay the same from step to step.
+// A gc_update whose buffers stay the same from step to step.
 class Update : public gc_update {
  public:
   Update(const std::string& optimizer, py::array params, const std::vector<Segment>& segments,
@@ -69,8 +69,8 @@ class Update : public gc_update {
     gc_update::clip_eps = unit_eps;
   }
 
-  // True if the parameters were updated; false, and `where` set, if a gradient is not finite.
-  // Raises before anything changed.
+  // Returns true if the parameters were updated. Returns false and sets `where` if a gradient is
+  // not finite. Whenever it raises, nothing has changed.
   bool run(const py::array& gradients, int64_t exponent, int64_t number, int32_t team) {
     check_buffer(gradients, params_, false, "grads");
     gc_update::grads = gradients.data();

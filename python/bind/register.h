@@ -1,4 +1,4 @@
-// What module.cpp registers: one function per topic, each in the file of its name.
+// The functions that module.cpp calls to register each topic. Each is in the file of its name.
 #pragma once
 #include <pybind11/pybind11.h>
 

@@ -17,8 +17,8 @@ namespace {
 
 enum class Element { real, flag, int32, int64, float64, token, target };
 
-// Found by fuzzing: a product that wraps could be the size of an empty array, which the core would
-// then read. No array has the size that stands for what does not fit.
+// Multiplies sizes. Fuzzing found that an overflowing product can equal the size of an empty array,
+// which the core would then read. An overflow gives INT64_MAX, a size that no array has.
 int64_t times(int64_t a, int64_t b) {
   int64_t product = 0;
   return a < 0 || b < 0 || __builtin_mul_overflow(a, b, &product) ? INT64_MAX : product;
@@ -57,8 +57,8 @@ int64_t of_tangents(const gc_call& call, int64_t elements) {
   return times(call.tangents.count, elements);
 }
 
-// An array of gc_call: its bit, what it holds, whether the core writes it, how many elements it
-// must have.
+// Describes an array of gc_call: its bit, its element type, whether the core writes to it, and how
+// many elements it must have.
 struct Field {
   const char* name;
   int array;
@@ -188,7 +188,7 @@ struct Report {
   int32_t threads;
 };
 
-// One gc_call being put together, with the arrays and functions it points to.
+// Builds one gc_call and keeps the arrays and functions alive that it points to.
 class Call {
  public:
   Call(const Net& net, int64_t steps, int64_t batch) : net_(net) {
@@ -213,14 +213,14 @@ class Call {
     call_.loss_context = this;
   }
 
-  // The core trusts its pointers, so this is where an array of the wrong kind or size ends,
-  // whatever Python checked before.
+  // Puts arrays into the call. The core trusts its pointers, so arrays of the wrong type or size
+  // are refused here, whatever Python has checked before.
   void bind(const py::KWArgs<py::object>& arrays) {
     not_begun();
     for (const auto& [key, value] : arrays) {
       if (value.is_none()) continue;
       const Field& field = find_field(py::cast<std::string>(key));
-      // A cast would make an array of a list, and the core would write where nobody looks.
+      // A cast would make a new array of a list, and the core would write where nobody reads.
       if (!py::isinstance<py::array>(value)) {
         raise_error("InternalError", std::string("'") + field.name + "' must be a NumPy array.");
       }
@@ -233,7 +233,8 @@ class Call {
     }
   }
 
-  // Promises arrays that do not exist yet, so that bytes() can be asked; run() then refuses.
+  // Announces arrays that do not exist yet, so that bytes() can be computed. run() then refuses to
+  // run.
   void expect(const std::vector<std::string>& names, int32_t token_bytes) {
     for (const std::string& name : names) call_.arrays |= uint64_t{1} << find_field(name).array;
     call_.token_bytes = token_bytes;
@@ -275,7 +276,7 @@ class Call {
     call_.tangents.curvature = found->second;
   }
 
-  // Kept rather than copied: the plan of 10^8 steps has millions of operations.
+  // The array is kept rather than copied: the plan of 10^8 steps has millions of operations.
   void plan(const py::array& ops, int64_t segment_steps, int64_t slots) {
     not_begun();
     if (!ops.dtype().equal(py::dtype::of<gc_op>()) || !(ops.flags() & py::array::c_style))
@@ -297,7 +298,7 @@ class Call {
     return unlocked([&] { return gc_run(&net_.get(), &call_); });
   }
 
-  // The operations ahead of the first BACKWARD; finish() does the others, once.
+  // Runs the operations before the first BACKWARD; finish() runs the others, and only once.
   Report begin() {
     not_begun();
     return unlocked([&] { return gc_pass_begin(&net_.get(), &call_, &pass_); });
@@ -312,7 +313,7 @@ class Call {
   }
 
  private:
-  // What a pass reads must stay.
+  // Raises if the pass has begun, since what a pass reads must not change.
   void not_begun() const {
     if (pass_) raise_error("InternalError", "the pass has begun.");
   }
@@ -344,7 +345,8 @@ class Call {
             call_.threads_used};
   }
 
-  // What sets the sizes of arrays comes before bind(), which compares them.
+  // Raises if arrays are bound: bind() compares their sizes, so the settings that determine these
+  // come first.
   void sizes_change() const {
     if (!kept_.empty()) raise_error("InternalError", "the arrays of this call are bound already.");
   }
@@ -359,7 +361,8 @@ class Call {
     if (array.size() != field.elements(net_, call_)) wrong("has the wrong size.");
   }
 
-  // The function gets a copy of the outputs: a view would dangle if it were kept.
+  // Calls the Python loss function with a copy of the outputs, because a view would dangle if it
+  // were kept.
   static int32_t on_loss(void* context, const void* outputs, void* d_outputs, int64_t t0,
                          int64_t t1, double* loss) noexcept {
     Call& self = *static_cast<Call*>(context);
@@ -388,7 +391,8 @@ class Call {
   std::atomic<bool> running_ = false;
 };
 
-// An array in memory that the core keeps for later, where np.empty would map and touch new pages.
+// Makes an array in memory that the core keeps for reuse; np.empty would map new pages and touch
+// them for every large array.
 py::array empty(const std::vector<int64_t>& shape, const py::dtype& dtype) {
   if (dtype.kind() != 'f' && dtype.kind() != 'i')
     raise_error("InternalError", "such an array holds floats or integers.");

@@ -1,10 +1,10 @@
-// A gc_status as the Python exception that gradcore.errors has for it.
+// Raises a gc_status as the Python exception that gradcore.errors has for it.
 #pragma once
 #include <gradcore/gradcore.h>
 #include <pybind11/pybind11.h>
 
-// Raises errors.<name>(arguments...). Looked up at the time of the error: gradcore.errors imports
-// nothing of this module.
+// Raises gradcore.errors.<name>(arguments...). The class is looked up when the error occurs, which
+// is possible because gradcore.errors does not import this module.
 template <class... Arguments>
 [[noreturn]] void raise_error(const char* name, const Arguments&... arguments) {
   namespace py = pybind11;
@@ -14,7 +14,8 @@ template <class... Arguments>
   throw py::error_already_set();
 }
 
-// Raises for every status but GC_OK and those the caller has dealt with; the message is the core's.
+// Raises for every status except GC_OK and those that the caller has handled; the message is the
+// core's.
 inline void check_status(gc_status status) {
   switch (status) {
     case GC_OK:
