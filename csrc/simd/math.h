@@ -18,7 +18,7 @@ struct ExpConstants<float> {
   static constexpr float magic = 12582912.f, log2e = 1.44269504f;
   static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
   // Arguments are clamped to these limits. Beyond them sigmoid and tanh equal 0, 1 or -1 to the
-  // last bit, and exp is 0 or its largest value.
+  // last bit, and exp keeps its value at the limit.
   static constexpr float sigmoid_limit = 87, tanh_limit = 10, exp_limit = 87;
   static constexpr int mantissa = 23;
   static constexpr int32_t one_bits = 0x3f800000;
