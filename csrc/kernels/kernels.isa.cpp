@@ -1,6 +1,8 @@
 // This file is compiled once per instruction-set level, with GRADCORE_ISA set to the level's name,
 // and fills the level's kernel table. The kernels of the cells are in files of their own
 // (cell.isa.cpp.in).
+#include <gradcore/gradcore.h>
+
 #include "kernels/dense.h"
 #include "kernels/elementwise.h"
 #include "kernels/loss.h"
