@@ -27,7 +27,8 @@ class PerThread {
   std::vector<Copy> copies_;
 };
 
-struct Worker {
+// Aligned, because every thread writes its own at each meeting of the team.
+struct alignas(64) Worker {
   int me = 0, size = 1;
   Team* team = nullptr;
   int parity = 0;              // which of the slots of Crew::reduce_max comes next
