@@ -247,8 +247,8 @@ BAD = [
     ({"x": D["x"].astype(complex)}, gd.DTypeError, "x must have dtype float32.*got complex128"),
     ({"x": D["x"].astype(object)}, gd.DTypeError, "x must have dtype float32.*got object"),
     ({"x": D["x"].astype(">f4")}, gd.DTypeError, "x must be in the machine's byte order; got >f4"),
-    ({"x": D["x"].tolist()}, gd.DTypeError, "x must be a NumPy array or support DLPack; got  list"),
-    ({"x": "text"}, gd.DTypeError, "x must be a NumPy array or support DLPack; got  str"),
+    ({"x": D["x"].tolist()}, gd.DTypeError, "x must be a NumPy array or support DLPack; got list"),
+    ({"x": "text"}, gd.DTypeError, "x must be a NumPy array or support DLPack; got str"),
     (
         {"x": np.ma.masked_array(D["x"])},
         gd.DTypeError,
@@ -286,7 +286,7 @@ BAD = [
     ({"lengths": [1, 2, T + 1]}, gd.ArgumentError, r"lengths\[2\] is 10"),
     ({"lengths": [1.0, 2.0, 3.0]}, gd.DTypeError, "lengths must be integers; got float64"),
     ({"lengths": [True, True, True]}, gd.DTypeError, "lengths must be integers; got bool"),
-    ({"lengths": 3}, gd.DTypeError, "lengths must be a NumPy array or support DLPack; got  int"),
+    ({"lengths": 3}, gd.DTypeError, "lengths must be a NumPy array or support DLPack; got int"),
     ({"reset": D["reset"][0]}, gd.ShapeError, r"reset must have shape \(9, 3\)"),
     (
         {"reset": D["reset"].astype(np.uint8)},
