@@ -211,6 +211,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
         GC_ARRAY_PRODUCT
         GC_ARRAY_T_DX
         GC_ARRAY_T_DSTATE
+        GC_ARRAY_COUNT
 
     ctypedef struct gc_call:
         int64_t steps, batch

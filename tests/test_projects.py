@@ -125,7 +125,10 @@ def test_the_pxd_says_what_the_header_says():
     pxd = pxd.split('"""')[2]
     # A cell without a name here is found by the number that gc_cell_info has it under.
     cells = fields((ROOT / "csrc" / "include" / "gradcore" / "cells.def").read_text())
-    assert fields(header) - {"GC_API"} <= fields(pxd) <= fields(header) | cells
+    listed = (ROOT / "csrc" / "include" / "gradcore" / "arrays.def").read_text()
+    arrays = {f"GC_ARRAY_{name}" for name in re.findall(r"^GRADCORE_ARRAY\((\w+),", listed, re.M)}
+    assert len(arrays) > 30
+    assert fields(header) - {"GC_API"} | arrays <= fields(pxd) <= fields(header) | cells | arrays
 
     def flat(text):
         return [" ".join(re.sub(r"([*,])", r" \1 ", line).split()) for line in text]
