@@ -126,7 +126,9 @@ def test_the_pxd_says_what_the_header_says():
     # A cell without a name here is found by the number that gc_cell_info has it under.
     cells = fields((ROOT / "csrc" / "include" / "gradcore" / "cells.def").read_text())
     listed = (ROOT / "csrc" / "include" / "gradcore" / "arrays.def").read_text()
-    arrays = {f"GC_ARRAY_{name}" for name in re.findall(r"^GRADCORE_ARRAY\((\w+),", listed, re.M)}
+    arrays = {
+        f"GC_ARRAY_{name}" for name in re.findall(r"^GRADCORE_ARRAY\((\w+),", listed, re.MULTILINE)
+    }
     assert len(arrays) > 30
     assert fields(header) - {"GC_API"} | arrays <= fields(pxd) <= fields(header) | cells | arrays
 
