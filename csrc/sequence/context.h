@@ -30,7 +30,6 @@ struct Link {
   // Tangents: of `out`, with this direction's exponents; of what this part reads, whose columns
   // from t_in_split on have the exponents t_in_exponent[1]; of d_out and of dx. Null without
   // tangents.
-  bool has_t_in = false;
   T* t_out = nullptr;                                    // [T][B][K][part.width]
   int32_t* t_out_exponent = nullptr;                     // [T]
   const T* t_in = nullptr;                               // [T][B][K][I]

@@ -137,7 +137,6 @@ void Pipeline<T>::make_jobs() {
     Link<T>& link = links_[p];
     link.marks_zeros = !part.first || both;
     link.joins = both && !part.reverse;
-    link.has_t_in = call_.tangents.count > 0 && !part.first;
     jobs_.push_back(std::make_unique<Job<T>>(part, calls_[p], link, progress_));
   }
 }

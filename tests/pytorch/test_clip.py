@@ -15,31 +15,11 @@ torch = pytest.importorskip("torch", reason="needs PyTorch: install gradcore[tor
 from torch import nn  # noqa: E402
 
 import gradcore.torch as gt  # noqa: E402
+from torch_models import Tagger, exploding  # noqa: E402
 
 T = 2000
-GROWTH = 1.3
 LEFT = "ignore:a gradient left the range of float32"
 pytestmark = pytest.mark.filterwarnings(LEFT)
-
-
-def exploding(dtype=torch.float32, hidden=8, growth=GROWTH):
-    """h stays 0 and every step multiplies its gradient by 1.3: 10^228 after 2,000."""
-    layer = gt.RNN(1, hidden, dtype=dtype)
-    with torch.no_grad():
-        for weight in layer.parameters():
-            weight.zero_()
-        layer.weight_hh_l0.copy_(growth * torch.eye(hidden))
-    return layer
-
-
-class Tagger(nn.Module):
-    def __init__(self, layer, classes=3):
-        super().__init__()
-        self.layer = layer
-        self.head = nn.Linear(layer.hidden_size, classes)
-
-    def forward(self, x):
-        return self.head(self.layer(x)[0])
 
 
 def pair():

@@ -10,31 +10,9 @@ torch = pytest.importorskip("torch", reason="needs PyTorch: install gradcore[tor
 from torch import nn  # noqa: E402
 
 import gradcore.torch as gt  # noqa: E402
+from torch_models import Tagger  # noqa: E402
 
 T = 2000
-GROWTH = 1.3
-
-
-def exploding(dtype=torch.float32, hidden=8):
-    """h stays 0 and every step multiplies its gradient by 1.3, which makes 10^228 after 2,000
-    steps.
-    """
-    layer = gt.RNN(1, hidden, dtype=dtype)
-    with torch.no_grad():
-        for weight in layer.parameters():
-            weight.zero_()
-        layer.weight_hh_l0.copy_(GROWTH * torch.eye(hidden))
-    return layer
-
-
-class Tagger(nn.Module):
-    def __init__(self, layer, classes=3):
-        super().__init__()
-        self.layer = layer
-        self.head = nn.Linear(layer.hidden_size, classes)
-
-    def forward(self, x):
-        return self.head(self.layer(x)[0])
 
 
 # ---- constraints

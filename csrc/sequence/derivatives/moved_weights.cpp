@@ -3,20 +3,18 @@
 #include <algorithm>
 #include <cmath>
 
+#include "sequence/runs.h"
 #include "sequence/tokens.h"
 
 namespace gradcore {
 
 template <class T>
 MovedWeights<T>::MovedWeights(TangentContext<T>& tangents, const Recurrent<T>& stage)
-    : tangents_(tangents), stage_(stage), layer_(stage.layer()) {
-  for (int64_t j = 0; j < layer_.nb; j++) {
-    const auto length = static_cast<int32_t>(std::min<int64_t>(UB, layer_.H - j * UB));
-    h_runs_.push_back({static_cast<int32_t>(j * UB), length});
-    for (int64_t g = 0; g < layer_.gates; g++)
-      dz_runs_.push_back({static_cast<int32_t>((j * layer_.planes + g) * UB), length});
-  }
-}
+    : tangents_(tangents),
+      stage_(stage),
+      layer_(stage.layer()),
+      h_runs_(runs_of<T>(layer_.H)),
+      dz_runs_(plane_runs<T>(layer_.H, layer_.gates, layer_.planes, [](int64_t g) { return g; })) {}
 
 template <class T>
 void MovedWeights<T>::lay_out(Layout& layout) {

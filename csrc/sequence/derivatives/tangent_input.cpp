@@ -10,7 +10,7 @@ template <class T>
 TangentInput<T>::TangentInput(TangentContext<T>& tangents, Input<T>& input, bool transformed)
     : Tangent<T>(tangents, nullptr),
       input_(input),
-      moves_(transformed || tangents.primal.link.has_t_in ||
+      moves_(transformed || !tangents.primal.part.first ||
              has(tangents.primal.call, GC_ARRAY_T_X) ||
              (tangents.primal.net.embedding_rows && tangents.primal.purpose.moved_parameters) ||
              tangents.primal.net.layers[0].pass || tangents.primal.net.layers[0].spec.residual) {}

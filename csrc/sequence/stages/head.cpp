@@ -1,21 +1,14 @@
 #include "sequence/stages/head.h"
 
-#include <algorithm>
+#include "sequence/runs.h"
 
 namespace gradcore {
-
-static std::vector<Run> runs_of(int64_t units, int64_t UB) {
-  std::vector<Run> runs;
-  for (int64_t at = 0; at < units; at += UB)
-    runs.push_back({static_cast<int32_t>(at), static_cast<int32_t>(std::min(UB, units - at))});
-  return runs;
-}
 
 template <class T>
 Head<T>::Head(Context<T>& context, Stage<T>* below)
     : Stage<T>(context, below, context.net.outputs, context.net.Op),
-      input_runs_(runs_of(below->units(), UB)),
-      output_runs_(runs_of(context.net.outputs, UB)) {
+      input_runs_(runs_of<T>(below->units())),
+      output_runs_(runs_of<T>(context.net.outputs)) {
   if (context.purpose.trains) sums_.emplace(context, sums_size());
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "sequence/runs.h"
 #include "sequence/tokens.h"
 
 namespace gradcore {
@@ -14,9 +15,7 @@ Input<T>::Input(Context<T>& context)
                 !context.part.reverse && this->units() == this->stride()) {
   if (context.purpose.trains && context.net.embedding_rows)
     embedding_.emplace(context, context.net.embedding_rows, this->stride());
-  for (int64_t at = 0; at < this->units(); at += UB)
-    runs_.push_back({static_cast<int32_t>(at),
-                     static_cast<int32_t>(std::min<int64_t>(UB, this->units() - at))});
+  runs_ = runs_of<T>(this->units());
 }
 
 template <class T>

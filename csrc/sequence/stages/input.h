@@ -31,7 +31,6 @@ class Input : public Stage<T> {
   const Run* runs() const { return runs_.data(); }
 
  private:
-  using Stage<T>::UB;
   void write_dx(const Worker& m, const Chunk& chunk, const Gradient<T>& d);
   void write_step(int64_t t, const T* from, int32_t exponent);
 

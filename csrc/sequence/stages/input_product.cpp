@@ -1,5 +1,6 @@
 #include "sequence/stages/input_product.h"
 
+#include "sequence/runs.h"
 #include "sequence/scale/exponents.h"
 #include "sequence/tokens.h"
 
@@ -12,15 +13,10 @@ InputProduct<T>::InputProduct(Context<T>& context, const Layer& layer, int index
       layer_(layer),
       index_(index),
       input_(input),
-      is_table_(index == 0 && context.purpose.reads_table) {
-  for (int64_t q = 0; q < layer.ib; q++)
-    input_runs_.push_back({static_cast<int32_t>(q * UB),
-                           static_cast<int32_t>(std::min<int64_t>(UB, layer.I - q * UB))});
-  for (int64_t j = 0; j < layer.nb; j++)
-    for (int64_t g = 0; g < layer.gates; g++)
-      dz_runs_.push_back({static_cast<int32_t>((j * layer.planes + layer.input_plane[g]) * UB),
-                          static_cast<int32_t>(std::min<int64_t>(UB, layer.H - j * UB))});
-}
+      is_table_(index == 0 && context.purpose.reads_table),
+      input_runs_(runs_of<T>(layer.I)),
+      dz_runs_(plane_runs<T>(layer.H, layer.gates, layer.planes,
+                             [&](int64_t g) { return int64_t{layer.input_plane[g]}; })) {}
 
 template <class T>
 void InputProduct<T>::lay_out(Layout& layout) {
