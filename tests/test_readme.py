@@ -1,9 +1,8 @@
-"""The README's Python example runs as printed and does what it says."""
+"""The README's Python example runs as printed and prints what the README says."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +12,23 @@ from places import ROOT
 README = ROOT / "README.md"
 
 
-def test_example_runs_as_printed_and_learns() -> None:
-    (source,) = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+def test_example_runs_and_prints_what_the_readme_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (source, said) = re.findall(
+        r"^```python\n(.*?)^```$.*?^```\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE
+    )[0]
     assert len(source.splitlines()) <= 15
-    names: dict[str, Any] = {}
-    exec(compile(source, str(README), "exec"), names)
-    assert np.isfinite(names["report"].grad_norm_log10)
-    assert names["result"].loss < 1  # guessing: log(16) = 2.8
+    exec(compile(source, str(README), "exec"), {})
+    printed = capsys.readouterr().out
+    number = re.compile(r"-?\d+\.\d+")
+    assert number.sub("#", printed) == number.sub("#", said)
+    # Other kernels round differently, which 40 updates amplify a little.
+    np.testing.assert_allclose(
+        [float(n) for n in number.findall(printed)],
+        [float(n) for n in number.findall(said)],
+        rtol=0,
+        atol=0.05,
+    )
+    assert float(number.findall(printed)[-1]) > 0.95  # guessing: 1/16
 
 
 def test_commands_name_extras_that_exist() -> None:
