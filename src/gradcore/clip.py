@@ -136,13 +136,13 @@ class Adaptive(Clip):
 
 @dataclass(frozen=True)
 class ZScore(Clip):
-    """Scales a gradient down whose log-norm is an outlier among those of the steps before it.
+    """Scales down a gradient whose log-norm is an outlier among those of earlier steps.
 
     With mean m and standard deviation s of ln|g| over the steps so far, a gradient with
     ln|g| > m + threshold*s is scaled to norm exp(m + threshold*s). The first `warmup` steps give
     m and s as plain mean and deviation and are not clipped; then m = decay*m + (1-decay)*x and
     s**2 = decay*s**2 + (1-decay)*(x-m)**2, where x is ln|g| after clipping, so that one spike
-    moves them little and a lasting change of level is followed. s is taken as at least
+    changes them little and they follow a lasting change of level. s is taken as at least
     min_deviation: gradients that hardly vary would otherwise be clipped at every step. Zero
     gradients are not counted. max_norm, if given, bounds the norm as GlobalNorm does, also during
     the warm-up; without it, a gradient beyond the range of its dtype raises ArgumentError during
@@ -214,13 +214,14 @@ class ZScore(Clip):
 
 @dataclass(frozen=True)
 class Auto(Clip):
-    """Stands for the clip that did best in a study under the optimizer that it is given to.
+    """Stands for the clip that was best in a study with the optimizer that receives it.
 
     It is Adaptive(0.01) under SGD, with momentum or without; GlobalNorm(1.0) under RMSprop, Adam
     and AdamW, and under Adagrad and Lion, which were not in the study. The optimizer's attribute
     `clip` shows the choice. The study could not tell ZScore(max_norm=10.0) from the global norm
-    under the adaptive optimizers: choose it where no limit is known. The evidence, and its limits
-    (one task, one kind of net), are in docs/clipping.md; `gradcore study clipping` repeats it.
+    under the adaptive optimizers: choose it if no limit is known. The evidence and its limits
+    (one task, one kind of net) are in docs/clipping.md; `gradcore study clipping` repeats the
+    study.
     """
 
     core_name: ClassVar[str] = "none"

@@ -1,7 +1,7 @@
 """Exceptions of gradcore: each says what was expected, what came, and what to do.
 
 Each derives from GradcoreError and, where Python has one for the case, from the built-in exception.
-A warning comes with a result that is returned all the same but should not be trusted as it is;
+A warning comes with a result that is returned nevertheless but should not be trusted as it is;
 warnings.simplefilter("error", gd.ConvergenceWarning) turns it into an exception.
 """
 

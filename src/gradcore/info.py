@@ -32,7 +32,7 @@ class BuildInfo:
 
 
 def build_info() -> BuildInfo:
-    """The facts of this build on this machine; isa_in_use and threads as of this moment."""
+    """The facts of this build on this machine; isa_in_use and threads are the current ones."""
     return BuildInfo(
         version=VERSION,
         compiler=_core.compiler(),

@@ -88,7 +88,7 @@ class MeanSquaredError(Loss):
 
 @dataclass(frozen=True)
 class Given(Loss):
-    """A loss computed outside gradcore, of which y (T, B, O) is the gradient by the net's outputs.
+    """A loss computed outside gradcore; y (T, B, O) is its gradient with respect to the outputs.
 
     The value of the loss is not known here and is given as 0. The gradient is used as it is, at
     all steps: reduction must be "sum" and step "all".
@@ -104,9 +104,9 @@ class Given(Loss):
         super().__post_init__()
         if self.reduction != "sum" or self.step != "all":
             raise errors.ArgumentError(
-                "Given must have reduction 'sum' and step 'all', because y is the gradient by the "
-                "outputs itself. For a mean divide y by the count; for the last step alone set y "
-                "to 0 at all other steps."
+                "Given must have reduction 'sum' and step 'all', because y is itself the "
+                "gradient with respect to the outputs. For a mean divide y by the count; for the "
+                "last step alone set y to 0 at all other steps."
             )
 
 

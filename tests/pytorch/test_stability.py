@@ -238,6 +238,6 @@ def test_given_is_the_gradient_itself():
     np.testing.assert_array_equal(one.grads.flat, other.grads.flat)
     assert one.loss == 0.0
     for options in ({"reduction": "mean"}, {"step": "last"}):
-        with pytest.raises(gd.ArgumentError, match="y is the gradient by the outputs itself"):
+        with pytest.raises(gd.ArgumentError, match="y is itself the gradient with respect to"):
             gd.loss.Given(**options)
     assert gd.plan(net, 300, 2, loss=gd.loss.Given()).bytes > 0

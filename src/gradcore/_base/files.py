@@ -20,7 +20,7 @@ LOCK_FILE = ".lock"
 
 
 def replace_file(target: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` make a file beside target and renames it to target, so that no half is seen.
+    """Lets `write` make a temporary file and renames it to target, so readers see complete files.
 
     The content is flushed to disk before the rename, and the rename before the call returns:
     whenever the process is killed or the power fails, target is the previous or the new file.
@@ -39,7 +39,7 @@ def replace_file(target: Path, write: Callable[[Path], None]) -> None:
 
 
 def try_folder(target: Path) -> None:
-    """Raises the OSError that replace_file would raise if target's folder or name is of no use."""
+    """Raises the OSError that replace_file would raise for an unusable folder or name of target."""
     with _folder_beside(target) as folder:
         (Path(folder) / target.name).touch()
 

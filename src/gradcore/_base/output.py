@@ -1,8 +1,8 @@
 """The one way in which files that a user named are written.
 
-A regular file is replaced whole or not at all. A character device, a named pipe and an open file of
-this process, such as /dev/stdout, are written through. Folders, block devices and sockets are
-refused, and so is a file that is being read.
+Readers of a regular file see the old or the new content, never a part. A character device, a named
+pipe and an open file of this process, such as /dev/stdout, are written to directly. Folders, block
+devices and sockets are refused, and so is a file that is being read.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _REFUSED = (
 
 
 def check_output(path: PathLike, inputs: Iterable[PathLike] = ()) -> bool:
-    """Finds out before the work whether a file can be written at path, and changes nothing.
+    """Checks before the work whether a file can be written at path, and changes nothing.
 
     inputs: files that must not be replaced. Returns whether a file there would be replaced.
     Raises ArgumentError with the reason if it cannot be written or is one of the inputs.
@@ -176,7 +176,7 @@ def _is_written_through(place: Path) -> bool:
 
 
 def _opened(place: Path) -> BinaryIO:
-    """Opens a device or a pipe; an open file of this process goes on where it is."""
+    """Opens a device or a pipe; an open file of this process is written from its position on."""
     own = re.fullmatch(rf"/(?:proc/(?:self|{os.getpid()})|dev)/fd/(\d+)", str(place))
     if own is None:
         # Without O_CREAT: a device that is gone by now must not become a file.

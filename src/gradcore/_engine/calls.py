@@ -31,13 +31,13 @@ class GradientResult:
 
     loss: the loss over all terms that count. loss_weight: the sum of the terms' weights, class
     weights included; losses and gradients of several batches are averaged with these weights. It is
-    0 for a Python loss function and for Given, whose terms are not known. grads: the gradient by
-    the parameters. state: the state after step T-1, or after step lengths[b]-1. dx [T, B, I]: the
-    true gradient by x[t] is dx[t] * 2**dx_exponent[t]. dstate: the gradient by the initial state;
-    that of layer i is to be multiplied by 2**dstate_exponent[i], where a bidirectional layer counts
-    as two, one per direction of time. plan: the plan that the call followed; arena_bytes: the
-    working memory of the core in bytes; threads: the number of threads in use at the end of the
-    call.
+    0 for a Python loss function and for Given, whose terms are not known. grads: the gradient with
+    respect to the parameters. state: the state after step T-1, or after step lengths[b]-1. dx
+    [T, B, I]: the true gradient with respect to x[t] is dx[t] * 2**dx_exponent[t]. dstate: the
+    gradient with respect to the initial state; that of layer i is to be multiplied by
+    2**dstate_exponent[i], where a bidirectional layer counts as two, one per direction of time.
+    plan: the plan that the call followed; arena_bytes: the working memory of the core in bytes;
+    threads: the number of threads in use at the end of the call.
     """
 
     loss: float
@@ -88,11 +88,11 @@ def value_and_grad(
     wrt: the gradients to compute, of "params", "x" and "state". memory: the budget in bytes, text
     such as "64MB", "full" for no limit, or None for 256 MB (less if little memory is available).
     threads: the most threads to use; None uses all that the process may. out: Grads whose buffer
-    the gradient is written to. progress: a function that is called as progress(done, total) now and
-    then.
+    the gradient is written to. progress: a function that is called as progress(done, total) at
+    intervals.
 
-    The gradient has the same bits whatever memory and threads are. An exception, also one from a
-    callback or Ctrl-C, leaves params as they were and the contents of out undefined.
+    The gradient has the same bits for every memory budget and number of threads. An exception, also
+    one from a callback or Ctrl-C, leaves params as they were and the contents of out undefined.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Werbos 1990; Griewank and Walther 2000 for the recomputation.
     """

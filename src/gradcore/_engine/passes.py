@@ -32,10 +32,10 @@ Array = NDArray[Any]
 class PassGradient:
     """The result of Pass.backward; gradients that wrt did not name are None.
 
-    grads: the gradient by the parameters. dx (T, B, I): the true gradient by x[t] is
-    dx[t] * 2**dx_exponent[t]. dstate: the gradient by the initial state; that of layer i is to be
-    multiplied by 2**dstate_exponent[i], where a bidirectional layer counts as two, one per
-    direction of time.
+    grads: the gradient with respect to the parameters. dx (T, B, I): the true gradient with respect
+    to x[t] is dx[t] * 2**dx_exponent[t]. dstate: the gradient with respect to the initial state;
+    that of layer i is to be multiplied by 2**dstate_exponent[i], where a bidirectional layer counts
+    as two, one per direction of time.
     """
 
     grads: Grads | None
@@ -140,7 +140,7 @@ class Pass:
     def backward(
         self, d_outputs: Any, dstate_out: Sequence[LayerState] | None = None
     ) -> PassGradient:
-        """Gradients from those by the outputs (T, B, O) and by the state after the last step.
+        """Gradients from those of the outputs (T, B, O) and of the state after the last step.
 
         dstate_out: has the form of `state`; None means zero.
         Raises ShapeError, DTypeError, NonFiniteError; ArgumentError when called again.

@@ -33,7 +33,7 @@ from .operations import OP, OP_BYTES, Op, OpKind, Schedule, fewest_slots, goes_b
 
 __all__ = ["Plan", "Workload", "make_plan", "plan"]
 
-# The result arrays for each gradient; the core always sums the gradient by the parameters.
+# The result arrays for each gradient; the core always sums the gradient of the parameters.
 GRADIENTS = {
     "params": ("grads",),
     "x": ("grads", "dx", "dx_exponent"),
@@ -57,7 +57,7 @@ class Plan:
     bytes: the memory that gradcore will use during the call, including the list of operations.
     budget: the bytes allowed, None for no limit. segment_steps: the steps of the longest segment.
     slots: the number of states kept at segment borders. levels: 0 if the whole tape is kept, 1 if
-    it is made again segment by segment, 2 if states between segments are computed again, too.
+    it is recomputed segment by segment, 2 if states between segments are recomputed, too.
     recomputed_steps: the number of repeated forward steps; a step that runs three times counts
     twice.
     """

@@ -29,7 +29,7 @@ class Results:
     """New arrays for the gradients that a call is asked for, flat as the core writes them.
 
     They take no memory until they are written. grads always exists, because the core sums the
-    gradient by the parameters in any case.
+    gradient of the parameters in any case.
     """
 
     net: Stack
@@ -73,7 +73,7 @@ class Results:
         }
 
     def of_inputs(self) -> InputGradients:
-        """The gradients by x and by the initial state, the latter as LayerStates."""
+        """The gradients of x and of the initial state, the latter as LayerStates."""
         dstate = None if self.dstate is None else unflatten(self.net, self.batch, self.dstate)
         return {
             "dx": self.dx,

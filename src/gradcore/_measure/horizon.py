@@ -38,7 +38,7 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class WindowShares:
-    """The share of each time window in the gradient g by the parameters.
+    """The share of each time window in the gradient g of the parameters.
 
     borders (n+1,): window i has the steps borders[i] to borders[i+1]-1. share (n,):
     <g_i, g> / |g|^2, where g_i is the sum over the window's steps; the shares sum to 1 and may be
@@ -86,7 +86,7 @@ def window_shares(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> WindowShares:
-    """The part of the exact gradient by the parameters that each time window contributes.
+    """The part of the exact gradient of the parameters that each time window contributes.
 
     The gradient is dL/dtheta = sum over t of (dL/dh_t)(dh_t/dtheta at constant h_(t-1)); a window
     contributes the terms whose t lies in it, while dL/dh_t covers all later steps. windows: the
@@ -162,11 +162,12 @@ def truncation_bias(
 
 @dataclass(frozen=True, eq=False)
 class Reach:
-    """The size at each step of a gradient that starts at the outputs of the last step.
+    """The size, at each step, of a gradient that starts at the outputs of the last step.
 
-    norm_log10 (T, B): log10 of the root mean square norm of the gradient by h_t, over random
-    cotangents of the outputs of each sequence's last step; -inf for 0 and from the sequence's end
-    on. ends (B,): the steps of each sequence. layer: the number of the recurrent layer of h_t.
+    norm_log10 (T, B): log10 of the root mean square norm of the gradient with respect to h_t, over
+    random cotangents of the outputs of each sequence's last step; -inf for 0 and from the
+    sequence's end on. ends (B,): the steps of each sequence. layer: the number of the recurrent
+    layer of h_t.
     """
 
     norm_log10: NDArray[np.float64]
@@ -176,9 +177,9 @@ class Reach:
     def memory_length(self, fraction: float = 0.01) -> NDArray[np.int64]:
         """The effective memory length of each sequence, (B,), in steps.
 
-        It is defined here as the largest lag at which the gradient by h_(T-1-lag) still has
-        `fraction` of its norm at lag 0; T-1 if the first step still has it, and 0 if the gradient
-        is 0 at lag 0.
+        It is defined here as the largest lag at which the gradient with respect to h_(T-1-lag)
+        still has `fraction` of its norm at lag 0; T-1 if the first step still has it, and 0 if the
+        gradient is 0 at lag 0.
         """
         if not 0 < fraction < 1:
             raise ArgumentError(f"fraction must be in (0, 1); got {fraction}.")
@@ -210,9 +211,9 @@ def reach(
 
     layer: the recurrent layer in whose outputs h_t the gradient is measured; negative numbers count
     from the end. probes: the number of random cotangents, each of which takes a backward pass;
-    their mean square estimates the Frobenius norm of the Jacobian of the last outputs by h_t. seed:
-    seed of the cotangents. The net is in evaluation mode; the other arguments are those of
-    gradcore.apply.
+    their mean square estimates the Frobenius norm of the Jacobian of the last outputs with respect
+    to h_t. seed: seed of the cotangents. The net is in evaluation mode; the other arguments are
+    those of gradcore.apply.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Pascanu, Mikolov and Bengio 2013, section 2, bound the decay with the lag.
     """
@@ -323,7 +324,7 @@ class _Work:
     def gradients(
         self, borders: Sequence[int], *, chained: bool, progress: Progress | None = None
     ) -> list[_Scaled]:
-        """The contribution of each window to the gradient by the parameters, in float64.
+        """The contribution of each window to the gradient of the parameters, in float64.
 
         chained: include the gradient that comes back from later windows; otherwise each window has
         only that of its own loss.

@@ -1,7 +1,7 @@
 """The recurrent layers: one class per cell that the core lists.
 
-A cell with options of its own has its class written out here; the class of any other is made from
-what the core says of it, and is called as the cell is, in capitals.
+A cell with options of its own has an explicit class here. The class of any other cell is made from
+the core's description and has the name of the cell in capitals.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FACTS = {facts.name: facts for facts in _core.cell_facts()}
 
 
 def _cell(name: str) -> Cell:
-    """What the core says of the cell of this name."""
+    """The core's description of the cell of this name."""
     facts = _FACTS[name]
     functions = facts.functions.split()
     return Cell(
@@ -94,8 +94,9 @@ class AntisymmetricRNN(Recurrent):
     """Euler steps of a stable flow: h' = h + step * tanh((A - A' - diffusion*I) h + W_ih x + b).
 
     weight_hh is A [H, H]; b = b_ih + b_hh. The recurrent weights have eigenvalues with a real part
-    of -diffusion, so that a small step neither loses nor blows up what h holds: how much is proved
-    is in gradcore.constrain.jacobian_bound. step > 0, diffusion >= 0; 0.01 to 0.1 are usual.
+    of -diffusion, so that with a small step the content of h neither fades nor explodes;
+    gradcore.constrain.jacobian_bound gives the proved bound. step > 0, diffusion >= 0; 0.01 to 0.1
+    are usual.
     Reference: Chang, Chen, Haber, Chi 2019, eq. 9 and 10.
     """
 

@@ -1,4 +1,4 @@
-"""The checksum of a checkpoint, which tells damage: SHA-256 of its tensors and its metadata."""
+"""The checksum of a checkpoint, which reveals damage: SHA-256 of its tensors and its metadata."""
 
 from __future__ import annotations
 

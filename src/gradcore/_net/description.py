@@ -55,7 +55,7 @@ def _layer(place: int, layer: Recurrent) -> _core.Layer:
 
 
 def _transforms(net: Stack) -> list[_core.Transform]:
-    """What stands between the recurrent layers, each with the number of the layer behind it."""
+    """The layers between the recurrent layers, each with the number of the layer after it."""
     made, before = [], 0
     for place, layer in enumerate(net.layers):
         if isinstance(layer, Recurrent):

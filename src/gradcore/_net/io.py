@@ -55,9 +55,9 @@ class Checkpoint(NamedTuple):
 
 
 def save(path: str | os.PathLike[str], net: Stack, params: Params, **metadata: Any) -> None:
-    """Writes a net with its parameters to a file, whole or not at all.
+    """Writes a net with its parameters to a file; readers always see a complete file.
 
-    A file that is there is replaced; a device or a pipe is written through, and a folder refused.
+    An existing file is replaced. Devices and pipes are written to directly; a folder is refused.
     metadata: values that JSON can hold; load returns them. Raises CheckpointError if the file
     cannot be written or metadata cannot be converted to JSON.
     """

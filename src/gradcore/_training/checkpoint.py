@@ -90,7 +90,7 @@ class TrainingCheckpoint:
 
 
 def write_training(target: Path, made: TrainingCheckpoint) -> None:
-    """Writes a training checkpoint, whole or not at all.
+    """Writes a training checkpoint; readers always see a complete file.
 
     Raises CheckpointError if it cannot be written or a state is neither an array nor JSON.
     """

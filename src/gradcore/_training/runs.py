@@ -88,7 +88,7 @@ class RunFolder:
             raise _unwritable(self.metrics, error) from error
 
     def write_line(self, line: dict[str, Any]) -> None:
-        """Appends a line, whole or not at all; raises CheckpointError if that fails."""
+        """Appends a line; raises CheckpointError and leaves no partial line if that fails."""
         assert self._lines is not None
         left = memoryview((json.dumps(line) + "\n").encode())
         before = os.fstat(self._lines.fileno()).st_size
@@ -114,7 +114,7 @@ class RunFolder:
         io.save(self.best, params.net, params, **metadata)
 
     def close(self) -> None:
-        """Closes metrics.jsonl and releases the folder, whatever the disk says."""
+        """Closes metrics.jsonl and releases the folder, even if the disk reports an error."""
         try:
             if self._lines is not None:
                 self._lines.close()
@@ -145,7 +145,7 @@ def read_metrics(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
         if line is None:
             raise CheckpointError(
                 f"{path}, line {number}: a run writes one JSON object with a step per line, and "
-                "this is none. Move the line or the file away."
+                "this line is something else. Remove the line, or move the file away."
             )
         lines.append(line)
     return lines

@@ -175,7 +175,7 @@ def _differences(earlier: dict[str, Any], now: dict[str, Any], prefix: str = "")
 
 
 def _other_contents(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What is said of data whose numbers are not those that the run started with."""
+    """The message about data whose numbers differ from those that the run started with."""
     names = [name for name in {**earlier, **now} if earlier.get(name) != now.get(name)]
     if not names:
         return []
@@ -184,7 +184,7 @@ def _other_contents(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
         map(str, (now.get(name) for name in names))
     ):
         return [f"{told} of the data have changed places"]
-    return [f"the numbers in {told} of the data are others than those that the run started with"]
+    return [f"the numbers in {told} of the data differ from those that the run started with"]
 
 
 def _short(value: Any) -> str:

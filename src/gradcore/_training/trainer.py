@@ -183,8 +183,8 @@ class Trainer:
         validation: a source or list of batches; the score is their loss with train=False, weighted
         by the weights of its terms. evaluate: a function that takes params and returns the score,
         instead of validation. The score is computed every `every` updates and at the end; lower
-        scores are better, or higher ones with maximise. patience: stop after so many evaluations in
-        a row without a better score.
+        scores are better, or higher ones with maximise. patience: stop after this many evaluations
+        in a row without a better score.
         run: a folder for metrics.jsonl (one line per update), last.safetensors (the checkpoint to
         resume from, written once a minute and every `save_every` updates if given) and
         best.safetensors (the parameters of the best score). gradcore.load reads both. Files are

@@ -63,8 +63,8 @@ def project_conv(
     """A kernel of the same size near the given one, whose convolution has at most norm `limit`.
 
     Two projections alternate: singular values of the symbol are clipped, and the kernel is cut to
-    its size again. A final scaling makes the limit hold for certain with both paddings, as it is
-    the upper bound of conv_norm that is scaled. A kernel within the limit is returned unchanged.
+    its size again. A final scaling guarantees the limit for both paddings, because it scales by the
+    upper bound of conv_norm. A kernel within the limit is returned unchanged.
     Raises what conv_norm raises. Reference: Sedghi, Gupta, Long 2019, section 3.
     """
     choice("padding", padding, get_args(Padding))

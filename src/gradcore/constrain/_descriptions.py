@@ -67,8 +67,8 @@ class Constraint:
 class SpectralNorm(Constraint):
     """Keeps the largest singular value of weights at or below a limit.
 
-    per_gate: constrain each gate's block (H, .) of a recurrent layer's weights by itself instead of
-    the whole matrix (G*H, .). how: what is done after each step. "clip" lowers singular values
+    per_gate: constrain each gate's block (H, .) of a recurrent layer's weights separately instead
+    of the whole matrix (G*H, .). how: what is done after each step. "clip" lowers singular values
     above the limit to the limit, which gives the nearest such matrix in the Frobenius norm; "scale"
     divides the whole matrix; "reparametrise" trains free weights V, with
     W = V * limit / max(limit, |V|) and the exact gradient through |V|, which is similar to

@@ -284,7 +284,7 @@ def _shrink(values: Array, limit: float) -> Array:
 
 
 def _through_norm(v: Array, grad: Array, limit: float, top: tuple[Array, Array, Array]) -> Array:
-    """The gradient by V from the gradient G by W = V * limit / max(limit, |V|), (N, m, n).
+    """The gradient for V from the gradient G for W = V * limit / max(limit, |V|), (N, m, n).
 
     Where |V| > limit it is limit/|V| (G - <G, V>/|V| u v'), elsewhere G. top: |V|, u and v, the
     largest singular value and its vectors.

@@ -26,7 +26,7 @@ SAMPLED = "sample"
 def fingerprint(arrays: NDArray[Any] | Iterable[NDArray[Any]]) -> str:
     """A hash of the shapes, dtypes and numbers of one array or several, whatever their layout.
 
-    Of large memory maps a sample is read, and the text says so.
+    Only a sample of a large memory map is read, and the text says so.
     """
     made = hashlib.blake2b(digest_size=16)
     read = whole = 0

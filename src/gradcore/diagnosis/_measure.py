@@ -86,9 +86,9 @@ def diagnose(
     (gradcore.horizon.reach), "windows" (gradcore.horizon.window_shares), "truncation"
     (gradcore.horizon.truncation_bias), "lyapunov" (the 8 largest exponents), "singular_values" (the
     8 largest of the state's Jacobian over lags 1, 3, 10, 30, ...), "amplification"
-    (gradcore.amplification), "gates" (gradcore.gates). sequences: the number of sequences, the
-    longest ones, that lyapunov, singular_values and amplification look at. seed: seed of random
-    directions. progress(part, share) is called now and then; an exception from it ends the
+    (gradcore.amplification), "gates" (gradcore.gates). sequences: lyapunov, singular_values and
+    amplification use only this number of sequences, the longest ones. seed: seed of random
+    directions. progress(part, share) is called at intervals; an exception from it ends the
     diagnosis.
 
     A forward pass that overflows is a finding, not an error. A part that cannot be measured, for
@@ -211,7 +211,7 @@ class _Work:
         if part in ONE_WAY and self.net.bidirectional:
             return "this part needs layers that read time forward, and one is bidirectional."
         if part == "lyapunov" and self._is_reset():
-            return "resets interrupt the trajectory of the sequences looked at."
+            return "resets interrupt the trajectory of the sequences that are measured."
         if self.overflow is not None and part in NEED_LOSS:
             return f"the forward pass overflows at step {self.overflow.step}."
         if self.steps < LEAST_STEPS:
@@ -343,7 +343,7 @@ class _Work:
         )
 
     def _whole(self) -> tuple[NDArray[Any], Sequence[LayerState] | None]:
-        """Input and initial state of the sequences looked at, up to the end of the shortest."""
+        """Input and initial state of the measured sequences, up to the end of the shortest."""
         chosen = list(self.looked_at)
         stop = max(1, min(self.steps, int(self.ends[chosen].min())))
         x = np.ascontiguousarray(self.inputs[:stop]["x"][:, chosen])

@@ -84,8 +84,8 @@ def findings_of(measured: Measured, front: Front = "python") -> tuple[Finding, .
 def _of_one_cause(found: list[Finding], m: Measured, front: Front) -> list[Finding]:
     """Findings that say in several ways that gradients grow, with one advice.
 
-    In a chaotic net they become one finding. What truncation or a window costs is then no news, as
-    the gradient itself says little.
+    In a chaotic net they become one finding. The findings on truncation and windows are then left
+    out, because the gradient itself says little.
     """
     growing = [finding for finding in found if _grows(finding)]
     if len(growing) < 2:

@@ -1,11 +1,11 @@
-"""Fixed point layers, whose output z solves z = f(z, x): solvers, gradients by the implicit
+"""Fixed point layers, whose output z solves z = f(z, x): solvers, gradients from the implicit
 function theorem, and measurements of their conditioning.
 
     layer = FixedPoint(gd.Stack(gd.RNN(8, 32)))
     params = layer.init(seed=0)
     found = layer.solve(params, x)  # x is (N, 8), found.z (N, 32); found.converged flags samples
     back = layer.gradient(params, x, found, dz)
-    told = layer.conditioning(params, x, found, dz)
+    gauge = layer.conditioning(params, x, found, dz)
 """
 
 from ._adjoint import Backward as Backward

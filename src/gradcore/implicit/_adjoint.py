@@ -32,8 +32,8 @@ class Gmres(Backward):
     """Solves the linear system of the implicit function theorem by GMRES, to a residual of tol.
 
     tol: relative tolerance; None means 1e-5 in float32 and 1e-10 in float64. max_products: the most
-    products with J' per sample. restart: the number of vectors kept. If restart >= S, the solution
-    is exact after S products whatever the eigenvalues, where S is the size of z.
+    products with J' per sample. restart: the number of vectors kept. If restart >= S, the size of
+    z, the solution is exact after S products for any eigenvalues.
     Reference: Saad and Schultz 1986; Bai, Kolter, Koltun 2019, theorem 1.
     """
 

@@ -28,10 +28,10 @@ class Function(ParameterOwner):
     """f(z, x) as Python functions over a batch of N samples, with its own parameters.
 
     value(z, x, params) returns f, (N, S). jvp(z, x, params, v) returns J v, (N, S), where J is the
-    Jacobian of f by z. vjp(z, x, params, u) returns a tuple of J' u, the cotangent of x or None,
-    and a mapping of cotangents of the parameters, summed over the samples. z, v, u: (N, S). x: any
-    array whose first axis is N. params: a mapping of arrays by name. size: S. parameters: the
-    initial value of each parameter, which also gives its shape.
+    Jacobian of f with respect to z. vjp(z, x, params, u) returns a tuple of J' u, the cotangent of
+    x or None, and a mapping of cotangents of the parameters, summed over the samples. z, v, u:
+    (N, S). x: any array whose first axis is N. params: a mapping of arrays by name. size: S.
+    parameters: the initial value of each parameter, which also gives its shape.
 
     No sample may depend on another. Results must have the dtype of z; a wrong shape or dtype, or a
     value that is not finite, raises an error when the function returns it.

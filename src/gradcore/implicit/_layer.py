@@ -40,14 +40,14 @@ WIDE = 60
 class Gradient:
     """Gradients through fixed points, by the implicit function theorem.
 
-    grads: gradient by the parameters, summed over the samples, with its own exponent. dx: gradient
-    by the input (N, ...), to be multiplied by 2**exponent; None for tokens. u (N, S): the adjoint,
-    which solves (I - J)' u = dz. residual (N,): the relative residual of that solve. error (N,): an
-    estimate of |u - exact| / |u| from the residual and the smallest singular value seen; inf if a
-    Neumann series does not converge. products (N,): the number of products with J'. smallest (N,):
-    an upper bound of the smallest singular value of I - J. amplification (N,): |u| / |dz|, the
-    factor by which the layer magnifies gradients. converged (N,): whether the solve met its
-    tolerance.
+    grads: gradient with respect to the parameters, summed over the samples, with its own exponent.
+    dx: gradient with respect to the input (N, ...), to be multiplied by 2**exponent; None for
+    tokens. u (N, S): the adjoint, which solves (I - J)' u = dz. residual (N,): the relative
+    residual of that solve. error (N,): an estimate of |u - exact| / |u| from the residual and the
+    smallest singular value seen; inf if a Neumann series does not converge. products (N,): the
+    number of products with J'. smallest (N,): an upper bound of the smallest singular value of
+    I - J. amplification (N,): |u| / |dz|, the factor by which the layer magnifies gradients.
+    converged (N,): whether the solve met its tolerance.
     """
 
     grads: Grads
@@ -221,15 +221,15 @@ class FixedPoint:
         *,
         threads: int | None = None,
     ) -> Gradient:
-        """Gradients by parameters and input from dz (N, S), the gradient by z.
+        """Gradients of parameters and input from dz (N, S), the gradient with respect to z.
 
         z: the result of solve. The adjoint u solves (I - J)' u = dz, and one vector-Jacobian
-        product of f at z takes it to parameters and input: the iterations that led to z do not
-        matter and are not kept. A ConvergenceWarning says that the residual of this solve is above
-        its tolerance, and a ConditioningWarning that I - J has a singular value below 0.01, so that
-        the gradient is magnified a hundredfold or more; `conditioning` measures it precisely.
-        The relative error is about Gradient.error plus the forward residual divided by the smallest
-        singular value.
+        product of f at z gives the gradients of parameters and input: the iterations that led to z
+        do not matter and are not kept. A ConvergenceWarning says that the residual of this solve is
+        above its tolerance, and a ConditioningWarning that I - J has a singular value below 0.01,
+        so that the gradient is magnified a hundredfold or more; `conditioning` measures it
+        precisely. The relative error is about Gradient.error plus the forward residual divided by
+        the smallest singular value.
         Raises ShapeError, DTypeError, ArgumentError, NonFiniteError.
         Reference: Bai, Kolter, Koltun 2019, theorem 1.
         """
@@ -271,12 +271,12 @@ class FixedPoint:
     ) -> Conditioning:
         """Measures in float64 how close to singular I - J is at z, and the errors this causes.
 
-        dz: the gradient by z, (N, S), for the estimate of the gradient's error; None takes a random
-        one. samples: indices of the samples to measure; None means all. seed: seed of random
-        vectors. Up to S = 256, J is formed as a matrix and decomposed; above that, Lanczos and
-        SciPy's Arnoldi iteration (extra `diagnose`) find the extreme values of J and of the inverse
-        of I - J. A ConditioningWarning with message and remedy is given if I - J is nearly
-        singular.
+        dz: the gradient with respect to z, (N, S), for the estimate of the gradient's error; None
+        takes a random one. samples: indices of the samples to measure; None means all. seed: seed
+        of random vectors. Up to S = 256, J is formed as a matrix and decomposed; above that,
+        Lanczos and SciPy's Arnoldi iteration (extra `diagnose`) find the extreme values of J and of
+        the inverse of I - J. A ConditioningWarning with message and remedy is given if I - J is
+        nearly singular.
         Raises ShapeError, DTypeError, ArgumentError, NonFiniteError.
         """
         system = self._system(params, x, threads)

@@ -64,8 +64,9 @@ class ModelGradient:
     """The result of Model.value_and_grad.
 
     loss: the loss without the penalty. grads: the gradient of the loss plus jacobian_weight times
-    the penalty. z, solution, inputs, state: see ModelOutput. dz (N, S): the gradient of the loss by
-    the samples' z is dz * 2**dz_exponent. gradient: the layer's Gradient for dz, with its errors.
+    the penalty. z, solution, inputs, state: see ModelOutput. dz (N, S): the gradient of the loss
+    with respect to the samples' z is dz * 2**dz_exponent. gradient: the layer's Gradient for dz,
+    with its errors.
     penalty: the JacobianPenalty, None if jacobian_weight is 0.
     """
 
@@ -304,7 +305,7 @@ class Model(ParameterOwner):
         )
 
     def _arriving(self, done: _Forward, result: GradientResult) -> tuple[Array, int]:
-        """The gradient by z of the samples that were solved, and its exponent."""
+        """The gradient with respect to z of the solved samples, and its exponent."""
         assert result.dx is not None
         assert result.dx_exponent is not None
         common = int(result.dx_exponent.max())

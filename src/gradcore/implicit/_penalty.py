@@ -23,7 +23,8 @@ STEP = 1e-5
 class JacobianPenalty:
     """The estimated mean of |J|_F^2 / S over samples, with its gradients.
 
-    grads: gradient by the parameters. dx (N, ...): gradient by the input, None for tokens.
+    grads: gradient with respect to the parameters. dx (N, ...): gradient with respect to the input,
+    None for tokens.
     """
 
     value: float

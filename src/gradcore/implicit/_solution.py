@@ -37,7 +37,7 @@ class SolverOutcome(Enum):
 class Solution:
     """The fixed points of a batch of N samples.
 
-    z (N, S): the point with the smallest residual that the iteration met. residual (N,):
+    z (N, S): the point with the smallest residual among the iterates. residual (N,):
     |f(z) - z| / (|f(z)| + atol / tol) at that z. outcomes: how the iteration of each sample ended.
     iterations (N,): iterations of the solver. evaluations (N,): evaluations of f, plus products
     with J in Newton's method. tol: the tolerance of the residual.

@@ -51,7 +51,7 @@ class System(ABC):
 
     @abstractmethod
     def tangents(self, z: Array, v: Array) -> NDArray[np.float64]:
-        """J v for K directions at once, [K, N, S]; J is the Jacobian of f by z."""
+        """J v for K directions at once, [K, N, S]; J is that of f in z."""
 
     @abstractmethod
     def cotangents(self, z: Array, u: Array) -> NDArray[np.float64]:

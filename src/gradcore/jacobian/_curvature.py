@@ -83,8 +83,8 @@ def hvp(
     The method is forward over reverse: it computes the tangent of the gradient along v, one
     direction after the other, within the memory budget, and needs about twice the tape of a
     gradient. Adjoints are not rescaled as those of a gradient are: if they overflow the dtype,
-    NonFiniteError is raised; if they underflow, they are 0. Results have the same bits whatever
-    memory and threads are.
+    NonFiniteError is raised; if they underflow, they are 0. Results have the same bits for every
+    memory budget and number of threads.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Pearlmutter 1994; Griewank and Walther 2008, section 5.2.
     """

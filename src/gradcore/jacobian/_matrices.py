@@ -26,7 +26,7 @@ __all__ = ["ScaledMatrices", "state_jacobian", "step_jacobians"]
 
 @dataclass(frozen=True, eq=False)
 class ScaledMatrices:
-    """Matrices mantissa (B, S, S) times 2**exponent, in range whatever the number of steps."""
+    """Matrices mantissa (B, S, S) times 2**exponent, in range for any number of steps."""
 
     mantissa: NDArray[Any]
     exponent: int

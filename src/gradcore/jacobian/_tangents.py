@@ -80,9 +80,9 @@ def jvp(
 
     The forward pass runs once; the K tangents of all B sequences are rows of one product. The K
     tangents share one power of two as their scale, which is checked every 8 steps: the largest is
-    right whatever its size, and those smaller than it by a factor of more than 2**126 (float32) are
-    0. The accuracy is that of a gradient in this dtype. Results have the same bits whatever memory
-    and threads are.
+    exact for any size, and those smaller than it by a factor of more than 2**126 (float32) are 0.
+    The accuracy is that of a gradient in this dtype. Results have the same bits for every memory
+    budget and number of threads.
 
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, and NonFiniteError if the
     forward pass overflows, or a tangent within one step.

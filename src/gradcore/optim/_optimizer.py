@@ -185,8 +185,8 @@ class Optimizer:
 
         lr_factor multiplies lr in this step only; pass `schedule.factor(optimizer.steps)`.
         Raises NonFiniteError naming the parameter if a gradient is infinite or NaN (gradients of
-        frozen parameters are not looked at), and ArgumentError if the gradient has an exponent
-        other than 0 and no clip brings it into range. Nothing has changed then.
+        frozen parameters are not checked), and ArgumentError if the gradient has an exponent other
+        than 0 and no clip brings it into range. Nothing has changed then.
         """
         self._check(grads)
         lr_factor = float_in("lr_factor", lr_factor, 0.0)

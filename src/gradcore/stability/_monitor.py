@@ -28,7 +28,7 @@ Hold = Literal["given", "stable"]
 
 
 class StabilityMonitor:
-    """Measures every so many updates whether the steps of a training are stable.
+    """Measures at regular intervals whether the steps of a training are stable.
 
     gd.Trainer(net, params, optimizer, loss=..., stability=gd.stability.StabilityMonitor(50))
 

@@ -301,7 +301,7 @@ class Linearisation:
     """The Jacobian J of a layer at a state, and the nearest translation-invariant matrix.
 
     symbol: the symbol of that matrix. defect: its distance from J, relative to J's Frobenius norm:
-    0 if the layer does the same at every point, up to 1 if J has no translation-invariant part. The
+    0 if the layer acts equally at every point, up to 1 if J has no translation-invariant part. The
     larger it is, the less the symbol says about J. norm, radius: largest singular value and
     spectral radius of J itself; radius is None if J is not square.
     """
@@ -322,7 +322,7 @@ def linearise(
 
     f: a function from (channels, *grid) to (out channels, *grid). state: the point of
     linearisation. jvp(state, v): J v; without it central differences are used, with errors of about
-    1e-9 of the scale of f. If the layer treats all points alike and the state is constant, J is
+    1e-9 of the scale of f. If the layer treats all points equally and the state is constant, J is
     translation-invariant and the symbol is exact; otherwise the symbol is that of J averaged over
     all points, and defect says how much is left out.
     Raises ShapeError, DTypeError, NonFiniteError, and ArgumentError for a state of more than 4,096

@@ -29,7 +29,7 @@ def bound_us(
 ) -> float:
     """Least microseconds per step, for all sequences together, with all of the machine's threads.
 
-    It is for one layer, with the loss and all gradients by parameters and input. The formula is in
+    It is for one layer, with the loss and all gradients of parameters and input. The formula is in
     the docstring of the module.
     """
     weights = gates * hidden * hidden
