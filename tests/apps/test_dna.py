@@ -403,7 +403,7 @@ def test_options_make_their_nets(both):
     ):
         with pytest.raises(gd.ArgumentError, match=message):
             train.build(train.Options(**wrong))
-    with pytest.raises(gd.ArgumentError, match="none that reads bases"):
+    with pytest.raises(gd.ArgumentError, match="does not read bases"):
         train.width_of(gd.Stack(gd.GRU(3, 4), gd.Linear(4, 7)))
 
 

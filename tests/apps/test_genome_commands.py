@@ -137,7 +137,7 @@ def test_annotate_uses_the_genetic_code_of_the_net_or_the_one_it_is_told(folder,
     found, told = spans()
     assert early in found
     assert whole not in found
-    assert "genes are called by genetic code 11, that of the net's training" in told
+    assert "genes are called with genetic code 11, that of the net's training" in told
     found, told = spans("--genetic-code", "4")
     assert whole in found
     assert "that of the net's training" not in told
@@ -146,7 +146,7 @@ def test_annotate_uses_the_genetic_code_of_the_net_or_the_one_it_is_told(folder,
     gd.save("dna.safetensors", net, net.init(seed=0), task="dna", genetic_code=4)
     found, told = spans()
     assert whole in found
-    assert "genes are called by genetic code 4, that of the net's training" in told
+    assert "genes are called with genetic code 4, that of the net's training" in told
     found, _ = spans("--genetic-code", "11")
     assert early in found
     result = invoke("annotate", "m.fa", "--genetic-code", "99")
@@ -174,8 +174,8 @@ def test_a_training_on_contigs_with_genes_and_without(folder):
     words = ["--train", "one.fa", "--test", "held.fa", "--json", "r.json", *SMALL]
     result = invoke("train", "dna", *words)
     assert result.exit_code == 0, result.output
-    assert "one.gff3 does not name two of one.fa: taken to have no genes" in result.output
-    assert "genetic code 11, that of bacteria, is taken for one, held" in result.output
+    assert "one.gff3 does not name two of one.fa: assumed to have no genes" in result.output
+    assert "genetic code 11, that of bacteria, is used for one, held" in result.output
     told = json.loads(Path("r.json").read_text())
     assert [record["name"] for record in told["records"]] == ["held", "none"]
     assert told["records"][1]["genes"]["known"] == 0
@@ -189,8 +189,8 @@ def test_a_training_tells_its_genetic_code_to_annotate(folder):
     files = ["--train", "four.fa", "--train", "eleven.fa", "--test", "eleven.fa"]
     result = invoke("train", "dna", *files, "--json", "r.json", *SMALL)
     assert result.exit_code == 0, result.output
-    assert "annotate will take 4 unless --genetic-code names another" in result.output
-    assert "is taken for" not in result.output
+    assert "annotate will use 4 unless --genetic-code names another" in result.output
+    assert "is used for" not in result.output
     metadata = gd.load("dna.safetensors").metadata
     assert (metadata["genetic_code"], metadata["records"][0]["genetic_code"]) == (4, 11)
     assert job.code_of_net(metadata).number == 4
@@ -211,7 +211,7 @@ def test_a_training_tells_its_genetic_code_to_annotate(folder):
         (["--train", "empty.fa"], "there is nothing to learn, as no record has a gene"),
         (
             ["--train", "a.fa", "--test", "a.fa", "--only", "b"],
-            "no record to be judged is called 'b'",
+            "no record to score is called 'b'",
         ),
         (["--train", "a.fa", "--only", "a"], "There are: none; give --validate or --test"),
         (["--train", "a.fa", "--genetic-code", "7"], "there is no genetic code 7"),

@@ -36,7 +36,7 @@ def parts(found):
 def test_genes_belong_to_sequences_by_name(tmp_path):
     found, said = genes(tmp_path, {"c1": C1, "c2": C2}, "c1 x CDS 1 90 . + 0 ID=a")
     assert found == {"c1": (Gene(((0, 90),), 1),), "c2": ()}
-    assert "a.gff3 does not name c2 of a.fa: taken to have no genes" in said[1]
+    assert "a.gff3 does not name c2 of a.fa: assumed to have no genes" in said[1]
 
 
 def test_a_record_that_is_named_and_has_no_genes_is_a_fact(tmp_path):
@@ -91,9 +91,9 @@ def test_what_the_annotation_names_besides_is_told(tmp_path):
     rows = ["c1 x CDS 1 90 . + 0 ID=a", "c9 x CDS 1 9000 . + 0 ID=b"]
     found, said = genes(tmp_path, {"c1": C1}, *rows)
     assert parts(found["c1"]) == [(((0, 90),), 1)]
-    assert "a.gff3 has genes of c9, which a.fa does not hold; they are not used" in said
+    assert "a.gff3 has genes of c9, which are not in a.fa; they are ignored" in said
     found, said = genes(tmp_path, {"c1": C1}, "##sequence-region c1 1 700", rows[0])
-    assert "a.gff3 tells 700 bases of c1; a.fa has 500: do they belong together?" in said
+    assert "a.gff3 states 700 bases for c1; a.fa has 500: do they belong together?" in said
     found, said = genes(tmp_path, {"c1": C1}, "c1 x gene 1 90 . + . ID=a")
     assert found == {"c1": ()}
     assert "a.gff3 has no CDS, so that no record of a.fa has genes; its features: gene" in said
@@ -326,7 +326,7 @@ def test_genetic_codes_of_genes(tmp_path):
     ]
     found, said = genes(tmp_path, {"c1": C1}, *[f"c1 x CDS {row}" for row in rows])
     assert [gene.code for gene in found["c1"]] == [4, None, None]
-    assert "a.gff3, line 3: there is no genetic code '77' (transl_table); it is passed over" in said
+    assert "a.gff3, line 3: there is no genetic code '77' (transl_table); it is ignored" in said
 
 
 # ---- GTF, GFF2, sequences inside, encodings
@@ -356,7 +356,7 @@ def test_gtf_keeps_stop_codons_apart(tmp_path):
     (tmp_path / "a.gtf").write_text("".join(GTF.splitlines(True)[1:2]))
     (record,) = read(tmp_path / "a.fa", say=said.append)
     assert [(g.parts, g.stop_known) for g in record.genes] == [(((0, 87),), False)]
-    assert "a.gtf, line 1: no stop_codon lines" in said[-1]
+    assert "a.gtf, line 1: there are no stop_codon lines" in said[-1]
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_a_cds_that_biopython_passes_over_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("location", "masked", "reason"),
     [
-        ("order(1..30,61..90)", ((0, 30), (60, 90)), "order(...) does not tell"),
+        ("order(1..30,61..90)", ((0, 30), (60, 90)), "order(...) does not say"),
         ("join(1..30,complement(61..90))", ((0, 30), (60, 90)), "it is read from both strands"),
         ("one-of(10,13)..99", ((9, 99),), "one of its positions is uncertain"),
         ("(10.20)..(90.99)", ((9, 99),), "one of its positions is uncertain"),
@@ -172,8 +172,8 @@ def test_qualifiers(tmp_path):
     assert fourth == Gene(((300, 390),), 1)
     assert record.codes == {4: 2, 11: 1}
     assert said == [
-        "a.gbk, line 16: there is no genetic code '7' (transl_table); it is passed over",
-        "a.gbk, line 16: codon_start must be 1, 2 or 3; got '4', and 1 is taken",
+        "a.gbk, line 16: there is no genetic code '7' (transl_table); it is ignored",
+        "a.gbk, line 16: codon_start must be 1, 2 or 3; got '4', and 1 is used",
     ]
 
 
@@ -330,7 +330,7 @@ def test_a_locus_line_of_another_length_is_told(tmp_path):
     record, said = told(tmp_path, ("1..90",), locus=locus)
     assert len(record) == 400
     assert said == [
-        "a.gbk, line 1: the LOCUS line of TEST.1 tells 500 bases; the sequence has 400. Is the "
+        "a.gbk, line 1: the LOCUS line of TEST.1 states 500 bases; the sequence has 400. Is the "
         "file complete?"
     ]
 

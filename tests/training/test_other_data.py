@@ -42,7 +42,7 @@ def fit(data, run, steps, **options):
 @pytest.mark.parametrize(
     ("other", "told"),
     [
-        ((-X, Y), "numbers in x of the data are others"),
+        ((-X, Y), "numbers in x of the data differ from"),
         ((2 * X, Y), "numbers in x of"),
         ((X, -Y), "numbers in y of"),
         ((X[::-1].copy(), Y[::-1].copy()), "numbers in x and y of"),

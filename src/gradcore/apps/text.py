@@ -1,4 +1,4 @@
-"""Names of files, columns and records are text: for terminals and pictures they lose their powers.
+"""Makes names of files, columns and records harmless in terminals and pictures.
 
 A name may hold escape sequences, which a terminal would obey, or dollar signs, which matplotlib
 would read as TeX.

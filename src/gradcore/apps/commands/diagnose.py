@@ -122,11 +122,11 @@ def diagnose(
     ] = None,
     data: Data,
     report: Report,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")] = 0,
     resources: Passes,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show the verdict only.")] = False,
 ) -> None:
-    """Find out how far back a net's gradient reaches, why it vanishes or explodes, what would help.
+    """Measure how far back a net's gradient reaches, why it vanishes or explodes, what would help.
 
     Prints a verdict, in which each sentence has its numbers and its remedy, and writes a report
     with pictures. Exits with 1 if there is a warning.
@@ -142,7 +142,7 @@ def diagnose(
             seed=seed,
         )
         if not quiet:
-            say(f"looking at {found.told}")
+            say(f"measuring on {found.told}")
         batch = found.batch
         with shown(quiet) as progress:
             result = gd.diagnose(

@@ -28,15 +28,15 @@ def bases_option() -> Any:
     """The option for training on a fixed number of bases."""
     return option(
         None,
-        "Train on this many bases however long it takes, instead of by the clock: the same "
-        "seed then gives the same net to the bit.",
+        "Train on this many bases instead of for some minutes; the same seed then gives a net "
+        "with the same bits.",
         min=1,
     )
 
 
 @dataclass(frozen=True)
 class Genomes:
-    """The genomes to train on and to judge, and how long to train."""
+    """The genomes to train on and to score, and how long to train."""
 
     train_files: list[Path] | None = option(
         None,
@@ -47,25 +47,25 @@ class Genomes:
         show_default=False,
     )
     validate: list[Path] | None = option(
-        None, "Genomes to judge beside the training.", metavar="FILE", show_default=False
+        None, "Genomes to score for choosing settings.", metavar="FILE", show_default=False
     )
     test: list[Path] | None = option(
-        None, "Genomes to judge at the end.", metavar="FILE", show_default=False
+        None, "Genomes to score at the end.", metavar="FILE", show_default=False
     )
     only: list[str] | None = option(
         None,
-        "Judge only these records of --validate and --test.",
+        "Score only these records of --validate and --test.",
         metavar="NAME",
         show_default=False,
     )
     minutes: float | None = option(
-        None, "Of training.", min=0.02, show_default="20; 1.5 on synthetic genomes"
+        None, "Minutes of training.", min=0.02, show_default="20; 1.5 on synthetic genomes"
     )
     quick: bool = option(False, "Three minutes of training.", "--quick")
     bases: int | None = bases_option()
     genetic_code: int | None = option(
         None,
-        "Genetic code (NCBI translation table) of genomes whose CDS tell none by transl_table.",
+        "Genetic code (NCBI translation table) of genomes whose CDS name none by transl_table.",
         metavar="NUMBER",
         show_default="11",
     )
@@ -112,14 +112,15 @@ def dna(
     resources: Resources,
     quiet: Quiet = False,
 ) -> None:
-    """Teach a net to annotate genomes, base by base: non-coding, or strand and codon position.
+    """Train a net to annotate genomes, base by base: non-coding, or strand and codon position.
 
-    Exact gradients over windows of up to 50,000 bases. Prints, for held-out genomes, accuracy and
-    Matthews correlation beside the longest-ORF rule (and Prodigal, if pyrodigal is installed), and
-    how many genes are found. Bases of overlapping genes, of pseudogenes and of genes whose frame is
-    not certain are left out of training and scores; what cannot be read is named.
+    Gradients are exact over windows of up to 50,000 bases. The command prints accuracy and Matthews
+    correlation on held-out genomes, for the net and for the longest-ORF rule
+    (and Prodigal, if pyrodigal is installed), and how many genes are found. Bases of overlapping
+    genes, of pseudogenes and of genes whose frame is uncertain are left out of training and scores;
+    the command names what it cannot read.
 
-    Ctrl-C saves the net as it is and exits with 130; --run FOLDER --resume goes on with it.
+    Ctrl-C saves the current net and exits with 130; --run FOLDER --resume continues the training.
     """
     with errors():
         check_run(output.run, output.resume, safeguards.watch)
@@ -189,7 +190,7 @@ def annotate(
         typer.Option(metavar="FILE", help="Where the GFF3 goes.", show_default="FASTA.gff3"),
     ] = None,
     calling: Calling,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")] = False,
 ) -> None:
     """Find the genes of a genome with a trained net, as GFF3 for any genome browser.
 
@@ -212,7 +213,7 @@ def annotate(
         records = [record for path in files for record in read_sequences(path, say=tell)]
         _check_names(records)
         if calling.genetic_code is None:
-            tell(f"genes are called by genetic code {code.number}, that of the net's training")
+            tell(f"genes are called with genetic code {code.number}, that of the net's training")
         found = []
         for record in records:
             one = annotation.annotate(
@@ -238,6 +239,6 @@ def _check_names(records: list[Record]) -> None:
         if other is not record:
             fail(
                 f"two records are called {record.name}, one of {other.source} and one of "
-                f"{record.source}: GFF3 could not tell their genes apart. Rename one, or annotate "
+                f"{record.source}: GFF3 cannot distinguish their genes. Rename one, or annotate "
                 "the files one by one."
             )

@@ -63,7 +63,7 @@ def recall(run: Path, command: str, groups: Settings) -> tuple[list[Path], str, 
         told = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise gd.CheckpointError(
-            f"{run} does not tell what it was trained on: it has no {SETTINGS}. Give the files and "
+            f"{run} has no {SETTINGS}, which says what it was trained on. Give the files and "
             "options that the training started with."
         ) from None
     except (OSError, ValueError, RecursionError) as error:

@@ -33,7 +33,7 @@ class Chromosomes:
         metavar="NAME",
         show_default="each with prophages in turn",
     )
-    minutes: float = option(3.0, "Of training, for each species held out.", min=0.02)
+    minutes: float = option(3.0, "Minutes of training for each held-out species.", min=0.02)
     bases: int | None = bases_option()
     lr: float = option(2e-3, "Learning rate at its largest.", min=0.0)
 
@@ -79,11 +79,11 @@ def prophage(
 ) -> None:
     """Find prophages, regions of a chromosome that came from a phage, in species never trained on.
 
-    Exact gradients over windows of 100,000 bases. Each species is judged by a net that was trained
-    on the others: AUROC over bins of 1,000 bases, beside that of 6-mer frequencies and how far back
-    the net's gradient reaches.
+    Gradients are exact over windows of 100,000 bases. Each species is scored with a net that was
+    trained on the others. The command prints the AUROC over bins of 1,000 bases, that of 6-mer
+    frequencies, and how far back the net's gradient reaches.
 
-    Ctrl-C saves the net in training as it is and exits with 130.
+    Ctrl-C saves the current net and exits with 130.
     """
     with errors():
         output.check(inputs=[*files, *(other for path in files for other in files_beside(path))])
@@ -106,7 +106,7 @@ def prophage(
         )
         result = job.run(wanted, teller(quiet))
         if result is None:
-            say("interrupted; the nets so far were saved, the last as it was")
+            say("interrupted; the nets so far were saved, the last one unfinished")
             raise typer.Exit(EXIT_INTERRUPTED)
         show("\n".join(report.lines(result)))
         saved = [wanted.net_of(one.species) for one in result.judged]

@@ -32,7 +32,7 @@ app.add_typer(study_app, name="study")
 class StudyOptions:
     """The options that every study has."""
 
-    seed: int = option(0, "Seed of everything that is random.", min=0)
+    seed: int = option(0, "Seed of all random numbers.", min=0)
     json_file: Path | None = option(None, "Write all numbers as JSON.", "--json", metavar="FILE")
     plot: Path | None = option(
         None,

@@ -176,7 +176,7 @@ _command(
 )
 _command(
     "enhancer",
-    """Train a net to tell if an enhancer motif fits a promoter motif D bases later (default 500).
+    """Train a net to match an enhancer motif with a promoter motif D bases later (default 500).
 
     The motifs are planted in a genome, and neither of them gives the answer alone. Guessing is
     right in half of the cases; the task is solved at a held-out accuracy of 0.95. --length or
@@ -288,7 +288,7 @@ def _job(
 
 
 def _said(options: Any, *names: str) -> dict[str, Any]:
-    """The fields that are not None; without names all fields are looked at."""
+    """The fields that are not None; without names, all fields are considered."""
     found = {name: getattr(options, name) for name in names or vars(options)}
     return {name: value for name, value in found.items() if value is not None}
 

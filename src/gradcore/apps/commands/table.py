@@ -22,7 +22,7 @@ from . import kept
 from .app import app, check_outputs, errors, fail, say, show, train_app
 from .options import Output, Quiet, check_run, spread, teller
 
-FILES = "CSV (also gzipped), .npy, .npz or Parquet; several are read below each other."
+FILES = "CSV (also gzipped), .npy, .npz or Parquet; the rows of several are joined."
 Files = Annotated[
     list[Path],
     typer.Argument(
@@ -35,13 +35,13 @@ Files = Annotated[
 
 @dataclass(frozen=True)
 class Writing:
-    """How files are written; nothing of it need be told if it can be found out."""
+    """The format of the files; what is not given is detected."""
 
     delimiter: str | None = option(
-        None, "Between the cells of a CSV file: a character, tab or space. Default: found out."
+        None, "Separator of the cells of a CSV file: a character, tab or space. Default: detected."
     )
     encoding: str | None = option(
-        None, "Of a CSV file. Default: utf-8, or what a byte-order mark says."
+        None, "Encoding of a CSV file. Default: utf-8, or that of its byte-order mark."
     )
     columns: str | None = option(
         None,
@@ -50,37 +50,38 @@ class Writing:
     )
     decimal: str | None = option(
         None,
-        "The sign before decimals, . or , (the other one may then separate thousands). Default: "
-        "found out; what could be either is refused.",
+        "Decimal sign, . or , (the other one may then separate thousands). Default: detected; "
+        "ambiguous numbers are refused.",
         metavar="SIGN",
     )
     missing_value: list[str] | None = option(
         None,
         "A number or text that stands for a missing value, such as -999; may be given several "
-        "times. Empty cells, NA and nan do so anyway.",
+        "times. Empty cells, NA and nan always do.",
         metavar="VALUE",
     )
     skip_rows: str | None = option(
         None,
-        "Lines of a CSV file that are no part of the table: 4 for the first four, 3,4 or 3-4 for "
+        "Lines of a CSV file that do not belong to the table: 4 for the first four, 3,4 or 3-4 for "
         "lines of these numbers.",
         metavar="LINES",
     )
     header_row: int | None = option(
         None,
-        "Line of a CSV file that names the columns, counted from 1; what stands above is left out.",
+        "Line of a CSV file that names the columns, counted from 1; lines above it are left out.",
         min=1,
         metavar="N",
     )
     comment: str | None = option(
         None,
-        "Lines of a CSV file that begin with this are left out. Default: #, if the file begins so.",
+        "Lines of a CSV file that begin with this are left out. Default: #, if the file begins "
+        "with it.",
         metavar="SIGN",
     )
     date_format: str | None = option(
         None,
-        "Of the dates in --order: as in strptime, such as '%d.%m.%Y %H:%M', or day-first or "
-        "month-first. Default: found out; what could be either is refused.",
+        "Format of the dates in --order, as in strptime, such as '%d.%m.%Y %H:%M', or day-first "
+        "or month-first. Default: detected; ambiguous dates are refused.",
         metavar="FORMAT",
     )
 
@@ -110,7 +111,7 @@ class Table:
 
     features: str | None = option(
         None,
-        "Columns to learn from. Default: all others, but for counters without a name.",
+        "Columns to learn from. Default: all others except counters without a name.",
         metavar="A,B,...",
     )
     sequence: str | None = option(
@@ -122,8 +123,8 @@ class Table:
     per: Per = option("step", "A target in every step, or one for the whole sequence.")
     ahead: str = option(
         "0",
-        "Forecast the target N steps of --order later (rows without it), or a time later, such as "
-        "15min, 3h or 1d.",
+        "Forecast the target N steps of --order ahead (N rows without it), or a time ahead, such "
+        "as 15min, 3h or 1d.",
         metavar="N",
         show_default=False,
     )
@@ -148,11 +149,11 @@ class Table:
         "or more, but the last rows with --ahead.",
     )
     minutes: float | None = option(
-        None, "Time for training. Default: 2, or none with --updates.", min=0.01
+        None, "Minutes of training. Default: 2, or none with --updates.", min=0.01
     )
     updates: int | None = option(
         None,
-        "Train for this many updates: the same seed gives the same net to the bit.",
+        "Train for this many updates; the same seed then gives a net with the same bits.",
         min=1,
     )
 
@@ -335,7 +336,7 @@ def predict_command(
     predictions: Predictions,
     writing: Writing,
     resources: TableResources,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Tell no notes.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no notes.")] = False,
 ) -> None:
     """Apply a net of `gradcore train csv` to files with the same columns.
 

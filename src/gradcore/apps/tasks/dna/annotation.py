@@ -58,7 +58,7 @@ def annotate(
     threads: int | None = None,
     memory: int | str | None = None,
 ) -> Annotation:
-    """Calls the genes of a record by a net of train.train; its own genes are not looked at."""
+    """Calls the genes of a record by a net of train.train; its own genes are ignored."""
     log_p = predict(
         net, params, record.letters, circular=record.circular, threads=threads, memory=memory
     )

@@ -77,7 +77,7 @@ def read_gff3(path: str | Path, *, say: Say = lambda line: None) -> dict[str, Se
         circular = name in found.circular
         if circular and name not in found.ends:
             raise gd.ArgumentError(
-                f"{path}, record {name}: it is circular, and its length is not told. Add a line "
+                f"{path}, record {name}: it is circular, and its length is not given. Add a line "
                 f"'##sequence-region {name} 1 LENGTH'."
             )
         reached = max(last for one in lines for _, last in [(0, one.last), *one.stop_codon])
@@ -132,7 +132,7 @@ class _Reader:
         if words[0] == "##gff-version" and len(words) > 1 and words[1][0] in "12":
             raise gd.ArgumentError(
                 f"{self._found.path}, line {number}: this is GFF version {words[1]}, which does "
-                "not tell which lines are one gene. Convert it to GFF3, for example by AGAT."
+                "not say which lines are one gene. Convert it to GFF3, for example with AGAT."
             )
         if words[0] == "##sequence-region" and len(words) == 4:
             name = unquote(words[1])
@@ -240,9 +240,7 @@ class _Reader:
         found = self._found
         if found.gtf and found.coding and not self._stops:
             first = min(line.number for lines in found.coding.values() for line in lines)
-            told = (
-                "no stop_codon lines, which GTF keeps apart: where genes end is not known exactly"
-            )
+            told = "there are no stop_codon lines, so the exact ends of genes are unknown"
             self._remarks("files without stop codons", first, told)
         for name, lines in found.coding.items():
             for line in lines:

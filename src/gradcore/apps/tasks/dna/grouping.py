@@ -85,10 +85,10 @@ def _groups(lines: Sequence[Line], remarks: Remarks) -> list[list[Line]]:
         else:
             if len({line.identity for line in own if line.identity}) > 1:
                 remarks(
-                    "groups of CDS lines with one parent, each taken for one gene",
+                    "groups of CDS lines with one parent, each treated as one gene",
                     own[0].number,
-                    f"the {len(own)} CDS lines with Parent={told} have different IDs and are taken "
-                    "for one gene",
+                    f"the {len(own)} CDS lines with Parent={told} have different IDs and are "
+                    "treated as one gene",
                 )
             made.append(own)
     return made
@@ -132,7 +132,7 @@ def _gene(
     if len({line.strand for line in lines}) > 1:
         doubt = "it is read from both strands"
     elif any(line.spliced for line in lines):
-        doubt = "the order of its parts is not told (trans-splicing)"
+        doubt = "the order of its parts is not given (trans-splicing)"
     elif phase is None and not start_known:
         doubt = "neither its phase nor its ends are known"
     if doubt is not None:

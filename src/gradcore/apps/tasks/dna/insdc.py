@@ -30,7 +30,7 @@ LOCUS = re.compile(r"LOCUS\s+(?P<name>.*?)(?P<gap>\s*)(?P<length>\d+)\s*(?P<unit
 def parse_insdc(path: Path, kind: Kind, say: Say, *, genes: bool) -> list[Record]:
     """Reads the records of a file. genes: whether to read CDS features; else genes are None.
 
-    What Biopython makes of a broken file is told with record and line. Raises ArgumentError.
+    Errors of Biopython are reported with record and line. Raises ArgumentError.
     """
     biopython(f"{path}: reading GenBank and EMBL files")
     remarks = Remarks(path, say)
@@ -203,7 +203,7 @@ def _record(
         remarks(
             "records of another length",
             stream.locus,
-            f"the LOCUS line of {name} tells {stream.length:,} bases; the sequence has "
+            f"the LOCUS line of {name} states {stream.length:,} bases; the sequence has "
             f"{len(letters):,}. Is the file complete?",
         )
     circular = entry.annotations.get("topology") == "circular"

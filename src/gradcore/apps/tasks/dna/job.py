@@ -1,4 +1,4 @@
-"""The whole job: read genomes, train, judge on held-out ones, keep the net."""
+"""The complete job: read genomes, train, score held-out ones, save the net."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _chosen(held: dict[str, list[Record]], only: Sequence[str]) -> dict[str, lis
         if not any(name in own for own in names):
             told = [r.name for records in held.values() for r in records]
             raise gd.ArgumentError(
-                f"no record to be judged is called {name!r} (--only). There are: "
+                f"no record to score is called {name!r} (--only). There are: "
                 f"{listed(told) or 'none; give --validate or --test'}."
             )
     return {
@@ -151,14 +151,14 @@ def _codes(
         told = record.codes.most_common()
         if len(told) > 1:
             counts = ", ".join(f"{number} ({count:,} CDS)" for number, count in told)
-            say(f"{record.name} has CDS of the genetic codes {counts}; {told[0][0]} is taken")
+            say(f"{record.name} has CDS of the genetic codes {counts}; {told[0][0]} is used")
         if not told and record.genes:
             silent.append(record.name)
         found[record] = genetic_code(told[0][0]) if told else usual
     if silent and job.train and job.code is None:
         say(
-            f"genetic code {usual.number}, that of bacteria, is taken for {listed(silent)}, whose "
-            "CDS tell none (transl_table); --genetic-code names another"
+            f"genetic code {usual.number}, that of bacteria, is used for {listed(silent)}, whose "
+            "CDS name none (transl_table); --genetic-code chooses another"
         )
     return found
 
@@ -174,7 +174,7 @@ def _code_of_training(
     if sum(count > 0 for count in bases.values()) > 1:
         told = ", ".join(f"{code.number} ({count:,} bases)" for code, count in bases.items())
         say(
-            f"the records to train on have the genetic codes {told}: annotate will take "
+            f"the records to train on have the genetic codes {told}: annotate will use "
             f"{kept.number} unless --genetic-code names another"
         )
     return kept

@@ -50,7 +50,7 @@ def join_records(
     for record in records:
         other = own.get(matches.get(record.name, ""))
         if other is None:
-            say(f"{path} does not name {record.name} of {record.source}: taken to have no genes")
+            say(f"{path} does not name {record.name} of {record.source}: assumed to have no genes")
             made.append(replace(record, genes=()))
             continue
         if len(other) != len(record):
@@ -128,17 +128,17 @@ def _fields(title: str) -> list[str]:
 
 
 def _tell(records: Sequence[Record], features: Features, matches: dict[str, str], say: Say) -> None:
-    """Tells what may not be as the user thinks it is."""
+    """Reports what may differ from what the user expects."""
     path, source = features.path, records[0].source
     other = [f"{name} ({own})" for name, own in matches.items() if own != name]
     if other:
-        say(f"{source}: records are taken for those that {path} calls so: {listed(other)}")
+        say(f"{source}: records are matched with other names in {path}: {listed(other)}")
     lost = [name for name in features.coding if name not in matches.values()]
     if lost:
-        say(f"{path} has genes of {listed(lost)}, which {source} does not hold; they are not used")
+        say(f"{path} has genes of {listed(lost)}, which are not in {source}; they are ignored")
     silent = [record.name for record in records if record.name not in matches]
     if silent:
-        say(f"{path} does not name {listed(silent)} of {source}: taken to have no genes")
+        say(f"{path} does not name {listed(silent)} of {source}: assumed to have no genes")
     if not features.coding:
         kinds = listed(sorted(features.kinds)) or "none"
         say(f"{path} has no CDS, so that no record of {source} has genes; its features: {kinds}")
@@ -146,7 +146,7 @@ def _tell(records: Sequence[Record], features: Features, matches: dict[str, str]
         end = features.ends.get(matches.get(record.name, ""))
         if end is not None and end != len(record):
             say(
-                f"{path} tells {end:,} bases of {record.name}; {source} has {len(record):,}: do "
+                f"{path} states {end:,} bases for {record.name}; {source} has {len(record):,}: do "
                 "they belong together?"
             )
     if features.program == PROGRAM:

@@ -44,7 +44,7 @@ def code_of(words: Mapping[str, str], line: int, remarks: Remarks) -> int | None
         remarks(
             "CDS features whose genetic code does not exist",
             line,
-            f"there is no genetic code {told!r} (transl_table); it is passed over",
+            f"there is no genetic code {told!r} (transl_table); it is ignored",
         )
         return None
 
@@ -147,7 +147,7 @@ def _reason(error: Exception, circular: bool) -> str:
 def _doubt(parts: list[_Part], operator: str) -> str | None:
     """Why the frame of the bases is not certain, None if it is."""
     if operator != "join":
-        return f"{operator}(...) does not tell that its parts are joined"
+        return f"{operator}(...) does not say that its parts are joined"
     if len({part.strand for part in parts}) > 1:
         return "it is read from both strands"
     inner = [part.last for part in parts[:-1]] + [part.first for part in parts[1:]]
@@ -162,7 +162,7 @@ def _phase(coding: Coding, remarks: Remarks) -> int:
         remarks(
             "CDS features with a wrong codon_start",
             coding.line,
-            f"codon_start must be 1, 2 or 3; got {told!r}, and 1 is taken",
+            f"codon_start must be 1, 2 or 3; got {told!r}, and 1 is used",
         )
         return 0
     return int(told) - 1

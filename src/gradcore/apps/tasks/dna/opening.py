@@ -19,11 +19,11 @@ __all__ = ["opened"]
 
 # What other files begin with, and what to do with them.
 REFUSED = {
-    b"BZh": "is packed by bzip2. Unpack it, or pack it by gzip",
-    b"\xfd7zXZ\x00": "is packed by xz. Unpack it, or pack it by gzip",
-    b"\x28\xb5\x2f\xfd": "is packed by zstd. Unpack it, or pack it by gzip",
-    b"\x1f\x9d": "is packed by compress. Unpack it, or pack it by gzip",
-    b"PK\x03\x04": "is a zip file. Unpack it and name what was in it",
+    b"BZh": "is compressed with bzip2. Decompress it, or compress it with gzip",
+    b"\xfd7zXZ\x00": "is compressed with xz. Decompress it, or compress it with gzip",
+    b"\x28\xb5\x2f\xfd": "is compressed with zstd. Decompress it, or compress it with gzip",
+    b"\x1f\x9d": "is compressed with compress. Decompress it, or compress it with gzip",
+    b"PK\x03\x04": "is a zip file. Unpack it and name the file that was in it",
     b"BAM\x01": "is a BAM file of aligned reads. Name the FASTA file of the genome",
     b"\x43\x27\x41\x1a": "is a 2bit file. Convert it to FASTA by twoBitToFa",
     b"\x1a\x41\x27\x43": "is a 2bit file. Convert it to FASTA by twoBitToFa",
@@ -53,7 +53,7 @@ codecs.register_error(FALLBACK, _as_latin_1)
 
 @contextmanager
 def opened(path: Path) -> Iterator[Iterator[str]]:
-    """Yields the lines of a file; raises ArgumentError if it cannot be read or is no text."""
+    """Yields the lines of a file; raises ArgumentError if it cannot be read or is not text."""
     try:
         with _binary(path) as raw:
             encoding = _encoding(path, raw.peek(4096)[:4096])
@@ -74,7 +74,7 @@ def _binary(path: Path) -> io.BufferedReader:
 
 
 def _encoding(path: Path, head: bytes) -> str:
-    """Finds the encoding by the first bytes; raises ArgumentError if they are no text."""
+    """Finds the encoding by the first bytes; raises ArgumentError if they are not text."""
     for mark, encoding in MARKS.items():
         if head.startswith(mark):
             return encoding
@@ -89,7 +89,7 @@ def _encoding(path: Path, head: bytes) -> str:
         if not any(even[: len(even) - 1]):
             return "utf-16-be"
         raise gd.ArgumentError(
-            f"{path} is no text: it has bytes of value 0. Give GenBank, EMBL, FASTA or GFF3, plain "
-            "or packed by gzip."
+            f"{path} is not text: it has bytes of value 0. Give GenBank, EMBL, FASTA or GFF3, "
+            "plain or compressed with gzip."
         )
     return "utf-8"

@@ -1,4 +1,4 @@
-"""What a reader of files tells its user: features that are left out, assumptions that it makes."""
+"""What a reader of files reports to its user: features that it leaves out, and assumptions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Remarks:
             self._say(f"{self._path}, line {line}: {told}")
 
     def finish(self) -> None:
-        """Tells how many remarks of each kind were not told."""
+        """Reports how many remarks of each kind were left out."""
         for kind, count in self._counts.items():
             if count > MOST:
                 self._say(f"{self._path}: {count - MOST:,} more {kind}, {count:,} in all")

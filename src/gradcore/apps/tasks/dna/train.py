@@ -120,12 +120,12 @@ def build(options: Options, classes: int = len(CLASSES)) -> gd.Stack:
 
 
 def width_of(net: gd.Stack, classes: int = len(CLASSES)) -> int:
-    """Bases per token of a net. Raises ArgumentError if it is none that tells those classes."""
+    """Bases per token of a net. Raises ArgumentError if it does not have those classes."""
     rows = None if net.embedding is None else net.embedding.num_embeddings
     width = next((w for w, n in TOKENS.items() if n == rows), None)
     if width is None or net.output_size != classes:
         raise gd.ArgumentError(
-            "the net is none that reads bases for this: it must read 5 or 65 tokens and put out "
+            "the net does not read bases for this task: it must read 5 or 65 tokens and give "
             f"{classes} classes."
         )
     return width

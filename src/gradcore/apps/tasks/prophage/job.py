@@ -1,4 +1,4 @@
-"""The whole job: leave a species out, train on the others, judge; for every species in turn."""
+"""The complete job: leave a species out, train on the others, score; for every species in turn."""
 
 from __future__ import annotations
 
