@@ -11,6 +11,7 @@ from places import ROOT
     ("page", "count"),
     [
         ("tutorial.md", 5),
+        ("when_not.md", 1),
         ("howto/from_pytorch.md", 1),
         ("howto/from_jax.md", 1),
         ("howto/torch.md", 6),
