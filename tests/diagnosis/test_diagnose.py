@@ -2,6 +2,7 @@
 from.
 """
 
+import html
 import json
 import re
 
@@ -224,10 +225,61 @@ def test_json_and_page_hold_everything(tmp_path):
     page = found.to_html(tmp_path / "found.html")
     assert (tmp_path / "found.html").read_text() == page
     assert found.findings[0].text in page
-    assert "data:image/png;base64," in page
     assert not re.search(r"(src|href)=['\"]http", page)
     found.plot(tmp_path / "found.svg")
     assert "truncated" in (tmp_path / "found.svg").read_text()
+
+
+# The parts that have a picture; "hidden" is the norm of dL/dh at each step.
+DRAWN = {
+    "hidden",
+    "reach",
+    "windows",
+    "truncation",
+    "lyapunov",
+    "singular_values",
+    "amplification",
+    "gates",
+}
+
+
+@pytest.mark.parametrize("parts", [None, ["reach"], ["gates", "lyapunov"]])
+def test_the_page_has_a_panel_with_a_caption_for_every_part(parts):
+    pytest.importorskip("matplotlib", reason="draws: install gradcore[plot]")
+    net, params, x, y = setting()
+    found = gd.diagnose(net, params, x, y, loss="cross_entropy", parts=parts)
+    page = found.to_html()
+    measured = {part for part in DRAWN if getattr(found.measured, part) is not None}
+    assert measured == (DRAWN if parts is None else set(parts))
+    figures = re.findall(
+        r"<figure><h3>(.+?)</h3><img alt='(.+?)' src='data:image/png;base64,[\w+/=]{9000,}'>"
+        r"<figcaption>(.+?)</figcaption></figure>",
+        page,
+    )
+    assert len(figures) == len(measured)
+    for told in zip(*figures, strict=True):
+        assert len(set(told)) == len(figures), told
+    assert all(alt.count(" over ") == 1 for _, alt, _ in figures)
+    assert all(caption.endswith(".") and len(caption) > 60 for *_, caption in figures)
+    # The same titles stand above the panels of the picture that has all of them.
+    assert [axis.get_title() for axis in found.plot().axes if axis.get_title()] == [
+        html.unescape(title) for title, *_ in figures
+    ]
+
+
+def test_the_page_is_made_for_telephones_and_for_the_dark():
+    net, params, x, y = chain(0.9, 300)
+    page = gd.diagnose(net, params, x, y, loss=LAST, parts=["reach"]).to_html()
+    assert "<meta name='viewport' content='width=device-width, initial-scale=1'>" in page
+    assert "<meta name='color-scheme' content='light dark'>" in page
+    style = page[page.index("<style>") : page.index("</style>")]
+    light, dark = style.split("@media (prefers-color-scheme: dark)")
+    names = set(re.findall(r"(--\w+):", light))
+    assert names == set(re.findall(r"(--\w+):", dark)), "a colour has no dark version"
+    # Outside these names there is no colour that would stay when the screen is dark.
+    assert re.findall(r"#[0-9a-f]{3,6}", dark.split("img {")[1]) == []
+    assert "`" not in page
+    assert "<code>net.init(chrono=300)</code>" in page
 
 
 def test_progress_rises_to_the_end_and_can_stop_it():

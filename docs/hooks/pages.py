@@ -1,21 +1,25 @@
-"""Hooks of MkDocs: they make the README the first page, list the decisions, turn links that leave
-docs/ into plain text, and prepare docstrings for the reference.
+"""Hooks of MkDocs that make pages: the README is the first page, the decisions are listed, links
+that leave docs/ become plain text, and pictures, numbers and long names fit narrow screens.
 """
 
 import re
+import struct
 from pathlib import Path
 
-import griffe
 from mkdocs.structure.files import File
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
+VERSION = re.compile(r'GRADCORE_VERSION "([^"]+)"')
 
-# Matches a line break in a docstring that the site must keep, because the next line begins an
-# entry such as "lengths (B,): ..." or "p in [0, 1): ...".
-LINE = re.compile(
-    r"\n(?=Raises |Returns |References?:"
-    r"|[a-z_]\w*(?:, \w+)*(?: \([^)]*\)| \[[^]]*\]| in [^:]{3,20})?: )"
-)
+# A picture of more pixels than this has panels side by side. On a narrow screen it keeps a width
+# at which its letters can be read, and is scrolled.
+WIDE = 900
+
+
+def on_config(config):
+    header = ROOT / "csrc" / "include" / "gradcore" / "version.h"
+    config.extra["version"] = VERSION.search(header.read_text())[1]
+    return config
 
 
 def on_files(files, config):
@@ -37,16 +41,33 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    # Each picture links to its file, to be opened at full size: on a narrow screen its letters are
-    # too small to read.
+    # Each picture links to its file, to be opened at full size.
     return re.sub(r"(!\[[^]]*\]\(([^)]+)\))", r"[\1](\2)", _inside(markdown))
 
 
 def on_page_content(html, page, config, files):
+    def sized(picture):
+        width, height = _size((ROOT / "docs" / page.file.src_uri).parent / picture[1])
+        wide = ' class="wide"' if width > WIDE else ""
+        return f'{picture[0]} width="{width}" height="{height}"{wide}'
+
+    # The reference names a base class only if the reader can go to it.
+    html = re.sub(
+        r'<p class="doc doc-class-bases">(?:(?!</p>|<a ).)*</p>', "", html, flags=re.DOTALL
+    )
+    html = re.sub(r'<img alt="[^"]*" src="([^"]+)"', sized, html)
     # Options and numbers are not broken at the end of a line; long names in tables may be broken
     # after a dot, slash, underscore, bracket or equals sign.
     html = re.sub(r"<code>(-[^<]{1,24})</code>", r'<code class="whole">\1</code>', html)
-    return re.sub(r"<td>.*?</td>", _cell, html)
+    return re.sub(r"<td>.*?</td>", _cell, html, flags=re.DOTALL)
+
+
+def _size(path):
+    """Width and height of a PNG file, as its first chunk tells them."""
+    head = path.read_bytes()[:24]
+    if head[:8] != b"\x89PNG\r\n\x1a\n":
+        raise ValueError(f"{path} is no PNG file; the site shows no other pictures.")
+    return struct.unpack(">II", head[16:24])
 
 
 def _cell(cell):
@@ -68,30 +89,3 @@ def _title(path):
 def _titled(match):
     """Returns a link that shows the page's title where the README shows the name of its file."""
     return f"[{_title(ROOT / match[1])}]({match[1]})"
-
-
-class Reference(griffe.Extension):
-    """Prepares docstrings, which are plain text for a terminal, for the site: special characters
-    are escaped and line breaks kept. Names that a public module imports from gradcore are public.
-    """
-
-    def on_object(self, *, obj, **kwargs):
-        if obj.docstring:
-            obj.docstring.value = _plain(obj.docstring.value)
-
-    def on_alias(self, *, alias, **kwargs):
-        if alias.target_path.startswith("gradcore."):
-            alias.public = True
-
-
-def _plain(text):
-    paragraphs = []
-    for paragraph in text.split("\n\n"):
-        if not paragraph.startswith("    "):  # else code
-            pieces = re.split(r"(`[^`]+`)", paragraph)
-            pieces[::2] = [
-                re.sub(r"([*_[\\])", r"\\\1", piece.replace("<", "&lt;")) for piece in pieces[::2]
-            ]
-            paragraph = LINE.sub("  \n", "".join(pieces))
-        paragraphs.append(paragraph)
-    return "\n\n".join(paragraphs)
