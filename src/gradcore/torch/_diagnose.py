@@ -80,6 +80,7 @@ def _one(seen: Seen, options: dict[str, Any]) -> Diagnosis:
         np.ascontiguousarray(seen.d_outputs.numpy()),
         loss=Given(),
         lengths=seen.call.lengths,
+        reset=seen.call.reset,
         state=state,
         **options,
     ).worded_for("torch")

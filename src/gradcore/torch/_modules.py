@@ -14,12 +14,12 @@ from .._base.memory import budget_bytes
 from .._net.initial import chrono_bias
 from .._net.layers import Skip
 from .._net.stack import Params, Stack
-from ..errors import ArgumentError, DTypeError
+from ..errors import ArgumentError, DTypeError, ShapeError
 from . import _compiled
 from ._beyond import Overflow
 from ._describe import Description
 from ._function import apply
-from ._numbers import Call, checked_lengths
+from ._numbers import Call, checked_lengths, copied_reset
 
 __all__ = ["GRU", "LSTM", "RNN", "Layer"]
 
@@ -60,6 +60,10 @@ class Layer(nn.RNNBase):
     limit, or None for 256 MB.
     forward(..., lengths=): (B,) integers. From step lengths[b] on the state does not change, and
     outputs are zero. The lengths may have any order, and sequences need not be packed.
+    forward(..., reset=): booleans in the shape of the input without its last axis: (T, B), (B, T)
+    with batch_first, (T,) without a batch. True sets the state of the sequence to zero before that
+    step, in every layer and direction; the state is h_0 before the first step. A PackedSequence
+    takes neither lengths nor reset.
 
     The gradient goes back through all steps, in float32 or float64, on the CPU, with at most
     torch.get_num_threads() threads. Values that are not finite raise gradcore.NonFiniteError with
@@ -200,11 +204,16 @@ class Layer(nn.RNNBase):
             text += f", skip={self.skip}"
         return text if self.memory is None else f"{text}, memory={self.memory!r}"
 
-    def forward(self, input: Any, hx: Any = None, *, lengths: Any = None) -> Any:
+    def forward(self, input: Any, hx: Any = None, *, lengths: Any = None, reset: Any = None) -> Any:
         """Outputs and the last state, as torch.nn's layer returns them."""
         if isinstance(input, PackedSequence):
             if lengths is not None:
                 raise ArgumentError("lengths must be None for a PackedSequence, which has its own.")
+            if reset is not None:
+                raise ArgumentError(
+                    "reset must be None for a PackedSequence. Pass the padded tensor of "
+                    "torch.nn.utils.rnn.pad_packed_sequence with its lengths, and reset."
+                )
             return self._packed(input, hx)
         if input.dim() not in (2, 3):
             raise ValueError(
@@ -213,14 +222,14 @@ class Layer(nn.RNNBase):
             )
         batched = input.dim() == 3
         states = self._states(hx, 3 if batched else 2)
-        x = input
+        x, flags = input, self._flags(reset, input)
         if not batched:
-            x = input.unsqueeze(1)
+            x, flags = input.unsqueeze(1), None if flags is None else flags.unsqueeze(1)
             states = None if states is None else [state.unsqueeze(-2) for state in states]
         elif self.batch_first:
-            x = input.transpose(0, 1)
+            x, flags = input.transpose(0, 1), None if flags is None else flags.t()
         self._check(x, states)
-        outputs, end = self._run(x, states, lengths)
+        outputs, end = self._run(x, states, lengths, flags)
         if not batched:
             outputs, end = outputs.squeeze(1), [state.squeeze(-2) for state in end]
         elif self.batch_first:
@@ -240,7 +249,7 @@ class Layer(nn.RNNBase):
         if states is not None and order is not None:
             states = [state.index_select(-2, order) for state in states]
         self._check(x, states)
-        outputs, end = self._run(x, states, None if bool(there.all()) else lengths)
+        outputs, end = self._run(x, states, None if bool(there.all()) else lengths, None)
         if back is not None:
             end = [state.index_select(-2, back) for state in end]
         return PackedSequence(outputs[there], batch_sizes, order, back), self._given_back(end)
@@ -263,6 +272,21 @@ class Layer(nn.RNNBase):
                 f"For {what} input, hx should also be {dims}-D but got {found[0]}-D tensor"
             )
         return states
+
+    def _flags(self, reset: Any, input: Tensor) -> Tensor | None:
+        """reset as a tensor, which has a flag for each row of the input."""
+        if reset is None:
+            return None
+        flags = torch.as_tensor(reset)
+        if flags.dtype != torch.bool:
+            raise DTypeError(f"reset must be boolean; got {flags.dtype}.")
+        axes = "(T,)" if input.dim() == 2 else "(B, T)" if self.batch_first else "(T, B)"
+        if flags.shape != input.shape[:-1]:
+            raise ShapeError(
+                f"reset must have shape {axes} = {tuple(input.shape[:-1])}, one flag for each row "
+                f"of the input; got {tuple(flags.shape)}."
+            )
+        return flags
 
     @property
     def _lag(self) -> int:
@@ -299,7 +323,7 @@ class Layer(nn.RNNBase):
                 )
 
     def _run(
-        self, x: Tensor, states: list[Tensor] | None, lengths: Any
+        self, x: Tensor, states: list[Tensor] | None, lengths: Any, reset: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
         """Outputs (T, B, O) and final states for x (T, B, I)."""
         weights = tuple(getattr(self, name) for name in self.parameter_names())
@@ -314,9 +338,9 @@ class Layer(nn.RNNBase):
             state = None if states is None else self._flat(states)
             x = x.contiguous()
             if torch.compiler.is_compiling():
-                outputs, end = self._run_compiled(x, lengths, flat, state)
+                outputs, end = self._run_compiled(x, lengths, reset, flat, state)
             else:
-                call = self._call(x, lengths, flat, state, weights)
+                call = self._call(x, lengths, reset, flat, state, weights)
                 with self._overflow.named():
                     outputs, end = apply(call, flat, x, state)
                 if self._seen is not None:
@@ -329,13 +353,18 @@ class Layer(nn.RNNBase):
         return torch.randint(2**62, ()) if random else None
 
     def _run_compiled(
-        self, x: Tensor, lengths: Any, flat: Tensor, state: Tensor | None
+        self,
+        x: Tensor,
+        lengths: Any,
+        reset: Tensor | None,
+        flat: Tensor,
+        state: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         if lengths is not None:
             lengths = torch.as_tensor(lengths)
         memory = "" if self.memory is None else str(self.memory)
         found: tuple[Tensor, Tensor] = _compiled.layer(
-            flat, x, state, lengths, self._seed(), memory, *self._description()
+            flat, x, state, lengths, reset, self._seed(), memory, *self._description()
         )
         return found
 
@@ -343,6 +372,7 @@ class Layer(nn.RNNBase):
         self,
         x: Tensor,
         lengths: Any,
+        reset: Tensor | None,
         flat: Tensor,
         state: Tensor | None,
         weights: tuple[Tensor, ...],
@@ -357,6 +387,7 @@ class Layer(nn.RNNBase):
         return Call(
             self.stack(),
             checked_lengths(lengths, *x.shape[:2]),
+            copied_reset(reset),
             train=seed is not None,
             seed=0 if seed is None else int(seed),
             memory=self.memory,
