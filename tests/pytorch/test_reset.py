@@ -1,5 +1,5 @@
-"""reset= of the layers of gradcore.torch, against loops over the cells of torch.nn and against the
-NumPy engine.
+"""reset= of the layers of gradcore.torch, against loops over cells of PyTorch and against the NumPy
+engine.
 """
 
 import numpy as np
@@ -19,10 +19,21 @@ import gradcore.torch as gt  # noqa: E402
 # Forward mode of PyTorch 2.13 calls torch.jit.script for its own formulas.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 
-KINDS = ("RNN", "LSTM", "GRU")
+KINDS = ("RNN", "LSTM", "GRU", "AntisymmetricRNN")
 NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-# What the cells of torch.nn call with their weights.
-CELLS = {"RNN": torch.rnn_tanh_cell, "LSTM": torch.lstm_cell, "GRU": torch.gru_cell}
+
+
+def antisymmetric_cell(x, h, weight_ih, weight_hh, bias_ih, bias_hh, step=0.01, diffusion=0.01):
+    recurrent = weight_hh - weight_hh.t() - diffusion * torch.eye(len(weight_hh), dtype=x.dtype)
+    return h + step * torch.tanh(x @ weight_ih.t() + bias_ih + h @ recurrent.t() + bias_hh)
+
+
+CELLS = {  # those of torch.nn's cells take their weights
+    "RNN": torch.rnn_tanh_cell,
+    "LSTM": torch.lstm_cell,
+    "GRU": torch.gru_cell,
+    "AntisymmetricRNN": antisymmetric_cell,
+}
 T, B, I, H = 12, 3, 4, 5
 LENGTHS = (T, 7, 1)
 
@@ -56,7 +67,7 @@ def listed(states):
 
 
 def by_cells(kind, weights, x, hx, reset, *, layers, bidirectional, lengths):
-    """Outputs and last states by torch.nn's cells, one step of one sequence after the other."""
+    """Outputs and last states by cells, one step of one sequence after the other."""
     directions = ("", "_reverse")[: 1 + bidirectional]
     state = listed(hx)
     signal, ends = x, [[] for _ in state]

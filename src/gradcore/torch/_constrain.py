@@ -14,7 +14,7 @@ from ..constrain._descriptions import Constraint
 from ..constrain._keeper import ConstraintReport, Keeper
 from ..errors import DTypeError
 from ._convert import layers_of
-from ._modules import Layer
+from ._layer import Layer
 
 __all__ = ["Constrained", "constrain", "params_of"]
 

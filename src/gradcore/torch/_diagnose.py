@@ -15,7 +15,7 @@ from ..diagnosis import diagnose as diagnose_net
 from ..errors import ArgumentError
 from ..loss import Given
 from ._convert import layers_of
-from ._modules import Seen
+from ._layer import Seen
 
 __all__ = ["diagnose"]
 
