@@ -133,6 +133,16 @@ def test_eigenvalues_leave_no_blas_threads_behind(monkeypatch):
     assert pool.threadpool_info() == before
 
 
+@pytest.mark.parametrize("constraint", [gd.constrain.SpectralNorm(0.7), gd.constrain.Orthogonal()])
+def test_both_directions_are_constrained_by_default(constraint):
+    net = gd.Stack(gd.RNN(2, 5, bidirectional=True), gd.Linear(10, 1))
+    params = net.init(seed=0, gain=2.0)
+    gd.optim.SGD(params, 0.1, constraints=[constraint])
+    for name in ("0.weight_hh", "0.weight_hh_reverse"):
+        top = 0.7 if isinstance(constraint, gd.constrain.SpectralNorm) else 1.0
+        assert np.linalg.norm(params[name], 2) == pytest.approx(top, rel=1e-4)
+
+
 def test_the_gradient_through_the_norm_three_ways():
     rng = np.random.default_rng(0)
     v, g, moved = rng.standard_normal((3, 2, 6, 4))

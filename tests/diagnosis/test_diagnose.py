@@ -211,6 +211,40 @@ def test_resets_leave_out_the_exponents_alone():
     assert np.isneginf(found.reach[0].norm_log10[:60, 0]).all()
 
 
+def test_resets_cut_what_is_measured_of_the_state():
+    net, params, x, y = setting()
+    reset = np.zeros((120, 3), bool)
+    reset[[0, 60], 0] = True
+    options = {"loss": "cross_entropy", "reset": reset}
+    found = gd.diagnose(net, params, x, y, **options).measured
+    one = {"reset": reset[:, :1]}
+    expected = gd.amplification.along(net, params, x[:, :1], **one)
+    np.testing.assert_array_equal(found.amplification.norm, expected.norm)
+    assert (expected.norm == 0).sum() >= 1
+    expected = gd.jacobian.state_singular_values(net, params, x[:, :1], found.lags, 8, **one)
+    np.testing.assert_array_equal(found.singular_values, expected)
+    assert np.isneginf(expected[found.lags > 60]).all()
+    assert np.isfinite(expected[found.lags < 60, :, 0]).all()
+    str(gd.diagnose(net, params, x, y, **options))
+
+
+def test_a_reset_at_the_first_step_forgets_the_state_that_is_given():
+    net, params, x, _ = setting()
+    _, state = gd.apply(net, params, x)
+    kept = [np.array(layer.h) for layer in state]
+    reset = np.zeros((120, 3), bool)
+    reset[0, 0] = True
+    parts = ["lyapunov", "amplification"]
+    found = gd.diagnose(net, params, x, reset=reset, state=state, parts=parts).measured
+    expected = gd.diagnose(net, params, x, parts=parts).measured
+    np.testing.assert_array_equal(found.lyapunov.exponents, expected.lyapunov.exponents)
+    np.testing.assert_array_equal(found.amplification.norm[1:], expected.amplification.norm[1:])
+    other = gd.diagnose(net, params, x, state=state, parts=parts).measured
+    assert (other.lyapunov.exponents != expected.lyapunov.exponents).all()
+    for layer, before in zip(state, kept, strict=True):
+        np.testing.assert_array_equal(layer.h, before)
+
+
 def test_json_and_page_hold_everything(tmp_path):
     pytest.importorskip("matplotlib", reason="draws: install gradcore[plot]")
     net, params, x, y = chain(0.9, 600)

@@ -35,8 +35,12 @@ def test_every_front_end_has_every_remedy():
 def test_remedies_in_python(name, piece):
     net = gd.Stack(gd.LSTM(1, 8), gd.Linear(8, 1))
     x = np.zeros((40, 1, 1), np.float32)
-    names = {"gd": gd, "net": net, "params": net.init(seed=1), "x": x[:, 0], "y": x[:, 0]}
-    made = eval(piece, names)
+    # A stream has no axis for sequences.
+    long = x[:, 0] if "Stream" in piece else x
+    names = {"gd": gd, "net": net, "params": net.init(seed=1), "x": long, "y": long}
+    made = eval(piece, {**names, "starts": np.arange(40)[:, None] % 10 == 0})
+    if isinstance(made, gd.AntisymmetricRNN):
+        gd.Stack(made).init(seed=0)
     if isinstance(made, gd.Skip):
         layer = gd.LSTM(1, 8, skip=made)
         gd.apply(gd.Stack(layer), gd.Stack(layer).init(seed=0), x)
@@ -48,12 +52,22 @@ def test_remedies_in_torch(name, piece):
     import gradcore.torch
 
     model = torch.nn.ModuleDict({"layer": gradcore.torch.LSTM(1, 8)})
-    model["layer"](torch.randn(20, 1, 1))[0].sum().backward()
+    x = torch.randn(20, 1, 1)
+    model["layer"](x)[0].sum().backward()
     optimizer = torch.optim.Adam(model.parameters())
     names = {"gradcore": gradcore, "torch": torch, "model": model, "optimizer": optimizer}
-    made = eval(piece, {**names, "layer": model["layer"]})
+    names |= {"layer": model["layer"], "x": x, "starts": torch.arange(20)[:, None] % 10 == 0}
+    made = eval(piece, names)
+    if isinstance(made, tuple):
+        assert not torch.equal(made[0], model["layer"](x)[0])
     if isinstance(made, gradcore.torch.Layer):
         made(torch.randn(30, 2, 8))[0].sum().backward()
+
+
+def test_the_torch_front_end_names_what_it_has():
+    pieces = [piece for _, piece in code("torch")]
+    for name in ("reset=", "AntisymmetricRNN(8, 8)", "init_chrono_", "skip="):
+        assert any(name in piece for piece in pieces), name
 
 
 # ---- what is said of a net
@@ -130,11 +144,25 @@ def test_remedies_are_worded_for_the_front_end():
     assert "--cell lstm --chrono 2000" in texts["csv"]
     assert "--skip 20" in texts["command"]
     assert "--chrono" not in texts["command"]
-    for front in ("torch", "csv", "command"):
+    assert "--cell lstm" in texts["task"]
+    assert "--skip" not in texts["task"]
+    for front in ("torch", "csv", "command", "task"):
         assert "gd." not in texts[front]
         assert "net.init" not in texts[front]
     with pytest.raises(gd.ArgumentError, match="front must be one of"):
         found.worded_for("julia")
+
+
+def test_an_antisymmetric_net_is_not_advised_to_be_one():
+    net = gd.Stack(gd.AntisymmetricRNN(1, 8, step=0.5, diffusion=0.5))
+    x = np.zeros((400, 1, 1), np.float32)
+    found = gd.diagnose(net, net.init(seed=0, gain=0.1), x, parts=["reach"])
+    assert "vanishes" in found.findings[0].text
+    assert "diffusion=0.0" in found.findings[0].remedy
+    for front in FRONTS:
+        remedy = found.worded_for(front).findings[0].remedy
+        assert "AntisymmetricRNN(8, 8)" not in remedy
+        assert "--cell antisymmetric" not in remedy
 
 
 def test_torch_is_told_in_its_own_words():

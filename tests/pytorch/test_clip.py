@@ -159,6 +159,44 @@ def test_a_probe_of_autograd_grad_changes_nothing(before):
     agrees(model, double, *clipped(model))
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_diagnosis_between_backward_and_clip_changes_nothing(fails):
+    model, double = pair()
+    for one in (model, double):
+        losses(one)[0].backward()
+    before = [weight.grad for weight in model.parameters()]
+
+    def other():
+        if fails:
+            raise KeyError("no data")
+        return losses(model)[1]
+
+    if fails:
+        with pytest.raises(KeyError):
+            gt.diagnose(model, other)
+    else:
+        gt.diagnose(model, other, parts=["reach"])
+    assert all(w.grad is b for w, b in zip(model.parameters(), before, strict=True))
+    # What comes later is added to what was kept.
+    for one in (model, double):
+        losses(one)[1].backward()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        agrees(model, double, *clipped(model))
+
+
+def test_a_diagnosis_leaves_nothing_beside_gradients_that_did_not_overflow():
+    model, _ = pair()
+    gt.diagnose(model, lambda: losses(model)[0], parts=["reach"])
+    assert all(weight.grad is None for weight in model.parameters())
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        norm = gt.clip_grad_norm_(model, 1.0)
+    assert float(norm) == pytest.approx(sum(w.numel() for w in model.parameters()) ** 0.5)
+
+
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize("together", [True, False])
 def test_accumulated_gradients(times, together):

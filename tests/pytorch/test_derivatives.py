@@ -28,6 +28,7 @@ CASES = {
     "rnn": (gt.RNN, {}),
     "lstm": (gt.LSTM, {"num_layers": 2}),
     "gru both ways": (gt.GRU, {"num_layers": 2, "bidirectional": True}),
+    "antisymmetric": (gt.AntisymmetricRNN, {"step": 0.3, "diffusion": 0.1, "num_layers": 2}),
     "lstm with a skip": (gt.LSTM, {"skip": gd.Skip(2, learned=True), "bias": False}),
 }
 

@@ -155,7 +155,8 @@ def test_the_operator_is_what_it_says():
             None if tensor is None else tensor.clone().requires_grad_() for tensor in tensors
         )
         torch.library.opcheck(
-            _compiled.layer, (*arguments, torch.tensor([9, 4]), None, "", *layer._description())
+            _compiled.layer,
+            (*arguments, torch.tensor([9, 4]), None, None, "", *layer._description()),
         )
 
 

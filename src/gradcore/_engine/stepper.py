@@ -14,7 +14,7 @@ from .._base.reprs import described
 from .._net import validate
 from .._net.description import core_net
 from .._net.stack import Params, Stack
-from .._net.state import LayerState, flatten, state_size, unflatten
+from .._net.state import LayerState, clear_sequences, flatten, state_size, unflatten
 from ..errors import ArgumentError, DTypeError, ShapeError
 from .planner import Workload, make_plan
 
@@ -102,10 +102,7 @@ class Stepper:
             raise DTypeError(f"sequences must have dtype bool; got {chosen.dtype}.")
         if chosen.shape != (self._batch,):
             raise ShapeError(f"sequences must have shape ({self._batch},); got {chosen.shape}.")
-        for layer in unflatten(self._net, self._batch, self._states[self._turn]):
-            for array in (layer.h, layer.c, layer.skip):
-                if array is not None:
-                    array[..., chosen, :] = 0.0
+        clear_sequences(unflatten(self._net, self._batch, self._states[self._turn]), chosen)
 
     def _call(self, name: str, like: NDArray[Any]) -> tuple[_core.Call, NDArray[Any]]:
         """The prepared call that takes this kind of input and reads the current state."""

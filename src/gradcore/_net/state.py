@@ -108,6 +108,16 @@ def sequences_of(state: Sequence[LayerState], chosen: Sequence[int]) -> tuple[La
     )
 
 
+def clear_sequences(state: Sequence[LayerState], chosen: NDArray[np.bool_]) -> None:
+    """Sets the state of the chosen sequences, (B,) flags, to zero in place."""
+    for layer in state:
+        for array in (layer.h, layer.c, layer.skip):
+            if array is not None:
+                array[..., chosen, :] = 0.0
+        if layer.reverse is not None:
+            clear_sequences([layer.reverse], chosen)
+
+
 def flatten(
     net: Stack,
     batch: int,

@@ -22,12 +22,13 @@ How = Literal["clip", "scale", "reparametrise"]
 class Constraint:
     """Base class of SpectralNorm and Orthogonal.
 
-    weights: one or several fnmatch patterns for names of parameters, such as "*.weight_hh" (the
-    default) or "0.*"; all parameters that they match must be matrices.
+    weights: one or several fnmatch patterns for names of parameters, such as "*.weight_hh*" (the
+    default, recurrent weights of both directions) or "0.*"; all parameters that they match must be
+    matrices.
     """
 
     _: KW_ONLY
-    weights: str | Sequence[str] = "*.weight_hh"
+    weights: str | Sequence[str] = "*.weight_hh*"
 
     def __post_init__(self) -> None:
         kind = type(self).__name__

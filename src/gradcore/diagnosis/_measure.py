@@ -16,7 +16,7 @@ from .._base.scaled import log10_norm
 from .._engine.calls import apply
 from .._net import validate
 from .._net.stack import Params, Stack
-from .._net.state import LayerState, sequences_of, state_size
+from .._net.state import LayerState, clear_sequences, sequences_of, state_size
 from ..errors import ArgumentError, NonFiniteError
 from ..jacobian import HiddenGradients, hidden_gradients, state_singular_values
 from ..jacobian._ranges import Ranges
@@ -298,7 +298,9 @@ class _Work:
         )
 
     def _lyapunov(self) -> None:
-        x, state = self._whole()
+        x, reset, state = self._whole()
+        if state is not None and reset is not None:
+            clear_sequences(state, reset[0])
         self.found["lyapunov"] = lyapunov.spectrum(
             self.net,
             self.params,
@@ -311,7 +313,7 @@ class _Work:
         )
 
     def _singular_values(self) -> None:
-        x, state = self._whole()
+        x, reset, state = self._whole()
         lags = [m * 10**n for n in range(12) for m in (1, 3) if m * 10**n < len(x)] + [len(x)]
         self.found["lags"] = np.array(lags, np.int64)
         self.found["singular_values"] = state_singular_values(
@@ -322,14 +324,15 @@ class _Work:
             min(SINGULAR_VALUES, state_size(self.net, 1)),
             seed=self.seed,
             state=state,
+            reset=reset,
             **self.how,
             progress=self.bar,
         )
 
     def _amplification(self) -> None:
-        x, state = self._whole()
+        x, reset, state = self._whole()
         self.found["amplification"] = amplification.along(
-            self.net, self.params, x, state=state, **self.how, progress=self.bar
+            self.net, self.params, x, reset=reset, state=state, **self.how, progress=self.bar
         )
 
     def _gates(self) -> None:
@@ -342,15 +345,20 @@ class _Work:
             progress=self.bar,
         )
 
-    def _whole(self) -> tuple[NDArray[Any], Sequence[LayerState] | None]:
-        """Input and initial state of the measured sequences, up to the end of the shortest."""
+    def _whole(
+        self,
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None, tuple[LayerState, ...] | None]:
+        """Input, resets and a copy of the initial state of the measured sequences.
+
+        They go up to the end of the shortest sequence.
+        """
         chosen = list(self.looked_at)
         stop = max(1, min(self.steps, int(self.ends[chosen].min())))
-        x = np.ascontiguousarray(self.inputs[:stop]["x"][:, chosen])
-        state = self.state
-        if state is not None:
-            state = sequences_of(state, chosen)
-        return x, state
+        inputs = self.inputs[:stop]
+        x = np.ascontiguousarray(inputs["x"][:, chosen])
+        reset = None if inputs["reset"] is None else inputs["reset"][:, chosen]
+        state = None if self.state is None else sequences_of(self.state, chosen)
+        return x, reset, state
 
 
 class _Bar:

@@ -44,8 +44,9 @@ class Diagnosis:
     def worded_for(self, front: Front) -> Diagnosis:
         """The same diagnosis with remedies in the words of another front end.
 
-        front: "python", "torch" (gradcore.torch), "csv" (`gradcore train csv`) or "command" (the
-        other trainings of the command line).
+        front: "python", "torch" (gradcore.torch), "csv" (`gradcore train csv`), "command"
+        (`gradcore train brackets`, `dna` and `prophage`) or "task" (`gradcore train adding`,
+        `copy`, `mqar` and `enhancer`).
         """
         choice("front", front, FRONTS)
         return replace(self, findings=findings_of(self.measured, front))

@@ -226,7 +226,11 @@ def _lag(steps: int) -> int:
 
 
 def _longer(layer: Recurrent, steps: int, front: Front) -> str:
-    name = "vanishes" if layer.cell.memory_gate is not None else "vanishes without gates"
+    name = "vanishes without gates"
+    if layer.cell.memory_gate is not None:
+        name = "vanishes"
+    elif layer.cell.antisymmetric:
+        name = "vanishes in a flow"
     lag = _lag(steps)
     if layer.skip is not None:
         lag = max(lag, 2 * layer.skip.lag)

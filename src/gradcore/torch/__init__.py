@@ -22,10 +22,11 @@ from ._constrain import constrain as constrain
 from ._constrain import params_of as params_of
 from ._convert import convert as convert
 from ._diagnose import diagnose as diagnose
+from ._layer import Layer as Layer
 from ._modules import GRU as GRU
 from ._modules import LSTM as LSTM
 from ._modules import RNN as RNN
-from ._modules import Layer as Layer
+from ._modules import AntisymmetricRNN as AntisymmetricRNN
 from ._stability import StabilityMonitor as StabilityMonitor
 from ._stability import StabilityReport as StabilityReport
 from ._stability import sharpness as sharpness

@@ -23,7 +23,7 @@ from .._net.stack import Grads
 from ..errors import NonFiniteError
 from ._wide import Wide
 
-__all__ = ["HELP", "Overflow", "forget", "kept", "lost_reason"]
+__all__ = ["HELP", "Overflow", "forget", "kept", "lost_reason", "set_aside"]
 
 HELP = (
     "gradcore.torch.clip_grad_norm_ clips such gradients with their true norm and direction; "
@@ -99,8 +99,7 @@ class _Keeper:
         self._reason = ""
         self._next: _Next | None = None
         self._parameter: Any = TensorWeakRef(parameter)
-        self._before_hook = parameter.register_hook(self._before_sum)  # type: ignore[no-untyped-call]
-        self._after_hook = parameter.register_post_accumulate_grad_hook(self._after_sum)  # type: ignore[no-untyped-call]
+        self.open()
 
     def expect(self, task: int, value: Wide) -> None:
         """A call of a layer gave `value` in backward pass `task`."""
@@ -127,6 +126,12 @@ class _Keeper:
             return self._reason
         changed = self.kept.grad() is grad
         return f".grad was {'changed in place' if changed else 'replaced'} after backward()"
+
+    def open(self) -> None:
+        """Has the hooks called in backward passes, until close()."""
+        parameter = self._parameter()
+        self._before_hook = parameter.register_hook(self._before_sum)
+        self._after_hook = parameter.register_post_accumulate_grad_hook(self._after_sum)
 
     def close(self) -> None:
         self._before_hook.remove()
@@ -220,6 +225,28 @@ def forget(parameter: Tensor) -> None:
     keeper = _keepers.pop(parameter, None)
     if keeper is not None:
         keeper.close()
+
+
+@contextmanager
+def set_aside(parameters: Iterable[Tensor]) -> Iterator[None]:
+    """Takes .grad of parameters, and what is kept beside it, away and brings both back afterwards.
+
+    Backward passes in between find no .grad and leave none.
+    """
+    before = [(one, one.grad, _keepers.pop(one, None)) for one in parameters]
+    for parameter, _, keeper in before:
+        parameter.grad = None
+        if keeper is not None:
+            keeper.close()
+    try:
+        yield
+    finally:
+        for parameter, grad, keeper in before:
+            forget(parameter)
+            parameter.grad = grad
+            if keeper is not None:
+                keeper.open()
+                _keepers[parameter] = keeper
 
 
 def _keeper(parameter: Tensor) -> _Keeper:

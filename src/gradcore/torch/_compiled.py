@@ -13,16 +13,16 @@ from torch import Tensor
 
 from . import _numbers
 from ._describe import Description
-from ._numbers import Call, checked_lengths
+from ._numbers import Call, checked_lengths, copied_reset
 
 __all__ = ["layer"]
 
-INPUTS = "Tensor flat, Tensor x, Tensor? state, Tensor? lengths, Tensor? seed"
+INPUTS = "Tensor flat, Tensor x, Tensor? state, Tensor? lengths, Tensor? reset, Tensor? seed"
 # The fields of Description, in their order.
 OPTIONS = (
     "str memory, str mode, int input_size, int hidden_size, int num_layers, bool bias, "
     "bool bidirectional, float dropout, str skip_kind, int skip_lag, float skip_value, "
-    "bool skip_learned"
+    "bool skip_learned, float step, float diffusion"
 )
 
 
@@ -34,12 +34,13 @@ def layer(
     x: Tensor,
     state: Tensor | None,
     lengths: Tensor | None,
+    reset: Tensor | None,
     seed: Tensor | None,
     memory: str,
     *description: Any,
 ) -> tuple[Tensor, Tensor]:
     """Outputs (T, B, O) and the flat state after the last step."""
-    call = _call(x, lengths, seed, memory, Description(*description))
+    call = _call(x, lengths, reset, seed, memory, Description(*description))
     return _numbers.forward(call, flat, x, state)
 
 
@@ -49,6 +50,7 @@ def _shapes(
     x: Tensor,
     state: Tensor | None,
     lengths: Tensor | None,
+    reset: Tensor | None,
     seed: Tensor | None,
     memory: str,
     *description: Any,
@@ -68,6 +70,7 @@ def layer_backward(
     x: Tensor,
     state: Tensor | None,
     lengths: Tensor | None,
+    reset: Tensor | None,
     seed: Tensor | None,
     d_outputs: Tensor | None,
     d_end: Tensor | None,
@@ -76,7 +79,7 @@ def layer_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients by flat, x and state; the last is empty if there is no state."""
     wanted = frozenset({"params", "x"} if state is None else {"params", "x", "state"})
-    call = _call(x, lengths, seed, memory, Description(*description))
+    call = _call(x, lengths, reset, seed, memory, Description(*description))
     dflat, dx, dstate = _numbers.backward(call, wanted, flat, x, state, d_outputs, d_end)
     assert dflat is not None
     assert dx is not None
@@ -92,8 +95,8 @@ def _gradient_shapes(
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, ctx.memory = inputs[:6]
-    ctx.description = inputs[6:]
+    *tensors, ctx.memory = inputs[:7]
+    ctx.description = inputs[7:]
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors)
 
@@ -103,7 +106,7 @@ def _back(ctx: Any, d_outputs: Tensor | None, d_end: Tensor | None) -> Any:
     dflat, dx, dstate = layer_backward(
         *ctx.saved_tensors, d_outputs, d_end, ctx.memory, *ctx.description
     )
-    none = (None,) * (3 + len(ctx.description))
+    none = (None,) * (4 + len(ctx.description))
     return dflat, dx, None if state is None else dstate, *none
 
 
@@ -111,11 +114,17 @@ layer.register_autograd(_back, setup_context=_remember)
 
 
 def _call(
-    x: Tensor, lengths: Tensor | None, seed: Tensor | None, memory: str, described: Description
+    x: Tensor,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    seed: Tensor | None,
+    memory: str,
+    described: Description,
 ) -> Call:
     return Call(
         described.stack(),
         checked_lengths(lengths, *x.shape[:2]),
+        copied_reset(reset),
         train=seed is not None,
         seed=0 if seed is None else int(seed),
         memory=int(memory) if memory.isdigit() else memory or None,

@@ -14,7 +14,7 @@ from ..constrain._descriptions import Constraint
 from ..constrain._keeper import ConstraintReport, Keeper
 from ..errors import DTypeError
 from ._convert import layers_of
-from ._modules import Layer
+from ._layer import Layer
 
 __all__ = ["Constrained", "constrain", "params_of"]
 
@@ -29,7 +29,7 @@ def constrain(
 
     The weights satisfy the constraints at once, and again after each optimizer.step(). The patterns
     of a constraint (weights=) are matched with the names in the layer's Stack, such as
-    "<layer>.weight_hh" and "<layer>.weight_hh_reverse"; the default is "*.weight_hh".
+    "<layer>.weight_hh" and "<layer>.weight_hh_reverse"; the default is "*.weight_hh*".
     jacobian_bound and trajectory_bound of gradcore.constrain can be called with layer.stack() and
     gradcore.torch.params_of(layer). Raises ArgumentError or DTypeError.
     """

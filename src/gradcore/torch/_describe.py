@@ -6,17 +6,25 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .._net import cells
-from .._net.layers import Dropout, Skip
+from .._net.layers import Dropout, Recurrent, Skip
 from .._net.stack import Stack
 
 __all__ = ["Description"]
+
+CELLS: dict[str, type[Recurrent]] = {
+    "LSTM": cells.LSTM,
+    "GRU": cells.GRU,
+    "RNN_TANH": cells.RNN,
+    "RNN_RELU": cells.RNN,
+    "ANTISYMMETRIC": cells.AntisymmetricRNN,
+}
 
 
 class Description(NamedTuple):
     """A layer in plain values.
 
-    mode: torch.nn's name of the cell, "LSTM", "GRU", "RNN_TANH" or "RNN_RELU". skip_kind: "" if
-    there is no skip connection.
+    mode: torch.nn's name of the cell, "LSTM", "GRU", "RNN_TANH" or "RNN_RELU", or "ANTISYMMETRIC",
+    the only one with step and diffusion. skip_kind: "" if there is no skip connection.
     """
 
     mode: str
@@ -30,6 +38,8 @@ class Description(NamedTuple):
     skip_lag: int
     skip_value: float
     skip_learned: bool
+    step: float
+    diffusion: float
 
     def stack(self) -> Stack:
         """The net that computes the layer; made once per description and then cached."""
@@ -62,12 +72,13 @@ def _stack(description: Description) -> Stack:
         )
     if mode.startswith("RNN"):
         options["nonlinearity"] = mode[4:].lower()
-    cell = {"LSTM": cells.LSTM, "GRU": cells.GRU}.get(mode, cells.RNN)
+    elif mode == "ANTISYMMETRIC":
+        options |= {"step": description.step, "diffusion": description.diffusion}
     layers: list[Any] = []
     width = description.input_size
     for index in range(description.num_layers):
         if index and description.dropout:
             layers.append(Dropout(description.dropout))
-        layers.append(cell(width, description.hidden_size, **options))
+        layers.append(CELLS[mode](width, description.hidden_size, **options))
         width = description.width
     return Stack(*layers)

@@ -14,8 +14,9 @@ from ..diagnosis import Diagnosis
 from ..diagnosis import diagnose as diagnose_net
 from ..errors import ArgumentError
 from ..loss import Given
+from ._beyond import set_aside
 from ._convert import layers_of
-from ._modules import Seen
+from ._layer import Seen
 
 __all__ = ["diagnose"]
 
@@ -31,27 +32,23 @@ def diagnose(model: nn.Module, loss: Callable[[], Tensor], **options: Any) -> di
     gradient that arrives at the layer's outputs. If a layer is called several times, its last call
     is diagnosed. options: parts, sequences, seed, memory, threads, progress of gradcore.diagnose.
 
-    The model's mode, .grad and parameters are left as they were; random masks are off in the
-    diagnosis. Raises ArgumentError if the model has no gradcore layer, or if the loss depends on
-    none of them.
+    The model's mode, .grad and parameters are left as they were, and so is what clip_grad_norm_
+    knows of a .grad beyond float32; random masks are off in the diagnosis. Raises ArgumentError if
+    the model has no gradcore layer, or if the loss depends on none of them.
     """
     layers = layers_of(model)
-    before = {parameter: parameter.grad for parameter in model.parameters()}
     for layer in layers.values():
         layer._seen = Seen()
     try:
-        for parameter in before:
-            parameter.grad = None
-        value = loss()
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            raise ArgumentError(
-                "loss() must return a tensor of one value, the loss that is minimised."
-            )
-        value.backward()  # type: ignore[no-untyped-call]
+        with set_aside(model.parameters()):
+            value = loss()
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                raise ArgumentError(
+                    "loss() must return a tensor of one value, the loss that is minimised."
+                )
+            value.backward()  # type: ignore[no-untyped-call]
         seen = {name: layer._seen for name, layer in layers.items()}
     finally:
-        for parameter, grad in before.items():
-            parameter.grad = grad
         for layer in layers.values():
             layer._seen = None
     reached = {
@@ -80,6 +77,7 @@ def _one(seen: Seen, options: dict[str, Any]) -> Diagnosis:
         np.ascontiguousarray(seen.d_outputs.numpy()),
         loss=Given(),
         lengths=seen.call.lengths,
+        reset=seen.call.reset,
         state=state,
         **options,
     ).worded_for("torch")

@@ -22,7 +22,15 @@ from .._net.state import spans, state_size
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ._beyond import Overflow
 
-__all__ = ["Call", "backward", "checked_lengths", "curvature", "forward", "tangents"]
+__all__ = [
+    "Call",
+    "backward",
+    "checked_lengths",
+    "copied_reset",
+    "curvature",
+    "forward",
+    "tangents",
+]
 
 Array = NDArray[Any]
 Tangents = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -39,6 +47,7 @@ class Call:
 
     net: Stack
     lengths: Array | None = None
+    reset: Array | None = None
     train: bool = False
     seed: int = 0
     memory: int | str | None = None
@@ -228,7 +237,7 @@ def curvature(
 
 
 def checked_lengths(lengths: Any, steps: int, batch: int) -> Array | None:
-    """Checks lengths, (batch,) integers in 0..steps, and returns them as the core takes them."""
+    """Checks lengths, (batch,) integers in 0..steps, and returns a copy as the core takes it."""
     if lengths is None:
         return None
     found = torch.as_tensor(lengths)
@@ -238,17 +247,42 @@ def checked_lengths(lengths: Any, steps: int, batch: int) -> Array | None:
         raise ShapeError(
             f"lengths must have shape ({batch},), one per sequence; got {tuple(found.shape)}."
         )
-    if bool((found < 0).any()) or bool((found > steps).any()):
+    array = _copied("lengths", found).astype(np.int64)
+    if (array < 0).any() or (array > steps).any():
         raise ArgumentError(
-            f"lengths must be in 0..T = 0..{steps}; got {int(found.min())} to {int(found.max())}."
+            f"lengths must be in 0..T = 0..{steps}; got {array.min()} to {array.max()}."
         )
-    array: Array = found.to(torch.int64).contiguous().numpy()
     return array
+
+
+def copied_reset(reset: Tensor | None) -> Array | None:
+    """A copy of reset, (steps, batch) booleans, as the core takes it."""
+    return None if reset is None else _copied("reset", reset.to(torch.uint8)).view(np.bool_)
 
 
 def threads() -> int:
     """The number of threads: PyTorch's, but not more than this process may use."""
     return min(torch.get_num_threads(), _core.default_threads())
+
+
+def _copied(name: str, tensor: Tensor) -> Array:
+    """A copy of lengths or reset, which a backward pass later needs as the forward pass saw them.
+
+    Inside a transform of torch.func all results of operations are wrapped, and Tensor.numpy() is
+    such an operation.
+    """
+    functorch = torch._C._functorch
+    while functorch.is_gradtrackingtensor(tensor):
+        tensor = functorch.get_unwrapped(tensor)
+    if functorch.is_batchedtensor(tensor):
+        raise ArgumentError(
+            f"{name} must be the same for all samples of torch.vmap. Call the layer once with all "
+            "samples as its batch, or once per sample."
+        )
+    if tensor.device.type != "cpu":
+        raise ArgumentError(f"{name} must be on the CPU, as the layer is; got {tensor.device}.")
+    array: Array = np.from_dlpack(tensor).copy(order="C")
+    return array
 
 
 def _begun(call: Call, params: Params, inputs: validate.Inputs, wanted: frozenset[str]) -> Pass:
@@ -263,7 +297,7 @@ def _bound(
         "x": _array(x),
         "tokens": None,
         "lengths": call.lengths,
-        "reset": None,
+        "reset": call.reset,
         "state": None if state is None else _array(state),
     }
     return Params(call.net, _array(flat)), validate.Inputs(steps, batch, arrays)

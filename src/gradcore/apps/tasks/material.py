@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ import gradcore as gd
 
 from ... import _index
 from ..._training.runs import BEST, LAST
+from ...diagnosis._remedies import Front
 from . import numpyfile
 from .brackets import dataset as brackets
 from .brackets import lexing, sources
@@ -56,7 +57,7 @@ class Material:
     batch: gd.Batch
     loss: str | gd.loss.Loss | None
     told: str
-    front: Literal["python", "csv", "command"] = "python"
+    front: Front
 
 
 @kept()
@@ -80,40 +81,49 @@ def material(
     """
     path = _file_of(Path(checkpoint))
     net, params, metadata = gd.load(path)
+    task = _recorded(path.parent)
+    front = _front(metadata, task)
     if metadata.get("task") == "brackets":
         batch, told = _from_source(files, steps, sequences)
-        return Material(net, params, batch, "cross_entropy", told, "command")
+        return Material(net, params, batch, "cross_entropy", told, front)
     if metadata.get("task") in GENOMIC and files:
         labels, classes = GENOMIC[metadata["task"]]
         batch, told = _from_genomes(net, files, steps, sequences, labels, classes)
         known = None if batch.y is None else "cross_entropy"
-        return Material(net, params, batch, known, told, "command")
+        return Material(net, params, batch, known, told, front)
     if predict.METADATA in metadata and files:
         model = predict.load_model(path)
         batch, told = _from_table(model, files)
         loss = None if batch.y is None else loss_of_table(model.schema)
-        return Material(net, params, _part(batch, steps, sequences, loss), loss, told, "csv")
+        return Material(net, params, _part(batch, steps, sequences, loss), loss, told, front)
     if len(files) == 1 and files[0].suffix == ".npz":
-        batch = _from_arrays(files[0])
-        return Material(
-            net, params, _part(batch, steps, sequences, loss), loss, f"arrays of {files[0]}"
-        )
+        batch = _part(_from_arrays(files[0]), steps, sequences, loss)
+        return Material(net, params, batch, loss, f"arrays of {files[0]}", front)
     if files:
         raise gd.ArgumentError(
             f"{path} was not trained by a command that reads such files. Give one .npz file with x "
             "(and y, with --loss), or no file for random input."
         )
-    task = _recorded(path.parent)
     if task is not None and task.steps <= steps:
         told = f"held-out sequences of {task.name}, T = {task.length:,}"
-        return Material(net, params, task.held_out(sequences), task.loss, told)
+        return Material(net, params, task.held_out(sequences), task.loss, told, front)
     rng = np.random.default_rng(seed)
     x: NDArray[Any]
     if net.embedding is not None:
         x = rng.integers(0, net.embedding.num_embeddings, (steps, sequences))
     else:
         x = rng.standard_normal((steps, sequences, net.input_size)).astype(params.dtype)
-    return Material(net, params, gd.Batch(x, None), None, "random input, as no data were given")
+    told = "random input, as no data were given"
+    return Material(net, params, gd.Batch(x, None), None, told, front)
+
+
+def _front(metadata: Mapping[str, Any], task: Task | None) -> Front:
+    """What trained a net, by what was saved with it and by the task of its run's folder."""
+    if predict.METADATA in metadata:
+        return "csv"
+    if metadata.get("task") in ("brackets", *GENOMIC):
+        return "command"
+    return "python" if task is None else "task"
 
 
 def _file_of(path: Path) -> Path:
