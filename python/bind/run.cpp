@@ -160,6 +160,17 @@ py::dtype real_dtype(const Net& net) {
   return net.get().dtype == GC_FLOAT32 ? py::dtype::of<float>() : py::dtype::of<double>();
 }
 
+// It is described at its first use, since that imports NumPy: `gradcore --version` needs only half
+// the time without.
+py::dtype dtype_of_ops() {
+  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<bool> described;
+  described.call_once_and_store_result([] {
+    PYBIND11_NUMPY_DTYPE(gc_op, kind, from_slot, to_slot, part, t0, t1);
+    return true;
+  });
+  return py::dtype::of<gc_op>();
+}
+
 bool has_element(const py::dtype& dtype, Element element, const Net& net, const gc_call& call) {
   switch (element) {
     case Element::real:
@@ -279,7 +290,7 @@ class Call {
   // The array is kept rather than copied: the plan of 10^8 steps has millions of operations.
   void plan(const py::array& ops, int64_t segment_steps, int64_t slots) {
     not_begun();
-    if (!ops.dtype().equal(py::dtype::of<gc_op>()) || !(ops.flags() & py::array::c_style))
+    if (!ops.dtype().equal(dtype_of_ops()) || !(ops.flags() & py::array::c_style))
       raise_error("InternalError", "the operations must be a contiguous array of gc_op.");
     ops_ = ops;
     call_.ops = static_cast<const gc_op*>(ops.data());
@@ -423,7 +434,6 @@ void register_constants(py::module_& module) {
 }  // namespace
 
 void register_run(py::module_& module) {
-  PYBIND11_NUMPY_DTYPE(gc_op, kind, from_slot, to_slot, part, t0, t1);
   register_constants(module);
   py::class_<Report>(module, "Report", "What a run says about itself.")
       .def_readonly("loss", &Report::loss)

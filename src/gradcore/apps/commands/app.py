@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command_from_info
 
 import gradcore as gd
 
@@ -19,6 +21,41 @@ from ..._base.output import check_output, figure_format, same_file
 from .. import streams
 from ..exit_codes import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED
 from ..text import plain
+from .places import PLACES
+
+
+class _Lazy(MutableMapping[str, Any]):
+    """The commands of a group by name; the file of a command is imported when the command is read.
+
+    group: its name in PLACES. present: its commands that are there already.
+    """
+
+    def __init__(self, group: str, present: Mapping[str, Any]) -> None:
+        self._group = group
+        self._present = dict(present)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._present and name in PLACES[self._group]:
+            import_module(f"{__package__}.{PLACES[self._group][name]}")
+            for info in APPS[self._group].registered_commands:
+                made = get_command_from_info(
+                    info, pretty_exceptions_short=False, rich_markup_mode=None
+                )
+                assert made.name is not None
+                self._present.setdefault(made.name, made)
+        return self._present[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._present[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._present[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._present, **PLACES[self._group]})
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
 
 
 class Commands(TyperGroup):
@@ -27,6 +64,10 @@ class Commands(TyperGroup):
     Its messages about arguments hold no control characters, and it ends quietly when nobody reads
     the output any more.
     """
+
+    def __init__(self, *, name: str, commands: Mapping[str, Any], **how: Any) -> None:
+        super().__init__(name=name, **how)
+        self.commands = _Lazy(name, commands)
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
         with _quiet_and_plain():
@@ -37,7 +78,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(super().list_commands(ctx))
+        return sorted(self.commands)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
@@ -80,7 +121,15 @@ train_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+study_app = typer.Typer(
+    cls=Commands,
+    help="Run experiments about stability, which give numbers and a picture within two minutes.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(train_app, name="train")
+app.add_typer(study_app, name="study")
+APPS = {"gradcore": app, "train": train_app, "study": study_app}
 
 
 def _tell_version(asked: bool) -> None:

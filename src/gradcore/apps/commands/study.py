@@ -11,21 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from ..._base.output import write_text
 from ..curves import can_draw
 from ..settings import option
 from ..studies import Progress, Result
-from .app import Commands, app, check_outputs, errors, fail, say, show
-
-study_app = typer.Typer(
-    cls=Commands,
-    help="Run experiments about stability, which give numbers and a picture within two minutes.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-app.add_typer(study_app, name="study")
+from .app import check_outputs, errors, fail, say, show
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..studies import implicit as study
+from .app import study_app
 from .options import spread
-from .study import StudyOptions, conduct, study_app
+from .study import StudyOptions, conduct
 
 
 @study_app.command()

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from ..studies import skip as study
+from .app import study_app
 from .options import spread
-from .study import StudyOptions, conduct, study_app
+from .study import StudyOptions, conduct
 
 
 @study_app.command()
