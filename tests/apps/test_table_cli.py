@@ -289,8 +289,8 @@ def test_predict_reads_new_files_as_the_training_did(tmp_path):
     # 48 hours from 1 March on: no day is above 12, and without the training that would be refused.
     new = of_european_files(tmp_path / "b.csv", 48, 60 * 24)
     lines, told = predicted(new)
-    assert lines[0].startswith("2024-03-01T00:00:00,")
-    assert lines[24].startswith("2024-03-02T00:00:00,")
+    assert lines[0].startswith("2024-03-01T02:00:00,")
+    assert lines[24].startswith("2024-03-02T02:00:00,")
     assert (
         "read as the files of the training were: --decimal , --date-format day-first "
         "--missing-value -999"

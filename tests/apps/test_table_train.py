@@ -342,7 +342,8 @@ def test_a_forecast_is_made_for_every_row(tmp_path):
     out = tmp_path / "net.safetensors"
     job.run(made(path, Roles("y", order="when", ahead=5), out, updates=2))
     found = written(predict.load_model(out), path)
-    assert [row["when"] for row in found] == [row[0] for row in rows]
+    after = [f"2024-01-01T01:{t:02}:00" for t in range(5)]
+    assert [row["when"] for row in found] == [*(row[0] for row in rows[5:]), *after]
 
 
 def test_predictions_for_files_that_do_not_fit(nets, tmp_path):

@@ -19,6 +19,7 @@ from .columns import Table, counted
 from .dataset import load_inputs
 from .schema import Schema, Target, Unseen, from_json
 from .sequences import Groups
+from .stamps import Stamps, stamps
 from .wanted import Wanted
 
 # Steps that are run at once; the state is carried to the next ones.
@@ -156,8 +157,9 @@ def write(
 
     One line per row, sequence by sequence in order (or one per sequence, if the net tells one
     thing of each): the sequence, the order (or the place in the sequence, from 0), the prediction,
-    and with with_probabilities a column for each class. A net trained with --ahead N tells the
-    target N rows later. out: a stream, or a file, which is written whole or not at all.
+    and with with_probabilities a column for each class. The prediction of a net that was trained
+    with --ahead N is called TARGET_ahead_N, and the order is that of the row it is for, N steps
+    later. out: a stream, or a file, which is written whole or not at all.
     window: steps that are run at once. Raises ArgumentError, NonFiniteError, OSError.
     """
     target = model.schema.target
@@ -209,6 +211,7 @@ def _write(
     table, groups, target = inputs.table, inputs.groups, model.schema.target
     spans = list(zip(groups.starts[:-1].tolist(), groups.starts[1:].tolist(), strict=True))
     last = target.per == "sequence"
+    told = stamps(table, model.schema) if model.schema.order is not None and not last else None
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(_header(model.schema, table, last, with_probabilities))
     written = 0
@@ -222,13 +225,13 @@ def _write(
         threads=threads,
         memory=memory,
     ):
-        columns = _keys(model.schema, table, groups, places, last)
+        columns = _keys(model.schema, table, groups, places, told)
         columns.append(_cells(target, values(target, part)))
         if with_probabilities:
             columns += [[f"{p:.6g}" for p in each] for each in probabilities(part).T.tolist()]
         writer.writerows(zip(*columns, strict=True))
         written += len(places)
-    notes = list(inputs.notes)
+    notes = [*inputs.notes, *([] if told is None else told.notes(groups.rows))]
     empty = int((groups.lengths == 0).sum())
     if last and empty:
         notes.append(f"{counted(empty, 'sequence')} without any row left: no prediction")
@@ -241,26 +244,31 @@ def _header(schema: Schema, table: Table, last: bool, with_probabilities: bool) 
         names.append(schema.sequence or "file")
     if not last:
         names.append(schema.order or "row")
-    names.append("prediction")
+    names.append(schema.target.column)
     if with_probabilities:
         names += [f"p({name})" for name in schema.target.classes]
     return names
 
 
 def _keys(
-    schema: Schema, table: Table, groups: Groups, places: NDArray[np.int64], last: bool
+    schema: Schema,
+    table: Table,
+    groups: Groups,
+    places: NDArray[np.int64],
+    stamped: Stamps | None,
 ) -> list[list[str]]:
     """The columns that tell what a prediction is for."""
-    if last:
+    if schema.target.per == "sequence":
         return [[groups.ids[i] for i in places.tolist()]]
     columns = []
     indices = np.searchsorted(groups.starts, places, side="right") - 1
     if schema.sequence is not None or len(table.files) > 1:
         columns.append([groups.ids[i] for i in indices.tolist()])
-    if schema.order is not None:
-        columns.append(table.columns[schema.order].cells(groups.rows[places]))
+    if stamped is not None:
+        columns.append(stamped.cells(groups.rows[places]))
     else:
-        columns.append([str(t) for t in (places - groups.starts[indices]).tolist()])
+        ahead = schema.target.ahead
+        columns.append([str(t) for t in (places - groups.starts[indices] + ahead).tolist()])
     return columns
 
 

@@ -76,6 +76,13 @@ class Target:
         return parse_horizon(self.lead or self.ahead)
 
     @property
+    def column(self) -> str:
+        """The name of a column of predictions: that of a forecast tells how far it looks ahead."""
+        if not self.horizon:
+            return "prediction"
+        return f"{self.name}_ahead_{self.lead.replace(' ', '') or self.ahead}"
+
+    @property
     def width(self) -> int:
         """Outputs that it takes."""
         return len(self.classes) if self.kind == "class" else 1

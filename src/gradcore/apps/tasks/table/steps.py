@@ -116,15 +116,16 @@ class Steps:
 
     positions: (rows of the table,) of each row in its sequence, in steps. step: what one is, as
     text; "" for rows without an order. span, months: its length in nanoseconds or months, where the
-    order is a time. irregular: whether there is no common step; rows are then counted. vary:
-    whether the steps are not quite alike. times: (rows of the table,) nanoseconds, None where the
-    order is no time. notes: what people should know.
+    order is a time; size: its length where the order is a number. irregular: whether there is no
+    common step; rows are then counted. vary: whether the steps are not quite alike. times: (rows of
+    the table,) nanoseconds, None where the order is no time. notes: what people should know.
     """
 
     positions: NDArray[np.int64]
     step: str = ""
     span: float | None = None
     months: int | None = None
+    size: float | None = None
     irregular: bool = False
     vary: bool = False
     times: NDArray[np.int64] | None = None
@@ -177,6 +178,7 @@ def steps_of(table: Table, groups: Groups, order: str | None) -> Steps:
         _by_row(groups, _positions(groups, inside, counts)),
         _shown(step, column),
         step if column.kind == "date" else None,
+        size=None if column.kind == "date" else step,
         vary=bool(np.abs(ratio - whole).max() > 0.01),
         times=times,
     )
