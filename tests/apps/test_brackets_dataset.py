@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gradcore import _index
 from gradcore.apps.tasks.brackets import dataset, lexing, sources
+from gradcore.apps.tasks.brackets.answers import OUTPUTS, targets_of
 from gradcore.apps.tasks.brackets.corrupt import FAULTS, corrupt
 from gradcore.apps.tasks.brackets.dataset import Sampler, Weights
 from gradcore.apps.tasks.brackets.lexing import BRACKET, CODE, HIDDEN, Document
@@ -99,23 +100,26 @@ def corpus(tmp_path, files, **options):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     found = sources.find([tmp_path / "src"]).files
-    limits = {"train_characters": 10**6, "held_out_characters": 10**6} | options
-    return dataset.build_corpus(found, lexing.LexCache(tmp_path / "cache"), **limits)
+    limits = {"validation_characters": 10**6, "held_out_characters": 10**6} | options
+    return dataset.Corpus(found, lexing.LexCache(tmp_path / "cache"), **limits)
 
 
-@pytest.mark.parametrize("validation", [0, 10**6])
-def test_parts_share_no_module_and_no_text(tmp_path, validation):
+def train_of(corpus, characters=10**9):
+    with corpus.train as supply:
+        return supply.first(characters)
+
+
+def test_parts_share_no_module_and_no_text(tmp_path):
     files = {f"m{i}/f{j}.py": f"f({i}, {j})\n" for i in range(40) for j in range(3)}
     files |= {f"m{i}/copy.py": "copied()\n" for i in range(40)}
-    parts = corpus(tmp_path, files, validation_characters=validation)
+    parts = corpus(tmp_path, files)
+    train = train_of(parts)
     groups, digests = (
-        [{getter(d) for d in part} for part in (parts.train, parts.validation, parts.held_out)]
+        [{getter(d) for d in part} for part in (train, parts.validation, parts.held_out)]
         for getter in (lambda d: d.source.group, lambda d: d.digest)
     )
     for sets in (groups, digests):
-        assert sets[0]
-        assert sets[2]
-        assert bool(sets[1]) == bool(validation)
+        assert all(sets)
         assert not sets[0] & sets[1]
         assert not sets[0] & sets[2]
         assert not sets[1] & sets[2]
@@ -124,29 +128,20 @@ def test_parts_share_no_module_and_no_text(tmp_path, validation):
     assert parts.notes == ("39 files that repeat another",)
 
 
-def test_held_out_files_do_not_depend_on_validation(tmp_path):
-    files = {f"m{i}.py": f"f({i})\n" for i in range(60)}
-    names = [
-        [d.source.name for d in corpus(tmp_path, files, validation_characters=v).held_out]
-        for v in (0, 10**6)
-    ]
-    assert names[0] == names[1]
-
-
 def test_only_as_much_is_read_as_is_used(tmp_path):
     files = {f"m{i}.py": f"f({i:02})\n" * 10 for i in range(99)}  # 60 characters each
-    parts = corpus(tmp_path, files, train_characters=300, held_out_characters=100)
-    assert len(parts.train) == 5
+    parts = corpus(tmp_path, files, validation_characters=200, held_out_characters=100)
+    assert len(parts.validation) == 4
     assert len(parts.held_out) == 2
-    assert parts.characters == 420
+    assert len(train_of(parts, 300)) == 5
 
 
 def test_unbalanced_files_and_files_without_brackets_are_left_out(tmp_path):
     files = {f"m{i}.py": f"f({i})\n" for i in range(40)}
     files |= {f"n{i}.py": f"f({i}]\n" for i in range(7)} | {"plain.py": "x = 1\n"}
     parts = corpus(tmp_path, files)
+    names = {d.source.name for d in (*train_of(parts), *parts.validation, *parts.held_out)}
     assert parts.notes == ("7 files whose brackets do not balance",)
-    names = {d.source.name for d in parts.train + parts.held_out}
     assert names == {f"m{i}.py" for i in range(40)}
 
 
@@ -159,8 +154,9 @@ def test_a_part_without_files_is_an_error(tmp_path):
 def test_files_too_long_to_judge_on_are_for_training_only(tmp_path):
     files = {f"m{i}.py": f"f({i:02})\n" * 20_000 for i in range(30)}
     files |= {f"s{i}.py": f"f({i})\n" for i in range(30)}
-    parts = corpus(tmp_path, files, train_characters=10**7)
-    assert max(len(d) for d in parts.held_out) < 100_000 < max(len(d) for d in parts.train)
+    parts = corpus(tmp_path, files)
+    judged = (*parts.held_out, *parts.validation)
+    assert max(len(d) for d in judged) < 100_000 < max(len(d) for d in train_of(parts))
 
 
 DOCUMENTS = (
@@ -201,19 +197,40 @@ def check_piece(x, y):
         if start >= 0:
             break
     assert start >= 0
-    labels, _, _ = _index.bracket_labels(
-        whole.characters[start:][: len(x)], whole.real[start:][: len(x)]
-    )
-    assert y.tolist() == labels.tolist()
+    part = slice(start, start + len(x))
+    labels, _, _ = _index.bracket_labels(whole.characters[part].copy(), whole.real[part].copy())
+    assert y.tolist() == targets_of(labels, whole.kinds[part]).tolist()
     assert start == 0 or whole.characters[start - 1] == ord("\n")
 
 
 def test_a_share_of_the_pieces_is_broken():
     none, some, all_of_them = (
-        np.mean(Sampler(DOCUMENTS[:1], seed=1).batch(0, 160, 200, share).y == 4)
+        np.mean(Sampler(DOCUMENTS[:1], seed=1).batch(0, 160, 200, share).y == OUTPUTS - 1)
         for share in (0.0, 0.3, 1.0)
     )
     assert none == 0 < some < all_of_them
+
+
+def test_a_piece_ends_soon_after_its_fault():
+    window = Sampler(DOCUMENTS, seed=1).batch(0, 400, 30, 1.0)
+    broken = window.y == OUTPUTS - 1
+    lengths = []
+    for b in range(30):
+        starts = [*np.flatnonzero(window.reset[:, b]), 400]
+        lengths += [int(broken[s:e, b].sum()) for s, e in itertools.pairwise(starts)]
+    assert max(lengths) == dataset.FAULT_STEPS
+    assert min(lengths) < dataset.FAULT_STEPS  # cut off by the end of a document or a window
+
+
+def test_a_sampler_draws_from_what_was_added():
+    grown, whole = Sampler(DOCUMENTS[:1], seed=3), Sampler(DOCUMENTS, seed=3)
+    few = grown.batch(7, 50, 4)
+    grown.extend(DOCUMENTS[1:])
+    for name in ("x", "y", "weight", "reset"):
+        np.testing.assert_array_equal(
+            getattr(grown.batch(7, 50, 4), name), getattr(whole.batch(7, 50, 4), name)
+        )
+    assert not np.array_equal(few.x, grown.batch(7, 50, 4).x)
 
 
 def test_the_same_seed_gives_the_same_windows():
@@ -223,18 +240,16 @@ def test_the_same_seed_gives_the_same_windows():
     assert not np.array_equal(one.x, other.x)
 
 
-def test_weights_count_closing_brackets_by_distance_and_little_after_a_fault():
-    text = "(a)" + "[" + "b" * 20 + "]" + "}" + "c" * 9
+def test_weights_count_closing_brackets_by_distance_and_nothing_long_after_a_fault():
+    text = "(a)" + "[" + "b" * 20 + "]" + "}" + "c" * 19
     whole = document(text)
-    weights = Weights(
-        every=1.0, closing=(2.0, 5.0), end=7.0, fault=4.0, fault_steps=3, after_fault=0.25
-    )
+    weights = Weights(every=1.0, closing=(2.0, 5.0), end=7.0, fault=4.0)
     found = weights.of(*_index.bracket_labels(whole.characters, whole.real))
     expected = np.ones(len(text), np.float32)
     expected[1] += 2.0  # before ")", at distance 2
     expected[23] += 5.0  # before "]", at distance 21
-    expected[25 : 25 + 3] += 4.0  # "}" at 25 closes nothing
-    expected[25 + 3 :] = 0.25
+    expected[25 : 25 + 10] += 4.0  # "}" at 25 closes nothing
+    expected[25 + 10 :] = 0
     np.testing.assert_array_equal(found, expected)
     found = weights.of(*_index.bracket_labels(whole.characters, whole.real), at_end=True)
     expected[-1] += 7.0
@@ -243,4 +258,4 @@ def test_weights_count_closing_brackets_by_distance_and_little_after_a_fault():
 
 def test_no_documents():
     with pytest.raises(ValueError, match="documents must not be empty"):
-        Sampler([], seed=0)
+        Sampler([], seed=0).batch(0, 5, 1)

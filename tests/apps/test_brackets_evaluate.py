@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import gradcore as gd
 from gradcore.apps.tasks.brackets import check, evaluate, lexing
-from gradcore.apps.tasks.brackets.dataset import CLASSES
+from gradcore.apps.tasks.brackets.answers import CLASSES, OUTPUTS, answers_of, targets_of, trust_of
 from gradcore.apps.tasks.brackets.lexing import Document
 from gradcore.apps.tasks.brackets.sources import Path, SourceFile
 
@@ -65,23 +65,23 @@ def test_all_distances_together_are_the_whole(pairs):
 
 
 def constant_net(answer):
-    """A net whose largest output is always number `answer`."""
-    net = gd.Stack(gd.Embedding(128, 2), gd.LSTM(2, 3), gd.Linear(3, 5))
+    """A net that is sure of class number `answer`, and that every character is code."""
+    net = gd.Stack(gd.Embedding(128, 2), gd.LSTM(2, 3), gd.Linear(3, OUTPUTS))
     params = net.init(seed=0)
     params.flat[:] = 0
-    params["2.bias"][answer] = 9
+    params["2.bias"][4 + answer] = 9
     return net, params
 
 
 def test_the_answer_for_a_closing_bracket_is_the_output_before_it():
     # The net's output depends only on the last character: "(" gives 1, any other character gives
     # none.
-    net = gd.Stack(gd.Embedding(128, 1), gd.RNN(1, 1), gd.Linear(1, 5))
+    net = gd.Stack(gd.Embedding(128, 1), gd.RNN(1, 1), gd.Linear(1, OUTPUTS))
     params = net.init(seed=0)
     params.flat[:] = 0
     params["0.weight"][ord("(")] = 1
     params["1.weight_ih"][:] = 1
-    params["2.weight"][1] = 1
+    params["2.weight"][4 + 1] = 1
     documents = [document("()"), document("(())"), document("[()]a")]
     result = evaluate.evaluate(net, params, documents, majority=1)
     # The answer is right at every "()" and wrong where another character comes before the bracket.
@@ -111,7 +111,7 @@ def test_majority_is_the_class_closed_most_often():
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=40))
 def test_every_text_is_read_whole_and_by_itself(lengths):
-    net = gd.Stack(gd.Embedding(128, 2), gd.GRU(2, 3), gd.Linear(3, 5))
+    net = gd.Stack(gd.Embedding(128, 2), gd.GRU(2, 3), gd.Linear(3, OUTPUTS))
     params = net.init(seed=1)
     rng = np.random.default_rng(0)
     texts = [rng.integers(0, 128, n).astype(np.uint8) for n in lengths]
@@ -132,55 +132,118 @@ def test_progress_counts_characters():
     assert len(seen) > 1
 
 
-def logits(broken, last="none"):
-    """Outputs that are certain of "faulty" where the array is True."""
-    outputs = np.zeros((len(broken), 5), np.float32)
-    outputs[:, 4] = np.where(broken, 4, -4)
-    outputs[-1, CLASSES.index(last)] += 2
-    return outputs
+def test_targets_have_class_and_kind():
+    labels = np.array([0, 1, 2, 3, 0, 1, 4, 4], np.uint8)
+    kinds = np.array([0, 0, 1, 2, 2, 1, 0, 1], np.uint8)
+    assert targets_of(labels, kinds).tolist() == [0, 1, 6, 7, 4, 5, 8, 8]
 
 
-def test_locate_finds_when_broken_becomes_true_for_good():
-    assert evaluate.locate(logits([False] * 9)) == -1
-    assert evaluate.locate(logits([False] * 6 + [True] * 5)) == 6
-    assert evaluate.locate(logits([True] * 5)) == 0
-    wavering = [False] * 20 + [True] * 2 + [False] * 20 + [True] * 10
-    assert evaluate.locate(logits(wavering)) == 42
-    assert evaluate.locate(logits([False] * 20 + [True] * 2 + [False] * 20)) == -1
+def test_answers_have_the_probabilities_of_the_classes():
+    outputs = np.random.default_rng(0).standard_normal((20, OUTPUTS)).astype(np.float32) * 30
+    share = np.exp(outputs.astype(np.float64))
+    share /= share.sum(axis=1, keepdims=True)
+    expected = np.concatenate([share[:, :4] + share[:, 4:8], share[:, 8:]], axis=1)
+    answers = answers_of(outputs).astype(np.float64)
+    found = np.exp(answers - np.logaddexp.reduce(answers, axis=1, keepdims=True))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-30)
 
 
-def test_locate_tells_a_bracket_left_open():
-    assert evaluate.locate(logits([False] * 9, last="{")) == 9
-    assert evaluate.locate(np.zeros((0, 5), np.float32)) == -1
+def outputs_of_shares(shares):
+    """Outputs [n, OUTPUTS] of a net that gives these classes, hidden or not, these shares."""
+    outputs = np.full((len(shares), OUTPUTS), 1e-9)
+    for t, row in enumerate(shares):
+        for (kind, name), share in row.items():
+            outputs[t, 4 * (kind == "code") + CLASSES.index(name)] = share
+    return np.log(outputs).astype(np.float32)
 
 
-def test_one_very_sure_output_does_not_decide():
-    outputs = logits([False] * 20 + [True] * 20)
-    outputs[30] = (1e4, 0, 0, 0, 0)
-    assert evaluate.locate(outputs) == 20
+def test_trust_by_hand():
+    text = np.frombuffer(b"(])", np.uint8)
+    outputs = outputs_of_shares(
+        [
+            {("code", "("): 0.6, ("hidden", "("): 0.2, ("code", "["): 0.2},
+            {("hidden", "("): 0.7, ("code", "none"): 0.3},
+            {("code", "none"): 0.9, ("code", "{"): 0.1},
+        ]
+    )
+    position, trust = trust_of(text, outputs)
+    assert position.tolist() == [1, 2, 3]
+    # "]" is hidden with 0.7, and otherwise closes a "[" with 0.2; ")" is not hidden, and closes a
+    # "(" with 0.7; nothing is open at the end with 0.9.
+    np.testing.assert_allclose(trust, [0.7 + 0.3 * 0.2, 0.7, 0.9], rtol=1e-5)
+
+
+def test_a_bracket_at_the_start_closes_nothing():
+    code = outputs_of_shares([{("code", "none"): 1.0}] * 2)
+    position, trust = trust_of(np.frombuffer(b")x", np.uint8), code)
+    assert position.tolist() == [0, 2]
+    np.testing.assert_allclose(trust, [0.0, 1.0], atol=1e-6)
+
+
+def test_without_a_closing_bracket_only_the_end_can_be_wrong():
+    position, trust = trust_of(
+        np.frombuffer(b"ab", np.uint8), outputs_of_shares([{("code", "{"): 1.0}] * 2)
+    )
+    assert position.tolist() == [2]
+    np.testing.assert_allclose(trust, [0.0], atol=1e-6)
+
+
+def test_locate_names_the_first_that_is_not_trusted():
+    text = np.frombuffer(b"(a]b)c", np.uint8)
+    open_round = outputs_of_shares([{("code", "("): 1.0}] * 6)
+    assert evaluate.locate(text, open_round) == 2
+    closed = outputs_of_shares([{("code", "("): 1.0}] * 5 + [{("code", "none"): 1.0}])
+    assert evaluate.locate(text[[0, 1, 4]], closed[[0, 1, 5]]) == -1
+    assert evaluate.locate(text[[0, 1, 4]], open_round[:3]) == 3
+    assert evaluate.locate(text[:0], open_round[:0]) == -1
+    # Doubts below the limit are no finding.
+    doubt = outputs_of_shares([{("code", "("): 0.9, ("code", "["): 0.1}] * 3)
+    assert evaluate.locate(text[:3], doubt, least=0.05) == 3
+    assert evaluate.locate(text[:3], doubt, least=0.2) == 2
+
+
+def test_the_limit_leaves_so_many_alarms(monkeypatch):
+    rng = np.random.default_rng(0)
+    documents = [document("(x)" * int(n)) for n in rng.integers(1, 40, 50)]
+    net = gd.Stack(gd.Embedding(128, 8), gd.LSTM(8, 8), gd.Linear(8, OUTPUTS))
+    params = net.init(seed=0)
+    params["2.weight"] *= 9
+    monkeypatch.setattr(evaluate, "LEAST_TRUST", 1.0)
+    for share in (0.0, 0.02, 0.1, 0.5):
+        monkeypatch.setattr(evaluate, "ALARMS", share)
+        least = evaluate.least_trust(net, params, documents)
+        found = evaluate.evaluate(net, params, documents, 1, least=least)
+        assert found.false_alarms <= share
+        more = evaluate.evaluate(net, params, documents, 1, least=np.nextafter(least, 1))
+        assert more.false_alarms > found.false_alarms or least == 1.0
+    monkeypatch.setattr(evaluate, "LEAST_TRUST", 1e-9)
+    assert evaluate.least_trust(net, params, documents) <= 1e-9
+
+
+def checker(answer, least=0.02):
+    return check.Checker(*constant_net(answer), least)
 
 
 def test_fault_share_by_hand():
-    # One net never reports a fault, and one always reports it at the first character.
+    # The net says that "(" is open everywhere, so it reports the end of every text, and the first
+    # bracket that is not round.
     documents = [document("f(a)\n" * 20), document("[1]\n" * 2)]
-    silent = check.fault_share(*constant_net(0), documents)
+    silent = check.fault_share(checker(1, least=0.0), documents)
     assert (silent.files, silent.found) == (2, 0)
-    # Line 1 is within 3 lines of every fault of the short document, and of some faults of the long
-    # one by chance.
-    loud = check.fault_share(*constant_net(4), documents[1:])
+    # Line 1 is within 3 lines of every fault of the short document.
+    loud = check.fault_share(checker(1), documents[1:])
     assert (loud.files, loud.found) == (1, 1)
-    assert evaluate.evaluate(*constant_net(4), documents, 1).false_alarms == 1
-    assert evaluate.evaluate(*constant_net(0), documents, 1).false_alarms == 0
+    assert evaluate.evaluate(*constant_net(1), documents, 1).false_alarms == 1
+    assert evaluate.evaluate(*constant_net(1), documents, 1, least=0.0).false_alarms == 0
 
 
 def test_findings_name_line_column_and_what_was_expected():
-    net = constant_net(4)
-    (finding,) = check.check_texts(*net, [(Path("x.py"), ")\n")])
-    assert str(finding).startswith("x.py:1:1: ')' does not match")
-    net, params = constant_net(3)
-    (finding,) = check.check_texts(net, params, [(Path("x.c"), "int f() {\n  g();\n\n")])
-    assert str(finding) == "x.c:2:7: '{' is never closed"
-    assert list(check.check_texts(*constant_net(0), [(Path("a"), "x"), (Path("b"), "")])) == [
-        None,
-        None,
-    ]
+    (finding,) = check.check_texts(checker(0), [(Path("x.py"), ")\n")])
+    assert str(finding) == "x.py:1:1: ')' does not match: nothing is open"
+    (finding,) = check.check_texts(checker(2), [(Path("x.py"), "f(\n a)\n")])
+    assert str(finding) == "x.py:2:3: ')' does not match: expected ']'"
+    (finding,) = check.check_texts(checker(3), [(Path("x.c"), "int f() {\n  g();\n\n")])
+    assert str(finding) == "x.c:1:7: ')' does not match: expected '}'"
+    (finding,) = check.check_texts(checker(3), [(Path("x.c"), "int f {\n  g;\n\n")])
+    assert str(finding) == "x.c:2:5: '{' is never closed"
+    assert list(check.check_texts(checker(0), [(Path("a"), "x"), (Path("b"), "")])) == [None, None]

@@ -27,8 +27,8 @@ class BracketsOutput(Output):
     )
     resume: bool = option(
         False,
-        "Continue the training in --run. With --characters the result has the same bits as an "
-        "uninterrupted training; otherwise it trains for the rest of --minutes.",
+        "Continue the training in --run. The result has the same bits as an uninterrupted "
+        "training, unless --minutes ends it.",
         "--resume",
     )
     plot: Path | None = option(
@@ -41,15 +41,17 @@ class BracketsOutput(Output):
 
 @dataclass(frozen=True)
 class Length:
-    """How long `train brackets` takes."""
+    """How long `train brackets` takes at most."""
 
     minutes: float = option(
-        3.75, "Minutes for everything: lexing, training and evaluation.", min=0.05
+        10.0,
+        "The most minutes for everything: lexing, training and evaluation. The training ends "
+        "earlier when the net is good or has stopped improving.",
+        min=0.05,
     )
     characters: int | None = option(
         None,
-        "Train on this many characters, however long it takes, instead of --minutes. The same "
-        "seed then gives the same net to the bit.",
+        "Train on at most this many characters, however long it takes, instead of --minutes.",
         min=1,
     )
 
@@ -77,9 +79,10 @@ def brackets(
     """Train a net on real source code to know which bracket must be closed next.
 
     The net reads files character by character; brackets inside strings and comments do not count.
-    Windows grow from 256 to more than 10,000 characters, with exact gradients over each window. The
-    command prints how often the net is right on files that it was not trained on, by distance to
-    the opening bracket.
+    Windows grow from 256 to 24,576 characters, with exact gradients over each window. Validation
+    files decide when windows grow and when the training ends; the same seed gives the same net to
+    the bit, unless --minutes ends the training. The command prints how often the net is right on
+    files that it was not trained on, by distance to the opening bracket.
 
     Ctrl-C saves the current net and exits with 130; --run FOLDER --resume continues the training.
     """
@@ -107,6 +110,7 @@ def brackets(
             report.draw(output.picture, result)
             saved.append(output.picture)
         say(f"saved {', '.join(str(path) for path in saved if path)}")
+        say(report.next_steps(output.out))
 
 
 def _read(paths: Sequence[Path], output: Output) -> list[Path]:
@@ -145,9 +149,7 @@ def check(
     if a file or the checkpoint cannot be read. The net has learned from code and can be wrong.
     """
     with errors():
-        net, params = brackets_check.load_checkpoint(
-            checkpoint or brackets_check.default_checkpoint()
-        )
+        checker = brackets_check.load_checkpoint(checkpoint or brackets_check.default_checkpoint())
         texts = []
         unread = False
         for path in files:
@@ -160,7 +162,7 @@ def check(
                 unread = True
                 say(str(error))
         found = False
-        for finding in brackets_check.check_texts(net, params, texts, threads=threads):
+        for finding in brackets_check.check_texts(checker, texts, threads=threads):
             if finding is not None:
                 found = True
                 show(finding)

@@ -18,6 +18,7 @@ from ...diagnosis._remedies import Front
 from . import numpyfile
 from .brackets import dataset as brackets
 from .brackets import lexing, sources
+from .brackets.answers import targets_of
 from .dna.genome import Record
 from .dna.labels import CLASSES as GENE_CLASSES
 from .dna.labels import Labels
@@ -190,7 +191,7 @@ def _from_source(files: Sequence[Path], steps: int, sequences: int) -> tuple[gd.
         x[:n, b] = document.characters[:n]
         real = lexing.real_of(document.kinds[:n])
         labels, distances, fault = _index.bracket_labels(x[:n, b].copy(), real)
-        y[:n, b] = labels
+        y[:n, b] = targets_of(labels, document.kinds[:n])
         weight[:n, b] = brackets.Weights().of(labels, distances, fault, at_end=n == len(document))
     told = ", ".join(document.source.name for document in documents)
     return gd.Batch(x, y, lengths, weight), f"source: {told}"

@@ -15,7 +15,7 @@ import gradcore as gd
 
 from ..settings import Resources, Safeguards
 
-__all__ = ["Falling", "LastShare", "Pace", "Stage", "Staged", "fit"]
+__all__ = ["Falling", "LastShare", "Pace", "Scheduled", "Stage", "Staged", "fit"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,26 @@ class Options(Protocol):
     def resources(self) -> Resources: ...
 
 
-class Staged(gd.data.Source):
+class Scheduled(gd.data.Source):
+    """Windows that know how much of their training is over.
+
+    on_batch: called with the number of each batch before it is made.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_batch: Callable[[int], None] = lambda number: None
+
+    @property
+    @abstractmethod
+    def part(self) -> float:
+        """Share of the training that was over before the latest batch."""
+
+    def scored(self, score: float) -> None:
+        """Is told each score of the net, between two updates."""
+
+
+class Staged(Scheduled):
     """One pass of windows, which ends when `seconds` or `limit` steps are used up.
 
     Every stage has its share of that, the last at least one batch. What a batch holds follows from
@@ -89,7 +108,6 @@ class Staged(gd.data.Source):
         self._description = {**described, "stages": [asdict(stage) for stage in self.stages]}
         self._on_stage = on_stage
         self._told: Stage | None = None
-        self.on_batch: Callable[[int], None] = lambda number: None
         self._spent, self._start = 0.0, time.monotonic()
         self._part = self._time = 0.0
 
@@ -181,8 +199,8 @@ BETAS = (0.9, 0.99)
 
 
 def fit(
-    net: gd.Stack,
-    windows: Staged,
+    params: gd.Params,
+    windows: Scheduled,
     options: Options,
     *,
     task: str,
@@ -191,15 +209,18 @@ def fit(
     resume: bool,
     quiet: bool,
     metadata: Mapping[str, Any] | None = None,
+    evaluate: Callable[[gd.Params], float] | None = None,
+    every: int = 100,
 ) -> tuple[gd.Params, gd.FitReport]:
     """Trains a net on windows until they end; returns the mean of its last parameters.
 
     checkpoint: where the net is saved now and then, at the end and when Ctrl-C ends the training,
-    with the task's name for `gradcore diagnose` and with `metadata`.
+    with the task's name for `gradcore diagnose` and with `metadata`. evaluate: gives a score,
+    higher for better nets, which windows are told every `every` updates; None for no scores.
     run, resume: as for gradcore.Trainer.fit. Raises as that does.
     """
     pace, safeguards, resources = options.pace, options.safeguards, options.resources
-    params = net.init(seed=options.seed)
+    net = params.net
     optimizer = gd.optim.Adam(
         params,
         lr=pace.lr,
@@ -234,6 +255,9 @@ def fit(
     report = trainer.fit(
         windows,
         epochs=1,
+        evaluate=evaluate,
+        every=every,
+        maximise=evaluate is not None,
         run=run,
         resume=resume,
         save_every=SAVE_EVERY,
@@ -252,9 +276,14 @@ class Falling(gd.schedule.Schedule):
 
     kind = "falling"
 
-    def __init__(self, steady: float, last: float, windows: Staged) -> None:
+    def __init__(self, steady: float, last: float, windows: Scheduled) -> None:
         self.steady, self.last = steady, last
         self._windows = windows
+
+    def observe(self, score: float) -> None:
+        """Tells the windows; the trainer lets no signal in between."""
+        super().observe(score)
+        self._windows.scored(score)
 
     def _factor(self, step: int) -> float:
         falling = min(1.0, max(0.0, self._windows.part - self.steady) / (1 - self.steady))
@@ -267,7 +296,7 @@ class LastShare(gd.optim.Average):
     windows: tell how much of the training is over.
     """
 
-    def __init__(self, params: gd.Params, share: float, windows: Staged) -> None:
+    def __init__(self, params: gd.Params, share: float, windows: Scheduled) -> None:
         super().__init__(params, decay=None)
         self.share = share
         self._windows = windows

@@ -15,11 +15,13 @@ import gradcore as gd
 
 from ....errors import CheckpointError
 from . import evaluate, lexing
+from .answers import BROKEN, CLASSES, OUTPUTS, answers_of
 from .corrupt import corrupt
-from .dataset import BROKEN, CLASSES, VOCABULARY
-from .evaluate import locate
+from .dataset import VOCABULARY
 from .lexing import Document
 
+LEAST_TRUST = "least_trust"
+"""Where the metadata of a checkpoint have the limit for evaluate.locate."""
 NEAR = 3
 """A finding within this many lines of the first provable fault counts as right."""
 
@@ -63,27 +65,39 @@ def default_checkpoint() -> Path:
     return path
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> tuple[gd.Stack, gd.Params]:
+@dataclass(frozen=True)
+class Checker:
+    """A net that finds faults. least: see evaluate.locate."""
+
+    net: gd.Stack
+    params: gd.Params
+    least: float
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Checker:
     """Loads a net that `gradcore train brackets` has saved.
 
-    Raises CheckpointError if the file is damaged or has a net of another task.
+    One that was saved before its training had ended has no limit of its own yet, and gets the
+    usual one. Raises CheckpointError if the file is damaged or has a net of another task.
     """
-    net, params = gd.load(path)[:2]
+    net, params, metadata = gd.load(path)
+    least = metadata.get(LEAST_TRUST, evaluate.LEAST_TRUST)
     if (
         net.embedding is None
         or net.embedding.num_embeddings != VOCABULARY
-        or net.output_size != len(CLASSES)
+        or net.output_size != OUTPUTS
+        or not isinstance(least, float)
+        or not 0 <= least <= 1
     ):
         raise CheckpointError(
             f"{os.fspath(path)} holds a net for another task: expected {VOCABULARY} tokens and "
-            f"{len(CLASSES)} outputs. Use a checkpoint made by `gradcore train brackets`."
+            f"{OUTPUTS} outputs. Use a checkpoint made by `gradcore train brackets`."
         )
-    return net, params
+    return Checker(net, params, least)
 
 
 def check_texts(
-    net: gd.Stack,
-    params: gd.Params,
+    checker: Checker,
     texts: Sequence[tuple[Path, str]],
     *,
     threads: int | None = None,
@@ -91,8 +105,8 @@ def check_texts(
     """The first finding of each (path, text), in order; None if there is none."""
     tokens = [lexing.tokens_of(text) for _, text in texts]
     findings: dict[int, Finding] = {}
-    for i, outputs in evaluate.outputs_of(net, params, tokens, threads=threads):
-        position = locate(outputs)
+    for i, outputs in evaluate.outputs_of(checker.net, checker.params, tokens, threads=threads):
+        position = evaluate.locate(tokens[i], outputs, checker.least)
         if position >= 0:
             findings[i] = _finding(*texts[i], position, outputs)
     for i in range(len(texts)):
@@ -100,8 +114,7 @@ def check_texts(
 
 
 def fault_share(
-    net: gd.Stack,
-    params: gd.Params,
+    checker: Checker,
     documents: Iterable[Document],
     *,
     seed: int = 0,
@@ -123,9 +136,9 @@ def fault_share(
             faults.append(changed.fault)
     found = 0
     for i, outputs in evaluate.outputs_of(
-        net, params, texts, threads=threads, memory=memory, progress=progress
+        checker.net, checker.params, texts, threads=threads, memory=memory, progress=progress
     ):
-        position = locate(outputs)
+        position = evaluate.locate(texts[i], outputs, checker.least)
         if position >= 0:
             found += abs(_line(texts[i], position) - _line(texts[i], faults[i])) <= NEAR
     return FaultShare(len(texts), found / max(1, len(texts)))
@@ -135,14 +148,18 @@ def _line(characters: NDArray[np.uint8], position: int) -> int:
     return int(np.count_nonzero(characters[:position] == ord("\n")))
 
 
+def _most_likely(outputs: NDArray[np.float32], least: int = 0) -> int:
+    """The class with the largest answer in outputs [1, OUTPUTS], among those from `least` on."""
+    return least + int(answers_of(outputs)[0, least:BROKEN].argmax())
+
+
 def _finding(path: Path, text: str, position: int, outputs: NDArray[np.float32]) -> Finding:
     if position == len(text):
-        open_class = CLASSES[int(outputs[-1, :BROKEN].argmax())]
+        open_class = CLASSES[_most_likely(outputs[-1:], least=1)]
         position = len(text.rstrip())
         message = f"'{open_class}' is never closed"
     else:
-        before = CLASSES[int(outputs[position - 1, :BROKEN].argmax())] if position else "none"
-        what = f"'{text[position]}'" if text[position] in ")]}" else "a bracket near here"
-        message = f"{what} does not match: {_EXPECTED[before]}"
+        before = CLASSES[_most_likely(outputs[position - 1 : position])] if position else "none"
+        message = f"'{text[position]}' does not match: {_EXPECTED[before]}"
     start = text.rfind("\n", 0, position) + 1
     return Finding(path, text.count("\n", 0, position) + 1, position - start + 1, message)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,15 +14,18 @@ import gradcore as gd
 
 from .... import _index
 from . import lexing
+from .answers import targets_of
 from .corrupt import corrupt
 from .lexing import Document, LexCache
 from .sources import SourceError, SourceFile, held_out_groups
+from .supply import Supply
 
-CLASSES = ("none", "(", "[", "{", "broken")
-BROKEN = 4
 VOCABULARY = 128
 LONGEST_DOCUMENT = 100_000
 """Files of more characters are not used for evaluation."""
+
+FAULT_STEPS = 10
+"""A training piece ends so many characters after its fault is provable."""
 
 _LARGEST_SHARE = 50_000
 
@@ -32,16 +36,14 @@ class Weights:
 
     every: at any character. closing: added before a closing bracket, one value for each power of
     ten of its distance. end: added at the last character of a document, where the answer shows a
-    bracket that is left open. fault: added at each of the `fault_steps` characters from the first
-    provable fault on. after_fault: the weight of all later characters, whose answer never changes.
+    bracket that is left open. fault: added at each of the FAULT_STEPS characters from the first
+    provable fault on. Later ones have no weight, because their answer never changes.
     """
 
     every: float = 0.3
     closing: tuple[float, ...] = (0.5, 1.0, 3.0, 3.0, 3.0)
     end: float = 10.0
     fault: float = 1.0
-    fault_steps: int = 50
-    after_fault: float = 0.02
 
     def of(
         self,
@@ -61,89 +63,98 @@ class Weights:
         more = np.asarray(self.closing, dtype=np.float32)
         weights[closing] += more[np.minimum(powers, more.shape[0] - 1)]
         if 0 <= fault < labels.shape[0]:
-            weights[fault : fault + self.fault_steps] += self.fault
-            weights[fault + self.fault_steps :] = self.after_fault
+            weights[fault : fault + FAULT_STEPS] += self.fault
+            weights[fault + FAULT_STEPS :] = 0.0
         if at_end:
             weights[-1] += self.end
         return weights
 
 
-@dataclass(frozen=True)
 class Corpus:
-    """Balanced files in three parts that share no module and no text; notes: what was left out."""
+    """Balanced files in three parts that share no module and no text.
 
-    train: tuple[Document, ...]
-    validation: tuple[Document, ...]
-    held_out: tuple[Document, ...]
-    notes: tuple[str, ...]
+    validation, held_out: documents. train: a Supply of those to train on, which are lexed when they
+    are asked for. notes: what was left out until now.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[SourceFile],
+        lex_cache: LexCache,
+        *,
+        held_out_characters: int,
+        validation_characters: int,
+        processes: int = 1,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """Reads and lexes as many validation and held-out files, in order, as fill these parts.
+
+        Validation files come from modules that training would use, never from held-out ones. A text
+        that occurs in two parts stays only in the one used for evaluation. progress is called with
+        the number of characters of each lexed file. Raises SourceError if a part stays empty.
+        """
+        self._cache, self._processes = lex_cache, processes
+        self._left_out: Counter[str] = Counter()
+        self._seen: set[str] = set()
+        whole = [file for file in files if file.size <= LONGEST_DOCUMENT]
+        held_out = held_out_groups(files)
+        own = [file for file in files if file.group not in held_out]
+        validation = held_out_groups(own, salt="validation/")
+        self.held_out = self._part(
+            "held-out", whole, held_out, held_out_characters, progress=progress
+        )
+        self.validation = self._part(
+            "validation", whole, validation, validation_characters, progress=progress
+        )
+        rest = [file for file in own if file.group not in validation]
+        self.described = _told(rest)
+        self.train = Supply(self._balanced(rest))
 
     @property
-    def characters(self) -> int:
-        """The number of characters of all files."""
-        return sum(len(document) for document in self.train + self.validation + self.held_out)
+    def notes(self) -> tuple[str, ...]:
+        return tuple(f"{count} {reason}" for reason, count in sorted(self._left_out.items()))
 
-
-def build_corpus(
-    files: Sequence[SourceFile],
-    lex_cache: LexCache,
-    *,
-    train_characters: int,
-    held_out_characters: int,
-    validation_characters: int = 0,
-    processes: int = 1,
-    progress: Callable[[int], None] | None = None,
-) -> Corpus:
-    """Reads and lexes as many files, in order, as are needed to fill each part.
-
-    Validation files come from modules that training would use, never from held-out ones. A text
-    that occurs in two parts stays only in the one used for evaluation. progress is called with the
-    number of characters of each lexed file. Raises SourceError if a part stays empty.
-    """
-    held_out_names = held_out_groups(files)
-    own = [file for file in files if file.group not in held_out_names]
-    validation_names: frozenset[str] = frozenset()
-    if validation_characters:
-        validation_names = held_out_groups(own, salt="validation/")
-    left_out: Counter[str] = Counter()
-    seen: set[str] = set()
-
-    def take(candidates: Iterable[SourceFile], budget: int, part: str) -> tuple[Document, ...]:
-        chosen = _first(candidates, budget)
-        kept = []
-        for document in lexing.load(chosen, lex_cache, processes=processes, progress=progress):
-            if document is None:
-                left_out["files that cannot be read"] += 1
-            elif document.digest in seen:
-                left_out["files that repeat another"] += 1
-            elif _index.bracket_labels(document.characters, document.real)[2] != -1:
-                left_out["files whose brackets do not balance"] += 1
-            elif document.real.any():
-                seen.add(document.digest)
-                kept.append(document)
+    def _part(
+        self,
+        name: str,
+        files: Iterable[SourceFile],
+        groups: frozenset[str],
+        characters: int,
+        *,
+        progress: Callable[[int], None] | None,
+    ) -> tuple[Document, ...]:
+        chosen = _first((file for file in files if file.group in groups), characters)
+        kept = tuple(self._balanced(chosen, progress))
         if not kept:
-            why = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
+            why = "; ".join(self.notes)
             raise SourceError(
-                f"no {part} file with balanced brackets among {len(chosen)} files"
+                f"no {name} file with balanced brackets among {len(chosen)} files"
                 f"{f' ({why})' if why else ''}. Name a folder with more source code."
             )
-        return tuple(kept)
+        return kept
 
-    whole = [file for file in files if file.size <= LONGEST_DOCUMENT]
-    held_out = take(
-        (file for file in whole if file.group in held_out_names), held_out_characters, "held-out"
-    )
-    validation: tuple[Document, ...] = ()
-    if validation_characters:
-        validation = take(
-            (file for file in whole if file.group in validation_names),
-            validation_characters,
-            "validation",
-        )
-    train = take(
-        (file for file in own if file.group not in validation_names), train_characters, "training"
-    )
-    notes = tuple(f"{count} {reason}" for reason, count in sorted(left_out.items()))
-    return Corpus(train, validation, held_out, notes)
+    def _balanced(
+        self, files: Sequence[SourceFile], progress: Callable[[int], None] | None = None
+    ) -> Iterator[Document]:
+        """The files that balance and whose text was not seen before."""
+        for document in lexing.load(
+            files, self._cache, processes=self._processes, progress=progress
+        ):
+            if document is None:
+                self._left_out["files that cannot be read"] += 1
+            elif document.digest in self._seen:
+                self._left_out["files that repeat another"] += 1
+            elif _index.bracket_labels(document.characters, document.real)[2] != -1:
+                self._left_out["files whose brackets do not balance"] += 1
+            elif document.real.any():
+                self._seen.add(document.digest)
+                yield document
+
+
+def _told(files: Sequence[SourceFile]) -> str:
+    names = "".join(f"{file.name}\0{file.size}\0" for file in files)
+    checksum = zlib.crc32(names.encode("utf-8", "surrogateescape"))
+    return f"{len(files)} with names and sizes of checksum {checksum:08x}"
 
 
 def _first(files: Iterable[SourceFile], budget: int) -> list[SourceFile]:
@@ -173,20 +184,32 @@ class Sampler:
         seed: int,
         weights: Weights | None = None,
     ) -> None:
-        if not documents:
-            raise ValueError("documents must not be empty")
-        self._documents = documents
-        self._starts = [_index.fresh_starts(d.characters, d.kinds) for d in documents]
-        self._lengths = np.array([len(document) for document in documents])
+        self._documents: list[Document] = []
+        self._starts: list[NDArray[np.int64]] = []
+        self._lengths = np.zeros(0, dtype=np.int64)
         self._seed = seed
         self._weights = weights or Weights()
+        self.extend(documents)
+
+    @property
+    def documents(self) -> Sequence[Document]:
+        """The documents from which windows are drawn."""
+        return self._documents
+
+    def extend(self, documents: Sequence[Document]) -> None:
+        """Draws from these documents as well."""
+        self._documents.extend(documents)
+        self._starts.extend(_index.fresh_starts(d.characters, d.kinds) for d in documents)
+        self._lengths = np.array([len(document) for document in self._documents], dtype=np.int64)
 
     def batch(self, number: int, steps: int, batch: int, corrupted: float = 0.0) -> gd.Batch:
         """Draws batch number `number` with T = steps and B = batch; arrays are (T, B).
 
-        They are x uint8, y int64 classes, weight float32 and reset bool. A share `corrupted` of the
-        pieces has a fault. Long documents are preferred.
+        They are x uint8, y int64 targets, weight float32 and reset bool. A share `corrupted` of the
+        pieces has a fault. Long documents are preferred. Raises ValueError without documents.
         """
+        if not self._documents:
+            raise ValueError("documents must not be empty")
         rng = np.random.default_rng((self._seed, number))
         x = np.zeros((batch, steps), dtype=np.uint8)
         y = np.zeros((batch, steps), dtype=np.int64)
@@ -227,7 +250,8 @@ class Sampler:
         # One character is left over, so that an inserted one cannot push out the document's end.
         at_end = start + most > len(document)
         weights = self._weights.of(labels, distances, fault, at_end=at_end)
-        return _Piece(characters, labels, weights)
+        stop = fault + FAULT_STEPS if fault >= 0 else len(labels)
+        return _Piece(characters[:stop], targets_of(labels, kinds)[:stop], weights[:stop])
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 import gradcore as gd
 
 from .... import _index
-from .dataset import BROKEN, CLASSES
+from .answers import CLASSES, answers_of, trust_of
 from .lexing import Document
 
 BORDERS = (1, 10, 100, 1_000, 10_000)
@@ -20,9 +20,10 @@ BINS = ("1-10", "10-100", "100-1k", "1k-10k", "10k+")
 REACH = 100
 """The baseline's stack sees only the last so many characters."""
 
-# Probabilities of outputs are cut to 0.001..0.999, so that one wrong output that is very sure
-# cannot outweigh all others.
-_SUREST = 1e-3
+LEAST_TRUST = 0.02
+"""A bracket is called wrong if it is right with a smaller probability, or an even smaller one."""
+ALARMS = 0.02
+"""At most so many intact files may be called wrong."""
 BATCH = 16
 """At most so many files are read side by side."""
 _BATCH_CHARACTERS = 800_000
@@ -104,7 +105,7 @@ def outputs_of(
     memory: int | str | None = None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yields (index of the text, outputs [n, 5] of the net over the whole text).
+    """Yields (index of the text, outputs [n, OUTPUTS] of the net over the whole text).
 
     Texts of about the same length run side by side, so they come in another order. progress is
     called with the number of characters done.
@@ -121,12 +122,37 @@ def outputs_of(
             progress(int(lengths.sum()))
 
 
+def accuracy(
+    net: gd.Stack,
+    params: gd.Params,
+    documents: Sequence[Document],
+    *,
+    threads: int | None = None,
+    memory: int | str | None = None,
+) -> Score:
+    """Scores of the net over whole balanced documents."""
+    asked = [closings(document) for document in documents]
+    right = [np.zeros(0, dtype=np.bool_)] * len(documents)
+    texts = [document.characters for document in documents]
+    for i, outputs in outputs_of(net, params, texts, threads=threads, memory=memory):
+        right[i] = right_of(outputs, asked[i])
+    return score(np.concatenate([of.distance for of in asked]), np.concatenate(right))
+
+
+def right_of(outputs: NDArray[np.float32], asked: Closings) -> NDArray[np.bool_]:
+    """[m] bool: where the largest answer before a closing bracket is right, from outputs [n, 9]."""
+    answers = answers_of(outputs[asked.position - 1])
+    right: NDArray[np.bool_] = answers.argmax(axis=1) == asked.expected
+    return right
+
+
 def evaluate(
     net: gd.Stack,
     params: gd.Params,
     documents: Sequence[Document],
     majority: int,
     *,
+    least: float = LEAST_TRUST,
     threads: int | None = None,
     memory: int | str | None = None,
     progress: Progress | None = None,
@@ -135,7 +161,7 @@ def evaluate(
 
     The net's answer for a closing bracket at t is the largest output at t-1. majority: the class
     that the first baseline always answers, and the second if its stack, which sees only the last
-    REACH characters, is empty.
+    REACH characters, is empty. least: see `locate`.
     """
     asked = [closings(document) for document in documents]
     right: list[NDArray[np.bool_]] = [np.zeros(0, dtype=np.bool_)] * len(documents)
@@ -144,9 +170,8 @@ def evaluate(
     for i, outputs in outputs_of(
         net, params, texts, threads=threads, memory=memory, progress=progress
     ):
-        answer = outputs[asked[i].position - 1].argmax(axis=1)
-        right[i] = answer == asked[i].expected
-        false_alarms += locate(outputs) >= 0
+        right[i] = right_of(outputs, asked[i])
+        false_alarms += locate(texts[i], outputs, least) >= 0
     distance = np.concatenate([of.distance for of in asked])
     expected = np.concatenate([of.expected for of in asked])
     near = np.concatenate(
@@ -167,22 +192,36 @@ def evaluate(
     )
 
 
-def locate(outputs: NDArray[np.float32]) -> int:
-    """The position of the first fault by outputs [n, 5]; n if a bracket is left open; -1 for none.
+def locate(
+    characters: NDArray[np.uint8], outputs: NDArray[np.float32], least: float = LEAST_TRUST
+) -> int:
+    """The position of the first fault by outputs [n, OUTPUTS] for a text of characters [n].
 
-    It is the most likely position from which on "broken" is true, so outputs that are wrong for a
-    few characters do not matter. If there is none, the last output says whether a bracket is open.
+    It is the first closing bracket whose probability to be right is below `least`; n if that is so
+    for the end of the text, where a bracket is left open; -1 for none.
     """
-    if not outputs.shape[0]:
+    if not len(characters):
         return -1
-    logits = outputs.astype(np.float64)
-    others = np.logaddexp.reduce(np.delete(logits, BROKEN, axis=1), axis=1)
-    surest = np.log((1 - _SUREST) / _SUREST)
-    gain = np.clip(others - logits[:, BROKEN], -surest, surest)
-    moment = int(np.argmax(np.concatenate(([0.0], np.cumsum(gain)))))
-    if moment < outputs.shape[0]:
-        return moment
-    return outputs.shape[0] if CLASSES[int(logits[-1, :BROKEN].argmax())] != "none" else -1
+    position, trust = trust_of(characters, outputs)
+    wrong = np.flatnonzero(trust < least)
+    return int(position[wrong[0]]) if wrong.size else -1
+
+
+def least_trust(
+    net: gd.Stack,
+    params: gd.Params,
+    documents: Sequence[Document],
+    *,
+    threads: int | None = None,
+    memory: int | str | None = None,
+) -> float:
+    """The limit for `locate` at which at most ALARMS of these balanced documents have a finding."""
+    texts = [document.characters for document in documents]
+    lowest = sorted(
+        float(trust_of(texts[i], outputs)[1].min())
+        for i, outputs in outputs_of(net, params, texts, threads=threads, memory=memory)
+    )
+    return min(LEAST_TRUST, lowest[int(ALARMS * len(lowest))])
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

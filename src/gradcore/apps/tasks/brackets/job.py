@@ -15,17 +15,11 @@ import numpy as np
 
 import gradcore as gd
 
-from . import check, dataset, evaluate, lexing, sources, train
+from . import check, dataset, evaluate, horizon, lexing, sources, train
 from .report import Result, as_json
 
-HELD_OUT_CHARACTERS = 1_500_000
+HELD_OUT_CHARACTERS, VALIDATION_CHARACTERS = 1_500_000, 300_000
 
-# Lexing takes about a second per million characters, so the amount of text is proportional to the
-# time of the job: training on two cores then reads each text about five times.
-_TRAIN_CHARACTERS_PER_MINUTE = 2_200_000
-_HELD_OUT_CHARACTERS_PER_MINUTE = 500_000
-_TIMES_READ = 5
-_LEAST_CHARACTERS = 200_000
 _PROBE = 2_048
 _PLAIN_INTERVAL = 5.0
 
@@ -34,16 +28,16 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """The settings of a job. minutes: the time for everything, including lexing and evaluation.
+    """The settings of a job. minutes: the most time for everything, with lexing and evaluation.
 
-    characters: if given, training reads this many characters, the same in every job, and minutes is
-    ignored. checkpoint: the file for the net. run: a folder in which the training is kept, None for
-    none. resume: continue the training there; with characters the result has the same bits as an
-    uninterrupted one, otherwise it trains for the rest of minutes. quiet: show no progress.
+    characters: if given, training reads at most so many characters, and minutes is ignored.
+    checkpoint: the file for the net. run: a folder in which the training is kept, None for none.
+    resume: continue the training there; the result has the same bits as an uninterrupted one,
+    unless minutes ended it. quiet: show no progress.
     """
 
     paths: Sequence[str | os.PathLike[str]] = ()
-    minutes: float = 3.75
+    minutes: float = 10.0
     characters: int | None = None
     checkpoint: str | os.PathLike[str] = "brackets.safetensors"
     run: str | os.PathLike[str] | None = None
@@ -68,46 +62,63 @@ def run(job: Job, say: Say = lambda line: None) -> Result | None:
         # Held-out files are read twice, intact and with a fault.
         seconds = max(1.0, left - 2 * asked * _seconds_per_character(job.options))
     before = time.monotonic() - start
-    trained = train.train(
-        corpus,
-        job.options,
-        seconds=seconds,
-        characters=job.characters,
-        # The amount of text depends on minutes, so a resumed run must have the same.
-        described={"minutes": job.minutes} if job.characters is None else None,
-        checkpoint=job.checkpoint,
-        run=job.run,
-        resume=job.resume,
-        quiet=job.quiet,
-        on_stage=lambda stage: say(f"{stage.steps:,} steps, {stage.batch} side by side"),
-    )
+    with corpus.train:
+        trained = train.train(
+            corpus,
+            job.options,
+            seconds=seconds,
+            characters=job.characters,
+            checkpoint=job.checkpoint,
+            run=job.run,
+            resume=job.resume,
+            quiet=job.quiet,
+            on_stage=lambda stage: say(f"{stage.steps:,} steps, {stage.batch} side by side"),
+        )
+    for note in corpus.notes:
+        say(f"left out: {note}")
     if trained.interrupted:
         return None
     # The time before an interruption counts as well.
     start = time.monotonic() - before - trained.seconds
+    result = _judge(job, corpus, trained, start, say)
+    gd.save(job.checkpoint, trained.net, trained.params, **as_json(result))
+    return result
+
+
+def _judge(
+    job: Job, corpus: dataset.Corpus, trained: train.Trained, start: float, say: Say
+) -> Result:
+    net, params, resources = trained.net, trained.params, job.options.resources
     say(f"evaluating on {len(corpus.held_out):,} held-out files")
+    least = evaluate.least_trust(
+        net, params, corpus.validation, threads=resources.threads, memory=resources.memory
+    )
+    asked = sum(len(document) for document in corpus.held_out)
     with meter("evaluating", 2 * asked, job.quiet) as advance:
         scores = evaluate.evaluate(
-            trained.net,
-            trained.params,
+            net,
+            params,
             corpus.held_out,
-            evaluate.most_frequent(corpus.train),
-            threads=job.options.resources.threads,
-            memory=job.options.resources.memory,
+            evaluate.most_frequent(corpus.validation),
+            least=least,
+            threads=resources.threads,
+            memory=resources.memory,
             progress=advance,
         )
         faults = check.fault_share(
-            trained.net,
-            trained.params,
+            check.Checker(net, params, least),
             corpus.held_out,
             seed=job.options.seed,
-            threads=job.options.resources.threads,
-            memory=job.options.resources.memory,
+            threads=resources.threads,
+            memory=resources.memory,
             progress=advance,
         )
-    result = Result(trained, scores, faults, time.monotonic() - start, job.options.seed)
-    gd.save(job.checkpoint, trained.net, trained.params, **as_json(result))
-    return result
+    reached = horizon.measure(
+        net, params, corpus.held_out, threads=resources.threads, memory=resources.memory
+    )
+    return Result(
+        trained, scores, faults, reached, least, time.monotonic() - start, job.options.seed
+    )
 
 
 @contextmanager
@@ -139,31 +150,23 @@ def meter(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[int]
 
 
 def _read(job: Job, say: Say) -> dataset.Corpus:
+    """The files of a job; those to train on are lexed while the net trains."""
     found = sources.find(job.paths)
     for note in found.notes:
         say(f"passed over: {note}")
-    if job.characters is None:
-        train_characters = round(_TRAIN_CHARACTERS_PER_MINUTE * job.minutes)
-        held_out_characters = round(_HELD_OUT_CHARACTERS_PER_MINUTE * job.minutes)
-        held_out_characters = min(held_out_characters, HELD_OUT_CHARACTERS)
-    else:
-        train_characters = job.characters // _TIMES_READ
-        held_out_characters = HELD_OUT_CHARACTERS
-    train_characters = max(train_characters, _LEAST_CHARACTERS)
-    with meter("lexing", train_characters + held_out_characters, job.quiet) as advance:
-        corpus = dataset.build_corpus(
+    total = HELD_OUT_CHARACTERS + VALIDATION_CHARACTERS
+    with meter("lexing the files to judge by", total, job.quiet) as advance:
+        corpus = dataset.Corpus(
             found.files,
             lexing.LexCache(),
-            train_characters=train_characters,
-            held_out_characters=held_out_characters,
+            held_out_characters=HELD_OUT_CHARACTERS,
+            validation_characters=VALIDATION_CHARACTERS,
             processes=job.options.resources.threads or gd.build_info().threads,
             progress=advance,
         )
-    for note in corpus.notes:
-        say(f"left out: {note}")
     say(
-        f"{len(found.files):,} files found; {len(corpus.train):,} to train on, "
-        f"{len(corpus.held_out):,} held out, {corpus.characters / 1e6:.1f} million characters"
+        f"{len(found.files):,} files found; {len(corpus.validation):,} decide about the training, "
+        f"{len(corpus.held_out):,} are held out, and the net trains on the others"
     )
     return corpus
 

@@ -9,20 +9,28 @@ from importlib.util import find_spec
 from typing import Any
 
 from ...._base.output import write_figure, write_text
-from .check import NEAR, FaultShare
-from .evaluate import BINS, Evaluation, Score
-from .train import Trained
+from .check import LEAST_TRUST, NEAR, FaultShare
+from .evaluate import BINS, BORDERS, REACH, Evaluation, Score
+from .horizon import Horizon
+from .train import GOALS, Trained
 
 _BAR = 20
+_FAR = tuple(name for name, border in zip(BINS, BORDERS, strict=True) if border >= REACH)
+"""The bins of distances at which the baseline's stack is empty."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run. seconds: the time of the whole job, including lexing and evaluation."""
+    """A finished run. seconds: the time of the whole job, including lexing and evaluation.
+
+    horizon: how far the gradient reaches. least: see evaluate.locate.
+    """
 
     trained: Trained
     evaluation: Evaluation
     faults: FaultShare
+    horizon: Horizon
+    least: float
     seconds: float
     seed: int
 
@@ -46,6 +54,10 @@ def as_json(result: Result) -> dict[str, Any]:
         **_score(evaluation.net),
         "baselines": {name: _score(score) for name, score in evaluation.baselines.items()},
         "held_out": {"files": evaluation.files, "longest": evaluation.longest},
+        "validation": _score(trained.validation),
+        "hurried": trained.hurried,
+        "memory_length": result.horizon.memory_length,
+        LEAST_TRUST: result.least,
         "faults": {
             "files": result.faults.files,
             "found_within_3_lines": result.faults.found,
@@ -60,13 +72,15 @@ def write_json(path: str | os.PathLike[str], result: Result) -> None:
 
 
 def table(result: Result) -> str:
-    """Accuracy by distance of the net and the baselines, as plain text with a bar for the net."""
+    """What the net does that no short window can, then its accuracy by distance, as plain text."""
     evaluation = result.evaluation
     columns = {"gradcore": evaluation.net, **evaluation.baselines}
     widths = [max(10, len(name)) for name in columns]
     lines = [
+        *_far(result),
+        "",
         f"{'distance':>9} {'count':>9}  "
-        + "  ".join(f"{name:>{width}}" for name, width in zip(columns, widths, strict=True))
+        + "  ".join(f"{name:>{width}}" for name, width in zip(columns, widths, strict=True)),
     ]
     for name in BINS:
         count = evaluation.net.count_by_distance[name]
@@ -85,35 +99,106 @@ def draw(path: str | os.PathLike[str], result: Result) -> None:
     """
     from matplotlib.figure import Figure
 
-    evaluation = result.evaluation
-    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(7.0, 6.2), layout="constrained")
+    accuracy, gradient = figure.subplots(2, 1, height_ratios=(3, 2))
+    _draw_accuracy(accuracy, result.evaluation)
+    _draw_gradient(gradient, result.horizon)
+    write_figure(path, figure, dpi=150)
+
+
+def _draw_accuracy(axes: Any, evaluation: Evaluation) -> None:
     positions = range(len(BINS))
-    styles = {"majority": ":", **dict.fromkeys(list(evaluation.baselines)[1:], "--")}
-    curves = {"gradcore": evaluation.net, **evaluation.baselines}
-    for name, score in curves.items():
+    first = BINS.index(_FAR[0]) - 0.5
+    axes.axvspan(first, len(BINS) - 0.5, color="C0", alpha=0.08, linewidth=0)
+    axes.text(
+        first + 0.06, 0.04, f"the opening bracket is more than {REACH} characters back", color="C0"
+    )
+    majority, window = evaluation.baselines.values()
+    for name, score, style in (
+        ("net of gradcore", evaluation.net, {"color": "C0", "zorder": 3}),
+        (f"exact stack that sees {REACH} characters", window, {"color": "C1", "linestyle": "--"}),
+        ("most frequent bracket", majority, {"color": "0.5", "linestyle": ":"}),
+    ):
         shares = [score.accuracy_by_distance[bin_name] for bin_name in BINS]
-        axes.plot(
-            positions,
-            [float("nan") if share is None else share for share in shares],
-            styles.get(name, "-"),
-            marker="o",
-            label=name,
-        )
+        known = [float("nan") if share is None else share for share in shares]
+        axes.plot(positions, known, marker="o", label=name, **style)
     counts = evaluation.net.count_by_distance
     axes.set_xticks(positions, [f"{name}\n({counts[name]:,})" for name in BINS])
-    axes.set_xlabel("distance to the opening bracket, characters (number of brackets)")
+    axes.set_xlim(-0.5, len(BINS) - 0.5)
+    axes.set_xlabel("distance to the opening bracket in characters (number of brackets)")
     axes.set_ylabel("share of right answers")
     axes.set_ylim(0.0, 1.02)
     axes.grid(alpha=0.3)
-    axes.set_title(f"What must be closed next: {evaluation.files} held-out files")
-    axes.legend(loc="lower left")
-    write_figure(path, figure, dpi=150)
+    axes.set_title(f"Which bracket must be closed next? {evaluation.files} held-out files")
+    axes.legend(loc="center left")
+
+
+def _draw_gradient(axes: Any, horizon: Horizon) -> None:
+    axes.plot(horizon.lags + 1, horizon.log10, color="C0")
+    axes.axhline(-2.0, color="0.5", linestyle=":")
+    axes.axvline(horizon.memory_length + 1, color="0.5", linestyle=":")
+    axes.annotate(
+        f"1 % is left {horizon.memory_length:,} characters back",
+        (horizon.memory_length + 1, -2.0),
+        xytext=(-8, -14),
+        textcoords="offset points",
+        horizontalalignment="right",
+    )
+    axes.set_xscale("log")
+    axes.set_xlabel("characters before the answer")
+    axes.set_ylabel("norm of the gradient, log10")
+    axes.grid(alpha=0.3)
 
 
 def can_draw() -> bool:
     """Whether matplotlib is installed."""
     return find_spec("matplotlib") is not None
+
+
+def _far(result: Result) -> list[str]:
+    """What the net does where no short window can, and how far its gradient reaches."""
+    evaluation, horizon = result.evaluation, result.horizon
+    counts = evaluation.net.count_by_distance
+    total = sum(counts[name] for name in _FAR)
+    lines = []
+    if total:
+        net, window = (
+            sum((score.accuracy_by_distance[name] or 0.0) * counts[name] for name in _FAR) / total
+            for score in (evaluation.net, evaluation.baselines[f"stack of {REACH}"])
+        )
+        lines.append(
+            f"{total:,} brackets close one that was opened more than {REACH} characters before. "
+            f"The net is right about {net:.1%} of them; a stack that sees {REACH} characters has "
+            f"to guess, and is right about {window:.1%}."
+        )
+    lines.append(
+        f"How far the gradient reaches: {horizon.memory_length:,} characters back it still has 1 % "
+        f"of its norm (median of the longest files, which have {horizon.steps:,} characters)."
+    )
+    return lines
+
+
+def _goals(trained: Trained) -> str:
+    """Whether the validation files have the accuracy that was wanted, and if not, why."""
+    wanted = ", ".join(f"{share:.2f} at {name}" for name, share in GOALS.items())
+    if not trained.missed:
+        return f"The validation files reached the goals ({wanted})."
+    found = ", ".join(f"{share:.3f} at {name}" for name, share in trained.missed.items())
+    why = "a limit shortened the training" if trained.hurried else "the net stopped improving"
+    return f"The validation files have only {found} (goals: {wanted}): {why}."
+
+
+def next_steps(checkpoint: str | os.PathLike[str]) -> str:
+    """Three commands to go on with."""
+    path = os.fspath(checkpoint)
+    return "\n".join(
+        [
+            "Next:",
+            f"  gradcore check FILE... --checkpoint {path}    # find a wrong bracket",
+            f"  gradcore diagnose {path}    # see how far gradients reach, and why",
+            "  gradcore train csv TABLE.csv --target COLUMN    # train on a table of your own",
+        ]
+    )
 
 
 def _score(score: Score) -> dict[str, Any]:
@@ -141,6 +226,7 @@ def _facts(result: Result) -> list[str]:
         f"Trained for {trained.steps:,} updates on {trained.characters / 1e6:.1f} million "
         f"characters in {trained.seconds:.0f} s; exact gradients over up to "
         f"{trained.longest_sequence:,} steps. The whole job took {result.seconds:.0f} s.",
+        _goals(trained),
         f"One fault put into each of {faults.files:,} files: {faults.found:.1%} found within "
         f"{NEAR} lines; false alarms in {evaluation.false_alarms:.1%} of the intact files.",
     ]

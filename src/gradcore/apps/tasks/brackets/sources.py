@@ -125,8 +125,9 @@ def held_out_groups(
     groups = sorted(ranks, key=ranks.__getitem__)
     if len(groups) < 2:
         raise SourceError(
-            f"all source files are in one module ({groups[0] if groups else 'none'}): training and "
-            "held-out files must come from different ones. Name a folder with at least two files."
+            f"all source files are in one module ({groups[0] if groups else 'none'}): files to "
+            "train on and files to judge by must come from different ones. Name a folder with at "
+            "least three files."
         )
     chosen = [group for group in groups if ranks[group] < share * 2**64]
     return frozenset(chosen[: len(groups) - 1] or groups[:1])

@@ -6,17 +6,28 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import gradcore as gd
 
 from ...settings import Resources, Safeguards, option, skip_option
 from .. import staged
 from ..staged import Pace
-from .dataset import CLASSES, VOCABULARY, Corpus
-from .windows import STAGES, Stage, Windows
+from . import evaluate
+from .answers import OUTPUTS
+from .dataset import VOCABULARY, Corpus
+from .windows import LEARN, SETTLE, Progress, Stage, Windows
 
 CELLS = {"lstm": gd.LSTM, "gru": gd.GRU, "rnn": gd.RNN, "antisymmetric": gd.AntisymmetricRNN}
+# The longest time constant with which the gates of LSTM and GRU start; the others are spread below
+# it, evenly in log. Pairs are rarely farther apart.
+LONGEST_MEMORY = 3_000
+EVERY = 500
+"""Updates between two scores."""
+GOALS = {"10-100": 0.97, "100-1k": 0.92, "1k-10k": 0.9}
+"""The accuracy by distance at which a net is good."""
+_FEW = 20
+"""A distance with fewer brackets says nothing."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +39,10 @@ class Options:
     skip: int | None = skip_option()
     seed: int = option(0, "Seed of the weights and the training windows.", min=0)
     embedding: int = 16
-    stages: Sequence[Stage] = STAGES
-    pace: Pace = field(default_factory=lambda: Pace(lr=5e-3, steady=0.4))
+    learn: Sequence[Stage] = LEARN
+    settle: Sequence[Stage] = SETTLE
+    progress: Progress = field(default_factory=Progress)
+    pace: Pace = field(default_factory=lambda: Pace(lr=5e-3, steady=0.0, average=0.25))
     safeguards: Safeguards = field(default_factory=Safeguards)
     resources: Resources = field(default_factory=Resources)
 
@@ -40,7 +53,8 @@ class Trained:
 
     steps: the number of updates. characters: the number of characters read, including repeats.
     longest_sequence: the steps of the longest window. stages: (steps, batch, updates) of each stage
-    that was trained. interrupted: whether Ctrl-C ended the training.
+    that was trained. validation: accuracy on the validation files, by which stages ended. hurried:
+    whether a limit shortened the training. interrupted: whether Ctrl-C ended it.
     """
 
     net: gd.Stack
@@ -50,7 +64,15 @@ class Trained:
     characters: int
     longest_sequence: int
     stages: tuple[tuple[int, int, int], ...]
+    validation: evaluate.Score
+    hurried: bool
     interrupted: bool
+
+    @property
+    def missed(self) -> dict[str, float]:
+        """The distances at which the validation files have less than GOALS, with the accuracy."""
+        shares = {name: _known(self.validation, name) for name in GOALS}
+        return {n: s for n, s in shares.items() if s is not None and s < GOALS[n]}
 
 
 def build(options: Options) -> gd.Stack:
@@ -62,7 +84,7 @@ def build(options: Options) -> gd.Stack:
     return gd.Stack(
         gd.Embedding(VOCABULARY, options.embedding),
         CELLS[options.cell](options.embedding, options.hidden, skip=skip or None),
-        gd.Linear(options.hidden, len(CLASSES)),
+        gd.Linear(options.hidden, OUTPUTS),
     )
 
 
@@ -72,36 +94,40 @@ def train(
     *,
     seconds: float = math.inf,
     characters: int | None = None,
-    described: dict[str, Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     run: str | os.PathLike[str] | None = None,
     resume: bool = False,
     quiet: bool = False,
     on_stage: Callable[[Stage], None] = lambda stage: None,
 ) -> Trained:
-    """Trains a net for about `seconds` or on about `characters`, whichever comes first.
+    """Trains a net until it is good on the validation files, or has stopped becoming better.
 
-    Every stage gets its share of that, and the last at least one update. Without a limit in seconds
-    the result always has the same bits, also if the training was resumed; a limit in seconds
+    seconds, characters: limits; see Windows. Unless the limit in seconds takes effect, the result
+    has the same bits on every machine of one kind, also if the training was resumed; that limit
     includes the time before. checkpoint: the file to which the net is saved now and then, at the
     end, and when Ctrl-C ends the training, in which case the current net is returned. run, resume:
-    see gradcore.Trainer.fit. described: see Windows. quiet: show no progress.
-    Raises ArgumentError without any limit, and what fit raises.
+    see gradcore.Trainer.fit. quiet: show no progress. Raises what fit raises.
     """
-    if math.isinf(seconds) and characters is None:
-        raise gd.ArgumentError("training needs a limit: give seconds or characters.")
     net = build(options)
     windows = Windows(
-        corpus.train,
-        options.stages,
+        corpus,
         seed=options.seed,
+        learn=options.learn,
+        settle=options.settle,
+        progress=options.progress,
         seconds=seconds,
         characters=characters,
-        described=described,
         on_stage=on_stage,
     )
+
+    def measured(params: gd.Params) -> evaluate.Score:
+        own = options.resources
+        return evaluate.accuracy(
+            net, params, corpus.validation, threads=own.threads, memory=own.memory
+        )
+
     params, report = staged.fit(
-        net,
+        initial(net, options),
         windows,
         options,
         task="brackets",
@@ -109,8 +135,11 @@ def train(
         run=run,
         resume=resume,
         quiet=quiet,
+        evaluate=lambda params: mean_by_distance(measured(params)),
+        every=EVERY,
     )
-    done = [(s.steps, s.batch, n) for s, n in zip(options.stages, windows.counts, strict=True) if n]
+    counts = zip(windows.stages, windows.counts, strict=True)
+    done = [(stage.steps, stage.batch, n) for stage, n in counts if n]
     return Trained(
         net=net,
         params=params,
@@ -119,5 +148,29 @@ def train(
         characters=windows.read,
         longest_sequence=max((steps for steps, _, _ in done), default=0),
         stages=tuple(done),
+        validation=measured(params),
+        hurried=windows.hurried,
         interrupted=report.interrupted,
     )
+
+
+def initial(net: gd.Stack, options: Options) -> gd.Params:
+    """Parameters for a training; gates start with time constants up to LONGEST_MEMORY.
+
+    Reference: Tallec and Ollivier 2018.
+    """
+    if options.cell in ("lstm", "gru"):
+        return net.init(seed=options.seed, chrono=LONGEST_MEMORY, chrono_spread="log")
+    return net.init(seed=options.seed)
+
+
+def mean_by_distance(score: evaluate.Score) -> float:
+    """The mean of the accuracies at those distances at which there are enough brackets."""
+    shares = [_known(score, name) for name in evaluate.BINS]
+    known = [share for share in shares if share is not None]
+    return sum(known) / len(known) if known else score.accuracy or 0.0
+
+
+def _known(score: evaluate.Score, name: str) -> float | None:
+    few = score.count_by_distance[name] < _FEW
+    return None if few else score.accuracy_by_distance[name]

@@ -169,7 +169,7 @@ def train(
         on_stage=on_stage,
     )
     params, report = staged.fit(
-        net,
+        net.init(seed=options.seed),
         windows,
         options,
         task=labelling.task,
