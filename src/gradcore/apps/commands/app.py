@@ -68,7 +68,7 @@ def _quiet_and_plain() -> Iterator[None]:
 app = typer.Typer(
     name="gradcore",
     cls=Commands,
-    help="Exact gradients through very long recurrences.",
+    help="Train and diagnose recurrent nets with exact gradients over very long sequences.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -76,7 +76,7 @@ app = typer.Typer(
 )
 train_app = typer.Typer(
     cls=Commands,
-    help="Train a net on real data, from files to figures.",
+    help="Train a net on your files or on a task with a known baseline.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -21,7 +21,7 @@ from .app import Commands, app, check_outputs, errors, fail, say, show
 
 study_app = typer.Typer(
     cls=Commands,
-    help="Run experiments about stability, which give numbers and a picture within two minutes.",
+    help="Run an experiment on stability that gives numbers and a picture within two minutes.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -41,7 +41,9 @@ class StudyOptions:
         metavar="FILE",
         show_default=False,
     )
-    threads: int | None = option(None, "The most threads to use.", min=1, show_default="all cores")
+    threads: int | None = option(
+        None, "Largest number of threads.", min=1, show_default="all cores"
+    )
     quiet: bool = option(False, "Show the result only.", "--quiet", "-q")
 
 

@@ -48,7 +48,7 @@ class Options:
     forward: bool = option(False, "Read in one direction only.", "--forward")
     width: int = option(3, "Bases per token: 1, or 3 that overlap.")
     skip: int | None = skip_option()
-    residual: bool = option(False, "Upper layers add what they read.", "--residual")
+    residual: bool = option(False, "Add the input of each upper layer to its output.", "--residual")
     seed: int = option(0, "Seed of weights and windows.", min=0)
     embedding: int = 16
     stages: Sequence[Stage] = STAGES
