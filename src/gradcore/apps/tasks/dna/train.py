@@ -147,7 +147,7 @@ def train(
 ) -> Trained:
     """Trains a net for about `seconds` or on about `bases`, whichever comes first.
 
-    Exact gradients over whole windows. checkpoint: where the net is kept now and then, with
+    Exact gradients over whole windows. checkpoint: where the net is saved at intervals, with
     `metadata`. Other arguments as of tasks.brackets.train.train.
     Raises ArgumentError without any limit, for records without genes, and as Trainer.fit does.
     """
