@@ -1,4 +1,4 @@
-"""Exact gradients through very long recurrences: train, diagnose and cure them on a CPU.
+"""Recurrent nets with exact gradients over very long sequences: training, diagnosis, remedies.
 
 import gradcore as gd
 

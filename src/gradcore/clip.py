@@ -218,10 +218,10 @@ class Auto(Clip):
 
     It is Adaptive(0.01) under SGD, with momentum or without; GlobalNorm(1.0) under RMSprop, Adam
     and AdamW, and under Adagrad and Lion, which were not in the study. The optimizer's attribute
-    `clip` shows the choice. The study could not tell ZScore(max_norm=10.0) from the global norm
-    under the adaptive optimizers: choose it if no limit is known. The evidence and its limits
-    (one task, one kind of net) are in docs/clipping.md; `gradcore study clipping` repeats the
-    study.
+    `clip` shows the choice. In the study ZScore(max_norm=10.0) was not distinguishable from the
+    global norm under the adaptive optimizers: choose it if no limit is known. The evidence and its
+    limits (one task, one kind of net) are in docs/clipping.md; `gradcore study clipping` repeats
+    the study.
     """
 
     core_name: ClassVar[str] = "none"

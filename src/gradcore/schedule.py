@@ -73,7 +73,7 @@ class WarmUp(Schedule):
     start: None means 1 / (steps + 1), as if the line had begun at 0 one update before. then:
     another schedule, which counts its updates from the end of the warm-up; None keeps the base
     rate. It does the same as torch.optim.lr_scheduler.LinearLR(start_factor=start,
-    total_iters=steps) with `then` behind it in a SequentialLR.
+    total_iters=steps) followed by `then` in a SequentialLR.
     Reference: Goyal et al. 2017, section 2.2.
     """
 

@@ -179,7 +179,7 @@ def test_what_does_not_belong_together(tmp_path):
     (tmp_path / "a.fa").write_text(">one\nACGT\n")
     gff = tmp_path / "a.gff3"
     gff.write_text("one\tx\tCDS\t1\t9\t.\t+\t0\tID=c\n")
-    with pytest.raises(gd.ArgumentError, match=r"a gene at 1\.\.9 ends behind one, which has 4"):
+    with pytest.raises(gd.ArgumentError, match=r"a gene at 1\.\.9 ends beyond one, which has 4"):
         read(tmp_path / "a.fa")
     gff.write_text("b\tx\tCDS\t1\t2\t.\t+\t0\tID=c\nc\tx\tCDS\t1\t2\t.\t+\t0\tID=c\n")
     with pytest.raises(gd.ArgumentError, match="has no genes of one"):

@@ -266,7 +266,7 @@ def test_genes_over_the_origin(tmp_path, rows, expected, ends):
 
 def test_only_a_circle_has_genes_over_its_origin(tmp_path):
     with pytest.raises(
-        gd.ArgumentError, match=r"line 2: a gene at 371\.\.460 ends behind c, which"
+        gd.ArgumentError, match=r"line 2: a gene at 371\.\.460 ends beyond c, which"
     ):
         genes(tmp_path, {"c": C3}, "c x CDS 371 460 . + 0 ID=a")
     with pytest.raises(

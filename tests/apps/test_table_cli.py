@@ -454,7 +454,7 @@ def test_a_training_of_classes_tells_its_accuracy_and_a_fresh_one_nothing(log, c
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (None, "it has no settings.json. Give the files and options"),
+        (None, "has no settings.json, which says what it was trained on"),
         ("[1, 2", "cannot read run/settings.json"),
         ("[1, 2]", "has no settings of gradcore train csv"),
         ({"command": "train dna"}, "has no settings of gradcore train csv"),

@@ -158,7 +158,7 @@ def _umask() -> int:
     """The permissions that new files do not get, read without being changed.
 
     os.umask can only be read by setting it, and another thread would make files without any
-    protection in between. Linux tells it in a file; elsewhere it is that of the import.
+    protection in between. Linux shows it in a file; elsewhere it is the one read at import.
     """
     told = _told_umask()
     return _UMASK_AT_IMPORT if told is None else told

@@ -17,7 +17,7 @@ class Interrupts:
 
     After the first signal further ones are ignored, so that what it interrupts can be saved: a
     system that shuts down may send SIGTERM right after SIGINT. If the exception is swallowed and
-    the work goes on, the next `held()` lets signals raise again.
+    the work continues, the next `held()` lets signals raise again.
 
     Signal handlers that the user has installed are left alone. Outside the main thread nothing is
     changed, because Python allows only the main thread to set handlers. Contexts may be nested; the

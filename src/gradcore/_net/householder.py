@@ -56,7 +56,7 @@ class _Block(NamedTuple):
 
 
 def _reflected(panel: Array) -> _Block:
-    """Reflections that make the rows of panel (w, m) zero behind the diagonal."""
+    """Reflections that make the rows of panel (w, m) zero after the diagonal."""
     w, m = panel.shape
     v, t, signs = np.zeros((w, m)), np.zeros((w, w)), np.ones(w)
     for j in range(w):

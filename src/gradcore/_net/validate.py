@@ -109,7 +109,7 @@ def inputs(
 def floats(
     name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any], why: str = "as outputs"
 ) -> NDArray[Any]:
-    """Checks an array of floats; `why` tells the user in a message where the shape comes from.
+    """Checks an array of floats; `why` explains in messages where the shape comes from.
 
     The array keeps its layout until `laid_out`.
     """

@@ -167,7 +167,7 @@ class _IterableFeed(Feed):
                 )
 
     def rewind(self, state: dict[str, Any]) -> None:
-        """Does nothing: an iterator cannot go back, and other iterables start anew in every fit."""
+        """Does nothing: an iterator cannot go back, and other iterables restart in every fit."""
 
     def _start(self) -> Iterator[Batch]:
         made = self.make(self.epoch)

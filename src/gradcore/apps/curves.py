@@ -240,7 +240,7 @@ def _drawn(value: float | None) -> float:
 
 
 def _names(runs: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """The names of the folders, with as many parent folders as needed to tell them apart."""
+    """The names of the folders, with as many parent folders as needed to distinguish them."""
     folders = [Path(run).absolute() for run in runs]
     folders = [p.parent if p.is_file() else p for p in folders]
     for parts in range(1, max(len(p.parts) for p in folders) + 1):

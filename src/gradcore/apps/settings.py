@@ -30,7 +30,7 @@ def skip_option() -> Any:
 class Resources:
     """Threads and memory that a training may use; None leaves the choice to gradcore."""
 
-    threads: int | None = option(None, "The most threads to use.", min=1)
+    threads: int | None = option(None, "Largest number of threads.", min=1)
     memory: str | None = option(None, "Memory budget of a training step, such as 64MB.")
 
 
@@ -68,7 +68,7 @@ class Safeguards:
     )
     stable_lr: bool = option(
         False,
-        "Keep the learning rate at a value at which steps are stable, by the curvature that is "
+        "Limit the learning rate to values at which steps are stable for the curvature that is "
         "measured every --stability (default 5) updates.",
         "--stable-lr",
     )

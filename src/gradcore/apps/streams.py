@@ -1,4 +1,4 @@
-"""The output and error streams of the command: encodings that lack letters, readers that leave."""
+"""The output and error streams of the command: missing letters in encodings, closed pipes."""
 
 from __future__ import annotations
 

@@ -221,7 +221,7 @@ def memory_length(reach: Reach) -> int:
 
 
 def _lag(steps: int) -> int:
-    """A lag of a skip connection that shortens a path of so many steps a hundredfold."""
+    """A lag of a skip connection that shortens a path of this many steps a hundredfold."""
     return max(2, steps // 100)
 
 

@@ -21,7 +21,7 @@ __all__ = ["Limits", "Machine", "caches", "measure", "measure_limits"]
 REPEATS = 10
 SECONDS = 0.02
 
-# Sizes of the first and second cache if the system does not tell them; nearly every CPU since 2010
+# Sizes of the first and second cache if the system does not give them; nearly every CPU since 2010
 # has at least these.
 USUAL_CACHES = (32 * 1024, 256 * 1024)
 # The buffer for reads beyond the second cache is this many times as large as that, per thread, so
@@ -160,7 +160,7 @@ def measure_limits(
 
 
 def caches(root: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> tuple[int, int] | None:
-    """Bytes of a core's first data cache and second cache; None if the system does not tell."""
+    """Bytes of a core's first data cache and second cache; None if they are unknown."""
     sizes = dict(_read_caches(root))
     return (sizes[1], sizes[2]) if 1 in sizes and 2 in sizes else None
 

@@ -109,7 +109,7 @@ def _quiet_and_plain() -> Iterator[None]:
 app = typer.Typer(
     name="gradcore",
     cls=Commands,
-    help="Exact gradients through very long recurrences.",
+    help="Train and diagnose recurrent nets with exact gradients over very long sequences.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -117,13 +117,13 @@ app = typer.Typer(
 )
 train_app = typer.Typer(
     cls=Commands,
-    help="Train a net on real data, from files to figures.",
+    help="Train a net on your files or on a task with a known baseline.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 study_app = typer.Typer(
     cls=Commands,
-    help="Run experiments about stability, which give numbers and a picture within two minutes.",
+    help="Run an experiment on stability that gives numbers and a picture within two minutes.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

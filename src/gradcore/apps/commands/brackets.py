@@ -141,7 +141,7 @@ def check(
             "gradcore."
         ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="The most threads to use.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Largest number of threads.")] = None,
 ) -> None:
     """Find the first line where the brackets of a file are wrong, by a trained net.
 

@@ -26,8 +26,8 @@ LossName = Literal["cross_entropy", "mse", "binary_cross_entropy"]
 class Data:
     """The data that the net is diagnosed on, and the parts to measure."""
 
-    steps: int = option(10_000, "The most steps of a sequence.", min=4)
-    sequences: int = option(1, "The most sequences.", min=1)
+    steps: int = option(10_000, "Largest number of steps of a sequence.", min=4)
+    sequences: int = option(1, "Largest number of sequences.", min=1)
     loss: LossName | None = option(
         None, "The loss for the targets y in an .npz file.", show_default=False
     )
@@ -93,7 +93,9 @@ class Report:
 class Passes(Resources):
     """Threads and memory that each pass over the net may use."""
 
-    threads: int | None = option(None, "The most threads to use.", min=1, show_default="all cores")
+    threads: int | None = option(
+        None, "Largest number of threads.", min=1, show_default="all cores"
+    )
     memory: str | None = option(None, "Memory budget of each pass, such as 64MB.")
 
 
@@ -126,7 +128,7 @@ def diagnose(
     resources: Passes,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show the verdict only.")] = False,
 ) -> None:
-    """Measure how far back a net's gradient reaches, why it vanishes or explodes, what would help.
+    """Measure how far back a gradient reaches, why it vanishes or explodes, and what would help.
 
     Prints a verdict, in which each sentence has its numbers and its remedy, and writes a report
     with pictures. Exits with 1 if there is a warning.

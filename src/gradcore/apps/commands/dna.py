@@ -232,7 +232,7 @@ def annotate(
 
 
 def _check_names(records: list[Record]) -> None:
-    """Fails for two records of one name, as GFF3 tells records apart by name only."""
+    """Fails for two records of one name, because GFF3 distinguishes records by name only."""
     known: dict[str, Record] = {}
     for record in records:
         other = known.setdefault(record.name, record)

@@ -28,8 +28,8 @@ _Options = TypeVar("_Options")
 def remember(run: Path, command: str, files: list[Path], target: str, groups: Settings) -> None:
     """Writes the settings of a new training into its folder.
 
-    Nothing is written where a training is already, or where another process trains; the trainer
-    tells what is wrong then. Raises OSError.
+    Nothing is written if the folder holds a training already or if another process trains there;
+    the trainer then reports the problem. Raises OSError.
     """
     run.mkdir(parents=True, exist_ok=True)
     try:

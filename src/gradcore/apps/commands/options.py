@@ -82,7 +82,7 @@ class Output:
         metavar="FOLDER",
     )
     resume: bool = option(False, "Continue the training in --run.", "--resume")
-    json_file: Path | None = option(None, "Write the figures as JSON.", "--json", metavar="FILE")
+    json_file: Path | None = option(None, "Write all numbers as JSON.", "--json", metavar="FILE")
     plot: Path | None = option(None, "File for a picture.", metavar="FILE")
 
     @property

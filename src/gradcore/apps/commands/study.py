@@ -31,7 +31,9 @@ class StudyOptions:
         metavar="FILE",
         show_default=False,
     )
-    threads: int | None = option(None, "The most threads to use.", min=1, show_default="all cores")
+    threads: int | None = option(
+        None, "Largest number of threads.", min=1, show_default="all cores"
+    )
     quiet: bool = option(False, "Show the result only.", "--quiet", "-q")
 
 

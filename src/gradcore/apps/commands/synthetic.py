@@ -99,11 +99,11 @@ class Recipe:
     )
     updates: int | None = option(
         None,
-        "The most updates; the training ends when the task is solved.",
+        "Largest number of updates; the training ends when the task is solved.",
         min=1,
         show_default=False,
     )
-    minutes: float | None = option(None, "The most minutes.", min=0.0)
+    minutes: float | None = option(None, "Largest number of minutes.", min=0.0)
     every: int | None = option(None, "Updates between evaluations.", min=1, show_default=False)
     seed: int | None = option(
         None, "Seed of the weights and the training sequences.", min=0, show_default="0"
@@ -127,7 +127,7 @@ class Kept:
         "Continue the training in --run; the result has the same bits as an uninterrupted one.",
         "--resume",
     )
-    json_file: Path | None = option(None, "Write the figures as JSON.", "--json", metavar="FILE")
+    json_file: Path | None = option(None, "Write all numbers as JSON.", "--json", metavar="FILE")
     plot: Path | None = option(
         None,
         "File for a picture of the curve. Default: curve.png in the folder of the run, if "

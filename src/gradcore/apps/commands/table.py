@@ -213,12 +213,12 @@ def csv(
 ) -> None:
     """Train a sequence model on your own table: a row per time step, named columns.
 
-    Standardises numbers, reads texts as categories, holds out 15% to choose the net and 15% to
-    judge it, and prints its score beside that of the simplest guesses. `gradcore predict` applies
+    Standardises numbers, treats texts as categories, holds out 15% to choose the net and 15% to
+    score it, and prints the scores of the net and of simple baselines. `gradcore predict` applies
     the net to files with the same columns.
 
-    Ctrl-C saves the best net so far and exits with 130; --run FOLDER --resume goes on with the
-    training, and needs no other option.
+    Ctrl-C saves the best net so far and exits with 130; --run FOLDER --resume continues the
+    training and needs no other option.
     """
     with errors():
         # A run that is there already is refused by the training, which knows what it holds.
@@ -229,7 +229,7 @@ def csv(
         if not files or target is None:
             fail(
                 "name the files of the table and the column to learn: gradcore train csv FILE "
-                "--target COLUMN; or go on with a training: --run FOLDER --resume."
+                "--target COLUMN; or continue a training: --run FOLDER --resume."
             )
         _train(files, target, given, quiet)
 

@@ -1,4 +1,4 @@
-"""A trained net with data of its own task, to be looked at: by task, or from arrays."""
+"""A trained net with data to measure it on: data of its own task, or arrays."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _file_of(path: Path) -> Path:
 
 
 def _recorded(folder: Path) -> Task | None:
-    """The synthetic task of a run's folder, None where it is none."""
+    """The synthetic task of a run's folder; None if the run is something else."""
     try:
         found = synthetic.recorded(folder)
     except gd.CheckpointError:

@@ -40,8 +40,8 @@ def check_unpacked(path: Path, unpacked: int, packed: int, largest: int | None =
 def check_gzip(path: Path) -> None:
     """Raises ArgumentError for a gzipped table that unpacks to implausibly much.
 
-    Unpacking alone takes a hundredth of the time that reading does. It ends where the beginning is
-    not dense; should the rest be, open_gzip tells when it becomes too much.
+    Unpacking alone takes a hundredth of the time that reading does. It stops after the beginning if
+    that is not dense; open_gzip raises an error if the rest unpacks to too much.
     """
     file = content(path)
     packed = file.stat().st_size

@@ -41,8 +41,8 @@ class ClippingStudy:
         """A table for each optimizer, with its best clip first."""
         lines = [
             f"adding problem, T = {TASK.length}, relu RNN from the identity, {self.updates} "
-            f"updates, {self.seeds} seeds; always saying 1: {TASK.baseline.loss:.3f}",
-            f"disturbed: updates off by a tenth behind one gradient of {FACTOR:g} times the size",
+            f"updates, {self.seeds} seeds; always answering 1: {TASK.baseline.loss:.3f}",
+            f"disturbed: updates that one gradient of {FACTOR:g} times the size changes by a tenth",
         ]
         for optimizer in OPTIMIZERS:
             lines += [
@@ -126,7 +126,7 @@ class ClippingStudy:
             right.plot(found.ratio, color=f"C{number}", linewidth=1.2)
             if found.theory is not None:
                 right.plot(found.theory, "k--", linewidth=0.9, label="theory, no clip")
-        right.set(title=f"Adam behind a gradient of {FACTOR:g} times the size")
+        right.set(title=f"Adam after a gradient of {FACTOR:g} times the size")
         right.set(xlabel="steps after it", ylabel="|update| over that without it", ylim=(0, 2))
         right.legend(frameon=False, fontsize="small")
         for axis in (left, right):

@@ -1,4 +1,4 @@
-"""What a net says of a record, and files of it that genome browsers open."""
+"""The output of a net for a record, and files of it that genome browsers open."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Annotation", "annotate", "write_gff3"]
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
-    """A record with what a net says of it.
+    """A record with the output of a net for it.
 
     log_p (n, 7): log probabilities of every base's classes. genes: those that are called from them
     by the genetic code `code`. classes (n,): what the genes mean for every base; they are scored.
@@ -69,8 +69,9 @@ def annotate(
 def write_gff3(file: Path, annotations: Sequence[Annotation]) -> None:
     """Writes the called genes of all records; the score of a gene is Annotation.confidence.
 
-    A gene over the origin of a circle ends behind the record's length, as GFF3 has it. An end that
-    is not known, at an edge of the sequence or at unknown bases, is marked as the NCBI marks it.
+    A gene over the origin of a circle ends beyond the record's length, as GFF3 specifies. An end
+    that is not known, at an edge of the sequence or at unknown bases, is marked as the NCBI marks
+    it.
     Reference: the Sequence Ontology's GFF3 specification, version 1.26.
     """
 

@@ -57,7 +57,7 @@ def parse_fasta(path: Path, lines: Iterable[str], first: int = 1) -> list[Record
             name = title.partition(" ")[0]
             if not name:
                 raise gd.ArgumentError(
-                    f"{path}, line {number}: a record without a name. Write a name behind '>'."
+                    f"{path}, line {number}: a record without a name. Write a name after '>'."
                 )
             twice = twice or ((name, known[name], number) if name in known else None)
             known[name] = number

@@ -126,7 +126,7 @@ def _sums(log_p: NDArray[np.float32]) -> dict[tuple[int, int], NDArray[np.float6
 
 
 def _best(frame: Frame, sums: NDArray[np.float64]) -> tuple[int, float] | None:
-    """Returns the start with the most evidence behind it, with that evidence.
+    """Returns the start with the most evidence after it, with that evidence.
 
     Where nothing ends the frame before its first codon, that codon may be the start as well.
     """

@@ -21,7 +21,7 @@ class Gene:
     codon. pseudo: the gene does not code, or its frame is not known, so that its bases are left out
     of training and scores. start_known, stop_known: whether the ends are exact. phage: the gene is
     marked as one of a prophage. code: number of the genetic code (/transl_table), None if the file
-    does not tell it.
+    does not give it.
     """
 
     parts: tuple[tuple[int, int], ...]
@@ -40,7 +40,7 @@ class Gene:
 
     @property
     def stop(self) -> int:
-        """Where reading ends: the border behind the last base in the direction of reading."""
+        """Where reading ends: the border after the last base in the direction of reading."""
         return self.parts[-1][1] if self.strand == 1 else self.parts[-1][0]
 
     @property
@@ -50,7 +50,7 @@ class Gene:
 
     @property
     def span(self) -> tuple[int, int]:
-        """The lowest base and the one behind the highest; over an origin, all between its parts."""
+        """The lowest base and the one after the highest; over an origin, all between its parts."""
         return min(a for a, _ in self.parts), max(b for _, b in self.parts)
 
     @property
@@ -89,5 +89,5 @@ class Record:
 
     @property
     def codes(self) -> Counter[int]:
-        """How many genes tell each number of a genetic code."""
+        """How many genes name each number of a genetic code."""
         return Counter(gene.code for gene in self.genes or () if gene.code is not None)

@@ -42,9 +42,9 @@ class Features:
 
     names: every sequence that it names, and in which line first. declared: those of which it says
     that they are there, with genes or without, by ##sequence-region or a feature of WHOLE. ends:
-    the last base of each, where it is told. circular: those with Is_circular=true. coding: the
-    lines of their CDS. records: the sequences behind ##FASTA. program: what the second column of
-    the first CDS names. kinds: the types of all features. gtf: whether it is GTF.
+    the last base of each, if it is given. circular: those with Is_circular=true. coding: the lines
+    of their CDS. records: the sequences after ##FASTA. program: what the second column of the first
+    CDS names. kinds: the types of all features. gtf: whether it is GTF.
     """
 
     path: Path
@@ -88,7 +88,7 @@ def read_gff3(path: str | Path, *, say: Say = lambda line: None) -> dict[str, Se
 
 
 def parse_gff3(path: Path, say: Say, *, features: bool = True, sequences: bool = True) -> Features:
-    """Reads the features of a file, and the sequences behind ##FASTA, or either of them.
+    """Reads the features of a file, and the sequences after ##FASTA, or either of them.
 
     Raises ArgumentError naming file and line.
     """
@@ -116,7 +116,9 @@ def parse_gff3(path: Path, say: Say, *, features: bool = True, sequences: bool =
 
 
 class _Reader:
-    """Takes the lines of a file one by one; what other lines tell of a CDS is added at the end."""
+    """Takes the lines of a file one by one; facts about a CDS from other lines are added at the
+    end.
+    """
 
     def __init__(self, found: Features, remarks: Remarks) -> None:
         self._found, self._remarks = found, remarks
@@ -127,7 +129,9 @@ class _Reader:
         self._stops: dict[tuple[str, str], list[tuple[int, int]]] = {}
 
     def directive(self, number: int, text: str) -> None:
-        """Takes a line that begins with #: ##sequence-region, ##gff-version, or one of no use."""
+        """Takes a line that begins with #: ##sequence-region, ##gff-version, or one without meaning
+        here.
+        """
         words = text.split()
         if words[0] == "##gff-version" and len(words) > 1 and words[1][0] in "12":
             raise gd.ArgumentError(
@@ -188,7 +192,7 @@ class _Reader:
         return {key.strip(): value.strip() for key, value in pairs}
 
     def _place(self, name: str, number: int, words: list[str]) -> tuple[int, int, int | None]:
-        """Returns the first base from 0, the one behind the last, and the phase of a line."""
+        """Returns the first base from 0, the one after the last, and the phase of a line."""
         try:
             first, last = int(words[3]), int(words[4])
             phase = None if words[7] == "." else int(words[7])
@@ -198,7 +202,7 @@ class _Reader:
             raise gd.ArgumentError(
                 f"{self._found.path}, record {name}, line {number}: start, end and phase must be "
                 f"numbers, 1 <= start <= end and phase 0 to 2; got {words[3]}, {words[4]}, "
-                f"{words[7]}. A CDS over the origin of a circle ends behind its last base: one "
+                f"{words[7]}. A CDS over the origin of a circle ends beyond its last base: one "
                 "from 371 over 400 to 60 is written 371 460."
             )
         return first - 1, last, phase
@@ -236,7 +240,7 @@ class _Reader:
         )
 
     def finish(self) -> None:
-        """Adds to each CDS what its parents and, in GTF, its start and stop codons tell."""
+        """Adds to each CDS facts from its parents and, in GTF, its start and stop codons."""
         found = self._found
         if found.gtf and found.coding and not self._stops:
             first = min(line.number for lines in found.coding.values() for line in lines)

@@ -23,10 +23,10 @@ class Line:
     """A CDS line.
 
     number: that of the line in its file. first, last: its bases from 0, the last one excluded;
-    behind the end of a circle the last one goes on counting. phase: None where it is not told.
+    beyond the end of a circle the count continues. phase: None if it is not given.
     identity: its ID, or the transcript of GTF. parents: IDs of the features that join the lines of
-    one gene. partial: an end is not known, and which one is not told; low_open, high_open: the
-    lower or the higher end is not known. spliced: the gene is put together by trans-splicing.
+    one gene. partial: one end is unknown, but the line does not say which; low_open, high_open: the
+    lower or the higher end is unknown. spliced: the gene is put together by trans-splicing.
     stop_codon: (first, last) of its stop codon, which GTF keeps apart; no_start, no_stop: GTF has
     no start or stop codon of it.
     """
@@ -55,8 +55,8 @@ def genes_of(
 ) -> Iterator[Gene]:
     """Makes the genes of the CDS lines of one sequence.
 
-    Lines of one parent are parts of one gene, whatever their IDs, unless those overlap; without a
-    parent, lines of one ID are. Where the frame is not certain the parts are masked, as pseudo.
+    Lines of one parent are parts of one gene, whatever their IDs, unless they overlap; without a
+    parent, lines of one ID are. If the frame is uncertain, the parts are masked as pseudo.
     Raises ArgumentError for what is not within the sequence.
     """
     seen: set[Gene] = set()
@@ -161,7 +161,7 @@ def _pieces(
 ) -> list[tuple[int, int, Line]]:
     """Returns (start, stop, line) of the parts of a gene, in the order of the plus strand.
 
-    Where they touch both ends of a circle, the gene is read over its origin, and they begin behind
+    Where they touch both ends of a circle, the gene is read over its origin, and they begin after
     the largest gap.
     """
     found: dict[tuple[int, int], Line] = {}
@@ -170,7 +170,7 @@ def _pieces(
             if last > length and (not circular or last - first > length):
                 raise gd.ArgumentError(
                     f"{path}, record {name}, line {line.number}: a gene at {first + 1}..{last} "
-                    f"ends behind {name}, which has {length:,} bases. "
+                    f"ends beyond {name}, which has {length:,} bases. "
                     + (
                         "It is longer than the circle."
                         if circular

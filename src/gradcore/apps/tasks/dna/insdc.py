@@ -63,9 +63,9 @@ class _Stream:
     """The lines of a file, as far as Biopython asks for a text file.
 
     at: number of the latest line. last: the latest that is not blank. name, locus: of the record
-    that they are in, and the number of its first line. length, merged: what its LOCUS line tells of
-    its length, and whether name and length are written as one word there. coding: numbers of the
-    lines of its feature table that look as if a CDS began there.
+    that they are in, and the number of its first line. length, merged: the length in its LOCUS
+    line, and whether name and length are written as one word there. coding: numbers of the lines of
+    its feature table that look as if a CDS began there.
     """
 
     def __init__(self, path: Path, kind: Kind, lines: Iterator[str]) -> None:
@@ -134,7 +134,7 @@ class _Stream:
         return f"LOCUS       {self.name} {self.length or 0} bp DNA {topology} UNK 01-JAN-1980\n"
 
     def _identity(self, line: str) -> str:
-        """Notes what an ID line of EMBL tells. Raises ArgumentError for a protein."""
+        """Reads an ID line of EMBL. Raises ArgumentError for a protein."""
         words = line.replace(";", " ").split()
         self._begin(words[1] if len(words) > 1 else "")
         if words[-1].upper().rstrip(".") == "AA":
@@ -228,7 +228,7 @@ def _record(
 
 
 def _name(entry: Any, stream: _Stream, length: int) -> str:
-    """Returns the accession with its version where there is one, else what the first line tells."""
+    """Returns the accession with its version if there is one, else the name in the first line."""
     told, name, digits = str(entry.id or ""), stream.name, str(length)
     if re.search(r"\w", told) and not told.startswith("<unknown") and told != name:
         return told

@@ -34,9 +34,9 @@ SYNTHETIC = 60_000, 8, 1, 2
 class Job:
     """What to do. train, validate, test: files; without any, synthetic genomes. only: names of
     records of validate and test that are judged (all if empty), as a file may hold copies.
-    minutes: of training. bases: train on so many whatever the time, the same ones every time.
+    minutes: of training. bases: train on this many in any time, the same ones every time.
     checkpoint: where the net is kept. run, resume: as of gradcore.Trainer.fit. quiet: no progress.
-    code: number of the genetic code of records that do not tell theirs.
+    code: number of the genetic code of records that do not name theirs.
     """
 
     train: Sequence[Path] = ()
@@ -56,10 +56,10 @@ class Job:
 def run(job: Job, say: Say = lambda line: None) -> Result | None:
     """Does the job; None if Ctrl-C ended the training, whose checkpoint is then saved.
 
-    Raises GradcoreError for files or arguments of no use.
+    Raises GradcoreError for files or arguments that cannot be used.
     """
     begun = time.monotonic()
-    training.build(job.options)  # wrong sizes are told before any file is read
+    training.build(job.options)  # raises errors for wrong sizes before any file is read
     usual = BACTERIAL if job.code is None else genetic_code(job.code)
     own, held = _synthetic(job, say) if not job.train else _read(job, say)
     truth = [(part, r, labels(r)) for part, records in held.items() for r in records]
@@ -106,7 +106,7 @@ def _synthetic(job: Job, say: Say) -> tuple[list[Record], dict[str, list[Record]
 
 def _read(job: Job, say: Say) -> tuple[list[Record], dict[str, list[Record]]]:
     """As _synthetic, from files. Raises ArgumentError if no record to train on has a gene."""
-    # A file may be named twice: it is read once, and what there is to tell of it is told once.
+    # A file may be named twice: it is read once, and its remarks are printed once.
     every = dict.fromkeys([*job.train, *job.validate, *job.test])
     found = {path: read(path, say=say) for path in every}
     own = [record for path in job.train for record in found[path]]
@@ -144,7 +144,7 @@ def _chosen(held: dict[str, list[Record]], only: Sequence[str]) -> dict[str, lis
 def _codes(
     records: Sequence[Record], job: Job, usual: GeneticCode, say: Say
 ) -> dict[Record, GeneticCode]:
-    """Finds the genetic code of each record: the one that most of its CDS tell, or the usual."""
+    """Finds the genetic code of each record: the one that most of its CDS name, or the usual."""
     found: dict[Record, GeneticCode] = {}
     silent = []
     for record in records:
@@ -181,7 +181,7 @@ def _code_of_training(
 
 
 def code_of_net(metadata: Mapping[str, Any]) -> GeneticCode:
-    """Returns the genetic code that the metadata of a net of run() tell, 11 if they tell none."""
+    """Returns the genetic code in the metadata of a net of run(), 11 if there is none."""
     told = metadata.get("genetic_code")
     return genetic_code(told) if isinstance(told, int) else BACTERIAL
 

@@ -19,9 +19,9 @@ __all__ = ["join", "join_records"]
 def join(records: Sequence[Record], features: Features, say: Say) -> list[Record]:
     """Returns records with the genes that an annotation file has for their names.
 
-    A record that the file does not have genes of has none, which is told if the file does not name
-    it at all. Raises ArgumentError if it names none of the records, and for genes that lie beyond
-    the end of a record.
+    A record without genes in the file has none; this is reported if the file does not name the
+    record at all. Raises ArgumentError if it names none of the records, and for genes that lie
+    beyond the end of a record.
     """
     path = features.path
     matches = _matches(records, list(features.names), path)

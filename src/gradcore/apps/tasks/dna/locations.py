@@ -34,7 +34,7 @@ def marked(words: Mapping[str, str], key: str) -> bool:
 
 
 def code_of(words: Mapping[str, str], line: int, remarks: Remarks) -> int | None:
-    """The number of the genetic code of a CDS, None if it tells none that exists."""
+    """The number of the genetic code of a CDS, None if it names none that exists."""
     told = words.get("transl_table")
     if told is None:
         return None

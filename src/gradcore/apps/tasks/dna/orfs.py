@@ -30,9 +30,9 @@ PLAIN, STOP, UNKNOWN = 0, 1, 2
 class Frame:
     """An open reading frame, in bases of its own strand as it is read.
 
-    strand. first: of the first codon behind the stop before, or of the first whole codon behind
-    unknown bases or the beginning of the sequence. stop: behind the stop codon, or behind the last
-    whole codon before unknown bases or the end of the sequence. starts: positions of its start
+    strand. first: start of the first codon after the previous stop, or of the first whole codon
+    after unknown bases or the beginning of the sequence. stop: end of the stop codon, or of the
+    last whole codon before unknown bases or the end of the sequence. starts: positions of its start
     codons, rising. closed: whether there is a stop codon. open: whether there is none before
     `first`. On a circle `stop` may be up to twice its length.
     """
@@ -62,11 +62,11 @@ def frames(
     code: GeneticCode = BACTERIAL,
     circular: bool = False,
 ) -> list[Frame]:
-    """Finds the frames of at least so many bases, with or without a start codon.
+    """Finds the frames of at least `least` bases, with or without a start codon.
 
     Unknown bases end a frame: a codon of which two bases are N. One alone does not, though it may
     hide a stop: in the genome of lambda the codon NAA at base 20,661 lies within a gene. circular:
-    frames go on over the end of the sequence, once round at most.
+    frames continue across the end of the sequence, at most once around.
     """
     length = len(letters)
     if length < 3:
@@ -140,7 +140,7 @@ def longest_orfs(
     """Returns the genes of the ORF rule: from the first start codon of a frame to its stop, if
     these are `least` bases or more.
 
-    Shorter ones come first, so that where two overlap the longer one has the last word.
+    Shorter ones come first, so that the longer of two overlapping ones decides.
     """
     made = []
     for frame in frames(letters, least, code=code, circular=circular):

@@ -1,4 +1,4 @@
-"""What a net says of every base of a sequence of any length, whichever strand is given."""
+"""The output of a net for every base of a sequence of any length, the same for both strands."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def _beside(path: Path, say: Say) -> Path | None:
 
 
 def _kind(path: Path) -> Kind:
-    """Tells the format of a file by its first lines; raises ArgumentError if it is none of ours."""
+    """Finds the format of a file by its first lines; raises ArgumentError for an unknown one."""
     with opened(path) as lines:
         head = [(number, line.strip()) for number, line in enumerate(islice(lines, HEADER), 1)]
     head = [(number, text) for number, text in head if text]

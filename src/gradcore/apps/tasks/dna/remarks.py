@@ -9,7 +9,7 @@ from pathlib import Path
 __all__ = ["Remarks", "Say", "listed"]
 
 Say = Callable[[str], None]
-# So many lines of one kind are told one by one, the others by their number.
+# This many lines of one kind are printed one by one; of the others only the number.
 MOST = 5
 
 
@@ -21,7 +21,7 @@ def listed(names: list[str]) -> str:
 
 
 class Remarks:
-    """Collects what there is to tell of one file, so that thousands of a kind become one line."""
+    """Collects the remarks on one file, so that thousands of a kind become one line."""
 
     def __init__(self, path: Path, say: Say) -> None:
         self._path, self._say = path, say

@@ -48,7 +48,7 @@ class Options:
     forward: bool = option(False, "Read in one direction only.", "--forward")
     width: int = option(3, "Bases per token: 1, or 3 that overlap.")
     skip: int | None = skip_option()
-    residual: bool = option(False, "Upper layers add what they read.", "--residual")
+    residual: bool = option(False, "Add the input of each upper layer to its output.", "--residual")
     seed: int = option(0, "Seed of weights and windows.", min=0)
     embedding: int = 16
     stages: Sequence[Stage] = STAGES
@@ -147,7 +147,7 @@ def train(
 ) -> Trained:
     """Trains a net for about `seconds` or on about `bases`, whichever comes first.
 
-    Exact gradients over whole windows. checkpoint: where the net is kept now and then, with
+    Exact gradients over whole windows. checkpoint: where the net is saved at intervals, with
     `metadata`. Other arguments as of tasks.brackets.train.train.
     Raises ArgumentError without any limit, for records without genes, and as Trainer.fit does.
     """

@@ -35,7 +35,7 @@ PROPHAGES = training.Labelling(
 )
 # Of a chromosome that is judged: windows of 100,000, of which the middle is kept.
 PIECE, BESIDE = 60_000, 20_000
-# A net of so many bases is looked at for how far its gradient reaches.
+# The reach of the gradient is measured over this many bases.
 REACH = 100_000
 
 
@@ -82,10 +82,10 @@ class Job:
 def run(job: Job, say: Say = lambda line: None) -> Result | None:
     """Does the job; None if Ctrl-C ended a training.
 
-    Raises GradcoreError for files or arguments of no use.
+    Raises GradcoreError for files or arguments that cannot be used.
     """
     begun = time.monotonic()
-    training.build(job.options, PROPHAGES.classes)  # wrong sizes are told before any file is read
+    training.build(job.options, PROPHAGES.classes)  # errors come before reading
     records = _used([record for path in job.files for record in read(path, say=say)], job.leave_out)
     groups = regions.by_species(records)
     marked = {name: sum(len(regions.regions(r)) for r in own) for name, own in groups.items()}

@@ -52,7 +52,8 @@ def reverse_labels(given: Labels) -> Labels:
 def by_species(records: Sequence[Record]) -> dict[str, list[Record]]:
     """Records by the first two words of their organism, in the order in which they come.
 
-    One that does not tell it is taken with those of its file; if none does, the file is a species.
+    A record without an organism belongs to the species of its file; if no record has one, the file
+    is a species.
     """
     told = {r.source: _two_words(r) for r in records if _two_words(r)}
     found: dict[str, list[Record]] = {}

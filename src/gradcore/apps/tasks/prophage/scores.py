@@ -1,4 +1,4 @@
-"""How well scores along a chromosome tell prophages, and the 6-mers to compare with."""
+"""How well scores along a chromosome predict prophages, and the 6-mers to compare with."""
 
 from __future__ import annotations
 

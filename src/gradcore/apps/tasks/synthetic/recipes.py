@@ -103,7 +103,7 @@ class Rate(gd.schedule.Schedule):
         self._changes: Sequence[Callable[[], None]] = ()
 
     def when_scored(self, changes: Sequence[Callable[[], None]]) -> None:
-        """Has changes of the training made when the trainer has recorded the score at hand."""
+        """Makes changes to the training once the trainer has recorded the current score."""
         self._changes = changes
 
     def observe(self, score: float) -> None:
