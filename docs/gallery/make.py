@@ -1,11 +1,11 @@
-"""Makes docs/gallery.md and its pictures.
+"""Makes docs/gallery.md and its pictures, all of them or some parts.
 
 Trains four nets on the adding problem at T = 1,000, 10,000 and 50,000, measures how far back their
 gradients reach before and after, compares the bracket net with an untrained one, and shows where
 PyTorch's float32 gradient leaves the range of float32. It takes about 40 minutes on two cores.
 Results of trainings are kept in the folder given by --work and are not computed again.
 
-    python docs/gallery/make.py [--minutes 5] [--lengths 1000 10000 50000] [--work build/gallery]
+    python docs/gallery/make.py [PART ...] [--minutes 5] [--lengths 1000 10000 50000] [--work DIR]
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import argparse
 import argparse as a_long_module
 import dataclasses
 import json
+import re
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -42,19 +44,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)}; all by default"
+    )
     parser.add_argument("--minutes", type=float, default=5.0, help="longest time of one training")
     parser.add_argument("--lengths", type=int, nargs="+", default=[1_000, 10_000, 50_000])
     parser.add_argument("--work", type=Path, default=Path("build/gallery"))
     args = parser.parse_args()
+    unknown = sorted(set(args.parts) - set(PARTS))
+    if unknown:
+        parser.error(f"there is no part {', '.join(unknown)}; the parts are {', '.join(PARTS)}.")
     args.work.mkdir(parents=True, exist_ok=True)
+    page = HERE.parent / "gallery.md"
+    sections = re.split(r"^(?=## )", page.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    kept = dict(zip(SECTIONS, sections, strict=True))
+    for part in args.parts or PARTS:
+        kept |= PARTS[part](args)
+    page.write_text("\n".join([HEAD, *(text.strip() + "\n" for text in kept.values())]))
+
+
+def adding(args: argparse.Namespace) -> dict[str, str]:
     todo = [(length, cell) for length in args.lengths for cell in CELLS]
     # Each training has one thread: two at the same time take less time than one after the other.
     with ThreadPoolExecutor(gd.build_info().threads) as pool:
         made = list(pool.map(lambda each: trained(*each, args.minutes, args.work), todo))
     runs = dict(zip(todo, made, strict=True))
-    text = [HEAD, horizons(args.lengths, runs), curves(args.lengths, runs)]
-    text += [brackets(args.work), float32(), constrained(args.work), bracket_rnns(args.work)]
-    (HERE.parent / "gallery.md").write_text("\n".join(text), encoding="utf-8")
+    return {"horizons": horizons(args.lengths, runs), "curves": curves(args.lengths, runs)}
+
+
+# The sections of the page in their order, and the parts that make them.
+SECTIONS = ("horizons", "curves", "brackets", "float32", "constraints")
+PARTS: dict[str, Callable[[argparse.Namespace], dict[str, str]]] = {
+    "adding": adding,
+    "brackets": lambda args: {"brackets": brackets()},
+    "float32": lambda args: {"float32": float32()},
+    "constraints": lambda args: {
+        "constraints": "\n".join([constrained(args.work), bracket_rnns(args.work)])
+    },
+}
 
 
 # ---- the adding problem
@@ -203,7 +230,7 @@ def curves(lengths: list[int], runs: dict[tuple[int, str], dict[str, Any]]) -> s
 # ---- the bracket net
 
 
-def brackets(work: Path) -> str:
+def brackets() -> str:
     """Compares the net that comes with gradcore with fresh weights, on a module of Python."""
     found = material(default_checkpoint(), [Path(a_long_module.__file__)], steps=20_000)
     figures, rows = {}, []
@@ -253,12 +280,28 @@ def brackets(work: Path) -> str:
             "",
             "The report on the trained net:",
             "",
-            "```",
-            str(figures["trained"]),
-            "```",
+            *report(figures["trained"]),
             "",
         ]
     )
+
+
+def report(found: gd.diagnosis.Diagnosis) -> list[str]:
+    """The verdict as Markdown, whose lines are as wide as the reader's screen."""
+    net, facts, *_ = found.lines()
+    lines = [f"`{net}`", "", f"{facts}."]
+    for finding in found.findings:
+        lines += ["", f"* **{finding.level}**: {quoted(finding.text)}"]
+        if finding.remedy:
+            lines += ["", f"    {quoted(finding.remedy)}"]
+    return lines
+
+
+def quoted(text: str) -> str:
+    """Text with what Markdown would take for its own signs escaped, except between backticks."""
+    pieces = re.split(r"(`[^`]+`)", text)
+    pieces[::2] = [re.sub(r"([*_<])", r"\\\1", piece) for piece in pieces[::2]]
+    return "".join(pieces)
 
 
 # ---- constraints
@@ -440,7 +483,8 @@ def plain(axis: Any) -> None:
 
 HEAD = """# Gallery
 
-This page is made by `python docs/gallery/make.py`; every number on it comes from that run.
+This page and its pictures are made by `python docs/gallery/make.py`. It takes the names of parts:
+`adding`, `brackets`, `float32` and `constraints`. Every number comes from a run of its part.
 """
 
 

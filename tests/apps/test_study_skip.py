@@ -65,6 +65,25 @@ def test_another_seed_is_another_net():
         skip.run(length=100)
 
 
+def test_gradients_are_drawn_on_a_logarithmic_axis():
+    pytest.importorskip("matplotlib", reason="draws: install gradcore[plot]")
+    found = skip.run(length=300)
+    chains, cells = found.figure().axes
+    for axis in (chains, cells):
+        # What is drawn is log10 of the size on an even axis, with powers of ten beside it.
+        assert axis.get_yscale() == "linear"
+        assert axis.yaxis.get_major_formatter()(-200, None) == "$10^{-200}$"
+        assert axis.yaxis.get_major_formatter()(0.0, None) == "1"
+    # So a constant rate is a straight line.
+    (line,) = (line for line in chains.lines if line.get_label() == "a = 0.95")
+    slopes = np.diff(line.get_ydata()) / np.diff(line.get_xdata())
+    np.testing.assert_allclose(slopes, np.log10(0.95), rtol=1e-4)
+    # The fastest chain leaves the panel and says how far it goes; all others end inside it.
+    ends = [line.get_ydata()[-1] < chains.get_ylim()[0] for line in chains.lines[::2]]
+    assert ends == [False, True, False, False, False, False]
+    assert "down to $10^{-119}$" in chains.lines[2].get_label()
+
+
 def test_the_command_prints_and_writes(tmp_path, monkeypatch):
     pytest.importorskip("typer", reason="the command line: install gradcore[cli]")
     pytest.importorskip("matplotlib", reason="draws: install gradcore[plot]")

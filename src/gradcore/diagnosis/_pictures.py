@@ -115,7 +115,8 @@ def _fill(axis: Any, panel: Panel, m: Measured) -> None:
 
 def _hidden(axis: Any, m: Measured) -> None:
     assert m.hidden is not None
-    axis.set(xlabel="step t", ylabel="log10 |dL/dh|")
+    axis.set(ylabel="log10 |dL/dh|")
+    _along_the_sequence(axis)
     for layer in m.hidden:
         name = m.names[layer.layer] + (", reverse" if layer.reverse else "")
         _band(axis, np.arange(len(layer.norm_log10)), layer.norm_log10, name)
@@ -175,7 +176,8 @@ def _lyapunov(axis: Any, m: Measured) -> None:
 
 def _windows(axis: Any, m: Measured) -> None:
     assert m.windows is not None
-    axis.set(xlabel="step t", ylabel="share of the gradient")
+    axis.set(ylabel="share of the gradient")
+    _along_the_sequence(axis)
     borders = m.windows.borders
     axis.bar(borders[:-1], m.windows.share, np.diff(borders) * 0.9, align="edge")
     axis.axhline(0.0, color="grey", linewidth=0.8)
@@ -189,7 +191,10 @@ def _truncation(axis: Any, m: Measured) -> None:
     axis.axhline(0.01, color="grey", linewidth=0.8, linestyle="--")
     axis.set_xscale("log")
     axis.set_yscale("log")
-    axis.set_xticks(m.truncation.lengths, [f"{k:,}" for k in m.truncation.lengths], fontsize=7)
+    # Every length has a tick, and so many of them a number that the numbers have room.
+    every = -(-len(m.truncation.lengths) // 6)
+    told = [f"{k:,}" if i % every == 0 else "" for i, k in enumerate(m.truncation.lengths)]
+    axis.set_xticks(m.truncation.lengths, told)
     axis.minorticks_off()
 
 
@@ -231,9 +236,17 @@ def _saturation(axis: Any, m: Measured) -> None:
 
 def _amplification(axis: Any, m: Measured) -> None:
     assert m.amplification is not None
-    axis.set(xlabel="step t", ylabel="spectral norm of ds_t / ds_(t-1)")
+    axis.set(ylabel="spectral norm of ds_t / ds_(t-1)")
+    _along_the_sequence(axis)
     axis.plot(m.amplification.steps, m.amplification.norm, "o-", markersize=2.5, linewidth=0.8)
     axis.axhline(1.0, color="grey", linewidth=0.8)
+
+
+def _along_the_sequence(axis: Any) -> None:
+    """Makes the lower axis one of steps, with few numbers, since large ones are wide."""
+    axis.set_xlabel("step t")
+    axis.locator_params(axis="x", nbins=5, integer=True)
+    axis.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
 
 
 def _band(axis: Any, x: NDArray[Any], logs: NDArray[np.float64], label: str) -> None:

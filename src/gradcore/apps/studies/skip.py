@@ -149,33 +149,35 @@ class SkipStudy:
 
     def draw(self, path: str | os.PathLike[str]) -> None:
         """Draws chains and nets as curves over the lag."""
+        write_figure(path, self.figure(), dpi=130)
+
+    def figure(self) -> Any:
+        """The picture: the size of gradients on a logarithmic axis, so that a rate is a slope.
+
+        The chain that vanishes fastest leaves the panel, or the others would be one line on top.
+        """
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(11.0, 5.0), layout="constrained")
         left, right = figure.subplots(1, 2)
+        floor = 1.15 * sorted(_end(chain.theory) for chain in self.chains)[1]
         for number, chain in enumerate(self.chains):
-            # Only lags with a gradient are drawn, at most about 1,000 of them.
-            at = np.flatnonzero(np.isfinite(chain.theory))
-            at = at[:: max(1, len(at) // 1000)]
-            left.plot(
-                at,
-                chain.measured[at],
-                color=f"C{number}",
-                linewidth=3,
-                alpha=0.4,
-                label=chain.title,
-            )
-            left.plot(at, chain.theory[at], "--", color=f"C{number}", linewidth=1)
-        left.set(title="Linear chains: measured, and theory dashed")
+            at = _drawn(chain.theory)
+            end, colour = _end(chain.theory), f"C{number}"
+            label = chain.title if end > floor else f"{chain.title}, down to {_power(end)}"
+            left.plot(at, chain.measured[at], color=colour, linewidth=3, alpha=0.4, label=label)
+            left.plot(at, chain.theory[at], "--", color=colour, linewidth=1)
+        left.set(title="Linear chains: measured, and theory dashed", ylim=(floor, -0.05 * floor))
         for number, cell in enumerate(self.cells):
-            at = np.flatnonzero(np.isfinite(cell.measured))
-            at = at[:: max(1, len(at) // 1000)]
+            at = _drawn(cell.measured)
             style = {"color": f"C{number // 2}", "linestyle": "-" if number % 2 else ":"}
             right.plot(at, cell.measured[at], label=cell.title, **style)
         right.set(title=f"Nets of {HIDDEN} units as initialised")
         for axis in (left, right):
-            axis.set(xlabel="steps back", ylabel="log10 of the gradient's size")
-            axis.set_yscale("symlog", linthresh=1.0)
+            axis.set(xlabel="steps back", ylabel="size of the gradient, 1 at lag 0")
+            axis.xaxis.set_major_formatter(lambda lag, _: f"{lag:,.0f}")
+            # The numbers are logarithms already: 10^-3979 is no float64.
+            axis.yaxis.set_major_formatter(lambda log10, _: _power(log10))
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
             axis.legend(
@@ -185,7 +187,22 @@ class SkipStudy:
                 loc="upper center",
                 bbox_to_anchor=(0.5, -0.14),
             )
-        write_figure(path, figure, dpi=130)
+        return figure
+
+
+def _end(log10: Array) -> float:
+    """The value at the largest lag that has a gradient."""
+    return float(log10[np.isfinite(log10)][-1])
+
+
+def _drawn(log10: Array) -> NDArray[np.int64]:
+    """The lags to draw: those with a gradient, about 1,000 of them."""
+    at = np.flatnonzero(np.isfinite(log10))
+    return at[:: max(1, len(at) // 1000)]
+
+
+def _power(log10: float) -> str:
+    return f"$10^{{{log10:.0f}}}$" if round(log10) else "1"
 
 
 def run(
