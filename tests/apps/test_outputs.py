@@ -10,6 +10,7 @@ import gradcore as gd
 
 pytest.importorskip("typer")
 
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from gradcore.apps import commands
@@ -128,6 +129,53 @@ def test_genes_beside_a_genome_and_sources_in_a_folder_are_not_replaced():
     result = call("train", "brackets", "src", "--json", "src/package.json")
     assert result.exit_code == 2
     assert "cannot write src/package.json: it is one of the files to read" in result.output
+
+
+def every_command(group, *names):
+    """(names, command) of every command below a group."""
+    for name in group.list_commands(None):
+        found = group.get_command(None, name)
+        if hasattr(found, "list_commands"):
+            yield from every_command(found, *names, name)
+        else:
+            yield (*names, name), found
+
+
+OUTPUTS = {"--run", "--out", "--checkpoint", "--json", "--plot", "--gff"}
+EMPTY = [
+    (*names, option)
+    for names, command in every_command(get_command(commands.app))
+    for parameter in command.params
+    for option in parameter.opts
+    if option in OUTPUTS and not getattr(parameter, "is_flag", False)
+]
+
+
+def test_every_training_has_an_option_to_leave_empty():
+    trainings = every_command(get_command(commands.train_app))
+    assert {names[1] for names in EMPTY if names[0] == "train"} == {
+        names[-1] for names, _ in trainings
+    }
+
+
+@pytest.mark.parametrize("words", EMPTY, ids=" ".join)
+def test_a_name_that_is_empty_is_refused(words, tmp_path):
+    """pathlib takes it for the current folder."""
+    for given in ([*words, ""], [*words[:-1], f"{words[-1]}="]):
+        done = CliRunner().invoke(commands.app, given)
+        assert done.exit_code == 2, done.output
+        assert f"{words[-1]}" in done.output
+        assert "must name a file or a folder; the name is empty" in done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+@pytest.mark.parametrize("words", [("plot",), ("diagnose",), ("check",), ("predict", "net")])
+def test_an_input_without_a_name_is_refused(words):
+    done = CliRunner().invoke(commands.app, [*words, ""])
+    assert done.exit_code == 2
+    assert "must name a file or a folder; the name is empty" in done.output
+    dot = CliRunner().invoke(commands.app, [*words, "."])
+    assert "the name is empty" not in dot.output
 
 
 def test_a_suffix_that_is_no_picture_is_told_before_the_training():

@@ -87,3 +87,81 @@ def test_a_signal_while_reading_has_a_word(number, code, word, command, tmp_path
     _, told = process.communicate(timeout=60)
     os.close(opened[0])
     assert (process.returncode, told.splitlines()[-1]) == (code, f"gradcore: {word}"), told
+
+
+# Runs the command with a function that judges again and again once it has begun.
+JUDGING = """
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from gradcore.apps import cli
+
+module, name = sys.argv[1].rsplit(".", 1)
+judging = import_module(module)
+honest = getattr(judging, name)
+
+def for_ever(*args, **options):
+    Path("judging").touch()
+    while True:
+        honest(*args, **options)
+
+setattr(judging, name, for_ever)
+sys.argv = ["gradcore", *sys.argv[2:]]
+cli.main()
+"""
+TRAININGS = {
+    "csv": ("t.csv", "--target", "y", "--order", "t", "--updates", 3),
+    "brackets": ("code", "--characters", 40_000),
+}
+JUDGES = {
+    "csv": "gradcore.apps.tasks.table.job.judge",
+    "brackets": "gradcore.apps.tasks.brackets.evaluate.evaluate",
+}
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGTERM, 143, "interrupted by SIGTERM"), (signal.SIGINT, 130, "interrupted")],
+)
+@pytest.mark.parametrize("command", ["csv", "brackets"])
+def test_a_signal_while_a_net_is_judged_keeps_the_net(
+    command, number, code, word, table, monkeypatch
+):
+    if command == "brackets":
+        pytest.importorskip("pygments", reason="lexes: install gradcore[data]")
+    monkeypatch.setenv("GRADCORE_CACHE", str(table / "cache"))
+    (table / "code").mkdir()
+    for i in range(24):
+        lines = f"def f{i}(a, b=[{i}]):\n    return {{a: (b[0], '(')}}\n" * 20
+        (table / "code" / f"m{i}.py").write_text(lines, encoding="utf-8")
+    words = ("train", command, *TRAININGS[command], "--hidden", 4, "--threads", 1, "--run", "r")
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            JUDGING,
+            JUDGES[command],
+            *map(str, words),
+            "--out",
+            "n.safetensors",
+        ],
+        cwd=table,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for((table / "judging").exists, process)
+    process.send_signal(number)
+    out, told = process.communicate(timeout=60)
+    assert (process.returncode, told.splitlines()[-1]) == (code, f"gradcore: {word}"), told
+    assert "Traceback" not in told
+    assert out == ""
+    kept = gd.load(table / "n.safetensors")
+    last = gd.load(table / "r" / "last.safetensors")
+    assert kept.net == last.net
+    assert last.metadata["step"] >= 1
+    if command == "csv":  # the net of the best score is kept, here that of the last update
+        assert kept.metadata["table"]
+    else:
+        assert kept.metadata["task"] == "brackets"

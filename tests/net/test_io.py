@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 import gradcore as gd
 from gradcore._net import io
+from gradcore._net.flat import ParameterSpec
 
 NETS = [
     gd.Stack(gd.RNN(3, 5, nonlinearity="relu")),
@@ -248,3 +249,27 @@ def test_what_is_no_path_is_refused(path):
     for call in (lambda: gd.save(path, NET, PARAMS), lambda: gd.load(path)):
         with pytest.raises((gd.ArgumentError, gd.DTypeError), match="path must be a path"):
             call()
+
+
+def test_time_grows_with_the_number_of_layers_only(tmp_path, monkeypatch):
+    """Looks at descriptions of parameters are counted, because times vary on a busy machine."""
+    looks = 0
+
+    def counting(self, name):
+        nonlocal looks
+        looks += 1
+        return object.__getattribute__(self, name)
+
+    def count(layers):
+        nonlocal looks
+        net = gd.Stack(*[gd.RNN(1, 1)] * layers)
+        params, path, looks = net.init(seed=0), tmp_path / "net.safetensors", 0
+        gd.save(path, net, params)
+        found = gd.load(path)
+        assert found.params == params
+        return looks
+
+    monkeypatch.setattr(ParameterSpec, "__getattribute__", counting)
+    few = count(50)
+    assert few > 0
+    assert count(200) < 4.5 * few

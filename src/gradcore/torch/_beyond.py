@@ -99,6 +99,8 @@ class _Keeper:
         self._reason = ""
         self._next: _Next | None = None
         self._parameter: Any = TensorWeakRef(parameter)
+        self._before_hook: Any = None
+        self._after_hook: Any = None
         self.open()
 
     def expect(self, task: int, value: Wide) -> None:

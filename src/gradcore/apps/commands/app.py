@@ -61,13 +61,19 @@ class _Lazy(MutableMapping[str, Any]):
 class Commands(TyperGroup):
     """A group that lists its commands by name, each with its complete first sentence.
 
-    Its messages about arguments hold no control characters, and it ends quietly when nobody reads
-    the output any more.
+    Its messages about arguments hold no control characters, it refuses paths without a name, and
+    it ends quietly when nobody reads the output any more.
     """
 
     def __init__(self, *, name: str, commands: Mapping[str, Any], **how: Any) -> None:
         super().__init__(name=name, **how)
         self.commands = _Lazy(name, commands)
+
+    def get_command(self, ctx: Any, name: str) -> Any:
+        found = super().get_command(ctx, name)
+        for parameter in getattr(found, "params", ()):
+            _refuse_empty_paths(parameter)
+        return found
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
         with _quiet_and_plain():
@@ -86,6 +92,25 @@ class Commands(TyperGroup):
             formatter.write_dl(
                 [(name, found.get_short_help_str(1000)) for name, found in commands if found]
             )
+
+
+def _refuse_empty_paths(parameter: Any) -> None:
+    """Has a parameter of a command refuse "", which pathlib takes for the current folder."""
+    process = parameter.process_value
+    if getattr(process, "refuses", False):
+        return
+
+    def refusing(ctx: Any, value: Any) -> Any:
+        made = process(ctx, value)
+        given, paths = (v if isinstance(v, (list, tuple)) else (v,) for v in (value, made))
+        if "" in given and any(isinstance(path, Path) for path in paths):
+            options = parameter.opts
+            name = "/".join(options) if options[0].startswith("-") else parameter.metavar
+            fail(f"{name} must name a file or a folder; the name is empty.")
+        return made
+
+    refusing.refuses = True  # type: ignore[attr-defined]
+    parameter.process_value = refusing
 
 
 @contextmanager
