@@ -409,32 +409,32 @@ def test_a_real_signal_saves_the_net(code, tmp_path):
     check.load_checkpoint(tmp_path / "brackets.safetensors")
 
 
-def constant_checkpoint(path, answer, outputs=5):
+def constant_checkpoint(path, answer, outputs=9):
     net = gd.Stack(gd.Embedding(128, 2), gd.LSTM(2, 3), gd.Linear(3, outputs))
     params = net.init(seed=0)
     params.flat[:] = 0
-    params["2.bias"][answer] = 1
+    params["2.bias"][4 + answer if outputs == 9 else answer] = 9
     gd.save(path, net, params)
     return path
 
 
 def test_check_exits_like_a_linter(tmp_path):
-    (tmp_path / "a.py").write_text("f(1)\n", encoding="utf-8")
+    (tmp_path / "a.py").write_text("f(1\n", encoding="utf-8")
     clean = call("check", "a.py", "--checkpoint", constant_checkpoint(tmp_path / "0.st", 0))
     assert (clean.exit_code, clean.stdout) == (0, "")
     found = call("check", "a.py", "--checkpoint", constant_checkpoint(tmp_path / "1.st", 1))
     assert found.exit_code == 1
-    assert found.stdout == "a.py:1:5: '(' is never closed\n"
+    assert found.stdout == "a.py:1:4: '(' is never closed\n"
 
 
 def test_check_tells_unreadable_files_and_goes_on(tmp_path):
-    (tmp_path / "a.py").write_text("f(1)\n", encoding="utf-8")
+    (tmp_path / "a.py").write_text("f(1\n", encoding="utf-8")
     net = constant_checkpoint(tmp_path / "1.st", 1)
     result = call("check", "gone.py", tmp_path, "a.py", "--checkpoint", net)
     assert result.exit_code == 2
     assert "gone.py: cannot be read: No such file" in result.stderr
     assert f"{tmp_path}: cannot be read: Is a directory" in result.stderr
-    assert "a.py:1:5" in result.stdout
+    assert "a.py:1:4" in result.stdout
 
 
 def test_check_refuses_checkpoints_it_cannot_use(tmp_path):
@@ -447,7 +447,7 @@ def test_check_refuses_checkpoints_it_cannot_use(tmp_path):
         ("gone.st", "cannot read"),
         ("cut.st", "damaged"),
         ("junk.st", "not a safetensors file"),
-        ("other.st", "holds a net for another task: expected 128 tokens and 5 outputs"),
+        ("other.st", "holds a net for another task: expected 128 tokens and 9 outputs"),
     ):
         result = call("check", "a.py", "--checkpoint", name)
         assert result.exit_code == 2

@@ -71,8 +71,9 @@ def test_a_net_of_brackets_reads_source(run, tmp_path):
     (tmp_path / "b.c").write_text("int f(int a) { return (a); }\n" * 10)
     made = material(brackets.default_checkpoint(), [tmp_path], sequences=2, steps=400)
     assert made.batch.lengths.tolist() == [400, 290]
-    # The kinds of bracket that must be closed next, after each character of "x = [(1".
-    assert made.batch.y[:7, 0].tolist() == [0, 0, 0, 0, 2, 1, 1]
+    # The kinds of bracket that must be closed next, after each character of "x = [(1", all of which
+    # is code.
+    assert made.batch.y[:7, 0].tolist() == [4, 4, 4, 4, 6, 5, 5]
     result = run(brackets.default_checkpoint(), tmp_path, "--sequences", 2, "-q")
     assert result.exit_code in (0, 1), result.output
     assert "630 steps, 2 sequences" in result.stdout

@@ -33,9 +33,9 @@ class Stage:
 # Many updates matter more than exact ones, so there are few windows side by side, and fewer the
 # longer they are. Faults teach the net to believe its memory rather than the looks of the text.
 # docs/decisions/0007-windows-of-the-bracket-job.md has the measurements.
-LEARN = (Stage(256, 8, 0.2), Stage(1_024, 4, 0.3))
+LEARN = (Stage(256, 8, 0.3), Stage(1_024, 4, 0.4))
 """Stages at the full learning rate; each ends by the scores of the net."""
-SETTLE = (Stage(1_024, 4, 0.3), Stage(4_096, 2, 0.3), Stage(24_576, 1, 0.3))
+SETTLE = (Stage(1_024, 4, 0.4), Stage(4_096, 2, 0.4), Stage(24_576, 1, 0.4))
 """Stages while the rate falls to nearly nothing; each has the same share of the characters."""
 
 
@@ -49,10 +49,10 @@ class Progress:
     LEARN ends at the latest.
     """
 
-    good: float = 0.93
-    patience: int = 4
+    good: float = 0.965
+    patience: int = 6
     least: float = 0.003
-    settle: float = 1.5
+    settle: float = 1.0
     settle_least: int = 9_000_000
     hurry: float = 0.4
 
