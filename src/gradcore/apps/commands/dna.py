@@ -178,8 +178,8 @@ def annotate(
         list[Path],
         typer.Argument(
             metavar="FASTA",
-            help="FASTA, GenBank, EMBL, or GFF3 with ##FASTA; plain or gzip. Genes in them are not "
-            "looked at.",
+            help="FASTA, GenBank, EMBL, or GFF3 with ##FASTA; plain or gzip. Genes in them are "
+            "ignored.",
         ),
     ],
     checkpoint: Annotated[Path, typer.Option(help="A net of `gradcore train dna`.")] = Path(
