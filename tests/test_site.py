@@ -83,6 +83,58 @@ def test_classes_in_the_reference_show_how_they_are_made(site):
     assert "f*c + i*g" in html.unescape(section), "a docstring lost its characters to Markdown"
 
 
+def test_parameters_are_tables(site):
+    page = (site / "reference" / "nets.html").read_text()
+    section = page[page.index('id="gradcore.value_and_grad"') :]
+    section = section[: section.index('id="gradcore.GradientResult"')]
+    rows = re.findall(r"<tr>\s*<td>(.*?)</td>\s*<td>(.*?)</td>\s*</tr>", section, re.DOTALL)
+    told = {re.sub(r"<[^>]+>", "", name): re.sub(r"<[^>]+>", "", text) for name, text in rows}
+    given = inspect.signature(gradcore.value_and_grad).parameters
+    # net and params need no words: their types say what they are.
+    assert set(told) == set(given) - {"net", "params"}
+    assert told["lengths"].startswith("(B,) integers in 0..T; from step")
+    assert told["progress"] == "a function that is called as progress(done, total) now and then."
+
+
+@pytest.mark.parametrize(
+    ("paragraph", "rows"),
+    [
+        ("x: first. y: second", ["`x` | first.", "`y` | second."]),
+        ("Text before. x, y: both; z: one", ["`x`, `y` | both.", "`z` | one."]),
+        ("x (T, B): a. y [n]: b. z in [0, 1): c", ["`x` (T, B)", "`y` \\[n]", "`z` in \\[0, 1)"]),
+        (
+            'x "add": one way. x="mix": the other',
+            ['`x` "add" | one way.', '`x`="mix" | the other.'],
+        ),
+        ("x: |a| <= 1. Raises ArgumentError if y: no.", ["`x` | \\|a\\| &lt;= 1."]),
+        ("x: a. Reference: somebody 1999. y: no", ["`x` | a."]),
+        ("other: no parameter. It is about x: nothing", []),
+        ("    x: code", []),
+    ],
+)
+def test_entries_of_docstrings_become_rows(paragraph, rows):
+    text = hook("reference").prepared(f"What it is.\n\n{paragraph}", {"x", "y", "z"})
+    made = [line.strip("| ") for line in text.splitlines() if line.startswith("| `")]
+    assert len(made) == len(rows)
+    assert [row for row, begin in zip(made, rows, strict=True) if not row.startswith(begin)] == []
+    if "Raises" in paragraph:
+        assert text.endswith("\n\nRaises ArgumentError if y: no.")
+    if not rows:
+        assert text == f"What it is.\n\n{paragraph}"
+
+
+def test_pictures_tell_what_they_show_and_keep_their_size(site):
+    pictures = 0
+    for page in site.rglob("*.html"):
+        for picture in re.findall(r"<img [^>]*>", page.read_text()):
+            pictures += 1
+            assert len(re.search(r'alt="([^"]*)"', picture)[1]) > 0, f"{page}: {picture}"
+            assert re.search(r'width="\d{3,4}" height="\d{3,4}"', picture), f"{page}: {picture}"
+    assert pictures > 15
+    style = (site / "site.css").read_text()
+    assert re.search(r"@media \(prefers-color-scheme: dark\) \{\s*main img \{\s*filter", style)
+
+
 def test_links_of_the_site_lead_somewhere_inside_it(site):
     pages = {page: page.read_text() for page in site.rglob("*.html")}
     assert len(pages) > 40
