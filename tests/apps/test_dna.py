@@ -3,6 +3,7 @@
 import gzip
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -380,6 +381,25 @@ def test_a_training_of_so_many_bases_is_the_same_every_time(tmp_path):
         train.train(own, TINY)
     with pytest.raises(gd.ArgumentError, match="must be a record to train on"):
         train.train([], TINY, bases=1)
+
+
+def test_a_training_goes_on_with_the_same_genes_only(tmp_path):
+    """The bases are compared by what describes the windows, the genes by their labels."""
+    own = synthetic.genomes(2, 3_000, 0, "train")
+
+    def go_on(records):
+        how = {"quiet": True, "run": tmp_path / "run", "resume": True}
+        return train.train(records, TINY, bases=6_000, **how)
+
+    whole = train.train(own, TINY, bases=6_000, quiet=True)
+    go_on(own)
+    moved = replace(own[0], genes=own[0].genes[1:])
+    with pytest.raises(gd.ArgumentError, match="numbers in labels of the data are others"):
+        go_on([moved, own[1]])
+    letters = own[0].letters[::-1].copy()
+    with pytest.raises(gd.ArgumentError, match="records was"):
+        go_on([replace(own[0], letters=letters), own[1]])
+    np.testing.assert_array_equal(go_on(own).params.flat, whole.params.flat)
 
 
 @pytest.mark.parametrize("both", [True, False])

@@ -18,8 +18,8 @@ import gradcore as gd
 from gradcore._training import fit as fit_module
 from gradcore._training.runs import RunFolder
 from gradcore.apps.settings import Resources
+from gradcore.apps.tasks.synthetic import enhancer, recipes, report
 from gradcore.apps.tasks.synthetic import job as jobs
-from gradcore.apps.tasks.synthetic import recipes, report
 from gradcore.apps.tasks.synthetic.adding import Adding
 from gradcore.apps.tasks.synthetic.copying import Copying
 from gradcore.apps.tasks.synthetic.enhancer import Enhancer
@@ -495,6 +495,15 @@ def test_the_command_takes_a_genome_to_plant_in(tmp_path):
     assert jobs.recorded(tmp_path / "kept")[0].background == str(tmp_path / "real.fa")
     result = call("enhancer", "--run", "kept", "--resume", "--updates", 5)
     assert result.exit_code == 0, result.stderr
+    # Another genome of the same length would give other sequences; genes beside it would not.
+    (tmp_path / "real.gff3").write_text("##gff-version 3\nother\tt\tCDS\t1\t9\t.\t+\t0\tID=a\n")
+    result = call("enhancer", "--run", "kept", "--resume", "--updates", 6)
+    assert result.exit_code == 0, result.stderr
+    (tmp_path / "real.fa").write_text(f">one\n{text[::-1]}\n")
+    enhancer.background.cache_clear()  # another process would read the file again
+    result = call("enhancer", "--run", "kept", "--resume", "--updates", 7)
+    assert result.exit_code == 2
+    assert "the numbers in background of the data are others" in result.stderr
     result = call("enhancer", "--background", "none.fa")
     assert result.exit_code == 2
     assert "cannot read" in result.stderr

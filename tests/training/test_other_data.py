@@ -72,6 +72,64 @@ def test_weights_and_resets_count(tmp_path):
         )
 
 
+def generated(x=X, y=Y):
+    return lambda epoch: iter(batches(x, y))
+
+
+@pytest.mark.parametrize("make", [generated, lambda *given: iter(batches(*given))])
+def test_batches_that_a_generator_gave_are_compared(make, tmp_path):
+    once = make is not generated
+    fit(make(), tmp_path / "r", 2)
+    late = X.copy()
+    late[100:] *= 2  # the third batch has not been used yet
+    for other in ((-X, Y), (X, -Y), (Y, X)):
+        with pytest.raises(gd.CheckpointError, match="the first 2 batches of pass 0 are others"):
+            fit(make(*other), tmp_path / "r", 3, resume=True)
+    resumed = fit(make(X.copy(), Y.copy()), tmp_path / "r", 3, resume=True)
+    assert resumed == fit(make(), tmp_path / "whole", 3)
+    if not once:  # in the second pass the hash begins anew
+        fit(generated(), tmp_path / "r", 5, resume=True)
+        with pytest.raises(gd.CheckpointError, match="the first 2 batches of pass 1 are others"):
+            fit(generated(-X), tmp_path / "r", 6, resume=True)
+        fit(generated(late), tmp_path / "r", 6, resume=True)
+
+
+def test_generated_batches_with_weights_and_without_arrays(tmp_path):
+    def weighted(value):
+        return lambda epoch: batches(weight=np.full((50, 1), value, np.float32))
+
+    fit(weighted(1.0), tmp_path / "r", 2)
+    with pytest.raises(gd.CheckpointError, match="are others than those that the run has used"):
+        fit(weighted(0.5), tmp_path / "r", 3, resume=True)
+    with pytest.raises(gd.CheckpointError, match="are others than those that the run has used"):
+        fit(generated(), tmp_path / "r", 3, resume=True)
+    fit(weighted(1.0), tmp_path / "r", 3, resume=True)
+
+
+@pytest.mark.parametrize("make", [sequences, stream, batches])
+def test_other_validation_data_are_refused(make, tmp_path):
+    fit(batches(), tmp_path / "r", 2, validation=make(), every=1)
+    for other, told in (
+        ((-X, Y), "numbers in x of the validation data are others"),
+        ((X, -Y), "numbers in y of the validation data are others"),
+        ((Y, X), "x and y of the validation data have changed places"),
+    ):
+        with pytest.raises(gd.ArgumentError, match=f"with other settings.*{told}"):
+            fit(batches(), tmp_path / "r", 3, validation=make(*other), every=1, resume=True)
+    other = stream() if make is sequences else sequences()
+    with pytest.raises(gd.ArgumentError, match=r"validation\.source was"):
+        fit(batches(), tmp_path / "r", 3, validation=other, every=1, resume=True)
+    same = make(X.copy(), Y.copy())
+    resumed = fit(batches(), tmp_path / "r", 3, validation=same, every=1, resume=True)
+    assert resumed == fit(batches(), tmp_path / "whole", 3)
+
+
+def test_validation_may_begin_and_end_later(tmp_path):
+    fit(batches(), tmp_path / "r", 1)
+    fit(batches(), tmp_path / "r", 2, validation=batches(-X), every=1, resume=True)
+    fit(batches(), tmp_path / "r", 3, resume=True)
+
+
 def test_roles_of_the_users_own_count(tmp_path):
     first, second = sequences(), sequences()
     first.roles = {"target": "speed"}

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._base.checks import integer
 from ..data import Batch, Source
 from ..data._contents import fingerprint
 from ..errors import ArgumentError, DTypeError
 
-__all__ = ["Data", "Feed", "feed_of"]
+__all__ = ["ARRAYS", "Data", "Feed", "feed_of"]
+
+# The arrays of a batch whose numbers are compared when a run is resumed.
+ARRAYS = ("x", "y", "weight", "lengths", "reset")
 
 Data = Source | Iterable[Batch] | Callable[[int], Iterable[Batch]]
 
@@ -61,8 +66,10 @@ def feed_of(data: object, epochs: int | None) -> Feed:
     )
 
 
-def _array(value: Any) -> Any:
-    return None if value is None else np.atleast_1d(np.asarray(value))
+def _arrays_of(batch: Batch, names: Sequence[str] = ARRAYS) -> list[NDArray[Any]]:
+    """The arrays of a batch that are there."""
+    given = [getattr(batch, name) for name in names]
+    return [np.atleast_1d(np.asarray(value)) for value in given if value is not None]
 
 
 class _SourceFeed(Feed):
@@ -113,9 +120,10 @@ class _IterableFeed(Feed):
                 "epoch -> batches."
             )
         self.make, self.once = make, once
-        # Batches that are all there, whose numbers can be compared; those of others come later.
+        # The numbers of batches that are all there are compared before the training goes on. Those
+        # of others come later, so a hash of those taken in this pass is part of the place.
         self.listed = [batch for batch in listed if isinstance(batch, Batch)]
-        self.epoch, self.position = 0, 0
+        self.epoch, self.position, self.taken = 0, 0, ""
         self.batches: Iterator[Batch] | None = None
 
     def take(self, last_epoch: int | None) -> Batch | None:
@@ -124,47 +132,61 @@ class _IterableFeed(Feed):
                 self.batches = self._start()
             batch = next(self.batches, None)
             if batch is not None:
-                self.position += 1
+                self._count(batch)
                 return batch
             if self.once or self.position == 0:
                 return None
-            self.epoch, self.position, self.batches = self.epoch + 1, 0, None
+            self.epoch, self.position, self.taken = self.epoch + 1, 0, ""
+            self.batches = None
         return None
+
+    def _count(self, batch: object) -> None:
+        """Counts a batch that was taken, with its numbers where they are not known yet."""
+        self.position += 1
+        if not self.listed and isinstance(batch, Batch):
+            now = f"{self.taken} {fingerprint(_arrays_of(batch))}"
+            self.taken = hashlib.blake2b(now.encode(), digest_size=16).hexdigest()
 
     def describe(self, contents: bool = False) -> dict[str, Any]:
         described: dict[str, Any] = {"source": "iterator" if self.once else "batches"}
         if contents and self.listed:
             described["contents"] = {
-                name: fingerprint([a for a in arrays if a is not None])
-                for name, arrays in (
-                    (name, [_array(getattr(batch, name)) for batch in self.listed])
-                    for name in ("x", "y", "weight", "lengths", "reset")
-                )
+                name: fingerprint([a for b in self.listed for a in _arrays_of(b, (name,))])
+                for name in ARRAYS
             }
         return described
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "position": self.position}
+        return {"epoch": self.epoch, "position": self.position, "taken": self.taken}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Moves to a place by taking and dropping the batches before it.
 
         The data must give the same batches as the first time. Raises ArgumentError if there are
-        fewer.
+        fewer, or others.
         """
         epoch = integer("epoch of the data", state.get("epoch"))
         position = integer("position of the data", state.get("position"))
         if epoch < 0 or position < 0:
             raise ArgumentError(f"the place of the data must not be negative; got {state!r}.")
-        self.epoch, self.position = epoch, position
+        self.epoch, self.position, self.taken = epoch, 0, ""
         self.batches = self._start()
-        for taken in range(position):
-            if next(self.batches, None) is None:
+        while self.position < position:
+            batch = next(self.batches, None)
+            if batch is None:
                 raise ArgumentError(
-                    f"the data end after {taken} batches of pass {epoch}, and the run has used "
-                    f"{position} of this pass. Pass the data that the run started with, from "
+                    f"the data end after {self.position} batches of pass {epoch}, and the run has "
+                    f"used {position} of this pass. Pass the data that the run started with, from "
                     "their start."
                 )
+            self._count(batch)
+        # Checkpoints of earlier versions have no hash.
+        if state.get("taken", self.taken) != self.taken:
+            raise ArgumentError(
+                f"the numbers in the first {position} batches of pass {epoch} are others than "
+                "those that the run has used. Pass the data that the run started with, from their "
+                "start."
+            )
 
     def rewind(self, state: dict[str, Any]) -> None:
         """Does nothing: an iterator cannot go back, and other iterables restart in every fit."""

@@ -66,6 +66,7 @@ class Fit:
         limits: Limits,
         *,
         score: Score | None,
+        validation: Feed | None,
         every: int,
         save_every: int | None,
         maximise: bool,
@@ -90,7 +91,13 @@ class Fit:
         self._start = time.monotonic()
         self._interrupts = Interrupts()
         # The settings as the user gives them, before a checkpoint changes the optimizer's rate.
-        self._settings = settings_of(updater, feed.describe(contents=folder is not None), maximise)
+        kept = folder is not None
+        self._settings = settings_of(
+            updater,
+            feed.describe(contents=kept),
+            None if validation is None else validation.describe(contents=kept),
+            maximise,
+        )
 
     def run(self, resume: bool, show: Show, interrupts: Interrupts) -> Stopped:
         """Opens the run and trains; at the end the data are at the place of the last update."""

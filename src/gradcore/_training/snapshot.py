@@ -24,16 +24,19 @@ from .updates import Carried, Updater
 __all__ = ["restore", "settings_of", "states_of"]
 
 # What checkpoints of earlier versions do not have, so that their runs can be resumed.
-SINCE = ("contents", "roles")
+SINCE = ("contents", "roles", "validation")
 
 States = dict[str, dict[str, Any]]
 
 
-def settings_of(updater: Updater, data: dict[str, Any], maximise: bool) -> dict[str, Any]:
+def settings_of(
+    updater: Updater, data: dict[str, Any], validation: dict[str, Any] | None, maximise: bool
+) -> dict[str, Any]:
     """The settings that must be the same for a run to resume with the same bits, as JSON values.
 
-    The net is not among them: it is compared as an object, because later versions may describe it
-    with more fields.
+    data, validation: what Feed.describe tells of them; validation is None if there is none. The net
+    is not among them: it is compared as an object, because later versions may describe it with more
+    fields.
     """
     optimizer = updater.optimizer
     state = optimizer.state_dict()
@@ -53,6 +56,7 @@ def settings_of(updater: Updater, data: dict[str, Any], maximise: bool) -> dict[
         "seed": updater.seed,
         "maximise": maximise,
         "data": data,
+        "validation": validation,
     }
     plain: dict[str, Any] = json.loads(io.as_json("the settings of the training", settings))
     return plain
@@ -162,10 +166,11 @@ def _differences(earlier: dict[str, Any], now: dict[str, Any], prefix: str = "")
     wrong = []
     for name in sorted({*earlier, *now}):
         old, new = earlier.get(name), now.get(name)
-        if name in SINCE and old is None:
+        # A run without validation data may get some, and one with them may go on without.
+        if name in SINCE and (old is None or (name == "validation" and new is None)):
             continue
         if name == "contents" and isinstance(old, dict) and isinstance(new, dict):
-            wrong += _other_contents(old, new)
+            wrong += _other_contents(old, new, prefix)
             continue
         if isinstance(old, dict) and isinstance(new, dict):
             wrong += _differences(old, new, f"{prefix}{name}.")
@@ -174,8 +179,12 @@ def _differences(earlier: dict[str, Any], now: dict[str, Any], prefix: str = "")
     return wrong
 
 
-def _other_contents(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The message about data whose numbers differ from those that the run started with."""
+def _other_contents(earlier: dict[str, Any], now: dict[str, Any], prefix: str) -> list[str]:
+    """The message about data whose numbers differ from those that the run started with.
+
+    prefix: "data." or "validation.".
+    """
+    data = "the validation data" if prefix.startswith("validation") else "the data"
     names = [name for name in {**earlier, **now} if earlier.get(name) != now.get(name)]
     if not names:
         return []
@@ -183,8 +192,8 @@ def _other_contents(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
     if len(names) > 1 and sorted(map(str, (earlier.get(name) for name in names))) == sorted(
         map(str, (now.get(name) for name in names))
     ):
-        return [f"{told} of the data have changed places"]
-    return [f"the numbers in {told} of the data differ from those that the run started with"]
+        return [f"{told} of {data} have changed places"]
+    return [f"the numbers in {told} of {data} differ from those that the run started with"]
 
 
 def _short(value: Any) -> str:

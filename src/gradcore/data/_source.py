@@ -48,7 +48,7 @@ class Source(ABC):
         """A fingerprint of the numbers themselves by role, such as "x" and "y".
 
         A resumed run compares them. Override it for your own data; without it such a run compares
-        only what describe() gives.
+        only what describe() gives, which is enough for numbers that follow from a seed in it.
         """
         return {}
 

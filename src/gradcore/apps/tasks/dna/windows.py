@@ -10,6 +10,7 @@ import numpy as np
 
 import gradcore as gd
 
+from ....data._contents import fingerprint
 from ..staged import Stage, Staged
 from .genome import Record
 from .labels import Labels, complement, labels, reverse_labels, tokens
@@ -75,6 +76,14 @@ class Windows(Staged):
         self._seed = seed
         self._ends = np.cumsum([len(record) for record in records])
         self._spots = [(r, *spot) for r, parts in enumerate(spots) for spot in parts]
+
+    def contents(self) -> dict[str, str]:
+        """Fingerprints of the bases and of their labels, which follow from the genes."""
+        arrays = zip(*(forward for forward, _ in self._strands), strict=True)
+        return {
+            name: fingerprint(list(array))
+            for name, array in zip(("bases", "labels", "weights"), arrays, strict=False)
+        }
 
     def make(self, index: int, stage: int) -> gd.Batch:
         """Draws the windows of a batch; they are shorter than the stage asks where records are."""

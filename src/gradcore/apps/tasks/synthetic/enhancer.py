@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 import gradcore as gd
 
+from ....data._contents import fingerprint
 from ..dna.labels import tokens
-from ..dna.records import read
+from ..dna.records import read_sequences
 from ..dna.synthetic import genome
 from .task import Baseline, Measured, Task
 
@@ -46,7 +47,7 @@ def background(path: str = "") -> NDArray[np.uint8]:
     """The bases of all records of a file, or without a path those of a synthetic genome."""
     if not path:
         return tokens(genome("background", _BACKGROUND, 0).letters, 1)
-    return tokens(np.concatenate([record.letters for record in read(Path(path))]), 1)
+    return tokens(np.concatenate([record.letters for record in read_sequences(Path(path))]), 1)
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class Enhancer(Task):
     gives the answer alone. The pair lies anywhere within the sequence. The task is semi-synthetic;
     real gene regulation is different.
 
-    background: a file that gradcore.apps.tasks.dna.records.read can read, or "" for a synthetic
-    genome. Held-out sequences come from its last fifth, training sequences from the rest.
+    background: a file that gradcore.apps.tasks.dna.records.read_sequences can read, or "" for a
+    synthetic genome. Held-out sequences come from its last fifth, training sequences from the rest.
     """
 
     background: str = ""
@@ -93,6 +94,9 @@ class Enhancer(Task):
 
     def draw_held_out(self, rng: np.random.Generator, sequences: int) -> gd.Batch:
         return self._draw(rng, sequences, held_out=True)
+
+    def contents(self) -> dict[str, str]:
+        return {"background": fingerprint(background(self.background))} if self.background else {}
 
     def _draw(self, rng: np.random.Generator, sequences: int, held_out: bool) -> gd.Batch:
         base, steps = background(self.background), self.steps

@@ -276,6 +276,9 @@ class Sequences(gd.data.Source):
             "seed": self.seed,
         }
 
+    def contents(self) -> dict[str, str]:
+        return self.task.contents()
+
     def end(self) -> None:
         """Ends this pass."""
         self.epoch, self.position = self.epoch + 1, 0

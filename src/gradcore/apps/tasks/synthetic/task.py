@@ -93,6 +93,14 @@ class Task(ABC):
         """Draws held-out sequences; a task overrides it if these come from other data."""
         return self.draw(rng, sequences)
 
+    def contents(self) -> dict[str, str]:
+        """Fingerprints of files that sequences are made of, which a resumed run compares.
+
+        A task without files has none: its sequences follow from the settings of the run, the seed
+        among them.
+        """
+        return {}
+
     @abstractmethod
     def first_layer(self) -> tuple[gd.Embedding | None, int]:
         """The embedding, or None if inputs are floats, and the input size of the next layer."""
