@@ -62,6 +62,68 @@ def test_dead_directions_have_minus_infinity():
     assert found.exponents[0, 1] == -np.inf
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", ["rank", "rows", "relu"])
+def test_a_singular_jacobian_does_not_ask_for_a_window_for_every_step(kind, dtype):
+    """The directions that it removes are -inf; those that are left choose the interval."""
+    rng = np.random.default_rng(4)
+    n, rank = 24, 12
+    steps = 600
+    if kind == "relu":
+        net = gd.Stack(gd.RNN(1, n, nonlinearity="relu"))
+        params = net.init(seed=1, dtype=dtype)
+        x = rng.standard_normal((steps, 1, 1)).astype(dtype)
+    else:
+        turned = np.linalg.qr(rng.standard_normal((n, n)))[0] if kind == "rank" else np.eye(n)
+        blocks = np.zeros((n, n))
+        blocks[:rank, :rank] = np.linalg.qr(rng.standard_normal((rank, rank)))[0] * 0.9
+        net, params = linear_net(turned @ blocks @ turned.T, dtype)
+        x = still(steps, 1, dtype)
+    windows = []
+    found = lyapunov.spectrum(net, params, x, progress=lambda done, total: windows.append(done))
+    # What is left of a relu net spans many orders of magnitude.
+    assert len(windows) < steps * (0.6 if kind == "relu" else 0.25)
+    gone = np.isneginf(found.exponents[0])
+    if kind != "relu":
+        assert gone.sum() == n - rank
+        np.testing.assert_allclose(found.exponents[0, :rank], np.log(0.9), atol=1e-4)
+    single = lyapunov.spectrum(net, params, x, interval=1)
+    both = ~gone & ~np.isneginf(single.exponents[0])
+    assert both.sum() >= 4
+    np.testing.assert_allclose(
+        found.exponents[0, both][:4], single.exponents[0, both][:4], atol=1e-3
+    )
+
+
+def test_a_direction_that_saturation_removes_for_a_while_comes_back():
+    steps, n = 1000, 2
+    net = gd.Stack(gd.RNN(1, n, bias=False))
+    params = net.init(seed=0, dtype="float32")
+    params["0.weight_hh"][...] = 0.9 * np.eye(n)
+    params["0.weight_ih"][...] = [[0.0], [1.0]]
+    x = np.zeros((steps, 1, 1), np.float32)
+    x[400:460] = 6.6  # the second unit's derivative is about 1e-6, less than rounding leaves
+    found = lyapunov.spectrum(net, params, x, burn_in=0)
+    h = gd.apply(net, params, x)[0][:, 0, 1].astype(np.float64)
+    per_step = np.log(0.9 * (1 - h**2))
+    assert (per_step[410:460] < np.log(8 * np.sqrt(n) * np.finfo(np.float32).eps)).all()
+    assert found.exponents[0, 0] == pytest.approx(np.log(0.9), abs=5e-3)
+    assert found.exponents[0, 1] == pytest.approx(per_step.mean(), rel=0.05)
+    assert found.interval > 10
+
+
+def test_a_singular_map_has_minus_infinity_at_every_interval_of_one_step():
+    turn = np.linalg.qr(np.random.default_rng(5).standard_normal((3, 3)))[0]
+    matrix = turn @ np.diag([0.8, 0.5, 0.0]) @ turn.T
+    found = lyapunov.of_map(lambda s: matrix @ s, lambda s, v: matrix @ v, np.ones(3), 200)
+    np.testing.assert_allclose(found.exponents[0, :2], np.log([0.8, 0.5]), atol=1e-6)
+    assert found.exponents[0, 2] == -np.inf
+    # Beyond eps is not below it: such a direction has its value.
+    steep = np.diag([1.0, 1e-14])
+    found = lyapunov.of_map(lambda s: steep @ s, lambda s, v: steep @ v, np.ones(2), 200)
+    assert found.exponents[0, 1] == pytest.approx(np.log(1e-14), rel=1e-6)
+
+
 def test_random_gaussian_matrices_reach_their_mean_field():
     """For i.i.d. N(0, g^2/n) the eigenvalues fill a disc of radius g, half of whose area lies
     within g / sqrt(2) (Ginibre 1965), so the middle exponent is log(g / sqrt(2)).

@@ -73,18 +73,18 @@ def at_one_exponent(
 
 
 def unflatten(net: Stack, batch: int, flat: NDArray[Any]) -> tuple[LayerState, ...]:
-    """The state as LayerStates that are views of the flat state."""
+    """The state as LayerStates that are views of the flat state, or states (..., size)."""
     layers, start = [], 0
     places = spans(net, batch)
     for layer in net.recurrent:
         made: LayerState | None = None
         stop = start + len(layer.directions)
         for place in reversed(places[start:stop]):
-            block = flat[place].reshape(-1, batch, layer.hidden_size)
-            past = block[: layer.lag]
+            block = flat[..., place].reshape(*flat.shape[:-1], -1, batch, layer.hidden_size)
+            past = block[..., : layer.lag, :, :]
             made = LayerState(
-                h=past[-1],
-                c=block[layer.lag] if _extra(layer) else None,
+                h=past[..., -1, :, :],
+                c=block[..., layer.lag, :, :] if _extra(layer) else None,
                 skip=past if layer.skip is not None else None,
                 reverse=made,
             )
@@ -124,9 +124,11 @@ def flatten(
     dtype: np.dtype[Any],
     state: Sequence[LayerState],
     name: str = "state",
+    count: int | None = None,
 ) -> NDArray[Any]:
     """Checks a state and copies it into a flat array.
 
+    count: the length of an additional first axis that all arrays have, and the flat array then.
     Raises ShapeError, DTypeError or ArgumentError naming the layer and the array.
     """
     if not isinstance(state, Sequence) or not all(isinstance(s, LayerState) for s in state):
@@ -139,7 +141,8 @@ def flatten(
             f"{name} must have one LayerState per recurrent layer, {len(net.recurrent)} of them; "
             f"got {len(state)}."
         )
-    flat = np.empty(state_size(net, batch), dtype)
+    size = state_size(net, batch)
+    flat = np.empty(size if count is None else (count, size), dtype)
     for index, (layer, source, target) in enumerate(
         zip(net.recurrent, state, unflatten(net, batch, flat), strict=True)
     ):
@@ -169,7 +172,7 @@ def _copy_layer(where: str, layer: Recurrent, source: LayerState, target: LayerS
         _copy(f"{where}.c", source.c, target.c)
     if source.skip is not None and target.skip is not None:
         _copy(f"{where}.skip", source.skip, target.skip)
-        if not np.array_equal(source.skip[-1], source.h, equal_nan=True):
+        if not np.array_equal(source.skip[..., -1, :, :], source.h, equal_nan=True):
             raise ArgumentError(
                 f"{where}.skip[-1] and {where}.h must be equal: both are the last output. "
                 "Change both when editing a state."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .._net import validate
 from .._net.stack import Grads, Params, Stack
-from .._net.state import LayerState, flatten, unflatten
+from .._net.state import LayerState, flatten
 from ..errors import ArgumentError, DTypeError, ShapeError
 
 Array = NDArray[Any]
@@ -67,20 +67,7 @@ def state_directions(
             f"{sorted(counts)}."
         )
     (count,) = counts
-    return np.stack(
-        [
-            flatten(
-                net, batch, dtype, [_taken(layer, k) for layer in state], f"direction {k} of {name}"
-            )
-            for k in range(count)
-        ]
-    )
-
-
-def split_state(net: Stack, batch: int, flat: Array) -> tuple[LayerState, ...]:
-    """A state with a leading axis K from flat states (K, ...)."""
-    directions = [unflatten(net, batch, row) for row in flat]
-    return tuple(_joined(layers) for layers in zip(*directions, strict=True))
+    return flatten(net, batch, dtype, state, name, count)
 
 
 def count_of(**directions: Array | None) -> int:
@@ -141,28 +128,3 @@ def _arrays(layer: LayerState) -> list[Array]:
         elif value is not None:
             raise DTypeError(f"a state's {part.name} must be a NumPy array; got {value!r}.")
     return found
-
-
-def _taken(layer: LayerState, k: int) -> LayerState:
-    reverse = None if layer.reverse is None else _taken(layer.reverse, k)
-    return replace(
-        layer,
-        h=layer.h[k],
-        c=None if layer.c is None else layer.c[k],
-        skip=None if layer.skip is None else layer.skip[k],
-        reverse=reverse,
-    )
-
-
-def _joined(layers: Sequence[LayerState]) -> LayerState:
-    first = layers[0]
-
-    def stacked(name: str) -> Array | None:
-        if getattr(first, name) is None:
-            return None
-        return np.stack([getattr(layer, name) for layer in layers])
-
-    h = stacked("h")
-    assert h is not None
-    reverse = [layer.reverse for layer in layers if layer.reverse is not None]
-    return LayerState(h, stacked("c"), stacked("skip"), _joined(reverse) if reverse else None)

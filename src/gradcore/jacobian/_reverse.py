@@ -17,7 +17,7 @@ from .._engine.prepare import Arrays, Progress, prepare
 from .._net import validate
 from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState, state_size, unflatten
-from ._directions import count_of, input_directions, split_state, state_directions
+from ._directions import count_of, input_directions, state_directions
 
 __all__ = ["Vjp", "vjp"]
 
@@ -164,7 +164,7 @@ def _together(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
         None,
         dx,
         None if dx is None else exponents,
-        split_state(net, batch, dstate) if by_state else None,
+        unflatten(net, batch, dstate) if by_state else None,
         np.repeat(dstate_exponent, net.n_directions) if by_state else None,
         unflatten(net, batch, state_out),
     )
@@ -215,7 +215,7 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
         grads if "params" in wanted else None,
         dx,
         None if dx is None else dx_exponents,
-        split_state(net, batch, dstate) if by_state else None,
+        unflatten(net, batch, dstate) if by_state else None,
         dstate_exponents if by_state else None,
         unflatten(net, batch, state_out),
     )

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._net.stack import Stack
-from .._net.state import LayerState, at_one_exponent, spans, state_size
-from ._directions import split_state, state_directions
+from .._net.state import LayerState, at_one_exponent, spans, state_size, unflatten
+from ._directions import state_directions
 
 __all__ = ["columns_of", "state_of_columns"]
 
@@ -32,7 +32,7 @@ def state_of_columns(
     columns = np.broadcast_to(columns, (batch, *columns.shape[-2:]))
     flat = np.empty((columns.shape[2], state_size(net, batch)), dtype)
     flat[:, _rows(net, batch)] = columns.transpose(2, 0, 1)
-    return split_state(net, batch, flat)
+    return unflatten(net, batch, flat)
 
 
 def columns_of(

@@ -22,7 +22,6 @@ from ._directions import (
     count_of,
     input_directions,
     parameter_directions,
-    split_state,
     state_directions,
 )
 
@@ -123,7 +122,7 @@ def jvp(
         state=unflatten(net, batch, state_out),
         d_outputs=d_outputs,
         d_outputs_exponent=exponent,
-        dstate=split_state(net, batch, d_state),
+        dstate=unflatten(net, batch, d_state),
         dstate_exponent=d_state_exponent,
         plan=made,
         threads=report.threads,
