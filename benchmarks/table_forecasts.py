@@ -131,7 +131,7 @@ def problems(silverbox: Path) -> dict[str, Problem]:
         "sunspots, 1 year": Problem(sunspots, Roles("spots", order="year", ahead=1), False),
         "CO2, 4 weeks": Problem(co2, Roles("co2", order="week", ahead=4), True, "last"),
         "El Nino, 3 months": Problem(elnino, Roles("temperature", order="month", ahead=3), False),
-        "tank, 10 steps": Problem(tank, Roles("level", ahead=10), False),
+        "tank, simulated": Problem(tank, Roles("level", ("pump",)), False),
         "room, 12 steps": Problem(room, Roles("inside", ahead=12), False),
         "Silverbox, simulated": Problem(lambda path: silverbox, Roles("V2", ("V1",)), False),
         "Silverbox, 1 step": Problem(lambda path: silverbox, Roles("V2", two, ahead=1), False),

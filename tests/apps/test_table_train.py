@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import gradcore as gd
 from gradcore.apps.settings import Resources
-from gradcore.apps.tasks.table import dataset, job, predict, report, scores, train
+from gradcore.apps.tasks.table import base as bases
+from gradcore.apps.tasks.table import batches as batches_module
+from gradcore.apps.tasks.table import dataset, job, predict, references, report, scores, train
+from gradcore.apps.tasks.table.bases import fitted
 from gradcore.apps.tasks.table.read import Wanted
 from gradcore.apps.tasks.table.roles import Roles
 from gradcore.apps.tasks.table.sequences import TEST, TRAIN, VALIDATION
@@ -112,9 +116,13 @@ def test_the_best_net_is_kept(tmp_path):
     # Numbers of the validation part alone choose; a rate this large makes later nets worse.
     path = echo(tmp_path / "echo.csv")
     data = dataset.load([path], Roles("y", sequence="id", order="t"), Wanted())
-    trained = train.train(data, train.Options(**QUICK, hidden=8, lr=0.1), updates=300)
-    kept = scores.judge(trained.model, data, VALIDATION).score.loss
-    assert kept == pytest.approx(trained.best)
+    trained = train.train(data, train.Options(**QUICK, hidden=8, lr=0.5), updates=300)
+    base = fitted(data).base(trained.plan.base)
+    alone = scores.judge(replace(trained.model, base=base), data, VALIDATION).score.rmse
+    assert alone == pytest.approx(trained.best)
+    assert trained.best_step <= trained.steps
+    # What is kept is that net and ridge regression together, which is no worse than either.
+    assert trained.validation.rmse <= trained.best * (1 + 1e-9)
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path):
@@ -132,8 +140,6 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
 def test_limits_and_options_that_cannot_be(tmp_path):
     path = echo(tmp_path / "echo.csv", count=6)
     data = dataset.load([path], Roles("y", sequence="id", order="t"), Wanted())
-    with pytest.raises(gd.ArgumentError, match="a limit is needed"):
-        train.train(data, train.Options(**QUICK))
     with pytest.raises(gd.ArgumentError, match="cell must be one of"):
         train.train(data, train.Options(**QUICK, cell="cnn"), updates=1)
     rows = [(f"s{i}", t + i, "ab"[i % 2]) for i in range(9) for t in range(3)]
@@ -146,11 +152,15 @@ def test_limits_and_options_that_cannot_be(tmp_path):
 # ---- Batches -----------------------------------------------------------------------------------
 
 
+def batches_of(data, batch=16, window=None):
+    return batches_module.source(data, None, batch=batch, window=window, seed=0)
+
+
 def test_short_sequences_are_learned_whole(tmp_path):
     data = dataset.load(
         [echo(tmp_path / "echo.csv")], Roles("y", sequence="id", order="t"), Wanted()
     )
-    batches, longest = train.source(data, train.Options())
+    batches, longest = batches_of(data)
     assert isinstance(batches, gd.data.Sequences)
     assert longest == batches.lengths.max()
     assert batches.lengths.sum() == (data.parts == TRAIN).sum()
@@ -162,7 +172,7 @@ def test_nothing_is_learned_from_what_is_held_out(tmp_path, ahead):
     rows = [(np.sin(t), 1_000.0 + t) for t in range(2_000)]
     path = write(tmp_path / "a.csv", ["x", "y"], rows)
     data = dataset.load([path], Roles("y", ahead=ahead), Wanted())
-    batches, window = train.source(data, train.Options(batch=4, window=64))
+    batches, window = batches_of(data, batch=4, window=64)
     assert isinstance(batches, gd.data.Stream)
     assert window == 64
     seen = []
@@ -184,9 +194,9 @@ def test_long_sequences_are_cut_with_resets(tmp_path):
     rows = [(i, np.sin(t), i + t / 7) for i in range(4) for t in range(6_000)]
     path = write(tmp_path / "a.csv", ["id", "x", "y"], rows)
     data = dataset.load([path], Roles("y", sequence="id"), Wanted(), split="sequence")
-    batches, window = train.source(data, train.Options(batch=2))
+    batches, window = batches_of(data, batch=2)
     assert isinstance(batches, gd.data.Stream)
-    assert window == 1_024
+    assert window == 6_000 // 16
     resets = sum(int(batch.reset.sum()) for batch in batches)
     assert resets == 2  # two sequences to learn from
 
@@ -220,16 +230,17 @@ def test_forecasts_are_compared_with_the_last_value(tmp_path):
     rows = [(np.sin(t), float(t)) for t in range(100)]
     path = write(tmp_path / "a.csv", ["x", "y"], rows)
     data = dataset.load([path], Roles("y", ahead=4), Wanted())
-    found = scores.baselines(data, np.flatnonzero(data.parts == TEST))
+    found = references.references(data, np.flatnonzero(data.parts == TEST), None)
     assert found["last value"].rmse == pytest.approx(4.0)
     assert found["mean"].rmse == pytest.approx(
         np.sqrt(np.mean((np.arange(85, 100) - np.arange(4, 70).mean()) ** 2))
     )
     without = dataset.load([path], Roles("y"), Wanted())
-    assert set(scores.baselines(without, np.flatnonzero(without.parts == TEST))) == {"mean"}
+    places = np.flatnonzero(without.parts == TEST)
+    assert "last value" not in references.references(without, places, None)
 
 
-def test_the_loss_of_a_score_is_the_loss_of_training(tmp_path):
+def test_the_measure_of_a_score_is_that_of_the_loss_of_training(tmp_path):
     """judge sums by hand what gradcore.value finds on the same sequence."""
     rows = [(np.sin(t), np.cos(t), "ab"[t * t % 3 > 0]) for t in range(200)]
     path = write(tmp_path / "a.csv", ["x", "number", "label"], rows)
@@ -242,12 +253,14 @@ def test_the_loss_of_a_score_is_the_loss_of_training(tmp_path):
             net,
             params,
             data.x[:, None],
-            train._targets(data)[:, None],
+            batches_module.targets(data.schema, data.y)[:, None],
             loss=train.loss(data.schema),
             weight=weight,
         )
+        if name == "number":
+            expected = data.schema.target.std * np.sqrt(expected)
         model = predict.Model(net, params, data.schema)
-        assert scores.judge(model, data, TEST).score.loss == pytest.approx(expected, rel=1e-5)
+        assert scores.judge(model, data, TEST).score.measure == pytest.approx(expected, rel=1e-5)
 
 
 # ---- Predictions -------------------------------------------------------------------------------
@@ -298,8 +311,11 @@ def test_predictions_are_those_of_apply(nets):
     data = dataset.load([path], Roles("y", features=("x",), sequence="id", order="t"), Wanted())
     target = model.schema.target
     for index, name in enumerate(data.groups.ids):
-        out, _ = gd.apply(model.net, model.params, data.x[data.sequence(index)][:, None])
-        expected = out[:, 0, 0].astype(float) * target.std + target.mean
+        x = data.x[data.sequence(index)]
+        front = model.base.linear.values(x, np.arange(len(x)), np.zeros(len(x), dtype=int))
+        out, _ = gd.apply(model.net, model.params, bases.inputs(x, front)[:, None])
+        sum_of_both = front + model.base.scale * out[:, 0, 0].astype(float)
+        expected = sum_of_both * target.std + target.mean
         found = [row for row in rows if row["id"] == name]
         assert [int(row["t"]) for row in found] == list(range(len(expected)))
         np.testing.assert_allclose([float(row["prediction"]) for row in found], expected, rtol=1e-5)
@@ -308,10 +324,13 @@ def test_predictions_are_those_of_apply(nets):
 def test_one_long_sequence_has_the_bits_of_apply(nets):
     model, _ = nets["step"]
     x = np.random.default_rng(0).normal(size=(500, 1)).astype(np.float32)
-    whole, _ = gd.apply(model.net, model.params, x[:, None])
+    front = model.base.linear.values(x, np.arange(500), np.zeros(500, dtype=int))
+    read = bases.inputs(x, front)[:, None]
+    out, _ = gd.apply(model.net, model.params, read)
+    whole = front + model.base.scale * out[:, 0, 0].astype(float)
     for window in (1, 99, 128, 500):
-        parts = list(predict.outputs(model.net, model.params, x, [(0, 500)], window=window))
-        np.testing.assert_array_equal(np.concatenate([out for _, out in parts]), whole[:, 0])
+        parts = list(predict.outputs(model, x, [(0, 500)], window=window))
+        np.testing.assert_array_equal(np.concatenate([out for _, out in parts])[:, 0], whole)
         np.testing.assert_array_equal(np.concatenate([rows for rows, _ in parts]), np.arange(500))
 
 

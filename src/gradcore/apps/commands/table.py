@@ -149,11 +149,14 @@ class Table:
         "or more, but the last rows with --ahead.",
     )
     minutes: float | None = option(
-        None, "Minutes of training. Default: 2, or none with --updates.", min=0.01
+        None,
+        "The most minutes of training; it ends earlier when the net has stopped improving. Default: "
+        "10, or none with --updates.",
+        min=0.01,
     )
     updates: int | None = option(
         None,
-        "Train for this many updates; the same seed then gives a net with the same bits.",
+        "Train for this many updates at most.",
         min=1,
     )
 
@@ -279,7 +282,7 @@ def _train(files: list[Path], target: str, given: _Given, quiet: bool) -> None:
         missing=table.missing,
         classify=table.classify,
         split=table.split,
-        minutes=2.0 if unlimited else table.minutes,
+        minutes=10.0 if unlimited else table.minutes,
         updates=table.updates,
         out=output.out,
         options=replace(

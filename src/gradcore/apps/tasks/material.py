@@ -32,6 +32,8 @@ from .synthetic import job as synthetic
 from .synthetic.task import Task
 from .table import dataset as table
 from .table import predict
+from .table.base import begins_of, inputs
+from .table.batches import targets
 from .table.train import loss as loss_of_table
 from .table.wanted import Wanted
 
@@ -227,17 +229,17 @@ def _from_table(model: predict.Model, files: Sequence[Path]) -> tuple[gd.Batch, 
     x, y, groups = table.load_targets(files, model.schema, Wanted())
     lengths = groups.lengths
     shape = (int(lengths.max()), len(lengths))
-    padded = np.zeros((*shape, *x.shape[1:]), x.dtype)
+    base, front = model.base, None
+    if base is not None:
+        front = base.linear.values(x, np.arange(len(x)), begins_of(groups.starts))
+    read = inputs(x, front)
+    padded = np.zeros((*shape, *read.shape[1:]), read.dtype)
     inside = np.arange(shape[0])[:, None] < lengths
-    padded.transpose(1, 0, *range(2, padded.ndim))[inside.T] = x
+    padded.transpose(1, 0, *range(2, padded.ndim))[inside.T] = read
     told = f"{len(lengths):,} sequences of {', '.join(map(str, files))}"
     if y is None:
         return gd.Batch(padded, None, lengths), f"{told}, without {model.schema.target.name}"
-    known = ~np.isnan(y)
-    values = np.where(known, y, 0.0)
-    if model.schema.target.kind == "number":
-        values = ((values - model.schema.target.mean) / model.schema.target.std)[..., None]
-    values = values.astype(np.int64 if model.schema.target.kind == "class" else np.float32)
+    known, values = ~np.isnan(y), targets(model.schema, y, base, front)
     if model.schema.target.per == "sequence":
         return gd.Batch(padded, values, lengths, known.astype(np.float32)), told
     target = np.zeros((*shape, *values.shape[1:]), values.dtype)

@@ -9,15 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-import gradcore as gd
-
 from . import report, train
 from .columns import counted
 from .dataset import Dataset, load
-from .predict import METADATA
+from .references import references
 from .roles import Roles
 from .schema import Missing
-from .scores import baselines, judge
+from .scores import judge
 from .sequences import TEST, TRAIN, VALIDATION, Split
 from .wanted import Wanted
 
@@ -26,7 +24,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """What to do. wanted: how the files are written. minutes, updates: the training, not reading.
+    """What to do. wanted: how the files are written. minutes, updates: the training at most.
 
     missing, classify, split: see load in dataset.py. out: where the net is kept. on_training:
     called when the files have been read, before the training.
@@ -38,7 +36,7 @@ class Job:
     missing: Missing = "error"
     classify: bool | None = None
     split: Split | None = None
-    minutes: float | None = 2.0
+    minutes: float | None = 10.0
     updates: int | None = None
     out: str | os.PathLike[str] = "table.safetensors"
     options: train.Options = field(default_factory=train.Options)
@@ -65,10 +63,10 @@ def run(job: Job, say: Say = lambda line: None) -> report.Result | train.Trained
     for line in described(data):
         say(line)
     job.on_training()
-    trained = train.train(data, job.options, minutes=job.minutes, updates=job.updates)
+    say(f"the score of a training: {report.measure(data.schema.target)}, on the validation part")
+    trained = train.train(data, job.options, minutes=job.minutes, updates=job.updates, say=say)
     model = trained.model
-    metadata = {METADATA: data.schema.as_json()}
-    gd.save(job.out, model.net, model.params, **metadata)
+    model.save(job.out)
     if trained.interrupted:
         return trained
     judged = judge(
@@ -82,11 +80,12 @@ def run(job: Job, say: Say = lambda line: None) -> report.Result | train.Trained
         data,
         trained,
         judged,
-        baselines(data, judged.places),
+        references(data, judged.places, trained.ridge),
+        references(data, np.flatnonzero(data.parts == VALIDATION), trained.ridge),
         time.monotonic() - start,
         job.options,
     )
-    gd.save(job.out, model.net, model.params, **metadata, result=report.as_json(result))
+    model.save(job.out, result=report.as_json(result))
     return result
 
 

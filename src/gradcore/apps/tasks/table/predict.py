@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 import gradcore as gd
 
 from ...._base.output import check_output, write_output
+from . import base as bases
+from .base import Base
 from .columns import Table, counted
 from .dataset import load_inputs
 from .schema import Schema, Target, Unseen, from_json
@@ -25,77 +27,116 @@ from .wanted import Wanted
 # Steps that are run at once; the state is carried to the next ones.
 WINDOW = 2_048
 SIDE_BY_SIDE = 32
-METADATA = "table"
+METADATA, BASE = "table", "base"
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A net with the schema of the tables that it reads."""
+    """A net with the schema of the tables that it reads, and what its output is added to."""
 
     net: gd.Stack
     params: gd.Params
     schema: Schema
+    base: Base | None = None
+
+    def save(self, path: str | os.PathLike[str], **metadata: Any) -> None:
+        """Writes all of it to a file. Raises CheckpointError."""
+        base = None if self.base is None else self.base.as_json()
+        told = {METADATA: self.schema.as_json(), BASE: base}
+        gd.save(path, self.net, self.params, **told, **metadata)
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
     """What `gradcore train csv` saved. Raises CheckpointError for anything else."""
     net, params, metadata = gd.load(path)
     schema = from_json(metadata.get(METADATA), str(path))
+    base = bases.from_json(metadata.get(BASE), schema, str(path))
+    width = schema.width + (base is not None)
     inputs = net.vocabulary if schema.tokens else net.input_size
     embedded = (net.embedding is not None) == schema.tokens
-    if not embedded or inputs != schema.width or net.output_size != schema.target.width:
+    if not embedded or inputs != width or net.output_size != schema.target.width:
         raise gd.CheckpointError(
             f"{path} is damaged: its net has {inputs} inputs and {net.output_size} outputs; its "
-            f"table has {schema.width} and {schema.target.width}."
+            f"table has {width} and {schema.target.width}."
         )
-    return Model(net, params, schema)
+    return Model(net, params, schema, base)
 
 
 def outputs(
-    net: gd.Stack,
-    params: gd.Params,
+    model: Model,
     x: NDArray[Any],
     spans: Sequence[tuple[int, int]],
     *,
+    begins: NDArray[np.int64] | None = None,
     last: bool = False,
     window: int = WINDOW,
     threads: int | None = None,
     memory: int | str | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
-    """Outputs of sequences that are rows [start, stop) of x, windows at a time.
+    """Outputs for sequences that are rows [start, stop) of x, windows at a time.
 
     Yields (rows (m,), outputs (m, O)) in order; with last only those of the last step of each span,
-    whose index comes instead of rows. The state is carried from window to window, so the result
-    does not depend on window, to the bit; memory goes with window and not with the lengths.
+    whose index comes instead of rows. With a base the outputs are those of the net and the base
+    together; begins: (rows of x,) where each one's sequence begins, by default where its span does.
+    The state is carried from window to window, so the result does not depend on window, to the bit;
+    memory goes with window and not with the lengths.
     """
+    net = model.net
     for group in _side_by_side(spans, SIDE_BY_SIDE * WINDOW if last else WINDOW):
         lengths = np.array([spans[i][1] - spans[i][0] for i in group])
-        begins = np.array([spans[i][0] for i in group])
+        firsts = np.array([spans[i][0] for i in group])
         state: Sequence[gd.LayerState] | None = None
-        ends = np.zeros((len(group), net.output_size), params.dtype)
+        ends = np.zeros((len(group), net.output_size), model.params.dtype)
         held: list[list[NDArray[Any]]] = [[] for _ in group]
         for t0 in range(0, int(lengths.max()), window):
             counts = np.clip(lengths - t0, 0, window)
-            steps = int(counts.max())
-            part = np.zeros((steps, len(group), *x.shape[1:]), x.dtype)
-            for b, (begin, count) in enumerate(zip(begins, counts, strict=True)):
-                part[:count, b] = x[begin + t0 : begin + t0 + count]
+            reads = [
+                _read(model.base, x, np.arange(first + t0, first + t0 + count), first, begins)
+                for first, count in zip(firsts, counts, strict=True)
+            ]
+            part = np.zeros((int(counts.max()), len(group), *reads[0][0].shape[1:]), x.dtype)
+            for b, (own, _) in enumerate(reads):
+                part[: len(own), b] = own
             out, state = gd.apply(
-                net, params, part, lengths=counts, state=state, threads=threads, memory=memory
+                net, model.params, part, lengths=counts, state=state, threads=threads, memory=memory
             )
             if last:
                 ended = np.flatnonzero((counts > 0) & (lengths <= t0 + window))
                 ends[ended] = out[counts[ended] - 1, ended]
-            elif len(group) == 1:
-                yield begins[0] + t0 + np.arange(steps), out[:, 0]
-            else:
-                for b, count in enumerate(counts):
-                    held[b].append(out[:count, b])
+                continue
+            for b, (own, front) in enumerate(reads):
+                held[b].append(_joined(model.base, out[: len(own), b], front))
+            if len(group) == 1:
+                yield firsts[0] + t0 + np.arange(len(part)), held[0].pop()
         if last:
             yield np.array(group, dtype=np.int64), ends
         elif len(group) > 1:
             rows = [np.arange(*spans[i]) for i in group]
             yield np.concatenate(rows), np.concatenate([part for parts in held for part in parts])
+
+
+def _read(
+    base: Base | None,
+    x: NDArray[Any],
+    rows: NDArray[np.int64],
+    first: int,
+    begins: NDArray[np.int64] | None,
+) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+    """What the net reads in rows, and the linear forecast of them."""
+    if base is None:
+        return bases.inputs(x[rows], None), None
+    start = np.full(len(rows), first) if begins is None else begins[rows]
+    front = base.linear.values(x, rows, start)
+    return bases.inputs(x[rows], front), front
+
+
+def _joined(
+    base: Base | None, out: NDArray[Any], front: NDArray[np.float64] | None
+) -> NDArray[Any]:
+    """Outputs of the net (m, O) and the linear forecast together."""
+    if base is None or front is None:
+        return out
+    return front[:, None] + base.scale * out.astype(np.float64)
 
 
 def _side_by_side(spans: Sequence[tuple[int, int]], most_steps: int) -> Iterator[list[int]]:
@@ -216,8 +257,7 @@ def _write(
     writer.writerow(_header(model.schema, table, last, with_probabilities))
     written = 0
     for places, part in outputs(
-        model.net,
-        model.params,
+        model,
         inputs.x,
         spans,
         last=last,

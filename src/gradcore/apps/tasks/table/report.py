@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from ...._base.output import write_figure, write_text
 from ...text import literal
 from .columns import counted
 from .dataset import Dataset
+from .schema import Target
 from .scores import Judged, Score, is_better
 from .sequences import TEST, TRAIN, VALIDATION
 from .train import Options, Trained
@@ -29,12 +30,17 @@ _CLASSES_WRITTEN = 20
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A finished run. seconds: those of the whole job, reading and judging included."""
+    """A finished run.
+
+    judged: on the test part. baselines: simple forecasts on it, by name, and on_validation: on the
+    validation part. seconds: those of the whole job, reading and judging included.
+    """
 
     data: Dataset
     trained: Trained
     judged: Judged
     baselines: dict[str, Score]
+    on_validation: dict[str, Score]
     seconds: float
     options: Options
 
@@ -71,11 +77,22 @@ def as_json(result: Result) -> dict[str, Any]:
         "training_seconds": round(trained.seconds, 2),
         "steps": trained.steps,
         "best_step": trained.best_step,
-        "validation_loss": trained.best,
+        "stopped": trained.stopped,
+        "cell": trained.plan.cell,
+        "hidden": trained.plan.hidden,
+        "base": trained.plan.base,
+        "share_of_net": trained.share,
+        "ridge_lags": None if trained.ridge is None else trained.ridge.how.lags,
+        "trials": [asdict(trial) for trial in trained.plan.trials],
+        "measure": "cross_entropy" if target.kind == "class" else "rmse",
+        "validation": trained.validation.as_json(),
         "longest_gradient": trained.window,
         "parameters": trained.model.net.n_parameters,
         "test": result.judged.score.as_json(),
         "baselines": {name: score.as_json() for name, score in result.baselines.items()},
+        "baselines_on_validation": {
+            name: score.as_json() for name, score in result.on_validation.items()
+        },
         "better_than_baselines": result.beaten,
         "confusion": None if confusion is None else confusion.tolist(),
     }
@@ -86,26 +103,44 @@ def write_json(path: str | os.PathLike[str], result: Result) -> None:
     write_text(path, json.dumps(as_json(result), indent=2) + "\n")
 
 
+def measure(target: Target) -> str:
+    """What chooses a net, as people read it."""
+    if target.kind == "class":
+        return "cross-entropy in nats"
+    return f"RMSE in the unit of {target.name}"
+
+
 def table(result: Result) -> str:
     """Scores on the test part beside the baselines, as plain text."""
     target, trained = result.data.schema.target, result.trained
-    rows = {"gradcore": result.judged.score, **result.baselines}
+    rows: dict[str, tuple[Score, Score | None]]
+    rows = {"gradcore": (result.judged.score, trained.validation)}
+    rows |= {name: (one, result.on_validation.get(name)) for name, one in result.baselines.items()}
     columns = {"RMSE": "rmse", "MAE": "mae", "R2": "r2"}
     if target.kind == "class":
-        columns = {"accuracy": "accuracy", "F1": "f1"}
+        columns = {"cross-entropy": "cross_entropy", "accuracy": "accuracy", "F1": "f1"}
+    first = next(iter(columns))
     width = max(len(name) for name in rows)
-    lines = [f"{'':>{width}}  " + "  ".join(f"{head:>10}" for head in columns)]
-    for name, score in rows.items():
-        cells = (_number(getattr(score, key)) for key in columns.values())
-        lines.append(f"{name:>{width}}  " + "  ".join(f"{cell:>10}" for cell in cells))
+    heads = (*columns, f"{first} on validation")
+    lines = [f"{'':>{width}}  " + "  ".join(f"{head:>10}" for head in heads)]
+    for name, (score, before) in rows.items():
+        values = [getattr(score, key) for key in columns.values()]
+        values.append(None if before is None else getattr(before, columns[first]))
+        cells = (f"{_number(v):>{max(10, len(h))}}" for v, h in zip(values, heads, strict=True))
+        lines.append(f"{name:>{width}}  " + "  ".join(cells))
     lines += ["", *_facts(result)]
     if not result.beaten:
+        by = "accuracy" if target.kind == "class" else first
         lines.append(
-            f"By its {next(iter(columns))} the net is no better than a baseline. Try more "
-            "--minutes, another --lr or other features; or there is nothing to be found in these."
+            f"By its {by} the net is no better than a baseline. Try other features or another "
+            "--lr; or there is nothing more to be found in these."
         )
-    elif trained.steps and trained.best_step == trained.steps:
-        lines.append("The validation score was still improving: more --minutes may help.")
+    if trained.stopped in ("minutes", "steps"):
+        limit = "--minutes" if trained.stopped == "minutes" else "--updates"
+        lines.append(
+            f"The training reached its limit before the score had stopped improving: more {limit} "
+            "may help."
+        )
     return "\n".join(lines)
 
 
@@ -114,17 +149,10 @@ def so_far(trained: Trained) -> str:
     done = counted(trained.steps, "update")
     if trained.best is None:
         return f"after {done}, before the first look at the validation part"
-    found = [f"loss {_number(trained.best)}"]
-    # A resumed training may have its best score from before; only the loss of that is kept.
-    if trained.validation is not None and trained.validation.loss == trained.best:
-        for name, value in (
-            ("RMSE", trained.validation.rmse),
-            ("accuracy", trained.validation.accuracy),
-        ):
-            found += [] if value is None else [f"{name} {_number(value)}"]
+    name = "cross-entropy" if trained.validation.rmse is None else "RMSE"
     return (
-        f"after {done}; the best score on the validation part so far: {', '.join(found)}, after "
-        f"{counted(trained.best_step or 0, 'update')}"
+        f"after {done}; the best score on the validation part so far: {name} "
+        f"{_number(trained.best)}, after {counted(trained.best_step or 0, 'update')}"
     )
 
 
@@ -140,9 +168,27 @@ def _facts(result: Result) -> list[str]:
     best = "" if trained.best_step is None else f", the best after {trained.best_step:,}"
     return [
         f"{what}.",
+        *_about_base(trained),
         f"Trained for {trained.steps:,} updates{best} in {trained.seconds:.0f} s; exact gradients "
         f"over up to {trained.window:,} steps; {trained.model.net.n_parameters:,} parameters.",
     ]
+
+
+def _about_base(trained: Trained) -> list[str]:
+    """What the net stands on, and its share."""
+    if trained.ridge is None:
+        return []
+    ridge = f"ridge regression on {counted(trained.ridge.how.lags, 'row')}"
+    if not trained.share:
+        return [f"On the validation part the net adds nothing to {ridge}, which is what was saved."]
+    base = {"ridge": ridge, "last value": "the last value", "mean": "the mean"}
+    assert trained.plan.base is not None
+    told = f"The net learned what {base[trained.plan.base]} leaves"
+    if trained.share < 1.0 and trained.plan.base != "ridge":
+        told += f"; its forecast counts {trained.share:.0%}, and {ridge} the rest"
+    elif trained.share < 1.0:
+        told += f", of which {trained.share:.0%} is added"
+    return [f"{told} (chosen on the validation part)."]
 
 
 def size(data: Dataset, part: int) -> str:

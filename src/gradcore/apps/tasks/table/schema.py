@@ -29,14 +29,17 @@ MOST_CATEGORIES = 256
 MOST_TOKENS = 65_536
 MOST_CLASSES = 1_000
 FEW_VALUES = 10
-_FORMAT = 2
+_FORMAT = 3
+# Deviations of a normal distribution that its middle half is wide.
+_MIDDLE_HALF = 1.349
 
 
 @dataclass(frozen=True)
 class Feature:
     """A column that the net reads.
 
-    kind "number": (value - mean) / std. kind "text": one of categories, one-hot, all zeros for
+    kind "number": (value - mean) / std, with a deviation that a few numbers far out do not make
+    large. kind "text": one of categories, one-hot, all zeros for
     another; tokens if it is the only feature.
     """
 
@@ -201,7 +204,18 @@ def _fit(name: str, column: Column, single: bool) -> Feature | None:
     if not len(values) or values.min() == values.max():
         return None
     mean, std = _mean_std(name, values)
-    return Feature(name, "number", mean, std)
+    return Feature(name, "number", mean, spread(values, std))
+
+
+def spread(values: NDArray[np.float64], std: float | None = None) -> float:
+    """The deviation of numbers, or of their middle half where that is smaller.
+
+    So a few numbers far out do not make all others alike. std: the deviation, if it is known.
+    """
+    std = float(values.std()) if std is None else std
+    low, high = np.percentile(values, [25.0, 75.0])
+    middle = float(high - low) / _MIDDLE_HALF
+    return min(std, max(middle, 0.1 * std)) if middle > 0.0 else std
 
 
 def _mean_std(name: str, values: NDArray[np.float64]) -> tuple[float, float]:

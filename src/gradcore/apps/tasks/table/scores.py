@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import predict
+from .base import begins_of
 from .dataset import Dataset
 from .schema import Target
-from .sequences import TRAIN
 
 Array = NDArray[np.float64]
 
@@ -23,12 +23,11 @@ class Score:
 
     Numbers: rmse and mae in the target's unit, r2 = 1 - squared error / that of the mean of these
     targets. Classes: accuracy, f1 (mean over the classes that occur), confusion [true, predicted].
-    loss: of the net, per target (squared error of standardised numbers, or cross-entropy in nats);
-    None for a guess.
+    cross_entropy: of classes, in nats per target; None where there are no probabilities.
     """
 
     count: int
-    loss: float | None = None
+    cross_entropy: float | None = None
     rmse: float | None = None
     mae: float | None = None
     r2: float | None = None
@@ -36,39 +35,45 @@ class Score:
     f1: float | None = None
     confusion: NDArray[np.int64] | None = field(default=None, repr=False)
 
+    @property
+    def measure(self) -> float:
+        """What chooses a net, smaller being better: RMSE, or the cross-entropy of classes."""
+        found = self.cross_entropy if self.rmse is None else self.rmse
+        assert found is not None
+        return found
+
     def as_json(self) -> dict[str, Any]:
         """What is known, as JSON values."""
-        names = ("loss", "rmse", "mae", "r2", "accuracy", "f1")
+        names = ("cross_entropy", "rmse", "mae", "r2", "accuracy", "f1")
         found = {name: getattr(self, name) for name in names}
         return {"count": self.count, **{k: v for k, v in found.items() if v is not None}}
 
 
-def score(target: Target, truth: Array, guess: Array, loss: float | None = None) -> Score:
+def score(target: Target, truth: Array, guess: Array, entropy: float | None = None) -> Score:
     """The score of guesses (m,): numbers in the target's unit, or numbers of classes."""
     if target.kind == "class":
         size = len(target.classes)
         pairs = truth.astype(np.int64) * size + guess.astype(np.int64)
         confusion = np.bincount(pairs, minlength=size * size).reshape(size, size)
-        return _class_score(confusion, loss)
+        return _class_score(confusion, entropy)
     error = guess - truth
     spread = float(((truth - truth.mean()) ** 2).sum())
     return Score(
         count=len(truth),
-        loss=loss,
         rmse=math.sqrt(float((error**2).mean())),
         mae=float(np.abs(error).mean()),
         r2=1.0 - float((error**2).sum()) / spread if spread > 0.0 else None,
     )
 
 
-def _class_score(confusion: NDArray[np.int64], loss: float | None) -> Score:
+def _class_score(confusion: NDArray[np.int64], entropy: float | None) -> Score:
     right = np.diagonal(confusion)
     there, told = confusion.sum(axis=1), confusion.sum(axis=0)
     f1 = 2.0 * right / np.maximum(there + told, 1)
     count = int(confusion.sum())
     return Score(
         count=count,
-        loss=loss,
+        cross_entropy=entropy,
         accuracy=float(right.sum()) / count,
         f1=float(f1[there > 0].mean()),
         confusion=confusion,
@@ -104,12 +109,12 @@ def judge(
     spans, places = _spans(data, wanted, warm, most)
     found: list[NDArray[np.int64]] = []
     guesses: list[Array] = []
-    loss = 0.0
+    entropy = 0.0 if data.schema.target.kind == "class" else None
     for rows, out in predict.outputs(
-        model.net,
-        model.params,
+        model,
         data.x,
         spans,
+        begins=begins_of(data.groups.starts),
         last=data.per_sequence,
         threads=threads,
         memory=memory,
@@ -120,10 +125,12 @@ def judge(
         rows, out = rows[chosen], out[chosen]
         found.append(rows)
         guesses.append(predict.values(data.schema.target, out))
-        loss += _loss(data.schema.target, data.y[rows], out)
+        if entropy is not None:
+            entropy += cross_entropy(data.y[rows], out)
     rows, guess = np.concatenate(found), np.concatenate(guesses)
     truth = data.y[rows]
-    return Judged(score(data.schema.target, truth, guess, loss / len(rows)), rows, truth, guess)
+    entropy = None if entropy is None else entropy / len(rows)
+    return Judged(score(data.schema.target, truth, guess, entropy), rows, truth, guess)
 
 
 def _spans(
@@ -157,35 +164,11 @@ def _spans(
     return spans, np.array(chosen, dtype=np.int64)
 
 
-def _loss(target: Target, truth: Array, out: NDArray[Any]) -> float:
-    """The sum of what training makes small."""
-    if target.kind == "class":
-        shifted = out.astype(np.float64) - out.max(axis=1, keepdims=True)
-        picked = shifted[np.arange(len(truth)), truth.astype(np.int64)]
-        return float((np.log(np.exp(shifted).sum(axis=1)) - picked).sum())
-    wanted = (truth - target.mean) / target.std
-    return float(((out[:, 0].astype(np.float64) - wanted) ** 2).sum())
-
-
-def baselines(data: Dataset, places: NDArray[np.int64]) -> dict[str, Score]:
-    """What the simplest guesses reach on the same targets.
-
-    "mean" or "majority" of those learned from; for forecasts also "last value", the target of the
-    row itself, where that is known.
-    """
-    target = data.schema.target
-    learned, truth = data.y[data.parts == TRAIN], data.y[places]
-    if target.kind == "class":
-        name, guess = "majority", float(np.bincount(learned.astype(np.int64)).argmax())
-    else:
-        name, guess = "mean", float(learned.mean())
-    found = {name: score(target, truth, np.full(len(truth), guess))}
-    if target.ahead:
-        now = data.now[places]
-        known = ~np.isnan(now)
-        if known.any():
-            found["last value"] = score(target, truth[known], now[known])
-    return found
+def cross_entropy(truth: Array, out: NDArray[Any]) -> float:
+    """The sum over targets of the cross-entropy of outputs (m, O), in nats."""
+    shifted = out.astype(np.float64) - out.max(axis=1, keepdims=True)
+    picked = shifted[np.arange(len(truth)), truth.astype(np.int64)]
+    return float((np.log(np.exp(shifted).sum(axis=1)) - picked).sum())
 
 
 def is_better(net: Score, other: Score) -> bool:

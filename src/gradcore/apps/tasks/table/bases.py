@@ -1,0 +1,104 @@
+"""The bases that a net may stand on, fitted to a table, and how much of the net is kept."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import linear
+from .base import Base, Kind, bears, begins_of, left_by, made
+from .dataset import Dataset
+from .linear import Choice, Lagged, Linear
+from .sequences import TRAIN, VALIDATION
+
+__all__ = ["Bases", "Ridge", "combined", "fitted", "share_of_net"]
+
+Array = NDArray[np.float64]
+# Stretches of the validation part whose gains are compared, and the least gain in standard errors.
+_STRETCHES, _LEAST_GAIN = 20, 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Ridge:
+    """Ridge regression on the latest rows.
+
+    how: the choice that the validation part made. learned: fitted to the rows to learn from.
+    refitted: fitted to these and the validation part.
+    """
+
+    how: Choice
+    learned: Linear
+    refitted: Linear
+
+
+@dataclass(frozen=True, eq=False)
+class Bases:
+    """What a net may stand on by name, and the ridge regression among it."""
+
+    linears: dict[Kind, Linear]
+    ridge: Ridge
+    left: dict[Kind, Array]
+
+    def base(self, kind: Kind) -> Base:
+        """A base whose net has the scale of what the linear forecast leaves."""
+        return made(self.linears[kind], self.left[kind])
+
+
+def fitted(data: Dataset) -> Bases | None:
+    """The bases for a table; None if its target is no number in every row."""
+    schema, target = data.schema, data.schema.target
+    if not bears(schema):
+        return None
+    x, begins = data.x, begins_of(data.groups.starts)
+    y = (data.y - target.mean) / target.std
+    learned, chosen = (np.flatnonzero(data.parts == part) for part in (TRAIN, VALIDATION))
+    lags = min(linear.most_lags(len(learned), schema.width), int(data.groups.lengths.max()))
+    sums, others = (Lagged.of(x, y, rows, begins, lags) for rows in (learned, chosen))
+    now = linear.last_value(schema)
+    how = linear.choose(sums, others, now)
+    both = sums + others
+    ridge = Ridge(how, linear.fit(sums, how, now), linear.fit(both, how, now))
+    linears: dict[Kind, Linear] = {"ridge": ridge.learned, "mean": linear.mean(schema)}
+    if now is not None:
+        linears["last value"] = now
+    left = {kind: left_by(one, target, x, data.y, begins)[learned] for kind, one in linears.items()}
+    return Bases(linears, ridge, left)
+
+
+def combined(base: Base, ridge: Ridge, share: float) -> Base:
+    """The base with which the net has that share of the forecast, and ridge regression the rest.
+
+    Where ridge regression is part of it, it is the one fitted to both parts.
+    """
+    own = ridge.refitted if base.linear is ridge.learned else base.linear
+    return Base(_mixed(ridge.refitted, own, share), share * base.scale)
+
+
+def share_of_net(left: Array, added: Array) -> float:
+    """The share of the net in a forecast: of `added`, what it adds to ridge regression.
+
+    left: (m,) what that leaves of the truth. The share of the smallest squared error, in [0, 1],
+    and 0 if the gain is within its standard error, which is that of stretches of rows, since
+    neighbours are alike.
+    """
+    total = float((added**2).sum())
+    if total == 0.0:
+        return 0.0
+    share = min(1.0, max(0.0, float((left * added).sum()) / total))
+    gain = left**2 - (left - share * added) ** 2
+    parts = np.array([part.mean() for part in np.array_split(gain, min(_STRETCHES, len(gain)))])
+    error = parts.std(ddof=1) / math.sqrt(len(parts)) if len(parts) > 1 else math.inf
+    return share if parts.mean() > _LEAST_GAIN * error else 0.0
+
+
+def _mixed(one: Linear, other: Linear, share: float) -> Linear:
+    """The mean of two linear forecasts, the other one with that share."""
+    if share == 1.0 or one is other:
+        return other
+    weights = np.zeros((max(one.lags, other.lags), one.weights.shape[1]))
+    weights[: one.lags] += (1.0 - share) * one.weights
+    weights[: other.lags] += share * other.weights
+    return Linear(weights, (1.0 - share) * one.bias + share * other.bias)
