@@ -22,8 +22,8 @@ REACH = 100
 
 LEAST_TRUST = 0.02
 """A bracket is called wrong if it is right with a smaller probability, or an even smaller one."""
-ALARMS = 0.02
-"""At most so many intact files may be called wrong."""
+MARGIN = 1 / 3
+"""The limit is so much smaller than the smallest trust in intact validation files."""
 BATCH = 16
 """At most so many files are read side by side."""
 _BATCH_CHARACTERS = 800_000
@@ -215,13 +215,13 @@ def least_trust(
     threads: int | None = None,
     memory: int | str | None = None,
 ) -> float:
-    """The limit for `locate` at which at most ALARMS of these balanced documents have a finding."""
+    """The limit for `locate`: MARGIN times the smallest trust in these balanced documents."""
     texts = [document.characters for document in documents]
-    lowest = sorted(
+    lowest = min(
         float(trust_of(texts[i], outputs)[1].min())
         for i, outputs in outputs_of(net, params, texts, threads=threads, memory=memory)
     )
-    return min(LEAST_TRUST, lowest[int(ALARMS * len(lowest))])
+    return min(LEAST_TRUST, MARGIN * lowest)
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
