@@ -150,8 +150,8 @@ class Table:
     )
     minutes: float | None = option(
         None,
-        "The most minutes of training; it ends earlier when the net has stopped improving. Default: "
-        "10, or none with --updates.",
+        "The most minutes of training; it ends earlier when the net has stopped improving. "
+        "Default: 10, or none with --updates.",
         min=0.01,
     )
     updates: int | None = option(
