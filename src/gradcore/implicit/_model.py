@@ -98,9 +98,11 @@ class Model(ParameterOwner):
 
     before: a Stack, or None, in which case the layer reads x. fixed: a FixedPoint; each of the
     T * B outputs of `before` is a sample of its own. after: a Stack that reads z, S wide, and whose
-    outputs the loss takes. Names of parameters start with that of their part, for example
-    "fixed.0.weight_hh". All parameters are one buffer, so that one optimizer, its clip and its
-    constraints act on all of them.
+    outputs the loss takes.
+
+    Names of parameters start with that of their part, for example "fixed.0.weight_hh". All
+    parameters are one buffer, so that one optimizer, its clip and its constraints act on all of
+    them.
 
     The model runs its three parts one after the other in Python and is not a layer of the core: z
     of all steps is in memory at once, and memory= bounds the passes of each Stack but not z. A
@@ -249,7 +251,9 @@ class Model(ParameterOwner):
         states of before and after; z has none. start: (T, B, S), the solver's initial z, for
         example that of the previous update. jacobian_weight: the weight of FixedPoint.penalty,
         which the gradient then includes; its random signs depend on seed, so pass (seed, step) to
-        have new ones at every step. Warnings are those of FixedPoint.solve and gradient.
+        have new ones at every step.
+
+        Warnings are those of FixedPoint.solve and gradient.
         Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
         """
         share = float_in("jacobian_weight", jacobian_weight, 0.0)
