@@ -251,9 +251,7 @@ class Model(ParameterOwner):
         states of before and after; z has none. start: (T, B, S), the solver's initial z, for
         example that of the previous update. jacobian_weight: the weight of FixedPoint.penalty,
         which the gradient then includes; its random signs depend on seed, so pass (seed, step) to
-        have new ones at every step.
-
-        Warnings are those of FixedPoint.solve and gradient.
+        have new ones at every step. Warnings are those of FixedPoint.solve and gradient.
         Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
         """
         share = float_in("jacobian_weight", jacobian_weight, 0.0)
