@@ -119,8 +119,7 @@ def sharpness(
     similar Hessian. frames_seed: seed of the random first vector.
 
     The other arguments are those of gradcore.jacobian.hvp; each product costs about three
-    gradients. The Hessian is that of these sequences: that of a small batch has larger eigenvalues
-    than that of all data.
+    gradients. The Hessian of a small batch has larger eigenvalues than that of all data.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Lanczos 1950; Pearlmutter 1994.
     """
