@@ -90,8 +90,9 @@ def test_parameters_are_tables(site):
     rows = re.findall(r"<tr>\s*<td>(.*?)</td>\s*<td>(.*?)</td>\s*</tr>", section, re.DOTALL)
     told = {re.sub(r"<[^>]+>", "", name): re.sub(r"<[^>]+>", "", text) for name, text in rows}
     given = inspect.signature(gradcore.value_and_grad).parameters
-    # net and params need no words: their types say what they are.
-    assert set(told) == set(given) - {"net", "params"}
+    # The types of net and params say what they are; the words about seed are those about train.
+    assert set(told) == set(given) - {"net", "params", "seed"}
+    assert "depend on seed alone" in told["train"]
     assert told["lengths"].startswith("(B,) integers in 0..T; from step")
     assert told["progress"] == "a function that is called as progress(done, total) now and then."
 
@@ -121,6 +122,14 @@ def test_entries_of_docstrings_become_rows(paragraph, rows):
         assert text.endswith("\n\nRaises ArgumentError if y: no.")
     if not rows:
         assert text == f"What it is.\n\n{paragraph}"
+
+
+def test_code_in_tables_has_no_backslash_before_a_bar(site):
+    page = (site / "command_line.html").read_text()
+    assert "<code>| head</code>" in page, "the instance: Nobody reads the output any more"
+    for page in site.rglob("*.html"):
+        cells = re.findall(r"<td>.*?</td>", page.read_text(), re.DOTALL)
+        assert [cell for cell in cells if r"\|" in cell] == [], page
 
 
 def test_pictures_tell_what_they_show_and_keep_their_size(site):

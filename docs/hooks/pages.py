@@ -74,7 +74,12 @@ def _cell(cell):
     numbers = re.sub(
         r"[-.e\d]+ \+- [-.e\d]+|\S*\de-\d+", r'<span class="whole">\g<0></span>', cell[0]
     )
-    return re.sub(r"<code>[^<]+", lambda code: re.sub(r"([/._(=]+)", r"\1<wbr>", code[0]), numbers)
+    # GitHub needs a backslash before | in the code of a table, which Python-Markdown would show.
+    return re.sub(
+        r"<code>[^<]+",
+        lambda code: re.sub(r"([/._(=]+)", r"\1<wbr>", code[0].replace(r"\|", "|")),
+        numbers,
+    )
 
 
 def _inside(text):

@@ -146,7 +146,9 @@ class ZScore(Clip):
     min_deviation: gradients that hardly vary would otherwise be clipped at every step. Zero
     gradients are not counted. max_norm, if given, bounds the norm as GlobalNorm does, also during
     the warm-up; without it, a gradient beyond the range of its dtype raises ArgumentError during
-    the warm-up. m and s are kept by the optimizer and saved in its state dict.
+    the warm-up.
+
+    m and s are kept by the optimizer and saved in its state dict.
 
     Reference: ZClip, Kumar et al. 2025, section 3, with two differences. The statistics are of the
     logarithm of the norm, because norms over long sequences spread over orders of magnitude

@@ -25,9 +25,10 @@ class Stepper:
     """Runs a net step by step and keeps its state; outputs have the same bits as gradcore.apply's.
 
     params: changes take effect at the next step. batch: the number of sequences that are run side
-    by side. Each step is a call of the core, which packs the weights anew: about 10 us for 128
-    units. Only one thread may use a Stepper at a time. Raises ShapeError, DTypeError,
-    ArgumentError.
+    by side.
+
+    Each step is a call of the core, which packs the weights anew: about 10 us for 128 units. Only
+    one thread may use a Stepper at a time. Raises ShapeError, DTypeError, ArgumentError.
     """
 
     def __init__(self, net: Stack, params: Params, batch: int = 1) -> None:

@@ -30,13 +30,15 @@ def jacobian_bound(net: Stack, params: Params, steps: int, *, layer: int = 0) ->
     """log10 of a proved bound on the spectral norm of dh_T / dh_0 over `steps` steps of an RNN.
 
     layer: number of the recurrent layer, which must be an RNN or AntisymmetricRNN; h is its own
-    output. The bound covers all paths through time, which all lie within the layer: layers above
-    do not act back on it, and layers below do not depend on it. tanh, relu and the identity have
-    slopes of at most 1, so a step multiplies by at most r = |W_hh|, and with zoneout z in
-    evaluation mode by at most z + (1-z) r. Hence the bound is r^T. With a skip connection of lag k
-    and strength s it is the sum over all paths, g_t = r g_(t-1) + s g_(t-k), where kind "mix" has
-    (1-s) r in place of r. If s is learned, the largest |s| is taken, but the smallest s in (1-s) r.
-    The bound holds for every input and state.
+    output.
+
+    The bound covers all paths through time, which all lie within the layer: layers above do not act
+    back on it, and layers below do not depend on it. tanh, relu and the identity have slopes of at
+    most 1, so a step multiplies by at most r = |W_hh|, and with zoneout z in evaluation mode by at
+    most z + (1-z) r. Hence the bound is r^T. With a skip connection of lag k and strength s it is
+    the sum over all paths, g_t = r g_(t-1) + s g_(t-k), where kind "mix" has (1-s) r in place of r.
+    If s is learned, the largest |s| is taken, but the smallest s in (1-s) r. The bound holds for
+    every input and state.
 
     An AntisymmetricRNN has J = I + e D (S - c I) with S = A - A', D diagonal in [0, 1], and e and c
     its step and diffusion. |J x|^2 = |x|^2 + 2 e x'D(S - c I)x + e^2 |D(S - c I)x|^2. The symmetric

@@ -36,11 +36,13 @@ def conv_norm(
     """The spectral norm of a convolution with stride 1 that keeps the size of its input.
 
     kernel: (out, in, k) or (out, in, kh, kw), laid out as in torch.nn.Conv1d and Conv2d, with odd
-    k. input_shape: (n,) or (h, w). With padding "circular" a Fourier transform makes the
-    convolution block diagonal, so its norm is the largest norm of a block, exact up to rounding.
-    With padding "zeros" its matrix is a submatrix of that of a circular convolution on a grid
-    larger by k-1, whose norm is the upper bound; the lower bound comes from a Lanczos iteration
-    with the convolution itself, which starts from a random vector (seed).
+    k. input_shape: (n,) or (h, w).
+
+    With padding "circular" a Fourier transform makes the convolution block diagonal, so its norm is
+    the largest norm of a block, exact up to rounding. With padding "zeros" its matrix is a
+    submatrix of that of a circular convolution on a grid larger by k-1, whose norm is the upper
+    bound; the lower bound comes from a Lanczos iteration with the convolution itself, which starts
+    from a random vector (seed).
     Raises ShapeError, DTypeError, ArgumentError, NonFiniteError.
     Reference: Sedghi, Gupta, Long 2019, theorem 6 (circular); Golub and Van Loan 2013, section 2.3
     (the norm of a submatrix is at most that of the matrix).

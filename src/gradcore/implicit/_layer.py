@@ -185,8 +185,10 @@ class FixedPoint:
         """Finds z for each sample of x (N, ...).
 
         start: initial z, (N, S), for example that of an earlier Solution for similar inputs or
-        parameters; None means zeros. A sample that has converged is not computed further. Samples
-        that do not converge are flagged in the Solution, and a ConvergenceWarning is given.
+        parameters; None means zeros.
+
+        A sample that has converged is not computed further. Samples that do not converge are
+        flagged in the Solution, and a ConvergenceWarning is given.
         Raises ShapeError, DTypeError, ArgumentError, and NonFiniteError if the core overflows.
         """
         system = self._system(params, x, threads)
@@ -223,13 +225,14 @@ class FixedPoint:
     ) -> Gradient:
         """Gradients of parameters and input from dz (N, S), the gradient with respect to z.
 
-        z: the result of solve. The adjoint u solves (I - J)' u = dz, and one vector-Jacobian
-        product of f at z gives the gradients of parameters and input: the iterations that led to z
-        do not matter and are not kept. A ConvergenceWarning says that the residual of this solve is
-        above its tolerance, and a ConditioningWarning that I - J has a singular value below 0.01,
-        so that the gradient is magnified a hundredfold or more; `conditioning` measures it
-        precisely. The relative error is about Gradient.error plus the forward residual divided by
-        the smallest singular value.
+        z: the result of solve.
+
+        The adjoint u solves (I - J)' u = dz, and one vector-Jacobian product of f at z gives the
+        gradients of parameters and input: the iterations that led to z do not matter and are not
+        kept. A ConvergenceWarning says that the residual of this solve is above its tolerance, and
+        a ConditioningWarning that I - J has a singular value below 0.01, so that the gradient is
+        magnified a hundredfold or more; `conditioning` measures it precisely. The relative error is
+        about Gradient.error plus the forward residual divided by the smallest singular value.
         Raises ShapeError, DTypeError, ArgumentError, NonFiniteError.
         Reference: Bai, Kolter, Koltun 2019, theorem 1.
         """
@@ -273,10 +276,11 @@ class FixedPoint:
 
         dz: the gradient with respect to z, (N, S), for the estimate of the gradient's error; None
         takes a random one. samples: indices of the samples to measure; None means all. seed: seed
-        of random vectors. Up to S = 256, J is formed as a matrix and decomposed; above that,
-        Lanczos and SciPy's Arnoldi iteration (extra `diagnose`) find the extreme values of J and of
-        the inverse of I - J. A ConditioningWarning with message and remedy is given if I - J is
-        nearly singular.
+        of random vectors.
+
+        Up to S = 256, J is formed as a matrix and decomposed; above that, Lanczos and SciPy's
+        Arnoldi iteration (extra `diagnose`) find the extreme values of J and of the inverse of
+        I - J. A ConditioningWarning with message and remedy is given if I - J is nearly singular.
         Raises ShapeError, DTypeError, ArgumentError, NonFiniteError.
         """
         system = self._system(params, x, threads)
@@ -321,9 +325,10 @@ class FixedPoint:
 
         It uses `probes` random sign vectors per sample (Hutchinson), so that the value is right on
         average, and the gradient is exactly that of the estimate. seed: seed of the signs; pass
-        another one in each training step. Second derivatives of f are central differences of its
-        exact first ones in float64, right to about 1e-8. Added to a loss, the penalty keeps J small
-        and its eigenvalues away from 1.
+        another one in each training step.
+
+        Second derivatives of f are central differences of its exact first ones in float64, right to
+        about 1e-8. Added to a loss, the penalty keeps J small and its eigenvalues away from 1.
         Reference: Bai, Koltun, Kolter 2021, eq. 4; Hutchinson 1990.
         """
         system = self._system(params, x, threads)

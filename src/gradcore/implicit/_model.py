@@ -99,9 +99,11 @@ class Model(ParameterOwner):
 
     before: a Stack, or None, in which case the layer reads x. fixed: a FixedPoint; each of the
     T * B outputs of `before` is a sample of its own. after: a Stack that reads z, S wide, and whose
-    outputs the loss takes. Names of parameters start with that of their part, for example
-    "fixed.0.weight_hh". All parameters are one buffer, so that one optimizer, its clip and its
-    constraints act on all of them.
+    outputs the loss takes.
+
+    Names of parameters start with that of their part, for example "fixed.0.weight_hh". All
+    parameters are one buffer, so that one optimizer, its clip and its constraints act on all of
+    them.
 
     The model runs its three parts one after the other in Python and is not a layer of the core: z
     of all steps is in memory at once, and memory= bounds the passes of each Stack but not z. A

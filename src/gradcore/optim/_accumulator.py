@@ -24,9 +24,11 @@ PIECE = 1 << 15
 class Accumulator:
     """Weighted mean of the gradients of several batches, for one step of the optimizer.
 
-    params: the parameters that the gradients belong to. The sum is kept in float64 with an exponent
-    of its own, so that gradients beyond the range of their dtype can be added, too; terms that are
-    more than about 2**1000 times smaller than the largest are lost.
+    params: the parameters that the gradients belong to.
+
+    The sum is kept in float64 with an exponent of its own, so that gradients beyond the range of
+    their dtype can be added, too; terms that are more than about 2**1000 times smaller than the
+    largest are lost.
     """
 
     def __init__(self, params: Params) -> None:

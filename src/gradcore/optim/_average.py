@@ -22,6 +22,7 @@ class Average:
     params: the parameters that the optimizer updates; they are not copied. decay: the average a
     becomes decay*a + (1-decay)*p after every step; None makes it the plain mean over all steps.
     start: the first `start` updates are not averaged; until then the average equals the parameters.
+
     The average is kept in float64, so that small contributions are not lost to rounding, and takes
     8 bytes per parameter.
 

@@ -111,8 +111,10 @@ class StabilityMonitor:
     ) -> tuple[dict[str, Any], str | None]:
         """Measures; returns entries for the log line of the next update, and a message or None.
 
-        rate: the learning rate that the schedule gives. If the measurement fails, its entries are
-        None, stability_missing has the reason, and an earlier limit stays valid.
+        rate: the learning rate that the schedule gives.
+
+        If the measurement fails, its entries are None, stability_missing has the reason, and an
+        earlier limit stays valid.
         """
         names = ("sharpness", "sharpness_limit", "stability_ratio", "lr_stable")
         found: dict[str, Any] = dict.fromkeys(names)

@@ -23,11 +23,12 @@ Array = NDArray[np.float64]
 def curvature_limit(optimizer: Optimizer, lr: float | None = None) -> float:
     """The largest preconditioned curvature at which steps of this rate are stable.
 
-    lr: the rate, instead of the optimizer's own. The limits are: gradient descent 2/lr; with
-    momentum m and dampening d 2(1+m)/((1-d) lr); Nesterov 2(1+m)/((1+2m) lr); RMSprop 2(1+m)/lr;
-    Adagrad 2/lr; Adam 2(1+beta1)/((1-beta1) lr); AdamW with decay w
-    (1+beta1)(2 - lr w)/((1-beta1) lr). For lr = 0 the limit is inf. They hold for steps without
-    clipping and constraints.
+    lr: the rate, instead of the optimizer's own.
+
+    The limits are: gradient descent 2/lr; with momentum m and dampening d 2(1+m)/((1-d) lr);
+    Nesterov 2(1+m)/((1+2m) lr); RMSprop 2(1+m)/lr; Adagrad 2/lr; Adam 2(1+beta1)/((1-beta1) lr);
+    AdamW with decay w (1+beta1)(2 - lr w)/((1-beta1) lr). For lr = 0 the limit is inf. They hold
+    for steps without clipping and constraints.
     Raises ArgumentError for Lion, whose steps have the same size for every gradient.
     Reference: Polyak 1964; Cohen et al. 2021, section 2 and appendix B; Cohen et al. 2022, eq. 3.
     """

@@ -116,9 +116,10 @@ def sharpness(
     is about. S is what the optimizer's next step multiplies a gradient by besides lr
     (curvature_scale), and D is coupled weight decay. tol: tolerance of the residuals, relative to
     the largest |value|. start (k', n): first vectors of the iteration, for example those of a
-    similar Hessian. frames_seed: seed of the random first vector. The other arguments are those of
-    gradcore.jacobian.hvp; each product costs about three gradients. The Hessian is that of these
-    sequences: that of a small batch has larger eigenvalues than that of all data.
+    similar Hessian. frames_seed: seed of the random first vector.
+
+    The other arguments are those of gradcore.jacobian.hvp; each product costs about three
+    gradients. The Hessian of a small batch has larger eigenvalues than that of all data.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Lanczos 1950; Pearlmutter 1994.
     """
@@ -181,10 +182,11 @@ def step_stability(
 ) -> StepStability:
     """Whether the optimizer's next steps are stable on this batch.
 
-    lr: the rate, instead of the optimizer's own, for example that of a schedule. The other
-    arguments and errors are those of sharpness. Raises ArgumentError for Lion, and for optimizers
-    with second moments, such as Adam, before their first step. Clips and constraints, which make
-    steps shorter, are not taken into account.
+    lr: the rate, instead of the optimizer's own, for example that of a schedule.
+
+    The other arguments and errors are those of sharpness. Raises ArgumentError for Lion, and for
+    optimizers with second moments, such as Adam, before their first step. Clips and constraints,
+    which make steps shorter, are not taken into account.
     """
     limit = curvature_limit(optimizer, lr)
     if optimizer.params is not params:

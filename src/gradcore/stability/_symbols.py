@@ -255,10 +255,12 @@ def recurrent(
     """The symbol of a time step of an RNN or AntisymmetricRNN with circulant recurrent weights.
 
     slope: the slope of the nonlinearity at the point of linearisation, the same for all units; it
-    is 1 for tanh at 0 and for the identity. With a skip connection of lag L the state of a mode is
-    (h_t, ..., h_(t-L+1)), and G(k) is the (L, L) companion matrix of r^L = g r^(L-1) + s.
-    tolerance: see circulant. Raises ArgumentError for other cells, for weights that are not
-    circulant, and for learned skip connections whose strengths differ among units.
+    is 1 for tanh at 0 and for the identity.
+
+    With a skip connection of lag L the state of a mode is (h_t, ..., h_(t-L+1)), and G(k) is the
+    (L, L) companion matrix of r^L = g r^(L-1) + s. tolerance: see circulant. Raises ArgumentError
+    for other cells, for weights that are not circulant, and for learned skip connections whose
+    strengths differ among units.
     """
     validate.model(net, params)
     which = validate.recurrent_index(net, layer)
@@ -322,9 +324,11 @@ def linearise(
 
     f: a function from (channels, *grid) to (out channels, *grid). state: the point of
     linearisation. jvp(state, v): J v; without it central differences are used, with errors of about
-    1e-9 of the scale of f. If the layer treats all points equally and the state is constant, J is
-    translation-invariant and the symbol is exact; otherwise the symbol is that of J averaged over
-    all points, and defect says how much is left out.
+    1e-9 of the scale of f.
+
+    If the layer treats all points equally and the state is constant, J is translation-invariant and
+    the symbol is exact; otherwise the symbol is that of J averaged over all points, and defect says
+    how much is left out.
     Raises ShapeError, DTypeError, NonFiniteError, and ArgumentError for a state of more than 4,096
     numbers.
     """
@@ -382,8 +386,10 @@ def stable_step(symbol: Symbol, *, method: Method = "euler") -> StepLimit:
 
     For waves this is the limit of Courant, Friedrichs and Lewy. For Euler's method it is exactly
     h = -2 Re(lambda)/|lambda|^2, so 0 if a mode rotates without decay or grows; for the others it
-    is found by bisection to 1e-12. method: see METHODS. If G(k) is not normal, perturbations may
-    grow for a while even below the limit: see Symbol.outcome.
+    is found by bisection to 1e-12. method: see METHODS.
+
+    If G(k) is not normal, perturbations may grow for a while even below the limit: see
+    Symbol.outcome.
     Raises DTypeError, ShapeError, ArgumentError.
     Reference: Courant, Friedrichs, Lewy 1928; Hairer and Wanner 1996, section IV.2.
     """
@@ -419,10 +425,12 @@ def stable_step(symbol: Symbol, *, method: Method = "euler") -> StepLimit:
 class Boundary:
     """The spectral norm of a convolution with circular and with zero padding.
 
-    circular: max |G(k)| on the grid, the norm with circular padding. With zero padding the norm is
-    between lower and upper. The matrix with zero padding is a submatrix of that of the convolution
-    on an infinite grid, so its norm is at most sup |G| over all k; but G does not give its powers
-    and eigenvalues: a shift has |G| = 1, and with zero padding all its eigenvalues are 0.
+    circular: max |G(k)| on the grid, the norm with circular padding.
+
+    With zero padding the norm is between lower and upper. The matrix with zero padding is a
+    submatrix of that of the convolution on an infinite grid, so its norm is at most sup |G| over
+    all k; but G does not give its powers and eigenvalues: a shift has |G| = 1, and with zero
+    padding all its eigenvalues are 0.
     """
 
     circular: float
@@ -446,8 +454,10 @@ def project(
     """A kernel of the same size near the given one with |G(k)|_2 <= limit for all k of the grid.
 
     step: if given, the condition is |I + step * G(k)|_2 <= limit, for the residual layer
-    x + step * conv(x), and limit must be at least 1. Kernel sizes must be odd. It uses
-    constrain.project_conv, which also does zero padding and has the same errors.
+    x + step * conv(x), and limit must be at least 1.
+
+    Kernel sizes must be odd. It uses constrain.project_conv, which also does zero padding and has
+    the same errors.
     """
     if step is None:
         return project_conv(kernel, grid, limit)

@@ -24,12 +24,14 @@ Parameters = nn.Module | Tensor | Iterable[Tensor]
 def clip_grad_norm_(parameters: Parameters, max_norm: float) -> Tensor:
     """Scales all gradients to a global norm of at most max_norm; returns the norm before clipping.
 
-    parameters: a module, a tensor or several tensors. If the gradients and their norm are finite,
-    it does the same as torch.nn.utils.clip_grad_norm_. If gradients of gradcore's layers left the
-    range of float32, so that .grad is infinite, their true values are known with their exponents
-    (docs/decisions/0002): after clipping they have the direction of the true gradient, and numbers
-    too small for the dtype are 0. The norm is a tensor in the dtype of the gradients, so it is
-    infinite where it leaves their range; log10_grad_norm, called before this, tells its size.
+    parameters: a module, a tensor or several tensors.
+
+    If the gradients and their norm are finite, it does the same as torch.nn.utils.clip_grad_norm_.
+    If gradients of gradcore's layers left the range of float32, so that .grad is infinite, their
+    true values are known with their exponents (docs/decisions/0002): after clipping they have the
+    direction of the true gradient, and numbers too small for the dtype are 0. The norm is a tensor
+    in the dtype of the gradients, so it is infinite where it leaves their range; log10_grad_norm,
+    called before this, tells its size.
 
     Call it between backward() and the optimizer's step. What is known beyond float32 belongs to the
     gradient that backward() wrote: if .grad was changed or replaced since, it is dropped with a

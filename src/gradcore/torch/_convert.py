@@ -21,8 +21,10 @@ def convert(model: Model, *, memory: int | str | None = None) -> Model:
 
     It returns the model and works in place: modules and parameters stay the same objects, so that
     optimizers, hooks and references stay valid, and state dicts have the same keys and shapes.
-    memory: the memory budget of each layer. Subclasses of torch.nn's layers are left alone, and so
-    are layers that are gradcore's already. The model may itself be such a layer. Raises
+    memory: the memory budget of each layer.
+
+    Subclasses of torch.nn's layers are left alone, and so are layers that are gradcore's already.
+    The model may itself be such a layer. Raises
     ArgumentError naming a layer that cannot be converted (proj_size, dropout=1); nothing has been
     converted then.
     """

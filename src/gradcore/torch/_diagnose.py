@@ -28,9 +28,11 @@ def diagnose(model: nn.Module, loss: Callable[[], Tensor], **options: Any) -> di
     print(found["lstm"])
 
     loss: a function that runs the model on its data and returns the loss, a scalar; it is called
-    once, with gradients. The rest of the model above a layer is replaced by its linearisation, the
-    gradient that arrives at the layer's outputs. If a layer is called several times, its last call
-    is diagnosed. options: parts, sequences, seed, memory, threads, progress of gradcore.diagnose.
+    once, with gradients.
+
+    The rest of the model above a layer is replaced by its linearisation, the gradient that arrives
+    at the layer's outputs. If a layer is called several times, its last call is diagnosed. options:
+    parts, sequences, seed, memory, threads, progress of gradcore.diagnose.
 
     The model's mode, .grad and parameters are left as they were, and so is what clip_grad_norm_
     knows of a .grad beyond float32; random masks are off in the diagnosis. Raises ArgumentError if

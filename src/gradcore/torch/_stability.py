@@ -122,8 +122,10 @@ class StabilityMonitor:
     optimizer: SGD, Adam, AdamW, RMSprop or Adagrad of torch.optim. lr: "given" warns once when
     steps grow along the sharpest direction; "stable" keeps the rate of the next steps at or below
     `safety` times the largest stable one. tol, max_products: accuracy and cost of the sharpness
-    (see sharpness). The rules and their limits are those of gradcore.stability.StabilityMonitor.
-    report: the result of the last measurement.
+    (see sharpness).
+
+    The rules and their limits are those of gradcore.stability.StabilityMonitor. report: the result
+    of the last measurement.
     Raises ArgumentError or DTypeError.
     Reference: Cohen et al. 2021; Cohen et al. 2022.
     """
