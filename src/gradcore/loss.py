@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+import numpy as np
 from numpy.typing import NDArray
 
 from . import errors
@@ -115,9 +116,23 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def _class_weights(weight: Sequence[float] | NDArray[Any]) -> tuple[float, ...]:
+def _class_weights(weight: Any) -> tuple[float, ...]:
+    try:
+        array = np.asarray(weight)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise errors.DTypeError(
+            f"CrossEntropy.weight must be one number per class: {error}"
+        ) from error
+    if array.ndim != 1:
+        raise errors.ShapeError(
+            f"CrossEntropy.weight must have shape (classes,), one number each; got {array.shape}."
+        )
+    if array.size and array.dtype.kind not in "iuf":
+        raise errors.DTypeError(
+            f"CrossEntropy.weight must be numbers, one per class; got {weight!r:.80}."
+        )
     values = tuple(
-        checks.finite_float(f"CrossEntropy.weight[{i}]", float(w)) for i, w in enumerate(weight)
+        checks.finite_float(f"CrossEntropy.weight[{i}]", w) for i, w in enumerate(array.tolist())
     )
     if not values or min(values) < 0.0:
         raise errors.ArgumentError("CrossEntropy.weight must have one weight >= 0 per class.")

@@ -83,6 +83,8 @@ class WarmUp(Schedule):
         self, steps: int, then: Schedule | None = None, *, start: float | None = None
     ) -> None:
         self.steps = checks.positive_int("WarmUp.steps", steps)
+        if self.steps >= 2**53:
+            raise errors.ArgumentError("WarmUp.steps must be below 2**53, where floats have gaps.")
         if then is not None and not isinstance(then, Schedule):
             raise errors.DTypeError(
                 f"WarmUp.then must be a gradcore.schedule or None; got {then!r}."

@@ -4,6 +4,7 @@ ending.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -173,6 +174,31 @@ def test_a_full_disk_is_an_error_and_keeps_the_last_checkpoint(tmp_path, monkeyp
         fit(make(), source(), 23, tmp_path, validation=None)
     assert gd.load(tmp_path / "last.safetensors").metadata["step"] == 3
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]
+
+
+@pytest.mark.parametrize(
+    ("call", "write"),
+    [
+        ("fsync", lambda folder: folder.save_last(None)),  # not reached: the lines come first
+        ("fstat", lambda folder: folder.write_line({"step": 2})),
+    ],
+)
+def test_a_disk_that_fails_under_the_lines_is_an_error_of_gradcore(
+    call, write, tmp_path, monkeypatch
+):
+    folder = RunFolder(tmp_path / "run")
+    folder.start(0)
+    folder.write_line({"step": 1})
+
+    def broken(handle):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, call, broken)
+    with pytest.raises(gd.CheckpointError, match=r"cannot write .*metrics\.jsonl: Input/output"):
+        write(folder)
+    monkeypatch.undo()
+    folder.close()
+    assert [line["step"] for line in read_metrics(tmp_path / "run")] == [1]
 
 
 def test_a_line_that_cannot_be_written_leaves_everything_at_one_place(tmp_path, monkeypatch):

@@ -215,3 +215,9 @@ def test_a_wrong_value_in_the_state_of_a_plateau_changes_nothing():
 def test_wrong_options(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_a_warm_up_of_more_steps_than_floats_count():
+    with pytest.raises(gd.ArgumentError, match=r"WarmUp.steps must be below 2\*\*53"):
+        gd.schedule.WarmUp(10**400)
+    assert gd.schedule.WarmUp(2**53 - 1).factor(1) < 1e-14

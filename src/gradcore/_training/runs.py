@@ -91,14 +91,16 @@ class RunFolder:
         """Appends a line; raises CheckpointError and leaves no partial line if that fails."""
         assert self._lines is not None
         left = memoryview((json.dumps(line) + "\n").encode())
-        before = os.fstat(self._lines.fileno()).st_size
+        before = None
         try:
+            before = os.fstat(self._lines.fileno()).st_size
             while left:
                 # A disk that is nearly full takes a part, and refuses the rest.
                 left = left[self._lines.write(left) :]
         except OSError as error:
-            with suppress(OSError):
-                self._lines.truncate(before)
+            if before is not None:
+                with suppress(OSError):
+                    self._lines.truncate(before)
             raise _unwritable(self.metrics, error) from error
 
     def save_last(self, made: TrainingCheckpoint) -> None:

@@ -191,10 +191,9 @@ class Trainer:
         replaced atomically: a killed process loses only the updates since the last checkpoint.
         resume: continue the run in that folder, with the same net, optimizer, seed and data, to the
         same bits as if it had never stopped, or start a new run if there is none; steps, epochs and
-        minutes count from its start. The data and validation are compared by a hash of their
-        numbers (of memory maps above 64 MB, of a sample of 16 MB) and by the source's roles. An
-        iterable must give the same batches again from its start; those of the present pass that
-        were used are compared.
+        minutes count from its start. Data and validation are compared by a hash of their numbers
+        (of memory maps above 64 MB, of a sample of 16 MB) and by the source's roles. An iterable
+        must give the same batches again from its start; those used in this pass are compared.
         watch: every `watch` updates, the line of metrics.jsonl (and in FitReport.watched) also has
         the horizon and memory length of each recurrent layer (gradcore.horizon, median of up to 4
         sequences), the norms of dL/dh over time, and the two largest Lyapunov exponents with their
