@@ -35,10 +35,10 @@ def load(path, target="y", **roles):
 
 
 def drifting(count=400):
-    """A walk whose next step is half of the one before; its level is nowhere twice."""
-    steps = np.zeros(count)
+    """A walk whose next step is most of the one before; its level is nowhere twice."""
+    rng, steps = np.random.default_rng(7), np.zeros(count)
     for t in range(1, count):
-        steps[t] = 0.5 * steps[t - 1] + RNG.normal()
+        steps[t] = 0.8 * steps[t - 1] + rng.normal()
     return np.cumsum(steps + 0.3)
 
 
@@ -82,7 +82,7 @@ def test_ridge_regression_is_the_one_of_its_definition(form, penalty):
 
 
 def test_the_validation_part_chooses_form_lags_and_penalty(walk):
-    """The next step of the walk is half of the one before, which the last value does not know."""
+    """The next step of the walk is most of the one before, which the last value does not know."""
     found = fitted(walk)
     assert found.ridge.how.lags > 1
     now, net = found.linears["last value"], found.ridge.learned
