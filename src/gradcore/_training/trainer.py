@@ -202,7 +202,6 @@ class Trainer:
         and the time window that contributes most of it, with its share. What cannot be measured is
         None, and watch_missing has the reason. A measurement takes as long as two to eight updates
         and does not change the training. See docs/training.md.
-
         Ctrl-C and SIGTERM end the training: fit writes the checkpoint and returns. Other errors,
         also those of data and callbacks, are passed on; the run keeps its last checkpoint then.
         Raises ArgumentError if the folder holds a run and resume is False, or a run with other
