@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gradcore as gd
-from gradcore.apps.tasks.brackets import check, evaluate, lexing
+from gradcore.apps.tasks.brackets import check, evaluate, horizon, lexing
 from gradcore.apps.tasks.brackets.answers import CLASSES, OUTPUTS, answers_of, targets_of, trust_of
 from gradcore.apps.tasks.brackets.lexing import Document
 from gradcore.apps.tasks.brackets.sources import Path, SourceFile
@@ -243,3 +243,21 @@ def test_findings_name_line_column_and_what_was_expected():
     (finding,) = check.check_texts(checker(3), [(Path("x.c"), "int f {\n  g;\n\n")])
     assert str(finding) == "x.c:2:5: '{' is never closed"
     assert list(check.check_texts(checker(0), [(Path("a"), "x"), (Path("b"), "")])) == [None, None]
+
+
+def test_the_horizon_of_a_net_that_forgets_at_a_known_rate():
+    # h_t = h_{t-1} / 2 + ..., so a gradient halves with every step.
+    net = gd.Stack(
+        gd.Embedding(128, 1), gd.RNN(1, 1, nonlinearity="relu", bias=False), gd.Linear(1, OUTPUTS)
+    )
+    params = net.init(seed=0)
+    params["0.weight"][:], params["1.weight_ih"][:], params["1.weight_hh"][:] = 1, 1, 0.5
+    found = horizon.measure(net, params, [document("x" * n) for n in (300, 200, 150, 120, 9)])
+    assert found.steps == 120
+    assert (np.diff(found.lags) > 0).all()
+    # In a range of lags a, a+1, ... b-1 the mean square is dominated by the first lag.
+    assert found.log10[0] == pytest.approx(-np.log10(2), abs=1e-3)
+    expected = -found.lags * np.log10(2)
+    assert (found.log10[5:] >= expected[5:] - 0.2).all()
+    assert (found.log10[5:] <= expected[5:] * 0.8).all()
+    assert found.at(50) == pytest.approx(-50 * np.log10(2), rel=0.1)

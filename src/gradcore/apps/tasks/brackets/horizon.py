@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,22 +14,26 @@ import gradcore as gd
 from .lexing import Document
 
 _SEQUENCES, _STEPS = 4, 20_000
-_LAGS = 120
+_RANGES = 40
 
 
 @dataclass(frozen=True)
 class Horizon:
-    """The gradient of the last output by the hidden states before it, in the longest files.
+    """The gradient of the last output with respect to the hidden states before it.
 
-    steps: the median of the files' lengths, at most 20,000. memory_length: the median of the
-    largest lags at which the gradient still has 1 % of its norm at lag 0. lags, log10: the median
-    of log10 of the norm at each lag, relative to lag 0; -inf where it is 0.
+    steps: the length of the shortest of the files that were measured, at most 20,000. lags: the
+    geometric middles of ranges of lags, in characters before the output. log10: log10 of the root
+    mean square norm in each range, relative to that at the output itself, as the median over the
+    files; -inf where it is 0.
     """
 
     steps: int
-    memory_length: int
-    lags: NDArray[np.int64]
+    lags: NDArray[np.float64]
     log10: NDArray[np.float64]
+
+    def at(self, lag: float) -> float:
+        """log10 in the range that holds a lag."""
+        return float(self.log10[np.argmin(np.abs(np.log(self.lags / lag)))])
 
 
 def measure(
@@ -46,14 +51,20 @@ def measure(
     for b, document in enumerate(longest):
         x[: lengths[b], b] = document.characters[: lengths[b]]
     reach = gd.horizon.reach(net, params, x, lengths=lengths, threads=threads, memory=memory)
-    lags = np.unique(np.geomspace(1, int(lengths.min()), _LAGS).astype(np.int64)) - 1
+    shortest = int(lengths.min())
+    borders = np.unique(np.geomspace(1, shortest, _RANGES + 1).astype(np.int64))
     norms = [
-        reach.norm_log10[n - 1 - lags, b] - reach.norm_log10[n - 1, b]
-        for b, n in enumerate(lengths)
+        [_root_mean_square(at_lags[one:two]) for one, two in pairwise(borders)]
+        for at_lags in (
+            reach.norm_log10[:end, b][::-1] - reach.norm_log10[end - 1, b]
+            for b, end in enumerate(lengths)
+        )
     ]
-    return Horizon(
-        int(np.median(lengths)),
-        int(np.median(reach.memory_length())),
-        lags,
-        np.median(norms, axis=0),
+    middles = np.sqrt(borders[:-1] * borders[1:])
+    return Horizon(shortest, middles, np.median(norms, axis=0))
+
+
+def _root_mean_square(log10: NDArray[np.float64]) -> float:
+    return float(np.logaddexp.reduce(2 * log10 * np.log(10)) - np.log(len(log10))) / (
+        2 * np.log(10)
     )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
+
 from ...._base.output import write_figure, write_text
 from .check import LEAST_TRUST, NEAR, FaultShare
 from .evaluate import BINS, BORDERS, REACH, Evaluation, Score
@@ -56,7 +58,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "held_out": {"files": evaluation.files, "longest": evaluation.longest},
         "validation": _score(trained.validation),
         "hurried": trained.hurried,
-        "memory_length": result.horizon.memory_length,
+        "gradient_log10": {str(lag): result.horizon.at(lag) for lag in _lags(result.horizon)},
         LEAST_TRUST: result.least,
         "faults": {
             "files": result.faults.files,
@@ -110,9 +112,7 @@ def _draw_accuracy(axes: Any, evaluation: Evaluation) -> None:
     positions = range(len(BINS))
     first = BINS.index(_FAR[0]) - 0.5
     axes.axvspan(first, len(BINS) - 0.5, color="C0", alpha=0.08, linewidth=0)
-    axes.text(
-        first + 0.06, 0.04, f"the opening bracket is more than {REACH} characters back", color="C0"
-    )
+    axes.text(first + 0.06, 0.06, f"opened more than {REACH} characters before", color="C0")
     majority, window = evaluation.baselines.values()
     for name, score, style in (
         ("net of gradcore", evaluation.net, {"color": "C0", "zorder": 3}),
@@ -130,23 +130,24 @@ def _draw_accuracy(axes: Any, evaluation: Evaluation) -> None:
     axes.set_ylim(0.0, 1.02)
     axes.grid(alpha=0.3)
     axes.set_title(f"Which bracket must be closed next? {evaluation.files} held-out files")
-    axes.legend(loc="center left")
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 0.12))
 
 
 def _draw_gradient(axes: Any, horizon: Horizon) -> None:
-    axes.plot(horizon.lags + 1, horizon.log10, color="C0")
-    axes.axhline(-2.0, color="0.5", linestyle=":")
-    axes.axvline(horizon.memory_length + 1, color="0.5", linestyle=":")
-    axes.annotate(
-        f"1 % is left {horizon.memory_length:,} characters back",
-        (horizon.memory_length + 1, -2.0),
-        xytext=(-8, -14),
-        textcoords="offset points",
-        horizontalalignment="right",
+    axes.plot(horizon.lags, horizon.log10, color="C0", marker=".")
+    axes.axvspan(REACH, max(REACH, horizon.lags[-1]), color="C0", alpha=0.08, linewidth=0)
+    axes.text(
+        1.1 * REACH,
+        max(horizon.log10[np.isfinite(horizon.log10)], default=0.0),
+        f"lost if training is cut every {REACH} characters",
+        color="C0",
+        verticalalignment="top",
     )
     axes.set_xscale("log")
+    axes.set_xlim(1, max(REACH, horizon.lags[-1]))
     axes.set_xlabel("characters before the answer")
     axes.set_ylabel("norm of the gradient, log10")
+    axes.set_title("How far the gradient of an answer reaches back")
     axes.grid(alpha=0.3)
 
 
@@ -171,11 +172,18 @@ def _far(result: Result) -> list[str]:
             f"The net is right about {net:.1%} of them; a stack that sees {REACH} characters has "
             f"to guess, and is right about {window:.1%}."
         )
-    lines.append(
-        f"How far the gradient reaches: {horizon.memory_length:,} characters back it still has 1 % "
-        f"of its norm (median of the longest files, which have {horizon.steps:,} characters)."
-    )
+    sizes = ", ".join(f"10^{horizon.at(lag):.1f} at {lag:,}" for lag in _lags(horizon))
+    if sizes:
+        lines.append(
+            "The gradient reaches over whole files. Its norm, relative to that at the answer, by "
+            f"characters before the answer: {sizes}."
+        )
     return lines
+
+
+def _lags(horizon: Horizon) -> list[int]:
+    """The powers of ten below the length of the files, from 100 on."""
+    return [lag for lag in (100, 1_000, 10_000) if lag < horizon.steps]
 
 
 def _goals(trained: Trained) -> str:
