@@ -59,7 +59,7 @@ def test_ridge_regression_is_the_one_of_its_definition(form, penalty):
     rows, begins, lags = np.arange(150), np.zeros(300, dtype=int), 3
     now = Linear(np.array([[0.7, 0.0]]), 0.2)
     sums = Lagged.of(x, y, rows, begins, 4)
-    found = linear.fit(sums, Choice(form, lags, penalty), now)
+    found = linear.fit(sums, [Choice(form, lags, penalty)], now)
 
     places = np.maximum(rows[:, None] - np.arange(lags), 0)
     z = x[places].astype(float)
@@ -81,16 +81,28 @@ def test_ridge_regression_is_the_one_of_its_definition(form, penalty):
     assert error == pytest.approx(np.mean((expected - y[rows]) ** 2), rel=1e-6)
 
 
-def test_the_validation_part_chooses_form_lags_and_penalty(walk):
+def test_later_rows_choose_form_lags_and_penalty(walk):
     """The next step of the walk is most of the one before, which the last value does not know."""
     found = fitted(walk)
-    assert found.ridge.how.lags > 1
+    assert found.ridge.learned.lags > 1
     now, net = found.linears["last value"], found.ridge.learned
     rows = np.flatnonzero(walk.parts == VALIDATION)
     begins = bases.begins_of(walk.groups.starts)[rows]
     y = (walk.y[rows] - walk.schema.target.mean) / walk.schema.target.std
     errors = [np.mean((one.values(walk.x, rows, begins) - y) ** 2) for one in (net, now)]
     assert errors[0] < 0.9 * errors[1]
+
+
+def test_of_several_choices_the_mean_is_fitted():
+    x = RNG.normal(size=(200, 2)).astype(np.float32)
+    y = RNG.normal(size=200)
+    rows, begins = np.arange(200), np.zeros(200, dtype=int)
+    sums = Lagged.of(x, y, rows, begins, 4)
+    hows = [Choice("values", 4, 0.1), Choice("values", 1, 1e-3)]
+    each = [linear.fit(sums, [how], None).values(x, rows, begins) for how in hows]
+    both = linear.fit(sums, hows, None)
+    assert both.lags == 4
+    np.testing.assert_allclose(both.values(x, rows, begins), np.mean(each, axis=0), rtol=1e-9)
 
 
 def test_the_last_value_is_the_target_of_the_row_itself(walk):
@@ -124,7 +136,7 @@ def test_a_constant_input_and_alike_inputs_have_finite_weights():
     x[:, 1] = x[:, 2] = np.sin(np.arange(100))
     y = x[:, 1].astype(float) * 2
     sums = Lagged.of(x, y, np.arange(100), np.zeros(100, dtype=int), 2)
-    found = linear.fit(sums, Choice("values", 2, 1e-8), None)
+    found = linear.fit(sums, [Choice("values", 2, 1e-8)], None)
     assert np.isfinite(found.weights).all()
     assert found.values(x, np.arange(100), np.zeros(100, dtype=int)) == pytest.approx(y, abs=1e-4)
 

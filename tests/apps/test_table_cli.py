@@ -118,6 +118,17 @@ def test_classes_with_probabilities(log, tmp_path):
     assert len(result.stdout.splitlines()) == 11
 
 
+def test_a_limit_that_ends_a_training_is_told(log):
+    patient = ("--features", "load", "--patience", 10**6)
+    assert "more --updates may help" in train(log, *patient).stdout
+    timed = train(log, *patient, "--updates", 10**8, "--minutes", 0.01)
+    assert (
+        "reached its limit before the score had stopped improving: more --minutes" in timed.stdout
+    )
+    done = train(log, "--features", "load", "--patience", 1, "--updates", 10**8)
+    assert "may help" not in done.stdout
+
+
 def test_a_forecast(log):
     result = train(log, "--ahead", 3, "--features", "heat,load")
     assert result.exit_code == 0, result.stderr

@@ -447,7 +447,7 @@ def test_a_schema_survives_json(many, single):
     ("change", "message"),
     [
         (lambda v: None, "holds no net for tables"),
-        (lambda v: {**v, "format": 1}, "has table format 1; this gradcore reads 2"),
+        (lambda v: {**v, "format": 1}, "has table format 1; this gradcore reads 3"),
         (lambda v: {**v, "features": []}, "no features"),
         (lambda v: {**v, "features": [1]}, "Feature is no object"),
         (lambda v: {**v, "features": [{"name": 1, "kind": "number"}]}, "names must be texts"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +23,19 @@ Array = NDArray[np.float64]
 # such net in a hundred count. The normal quantile of that, from which Student's follows.
 _STRETCHES, _LEAST_STRETCHES, _LEAST_ROWS = 20, 4, 10
 _QUANTILE = 2.326
+# Parts of the rows to learn from, the later of which choose a regression.
+_FOLDS = 6
 
 
 @dataclass(frozen=True, eq=False)
 class Ridge:
     """Ridge regression on the latest rows.
 
-    how: the choice that the validation part made. learned: fitted to the rows to learn from.
+    hows: the forms, lags and penalties whose mean it is. learned: fitted to the rows to learn from.
     refitted: fitted to these and the validation part.
     """
 
-    how: Choice
+    hows: tuple[Choice, ...]
     learned: Linear
     refitted: Linear
 
@@ -59,16 +62,30 @@ def fitted(data: Dataset) -> Bases | None:
     y = (data.y - target.mean) / target.std
     learned, chosen = (np.flatnonzero(data.parts == part) for part in (TRAIN, VALIDATION))
     lags = min(linear.most_lags(len(learned), schema.width), int(data.groups.lengths.max()))
-    sums, others = (Lagged.of(x, y, rows, begins, lags) for rows in (learned, chosen))
+    folds = [Lagged.of(x, y, rows, begins, lags) for rows in (*_stretches(data, learned), chosen)]
+    sums, both = reduce(Lagged.__add__, folds[:-1]), reduce(Lagged.__add__, folds)
     now = linear.last_value(schema)
-    how = linear.choose(sums, others, now)
-    both = sums + others
-    ridge = Ridge(how, linear.fit(sums, how, now), linear.fit(both, how, now))
+    hows = linear.choose(folds, now)
+    ridge = Ridge(hows, linear.fit(sums, hows, now), linear.fit(both, hows, now))
     linears: dict[Kind, Linear] = {"ridge": ridge.learned, "mean": linear.mean(schema)}
     if now is not None:
         linears["last value"] = now
     left = {kind: left_by(one, target, x, data.y, begins)[learned] for kind, one in linears.items()}
     return Bases(linears, ridge, left)
+
+
+def _stretches(data: Dataset, learned: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The rows to learn from in parts: of each sequence by time, or whole ones by their order."""
+    place, count = np.arange(len(learned)), np.full(len(learned), len(learned))
+    if data.split == "time":
+        _, first, of_rows = np.unique(
+            data.groups.of_rows[learned], return_index=True, return_inverse=True
+        )
+        place -= first[of_rows]
+        count = np.bincount(of_rows)[of_rows]
+    part = place * _FOLDS // count
+    parts = [learned[part == fold] for fold in range(_FOLDS)]
+    return [rows for rows in parts if len(rows)]
 
 
 def combined(base: Base, ridge: Ridge, share: float) -> Base:

@@ -1,7 +1,7 @@
 """The linear forecast that a net stands on: ridge regression on the latest rows of a sequence.
 
 It is fitted in closed form, from the products of all columns, which are summed once; lags, penalty
-and form are those of the smallest error on the validation part. The forms differ in what a penalty
+and form are those of the smallest error on rows that come later. The forms differ in what a penalty
 makes small: weights of values, of values for the change from the last value of the target, or of
 the changes of all features for that change, which knows no level and follows a series that drifts.
 Reference: Hoerl and Kennard 1970.
@@ -10,8 +10,9 @@ Reference: Hoerl and Kennard 1970.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -38,6 +39,8 @@ Form = Literal["values", "change by values", "change by changes"]
 
 _LAGS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 _PENALTIES = tuple(10.0**power for power in range(-8, 3))
+# Regressions whose error is larger by this factor at most are as good as the best one.
+_ALIKE = 1.05
 # Regressors at most, and how many targets there must be for each.
 _MOST, _TARGETS_EACH = 512, 3
 # Lags that a file may have, and rows whose products are summed at once.
@@ -185,28 +188,43 @@ class Choice:
     penalty: float
 
 
-def choose(learned: Lagged, held_out: Lagged, now: Linear | None) -> Choice:
-    """The ridge regression of the smallest error on rows that it has not learned from.
+def choose(folds: Sequence[Lagged], now: Linear | None) -> tuple[Choice, ...]:
+    """The ridge regressions of the smallest errors on rows after those they are fitted to.
 
-    now: the last value, if the inputs have it; None allows for one form only.
+    For each form and number of lags the best penalty; of these all that are about as good as the
+    best, whose mean errs less than one that chance has made the first.
+
+    folds: stretches of rows in the order of time. The regression is fitted to all stretches before
+    one and judged on that one, for each of the later half of them, so that many rows decide and a
+    series that drifts is extrapolated. now: the last value, if the inputs have it; None allows for
+    one form only. Reference: Tashman 2000, rolling origins.
     """
-    best: tuple[float, Choice] | None = None
-    for form in get_args(Form) if now is not None else ("values",):
-        for lags in _LAGS:
-            if lags > learned.most or (form == "change by changes" and lags < 2):
-                continue
-            problem = _Problem(learned, form, lags, now)
-            for penalty in _PENALTIES:
-                found = error(held_out, problem.solution(penalty))
-                if best is None or found < best[0]:
-                    best = found, Choice(form, lags, penalty)
-    assert best is not None
-    return best[1]
+    errors: dict[Choice, float] = {}
+    for held in range(len(folds) // 2, len(folds)):
+        learned = reduce(Lagged.__add__, folds[:held])
+        for form in get_args(Form) if now is not None else ("values",):
+            for lags in _LAGS:
+                if lags > learned.most or (form == "change by changes" and lags < 2):
+                    continue
+                problem = _Problem(learned, form, lags, now)
+                for penalty in _PENALTIES:
+                    found = error(folds[held], problem.solution(penalty)) * folds[held].rows
+                    how = Choice(form, lags, penalty)
+                    errors[how] = errors.get(how, 0.0) + found
+    best: dict[tuple[Form, int], Choice] = {}
+    for how in sorted(errors, key=errors.__getitem__):
+        best.setdefault((how.form, how.lags), how)
+    least = min(errors.values())
+    return tuple(how for how in best.values() if errors[how] <= _ALIKE * least)
 
 
-def fit(learned: Lagged, how: Choice, now: Linear | None) -> Linear:
-    """The ridge regression of that choice."""
-    return _Problem(learned, how.form, how.lags, now).solution(how.penalty)
+def fit(learned: Lagged, hows: Sequence[Choice], now: Linear | None) -> Linear:
+    """The mean of the ridge regressions of these choices."""
+    made = [_Problem(learned, how.form, how.lags, now).solution(how.penalty) for how in hows]
+    weights = np.zeros((max(one.lags for one in made), learned.inputs))
+    for one in made:
+        weights[: one.lags] += one.weights / len(made)
+    return Linear(weights, sum(one.bias for one in made) / len(made))
 
 
 class _Problem:

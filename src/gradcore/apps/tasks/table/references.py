@@ -64,7 +64,7 @@ def _boosted(data: Dataset, places: NDArray[np.int64], ridge: Ridge | None) -> A
         return None
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-    lags = _LAGS if ridge is None else ridge.how.lags
+    lags = _LAGS if ridge is None else ridge.learned.lags
     seen = _seen(data, max(1, min(lags, _MOST_INPUTS // data.schema.width)))
     learned = np.flatnonzero(data.parts < data.parts[places[0]])
     learned = learned[:: -(-len(learned) // _MOST_ROWS)]

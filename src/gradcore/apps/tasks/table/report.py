@@ -82,7 +82,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "hidden": trained.plan.hidden,
         "base": trained.plan.base,
         "share_of_net": trained.share,
-        "ridge_lags": None if trained.ridge is None else trained.ridge.how.lags,
+        "ridge_lags": None if trained.ridge is None else trained.ridge.learned.lags,
         "trials": [asdict(trial) for trial in trained.plan.trials],
         "measure": "cross_entropy" if target.kind == "class" else "rmse",
         "validation": trained.validation.as_json(),
@@ -178,7 +178,7 @@ def _about_base(trained: Trained) -> list[str]:
     """What the net stands on, and its share."""
     if trained.ridge is None:
         return []
-    ridge = f"ridge regression on {counted(trained.ridge.how.lags, 'row')}"
+    ridge = f"ridge regression on {counted(trained.ridge.learned.lags, 'row')}"
     if not trained.share:
         return [f"On the validation part the net adds nothing to {ridge}, which is what was saved."]
     base = {"ridge": ridge, "last value": "the last value", "mean": "the mean"}

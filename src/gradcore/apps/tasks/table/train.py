@@ -206,7 +206,7 @@ def train(
     else:
         left = None if minutes is None else max(0.0, minutes - (time.monotonic() - start) / 60)
         made = _fit(data, base, options, minutes=left, updates=updates)
-    model, share, validation = _kept(data, found, made)
+    model, share, validation = _kept(data, found, made, options.resources)
     report = made.report
     return Trained(
         model=model,
@@ -346,9 +346,11 @@ def _fit(
     return _Fitted(model, report, window)
 
 
-def _kept(data: Dataset, found: bases.Bases | None, made: _Fitted) -> tuple[Model, float, Score]:
+def _kept(
+    data: Dataset, found: bases.Bases | None, made: _Fitted, resources: Resources
+) -> tuple[Model, float, Score]:
     """The net and ridge regression together, the net's share, and the score on validation."""
-    judged = judge(made.model, data, VALIDATION)
+    judged = judge(made.model, data, VALIDATION, threads=resources.threads, memory=resources.memory)
     if found is None or made.model.base is None:
         return made.model, 1.0, judged.score
     target, places = data.schema.target, judged.places
