@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,6 +70,14 @@ def test_info():
     assert facts["isa_in_use"] in facts["isa_available"]
     assert facts["threads"] >= 1
     assert all(name.replace("_", " ") in plain.stdout for name in facts)
+
+
+def test_info_of_folders_is_json_too():
+    if not (Path(gd.__file__).parent / "include").is_dir():
+        pytest.skip("gradcore is not installed, only on the path")
+    found = json.loads(call("info", "--json", "--include-dir", "--cmake-dir").stdout)
+    assert found == {"include_dir": gd.get_include(), "cmake_dir": gd.get_cmake_dir()}
+    assert call("info", "--include-dir").stdout == f"{gd.get_include()}\n"
 
 
 def all_commands(command, path=()):

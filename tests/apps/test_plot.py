@@ -44,7 +44,7 @@ def call(*arguments):
     return CliRunner().invoke(commands.app, ["plot", *map(str, arguments)])
 
 
-def figure_of(runs, x="step", log=False):
+def figure_of(runs, x="step", log=None):
     names = curves._names(runs)
     return curves._figure(
         {name: curves.read_metrics(run) for name, run in zip(names, runs, strict=True)}, x, log
@@ -72,8 +72,39 @@ def test_panels_and_their_curves(tmp_path):
     assert figure.get_suptitle() == "a"
     seconds = panels(figure_of([run], x="seconds"))["loss"].lines[0].get_xdata()
     np.testing.assert_array_equal(seconds, 0.5 * np.arange(1, 51))
-    assert axes["loss"].get_yscale() == "linear"
-    assert panels(figure_of([run], log=True))["loss"].get_yscale() == "log"
+
+
+@pytest.mark.parametrize(
+    ("last", "scale"),
+    [({}, "log"), ({"loss": 0.0}, "linear"), ({"loss": -1.0}, "linear"), ({"loss": None}, "log")],
+)
+def test_the_loss_has_a_logarithmic_axis_if_it_is_positive_and_falls_far(last, scale, tmp_path):
+    run = write(tmp_path / "a", **last)  # from 1 to 1/50
+    axes = panels(figure_of([run]))
+    assert (axes["loss"].get_yscale(), axes["score"].get_yscale()) == (scale, "linear")
+    near = panels(figure_of([write(tmp_path / "b", 9)]))
+    assert near["loss"].get_yscale() == "linear"
+    for log, name in ((True, "log"), (False, "linear")):
+        axes = panels(figure_of([run], log=log))
+        assert (axes["loss"].get_yscale(), axes["score"].get_yscale()) == (name, name)
+    for option, picture in (("--log", "a.svg"), ("--linear", "b.svg")):
+        assert call(run, option, "--out", tmp_path / picture).exit_code == 0
+    assert (tmp_path / "a.svg").read_text() != (tmp_path / "b.svg").read_text()
+
+
+def test_a_net_is_drawn_as_its_run_or_what_to_do_is_said(tmp_path):
+    run = write(tmp_path / "a")
+    net = gd.Stack(gd.RNN(1, 2))
+    for name in ("last.safetensors", "best.safetensors", "net.safetensors"):
+        gd.save(run / name, net, net.init(seed=0))
+    assert call(run / "best.safetensors").exit_code == 0
+    assert (run / "curves.png").is_file()
+    gd.save(tmp_path / "best.safetensors", net, net.init(seed=0))
+    for alone in (run / "net.safetensors", tmp_path / "best.safetensors"):
+        result = call(alone)
+        assert result.exit_code == 2
+        assert "is a net, which holds no curves. Name the folder of its run" in result.stderr
+        assert f"gradcore diagnose {alone}" in result.stderr.replace("\n", " ")
 
 
 def test_without_scores_there_is_no_panel_for_them(tmp_path):

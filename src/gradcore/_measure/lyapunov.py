@@ -34,8 +34,8 @@ BATCHES = 20
 # Rounding leaves up to LOST * sqrt(S) * eps, times the largest direction, of a direction that a
 # singular Jacobian removes; it was 4 * sqrt(S) with S = 64 in float32.
 LOST = 8
-# A direction that most of about MEAN single steps have lost does not decide about the interval. One
-# that saturated gates lose for a while comes back, since one of PROBE windows is a single step.
+# Of about the last MEAN single steps most must have lost a direction for it to have no say about
+# the interval, and one of PROBE windows is a single step, in which it may come back.
 MEAN = 10
 PROBE = 16
 
@@ -115,10 +115,13 @@ def spectrum(
             f"k must be at most S = {size}, the size of one sequence's state; got {count}."
         )
     frames = _first_frames(batch, size, count, frames_seed)
-    now = state
+    before, now, begun = state, state, -1
 
     def advance(t0: int, t1: int, frames: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
-        nonlocal now
+        nonlocal before, now, begun
+        if t0 == begun:  # once more, with fewer steps
+            now = before
+        before, begun = now, t0
         result = jvp(
             net,
             params,
@@ -215,10 +218,17 @@ def _collect(
         # No window crosses the end of the burn-in.
         end = min(at + length, skipped if at < skipped else steps)
         moved, exponent = advance(at, end, frames)
-        frames, r = np.linalg.qr(moved)
+        turned, r = np.linalg.qr(moved)
         diagonal = np.abs(np.einsum("bkk->bk", r))
         if interval is None or not lost.seen.all():
-            lost.look(diagonal, np.abs(r).max(axis=(1, 2)), end - at, at >= skipped)
+            least = lost.least * np.abs(r).max(axis=(1, 2))[:, None]
+            if interval is None and end - at > 1:
+                if (~lost.given_up & (diagonal <= least)).any():
+                    length = (end - at) // 2
+                    continue
+                diagonal = np.where(lost.given_up, np.maximum(diagonal, least), diagonal)
+            lost.look(diagonal, least, end - at, at >= skipped)
+        frames = turned
         if at >= skipped:
             with np.errstate(divide="ignore"):
                 logs.append(np.log(diagonal) + exponent * np.log(2.0))
@@ -229,14 +239,16 @@ def _collect(
         at = end
         if progress is not None:
             progress(at, steps)
-    logs[0][lost.for_good()] = -np.inf
+    logs[0][lost.given_up] = -np.inf
     return _summary(np.stack(logs), np.array(lengths), longest, skipped, size)
 
 
 class _Lost:
     """Knows which directions [B, K] are exactly 0, or below what rounding leaves of them.
 
-    Such a direction would ask for an interval of one step forever, as if that could resolve it.
+    Such a direction would ask for an interval of one step forever, as if that could resolve it. It
+    is given up, that is, has no say, if most recent single steps have lost it and none that counts
+    has not; one that saturated gates lose for a while is not.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -246,30 +258,35 @@ class _Lost:
         self.share = np.zeros((batch, count))  # of recent single steps, those that lost it
         self.since = 0  # windows since the last single step
         self.seen = np.zeros((batch, count), bool)  # in a window of one step that counts
-        self.zero = np.zeros((batch, count), bool)  # in a window that counts, so it stays -inf
+        self.zero = np.zeros((batch, count), bool)  # in one that counts, so it stays -inf
+
+    @property
+    def given_up(self) -> NDArray[np.bool_]:
+        return self.zero | ~self.seen & (self.share > 0.5)
 
     def look(
-        self, diagonal: NDArray[np.float64], most: NDArray[np.float64], steps: int, counts: bool
+        self,
+        diagonal: NDArray[np.float64],
+        least: NDArray[np.float64],
+        steps: int,
+        counts: bool,
     ) -> None:
-        """Takes in a window of `steps` steps. most [B]: the largest number of R."""
-        lost = diagonal <= self.least * most[:, None]
+        """Takes in a window of `steps` steps. least [B, 1]: what rounding leaves after it."""
         self.since = 0 if steps == 1 else self.since + 1
-        if steps == 1:
-            self.share += (lost - self.share) / MEAN
+        if steps > 1:
+            return
+        lost = diagonal <= least
+        self.share += (lost - self.share) / MEAN
         if counts:
             self.zero |= diagonal == 0
-            self.seen |= ~lost & (steps == 1)
+            self.seen |= ~lost
 
     def next_interval(self, diagonal: NDArray[np.float64], steps: int) -> int:
         """The steps until the next orthogonalisation."""
-        lost = self.share > 0.5
-        if lost.any() and self.since >= PROBE:
+        given_up = self.given_up
+        if self.since >= PROBE and (given_up & ~self.zero).any():
             return 1
-        return next_interval(diagonal, steps, self.dtype, lost | self.zero)
-
-    def for_good(self) -> NDArray[np.bool_]:
-        """Directions that no single step has left."""
-        return ~self.seen & (self.share > 0.5)
+        return next_interval(diagonal, steps, self.dtype, given_up)
 
 
 def _summary(

@@ -26,6 +26,9 @@ __all__ = ["can_draw", "draw"]
 # A curve of more points than this is drawn as the mean and range of so many bins, because a picture
 # has no more columns.
 BINS = 500
+# Losses that differ by a larger factor are drawn on a logarithmic axis, where the last halving is
+# seen as well as the first.
+SPAN = 10.0
 # Sums of larger values overflow, and so do the scales of axes.
 _LARGEST = 1e250
 
@@ -53,14 +56,15 @@ def draw(
     runs: Sequence[str | os.PathLike[str]],
     *,
     x: X = "step",
-    log: bool = False,
+    log: bool | None = None,
 ) -> None:
     """Saves a picture of runs; the suffix of path gives the format.
 
     runs: folders that Trainer.fit wrote, or their metrics.jsonl. log: draw loss and score on
-    logarithmic axes. Raises CheckpointError for a run that cannot be read, ArgumentError if it has
-    no update yet, ImportError without matplotlib, and OSError or ValueError for a path that cannot
-    be written.
+    logarithmic axes, or on linear ones; None: the loss on a logarithmic one if it is positive and
+    its largest value is more than SPAN times the smallest. Raises CheckpointError for a run that
+    cannot be read, ArgumentError if it has no update yet, ImportError without matplotlib, and
+    OSError or ValueError for a path that cannot be written.
     """
     read = {name: _checked(run) for name, run in zip(_names(runs), runs, strict=True)}
     for run, lines in zip(runs, read.values(), strict=True):
@@ -134,7 +138,7 @@ def _moving(y: NDArray[np.float64], half: int) -> NDArray[np.float64]:
     return mean
 
 
-def _figure(runs: Mapping[str, Lines], x: X, log: bool) -> Any:
+def _figure(runs: Mapping[str, Lines], x: X, log: bool | None) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10.0, 6.4), layout="constrained")
@@ -159,12 +163,13 @@ def _figure(runs: Mapping[str, Lines], x: X, log: bool) -> Any:
     handles = []
     for number, (name, lines) in enumerate(runs.items()):
         handles.append(_draw_run(axes, name, lines, x, f"C{number % 10}"))
+    spans = _spans(runs)
     for panel, axis in axes.items():
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelbottom=True)
         axis.set_xlabel(x)
-        if log and panel in ("loss", "score"):
+        if (panel == "score" and log) or (panel == "loss" and (spans if log is None else log)):
             axis.set_yscale("log", nonpositive="mask")
     axes["lr"].set_ylim(bottom=0.0)
     axes["lr"].ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
@@ -174,6 +179,13 @@ def _figure(runs: Mapping[str, Lines], x: X, log: bool) -> Any:
         columns = min(4, len(runs))
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
     return figure
+
+
+def _spans(runs: Mapping[str, Lines]) -> bool:
+    """Whether the losses of all runs are positive and differ by more than SPAN."""
+    losses = np.array([_drawn(line.get("loss")) for lines in runs.values() for line in lines])
+    losses = losses[~np.isnan(losses)]
+    return bool(len(losses) and losses.min() > 0 and losses.max() > SPAN * losses.min())
 
 
 def _draw_run(axes: Mapping[Any, Any], name: str, lines: Lines, x: X, colour: str) -> Any:

@@ -33,14 +33,15 @@ def info(
     cmake -DCMAKE_PREFIX_PATH="$(gradcore info --cmake-dir)".
     """
     folders = (
-        (include_dir, gd.get_include),
-        (cmake_dir, gd.get_cmake_dir),
-        (pkgconfig_dir, gd.get_pkgconfig_dir),
+        ("include_dir", include_dir, gd.get_include),
+        ("cmake_dir", cmake_dir, gd.get_cmake_dir),
+        ("pkgconfig_dir", pkgconfig_dir, gd.get_pkgconfig_dir),
     )
-    wanted = [folder for asked, folder in folders if asked]
+    wanted = {name: folder for name, asked, folder in folders if asked}
     if wanted:
         with errors():
-            show("\n".join(folder() for folder in wanted))
+            found = {name: folder() for name, folder in wanted.items()}
+            show(json.dumps(found, indent=2) if as_json else "\n".join(found.values()))
         return
     facts = asdict(gd.build_info())
     if as_json:
