@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -198,7 +199,7 @@ def _goals(trained: Trained) -> str:
 
 def next_steps(checkpoint: str | os.PathLike[str]) -> str:
     """Three commands to go on with."""
-    path = os.fspath(checkpoint)
+    path = shlex.quote(os.fspath(checkpoint))
     return "\n".join(
         [
             "Next:",
