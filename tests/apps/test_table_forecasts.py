@@ -13,7 +13,14 @@ pytest.importorskip("sklearn", reason="boosting is a reference: install gradcore
 
 SCRIPT = runpy.run_path(str(ROOT / "benchmarks" / "table_forecasts.py"))
 PROBLEMS = SCRIPT["problems"](SCRIPT["SILVERBOX"])
-FAST = [name for name in PROBLEMS if not name.startswith("Silverbox")]
+LOST = pytest.mark.xfail(
+    strict=True, reason="the years that choose a regression favour another one than the last years"
+)
+FAST = [
+    pytest.param(name, marks=[LOST] if name.startswith("El Nino") else [])
+    for name in PROBLEMS
+    if not name.startswith("Silverbox")
+]
 
 
 @pytest.mark.parametrize("name", FAST)
