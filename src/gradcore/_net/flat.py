@@ -62,9 +62,10 @@ class FlatArrays(Mapping[str, NDArray[Any]]):
     def __init__(self, net: ParameterOwner, flat: NDArray[Any]) -> None:
         self._owner = net
         self._flat = _checked_flat(net, flat, type(self).__name__)
+        self._specs = {spec.name: spec for spec in net.parameter_specs}
         self._views = {
-            spec.name: self._flat[spec.start : spec.stop].reshape(spec.shape)
-            for spec in net.parameter_specs
+            name: self._flat[spec.start : spec.stop].reshape(spec.shape)
+            for name, spec in self._specs.items()
         }
 
     @property
@@ -95,8 +96,7 @@ class FlatArrays(Mapping[str, NDArray[Any]]):
         Raises ShapeError or DTypeError; nothing is cast or broadcast.
         """
         view = self[name]
-        spec = next(spec for spec in self._owner.parameter_specs if spec.name == name)
-        _check_assigned(spec, view, value)
+        _check_assigned(self._specs[name], view, value)
         np.copyto(view, value)
 
     def __iter__(self) -> Iterator[str]:

@@ -65,6 +65,5 @@ def measure(
 
 
 def _root_mean_square(log10: NDArray[np.float64]) -> float:
-    return float(np.logaddexp.reduce(2 * log10 * np.log(10)) - np.log(len(log10))) / (
-        2 * np.log(10)
-    )
+    squares = np.logaddexp.reduce(2 * log10 * np.log(10)) - np.log(len(log10))
+    return float(squares / (2 * np.log(10)))
