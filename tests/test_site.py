@@ -94,7 +94,7 @@ def test_parameters_are_tables(site):
     assert set(told) == set(given) - {"net", "params", "seed"}
     assert "depend on seed alone" in told["train"]
     assert told["lengths"].startswith("(B,) integers in 0..T; from step")
-    assert told["progress"] == "a function that is called as progress(done, total) now and then."
+    assert told["progress"] == "a function that is called as progress(done, total) at intervals."
 
 
 @pytest.mark.parametrize(
