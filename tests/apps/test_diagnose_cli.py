@@ -155,3 +155,21 @@ def test_what_cannot_be_is_said_in_a_line(run, net, tmp_path, arguments, message
 
 def test_every_loss_that_the_command_names_is_one_of_the_library():
     assert set(get_args(LossName)) == set(gd.loss.LOSSES)
+
+
+def test_without_data_a_large_net_is_measured_on_fewer_steps(tmp_path):
+    """A diagnosis of 512 units on 10,000 steps takes minutes."""
+    lengths = []
+    for units in (8, 128, 256, 512, 1024):
+        net = gd.Stack(gd.LSTM(3, units), gd.Linear(units, 2))
+        gd.save(tmp_path / "net.safetensors", net, net.init(seed=0))
+        made = material(tmp_path / "net.safetensors")
+        lengths.append(len(made.batch.x))
+        assert f"{lengths[-1]:,} steps of random input" in made.told
+        assert len(material(tmp_path / "net.safetensors", steps=3_000).batch.x) == 3_000
+    assert lengths[0] == lengths[1] == 10_000 > lengths[2] > lengths[3] >= lengths[4] == 200
+
+
+def test_lines_of_progress_have_the_time_that_is_left(run, net):
+    result = run(net, "--steps", 50)
+    assert "s left)" in result.stderr

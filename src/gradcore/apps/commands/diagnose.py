@@ -14,7 +14,7 @@ import gradcore as gd
 from ..curves import can_draw
 from ..exit_codes import EXIT_FINDINGS
 from ..settings import Resources, option
-from ..tasks.material import material
+from ..tasks.material import MOST_STEPS, material
 from .app import app, check_outputs, errors, fail, say, show
 from .options import run_files, spread
 from .study import shown
@@ -26,7 +26,12 @@ LossName = Literal["cross_entropy", "mse", "binary_cross_entropy"]
 class Data:
     """The data that the net is diagnosed on, and the parts to measure."""
 
-    steps: int = option(10_000, "Largest number of steps of a sequence.", min=4)
+    steps: int | None = option(
+        None,
+        "Largest number of steps of a sequence.",
+        min=4,
+        show_default=f"{MOST_STEPS:,}; without FILE fewer for a large net",
+    )
     sequences: int = option(1, "Largest number of sequences.", min=1)
     loss: LossName | None = option(
         None, "The loss for the targets y in an .npz file.", show_default=False

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,11 +79,13 @@ def shown(quiet: bool) -> Iterator[Progress]:
 
 def _lines() -> Progress:
     told = 0  # the last tenth that was shown; the end is not
+    start = time.monotonic()
 
     def progress(what: str, part: float) -> None:
         nonlocal told
         if told < int(part * 10) < 10:
             told = int(part * 10)
-            say(f"{what} ({part:.0%})")
+            left = (time.monotonic() - start) * (1 - part) / part
+            say(f"{what} ({part:.0%}, about {math.ceil(left)} s left)")
 
     return progress

@@ -44,6 +44,13 @@ GENOMIC: dict[str, tuple[Callable[[Record], Labels], int]] = {
     "dna": (gene_labels, len(GENE_CLASSES)),
     "prophage": (regions.labels, len(regions.CLASSES)),
 }
+MOST_STEPS = 10_000
+"""The steps that are measured if no number is given."""
+# A net with so many parameters is diagnosed on MOST_STEPS steps in about ten seconds on two cores.
+# For larger ones the time of a step grows with this power of their number; most of it is for
+# singular values.
+_PARAMETERS, _POWER = 80_000, 1.6
+_LEAST_STEPS = 200
 ARRAYS = ("x", "y", "lengths", "weight", "reset")
 
 
@@ -69,7 +76,7 @@ def material(
     files: Sequence[Path] = (),
     *,
     loss: gd.loss.Loss | None = None,
-    steps: int = 10_000,
+    steps: int | None = None,
     sequences: int = 1,
     seed: int = 0,
 ) -> Material:
@@ -79,15 +86,18 @@ def material(
     this machine), genomes for one of `gradcore train dna` or `gradcore train prophage`, tables for
     one of `gradcore train csv`, one .npz with x, and if wanted y, lengths, weight and reset, for
     any other net, with the loss of y. None for a net of the synthetic tasks, which draw their own;
-    else random input. At most `steps` steps of `sequences` sequences, from the beginning.
+    else random input. At most `steps` steps of `sequences` sequences, from the beginning. None
+    means MOST_STEPS; without files it means fewer for a large net, so that a diagnosis does not take
+    minutes, and `told` says how many.
     Raises CheckpointError, ArgumentError, OSError.
     """
     path = _file_of(Path(checkpoint))
     net, params, metadata = gd.load(path)
     task = _recorded(path.parent)
     front = _front(metadata, task)
+    few, steps = _few_steps(net, steps, sequences), steps or MOST_STEPS
     if metadata.get("task") == "brackets":
-        batch, told = _from_source(files, steps, sequences)
+        batch, told = _from_source(files, steps if files else few, sequences)
         return Material(net, params, batch, "cross_entropy", told, front)
     if metadata.get("task") in GENOMIC and files:
         labels, classes = GENOMIC[metadata["task"]]
@@ -113,11 +123,19 @@ def material(
     rng = np.random.default_rng(seed)
     x: NDArray[Any]
     if net.embedding is not None:
-        x = rng.integers(0, net.embedding.num_embeddings, (steps, sequences))
+        x = rng.integers(0, net.embedding.num_embeddings, (few, sequences))
     else:
-        x = rng.standard_normal((steps, sequences, net.input_size)).astype(params.dtype)
-    told = "random input, as no data were given"
+        x = rng.standard_normal((few, sequences, net.input_size)).astype(params.dtype)
+    told = f"{few:,} steps of random input, as no data were given"
     return Material(net, params, gd.Batch(x, None), None, told, front)
+
+
+def _few_steps(net: gd.Stack, steps: int | None, sequences: int) -> int:
+    """The steps to measure without data: `steps`, or as many as take some ten seconds."""
+    if steps is not None:
+        return steps
+    share = min(1.0, _PARAMETERS / (net.n_parameters * sequences))
+    return max(_LEAST_STEPS, round(MOST_STEPS * share**_POWER))
 
 
 def _front(metadata: Mapping[str, Any], task: Task | None) -> Front:
