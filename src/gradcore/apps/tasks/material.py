@@ -87,7 +87,7 @@ def material(
     one of `gradcore train csv`, one .npz with x, and if wanted y, lengths, weight and reset, for
     any other net, with the loss of y. None for a net of the synthetic tasks, which draw their own;
     else random input. At most `steps` steps of `sequences` sequences, from the beginning. None
-    means MOST_STEPS; without files it means fewer for a large net, so that a diagnosis does not take
+    means MOST_STEPS; without files it means fewer for a large net, because a diagnosis would take
     minutes, and `told` says how many.
     Raises CheckpointError, ArgumentError, OSError.
     """
@@ -134,8 +134,8 @@ def _few_steps(net: gd.Stack, steps: int | None, sequences: int) -> int:
     """The steps to measure without data: `steps`, or as many as take some ten seconds."""
     if steps is not None:
         return steps
-    share = min(1.0, _PARAMETERS / (net.n_parameters * sequences))
-    return max(_LEAST_STEPS, round(MOST_STEPS * share**_POWER))
+    share: float = min(1.0, _PARAMETERS / (net.n_parameters * sequences)) ** _POWER
+    return max(_LEAST_STEPS, round(MOST_STEPS * share))
 
 
 def _front(metadata: Mapping[str, Any], task: Task | None) -> Front:
