@@ -7,7 +7,7 @@ import pytest
 
 import gradcore as gd
 from gradcore.apps.studies import clipping
-from gradcore.apps.studies.clipping import _grid, _outlier
+from gradcore.apps.studies.clipping import _grid, _outlier, _ranks
 from gradcore.apps.studies.clipping._ways import CLIPS, OPTIMIZERS
 
 
@@ -99,3 +99,42 @@ def test_the_command_prints_and_writes(tmp_path, monkeypatch):
     for optimizer in OPTIMIZERS:
         assert f"\n{optimizer} " in result.stdout
     assert (tmp_path / "study-clipping.png").stat().st_size > 10_000
+
+
+def test_p_values_are_exact():
+    assert _ranks.p_value([1, 2, 3, 4, 5], [6, 7, 8, 9, np.inf]) == pytest.approx(2 / 252)
+    assert _ranks.p_value([1.0], [2.0]) == 1
+    assert _ranks.p_value([1, 2, 3], [1, 2, 3]) == 1
+    assert _ranks.p_value([np.inf] * 4, [np.inf] * 4) == 1
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(0)
+    for n, m in ((3, 5), (5, 5), (15, 15), (4, 30)):
+        a, b = rng.random(n), rng.random(m) + 0.3
+        expected = stats.mannwhitneyu(a, b, method="exact").pvalue
+        assert _ranks.p_value(a, b) == pytest.approx(expected, rel=1e-9)
+        assert _ranks.p_value(b, a) == pytest.approx(expected, rel=1e-9)
+
+
+def study(losses):
+    """A study of one optimizer's clips with these errors by seed."""
+    cells = tuple(
+        _grid.Cell(optimizer, clip, 0.1, np.array(losses[clip]), 0.5, 1e-3, 10.0)
+        for optimizer in OPTIMIZERS
+        for clip in losses
+    )
+    return clipping.ClippingStudy(500, 5, 0, cells, ())
+
+
+def test_only_ranks_that_the_seeds_settle_are_claimed():
+    near, far = [0.1, 0.2, 0.3, 0.4, 0.5], [1.1, 1.2, 1.3, 1.4, 1.5]
+    found = study({"global norm": near, "z-score": [v + 0.05 for v in near], "value": far})
+    lines = [line for line in found.lines() if "settled" in line]
+    assert len(lines) == len(OPTIMIZERS)
+    assert set(lines) == {
+        "  settled by these seeds: global norm is better than value; not settled against z-score"
+    }
+    open_ = study({"global norm": near, "z-score": [v + 0.05 for v in near]})
+    assert "nothing; global norm may be first by chance" in "\n".join(open_.lines())
+    cells = {c["clip"]: c["p_best_is_better"] for c in found.to_dict()["cells"]}
+    assert cells["global norm"] is None
+    assert cells["value"] == pytest.approx(2 / 252)
