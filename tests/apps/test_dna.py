@@ -394,7 +394,7 @@ def test_a_training_goes_on_with_the_same_genes_only(tmp_path):
     whole = train.train(own, TINY, bases=6_000, quiet=True)
     go_on(own)
     moved = replace(own[0], genes=own[0].genes[1:])
-    with pytest.raises(gd.ArgumentError, match="numbers in labels of the data are others"):
+    with pytest.raises(gd.ArgumentError, match="numbers in labels of the data differ"):
         go_on([moved, own[1]])
     letters = own[0].letters[::-1].copy()
     with pytest.raises(gd.ArgumentError, match="records was"):

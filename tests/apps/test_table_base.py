@@ -141,6 +141,20 @@ def test_a_constant_input_and_alike_inputs_have_finite_weights():
     assert found.values(x, np.arange(100), np.zeros(100, dtype=int)) == pytest.approx(y, abs=1e-4)
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+@pytest.mark.parametrize("of", ["a copy", "a sum"])
+def test_a_target_that_is_exactly_linear_is_fitted(of, offset, tmp_path):
+    """Rounding leaves squared errors below zero there."""
+    x = np.arange(200) % 7 + 0.25 + offset
+    y = {"a copy": x, "a sum": 3 * x - 0.1}[of]
+    data = load(write(tmp_path / "a.csv", t=np.arange(200), x=x, y=y), order="t", features=("x",))
+    found = fitted(data).ridge.learned
+    rows = np.flatnonzero(data.parts == VALIDATION)
+    values = found.values(data.x, rows, bases.begins_of(data.groups.starts)[rows])
+    wanted = (data.y[rows] - data.schema.target.mean) / data.schema.target.std
+    np.testing.assert_allclose(values, wanted, atol=1e-3)
+
+
 # ---- The share of the net ----------------------------------------------------------------------
 
 

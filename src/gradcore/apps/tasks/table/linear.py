@@ -41,6 +41,8 @@ _LAGS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 _PENALTIES = tuple(10.0**power for power in range(-8, 3))
 # Regressions whose error is larger by this factor at most are as good as the best one.
 _ALIKE = 1.05
+# The share of the target's square that rounding may take from a squared error or add to it.
+_ROUNDING = 1e-13
 # Regressors at most, and how many targets there must be for each.
 _MOST, _TARGETS_EACH = 512, 3
 # Lags that a file may have, and rows whose products are summed at once.
@@ -274,9 +276,11 @@ class _Problem:
 
 
 def error(sums: Lagged, linear: Linear) -> float:
-    """The mean squared error over the rows of the sums."""
+    """The mean squared error over the rows of the sums, or what rounding may hide of it."""
     size = linear.lags * sums.inputs
     residual = np.zeros(len(sums.products))
     residual[:size] = -linear.weights.ravel()
     residual[-2:] = -linear.bias, 1.0
-    return float(residual @ sums.products @ residual) / sums.rows
+    # Terms as large as the target's square cancel, and may leave less than nothing.
+    hidden = _ROUNDING * sums.products[-1, -1]
+    return max(float(residual @ sums.products @ residual), float(hidden)) / sums.rows
