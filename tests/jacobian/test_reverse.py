@@ -267,7 +267,7 @@ def test_wrong_directions_are_refused():
         jacobian.vjp(net, params, x, d_outputs=w[0])
     with pytest.raises(gd.DTypeError, match="d_outputs must have dtype float64"):
         jacobian.vjp(net, params, x, d_outputs=w.astype(np.float32))
-    with pytest.raises(gd.ShapeError, match=r"dstate_out\[.*must have shape \(3, 17\)"):
+    with pytest.raises(gd.ShapeError, match=r"dstate_out\[.*must have shape \(3, 3, 17\)"):
         jacobian.vjp(net, params, x, dstate_out=gd.zero_state(net, B, "float64"))
     with pytest.raises(gd.ArgumentError, match=r"layer must be in -2\.\.1"):
         jacobian.hidden_gradients(net, params, x, w[0], loss="mse", layer=2)

@@ -110,8 +110,8 @@ def test_generated_batches_with_weights_and_without_arrays(tmp_path):
 def test_other_validation_data_are_refused(make, tmp_path):
     fit(batches(), tmp_path / "r", 2, validation=make(), every=1)
     for other, told in (
-        ((-X, Y), "numbers in x of the validation data are others"),
-        ((X, -Y), "numbers in y of the validation data are others"),
+        ((-X, Y), "numbers in x of the validation data differ"),
+        ((X, -Y), "numbers in y of the validation data differ"),
         ((Y, X), "x and y of the validation data have changed places"),
     ):
         with pytest.raises(gd.ArgumentError, match=f"with other settings.*{told}"):
