@@ -503,7 +503,7 @@ def test_the_command_takes_a_genome_to_plant_in(tmp_path):
     enhancer.background.cache_clear()  # another process would read the file again
     result = call("enhancer", "--run", "kept", "--resume", "--updates", 7)
     assert result.exit_code == 2
-    assert "the numbers in background of the data are others" in result.stderr
+    assert "the numbers in background of the data differ" in result.stderr
     result = call("enhancer", "--background", "none.fa")
     assert result.exit_code == 2
     assert "cannot read" in result.stderr
