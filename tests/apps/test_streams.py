@@ -71,7 +71,9 @@ def test_a_reader_that_leaves_during_a_training_ends_it_quietly(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_an_output_that_cannot_be_written_is_an_error(tmp_path):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_cannot_be_written_is_an_error(unbuffered, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with open("/dev/full", "w") as full:
         done = run(
             "info", folder=tmp_path, capture_output=False, stdout=full, stderr=subprocess.PIPE

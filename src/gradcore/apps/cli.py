@@ -55,7 +55,8 @@ def _run(app: Callable[[], object], interrupts: Interrupts) -> str | int | None:
         terminated = interrupts.number == signal.SIGTERM
         print(f"gradcore: interrupted{' by SIGTERM' if terminated else ''}", file=sys.stderr)
         code = EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
-    wrong = streams.flush() if told is None else told
+    left = streams.flush()  # also after an error, or Python would write what is left at its end
+    wrong = left if told is None else told
     if wrong:
         print(f"gradcore: {wrong}", file=sys.stderr)
     return code if wrong is None else EXIT_ERROR if wrong else EXIT_PIPE
