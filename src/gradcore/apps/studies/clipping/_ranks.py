@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 __all__ = ["p_value"]
 
 
-def p_value(one: Sequence[float] | NDArray[np.float64], two: Sequence[float]) -> float:
+Errors = Sequence[float] | NDArray[np.float64]
+
+
+def p_value(one: Errors, two: Errors) -> float:
     """Two-sided p-value of the exact rank-sum test: the chance of ranks that differ as much.
 
     one, two: numbers that may be infinite; equal ones share their ranks, with which the test errs
