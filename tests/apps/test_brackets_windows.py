@@ -143,9 +143,26 @@ class Clock:
 def test_by_the_clock_the_rate_has_fallen_at_the_limit(monkeypatch):
     clock = Clock(monkeypatch)
     source = make(seconds=32, progress=Progress(settle_least=10**9))
-    assert clock.train(source) == [((8, 2), 13), ((16, 2), 10), ((64, 1), 9)]
+    assert clock.train(source) == [((8, 2), 13), ((16, 2), 11), ((64, 1), 8)]
     assert clock.now == 1_032
     assert source.hurried
+
+
+def test_a_clock_that_does_not_shorten_the_training_changes_no_part(monkeypatch):
+    def parts(seconds, pace):
+        clock = Clock(monkeypatch)
+        source, found = make(seconds=seconds), []
+        while source.epoch == 0:
+            source.take()
+            found.append(source.part)
+            clock.now += pace
+            if source.position in (5, 12):
+                clock.now += 3 * pace  # the time of a score
+                source.scored(1.0)
+        return found
+
+    assert parts(100.0, 1.0) == parts(100.0, 0.01) == parts(math.inf, 1.0)
+    assert parts(30.0, 1.0) != parts(math.inf, 1.0)
 
 
 def test_by_the_clock_a_resumed_training_has_the_time_that_is_left(monkeypatch):
@@ -157,7 +174,7 @@ def test_by_the_clock_a_resumed_training_has_the_time_that_is_left(monkeypatch):
     second = make(seconds=32, progress=Progress(settle_least=10**9))
     clock.now += 2  # time until the training begins
     second.load_state_dict(state)
-    assert clock.train(second) == [((8, 2), 4), ((16, 2), 10), ((64, 1), 9)]
+    assert clock.train(second) == [((8, 2), 4), ((16, 2), 11), ((64, 1), 8)]
 
 
 def test_windows_go_on_at_any_place_with_the_same_bits():

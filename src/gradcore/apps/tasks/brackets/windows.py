@@ -57,6 +57,8 @@ class Progress:
     hurry: float = 0.4
 
 
+# The share of the time left for settling by which the clock must be ahead to shorten it.
+_HEAD_START = 0.1
 # The net trains on the first characters of all that were found, and on more the more it has read.
 # So nearly no time is lost before the training, and each text is read two or three times.
 _FIRST, _SHARE, _GROW = 1_500_000, 0.4, 500_000
@@ -250,10 +252,15 @@ class Windows(staged.Scheduled):
         """The share of settling that is over if the share `now` of the time is."""
         if self._reached < self._learn:
             return 0.0
-        used = max(now, self.read / self._characters)
         left = max(1e-9, 1 - self._used_before)
-        by_limits = (used - self._used_before) / left
-        return max(by_limits, (self.read - self._from) / self._length)
+        by_clock = (now - self._used_before) / left
+        by_characters = (self.read / self._characters - self._used_before) / left
+        return max(
+            # Without a head start the clock would decide about the first updates of every training.
+            (by_clock - _HEAD_START) / (1 - _HEAD_START),
+            by_characters,
+            (self.read - self._from) / self._length,
+        )
 
     def _stage(self) -> int:
         if self._reached < self._learn:
