@@ -83,7 +83,7 @@ def of_gradcore(net: gd.Stack, params: gd.Params, x: Any, y: Any) -> Any:
 def of_pytorch(params: gd.Params, x: Any, y: Any) -> Any:
     """Returns |dL/dh| by distance from the last step, [T]. Only the norms are float64."""
     weights = {name: torch.from_numpy(array) for name, array in params.items()}
-    h = torch.zeros(1, HIDDEN)
+    h = torch.zeros(1, weights["0.weight_hh"].shape[1])
     states = []
     for row in torch.from_numpy(x):
         before = row @ weights["0.weight_ih"].T + h @ weights["0.weight_hh"].T

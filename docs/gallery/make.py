@@ -417,7 +417,7 @@ def bracket_rnns(work: Path) -> str:
 
 def float32() -> str:
     """Plots dL/dh_t by PyTorch and by gradcore, where it vanishes and where it explodes."""
-    import torch
+    from float32_end import of_gradcore, of_pytorch  # beside this file; needs torch
 
     steps, hidden = 3_000, 32
     rng = np.random.default_rng(0)
@@ -430,20 +430,9 @@ def float32() -> str:
         net = gd.Stack(gd.RNN(4, hidden), gd.Linear(hidden, 1))
         params = net.init(seed=0, gain=gain)
         y = np.ones((1, 1), np.float32)
-        ours = gd.jacobian.hidden_gradients(
-            net, params, x, y, loss=gd.loss.MeanSquaredError(step="last"), norms_only=True
-        ).norm_log10[:, 0]
-        weights = {name: torch.from_numpy(array) for name, array in params.items()}
-        h = torch.zeros(1, hidden)
-        states = []
-        for row in torch.from_numpy(x):
-            before = row @ weights["0.weight_ih"].T + h @ weights["0.weight_hh"].T
-            h = torch.tanh(before + weights["0.bias_ih"] + weights["0.bias_hh"]).requires_grad_()
-            h.retain_grad()
-            states.append(h)
-        out = h @ weights["1.weight"].T + weights["1.bias"]
-        torch.mean((out - torch.from_numpy(y)) ** 2).backward()
-        norms = torch.stack([s.grad.double().norm() for s in states]).numpy()
+        # By distance from the last step; here by step.
+        ours = of_gradcore(net, params, x, y)[::-1]
+        norms = of_pytorch(params, x, y)[::-1]
         good = np.isfinite(norms) & (norms > 0)
         axis.plot(ours, label="gradcore, float32 with a scale", linewidth=3, alpha=0.5)
         at = np.flatnonzero(good)

@@ -127,7 +127,8 @@ def test_other_validation_data_are_refused(make, tmp_path):
 def test_validation_may_begin_and_end_later(tmp_path):
     fit(batches(), tmp_path / "r", 1)
     fit(batches(), tmp_path / "r", 2, validation=batches(-X), every=1, resume=True)
-    fit(batches(), tmp_path / "r", 3, resume=True)
+    resumed = fit(batches(), tmp_path / "r", 3, resume=True)
+    assert resumed == fit(batches(), tmp_path / "whole", 3)
 
 
 def test_roles_of_the_users_own_count(tmp_path):

@@ -58,56 +58,43 @@ class Options(Protocol):
     def resources(self) -> Resources: ...
 
 
-class Scheduled(gd.data.Source):
-    """Windows that know how much of their training is over.
-
-    on_batch: called with the number of each batch before it is made.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.on_batch: Callable[[int], None] = lambda number: None
+class Shape(Protocol):
+    """What every stage has: windows of `steps` steps, `batch` side by side."""
 
     @property
-    @abstractmethod
-    def part(self) -> float:
-        """Share of the training that was over before the latest batch."""
-
-    def scored(self, score: float) -> None:
-        """Is told each score of the net, between two updates."""
+    def steps(self) -> int: ...
+    @property
+    def batch(self) -> int: ...
 
 
-class Staged(Scheduled):
-    """One pass of windows, which ends when `seconds` or `limit` steps are used up.
+class Scheduled(gd.data.Source):
+    """One pass of windows in stages, which knows how much of the training is over.
 
-    Every stage has its share of that, the last at least one batch. What a batch holds follows from
-    its number and stage, and the stage from the steps read before it: without a limit in seconds a
-    resumed run meets the same batches. By the clock it goes on with the seconds left. described:
-    what must be the same for a run to be gone on with, as JSON values. on_stage: called with each
-    stage when it begins.
+    What a batch holds follows from its number and stage. How much is over, and with it the stage,
+    may depend on the time; a resumed run goes on with the seconds left. described: what must be the
+    same for a run to be gone on with, as JSON values. on_stage: called with each stage when it
+    begins.
 
-    on_batch: called with the number of each batch before it is made.
-
-    counts: batches taken of each stage.
+    on_batch: called with the number of each batch before it is made. counts: batches taken of each
+    stage.
     """
 
     def __init__(
         self,
-        stages: Sequence[Stage],
+        stages: Sequence[Shape],
         *,
-        seconds: float = math.inf,
-        limit: int | None = None,
+        seconds: float,
         described: dict[str, Any],
-        on_stage: Callable[[Any], None] = lambda stage: None,
+        on_stage: Callable[[Any], None],
     ) -> None:
         super().__init__()
-        self.stages = tuple(stages)
+        self.stages: tuple[Any, ...] = tuple(stages)
         self.counts = [0] * len(self.stages)
+        self.on_batch: Callable[[int], None] = lambda number: None
         self._seconds = seconds
-        self._limit = math.inf if limit is None else limit
-        self._description = {**described, "stages": [asdict(stage) for stage in self.stages]}
+        self._description = described
         self._on_stage = on_stage
-        self._told: Stage | None = None
+        self._told: Shape | None = None
         self._spent, self._start = 0.0, time.monotonic()
         self._part = self._time = 0.0
 
@@ -115,9 +102,23 @@ class Staged(Scheduled):
     def make(self, index: int, stage: int) -> gd.Batch:
         """The batch number `index` of a stage."""
 
+    @abstractmethod
+    def _over(self, time: float) -> float:
+        """The share of the training that is over if the share `time` of the seconds is used."""
+
+    @abstractmethod
+    def _stage(self) -> int:
+        """The number of the present stage."""
+
+    def _arrive(self) -> None:
+        """Is called before each batch, when its time is known."""
+
+    def scored(self, score: float) -> None:
+        """Is told each score of the net, between two updates."""
+
     @property
     def part(self) -> float:
-        """Share of the time or the steps that was used before the latest batch."""
+        """Share of the training that was over before the latest batch."""
         return self._part
 
     @property
@@ -126,7 +127,7 @@ class Staged(Scheduled):
         return sum(s.steps * s.batch * n for s, n in zip(self.stages, self.counts, strict=True))
 
     def __len__(self) -> int:
-        """More than there can be: time or steps end the pass."""
+        """More than there can be: the pass ends when all of the training is over."""
         return sys.maxsize
 
     def batch(self, epoch: int, index: int) -> gd.Batch:
@@ -134,9 +135,10 @@ class Staged(Scheduled):
         return self.make(index, self._stage())
 
     def take(self) -> gd.Batch:
-        """The next batch; the stage is that of the time or of the steps read until now."""
+        """The next batch, of the stage that its time and what was read before it give."""
         before, self._time = self._time, self._elapsed() / self._seconds
-        self._part = max(self._time, self.read / self._limit)
+        self._arrive()
+        self._part = self._over(self._time)
         stage = self._stage()
         if self.stages[stage] is not self._told:
             self._told = self.stages[stage]
@@ -147,8 +149,7 @@ class Staged(Scheduled):
         self.counts[stage] += 1
         # By the clock as well it is told now that the next update would begin too late: it takes
         # about as long from here to there as it took from the batch before.
-        used = max(2 * self._time - before, self.read / self._limit)
-        if used >= 1 and self.counts[-1]:
+        if self._over(2 * self._time - before) >= 1 and self.counts[-1]:
             self.epoch, self.position = self.epoch + 1, 0
         return taken
 
@@ -180,6 +181,35 @@ class Staged(Scheduled):
 
     def _elapsed(self) -> float:
         return self._spent + time.monotonic() - self._start
+
+
+class Staged(Scheduled):
+    """Windows that end when `seconds` or `limit` steps are used up.
+
+    Every stage has its share of that, the last at least one batch. Without a limit in seconds a
+    resumed run meets the same batches. Other arguments: see Scheduled.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        *,
+        seconds: float = math.inf,
+        limit: int | None = None,
+        described: dict[str, Any],
+        on_stage: Callable[[Any], None] = lambda stage: None,
+    ) -> None:
+        super().__init__(
+            stages,
+            seconds=seconds,
+            described={**described, "stages": [asdict(stage) for stage in stages]},
+            on_stage=on_stage,
+        )
+        self._limit = math.inf if limit is None else limit
+
+    def _over(self, time: float) -> float:
+        """Share of the time or the steps that is used."""
+        return max(time, self.read / self._limit)
 
     def _stage(self) -> int:
         """Where the part used lies among the shares."""

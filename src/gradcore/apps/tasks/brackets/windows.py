@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -65,15 +63,14 @@ _FIRST, _SHARE, _GROW = 1_500_000, 0.4, 500_000
 
 
 class Windows(staged.Scheduled):
-    """One pass of windows, which ends by the scores of the net, or at a limit.
+    """Windows of a training that ends by the scores of the net, or at a limit.
 
-    `scored` is told each score; it decides when longer windows begin and when the rate falls.
-    seconds, characters: limits for the pass. If one is near before the net is good enough, the rest
-    of the training is shortened so that the rate has fallen at the limit, and `hurried` is true.
-    Without a limit in seconds that takes effect, a resumed run meets the same batches. on_stage:
-    called with each stage when it begins.
-
-    counts: batches taken of each stage of LEARN and then of SETTLE.
+    `scored` is told each score; it decides when longer windows begin and when the rate falls. part
+    is the share of settling that is over, and 0 until it begins. seconds, characters: limits. If
+    one is near before the net is good enough, the rest of the training is shortened so that the
+    rate has fallen at the limit, and `hurried` is true. Without a limit in seconds that takes
+    effect, a resumed run meets the same batches. Others: see Scheduled; counts are of the stages of
+    LEARN and then of SETTLE.
     """
 
     def __init__(
@@ -88,46 +85,37 @@ class Windows(staged.Scheduled):
         characters: int | None = None,
         on_stage: Callable[[Stage], None] = lambda stage: None,
     ) -> None:
-        super().__init__()
         self.progress = progress or Progress()
-        self.stages = (*learn, *settle)
-        self.counts = [0] * len(self.stages)
-        self.hurried = False
+        super().__init__(
+            (*learn, *settle),
+            seconds=seconds,
+            described={
+                "source": "brackets",
+                "seed": seed,
+                "limit": "none" if characters is None else f"{characters} characters",
+                "files": corpus.described,
+                "learn": [asdict(stage) for stage in learn],
+                "settle": [asdict(stage) for stage in settle],
+                "progress": asdict(self.progress),
+            },
+            on_stage=on_stage,
+        )
         self._learn = len(learn)
         self._corpus = corpus
-        self._seed = seed
-        self._sampler = Sampler((), seed=seed)
-        self._seconds = seconds
+        self._seed, self._sampler = seed, Sampler((), seed=seed)
+        self._asked = 0
         self._characters = math.inf if characters is None else characters
-        self._description = {
-            "source": "brackets",
-            "seed": seed,
-            "limit": "none" if characters is None else f"{characters} characters",
-            "files": corpus.described,
-            "learn": [asdict(stage) for stage in learn],
-            "settle": [asdict(stage) for stage in settle],
-            "progress": asdict(self.progress),
-        }
-        self._on_stage = on_stage
-        self._told: Stage | None = None
         # The stage of LEARN, or len(LEARN) while settling; scores since it began.
         self._reached = 0
         self._scores: list[float] = []
         # Where settling began: characters read, share of the limits used, characters to read.
         self._from, self._used_before, self._length = 0, 0.0, 1
-        self._part = 0.0
-        self._spent, self._start = 0.0, time.monotonic()
-        self._now = 0.0
+        self._cut = False
 
     @property
-    def part(self) -> float:
-        """Share of settling that was over before the latest batch; 0 until it begins."""
-        return self._part
-
-    @property
-    def read(self) -> int:
-        """Characters in the batches taken."""
-        return sum(s.steps * s.batch * n for s, n in zip(self.stages, self.counts, strict=True))
+    def hurried(self) -> bool:
+        """Whether a limit shortened the training."""
+        return self._cut or (self.epoch > 0 and self.read < self._from + self._length)
 
     def scored(self, score: float) -> None:
         """Ends a stage of LEARN if the net is good enough, or has not become better for long."""
@@ -139,51 +127,24 @@ class Windows(staged.Scheduled):
         if score >= own.good or max(scores[-own.patience :]) < best + own.least:
             self._next()
 
-    def __len__(self) -> int:
-        """More than there can be: the scores or a limit end the pass."""
-        return sys.maxsize
-
-    def batch(self, epoch: int, index: int) -> gd.Batch:
-        """The batch number `index`, if it is of the present stage."""
-        self._extend()
-        own = self.stages[self._stage()]
+    def make(self, index: int, stage: int) -> gd.Batch:
+        """Draws batch number `index` for a stage."""
+        wanted = self._wanted()
+        if wanted > self._asked:
+            self._asked = wanted
+            have = len(self._sampler.documents)
+            self._sampler.extend(self._corpus.train.first(wanted)[have:])
+        own = self.stages[stage]
         return self._sampler.batch(index, own.steps, own.batch, own.corrupted)
 
-    def take(self) -> gd.Batch:
-        """The next batch; its stage follows from the scores and what was read until now."""
-        before, self._now = self._now, self._elapsed() / self._seconds
-        if self._reached < self._learn and self._used() >= self.progress.hurry:
-            self.hurried, self._reached = True, self._learn - 1
-            self._next()
-        self._part = self._settled(self._now)
-        stage = self._stage()
-        if self.stages[stage] is not self._told:
-            self._told = self.stages[stage]
-            self._on_stage(self._told)
-        self.on_batch(self.position)
-        taken = self.batch(self.epoch, self.position)
-        self.position += 1
-        self.counts[stage] += 1
-        # By the clock as well it is told now that the next update would begin too late: it takes
-        # about as long from here to there as it took from the batch before.
-        if self._settled(2 * self._now - before) >= 1 and self.counts[-1]:
-            self.hurried = self.hurried or self.read < self._from + self._length
-            self.epoch, self.position = self.epoch + 1, 0
-        return taken
-
-    def describe(self) -> dict[str, Any]:
-        return self._description
-
     def state_dict(self) -> dict[str, Any]:
-        """The place, what was taken of each stage, the scores, and the seconds spent."""
+        """That of Scheduled, the scores, where settling began, and which texts were drawn from."""
         return {
             **super().state_dict(),
-            "counts": [*self.counts],
             "reached": self._reached,
             "scores": [*self._scores],
             "settling": [self._from, self._used_before, self._length],
-            "hurried": self.hurried,
-            "seconds": self._elapsed(),
+            "cut": self._cut,
             "documents": [len(self._sampler.documents), checksum(self._sampler.documents)],
         }
 
@@ -194,20 +155,17 @@ class Windows(staged.Scheduled):
         """
         if not self._possible(state):
             raise gd.ArgumentError(
-                "the state of windows must have counts, reached, scores, settling, hurried, "
-                f"seconds and documents as state_dict gives them; got {state!r}."
+                "the state of windows must have, beside counts and seconds, reached, scores, "
+                f"settling, cut and documents as state_dict gives them; got {state!r}."
             )
         super().load_state_dict(state)
-        self.counts = [*state["counts"]]
         self._reached, self._scores = state["reached"], [*state["scores"]]
         self._from, self._used_before, self._length = state["settling"]
-        self.hurried = state["hurried"]
-        self._spent, self._start = state["seconds"], time.monotonic()
-        self._now = self._spent / self._seconds
+        self._cut, self._asked = state["cut"], 0
         count, texts = state["documents"]
         wanted = self._corpus.train.first(self._wanted())[:count]
         self._sampler = Sampler(wanted, seed=self._seed)
-        found = [len(self._sampler.documents), checksum(self._sampler.documents)]
+        found = [len(wanted), checksum(wanted)]
         if found != [count, texts]:
             raise gd.ArgumentError(
                 f"the files were {count:,} with texts of checksum {texts}, and are {found[0]:,} "
@@ -215,24 +173,23 @@ class Windows(staged.Scheduled):
             )
 
     def _possible(self, state: dict[str, Any]) -> bool:
-        counts, scores, settling = (state.get(n) for n in ("counts", "scores", "settling"))
-        seconds, documents = state.get("seconds"), state.get("documents")
+        scores, settling, documents = (state.get(n) for n in ("scores", "settling", "documents"))
         return (
-            isinstance(counts, list)
-            and len(counts) == len(self.stages)
-            and all(isinstance(n, int) and n >= 0 for n in counts)
-            and state.get("reached") in range(self._learn + 1)
+            state.get("reached") in range(self._learn + 1)
             and isinstance(scores, list)
             and all(isinstance(s, float) for s in scores)
             and isinstance(settling, list)
             and len(settling) == 3
             and all(isinstance(n, (int, float)) and n >= 0 for n in settling)
-            and isinstance(state.get("hurried"), bool)
-            and isinstance(seconds, float)
-            and 0 <= seconds < math.inf
+            and isinstance(state.get("cut"), bool)
             and isinstance(documents, list)
             and [type(n) for n in documents] == [int, str]
         )
+
+    def _arrive(self) -> None:
+        if self._reached < self._learn and self._used() >= self.progress.hurry:
+            self._cut, self._reached = True, self._learn - 1
+            self._next()
 
     def _next(self) -> None:
         self._reached += 1
@@ -242,18 +199,16 @@ class Windows(staged.Scheduled):
             self._from, self._used_before = self.read, self._used()
             self._length = max(own.settle_least, round(own.settle * self.read))
 
-    def _elapsed(self) -> float:
-        return self._spent + time.monotonic() - self._start
-
     def _used(self) -> float:
-        return max(self._now, self.read / self._characters)
+        """The share of the limits that is used."""
+        return max(self._time, self.read / self._characters)
 
-    def _settled(self, now: float) -> float:
-        """The share of settling that is over if the share `now` of the time is."""
+    def _over(self, time: float) -> float:
+        """The share of settling that is over."""
         if self._reached < self._learn:
             return 0.0
         left = max(1e-9, 1 - self._used_before)
-        by_clock = (now - self._used_before) / left
+        by_clock = (time - self._used_before) / left
         by_characters = (self.read / self._characters - self._used_before) / left
         return max(
             # Without a head start the clock would decide about the first updates of every training.
@@ -271,8 +226,3 @@ class Windows(staged.Scheduled):
     def _wanted(self) -> int:
         """Characters of text to draw from after what was read until now."""
         return _FIRST + _GROW * int(_SHARE * self.read / _GROW)
-
-    def _extend(self) -> None:
-        have = len(self._sampler.documents)
-        documents = self._corpus.train.first(self._wanted())
-        self._sampler.extend(documents[have:])

@@ -16,6 +16,7 @@ import gradcore as gd
 
 from ...._base.checks import choice, positive_int
 from ...._net.layers import Layer
+from ...._training.runs import BEST
 from ....data._contents import fingerprint
 from ...settings import Resources, Safeguards, option, skip_option
 from . import bases, plan
@@ -338,7 +339,7 @@ def _fit(
         watch=options.safeguards.watch,
     )
     if options.run is not None:
-        best = Path(options.run) / "best.safetensors"
+        best = Path(options.run) / BEST
         if best.exists():  # not if it was interrupted before the first look
             model = replace(model, params=gd.load(best).params)
     elif keeper.flat is not None:
