@@ -240,6 +240,27 @@ def test_forecasts_are_compared_with_the_last_value(tmp_path):
     assert "last value" not in references.references(without, places, None)
 
 
+def test_boosting_keeps_to_its_threads(tmp_path, monkeypatch):
+    """And one thread boosts a small table, where several would wait for each other."""
+    ensemble = pytest.importorskip("sklearn.ensemble")
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    kind = ensemble.HistGradientBoostingRegressor
+    fit, found = kind.fit, []
+
+    def watched(self, x, y):
+        pools = threadpoolctl.threadpool_info()
+        found.append({p["num_threads"] for p in pools if p["user_api"] == "openmp"})
+        return fit(self, x, y)
+
+    monkeypatch.setattr(kind, "fit", watched)
+    data = dataset.load([echo(tmp_path / "a.csv")], Roles("y", sequence="id", order="t"), Wanted())
+    places = np.flatnonzero(data.parts == TEST)
+    references.references(data, places, None, threads=3)
+    monkeypatch.setattr(references, "_ONE_THREAD", 0)
+    references.references(data, places, None, threads=3)
+    assert found == [{1}, {3}]
+
+
 def test_the_measure_of_a_score_is_that_of_the_loss_of_training(tmp_path):
     """judge sums by hand what gradcore.value finds on the same sequence."""
     rows = [(np.sin(t), np.cos(t), "ab"[t * t % 3 > 0]) for t in range(200)]

@@ -69,19 +69,15 @@ def run(job: Job, say: Say = lambda line: None) -> report.Result | train.Trained
     model.save(job.out)
     if trained.interrupted:
         return trained
-    judged = judge(
-        model,
-        data,
-        TEST,
-        threads=job.options.resources.threads,
-        memory=job.options.resources.memory,
-    )
+    threads = job.options.resources.threads
+    judged = judge(model, data, TEST, threads=threads, memory=job.options.resources.memory)
+    chosen = np.flatnonzero(data.parts == VALIDATION)
     result = report.Result(
         data,
         trained,
         judged,
-        references(data, judged.places, trained.ridge),
-        references(data, np.flatnonzero(data.parts == VALIDATION), trained.ridge),
+        references(data, judged.places, trained.ridge, threads=threads),
+        references(data, chosen, trained.ridge, threads=threads),
         time.monotonic() - start,
         job.options,
     )

@@ -22,11 +22,18 @@ __all__ = ["references"]
 Array = NDArray[np.float64]
 # Rows and inputs that boosting learns from, and classes.
 _MOST_ROWS, _MOST_INPUTS, _MOST_CLASSES = 20_000, 64, 20
+# Up to so many numbers one thread boosts: its threads spin while they wait for each other, which on
+# a busy machine takes far longer than the work.
+_ONE_THREAD = 100_000
 _LAGS = 16
 
 
-def references(data: Dataset, places: NDArray[np.int64], ridge: Ridge | None) -> dict[str, Score]:
+def references(
+    data: Dataset, places: NDArray[np.int64], ridge: Ridge | None, *, threads: int | None = None
+) -> dict[str, Score]:
     """Scores on the same targets, all of one part.
+
+    threads: the most that boosting uses.
 
     "mean" or "majority" of those learned from; for forecasts also "last value", the target of the
     row itself, where that is known; ridge regression on the latest rows, for numbers; gradient
@@ -50,19 +57,22 @@ def references(data: Dataset, places: NDArray[np.int64], ridge: Ridge | None) ->
         fitted = ridge.learned if data.parts[places[0]] == TRAIN + 1 else ridge.refitted
         values = fitted.values(data.x, places, begins[places])
         found["ridge on lags"] = score(target, truth, values * target.std + target.mean)
-    boosted = _boosted(data, places, ridge)
+    boosted = _boosted(data, places, ridge, threads)
     if boosted is not None:
         found["gradient boosting"] = score(target, truth, boosted)
     return found
 
 
-def _boosted(data: Dataset, places: NDArray[np.int64], ridge: Ridge | None) -> Array | None:
+def _boosted(
+    data: Dataset, places: NDArray[np.int64], ridge: Ridge | None, threads: int | None
+) -> Array | None:
     """(m,) what gradient boosting says of places; None if it cannot be asked."""
     target = data.schema.target
     many = len(target.classes) > _MOST_CLASSES or data.schema.width > _MOST_INPUTS
     if find_spec("sklearn") is None or many:
         return None
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from threadpoolctl import threadpool_limits  # scikit-learn needs it, too
 
     lags = _LAGS if ridge is None else ridge.learned.lags
     seen = _seen(data, max(1, min(lags, _MOST_INPUTS // data.schema.width)))
@@ -73,11 +83,15 @@ def _boosted(data: Dataset, places: NDArray[np.int64], ridge: Ridge | None) -> A
         kind = HistGradientBoostingClassifier
         if len(np.unique(data.y[learned])) < 2:
             return None
-    with warnings.catch_warnings():
+    read = seen(learned)
+    with (
+        warnings.catch_warnings(),
+        threadpool_limits(1 if read.size <= _ONE_THREAD else threads, user_api="openmp"),
+    ):
         warnings.simplefilter("ignore")  # of classes with few rows
         made = kind(random_state=0, early_stopping=False, max_iter=100)
-        made.fit(seen(learned), data.y[learned])
-    guesses = [made.predict(seen(some)) for some in _blocks(places)]
+        made.fit(read, data.y[learned])
+        guesses = [made.predict(seen(some)) for some in _blocks(places)]
     return np.concatenate(guesses).astype(np.float64)
 
 
