@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._base.blas import single_threaded
 from .._base.checks import integer, positive_int
 from .._engine.prepare import Progress
 from .._net import validate
@@ -114,7 +115,6 @@ def spectrum(
         raise ArgumentError(
             f"k must be at most S = {size}, the size of one sequence's state; got {count}."
         )
-    frames = _first_frames(batch, size, count, frames_seed)
     before, now, begun = state, state, -1
 
     def advance(t0: int, t1: int, frames: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
@@ -134,7 +134,9 @@ def spectrum(
         now = result.state
         return columns_of(net, batch, dtype, result.dstate, result.dstate_exponent)
 
-    return _collect(advance, frames, ranges.steps, size, interval, burn_in, dtype, progress)
+    with single_threaded():  # a pass follows every decomposition
+        frames = _first_frames(batch, size, count, frames_seed)
+        return _collect(advance, frames, ranges.steps, size, interval, burn_in, dtype, progress)
 
 
 def of_map(

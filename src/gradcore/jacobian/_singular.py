@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._base.blas import single_threaded
 from .._base.checks import integer, positive_int
 from .._engine.calls import apply
 from .._engine.prepare import Progress
@@ -91,13 +92,15 @@ def state_singular_values(
             f"k must be at most S = {size}, the size of one sequence's state; got {count}."
         )
     fixed = None if interval is None else positive_int("interval", interval)
-    path = _Path(net, params, ranges, state, ranges.steps - max(wanted), fixed, memory, threads)
+    rng = np.random.default_rng(integer("seed", seed))
     lengths_of = sorted(set(wanted) - {0})
-    if count + SPARE < size:
-        rng = np.random.default_rng(integer("seed", seed))
-        logs = _leading(path, lengths_of, count, rng, progress)
-    else:
-        logs = _all(path, lengths_of, progress)
+    # A pass follows every decomposition.
+    with single_threaded():
+        path = _Path(net, params, ranges, state, ranges.steps - max(wanted), fixed, memory, threads)
+        if count + SPARE < size:
+            logs = _leading(path, lengths_of, count, rng, progress)
+        else:
+            logs = _all(path, lengths_of, progress)
     logs[0] = np.zeros((ranges.batch, size))
     found: Matrices = np.stack([logs[lag][:, :count] for lag in wanted]) / np.log(10.0)
     return found
