@@ -351,3 +351,27 @@ def test_wrong_questions_are_refused():
         gd.diagnose(net, params, x, parts=[])
     with pytest.raises(gd.MemoryBudgetError):
         gd.diagnose(net, params, x, memory=1000)
+
+
+def test_decompositions_between_passes_leave_the_other_cores_alone(monkeypatch):
+    """BLAS threads spin on after a decomposition, on the cores that the next pass needs."""
+    pool = pytest.importorskip("threadpoolctl", reason="asks BLAS: install gradcore[diagnose]")
+    net = gd.Stack(gd.LSTM(2, 12))
+    params = net.init(seed=0)
+    x = np.random.default_rng(0).standard_normal((100, 1, 2)).astype(np.float32)
+    seen = set()
+
+    def spy(real):
+        def watched(*args, **options):
+            seen.update(p["num_threads"] for p in pool.threadpool_info() if p["user_api"] == "blas")
+            return real(*args, **options)
+
+        return watched
+
+    for name in ("qr", "svd"):
+        monkeypatch.setattr(np.linalg, name, spy(getattr(np.linalg, name)))
+    before = pool.threadpool_info()
+    parts = ["lyapunov", "singular_values", "amplification"]
+    gd.diagnose(net, params, x, parts=parts)
+    assert seen == {1}
+    assert pool.threadpool_info() == before

@@ -5,6 +5,7 @@ import pytest
 
 import gradcore as gd
 from gradcore import jacobian
+from gradcore.jacobian import _krylov, _path
 
 
 def setting(steps=40, dtype="float64"):
@@ -113,6 +114,92 @@ def test_the_largest_singular_values_are_the_first_of_all(dtype):
     off = exact[finite] - found[finite]
     assert off.min() > (-1e-9 if dtype == "float64" else -1e-4)
     assert off.max() < 2e-3
+
+
+def chain(matrix, steps, dtype="float32"):
+    """A linear net that multiplies its state by a matrix in every step, and an input of zeros."""
+    net = gd.Stack(gd.RNN(1, len(matrix), nonlinearity="identity", bias=False))
+    params = net.init(seed=0, dtype=dtype)
+    params["0.weight_hh"][...] = matrix
+    return net, params, np.zeros((steps, 1, 1), dtype)
+
+
+def turned(values, seed=0):
+    """A matrix with these singular values and random singular vectors, the same on both sides."""
+    n = len(values)
+    q = np.linalg.qr(np.random.default_rng(seed).standard_normal((n, n)))[0]
+    return (q * values) @ q.T
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.ones(60),
+        np.r_[[1.1], np.ones(59)],
+        np.r_[np.full(7, 1.02), np.full(53, 1.0)],
+        np.linspace(1.0, 0.9, 60),
+        np.r_[[1.0, 0.3], np.linspace(0.12, 0.1, 58)],
+    ],
+    ids=["all equal", "one outside", "seven equal", "dense", "far and dense"],
+)
+def test_clusters_are_found_with_their_multiplicity(values, dtype):
+    net, params, x = chain(turned(values), 12, dtype)
+    found = jacobian.state_singular_values(net, params, x, [1, 4, 12], 8)[:, 0]
+    for lag, got in zip([1, 4, 12], found, strict=True):
+        wanted = lag * np.log10(values[:8])
+        np.testing.assert_allclose(got, wanted, atol=1e-3)
+        assert (got < wanted + 1e-5 * lag).all()  # lower bounds, up to rounding
+
+
+def test_values_that_lie_close_take_few_passes(monkeypatch):
+    """A subspace iteration was still 8e-3 below after its 20 passes, at 512 units."""
+    passes = []
+    real = _path.Path.forth
+    monkeypatch.setattr(_path.Path, "forth", lambda *a: passes.append(0) or real(*a))
+    net = gd.Stack(gd.LSTM(4, 100))
+    params = net.init(seed=0)
+    x = np.random.default_rng(0).standard_normal((60, 1, 4)).astype(np.float32)
+    for lag, most in ((3, 12), (20, 8), (60, 5)):
+        passes.clear()
+        found = jacobian.state_singular_values(net, params, x[:60], [lag], 8)[0, 0]
+        assert len(passes) <= most
+        _, state = gd.apply(net, params, x[: 60 - lag]) if lag < 60 else (None, None)
+        whole = jacobian.state_jacobian(net, params, x[60 - lag :], state=state)
+        exact = np.linalg.svd(np.ldexp(whole.mantissa[0].astype(float), whole.exponent))[1][:8]
+        np.testing.assert_allclose(found, np.log10(exact), atol=5e-4)
+
+
+def test_the_largest_values_have_the_same_bits_for_any_number_of_threads():
+    net = gd.Stack(gd.LSTM(3, 40))
+    params = net.init(seed=1)
+    x = np.random.default_rng(0).standard_normal((90, 2, 3)).astype(np.float32)
+    one, two = (
+        jacobian.state_singular_values(net, params, x, [5, 90], 4, seed=7, threads=threads)
+        for threads in (1, 2)
+    )
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("k", [8, None])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_singular_step_does_not_ask_for_a_window_for_every_step(monkeypatch, dtype, k):
+    windows = []
+    real = _path._orthogonal
+    monkeypatch.setattr(_path, "_orthogonal", lambda *a: windows.append(0) or real(*a))
+    steps, values = 600, np.r_[np.full(5, 0.9), np.zeros(25)]
+    net, params, x = chain(turned(values), steps, dtype)
+    found = jacobian.state_singular_values(net, params, x, [steps], k)[0, 0]
+    np.testing.assert_allclose(found[:5], steps * np.log10(0.9), atol=2e-3)
+    assert (found[5:] < steps * np.log10(0.9) - 6).all()
+    assert len(windows) < steps / 2
+
+
+def test_values_that_do_not_converge_are_told(monkeypatch):
+    monkeypatch.setattr(_krylov, "MOST_BLOCKS", 1)
+    net, params, x = chain(turned(np.linspace(1.0, 0.5, 60)), 4)
+    with pytest.warns(gd.ConvergenceWarning, match="of 8 singular values over a lag of 4 have rel"):
+        jacobian.state_singular_values(net, params, x, [4], 8)
 
 
 def test_wrong_questions_are_refused():

@@ -18,7 +18,7 @@ __all__ = ["single_threaded"]
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Limits BLAS to one thread; has no effect without threadpoolctl (extra `diagnose`)."""
+    """Limits BLAS to one thread; has no effect without threadpoolctl (extras `cli`, `diagnose`)."""
     controller = _controller(len(sys.modules))
     if controller is None:
         yield

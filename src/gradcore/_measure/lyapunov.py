@@ -7,7 +7,6 @@ exp(exponent * steps).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._base.blas import single_threaded
 from .._base.checks import integer, positive_int
 from .._engine.prepare import Progress
 from .._net import validate
@@ -22,7 +22,7 @@ from .._net.stack import Params, Stack
 from .._net.state import LayerState, state_size
 from ..errors import ArgumentError, NonFiniteError
 from ..jacobian import jvp
-from ..jacobian._interval import next_interval
+from ..jacobian._interval import Lost
 from ..jacobian._ranges import Ranges, one_way
 from ..jacobian._states import columns_of, state_of_columns
 
@@ -31,13 +31,6 @@ __all__ = ["LyapunovSpectrum", "of_map", "spectrum"]
 # The error of the mean is estimated from so many batches of steps: enough to estimate their
 # variance, and few enough that each is long compared with the correlation between steps.
 BATCHES = 20
-# Rounding leaves up to LOST * sqrt(S) * eps, times the largest direction, of a direction that a
-# singular Jacobian removes; it was 4 * sqrt(S) with S = 64 in float32.
-LOST = 8
-# Of about the last MEAN single steps most must have lost a direction for it to have no say about
-# the interval, and one of PROBE windows is a single step, in which it may come back.
-MEAN = 10
-PROBE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +107,6 @@ def spectrum(
         raise ArgumentError(
             f"k must be at most S = {size}, the size of one sequence's state; got {count}."
         )
-    frames = _first_frames(batch, size, count, frames_seed)
     before, now, begun = state, state, -1
 
     def advance(t0: int, t1: int, frames: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
@@ -134,7 +126,9 @@ def spectrum(
         now = result.state
         return columns_of(net, batch, dtype, result.dstate, result.dstate_exponent)
 
-    return _collect(advance, frames, ranges.steps, size, interval, burn_in, dtype, progress)
+    with single_threaded():  # a pass follows every decomposition
+        frames = _first_frames(batch, size, count, frames_seed)
+        return _collect(advance, frames, ranges.steps, size, interval, burn_in, dtype, progress)
 
 
 def of_map(
@@ -213,7 +207,7 @@ def _collect(
         raise ArgumentError(f"burn_in must be in 0..T-1 = 0..{steps - 1}; got {skipped}.")
     length = 1 if interval is None else positive_int("interval", interval)
     logs, lengths, longest, at = [], [], 0, 0
-    lost = _Lost(frames.shape, dtype)
+    lost = Lost(frames.shape, dtype)
     while at < steps:
         # No window crosses the end of the burn-in.
         end = min(at + length, skipped if at < skipped else steps)
@@ -241,52 +235,6 @@ def _collect(
             progress(at, steps)
     logs[0][lost.given_up] = -np.inf
     return _summary(np.stack(logs), np.array(lengths), longest, skipped, size)
-
-
-class _Lost:
-    """Knows which directions [B, K] are exactly 0, or below what rounding leaves of them.
-
-    Such a direction would ask for an interval of one step forever, as if that could resolve it. It
-    is given up, that is, has no say, if most recent single steps have lost it and none that counts
-    has not; one that saturated gates lose for a while is not.
-    """
-
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        batch, size, count = shape
-        self.dtype = dtype
-        self.least = LOST * math.sqrt(size) * float(np.finfo(dtype).eps)
-        self.share = np.zeros((batch, count))  # of recent single steps, those that lost it
-        self.since = 0  # windows since the last single step
-        self.seen = np.zeros((batch, count), bool)  # in a window of one step that counts
-        self.zero = np.zeros((batch, count), bool)  # in one that counts, so it stays -inf
-
-    @property
-    def given_up(self) -> NDArray[np.bool_]:
-        return self.zero | ~self.seen & (self.share > 0.5)
-
-    def look(
-        self,
-        diagonal: NDArray[np.float64],
-        least: NDArray[np.float64],
-        steps: int,
-        counts: bool,
-    ) -> None:
-        """Takes in a window of `steps` steps. least [B, 1]: what rounding leaves after it."""
-        self.since = 0 if steps == 1 else self.since + 1
-        if steps > 1:
-            return
-        lost = diagonal <= least
-        self.share += (lost - self.share) / MEAN
-        if counts:
-            self.zero |= diagonal == 0
-            self.seen |= ~lost
-
-    def next_interval(self, diagonal: NDArray[np.float64], steps: int) -> int:
-        """The steps until the next orthogonalisation."""
-        given_up = self.given_up
-        if self.since >= PROBE and (given_up & ~self.zero).any():
-            return 1
-        return next_interval(diagonal, steps, self.dtype, given_up)
 
 
 def _summary(

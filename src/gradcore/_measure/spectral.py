@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
+from .._base.blas import single_threaded
 from .._base.checks import finite_float, integer, positive_int
 from .._base.lanczos import Eigenpairs, top_eigenpairs
 from .._engine.prepare import Progress
@@ -180,7 +181,8 @@ def _upper(
     m, n = stack.shape[1:]
     if min(m, n) <= DENSE:
         # LAPACK's largest singular value has a relative error of a few units of rounding.
-        exact = np.linalg.svd(stack.astype(np.float64), compute_uv=False)[:, 0]
+        with single_threaded():
+            exact = np.linalg.svd(stack.astype(np.float64), compute_uv=False)[:, 0]
         sure = exact * (1 + 8 * max(m, n) ** 0.5 * 2.3e-16)
         return np.asarray(np.maximum(sure, out["values"]))
     above = _above(min(m, n), out["steps"], failure) if random else np.inf

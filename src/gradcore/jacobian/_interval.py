@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["next_interval"]
+__all__ = ["LOST", "Lost"]
 
 LONGEST = 64
+# Rounding leaves up to LOST * sqrt(S) * eps, times the largest direction, of a direction that a
+# singular Jacobian removes; it was 4 * sqrt(S) with S = 64 in float32.
+LOST = 8
+# Of about the last MEAN single steps most must have lost a direction for it to have no say about
+# the interval, and one of PROBE windows is a single step, in which it may come back.
+MEAN = 10
+PROBE = 16
 
 
-def next_interval(
+def _next_interval(
     diagonal: NDArray[np.float64],
     length: int,
     dtype: np.dtype[Any],
@@ -38,3 +46,49 @@ def next_interval(
     per_step = max(float(np.log(most / least).max()), 1e-9) / length
     apart = -0.25 * np.log(float(np.finfo(dtype).eps))
     return int(np.clip(apart / per_step, 1, LONGEST))
+
+
+class Lost:
+    """Knows which directions [B, K] are exactly 0, or below what rounding leaves of them.
+
+    Such a direction would ask for an interval of one step forever, as if that could resolve it. It
+    is given up, that is, has no say, if most recent single steps have lost it and none that counts
+    has not; one that saturated gates lose for a while is not.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        batch, size, count = shape
+        self.dtype = dtype
+        self.least = LOST * math.sqrt(size) * float(np.finfo(dtype).eps)
+        self.share = np.zeros((batch, count))  # of recent single steps, those that lost it
+        self.since = 0  # windows since the last single step
+        self.seen = np.zeros((batch, count), bool)  # in a window of one step that counts
+        self.zero = np.zeros((batch, count), bool)  # in one that counts, so it stays -inf
+
+    @property
+    def given_up(self) -> NDArray[np.bool_]:
+        return self.zero | ~self.seen & (self.share > 0.5)
+
+    def look(
+        self,
+        diagonal: NDArray[np.float64],
+        least: NDArray[np.float64],
+        steps: int,
+        counts: bool,
+    ) -> None:
+        """Takes in a window of `steps` steps. least [B, 1]: what rounding leaves after it."""
+        self.since = 0 if steps == 1 else self.since + 1
+        if steps > 1:
+            return
+        lost = diagonal <= least
+        self.share += (lost - self.share) / MEAN
+        if counts:
+            self.zero |= diagonal == 0
+            self.seen |= ~lost
+
+    def next_interval(self, diagonal: NDArray[np.float64], steps: int) -> int:
+        """The steps until the next orthogonalisation."""
+        given_up = self.given_up
+        if self.since >= PROBE and (given_up & ~self.zero).any():
+            return 1
+        return _next_interval(diagonal, steps, self.dtype, given_up)

@@ -48,7 +48,7 @@ MOST_STEPS = 10_000
 """The steps that are measured if no number is given."""
 # A net with so many parameters is diagnosed on MOST_STEPS steps in about ten seconds on two cores.
 # For larger ones the time of a step grows with this power of their number; most of it is for
-# singular values.
+# singular values and amplification.
 _PARAMETERS, _POWER = 80_000, 1.6
 _LEAST_STEPS = 200
 ARRAYS = ("x", "y", "lengths", "weight", "reset")
