@@ -9,8 +9,8 @@ from ..errors import InternalError
 
 __all__ = ["get_cmake_dir", "get_include", "get_library_dir", "get_link_args", "get_pkgconfig_dir"]
 
-# What the build made lies together. In an editable install that is site-packages, while this file is
-# among the sources.
+# What the build made lies together. In an editable install that is site-packages; this file lies
+# among the sources there.
 _PACKAGE = Path(_core.__file__).parent
 
 
