@@ -174,7 +174,8 @@ def draw(
         axes.set_yscale("log")
     if axes.get_yscale() == "linear":
         axes.set_ylim(0, None)
-    axes.set_xticks(x, [f"{v:,.4g}" for v in x])
+    # Numbers beyond four digits are written out as well: 10,000 instead of 1e+04.
+    axes.set_xticks(x, [f"{v:,.4g}" if v < 1e4 else f"{v:,.0f}" for v in x])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend()

@@ -1,4 +1,4 @@
-"""The examples of pages in docs/ run unchanged, one after the other."""
+"""The examples of pages in docs/ run unchanged, and their pictures are told in words."""
 
 import re
 
@@ -37,3 +37,17 @@ def test_examples_run(page, count, tmp_path, monkeypatch):
     names = {}
     for code in examples:
         exec(compile(code, f"docs/{page}", "exec"), names)
+
+
+def test_pictures_are_told_in_words():
+    """A reader who does not see a picture hears its alt text: a sentence, or several words."""
+    pictures = 0
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        for told, target in re.findall(r"!\[([^]]*)\]\(([^)]*)\)", page.read_text()):
+            pictures += 1
+            assert len(re.findall(r"[A-Za-z]{2,}", told)) >= 6, f"{page.name}, {target}: {told!r}"
+            assert told[0].isupper(), f"{page.name}, {target}: {told!r}"
+            assert told.endswith("."), f"{page.name}, {target}: {told!r}"
+            assert "\n" not in told, f"{page.name}, {target}: the site needs it on one line"
+            assert not set(told) & set('"<>'), f"{page.name}, {target}: {told!r}"
+    assert pictures > 15

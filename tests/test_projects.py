@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 import gradcore as gd
+import gradcore._core
 from places import ROOT
 
 EXAMPLES = ROOT / "examples"
-INSTALLED = (Path(gd.__file__).parent / "include").is_dir()
+BUILT = Path(gradcore._core.__file__).parent
+INSTALLED = (BUILT / "include").is_dir()
 installed = pytest.mark.skipif(not INSTALLED, reason="gradcore is not installed, only on the path")
 
 
@@ -111,6 +113,71 @@ except best_of_many.Failed as error:
     print("refused:", error)
 """
     assert "refused: " in call(sys.executable, "-c", check, cwd=source)
+
+
+# What scikit-build-core's finder does in an editable install.
+FINDER = """
+import importlib.util
+import sys
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+
+class Finder(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        place = known.get(name)
+        folders = [str(place.parent)] if place and place.name == "__init__.py" else None
+        return place and importlib.util.spec_from_file_location(
+            name, place, submodule_search_locations=folders
+        )
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.fixture
+def editable(tmp_path):
+    """The environment of an editable install: sources here, and what was built there."""
+    sources, built = tmp_path / "checkout" / "src" / "gradcore", tmp_path / "site" / "gradcore"
+    compiled = ("include", "cmake", "pkgconfig", "*.so", "libgradcore*", "__init__.pxd")
+    ignored = shutil.ignore_patterns(*compiled, "__pycache__")
+    shutil.copytree(Path(gd.__file__).parent, sources, ignore=ignored)
+    built.mkdir(parents=True)
+    for path in (path for pattern in compiled for path in BUILT.glob(pattern)):
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, built / path.name)
+    known = {"gradcore": sources / "__init__.py"}
+    known |= {f"gradcore.{path.name.split('.')[0]}": path for path in built.glob("_*.so")}
+    places = ", ".join(f"{name!r}: Path({str(path)!r})" for name, path in known.items())
+    (tmp_path / "site" / "sitecustomize.py").write_text(f"{FINDER}known = {{{places}}}\n")
+    return {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+
+
+@installed
+def test_an_editable_install_tells_where_the_build_lies(editable, tmp_path):
+    pytest.importorskip("typer", reason="the command line: install gradcore[cli]")
+    told = call(
+        *(sys.executable, "-m", "gradcore.apps.cli", "info"),
+        *("--include-dir", "--cmake-dir", "--pkgconfig-dir"),
+        env=editable,
+        cwd=tmp_path,
+    )
+    built = tmp_path / "site" / "gradcore"
+    assert [Path(line) for line in told.split()] == [
+        built / name for name in ("include", "cmake", "pkgconfig")
+    ]
+    where = "import gradcore; print(gradcore.__file__, gradcore.get_library_dir())"
+    assert call(sys.executable, "-c", where, env=editable, cwd=tmp_path).split() == [
+        str(tmp_path / "checkout" / "src" / "gradcore" / "__init__.py"),
+        str(built),
+    ]
+
+
+@installed
+def test_cython_finds_the_pxd_of_an_editable_install(editable, tmp_path):
+    if find_spec("Cython") is None:
+        pytest.skip("needs Cython")
+    source = shutil.copy(EXAMPLES / "cython" / "best_of_many.pyx", tmp_path)
+    call(sys.executable, "-m", "cython", "-3", source, env=editable, cwd=tmp_path)
+    assert "gc_run(" in (tmp_path / "best_of_many.c").read_text()
 
 
 def fields(text):

@@ -144,6 +144,23 @@ def test_pictures_tell_what_they_show_and_keep_their_size(site):
     assert re.search(r"@media \(prefers-color-scheme: dark\) \{\s*main img \{\s*filter", style)
 
 
+def test_markdown_takes_no_pattern_for_emphasis(site):
+    """Emphasis is on words; a name with a dot or underscore inside lost its asterisks."""
+    emphasised = 0
+    for page in site.rglob("*.html"):
+        for text in re.findall(r"<em>(.*?)</em>", page.read_text(), re.DOTALL):
+            emphasised += 1
+            assert re.fullmatch(r"\w[\w .,-]*", text), f"{page.name}: {text!r}"
+            assert "_" not in text, f"{page.name}: {text!r}"
+    assert emphasised > 10
+
+
+def test_buttons_do_not_cover_code_where_nothing_hovers(site):
+    style = (site / "site.css").read_text()
+    touch = re.search(r"@media \(hover: none\) \{(.*?\})\s*\}", style, re.DOTALL)[1]
+    assert re.search(r":has\(> \.copy\) > pre \{\s*padding-top: 2\.\drem", touch)
+
+
 def test_links_of_the_site_lead_somewhere_inside_it(site):
     pages = {page: page.read_text() for page in site.rglob("*.html")}
     assert len(pages) > 40

@@ -216,7 +216,7 @@ class ZScore(Clip):
 
 @dataclass(frozen=True)
 class Auto(Clip):
-    """Stands for the clip that was best in a study with the optimizer that receives it.
+    """Stands for the clip of the smallest median error in a study with the optimizer it is given.
 
     It is Adaptive(0.01) under SGD, with momentum or without; GlobalNorm(1.0) under RMSprop, Adam
     and AdamW, and under Adagrad and Lion, which were not in the study. The optimizer's attribute

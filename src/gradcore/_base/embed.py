@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .. import _core
 from ..errors import InternalError
 
 __all__ = ["get_cmake_dir", "get_include", "get_library_dir", "get_link_args", "get_pkgconfig_dir"]
 
-_PACKAGE = Path(__file__).parents[1]
+# What the build made lies together. In an editable install that is site-packages; this file lies
+# among the sources there.
+_PACKAGE = Path(_core.__file__).parent
 
 
 def get_include() -> str:

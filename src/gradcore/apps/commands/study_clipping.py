@@ -17,7 +17,7 @@ from .study import StudyOptions, conduct
 def clipping(
     *,
     updates: Annotated[int, typer.Option(min=10, help="Updates of each training.")] = 500,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings for each optimizer and clip.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings for each optimizer and clip.")] = 15,
     options: StudyOptions,
 ) -> None:
     """Compare clips under SGD, momentum, RMSprop, Adam and AdamW on a task whose gradient explodes.

@@ -129,12 +129,12 @@ class ImplicitStudy:
         ((grow, wrong), (count, cure)) = figure.subplots(2, 2)
         grow.loglog(self.gaps, self.amplification, "o", label="gradient magnified by")
         grow.loglog(self.gaps, 1 / self.gaps, "k:", label="1 / gap")
-        grow.loglog(self.gaps, 1 / self.sigma_min, "-", label="the gauge's 1 / sigma_min")
+        grow.loglog(self.gaps, 1 / self.sigma_min, "-", label="conditioning: 1 / sigma_min")
         told = self.gaps[self.announced]
         if len(told):
             border = 10 ** (0.5 * np.log10(told.max() * self.gaps[~self.announced].min()))
-            grow.axvspan(self.gaps.min(), border, color="C3", alpha=0.1, label="it warns")
-        grow.set(title="The gradient blows up, and the gauge announces it")
+            grow.axvspan(self.gaps.min(), border, color="C3", alpha=0.1, label="conditioning warns")
+        grow.set(title="The gradient grows as 1 / gap, and a warning comes before")
         for (name, _, _), row in zip(BACKWARDS, self.errors, strict=True):
             wrong.loglog(self.gaps, np.maximum(row, 1e-16), "o-", markersize=3, label=name)
         wrong.set(title="Errors of the backward methods", ylabel="relative error of the gradient")

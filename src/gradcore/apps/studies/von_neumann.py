@@ -143,7 +143,7 @@ class Waves:
             "",
             f"{self.depth} residual convolutions, {CHANNELS} channels, {CELLS} cells: log10 of the "
             "growth of the fastest mode",
-            f"  as drawn: predicted {free:.4f}, simulated {self.simulated[0, -1].max():.4f}; "
+            f"  random kernel: predicted {free:.4f}, simulated {self.simulated[0, -1].max():.4f}; "
             f"with tanh it ends at {self.nonlinear[-1]:.1f}",
             f"  projected to |G(k)| <= 1: predicted {kept:.4f}, simulated "
             f"{self.simulated[1, -1].max():.4f}; the kernel changed by {self.changed:.0%}",
@@ -203,7 +203,7 @@ class Waves:
         left.legend(frameon=False, fontsize="small", ncols=2, loc="upper left")
         depth = np.arange(self.depth + 1)
         for axis, way, title in (
-            (right, 0, "Residual convolutions as drawn"),
+            (right, 0, "Residual convolutions, random kernel"),
             (low, 1, "The same, kernel projected to |G(k)| <= 1"),
         ):
             modes = self.predicted.shape[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from ._ways import CLIPS, OPTIMIZERS
 __all__ = ["ClippingStudy"]
 
 LEVEL = 0.05
-"""The chance at which differences are called settled, for all comparisons of an optimizer."""
+"""The chance that any difference among an optimizer's clips is called settled but is none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +50,9 @@ class ClippingStudy:
     def lines(self) -> list[str]:
         """A table for each optimizer, with the clip of the smallest median error first.
 
-        Under it stands which of the others it is really better than: with a rank-sum test at 5 %,
-        divided by the number of comparisons.
+        Under it stands which of the others it is really better than: with a rank-sum test at
+        LEVEL, divided by the number of all pairs of clips. The comparisons with the first alone
+        would be too few to divide by, because the same errors decide which clip is the first.
         """
         lines = [
             f"adding problem, T = {TASK.length}, relu RNN from the identity, {self.updates} "
@@ -79,7 +81,7 @@ class ClippingStudy:
 
     def _settled(self, optimizer: str) -> str:
         worse = self.worse(optimizer)
-        sure = [clip for clip, p in worse.items() if p < LEVEL / len(worse)]
+        sure = [clip for clip, p in worse.items() if p < LEVEL / comb(len(worse) + 1, 2)]
         first = min((c for c in self.cells if c.optimizer == optimizer), key=lambda c: c.median)
         if not sure:
             return f"settled by these seeds: nothing; {first.clip} may be first by chance"
@@ -126,45 +128,51 @@ class ClippingStudy:
         }
 
     def draw(self, path: str | os.PathLike[str]) -> None:
-        """Draws errors with ranges by optimizer and clip, and Adam's updates after an outlier."""
+        """Draws errors by optimizer and clip, seed by seed, and Adam's updates after an outlier."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(11.5, 4.6), layout="constrained")
+        figure = Figure(figsize=(11.5, 4.8), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
-        width = 0.8 / len(CLIPS)
-        for number, clip in enumerate(CLIPS):
-            cells = [self.cell(optimizer, clip) for optimizer in OPTIMIZERS]
-            x = np.arange(len(cells)) + (number - (len(CLIPS) - 1) / 2) * width
-            shown = [np.minimum(cell.loss, 1.0) for cell in cells]
-            middle = np.array([np.median(loss) for loss in shown])
-            spread = [middle - [v.min() for v in shown], [v.max() for v in shown] - middle]
-            left.bar(x, middle, width * 0.92, label=clip, color=f"C{number}")
-            left.errorbar(
-                x, middle, spread, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5
-            )
-        left.axhline(TASK.baseline.loss, color="grey", linewidth=0.8, linestyle="--")
-        left.set(yscale="log", ylabel="held-out error, median and range; cut at 1")
-        left.set_xticks(range(len(OPTIMIZERS)), list(OPTIMIZERS))
-        left.set_title(f"Adding over {TASK.length} steps, {self.updates} updates, own rates")
-        for number, clip in enumerate(CLIPS):
-            found = next(o for o in self.outliers if (o.optimizer, o.clip) == ("Adam", clip))
-            right.plot(found.ratio, color=f"C{number}", linewidth=1.2)
-            if found.theory is not None:
-                right.plot(found.theory, "k--", linewidth=0.9, label="theory, no clip")
-        right.set(title=f"Adam after a gradient of {FACTOR:g} times the size")
-        right.set(xlabel="steps after it", ylabel="|update| over that without it", ylim=(0, 2))
-        right.legend(frameon=False, fontsize="small")
+        self._draw_errors(left)
+        self._draw_outlier(right)
         for axis in (left, right):
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
-        left.legend(
-            frameon=False,
-            fontsize="small",
-            ncols=3,
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.08),
-        )
+        handles, labels = left.get_legend_handles_labels()
+        figure.legend(handles, labels, frameon=False, ncols=len(CLIPS), loc="outside lower center")
         write_figure(path, figure, dpi=130)
+
+    def _draw_errors(self, axis: Any) -> None:
+        width = 0.84 / len(CLIPS)
+        for number, clip in enumerate(CLIPS):
+            for column, optimizer in enumerate(OPTIMIZERS):
+                x = column + (number - (len(CLIPS) - 1) / 2) * width
+                shown = np.minimum(self.cell(optimizer, clip).loss, 1.0)
+                axis.scatter(
+                    np.full(shown.shape, x), shown, 9, color=f"C{number}", alpha=0.45, linewidth=0
+                )
+                axis.plot(
+                    [x - 0.4 * width, x + 0.4 * width],
+                    [np.median(shown)] * 2,
+                    color=f"C{number}",
+                    linewidth=2.5,
+                    label=clip if column == 0 else None,
+                )
+        axis.axhline(TASK.baseline.loss, color="grey", linewidth=0.8, linestyle="--")
+        axis.set(yscale="log", ylabel="held-out error by seed and median, at most 1")
+        axis.set_xticks(range(len(OPTIMIZERS)), list(OPTIMIZERS))
+        axis.set_title(f"Adding over {TASK.length} steps, {self.updates} updates, own rates")
+
+    def _draw_outlier(self, axis: Any) -> None:
+        for number, clip in enumerate(CLIPS):
+            found = next(o for o in self.outliers if (o.optimizer, o.clip) == ("Adam", clip))
+            steps = np.arange(1, len(found.ratio) + 1)
+            axis.plot(steps, found.ratio, color=f"C{number}", linewidth=1.4)
+            if found.theory is not None:
+                axis.plot(steps, found.theory, "k--", linewidth=0.9, label="formula, no clip")
+        axis.set(title=f"Adam after a gradient of {FACTOR:g} times the size", xscale="log")
+        axis.set(xlabel="updates from it on", ylabel="|update| over that without it", ylim=(0, 2))
+        axis.legend(frameon=False, fontsize="small", loc="upper right")
 
 
 def _short(value: float) -> str:
