@@ -126,8 +126,6 @@ void check_loss(const Network& net, const gc_call& call) {
       if (!(call.quantiles[q] > 0 && call.quantiles[q] < 1))
         fail(GC_INVALID, "quantiles must lie between 0 and 1; got %g.", call.quantiles[q]);
   }
-  if (has(call, GC_ARRAY_TARGET_WEIGHT) && !targets_are_numbers(call))
-    fail(GC_INVALID, "target_weight is for losses whose targets are numbers.");
   if (net.outputs % outputs_per_target(call) != 0)
     fail(GC_INVALID,
          "the loss needs %" PRId64 " outputs for each target; the net has %" PRId64 " outputs.",

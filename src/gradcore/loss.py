@@ -33,6 +33,7 @@ __all__ = [
     "Loss",
     "LossFunction",
     "MeanSquaredError",
+    "NashSutcliffe",
     "Quantile",
 ]
 
@@ -54,6 +55,9 @@ class Loss:
     kind: ClassVar[str] = "none"
     # The name of the core's array that y is passed as.
     array: ClassVar[str] = "target"
+    # Whether it is a sum over steps of which each depends on the targets of that step alone, so
+    # that the losses of windows add up to that of the whole.
+    adds_up: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -232,6 +236,33 @@ class GaussianNLL(_OfNumbers):
 
     def _terms(self, outputs: int) -> int:
         return outputs // 2
+
+
+@dataclass(frozen=True, repr=False)
+class NashSutcliffe(_OfNumbers):
+    """1 - NSE: the squared errors of a sequence over the squared deviations of y from its mean.
+
+    sum_t (outputs - y)**2 / sum_t (y - mean(y))**2 for y (T, B, O), by sequence and output; 0 is
+    perfect, and 1 is as good as the mean. reduction="mean" averages over sequences and outputs with
+    targets. The steps that count (within `lengths`, of weight > 0, not missing) are those of the
+    call: for windows of a long record the mean and the deviations are those of each window. weight
+    (T, B) counts in both sums. y that does not vary raises ArgumentError.
+    The deviations are computed from y before the pass, which then runs as with squared errors,
+    segment by segment, with their second derivatives. For NSE* of Kratzert et al. 2019, whose
+    deviations are those of a basin's whole record, pass weight = 1 / (deviation + 0.1)**2 of each
+    sequence and loss="mse", reduction="sum".
+    Reference: Nash and Sutcliffe 1970, eq. 3; Kratzert et al. 2019, eq. 9.
+    """
+
+    kind: ClassVar[str] = "mse"
+    adds_up: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.step != "all":
+            raise errors.ArgumentError(
+                "NashSutcliffe must have step 'all': the targets of one step have no deviation."
+            )
 
 
 @dataclass(frozen=True)

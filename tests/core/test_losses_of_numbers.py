@@ -38,6 +38,7 @@ KINDS = {
     "one quantile": gd.loss.Quantile(0.3),
     "gaussian": gd.loss.GaussianNLL(),
     "full gaussian": gd.loss.GaussianNLL(full=True),
+    "nash": gd.loss.NashSutcliffe(),
 }
 FACTORS = {
     "loss": list(KINDS),
@@ -55,7 +56,9 @@ FACTORS = {
     "threads": [1, 2, 3],
     "memory": ["full", "smallest"],
 }
-CASES = covering(FACTORS, seed=3)
+# The targets of one step have no deviation.
+EXCLUDED = [(("loss", "nash"), other) for other in (("step", "last"), ("steps", 1), ("steps", 7))]
+CASES = covering(FACTORS, seed=3, excluded=EXCLUDED)
 
 
 def problem_of(case, seed):
@@ -193,14 +196,18 @@ def test_without_missing_targets_ignoring_them_changes_no_bit():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_weight_by_which_batches_are_averaged(kind):
-    """It counts the present targets, whatever the number of outputs of each."""
+    """It counts the present targets, whatever the number of outputs of each; or sequences."""
     loss = replace(KINDS[kind], nan="ignore")
     net = stack("gru", 5, 9, classes=3 * losses.per_target(loss))
     problem = random_problem(net, loss, 20, 3, seed=2, weight=True, lengths=True)
     arguments, keywords = core_arguments(problem, "float64")
     found = gd.value_and_grad(*arguments, **keywords, **core_targets(problem, "float64"))
     counts, _ = losses.term_weights(loss, 20, 3, problem.y, problem.weight, problem.lengths)
-    expected = (counts[..., None] * ~np.isnan(problem.y)).sum() / 3
+    counts = counts[..., None] * ~np.isnan(problem.y)
+    expected = counts.sum() / 3
+    if kind == "nash":  # sequences count, and one of them is empty
+        expected = (counts.sum(axis=0) > 0).sum() / 3
+        assert expected == 2
     assert found.loss_weight == pytest.approx(expected, rel=1e-14)
 
 
@@ -320,6 +327,46 @@ def test_the_gauss_newton_matrix_of_gaussians_is_semidefinite():
     assert np.linalg.eigvalsh((hessian + hessian.T) / 2).min() < -1e-3
 
 
+def test_nash_sutcliffe_efficiency():
+    """0 for outputs equal to y, 1 for the mean; sequences count alike, whatever their lengths."""
+    rng = np.random.default_rng(6)
+    y = rng.standard_normal((3000, 4, 2)) * [1.0, 1e3] + [0.0, 1e6]
+    lengths = np.array([3000, 2500, 7, 0])
+    loss = gd.loss.NashSutcliffe()
+    how = {"loss": loss, "lengths": lengths}
+    assert gd.value(NET, identity(), y, y, **how) == 0.0
+    means = np.array([y[:n, b].mean(0) if n else (0, 0) for b, n in enumerate(lengths)])
+    at_mean = np.broadcast_to(means, y.shape).copy()
+    r = gd.value_and_grad(NET, identity(), at_mean, y, **how)
+    assert r.loss == pytest.approx(1.0, rel=1e-9)
+    assert r.loss_weight == 3.0
+    one = gd.value(NET, identity(), at_mean + 1.0, y, **how)
+    want = [((at_mean[:n, b] + 1 - y[:n, b]) ** 2).sum(0) / (n * y[:n, b].var(0))
+            for b, n in enumerate(lengths) if n]  # fmt: skip
+    assert one == pytest.approx(np.mean(want), rel=1e-9)
+
+
+def test_targets_that_nash_sutcliffe_cannot_take():
+    y = np.random.default_rng(7).standard_normal((9, 3, 2))
+    loss = gd.loss.NashSutcliffe()
+    y[:, 1, 0] = 0.1
+    with pytest.raises(gd.ArgumentError, match=r"y must vary.*y\[:, 1, 0\] is 0.1 at all steps"):
+        gd.value(NET, identity(), y, y, loss=loss)
+    weight = np.ones((9, 3))
+    weight[:, 1] = 0.0
+    assert gd.value(NET, identity(), y, y, loss=loss, weight=weight) == 0.0
+    y[3, 2, 1] = np.nan
+    with pytest.raises(gd.NonFiniteError, match=r"y\[3, 2, 1\] is nan.*nan=\"ignore\"") as caught:
+        gd.value(NET, identity(), np.zeros_like(y), y, loss=loss, weight=weight)
+    assert (caught.value.step, caught.value.sequence) == (3, 2)
+    with pytest.raises(gd.ArgumentError, match="NashSutcliffe must have step 'all'"):
+        gd.loss.NashSutcliffe(step="last")
+    with pytest.raises(
+        gd.ArgumentError, match="window_shares needs a loss whose windows add up to"
+    ):
+        gd.horizon.window_shares(NET, identity(), y, y, loss=loss, windows=2)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -352,9 +399,12 @@ def test_wrong_numbers_of_outputs_and_targets():
 
 
 def test_plans_count_what_they_need():
-    for loss in ("huber", "gaussian_nll", gd.loss.Quantile([0.2, 0.8], nan="ignore")):
-        planned = gd.plan(NET, 300, 3, dtype="float64", loss=loss, lengths=False, tokens=False)
-        y = np.zeros((300, 3, 2 // (1 if loss == "huber" else 2)))
+    rng = np.random.default_rng(8)
+    for kind, loss in KINDS.items():
+        if kind in ("quantile", "one quantile"):
+            loss = gd.loss.Quantile([0.2, 0.8], nan="ignore")
+        planned = gd.plan(NET, 300, 3, dtype="float64", loss=loss)
+        y = rng.random((300, 3, 2 // losses.per_target(loss)))
         r = gd.value_and_grad(NET, identity(), np.zeros((300, 3, 2)), y, loss=loss)
         assert r.plan.bytes == planned.bytes
         assert r.arena_bytes <= planned.bytes
@@ -395,6 +445,6 @@ def test_trainings_and_diagnoses_with_missing_targets(kind, tmp_path):
         gd.value(net, params, x, y, loss=loss), rel=1e-6
     )
     found = gd.diagnose(net, params, x, y, loss=loss, parts=["gradient", "windows", "truncation"])
-    assert found.measured.left_out == {}
+    assert set(found.measured.left_out) == (set() if loss.adds_up else {"windows", "truncation"})
     want = gd.value_and_grad(net, params, x, y, loss=loss)
     assert found.measured.loss == want.loss

@@ -104,11 +104,29 @@ def evaluate(loss, outputs, target, weight=None, lengths=None):
     if loss.nan == "ignore":
         counts = counts * ~np.isnan(target)
         target = np.where(np.isnan(target), 0.0, target)
+    if type(loss).__name__ == "NashSutcliffe":
+        return nash_sutcliffe(loss, outputs, target[..., 0], counts[..., 0])
     z = outputs.reshape(n_steps, batch, width // per_target(loss), per_target(loss))
     terms, slopes = OF_NUMBERS[loss.kind](loss, z, target)
     counts = np.broadcast_to(counts, (*z.shape[:-1], 1))
     value, slopes = _weighted(loss, np.broadcast_to(counts, terms.shape), terms, counts, slopes)
     return value, slopes.reshape(outputs.shape)
+
+
+def nash_sutcliffe(loss, outputs, target, counts):
+    """The squared errors of each sequence and output over the deviations of its targets."""
+    counts = np.broadcast_to(counts, outputs.shape)
+    value, slopes, pairs = 0.0, np.zeros_like(outputs), 0
+    for b, o in np.ndindex(outputs.shape[1:]):
+        n, y, z = counts[:, b, o], target[:, b, o], outputs[:, b, o]
+        if n.sum() == 0:
+            continue
+        deviations = (n * (y - (n * y).sum() / n.sum()) ** 2).sum()
+        value += (n * (z - y) ** 2).sum() / deviations
+        slopes[:, b, o] = 2 * n * (z - y) / deviations
+        pairs += 1
+    divisor = max(pairs, 1) if loss.reduction == "mean" else 1
+    return value / divisor, slopes / divisor
 
 
 def _weighted(loss, counts, terms, counts_of_slopes, slopes):

@@ -99,7 +99,9 @@ def value_and_grad(
     validate.model(net, params)
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
     mode = validate.mode(net, train, seed)
-    goal = objective(loss, net, params.dtype, inputs.steps, inputs.batch, y, weight)
+    goal = objective(
+        loss, net, params.dtype, inputs.steps, inputs.batch, y, weight, inputs.arrays["lengths"]
+    )
     wanted = validate.wrt(wrt, inputs.token_bytes > 0)
     given = validate.out(out, params)
     steps, batch, dtype = inputs.steps, inputs.batch, params.dtype
@@ -184,7 +186,9 @@ def weighted_value(
     validate.model(net, params)
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
     mode = validate.mode(net, train, seed)
-    goal = objective(loss, net, params.dtype, inputs.steps, inputs.batch, y, weight)
+    goal = objective(
+        loss, net, params.dtype, inputs.steps, inputs.batch, y, weight, inputs.arrays["lengths"]
+    )
     report, _ = prepare(params, inputs, mode, goal, {}, memory, threads, progress).run()
     return report.loss, goal.terms(report.loss_weight)
 

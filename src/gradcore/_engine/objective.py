@@ -13,7 +13,8 @@ from .._base.checks import choice
 from .._net import validate
 from .._net.stack import Stack
 from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
-from ..loss import LOSSES, CrossEntropy, Given, Loss, LossFunction
+from ..loss import LOSSES, CrossEntropy, Given, Loss, LossFunction, NashSutcliffe
+from .deviations import target_weights
 
 __all__ = ["Objective", "objective", "resolve"]
 
@@ -30,13 +31,15 @@ class Objective:
     copied: int = 0
     settings: tuple[tuple[str, Any], ...] = ()
     per_position: int = 1
+    sequences: float | None = None
 
     def terms(self, weight: float) -> float:
         """The sum of the weights of the positions, from the divisor of a mean in the core.
 
-        A position with all its targets adds `per_position` times its weight to the divisor.
+        A position with all its targets adds `per_position` times its weight to the divisor. Where
+        `sequences` is known, what counts are sequences, and this is their number.
         """
-        return weight / self.per_position
+        return weight / self.per_position if self.sequences is None else self.sequences
 
 
 def objective(
@@ -47,10 +50,11 @@ def objective(
     batch: int,
     y: object,
     weight: object,
+    lengths: NDArray[Any] | None = None,
 ) -> Objective:
-    """Checks loss, y and weight together.
+    """Checks loss, y and weight together; lengths have been checked.
 
-    Raises ArgumentError, ShapeError or DTypeError.
+    Raises ArgumentError, ShapeError, DTypeError or NonFiniteError.
     """
     described = resolve(loss)
     if not isinstance(described, Loss):
@@ -74,10 +78,19 @@ def objective(
             arrays[described.array] = gradient * weights[..., None]
     else:
         arrays["weight"] = weights
+    sequences = None
+    if isinstance(described, NashSutcliffe):
+        target, ignore = arrays["target"], described.nan == "ignore"
+        assert target is not None
+        arrays["target_weight"], sequences = target_weights(
+            target, weights, lengths, ignore_nan=ignore, mean=not total
+        )
+        total = True
     return Objective(
         described.kind,
         last,
         total,
+        sequences=sequences,
         arrays=arrays,
         copied=validate.copied_bytes(arrays, (y, weight)),
         settings=described._settings(),

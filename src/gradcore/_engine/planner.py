@@ -27,7 +27,7 @@ from .._net import validate
 from .._net.description import core_net
 from .._net.stack import Stack
 from ..errors import ArgumentError, DTypeError, InternalError, MemoryBudgetError
-from ..loss import CrossEntropy, Loss, LossFunction
+from ..loss import CrossEntropy, Loss, LossFunction, NashSutcliffe
 from .objective import resolve
 from .operations import OP, OP_BYTES, Op, OpKind, Schedule, fewest_slots, goes_back, listed
 
@@ -153,25 +153,30 @@ def plan(
     names |= {"params", "state_out", "tokens" if integer_input else "x"}
     described = resolve(loss)
     settings: tuple[tuple[str, Any], ...] = ()
+    copies, batch = 0, positive_int("batch", batch)
     if isinstance(described, Loss):
         described._targets(net.output_size)  # checks the number of outputs
         names.add(described.array)
         settings = described._settings()
         if isinstance(described, CrossEntropy) and described.weight is not None:
             names.add("class_weight")
+        if isinstance(described, NashSutcliffe):
+            names.add("target_weight")
+            copies = batch * net.output_size * 8
     for name in validate.wrt(wrt, integer_input) if wrt else ():
         names.update(GRADIENTS[name])
     work = Workload(
         net,
         float_dtype("dtype", dtype),
         positive_int("steps", steps),
-        positive_int("batch", batch),
+        batch,
         frozenset(names if wrt else names - {"state_out"}),
         token_bytes=4 if integer_input else 0,
         loss=described.kind if isinstance(described, Loss) else "callback",
         last=isinstance(described, Loss) and described.step == "last",
         threads=validate.threads(threads),
         train=net.is_random and (bool(wrt) if train is None else flag("train", train)),
+        copies=copies,
         settings=settings,
     )
     return make_plan(work, budget_bytes(memory))
