@@ -139,6 +139,9 @@ cdef extern from "gradcore/gradcore.h" nogil:
         GC_LOSS_MSE
         GC_LOSS_CALLBACK
         GC_LOSS_GIVEN
+        GC_LOSS_HUBER
+        GC_LOSS_QUANTILE
+        GC_LOSS_GAUSSIAN
 
     ctypedef int32_t (*gc_loss_fn)(void* context, const void* outputs, void* d_outputs, int64_t t0, int64_t t1, double* loss)
 
@@ -234,6 +237,12 @@ cdef extern from "gradcore/gradcore.h" nogil:
         const void* weight
         const void* class_weight
         int64_t ignore_index
+        int32_t ignore_nan
+        int32_t loss_full
+        double loss_delta
+        int64_t n_quantiles
+        const double* quantiles
+        const double* target_weight
         gc_loss_fn loss_fn
         void* loss_context
         const void* d_outputs

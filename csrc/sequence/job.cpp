@@ -381,6 +381,11 @@ void Job<T>::report(const NonFinite& o) {
          "Jacobian there is beyond the range of the dtype, or the directions are not finite. Look "
          "at dparams, dx and dstate, or use float64.",
          step);
+  if (head && loss_->target_is_nan(call.where_step, o.sequence))
+    fail(GC_NONFINITE,
+         "the target of step %lld, sequence %lld is NaN. If targets are missing, pass a loss with "
+         "nan=\"ignore\" (in C: gc_call.ignore_nan = 1), and they count for nothing.",
+         step, sequence);
   if (head)
     fail(GC_NONFINITE,
          "the loss is not finite at step %lld, sequence %lld, though the states are: outputs too "

@@ -2,6 +2,7 @@
 #include "sequence/validate.h"
 
 #include <cinttypes>
+#include <cmath>
 
 #include "base/errors.h"
 #include "sequence/presence.h"
@@ -109,6 +110,28 @@ void check_input(const Network& net, const gc_call& call) {
     fail(GC_INVALID, "tokens have no tangents: tangents.x needs float input.");
 }
 
+void check_loss(const Network& net, const gc_call& call) {
+  if (call.loss < GC_LOSS_NONE || call.loss > GC_LOSS_GAUSSIAN)
+    fail(GC_INVALID, "unknown loss %d.", call.loss);
+  if (call.loss == GC_LOSS_CALLBACK && !call.loss_fn)
+    fail(GC_INVALID, "the loss callback is missing.");
+  if (loss_has_terms(call) && !has(call, GC_ARRAY_TARGET))
+    fail(GC_INVALID, "the loss needs targets.");
+  if (call.loss == GC_LOSS_HUBER && !(call.loss_delta > 0 && std::isfinite(call.loss_delta)))
+    fail(GC_INVALID, "loss_delta must be above 0 and finite; got %g.", call.loss_delta);
+  if (call.loss == GC_LOSS_QUANTILE) {
+    if (call.n_quantiles < 1 || !call.quantiles)
+      fail(GC_INVALID, "the loss needs quantiles, one or more.");
+    for (int64_t q = 0; q < call.n_quantiles; q++)
+      if (!(call.quantiles[q] > 0 && call.quantiles[q] < 1))
+        fail(GC_INVALID, "quantiles must lie between 0 and 1; got %g.", call.quantiles[q]);
+  }
+  if (net.outputs % outputs_per_target(call) != 0)
+    fail(GC_INVALID,
+         "the loss needs %" PRId64 " outputs for each target; the net has %" PRId64 " outputs.",
+         outputs_per_target(call), net.outputs);
+}
+
 // Which arrays are there.
 void check_presence(const Network& net, const gc_call& call) {
   check_input(net, call);
@@ -129,12 +152,7 @@ void check_presence(const Network& net, const gc_call& call) {
     if (has(call, pair.array) && !has(call, pair.needed))
       fail(GC_INVALID, "%s needs %s.", pair.name, pair.needs);
   if (!has(call, GC_ARRAY_PARAMS)) fail(GC_INVALID, "params is missing.");
-  if (call.loss < GC_LOSS_NONE || call.loss > GC_LOSS_GIVEN)
-    fail(GC_INVALID, "unknown loss %d.", call.loss);
-  if (call.loss == GC_LOSS_CALLBACK && !call.loss_fn)
-    fail(GC_INVALID, "the loss callback is missing.");
-  if (loss_has_terms(call) && !has(call, GC_ARRAY_TARGET))
-    fail(GC_INVALID, "the loss needs targets.");
+  check_loss(net, call);
 }
 
 void check_tangents(const Part& part, const gc_call& call, const Purpose& purpose) {
@@ -161,6 +179,10 @@ void check_tangents(const Part& part, const gc_call& call, const Purpose& purpos
     fail(GC_INVALID, "a loss function has no known Hessian: use a loss of gradcore.");
   if (call.loss == GC_LOSS_GIVEN && !hessian)
     fail(GC_INVALID, "a given gradient of the outputs has no Gauss-Newton matrix.");
+  if (call.loss == GC_LOSS_QUANTILE && !hessian)
+    fail(GC_INVALID,
+         "the quantile loss has no Gauss-Newton matrix: it is linear on both sides of its kink, so "
+         "that its Hessian by the outputs is 0. Use Huber or GaussianNLL.");
   if (hessian && (!has(call, GC_ARRAY_PRODUCT) || !call.no_scaling))
     fail(GC_INVALID, "a Hessian needs an array for the product, and adjoints without a scale.");
   if (hessian && ((has(call, GC_ARRAY_T_DX) && !has(call, GC_ARRAY_DX)) ||

@@ -1,6 +1,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstring>
@@ -47,8 +48,20 @@ int64_t cotangent_input_elements(const Net& net, const gc_call& call) {
 int64_t cotangent_output_elements(const Net& net, const gc_call& call) {
   return times(call.cotangents.count, output_elements(net, call));
 }
+int64_t targets_per_position(const Net& net, const gc_call& call) {
+  switch (call.loss) {
+    case GC_LOSS_CROSS_ENTROPY:
+      return 1;
+    case GC_LOSS_QUANTILE:
+      return net.outputs() / std::max<int64_t>(call.n_quantiles, 1);
+    case GC_LOSS_GAUSSIAN:
+      return net.outputs() / 2;
+    default:
+      return net.outputs();
+  }
+}
 int64_t target_elements(const Net& net, const gc_call& call) {
-  return times(positions(call), call.loss == GC_LOSS_CROSS_ENTROPY ? 1 : net.outputs());
+  return times(positions(call), targets_per_position(net, call));
 }
 
 int64_t of_steps(const Net&, const gc_call& call) { return call.steps; }
@@ -81,6 +94,8 @@ const Field fields[] = {
      [](const Net&, const gc_call& c) { return positions(c); }},
     {"class_weight", GC_ARRAY_CLASS_WEIGHT, Element::real, false,
      [](const Net& n, const gc_call&) { return n.outputs(); }},
+    {"target_weight", GC_ARRAY_TARGET_WEIGHT, Element::float64, false,
+     [](const Net& n, const gc_call& c) { return times(c.batch, targets_per_position(n, c)); }},
     {"outputs", GC_ARRAY_OUTPUTS, Element::real, true, output_elements},
     {"grads", GC_ARRAY_GRADS, Element::real, true, parameter_elements},
     {"dx", GC_ARRAY_DX, Element::real, true, input_elements},
@@ -142,7 +157,10 @@ const std::map<std::string, gc_loss_kind> losses = {{"none", GC_LOSS_NONE},
                                                     {"binary_cross_entropy", GC_LOSS_BCE},
                                                     {"mse", GC_LOSS_MSE},
                                                     {"callback", GC_LOSS_CALLBACK},
-                                                    {"given", GC_LOSS_GIVEN}};
+                                                    {"given", GC_LOSS_GIVEN},
+                                                    {"huber", GC_LOSS_HUBER},
+                                                    {"quantile", GC_LOSS_QUANTILE},
+                                                    {"gaussian_nll", GC_LOSS_GAUSSIAN}};
 
 const std::map<std::string, gc_curvature> curvatures = {
     {"none", GC_CURVATURE_NONE},
@@ -210,7 +228,8 @@ class Call {
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
 
-  void loss(const std::string& kind, bool last, bool sum, int64_t ignore_index,
+  void loss(const std::string& kind, bool last, bool sum, int64_t ignore_index, bool ignore_nan,
+            double delta, const std::vector<double>& quantiles, bool full,
             const py::object& function) {
     sizes_change();
     const auto found = losses.find(kind);
@@ -219,6 +238,12 @@ class Call {
     call_.loss_last = last;
     call_.loss_sum = sum;
     call_.ignore_index = ignore_index;
+    call_.ignore_nan = ignore_nan;
+    call_.loss_delta = delta;
+    call_.loss_full = full;
+    quantiles_ = quantiles;
+    call_.n_quantiles = static_cast<int64_t>(quantiles_.size());
+    call_.quantiles = quantiles_.data();
     loss_function_ = function;
     call_.loss_fn = function.is_none() ? nullptr : &Call::on_loss;
     call_.loss_context = this;
@@ -397,6 +422,7 @@ class Call {
   py::array ops_;
   std::map<std::string, py::array> kept_;
   py::object loss_function_ = py::none();
+  std::vector<double> quantiles_;
   Callbacks callbacks_;
   bool complete_ = true;
   std::atomic<bool> running_ = false;
@@ -447,7 +473,9 @@ void register_run(py::module_& module) {
       .def(py::init<const Net&, int64_t, int64_t>(), py::keep_alive<1, 2>(),
            py::arg("net").noconvert(), py::kw_only(), py::arg("steps"), py::arg("batch"))
       .def("loss", &Call::loss, py::arg("kind"), py::kw_only(), py::arg("last") = false,
-           py::arg("sum") = false, py::arg("ignore_index") = 0, py::arg("function") = py::none())
+           py::arg("sum") = false, py::arg("ignore_index") = 0, py::arg("ignore_nan") = false,
+           py::arg("delta") = 1.0, py::arg("quantiles") = std::vector<double>(),
+           py::arg("full") = false, py::arg("function") = py::none())
       .def("bind", &Call::bind)
       .def("expect", &Call::expect, py::arg("names"), py::arg("token_bytes") = 0)
       .def("execution", &Call::execution, py::kw_only(), py::arg("threads") = 0,

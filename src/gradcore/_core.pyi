@@ -194,6 +194,10 @@ class Call:
         last: bool = False,
         sum: bool = False,
         ignore_index: typing.SupportsInt | typing.SupportsIndex = 0,
+        ignore_nan: bool = False,
+        delta: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+        quantiles: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [],
+        full: bool = False,
         function: typing.Any = None,
     ) -> None: ...
     def mode(

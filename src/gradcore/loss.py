@@ -4,12 +4,18 @@ reduction="mean" is sum(weight * loss) / sum(weight) over all terms that count; 
 and targets equal to ignore_index do not count. step="last" looks at the last step of each sequence
 only (lengths[b]-1); y and weight then have no time axis. In shapes, T is the number of time steps,
 B of sequences and O of outputs.
+
+Losses whose targets are numbers take nan="ignore": targets that are NaN then count for nothing,
+also not in the divisor of a mean. With nan="error" one that counts raises NonFiniteError, which
+names its step and sequence. Outputs that belong to one target are consecutive: with k of them,
+outputs.reshape(T, B, O // k, k) has them on its last axis.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
+from itertools import pairwise
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -21,20 +27,26 @@ from ._base import checks
 __all__ = [
     "BinaryCrossEntropy",
     "CrossEntropy",
+    "GaussianNLL",
     "Given",
+    "Huber",
     "Loss",
     "LossFunction",
     "MeanSquaredError",
+    "NashSutcliffe",
+    "Quantile",
 ]
 
 LossFunction = Callable[[NDArray[Any], int, int], tuple[float, NDArray[Any]]]
 Reduction = Literal["mean", "sum"]
 Step = Literal["all", "last"]
+Nan = Literal["error", "ignore"]
+Settings = tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Base class of CrossEntropy, BinaryCrossEntropy, MeanSquaredError and Given."""
+    """Base class of the losses of this module."""
 
     _: KW_ONLY
     reduction: Reduction = "mean"
@@ -43,11 +55,37 @@ class Loss:
     kind: ClassVar[str] = "none"
     # The name of the core's array that y is passed as.
     array: ClassVar[str] = "target"
+    # Whether it is a sum over steps of which each depends on the targets of that step alone, so
+    # that the losses of windows add up to that of the whole.
+    adds_up: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         name = type(self).__name__
         checks.choice(f"{name}.reduction", self.reduction, get_args(Reduction))
         checks.choice(f"{name}.step", self.step, get_args(Step))
+
+    def _settings(self) -> Settings:
+        """What describes the loss to the core besides kind, reduction and step."""
+        return ()
+
+    @property
+    def _per_target(self) -> int:
+        """The outputs that belong to one target."""
+        return 1
+
+    def _targets(self, outputs: int) -> int:
+        """The number of targets of a position of so many outputs; raises ShapeError."""
+        if outputs % self._per_target:
+            raise errors.ShapeError(
+                f"{type(self).__name__} needs {self._per_target} outputs for each target; the net "
+                f"has {outputs}. End the net with a Linear of {self._per_target} outputs per "
+                "target."
+            )
+        return outputs // self._per_target
+
+    def _terms(self, outputs: int) -> int:
+        """What a position of weight 1 adds to the divisor of a mean."""
+        return 1
 
 
 @dataclass(frozen=True)
@@ -72,19 +110,159 @@ class CrossEntropy(Loss):
         if self.weight is not None:
             checks.store(self, "weight", _class_weights(self.weight))
 
+    def _settings(self) -> Settings:
+        return (("ignore_index", self.ignore_index),)
 
-@dataclass(frozen=True)
-class BinaryCrossEntropy(Loss):
+
+@dataclass(frozen=True, repr=False)
+class _OfNumbers(Loss):
+    """A loss whose targets are numbers, some of which may be missing."""
+
+    _: KW_ONLY
+    nan: Nan = "error"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.choice(f"{type(self).__name__}.nan", self.nan, get_args(Nan))
+
+    def __repr__(self) -> str:
+        # Without `nan` where nothing is ignored: checkpoints made before there was a choice hold
+        # the text, with which that of a resumed run is compared.
+        names = [f.name for f in fields(self) if f.name != "nan" or self.nan != "error"]
+        told = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return f"{type(self).__name__}({told})"
+
+    def _settings(self) -> Settings:
+        return (("ignore_nan", self.nan == "ignore"),)
+
+    def _terms(self, outputs: int) -> int:
+        return outputs
+
+
+@dataclass(frozen=True, repr=False)
+class BinaryCrossEntropy(_OfNumbers):
     """Cross-entropy of sigmoid(outputs) and y (T, B, O) in [0, 1]; outputs are logits."""
 
     kind: ClassVar[str] = "binary_cross_entropy"
 
 
-@dataclass(frozen=True)
-class MeanSquaredError(Loss):
+@dataclass(frozen=True, repr=False)
+class MeanSquaredError(_OfNumbers):
     """(outputs - y)**2 for y (T, B, O); reduction="mean" also averages over the O outputs."""
 
     kind: ClassVar[str] = "mse"
+
+
+@dataclass(frozen=True, repr=False)
+class Huber(_OfNumbers):
+    """e**2 / 2 where |e| <= delta and delta * (|e| - delta / 2) elsewhere; e = outputs - y.
+
+    y: (T, B, O). reduction="mean" also averages over the O outputs, as torch.nn.HuberLoss. Second
+    derivatives count as 1 where |e| <= delta and as 0 elsewhere; so does the Gauss-Newton matrix,
+    in which outliers are left out.
+    Reference: Huber 1964, section 4.
+    """
+
+    delta: float = 1.0
+
+    kind: ClassVar[str] = "huber"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        delta = checks.float_in("Huber.delta", self.delta, 0.0, open_low=True)
+        checks.store(self, "delta", delta)
+
+    def _settings(self) -> Settings:
+        return (*super()._settings(), ("delta", self.delta))
+
+
+@dataclass(frozen=True, repr=False)
+class Quantile(_OfNumbers):
+    """Pinball loss of quantiles z of y: q * (y - z) where y > z, else (q - 1) * (y - z).
+
+    quantiles: Q numbers between 0 and 1, ascending; one number alone is a single quantile. Outputs
+    are the quantiles of each target, outputs.reshape(T, B, O // Q, Q); y: (T, B, O // Q).
+    reduction="mean" also averages over the O outputs. Nothing keeps the quantiles of a target from
+    crossing. The derivative at y = z counts as 0. Second derivatives by the outputs are 0, so that
+    Hessian products see the curvature of the net alone, and Gauss-Newton products are refused.
+    Reference: Koenker and Bassett 1978, eq. 3.1.
+    """
+
+    quantiles: Sequence[float] | float
+
+    kind: ClassVar[str] = "quantile"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.store(self, "quantiles", _levels(self.quantiles))
+
+    def _settings(self) -> Settings:
+        return (*super()._settings(), ("quantiles", self.quantiles))
+
+    @property
+    def _per_target(self) -> int:
+        assert isinstance(self.quantiles, tuple)
+        return len(self.quantiles)
+
+
+@dataclass(frozen=True, repr=False)
+class GaussianNLL(_OfNumbers):
+    """(s + (y - m)**2 * exp(-s)) / 2, for outputs that are the mean m and the log-variance s.
+
+    outputs.reshape(T, B, O // 2, 2) has (m, s) on its last axis; y: (T, B, O // 2).
+    reduction="mean" also averages over the O // 2 targets. full: add log(2 pi) / 2 to each term.
+    torch.nn.GaussianNLLLoss takes the variance itself, exp(s), and does not let its value fall
+    below eps = 1e-6; here s is the output, of any sign and without a bound. A term whose exp(-s) is
+    out of range raises NonFiniteError.
+    The Hessian by m and s is indefinite. Gauss-Newton products use its expectation for targets that
+    have the predicted distribution, diag(exp(-s), 1/2): Fisher's matrix.
+    Reference: Nix and Weigend 1994, eq. 2; Martens 2020, section 9.2.
+    """
+
+    full: bool = False
+
+    kind: ClassVar[str] = "gaussian_nll"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.store(self, "full", checks.flag("GaussianNLL.full", self.full))
+
+    def _settings(self) -> Settings:
+        return (*super()._settings(), ("full", self.full))
+
+    @property
+    def _per_target(self) -> int:
+        return 2
+
+    def _terms(self, outputs: int) -> int:
+        return outputs // 2
+
+
+@dataclass(frozen=True, repr=False)
+class NashSutcliffe(_OfNumbers):
+    """1 - NSE: the squared errors of a sequence over the squared deviations of y from its mean.
+
+    sum_t (outputs - y)**2 / sum_t (y - mean(y))**2 for y (T, B, O), by sequence and output; 0 is
+    perfect, and 1 is as good as the mean. reduction="mean" averages over sequences and outputs with
+    targets. The steps that count (within `lengths`, of weight > 0, not missing) are those of the
+    call: for windows of a long record the mean and the deviations are those of each window. weight
+    (T, B) counts in both sums. y that does not vary raises ArgumentError.
+    The deviations are computed from y before the pass, which then runs as with squared errors,
+    segment by segment, with their second derivatives. For NSE* of Kratzert et al. 2019, whose
+    deviations are those of a basin's whole record, pass weight = 1 / (deviation + 0.1)**2 of each
+    sequence and loss="mse", reduction="sum".
+    Reference: Nash and Sutcliffe 1970, eq. 3; Kratzert et al. 2019, eq. 9.
+    """
+
+    kind: ClassVar[str] = "mse"
+    adds_up: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.step != "all":
+            raise errors.ArgumentError(
+                "NashSutcliffe must have step 'all': the targets of one step have no deviation."
+            )
 
 
 @dataclass(frozen=True)
@@ -112,8 +290,23 @@ class Given(Loss):
 
 
 LOSSES: dict[str, Loss] = {
-    loss.kind: loss for loss in (CrossEntropy(), BinaryCrossEntropy(), MeanSquaredError())
+    loss.kind: loss
+    for loss in (CrossEntropy(), BinaryCrossEntropy(), MeanSquaredError(), Huber(), GaussianNLL())
 }
+
+
+def _levels(quantiles: Any) -> tuple[float, ...]:
+    values = list(quantiles) if isinstance(quantiles, (Sequence, np.ndarray)) else [quantiles]
+    levels = tuple(
+        checks.float_in(f"Quantile.quantiles[{i}]", level, 0.0, 1.0, open_low=True)
+        for i, level in enumerate(values)
+    )
+    if not levels or any(low >= high for low, high in pairwise(levels)):
+        raise errors.ArgumentError(
+            "Quantile.quantiles must be one or more numbers between 0 and 1 in ascending order; "
+            f"got {quantiles!r}."
+        )
+    return levels
 
 
 def _class_weights(weight: Any) -> tuple[float, ...]:

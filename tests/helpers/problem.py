@@ -277,7 +277,11 @@ def random_target(net, loss, steps, batch, rng):
         ignored = rng.random(positions) < (0.0 if loss.step == "last" else 0.2)
         return np.where(ignored, loss.ignore_index, y)
     low = 0.0 if loss.kind == "binary_cross_entropy" else -1.0
-    return exact(rng.uniform(low, 1.0, (*positions, net.output_size)))
+    count = net.output_size // losses.per_target(loss)
+    y = exact(rng.uniform(low, 1.0, (*positions, count)))
+    if loss.nan == "ignore":
+        y[rng.random(y.shape) < 0.3] = np.nan
+    return y
 
 
 def random_lengths(steps, batch, rng):

@@ -7,13 +7,13 @@ import pytest
 
 import gradcore as gd
 import tolerances
+from curvature import gauss_newton, hessian_product
 from gradcore import _core, jacobian
 from nets import BETWEEN, CELLS, MASKS, SKIPS, net_of, stack
 from overriding import override
 from pairwise import covering, label
 from problem import core_arguments, core_targets, error, isa, norm, random_problem
-from reference import losses, two_ways
-from tangent_case import by_reference, directions, flat_params
+from tangent_case import directions, flat_params
 
 BLOCK = _core.block_steps()
 LOSSES = {
@@ -71,32 +71,6 @@ def problem_of(case, seed):
         tokens=case["source"] == "tokens",
         **given,
     )
-
-
-def gradient(problem, params):
-    """The reference's gradient, for parameters that may be complex."""
-    p = problem
-    trace = two_ways.forward(p.net, params, p.x, state=p.state, mode=p.mode, **p.masks)
-    _, d_outputs = losses.evaluate(p.loss, trace.outputs, p.y, p.weight, p.lengths)
-    return two_ways.backward(p.net, params, trace, d_outputs).params
-
-
-def hessian_product(problem, direction):
-    """H v by a complex step of the gradient, so that no difference is taken (Squire and Trapp
-    1998).
-    """
-    step = 1e-30
-    moved = {name: a + 1j * step * direction[name] for name, a in problem.params.items()}
-    return {name: a.imag / step for name, a in gradient(problem, moved).items()}
-
-
-def gauss_newton(problem, direction):
-    """J^T (H (J v)), where H J v is a complex step of the loss's gradient at the outputs."""
-    p = problem
-    trace = two_ways.forward(p.net, p.params, p.x, state=p.state, mode=p.mode, **p.masks)
-    (moved,), _ = by_reference(p, ([direction], None, None))
-    _, slopes = losses.evaluate(p.loss, trace.outputs + 1e-30j * moved, p.y, p.weight, p.lengths)
-    return two_ways.backward(p.net, p.params, trace, slopes.imag / 1e-30).params
 
 
 def by_core(function, problem, d_params, dtype="float64", **how):

@@ -178,7 +178,10 @@ typedef enum gc_loss_kind {
   GC_LOSS_BCE = 2,
   GC_LOSS_MSE = 3,
   GC_LOSS_CALLBACK = 4,
-  GC_LOSS_GIVEN = 5 /* no loss: its gradient with respect to the outputs is d_outputs */
+  GC_LOSS_GIVEN = 5,    /* no loss: its gradient with respect to the outputs is d_outputs */
+  GC_LOSS_HUBER = 6,    /* half the squared error up to loss_delta, linear beyond */
+  GC_LOSS_QUANTILE = 7, /* n_quantiles consecutive outputs per target: its quantiles */
+  GC_LOSS_GAUSSIAN = 8  /* two outputs per target: mean and log-variance of its distribution */
 } gc_loss_kind;
 
 /* A loss. outputs [t1-t0, B, O] in; d_outputs [t1-t0, B, O] out, the gradient (zeroed before the
@@ -263,16 +266,26 @@ typedef struct gc_call {
   const uint8_t* reset;   /* [T,B] nonzero: the state of sequence b is set to 0 before step t */
   const void* state;      /* gc_net_state_size elements; NULL: zeros */
 
-  /* the loss; a mean divides by the sum of the weights (times O for BCE and MSE) */
+  /* the loss; a mean divides by the sum of the weights over all terms: of BCE, MSE, HUBER and
+   * QUANTILE each output is a term, of GAUSSIAN each target */
   int32_t loss;       /* gc_loss_kind */
   int32_t loss_last;  /* 1: only the step lengths[b]-1 of each sequence counts; targets and weight
                          lack the T axis */
   int32_t loss_sum;   /* 1: a sum instead of a mean */
-  const void* target; /* cross-entropy: int64 [T,B]; BCE, MSE: [T,B,O] net dtype */
+  const void* target; /* cross-entropy: int64 [T,B]; BCE, MSE, HUBER: [T,B,O] net dtype;
+                         QUANTILE: [T,B,O/n_quantiles]; GAUSSIAN: [T,B,O/2] */
   const void* weight; /* [T,B] net dtype, or NULL: 1 */
   const void* class_weight; /* [O] net dtype, cross-entropy only, or NULL: 1 */
   int64_t ignore_index;     /* cross-entropy only: targets of this value do not count */
-  gc_loss_fn loss_fn;       /* for GC_LOSS_CALLBACK */
+  int32_t ignore_nan;       /* losses of numbers: 1: targets that are NaN do not count */
+  int32_t loss_full;        /* GAUSSIAN: 1: log(2 pi) / 2 is added to each term */
+  double loss_delta;        /* HUBER: above 0 */
+  int64_t n_quantiles;      /* QUANTILE: */
+  const double* quantiles;  /* [n_quantiles], each in (0,1) */
+  /* Losses of numbers: what the terms of each sequence's targets are multiplied by, at all steps;
+   * the divisor of a mean does not count it. [B, O / outputs per target], or NULL: 1. */
+  const double* target_weight;
+  gc_loss_fn loss_fn; /* for GC_LOSS_CALLBACK */
   void* loss_context;
   const void* d_outputs; /* [T,B,O] for GC_LOSS_GIVEN; where t >= lengths[b] it is not used */
 

@@ -160,14 +160,8 @@ void TangentLoss<T>::curve(const Chunk& chunk, int64_t r) const {
   const double scale = static_cast<double>(loss_.weight(r)) * c.loss_factor;
   if (loss_.weight(r) == 0 || scale == 0) {
     zero(moved, loss_.stride());
-  } else if (c.call.loss == GC_LOSS_MSE) {
-    for (int64_t o = 0; o < O; o++) moved[o] = static_cast<T>(2 * scale) * moved[o];
-  } else if (c.call.loss == GC_LOSS_BCE) {
-    const T* y = loss_.targets(chunk, r);
-    for (int64_t o = 0; o < O; o++) {
-      const double p = static_cast<double>(slope[o]) / scale + static_cast<double>(y[o]);
-      moved[o] = static_cast<T>(scale * p * (1 - p) * static_cast<double>(moved[o]));
-    }
+  } else if (targets_are_numbers(c.call)) {
+    curvature_of(c.call, loss_.row(chunk, r), moved);
   } else {
     // p_o (z'_o - sum p z'), relative to the target's z': where p is nearly 1 there, its own terms
     // would cancel.

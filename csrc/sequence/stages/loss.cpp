@@ -27,6 +27,8 @@ void Loss<T>::lay_out(Layout& layout) {
   layout.announce(weight_, c.rows());
   layout.announce(target_, c.rows());
   layout.announce(terms_, c.rows());
+  if (c.purpose.curvature() && curvature_needs_outputs(c.call))
+    layout.announce(kept_, c.rows() * this->stride());
   if (c.call.loss != GC_LOSS_GIVEN) layout.announce(sums_, chunks());
   if (c.call.loss != GC_LOSS_CALLBACK) return;
   layout.announce(range_outputs_, c.segment_steps * this->batch() * this->units());
@@ -40,8 +42,6 @@ void Loss<T>::start() {
   std::fill(sums_, sums_ + chunks(), 0.0);
   if (!loss_has_terms(call)) return;
   call.loss_weight = total_weight();
-  const bool per_output = call.loss == GC_LOSS_BCE || call.loss == GC_LOSS_MSE;
-  if (per_output) call.loss_weight *= static_cast<double>(this->units());
   if (!std::isfinite(call.loss_weight))
     fail(GC_INVALID, "the weights of the loss must be finite; their sum is %g.", call.loss_weight);
   this->context_.loss_factor = call.loss_sum || call.loss_weight == 0 ? 1 : 1 / call.loss_weight;
@@ -63,7 +63,7 @@ T Loss<T>::term_weight(int64_t t, int64_t b) const {
   const gc_call& call = this->context_.call;
   const int64_t length = call.lengths ? call.lengths[b] : this->context_.timeline.steps;
   if (t >= length || (call.loss_last && t != length - 1)) return 0;
-  const int64_t row = call.loss_last ? b : t * this->batch() + b;
+  const int64_t row = target_row(t, b);
   T weight = call.weight ? static_cast<const T*>(call.weight)[row] : T(1);
   if (call.loss == GC_LOSS_CROSS_ENTROPY) {
     const int64_t target = static_cast<const int64_t*>(call.target)[row];
@@ -73,21 +73,30 @@ T Loss<T>::term_weight(int64_t t, int64_t b) const {
   return weight;
 }
 
+// What a mean divides by.
 template <class T>
 double Loss<T>::total_weight() const {
   const gc_call& call = this->context_.call;
   const int64_t steps = this->context_.timeline.steps, B = this->batch();
-  const bool ones =
-      !call.lengths && !call.weight && !call.loss_last && call.loss != GC_LOSS_CROSS_ENTROPY;
-  if (ones) return static_cast<double>(steps * B);
+  const bool some_missing = targets_are_numbers(call) && call.ignore_nan;
+  const bool ones = !call.lengths && !call.weight && !call.loss_last &&
+                    call.loss != GC_LOSS_CROSS_ENTROPY && !some_missing;
+  const int64_t of_one = terms_of(call, some_missing ? 1 : target_count());
+  if (ones) return static_cast<double>(steps * B) * static_cast<double>(of_one);
   double total = 0;
   for (int64_t t0 = 0; t0 < steps; t0 += block_steps) {
     double block = 0;
     for (int64_t t = t0; t < std::min(t0 + block_steps, steps); t++)
-      for (int64_t b = 0; b < B; b++) block += static_cast<double>(term_weight(t, b));
+      for (int64_t b = 0; b < B; b++) {
+        const auto weight = static_cast<double>(term_weight(t, b));
+        block +=
+            some_missing && weight != 0
+                ? weight * static_cast<double>(count_targets(call, targets(t, b), target_count()))
+                : weight;
+      }
     total += block;
   }
-  return total;
+  return total * static_cast<double>(of_one);
 }
 
 template <class T>
@@ -101,13 +110,43 @@ bool Loss<T>::reaches(const Chunk& chunk) const {
 }
 
 template <class T>
-int64_t Loss<T>::target_row(const Chunk& chunk, int64_t r) const {
-  return this->context_.call.loss_last ? r % this->batch() : chunk.first * this->batch() + r;
+int64_t Loss<T>::target_row(int64_t t, int64_t b) const {
+  return this->context_.call.loss_last ? b : t * this->batch() + b;
 }
 
 template <class T>
-const T* Loss<T>::targets(const Chunk& chunk, int64_t r) const {
-  return static_cast<const T*>(this->context_.call.target) + target_row(chunk, r) * this->units();
+int64_t Loss<T>::target_count() const {
+  return this->units() / outputs_per_target(this->context_.call);
+}
+
+template <class T>
+const T* Loss<T>::targets(int64_t t, int64_t b) const {
+  return static_cast<const T*>(this->context_.call.target) + target_row(t, b) * target_count();
+}
+
+// Those of row r of the chunk whose weight is known.
+template <class T>
+Targets<T> Loss<T>::weighted_targets(const Chunk& chunk, int64_t r) const {
+  const int64_t b = r % this->batch();
+  const double* each = this->context_.call.target_weight;
+  return {targets(chunk.first + r / this->batch(), b), each ? each + b * target_count() : nullptr,
+          target_count(), static_cast<double>(weight_[r])};
+}
+
+template <class T>
+Row<T> Loss<T>::row(const Chunk& chunk, int64_t r) const {
+  const Context<T>& c = this->context_;
+  const int64_t at = r * this->stride();
+  return {kept_ ? kept_ + at : nullptr, rows_ + at, weighted_targets(chunk, r), c.loss_factor,
+          c.purpose.gauss_newton};
+}
+
+template <class T>
+bool Loss<T>::target_is_nan(int64_t t, int64_t b) const {
+  const gc_call& call = this->context_.call;
+  if (!targets_are_numbers(call) || call.ignore_nan || term_weight(t, b) == 0) return false;
+  const T* y = targets(t, b);
+  return std::any_of(y, y + target_count(), [](T value) { return std::isnan(value); });
 }
 
 // ---- rows
@@ -144,7 +183,9 @@ void Loss<T>::terms(const Chunk& chunk, const Slice& rows) {
   const bool classes = c.call.loss == GC_LOSS_CROSS_ENTROPY;
   for (int64_t r = rows.begin; r < rows.end; r++) {
     weight_[r] = term_weight(chunk.first + r / B, r % B);
-    if (classes) target_[r] = static_cast<const int64_t*>(c.call.target)[target_row(chunk, r)];
+    if (classes)
+      target_[r] =
+          static_cast<const int64_t*>(c.call.target)[target_row(chunk.first + r / B, r % B)];
   }
   if (classes) {
     k.cross_entropy(rows_, Op, O, target_, weight_, c.loss_factor, terms_, rows.begin, rows.end);
@@ -153,30 +194,14 @@ void Loss<T>::terms(const Chunk& chunk, const Slice& rows) {
   for (int64_t r = rows.begin; r < rows.end; r++) {
     T* z = rows_ + r * Op;
     const double weight = static_cast<double>(weight_[r]);
+    if (kept_) copy(kept_ + r * Op, z, Op);
     if (weight == 0) {
       zero(z, Op);
       terms_[r] = 0;
-    } else if (c.call.loss == GC_LOSS_MSE) {
-      terms_[r] = k.squared_error(z, targets(chunk, r), O, weight, c.loss_factor);
     } else {
-      terms_[r] = cross_entropy_of_bits(z, targets(chunk, r), weight);
+      terms_[r] = term_of(c.call, k, z, weighted_targets(chunk, r), c.loss_factor);
     }
   }
-}
-
-// Binary cross-entropy of a row of logits, which become its gradient.
-template <class T>
-double Loss<T>::cross_entropy_of_bits(T* z, const T* y, double weight) const {
-  double sum = 0;
-  for (int64_t o = 0; o < this->units(); o++) {
-    // log(1 + e^x) - x y, arranged so that no exponential overflows.
-    const double x = static_cast<double>(z[o]), target = static_cast<double>(y[o]);
-    const double e = std::exp(-std::fabs(x));
-    sum += weight * (std::max(x, 0.0) - x * target + std::log1p(e));
-    const double p = x >= 0 ? 1 / (1 + e) : e / (1 + e);
-    z[o] = static_cast<T>(weight * this->context_.loss_factor * (p - target));
-  }
-  return sum;
 }
 
 // The rows become gradients that are known already: a callback's, of the whole range, or the

@@ -1,6 +1,7 @@
 // The last stage of a net: outputs to the caller's array and into the loss, and the gradient of the
 // loss with respect to the outputs.
 #pragma once
+#include "sequence/stages/loss_terms.h"
 #include "sequence/stages/stage.h"
 
 namespace gradcore {
@@ -33,23 +34,28 @@ class Loss : public Stage<T> {
   // its class.
   T weight(int64_t r) const { return weight_[r]; }
   int64_t target(int64_t r) const { return target_[r]; }
-  // The caller's targets [O] of row r of a chunk, of losses whose targets are not classes.
-  const T* targets(const Chunk& chunk, int64_t r) const;
-  T* gradient() { return rows_; }
+  // Row r of the chunk that backward() was given, of losses whose targets are numbers.
+  Row<T> row(const Chunk& chunk, int64_t r) const;
+  // Whether a target of sequence b at step t is NaN and should not be.
+  bool target_is_nan(int64_t t, int64_t b) const;
 
  private:
   T term_weight(int64_t t, int64_t b) const;
   double total_weight() const;
-  int64_t target_row(const Chunk& chunk, int64_t r) const;
+  int64_t target_row(int64_t t, int64_t b) const;
+  // The caller's targets at (t, b), of losses whose targets are numbers; and how many there are.
+  const T* targets(int64_t t, int64_t b) const;
+  Targets<T> weighted_targets(const Chunk& chunk, int64_t r) const;
+  int64_t target_count() const;
   void take_rows(const Slice& rows, const Chunk& chunk);
   void copy_outputs(T* base, int64_t origin, const Chunk& chunk, const Slice& rows) const;
   void terms(const Chunk& chunk, const Slice& rows);
-  double cross_entropy_of_bits(T* z, const T* y, double weight) const;
   void given(const Chunk& chunk, const Slice& rows);
   void sum(const Chunk& chunk);
   int64_t chunks() const;
 
   T* rows_ = nullptr;          // [rows][Op]
+  T* kept_ = nullptr;          // [rows][Op] the outputs, where a curvature needs them
   T* weight_ = nullptr;        // [rows] of the chunk
   int64_t* target_ = nullptr;  // [rows] classes
   double* terms_ = nullptr;    // [rows] terms of the loss

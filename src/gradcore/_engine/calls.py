@@ -75,9 +75,9 @@ def value_and_grad(
     """The loss and its exact gradient by backpropagation through all T steps, in a memory budget.
 
     x: (T, B, I) in the dtype of params, or (T, B) integer tokens. y: see gradcore.loss.
-    loss: "cross_entropy", "binary_cross_entropy", "mse", an object of gradcore.loss, or a Python
-    function (outputs [t1-t0, B, O], t0, t1) -> (loss, d_outputs), which is called for each segment
-    of steps, not always in the order of time.
+    loss: "cross_entropy", "binary_cross_entropy", "mse", "huber", "gaussian_nll", an object of
+    gradcore.loss, or a Python function (outputs [t1-t0, B, O], t0, t1) -> (loss, d_outputs), which
+    is called for each segment of steps, not always in the order of time.
     weight: (T, B), or (B,) for losses of the last step. lengths: (B,) integers in 0..T; from step
     lengths[b] on the state does not change, and there is no loss. reset: (T, B) bool; True sets the
     state of the sequence to zero before that step. state: the initial state, as an earlier call
@@ -99,7 +99,9 @@ def value_and_grad(
     validate.model(net, params)
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
     mode = validate.mode(net, train, seed)
-    goal = objective(loss, net, params.dtype, inputs.steps, inputs.batch, y, weight)
+    goal = objective(
+        loss, net, params.dtype, inputs.steps, inputs.batch, y, weight, inputs.arrays["lengths"]
+    )
     wanted = validate.wrt(wrt, inputs.token_bytes > 0)
     given = validate.out(out, params)
     steps, batch, dtype = inputs.steps, inputs.batch, params.dtype
@@ -114,7 +116,7 @@ def value_and_grad(
         grads = (given or Grads(net, results.grads)).written(report.grads_exponent)
     return GradientResult(
         loss=report.loss,
-        loss_weight=goal.terms(report.loss_weight, net),
+        loss_weight=goal.terms(report.loss_weight),
         grads=grads,
         state=unflatten(net, batch, state_out),
         **results.of_inputs(),
@@ -184,9 +186,11 @@ def weighted_value(
     validate.model(net, params)
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
     mode = validate.mode(net, train, seed)
-    goal = objective(loss, net, params.dtype, inputs.steps, inputs.batch, y, weight)
+    goal = objective(
+        loss, net, params.dtype, inputs.steps, inputs.batch, y, weight, inputs.arrays["lengths"]
+    )
     report, _ = prepare(params, inputs, mode, goal, {}, memory, threads, progress).run()
-    return report.loss, goal.terms(report.loss_weight, net)
+    return report.loss, goal.terms(report.loss_weight)
 
 
 def apply(

@@ -13,7 +13,8 @@ from .._base.checks import choice
 from .._net import validate
 from .._net.stack import Stack
 from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
-from ..loss import LOSSES, CrossEntropy, Given, Loss, LossFunction
+from ..loss import LOSSES, CrossEntropy, Given, Loss, LossFunction, NashSutcliffe
+from .deviations import target_weights
 
 __all__ = ["Objective", "objective", "resolve"]
 
@@ -25,17 +26,20 @@ class Objective:
     kind: str
     last: bool = False
     total: bool = False
-    ignore_index: int = 0
     function: LossFunction | None = None
     arrays: dict[str, NDArray[Any] | None] = field(default_factory=dict)
     copied: int = 0
+    settings: tuple[tuple[str, Any], ...] = ()
+    per_position: int = 1
+    sequences: float | None = None
 
-    def terms(self, weight: float, net: Stack) -> float:
-        """The sum of the weights of the terms, from the divisor of a mean in the core.
+    def terms(self, weight: float) -> float:
+        """The sum of the weights of the positions, from the divisor of a mean in the core.
 
-        The divisor counts each output of a squared error or binary cross-entropy as a term.
+        A position with all its targets adds `per_position` times its weight to the divisor. Where
+        `sequences` is known, what counts are sequences, and this is their number.
         """
-        return weight / net.output_size if self.kind in ("mse", "binary_cross_entropy") else weight
+        return weight / self.per_position if self.sequences is None else self.sequences
 
 
 def objective(
@@ -46,10 +50,11 @@ def objective(
     batch: int,
     y: object,
     weight: object,
+    lengths: NDArray[Any] | None = None,
 ) -> Objective:
-    """Checks loss, y and weight together.
+    """Checks loss, y and weight together; lengths have been checked.
 
-    Raises ArgumentError, ShapeError or DTypeError.
+    Raises ArgumentError, ShapeError, DTypeError or NonFiniteError.
     """
     described = resolve(loss)
     if not isinstance(described, Loss):
@@ -73,9 +78,24 @@ def objective(
             arrays[described.array] = gradient * weights[..., None]
     else:
         arrays["weight"] = weights
-    index = described.ignore_index if isinstance(described, CrossEntropy) else 0
-    copied = validate.copied_bytes(arrays, (y, weight))
-    return Objective(described.kind, last, total, index, None, arrays, copied)
+    sequences = None
+    if isinstance(described, NashSutcliffe):
+        target, ignore = arrays["target"], described.nan == "ignore"
+        assert target is not None
+        arrays["target_weight"], sequences = target_weights(
+            target, weights, lengths, ignore_nan=ignore, mean=not total
+        )
+        total = True
+    return Objective(
+        described.kind,
+        last,
+        total,
+        sequences=sequences,
+        arrays=arrays,
+        copied=validate.copied_bytes(arrays, (y, weight)),
+        settings=described._settings(),
+        per_position=described._terms(net.output_size),
+    )
 
 
 def resolve(loss: str | Loss | LossFunction) -> Loss | LossFunction:
@@ -98,8 +118,9 @@ def _targets(
 ) -> dict[str, NDArray[Any] | None]:
     """Checks y and makes the core's target arrays of it; positions is (T, B) or (B,)."""
     if not isinstance(loss, CrossEntropy):
-        shape = (*positions, net.output_size)
-        why = f"one target per output; the net has {net.output_size}"
+        shape = (*positions, loss._targets(net.output_size))
+        each = "output" if loss._per_target == 1 else f"{loss._per_target} outputs"
+        why = f"one target per {each}; the net has {net.output_size}"
         return {loss.array: validate.floats("y", y, shape, dtype, why)}
     if loss.weight is not None and len(loss.weight) != net.output_size:
         raise ShapeError(

@@ -27,7 +27,7 @@ from .._net import validate
 from .._net.description import core_net
 from .._net.stack import Stack
 from ..errors import ArgumentError, DTypeError, InternalError, MemoryBudgetError
-from ..loss import CrossEntropy, Loss, LossFunction
+from ..loss import CrossEntropy, Loss, LossFunction, NashSutcliffe
 from .objective import resolve
 from .operations import OP, OP_BYTES, Op, OpKind, Schedule, fewest_slots, goes_back, listed
 
@@ -87,6 +87,7 @@ class Workload:
     the copies that gradcore made of the caller's arrays. train: whether random masks are drawn.
     cotangents: the number of them that go back at once. tangents: the number of tangents carried
     forward. curvature: "hessian" or "gauss_newton" if such a product goes back, else "none".
+    settings: what else describes the loss to the core.
     """
 
     net: Stack
@@ -103,6 +104,7 @@ class Workload:
     cotangents: int = 0
     tangents: int = 0
     curvature: str = "none"
+    settings: tuple[tuple[str, Any], ...] = ()
 
     @property
     def aim(self) -> OpKind:
@@ -150,23 +152,32 @@ def plan(
         raise ArgumentError("tokens must not be False for a net that starts with an Embedding.")
     names |= {"params", "state_out", "tokens" if integer_input else "x"}
     described = resolve(loss)
+    settings: tuple[tuple[str, Any], ...] = ()
+    copies, batch = 0, positive_int("batch", batch)
     if isinstance(described, Loss):
+        described._targets(net.output_size)  # checks the number of outputs
         names.add(described.array)
+        settings = described._settings()
         if isinstance(described, CrossEntropy) and described.weight is not None:
             names.add("class_weight")
+        if isinstance(described, NashSutcliffe):
+            names.add("target_weight")
+            copies = batch * net.output_size * 8
     for name in validate.wrt(wrt, integer_input) if wrt else ():
         names.update(GRADIENTS[name])
     work = Workload(
         net,
         float_dtype("dtype", dtype),
         positive_int("steps", steps),
-        positive_int("batch", batch),
+        batch,
         frozenset(names if wrt else names - {"state_out"}),
         token_bytes=4 if integer_input else 0,
         loss=described.kind if isinstance(described, Loss) else "callback",
         last=isinstance(described, Loss) and described.step == "last",
         threads=validate.threads(threads),
         train=net.is_random and (bool(wrt) if train is None else flag("train", train)),
+        copies=copies,
+        settings=settings,
     )
     return make_plan(work, budget_bytes(memory))
 
@@ -210,7 +221,12 @@ class Predictor:
         self.blocks = -(-work.steps // _core.block_steps())
         self._call = _core.Call(net, steps=work.steps, batch=work.batch)
         callback = work.loss == "callback"
-        self._call.loss(work.loss, last=work.last, function=_no_loss if callback else None)
+        self._call.loss(
+            work.loss,
+            last=work.last,
+            function=_no_loss if callback else None,
+            **dict(work.settings),
+        )
         self._call.mode(work.train)
         self._call.cotangents(work.cotangents)
         self._call.tangents(work.tangents, curvature=work.curvature)

@@ -75,6 +75,7 @@ def prepare(
         cotangents,
         tangents,
         curvature,
+        goal.settings,
     )
     made = make_plan(work, budget_bytes(memory))
     arrays = {name: validate.laid_out(name, array) for name, array in arrays.items()}
@@ -84,8 +85,8 @@ def prepare(
         goal.kind,
         last=goal.last,
         sum=goal.total,
-        ignore_index=goal.ignore_index,
         function=goal.function,
+        **dict(goal.settings),
     )
     call.tangents(tangents, curvature=curvature)
     call.cotangents(cotangents, final_exponent=final_exponent)

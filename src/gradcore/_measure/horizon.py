@@ -305,6 +305,11 @@ class _Work:
             raise ArgumentError(
                 f"loss must be a name or an object of gradcore.loss for {what}; got {loss!r}."
             )
+        if not described.adds_up:
+            raise ArgumentError(
+                f"{what} needs a loss whose windows add up to the whole, and "
+                f"{type(described).__name__} depends on all steps at once."
+            )
         self.net, self.params, self.state = net, params, state
         self.memory, self.threads = memory, threads
         self.ranges = Ranges(net, params.dtype, x, lengths, reset)

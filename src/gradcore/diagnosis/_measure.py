@@ -40,6 +40,8 @@ PARTS = {
     "gates": 0.05,
 }
 NEED_LOSS = ("gradient", "windows", "truncation")
+# These parts split the loss into those of windows.
+SPLIT = ("windows", "truncation")
 # These parts need a state that goes from step to step through the whole net, which nets with
 # bidirectional layers do not have.
 ONE_WAY = ("windows", "truncation", "lyapunov", "singular_values", "amplification", "gates")
@@ -208,6 +210,9 @@ class _Work:
     def _reason_against(self, part: str) -> str | None:
         if part in NEED_LOSS and self.target["loss"] is None:
             return "this part needs y and loss."
+        loss = self.target["loss"]
+        if part in SPLIT and isinstance(loss, Loss) and not loss.adds_up:
+            return f"{type(loss).__name__} is no sum over windows of time."
         if part in ONE_WAY and self.net.bidirectional:
             return "this part needs layers that read time forward, and one is bidirectional."
         if part == "lyapunov" and self._is_reset():

@@ -119,7 +119,8 @@ def gauss_newton_product(
     """The Gauss-Newton matrix J^T H J times K directions v.
 
     J is the Jacobian of the outputs with respect to the parameters, and H the Hessian of the loss
-    with respect to the outputs, which is positive semidefinite for the losses of gradcore.
+    with respect to the outputs, which is positive semidefinite. For loss.GaussianNLL, whose Hessian
+    is not, H is Fisher's matrix; loss.Quantile has none and raises ArgumentError.
     Arguments and memory are those of hvp. The tangent J v is carried forward with the steps and is
     not rescaled; H J v is carried back as a gradient is, with the same scaling.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, and NonFiniteError, also if a
@@ -176,7 +177,9 @@ class _Work:
                 "is not known. Finite differences of gradcore.value_and_grad along v approximate "
                 "the product."
             )
-        goal = objective(loss, net, params.dtype, inputs.steps, inputs.batch, y, weight)
+        goal = objective(
+            loss, net, params.dtype, inputs.steps, inputs.batch, y, weight, inputs.arrays["lengths"]
+        )
         if v is None:
             raise ArgumentError(
                 "v must be given: it holds the directions that the matrix is multiplied by."

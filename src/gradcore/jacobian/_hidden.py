@@ -75,7 +75,7 @@ def hidden_gradients(
     validate.model(net, params)
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
     steps, batch = inputs.steps, inputs.batch
-    goal = objective(loss, net, params.dtype, steps, batch, y, weight)
+    goal = objective(loss, net, params.dtype, steps, batch, y, weight, inputs.arrays["lengths"])
     which, direction = _direction(net, layer, reverse)
     hidden = net.recurrent[which].hidden_size
     results: dict[str, NDArray[Any] | None] = {

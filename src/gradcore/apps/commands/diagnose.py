@@ -19,7 +19,7 @@ from .app import app, check_outputs, errors, fail, say, show
 from .options import run_files, spread
 from .study import shown
 
-LossName = Literal["cross_entropy", "mse", "binary_cross_entropy"]
+LossName = Literal["cross_entropy", "mse", "binary_cross_entropy", "huber", "gaussian_nll"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,204 @@
+#include "sequence/stages/loss_terms.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace gradcore {
+namespace {
+
+constexpr double half_log_2_pi = 0.91893853320467274178;
+
+// Binary cross-entropy of a logit and a target in [0, 1]; `slope` gets its derivative.
+double cross_entropy_of_bit(double z, double y, double& slope) {
+  // log(1 + e^x) - x y, arranged so that no exponential overflows.
+  const double e = std::exp(-std::fabs(z));
+  slope = (z >= 0 ? 1 / (1 + e) : e / (1 + e)) - y;
+  return std::max(z, 0.0) - z * y + std::log1p(e);
+}
+
+double squared_error(double z, double y, double& slope) {
+  slope = 2 * (z - y);
+  return (z - y) * (z - y);
+}
+
+// Huber 1964, section 4, eq. 11: a parabola near 0 and straight lines beyond delta.
+double huber(double z, double y, double delta, double& slope) {
+  const double error = z - y;
+  if (std::fabs(error) <= delta) {
+    slope = error;
+    return error * error / 2;
+  }
+  slope = std::copysign(delta, error);
+  return delta * (std::fabs(error) - delta / 2);
+}
+
+// Koenker and Bassett 1978, eq. 3.1. The derivative at the kink is taken to be 0.
+double quantile(double z, double y, double level, double& slope) {
+  const double over = y - z;
+  slope = over > 0 ? -level : (over < 0 ? 1 - level : 0.0);
+  return (over > 0 ? level : level - 1) * over;
+}
+
+// A term of one output and one target.
+double plain_term(const gc_call& call, double z, double y, int64_t part, double& slope) {
+  switch (call.loss) {
+    case GC_LOSS_BCE:
+      return cross_entropy_of_bit(z, y, slope);
+    case GC_LOSS_HUBER:
+      return huber(z, y, call.loss_delta, slope);
+    case GC_LOSS_QUANTILE:
+      return quantile(z, y, call.quantiles[part], slope);
+    default:
+      return squared_error(z, y, slope);
+  }
+}
+
+// Minus the log-density of y where z has the mean and the log-variance.
+double gaussian(const gc_call& call, const double (&z)[2], double y, double (&slope)[2]) {
+  const double precision = std::exp(-z[1]), error = z[0] - y;
+  slope[0] = error * precision;
+  slope[1] = (1 - error * error * precision) / 2;
+  const double term = (z[1] + error * error * precision) / 2;
+  return call.loss_full ? term + half_log_2_pi : term;
+}
+
+template <class T>
+bool left_out(const gc_call& call, T y) {
+  return call.ignore_nan && std::isnan(y);
+}
+
+template <class T>
+bool narrowed(T* z, double slope) {
+  *z = static_cast<T>(slope);
+  return std::isfinite(*z);
+}
+
+template <class T>
+double gaussian_terms(const gc_call& call, T* z, const Targets<T>& targets, double factor) {
+  double sum = 0;
+  bool finite = true;
+  for (int64_t i = 0; i < targets.count; i++) {
+    const T y = targets.y[i];
+    const double weight = targets.weight_of(i);
+    double slope[2] = {0, 0};
+    if (!left_out(call, y)) {
+      const double at[2] = {static_cast<double>(z[2 * i]), static_cast<double>(z[2 * i + 1])};
+      sum += weight * gaussian(call, at, static_cast<double>(y), slope);
+    }
+    for (int k = 0; k < 2; k++)
+      finite = narrowed(z + 2 * i + k, weight * factor * slope[k]) && finite;
+  }
+  return finite ? sum : std::numeric_limits<double>::infinity();
+}
+
+template <class T>
+double plain_terms(const gc_call& call, T* z, const Targets<T>& targets, double factor) {
+  const int64_t parts = outputs_per_target(call);
+  double sum = 0;
+  bool finite = true;
+  for (int64_t i = 0; i < targets.count; i++) {
+    const T y = targets.y[i];
+    const double weight = targets.weight_of(i);
+    for (int64_t part = 0; part < parts; part++) {
+      T* const at = z + i * parts + part;
+      double slope = 0;
+      if (!left_out(call, y))
+        sum += weight *
+               plain_term(call, static_cast<double>(*at), static_cast<double>(y), part, slope);
+      finite = narrowed(at, weight * factor * slope) && finite;
+    }
+  }
+  return finite ? sum : std::numeric_limits<double>::infinity();
+}
+
+template <class T>
+void gaussian_curvature(const Row<T>& row, int64_t i, double scale, T* moved) {
+  const double precision = std::exp(-static_cast<double>(row.z[2 * i + 1]));
+  const double error = static_cast<double>(row.z[2 * i]) - static_cast<double>(row.targets.y[i]);
+  const double t_mean = static_cast<double>(moved[2 * i]),
+               t_log = static_cast<double>(moved[2 * i + 1]);
+  double of_mean = precision * t_mean, of_log = t_log / 2;
+  if (!row.gauss_newton) {
+    of_mean -= error * precision * t_log;
+    of_log = error * precision * (error * t_log / 2 - t_mean);
+  }
+  moved[2 * i] = static_cast<T>(scale * of_mean);
+  moved[2 * i + 1] = static_cast<T>(scale * of_log);
+}
+
+// Scale times the second derivative of a term of one output and one target.
+template <class T>
+double plain_curvature(const gc_call& call, const Row<T>& row, int64_t o, double y, double scale) {
+  switch (call.loss) {
+    case GC_LOSS_BCE: {
+      const double p = static_cast<double>(row.slope[o]) / scale + y;
+      return scale * p * (1 - p);
+    }
+    case GC_LOSS_HUBER:
+      return std::fabs(static_cast<double>(row.z[o]) - y) <= call.loss_delta ? scale : 0;
+    case GC_LOSS_QUANTILE:
+      return 0;
+    default:
+      return static_cast<double>(static_cast<T>(2 * scale));
+  }
+}
+
+}  // namespace
+
+int64_t terms_of(const gc_call& call, int64_t targets) {
+  if (!targets_are_numbers(call)) return 1;
+  return call.loss == GC_LOSS_QUANTILE ? targets * call.n_quantiles : targets;
+}
+
+bool curvature_needs_outputs(const gc_call& call) {
+  return call.loss == GC_LOSS_HUBER || call.loss == GC_LOSS_GAUSSIAN;
+}
+
+template <class T>
+int64_t count_targets(const gc_call& call, const T* y, int64_t targets) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < targets; i++) count += !left_out(call, y[i]);
+  return count;
+}
+
+template <class T>
+double term_of(const gc_call& call, const Kernels<T>& kernels, T* z, const Targets<T>& targets,
+               double factor) {
+  if (call.loss == GC_LOSS_GAUSSIAN) return gaussian_terms(call, z, targets, factor);
+  // A row without missing targets has the bits that it has where none may be missing.
+  const bool complete =
+      !call.ignore_nan || count_targets(call, targets.y, targets.count) == targets.count;
+  if (call.loss == GC_LOSS_MSE && complete && !targets.each)
+    return kernels.squared_error(z, targets.y, targets.count, targets.weight, factor);
+  return plain_terms(call, z, targets, factor);
+}
+
+template <class T>
+void curvature_of(const gc_call& call, const Row<T>& row, T* moved) {
+  const int64_t parts = outputs_per_target(call);
+  for (int64_t i = 0; i < row.targets.count; i++) {
+    const T y = row.targets.y[i];
+    const double scale = row.targets.weight_of(i) * row.factor;
+    if (left_out(call, y) || scale == 0) {
+      std::fill(moved + i * parts, moved + (i + 1) * parts, T(0));
+    } else if (call.loss == GC_LOSS_GAUSSIAN) {
+      gaussian_curvature(row, i, scale, moved);
+    } else {
+      for (int64_t o = i * parts; o < (i + 1) * parts; o++)
+        moved[o] = static_cast<T>(plain_curvature(call, row, o, static_cast<double>(y), scale) *
+                                  static_cast<double>(moved[o]));
+    }
+  }
+}
+
+template int64_t count_targets(const gc_call&, const float*, int64_t);
+template int64_t count_targets(const gc_call&, const double*, int64_t);
+template double term_of(const gc_call&, const Kernels<float>&, float*, const Targets<float>&,
+                        double);
+template double term_of(const gc_call&, const Kernels<double>&, double*, const Targets<double>&,
+                        double);
+template void curvature_of(const gc_call&, const Row<float>&, float*);
+template void curvature_of(const gc_call&, const Row<double>&, double*);
+
+}  // namespace gradcore
