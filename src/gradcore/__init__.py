@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 # is first used, so that `gradcore --version` need not load NumPy.
 if TYPE_CHECKING:
     from . import amplification as amplification
+    from . import callbacks as callbacks
     from . import clip as clip
     from . import constrain as constrain
     from . import data as data
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
 # Public modules, and other names by the module that has them.
 _MODULES = (
     "amplification",
+    "callbacks",
     "clip",
     "constrain",
     "data",

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from .._base.checks import float_in, positive_int
 from .._base.interrupts import Interrupts
 from .._base.progress import Show, Status
+from ..callbacks import Callback, FitView
 from ..data import Batch
 from ..data._contents import SAMPLED
 from ..errors import ArgumentError, NonFiniteError
 from ..optim import StepReport
 from .checkpoint import Place, TrainingCheckpoint
 from .feed import Feed
+from .hooks import Hooks
 from .runs import RunFolder
 from .scoring import Score
 from .snapshot import restore, settings_of, states_of
@@ -73,6 +75,7 @@ class Fit:
         folder: RunFolder | None,
         carried: Carried,
         watch: Watch | None,
+        callbacks: Sequence[Callback],
         tell: Callable[[str], None],
     ) -> None:
         self.updater, self.feed, self.limits, self.score = updater, feed, limits, score
@@ -82,6 +85,12 @@ class Fit:
         # The batch and the initial state of the update that is being made; None in evaluations.
         self._begun: tuple[Batch, Carried] | None = None
         self.watched: list[dict[str, Any]] = []
+        # The line of the last update; place.line is the same until it has been written.
+        self.metrics: dict[str, Any] = {}
+        self.view = FitView(self)
+        self._hooks = Hooks(callbacks, self.view)
+        self.stopped: Stopped | Literal["error"] | None = None
+        self.error: BaseException | None = None
         self.place = Place(first_epoch=feed.epoch)
         self.losses: list[float] = []
         # The place in the data after the last complete update; the feed itself may be ahead of it.
@@ -92,7 +101,7 @@ class Fit:
         self._interrupts = Interrupts()
         # The settings as the user gives them, before a checkpoint changes the optimizer's rate.
         kept = folder is not None
-        self._settings = settings_of(
+        self.settings = settings_of(
             updater,
             feed.describe(contents=kept),
             None if validation is None else validation.describe(contents=kept),
@@ -103,14 +112,31 @@ class Fit:
         """Opens the run and trains; at the end the data are at the place of the last update."""
         self._interrupts = interrupts
         try:
-            with interrupts.held():
+            self.stopped = stopped = self._saved(resume, show)
+        except BaseException as error:
+            self.stopped, self.error = "error", error
+            self._hooks.end()
+            raise
+        finally:
+            self.feed.rewind(self.feed_state)
+        self._hooks.end()
+        return stopped
+
+    def _saved(self, resume: bool, show: Show) -> Stopped:
+        """Trains; when it ends or an interruption or a callback ends it, the run is saved."""
+        try:
+            with self._interrupts.held():
                 self._open(resume)
+            if self.folder is not None:
+                self._call("on_checkpoint")
             return self._loop(show)
         except KeyboardInterrupt:
-            interrupts.ignore()
-            self._save(interrupted=True)
+            self._interrupts.ignore()
+            self._checkpoint(interrupted=True)
             return "interrupted"
         except NonFiniteError as error:
+            if self._hooks.failed:
+                raise
             grown = self._grown_before(error)
             if self.folder is None and grown is None:
                 raise
@@ -130,8 +156,6 @@ class Fit:
                 error.step,
                 error.sequence,
             ) from error
-        finally:
-            self.feed.rewind(self.feed_state)
 
     def seconds(self) -> float:
         return self.place.seconds + time.monotonic() - self._start
@@ -161,13 +185,12 @@ class Fit:
                 self._look()
             due = self.save_every is not None and self.place.step % self.save_every == 0
             if due or time.monotonic() - self.saved_at > SAVE_SECONDS:
-                with self._interrupts.held():
-                    self._save()
+                self._checkpoint()
             show(self.status)
         self._look()
         with self._interrupts.held():
             self._write_line()
-            self._save()
+        self._checkpoint()
         return reason
 
     def _reached(self) -> Stopped | None:
@@ -228,9 +251,14 @@ class Fit:
                 # not explain it any more, and would explain a later one.
                 self._explain(gathered)
             line = self.place.line
-            if gathered.grads is not None and line is not None and set(line) & WATCHED:
-                self.watched.append(line)
-        return gathered.grads is not None
+            if gathered.grads is not None and line is not None:
+                self.metrics = line
+                if set(line) & WATCHED:
+                    self.watched.append(line)
+        if gathered.grads is None:
+            return False
+        self._call("on_update")
+        return True
 
     def _seen(self, gathered: Gathered) -> dict[str, Any]:
         """Entries of watch and monitor for the line of the update that is about to be made."""
@@ -290,6 +318,16 @@ class Fit:
                 place.best_step = place.step
                 if self.folder is not None:
                     self.folder.save_best(params, step=place.step, score=score)
+        self._call("on_evaluation")
+
+    def _call(self, hook: str) -> None:
+        """Calls the callbacks; before an exception of theirs is passed on, the run is saved."""
+        try:
+            self._hooks.call(hook)
+        except Exception:
+            with self._interrupts.held():
+                self._save(interrupted=True)
+            raise
 
     def _line(self, epoch: int, loss: float, rate: float, report: StepReport) -> dict[str, Any]:
         norm, ratio = report.grad_norm_log10, report.update_ratio
@@ -310,12 +348,13 @@ class Fit:
         if self.folder is None:
             return
         earlier = self.folder.earlier(resume)
-        for name, text in self._settings["data"].get("contents", {}).items():
+        for name, text in self.settings["data"].get("contents", {}).items():
             if text.startswith(SAMPLED):
                 self.tell(f"a resumed run will compare a {text.split(', blake2b')[0]} of {name}")
         if earlier is not None:
-            self.carried = restore(earlier, self._settings, self.updater, self.feed, self.folder)
+            self.carried = restore(earlier, self.settings, self.updater, self.feed, self.folder)
             self.place, self.feed_state = earlier.place, self.feed.state_dict()
+            self.metrics = self.place.line or {}
         place = self.place
         self.folder.start(place.step + (place.line is None))
         self._save()
@@ -325,6 +364,13 @@ class Fit:
             self.folder.write_line(self.place.line)
         self.place.line = None
 
+    def _checkpoint(self, interrupted: bool = False) -> None:
+        """Writes the checkpoint, and lets callbacks know."""
+        with self._interrupts.held():
+            self._save(interrupted)
+        if self.folder is not None:
+            self._call("on_checkpoint")
+
     def _save(self, interrupted: bool = False) -> None:
         if self.folder is None:
             return
@@ -333,7 +379,7 @@ class Fit:
         self._start = self.saved_at = now
         states = states_of(self.updater, self.feed_state, self.carried)
         self.folder.save_last(
-            TrainingCheckpoint(self.updater.params, self._settings, self.place, states)
+            TrainingCheckpoint(self.updater.params, self.settings, self.place, states)
         )
         self.saved_step = self.place.step
         if interrupted:

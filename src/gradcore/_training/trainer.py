@@ -16,6 +16,7 @@ from .._base.reprs import described
 from .._engine.objective import resolve
 from .._net.stack import Params, Stack
 from .._net.validate import model
+from ..callbacks import Callback
 from ..data import Batch, Source
 from ..errors import ArgumentError, DTypeError
 from ..loss import Loss, LossFunction
@@ -24,6 +25,7 @@ from ..schedule import Plateau, Schedule, WarmUp
 from ..stability import StabilityMonitor
 from .feed import Data, feed_of
 from .fit import Fit, Limits, Stopped
+from .hooks import checked_callbacks
 from .runs import RunFolder
 from .scoring import scorer
 from .updates import Carried, Updater
@@ -72,7 +74,9 @@ class Trainer:
     gradcore.stability.StabilityMonitor, which reports when steps are too large for the curvature,
     or limits them. accumulate: the number of batches per update; they are weighted by the weights
     of their loss terms, so that the update is that of one large batch (with a Python loss function
-    all batches count the same). seed: seed of the net's random masks. quiet: show no progress.
+    all batches count the same). seed: seed of the net's random masks. callbacks: instances of
+    gradcore.callbacks.Callback, which are called after updates, evaluations and checkpoints, and at
+    the end, and change nothing about the training. quiet: show no progress.
     Raises ArgumentError, ShapeError or DTypeError.
     """
 
@@ -90,6 +94,7 @@ class Trainer:
         seed: int = 0,
         memory: int | str | None = None,
         threads: int | None = None,
+        callbacks: Sequence[Callback] = (),
         quiet: bool = False,
     ) -> None:
         model(net, params)
@@ -110,6 +115,7 @@ class Trainer:
                     f"stability must be a gradcore.stability.StabilityMonitor; got {stability!r}."
                 )
             stability.check(optimizer, resolved)
+        self.callbacks = checked_callbacks(callbacks)
         self.quiet = flag("quiet", quiet)
         self._updater = Updater(
             net,
@@ -141,6 +147,7 @@ class Trainer:
             seed=u.seed,
             memory=u.memory,
             threads=u.threads,
+            callbacks=self.callbacks or None,
         )
 
     @property
@@ -202,11 +209,10 @@ class Trainer:
         and the time window that contributes most of it, with its share. What cannot be measured is
         None, and watch_missing has the reason. A measurement takes as long as two to eight updates
         and does not change the training. See docs/training.md.
-        Ctrl-C and SIGTERM end the training: fit writes the checkpoint and returns. Other errors,
-        also those of data and callbacks, are passed on; the run keeps its last checkpoint then.
-        Raises ArgumentError if the folder holds a run and resume is False, or a run with other
-        settings; CheckpointError if the checkpoint cannot be used; NonFiniteError if numbers leave
-        the range of the dtype.
+        Ctrl-C and SIGTERM end the training: fit writes the checkpoint and returns. An error of a
+        callback is passed on after the checkpoint is written; others leave the last checkpoint.
+        Raises ArgumentError if the folder holds a run and resume is False, or one with other
+        settings; CheckpointError for one of no use; NonFiniteError outside the dtype's range.
         """
         limits = Limits.of(steps, epochs, minutes, patience)
         if flag("resume", resume) and run is None:
@@ -227,6 +233,7 @@ class Trainer:
                 folder=folder,
                 carried=self._carried[1] if self._carried[0] is data else None,
                 watch=None if watch is None else Watch(self._updater, positive_int("watch", watch)),
+                callbacks=self.callbacks,
                 tell=_quiet if self.quiet else _say,
             )
             if fit.score is not None:
