@@ -70,7 +70,8 @@ if TYPE_CHECKING:
     from ._net.stack import Stack as Stack
     from ._net.state import LayerState as LayerState
     from ._net.state import zero_state as zero_state
-    from ._training.trainer import FitReport as FitReport
+    from ._training.minimize import minimize as minimize
+    from ._training.report import FitReport as FitReport
     from ._training.trainer import Trainer as Trainer
     from .data import Batch as Batch
     from .diagnosis import diagnose as diagnose
@@ -129,7 +130,9 @@ _NAMES = {
     "_net.layers": ("Dropout", "Embedding", "LayerNorm", "Linear", "Recurrent", "Skip"),
     "_net.stack": ("Grads", "Params", "Stack"),
     "_net.state": ("LayerState", "zero_state"),
-    "_training.trainer": ("FitReport", "Trainer"),
+    "_training.minimize": ("minimize",),
+    "_training.report": ("FitReport",),
+    "_training.trainer": ("Trainer",),
     "data": ("Batch",),
     "diagnosis": ("diagnose",),
     "errors": (

@@ -6,32 +6,25 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from .._base.checks import float_in, positive_int
-from .._base.interrupts import Interrupts
-from .._base.progress import Show, Status
-from ..callbacks import Callback, FitView
+from .._base.progress import Show
+from ..callbacks import Callback
 from ..data import Batch
 from ..data._contents import SAMPLED
 from ..errors import ArgumentError, NonFiniteError
 from ..optim import StepReport
 from .checkpoint import Place, TrainingCheckpoint
 from .feed import Feed
-from .hooks import Hooks
 from .runs import RunFolder
 from .scoring import Score
 from .snapshot import restore, settings_of, states_of
+from .supervised import SAVE_SECONDS, Stopped, Supervised
 from .updates import Carried, Gathered, Updater
 from .watch import WATCHED, Watch, grown_before
 
-__all__ = ["Fit", "Limits", "Stopped"]
-
-Stopped = Literal["steps", "epochs", "minutes", "patience", "data", "interrupted"]
-
-# The seconds between two checkpoints, which a killed process loses at most (plus one update). A
-# checkpoint takes about 15 ms even for a small net, because it waits for the disk.
-SAVE_SECONDS = 60.0
+__all__ = ["Fit", "Limits"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +51,7 @@ class Limits:
         )
 
 
-class Fit:
+class Fit(Supervised):
     """The state of one fit while it runs."""
 
     def __init__(
@@ -78,27 +71,15 @@ class Fit:
         callbacks: Sequence[Callback],
         tell: Callable[[str], None],
     ) -> None:
-        self.updater, self.feed, self.limits, self.score = updater, feed, limits, score
-        self.every, self.save_every, self.maximise = every, save_every, maximise
-        self.folder, self.carried = folder, carried
-        self.watch, self.tell = watch, tell
+        super().__init__(Place(first_epoch=feed.epoch), folder, maximise, callbacks, tell)
+        self.updater: Updater = updater
+        self.feed, self.limits, self.score = feed, limits, score
+        self.every, self.save_every = every, save_every
+        self.carried, self.watch = carried, watch
         # The batch and the initial state of the update that is being made; None in evaluations.
         self._begun: tuple[Batch, Carried] | None = None
-        self.watched: list[dict[str, Any]] = []
-        # The line of the last update; place.line is the same until it has been written.
-        self.metrics: dict[str, Any] = {}
-        self.view = FitView(self)
-        self._hooks = Hooks(callbacks, self.view)
-        self.stopped: Stopped | Literal["error"] | None = None
-        self.error: BaseException | None = None
-        self.place = Place(first_epoch=feed.epoch)
-        self.losses: list[float] = []
         # The place in the data after the last complete update; the feed itself may be ahead of it.
         self.feed_state = feed.state_dict()
-        self.saved_step = 0
-        self.saved_at = time.monotonic()
-        self._start = time.monotonic()
-        self._interrupts = Interrupts()
         # The settings as the user gives them, before a checkpoint changes the optimizer's rate.
         kept = folder is not None
         self.settings = settings_of(
@@ -108,32 +89,14 @@ class Fit:
             maximise,
         )
 
-    def run(self, resume: bool, show: Show, interrupts: Interrupts) -> Stopped:
-        """Opens the run and trains; at the end the data are at the place of the last update."""
-        self._interrupts = interrupts
-        try:
-            self.stopped = stopped = self._saved(resume, show)
-        except BaseException as error:
-            self.stopped, self.error = "error", error
-            self._hooks.end()
-            raise
-        finally:
-            self.feed.rewind(self.feed_state)
-        self._hooks.end()
-        return stopped
+    def _leave(self) -> None:
+        """The data go back to the place of the last update."""
+        self.feed.rewind(self.feed_state)
 
     def _saved(self, resume: bool, show: Show) -> Stopped:
-        """Trains; when it ends or an interruption or a callback ends it, the run is saved."""
+        """Says of numbers that leave the range of the dtype where it happened and why."""
         try:
-            with self._interrupts.held():
-                self._open(resume)
-            if self.folder is not None:
-                self._call("on_checkpoint")
-            return self._loop(show)
-        except KeyboardInterrupt:
-            self._interrupts.ignore()
-            self._checkpoint(interrupted=True)
-            return "interrupted"
+            return super()._saved(resume, show)
         except NonFiniteError as error:
             if self._hooks.failed:
                 raise
@@ -156,21 +119,6 @@ class Fit:
                 error.step,
                 error.sequence,
             ) from error
-
-    def seconds(self) -> float:
-        return self.place.seconds + time.monotonic() - self._start
-
-    def status(self) -> Status:
-        recent = self.losses[-20:]
-        evaluations = self.place.evaluations
-        return Status(
-            step=self.place.step,
-            loss=sum(recent) / len(recent),
-            score=evaluations[-1][1] if evaluations else None,
-            best=self.place.best,
-            seconds=self.seconds(),
-            part=self._part(),
-        )
 
     # ---- The loop ------------------------------------------------------------------------------
 
@@ -320,15 +268,6 @@ class Fit:
                     self.folder.save_best(params, step=place.step, score=score)
         self._call("on_evaluation")
 
-    def _call(self, hook: str) -> None:
-        """Calls the callbacks; before an exception of theirs is passed on, the run is saved."""
-        try:
-            self._hooks.call(hook)
-        except Exception:
-            with self._interrupts.held():
-                self._save(interrupted=True)
-            raise
-
     def _line(self, epoch: int, loss: float, rate: float, report: StepReport) -> dict[str, Any]:
         norm, ratio = report.grad_norm_log10, report.update_ratio
         return {
@@ -359,32 +298,9 @@ class Fit:
         self.folder.start(place.step + (place.line is None))
         self._save()
 
-    def _write_line(self) -> None:
-        if self.folder is not None and self.place.line is not None:
-            self.folder.write_line(self.place.line)
-        self.place.line = None
-
-    def _checkpoint(self, interrupted: bool = False) -> None:
-        """Writes the checkpoint, and lets callbacks know."""
-        with self._interrupts.held():
-            self._save(interrupted)
-        if self.folder is not None:
-            self._call("on_checkpoint")
-
-    def _save(self, interrupted: bool = False) -> None:
-        if self.folder is None:
-            return
-        now = time.monotonic()
-        self.place.seconds += now - self._start
-        self._start = self.saved_at = now
+    def _made(self) -> TrainingCheckpoint:
         states = states_of(self.updater, self.feed_state, self.carried)
-        self.folder.save_last(
-            TrainingCheckpoint(self.updater.params, self.settings, self.place, states)
-        )
-        self.saved_step = self.place.step
-        if interrupted:
-            # The last line is written so that curves can be drawn; a resumed run writes it again.
-            self._write_line()
+        return TrainingCheckpoint(self.updater.params, self.settings, self.place, states)
 
 
 def _cause(step: int, seen: dict[str, Any]) -> str:

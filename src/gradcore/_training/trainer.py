@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from .._base.checks import flag, integer, positive_int
 from .._base.interrupts import Interrupts
@@ -24,41 +20,16 @@ from ..optim import Average, Optimizer
 from ..schedule import Plateau, Schedule, WarmUp
 from ..stability import StabilityMonitor
 from .feed import Data, feed_of
-from .fit import Fit, Limits, Stopped
+from .fit import Fit, Limits
 from .hooks import checked_callbacks
+from .report import FitReport, report_of, teller
 from .runs import RunFolder
 from .scoring import scorer
+from .supervised import Stopped
 from .updates import Carried, Updater
 from .watch import Watch
 
-__all__ = ["FitReport", "Trainer"]
-
-
-@dataclass(frozen=True)
-class FitReport:
-    """The result of Trainer.fit.
-
-    steps, seconds: updates and time, including those before the run was resumed. losses: one per
-    update of this call. evaluations: (step, score) pairs. best: the best score, at best_step.
-    stopped: the limit that ended the fit, "data" if the batches ran out, or "interrupted". run: the
-    folder, if there is one. watched: the lines of metrics.jsonl of those updates of this call at
-    which watch or a StabilityMonitor measured something.
-    """
-
-    steps: int
-    seconds: float
-    losses: tuple[float, ...]
-    evaluations: tuple[tuple[int, float], ...]
-    best: float | None
-    best_step: int | None
-    stopped: Stopped
-    run: Path | None
-    watched: tuple[dict[str, Any], ...] = ()
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C or SIGTERM ended it."""
-        return self.stopped == "interrupted"
+__all__ = ["Trainer"]
 
 
 class Trainer:
@@ -234,7 +205,7 @@ class Trainer:
                 carried=self._carried[1] if self._carried[0] is data else None,
                 watch=None if watch is None else Watch(self._updater, positive_int("watch", watch)),
                 callbacks=self.callbacks,
-                tell=_quiet if self.quiet else _say,
+                tell=teller(self.quiet),
             )
             if fit.score is not None:
                 _check_direction(self._updater.schedule, fit.maximise)
@@ -244,7 +215,7 @@ class Trainer:
         finally:
             if folder is not None:
                 folder.close()
-        return _report(fit, stopped, folder)
+        return report_of(fit, stopped)
 
     def _run(self, fit: Fit, data: Data, resume: bool) -> Stopped:
         """Runs a fit and keeps its last state for the next fit over the same data."""
@@ -253,28 +224,6 @@ class Trainer:
                 return fit.run(resume, show, interrupts)
         finally:
             self._carried = (data, fit.carried)
-
-
-def _report(fit: Fit, stopped: Stopped, folder: RunFolder | None) -> FitReport:
-    return FitReport(
-        steps=fit.place.step,
-        seconds=fit.seconds(),
-        losses=tuple(fit.losses),
-        evaluations=tuple(fit.place.evaluations),
-        best=fit.place.best,
-        best_step=fit.place.best_step,
-        stopped=stopped,
-        run=None if folder is None else folder.folder,
-        watched=tuple(fit.watched),
-    )
-
-
-def _say(line: str) -> None:
-    print(f"gradcore: {line}", file=sys.stderr, flush=True)
-
-
-def _quiet(line: str) -> None:
-    pass
 
 
 def _check_dtypes(params: Params, **sources: object) -> None:
