@@ -18,6 +18,8 @@ from places import ROOT
         ("howto/memory.md", 2),
         ("howto/ragged.md", 2),
         ("howto/losses.md", 1),
+        ("howto/callbacks.md", 2),
+        ("howto/minimize.md", 1),
         ("howto/remedies.md", 1),
         ("jacobian.md", 3),
         ("diagnose.md", 3),

@@ -48,8 +48,8 @@ SHELVES = {
     "_engine": {"_base", "_net", "errors", "loss"},
     "_measure": {"_base", "_net", "_engine", "errors", "jacobian", "loss"},
     "_training": {
-        *("_base", "_net", "_engine", "data", "errors", "horizon", "jacobian", "loss", "lyapunov"),
-        *("optim", "schedule", "stability"),
+        *("_base", "_net", "_engine", "callbacks", "data", "errors", "horizon", "jacobian", "loss"),
+        *("lyapunov", "optim", "schedule", "stability"),
     },
 }
 

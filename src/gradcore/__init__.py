@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 # is first used, so that `gradcore --version` need not load NumPy.
 if TYPE_CHECKING:
     from . import amplification as amplification
+    from . import callbacks as callbacks
     from . import clip as clip
     from . import constrain as constrain
     from . import data as data
@@ -69,7 +70,8 @@ if TYPE_CHECKING:
     from ._net.stack import Stack as Stack
     from ._net.state import LayerState as LayerState
     from ._net.state import zero_state as zero_state
-    from ._training.trainer import FitReport as FitReport
+    from ._training.minimize import minimize as minimize
+    from ._training.report import FitReport as FitReport
     from ._training.trainer import Trainer as Trainer
     from .data import Batch as Batch
     from .diagnosis import diagnose as diagnose
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
 # Public modules, and other names by the module that has them.
 _MODULES = (
     "amplification",
+    "callbacks",
     "clip",
     "constrain",
     "data",
@@ -127,7 +130,9 @@ _NAMES = {
     "_net.layers": ("Dropout", "Embedding", "LayerNorm", "Linear", "Recurrent", "Skip"),
     "_net.stack": ("Grads", "Params", "Stack"),
     "_net.state": ("LayerState", "zero_state"),
-    "_training.trainer": ("FitReport", "Trainer"),
+    "_training.minimize": ("minimize",),
+    "_training.report": ("FitReport",),
+    "_training.trainer": ("Trainer",),
     "data": ("Batch",),
     "diagnosis": ("diagnose",),
     "errors": (

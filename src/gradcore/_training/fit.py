@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from .._base.checks import float_in, positive_int
-from .._base.interrupts import Interrupts
-from .._base.progress import Show, Status
+from .._base.progress import Show
+from ..callbacks import Callback
 from ..data import Batch
 from ..data._contents import SAMPLED
 from ..errors import ArgumentError, NonFiniteError
@@ -20,16 +20,11 @@ from .feed import Feed
 from .runs import RunFolder
 from .scoring import Score
 from .snapshot import restore, settings_of, states_of
+from .supervised import SAVE_SECONDS, Stopped, Supervised
 from .updates import Carried, Gathered, Updater
 from .watch import WATCHED, Watch, grown_before
 
-__all__ = ["Fit", "Limits", "Stopped"]
-
-Stopped = Literal["steps", "epochs", "minutes", "patience", "data", "interrupted"]
-
-# The seconds between two checkpoints, which a killed process loses at most (plus one update). A
-# checkpoint takes about 15 ms even for a small net, because it waits for the disk.
-SAVE_SECONDS = 60.0
+__all__ = ["Fit", "Limits"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,7 @@ class Limits:
         )
 
 
-class Fit:
+class Fit(Supervised):
     """The state of one fit while it runs."""
 
     def __init__(
@@ -73,44 +68,38 @@ class Fit:
         folder: RunFolder | None,
         carried: Carried,
         watch: Watch | None,
+        callbacks: Sequence[Callback],
         tell: Callable[[str], None],
     ) -> None:
-        self.updater, self.feed, self.limits, self.score = updater, feed, limits, score
-        self.every, self.save_every, self.maximise = every, save_every, maximise
-        self.folder, self.carried = folder, carried
-        self.watch, self.tell = watch, tell
+        super().__init__(Place(first_epoch=feed.epoch), folder, maximise, callbacks, tell)
+        self.updater: Updater = updater
+        self.feed, self.limits, self.score = feed, limits, score
+        self.every, self.save_every = every, save_every
+        self.carried, self.watch = carried, watch
         # The batch and the initial state of the update that is being made; None in evaluations.
         self._begun: tuple[Batch, Carried] | None = None
-        self.watched: list[dict[str, Any]] = []
-        self.place = Place(first_epoch=feed.epoch)
-        self.losses: list[float] = []
         # The place in the data after the last complete update; the feed itself may be ahead of it.
         self.feed_state = feed.state_dict()
-        self.saved_step = 0
-        self.saved_at = time.monotonic()
-        self._start = time.monotonic()
-        self._interrupts = Interrupts()
         # The settings as the user gives them, before a checkpoint changes the optimizer's rate.
         kept = folder is not None
-        self._settings = settings_of(
+        self.settings = settings_of(
             updater,
             feed.describe(contents=kept),
             None if validation is None else validation.describe(contents=kept),
             maximise,
         )
 
-    def run(self, resume: bool, show: Show, interrupts: Interrupts) -> Stopped:
-        """Opens the run and trains; at the end the data are at the place of the last update."""
-        self._interrupts = interrupts
+    def _leave(self) -> None:
+        """The data go back to the place of the last update."""
+        self.feed.rewind(self.feed_state)
+
+    def _saved(self, resume: bool, show: Show) -> Stopped:
+        """Says of numbers that leave the range of the dtype where it happened and why."""
         try:
-            with interrupts.held():
-                self._open(resume)
-            return self._loop(show)
-        except KeyboardInterrupt:
-            interrupts.ignore()
-            self._save(interrupted=True)
-            return "interrupted"
+            return super()._saved(resume, show)
         except NonFiniteError as error:
+            if self._hooks.failed:
+                raise
             grown = self._grown_before(error)
             if self.folder is None and grown is None:
                 raise
@@ -130,23 +119,6 @@ class Fit:
                 error.step,
                 error.sequence,
             ) from error
-        finally:
-            self.feed.rewind(self.feed_state)
-
-    def seconds(self) -> float:
-        return self.place.seconds + time.monotonic() - self._start
-
-    def status(self) -> Status:
-        recent = self.losses[-20:]
-        evaluations = self.place.evaluations
-        return Status(
-            step=self.place.step,
-            loss=sum(recent) / len(recent),
-            score=evaluations[-1][1] if evaluations else None,
-            best=self.place.best,
-            seconds=self.seconds(),
-            part=self._part(),
-        )
 
     # ---- The loop ------------------------------------------------------------------------------
 
@@ -161,13 +133,12 @@ class Fit:
                 self._look()
             due = self.save_every is not None and self.place.step % self.save_every == 0
             if due or time.monotonic() - self.saved_at > SAVE_SECONDS:
-                with self._interrupts.held():
-                    self._save()
+                self._checkpoint()
             show(self.status)
         self._look()
         with self._interrupts.held():
             self._write_line()
-            self._save()
+        self._checkpoint()
         return reason
 
     def _reached(self) -> Stopped | None:
@@ -228,9 +199,14 @@ class Fit:
                 # not explain it any more, and would explain a later one.
                 self._explain(gathered)
             line = self.place.line
-            if gathered.grads is not None and line is not None and set(line) & WATCHED:
-                self.watched.append(line)
-        return gathered.grads is not None
+            if gathered.grads is not None and line is not None:
+                self.metrics = line
+                if set(line) & WATCHED:
+                    self.watched.append(line)
+        if gathered.grads is None:
+            return False
+        self._call("on_update")
+        return True
 
     def _seen(self, gathered: Gathered) -> dict[str, Any]:
         """Entries of watch and monitor for the line of the update that is about to be made."""
@@ -290,6 +266,7 @@ class Fit:
                 place.best_step = place.step
                 if self.folder is not None:
                     self.folder.save_best(params, step=place.step, score=score)
+        self._call("on_evaluation")
 
     def _line(self, epoch: int, loss: float, rate: float, report: StepReport) -> dict[str, Any]:
         norm, ratio = report.grad_norm_log10, report.update_ratio
@@ -310,35 +287,20 @@ class Fit:
         if self.folder is None:
             return
         earlier = self.folder.earlier(resume)
-        for name, text in self._settings["data"].get("contents", {}).items():
+        for name, text in self.settings["data"].get("contents", {}).items():
             if text.startswith(SAMPLED):
                 self.tell(f"a resumed run will compare a {text.split(', blake2b')[0]} of {name}")
         if earlier is not None:
-            self.carried = restore(earlier, self._settings, self.updater, self.feed, self.folder)
+            self.carried = restore(earlier, self.settings, self.updater, self.feed, self.folder)
             self.place, self.feed_state = earlier.place, self.feed.state_dict()
+            self.metrics = self.place.line or {}
         place = self.place
         self.folder.start(place.step + (place.line is None))
         self._save()
 
-    def _write_line(self) -> None:
-        if self.folder is not None and self.place.line is not None:
-            self.folder.write_line(self.place.line)
-        self.place.line = None
-
-    def _save(self, interrupted: bool = False) -> None:
-        if self.folder is None:
-            return
-        now = time.monotonic()
-        self.place.seconds += now - self._start
-        self._start = self.saved_at = now
+    def _made(self) -> TrainingCheckpoint:
         states = states_of(self.updater, self.feed_state, self.carried)
-        self.folder.save_last(
-            TrainingCheckpoint(self.updater.params, self._settings, self.place, states)
-        )
-        self.saved_step = self.place.step
-        if interrupted:
-            # The last line is written so that curves can be drawn; a resumed run writes it again.
-            self._write_line()
+        return TrainingCheckpoint(self.updater.params, self.settings, self.place, states)
 
 
 def _cause(step: int, seen: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from .._net.stack import Params
 from ..data import Batch, Source
 from ..errors import ArgumentError, DTypeError
 from ..loss import Loss
-from .updates import Carried, Updater, start_state
+from .updates import Carried, Evaluating, start_state, state_after
 
 __all__ = ["Score", "scorer"]
 
@@ -19,7 +19,7 @@ Validation = Source | Sequence[Batch]
 
 
 def scorer(
-    updater: Updater, validation: Validation | None, evaluate: Callable[[Params], object] | None
+    how: Evaluating, validation: Validation | None, evaluate: Callable[[Params], object] | None
 ) -> Score | None:
     """The function that computes the score; None if neither validation nor evaluate is given.
 
@@ -34,7 +34,7 @@ def scorer(
         return lambda params: finite_float("the score of evaluate", given(params))
     if validation is None:
         return None
-    if not isinstance(updater.loss, Loss):
+    if not isinstance(how.loss, Loss):
         raise ArgumentError(
             "validation needs a loss of gradcore.loss, because a Python loss function has only the "
             "targets of the training data. Pass evaluate, a function of params, instead."
@@ -45,34 +45,34 @@ def scorer(
             f"{type(validation).__name__}."
         )
     data = validation
-    return lambda params: _loss(updater, data, params)
+    return lambda params: _loss(how, data, params)
 
 
-def _loss(updater: Updater, validation: Validation, params: Params) -> float:
-    assert isinstance(updater.loss, Loss)
+def _loss(how: Evaluating, validation: Validation, params: Params) -> float:
+    assert isinstance(how.loss, Loss)
     total = weights = 0.0
     carried: Carried = None
     for batch in _batches(validation):
-        start = start_state(updater.net, batch, carried)
+        start = start_state(how.net, batch, carried)
         loss, weight = weighted_value(
-            updater.net,
+            how.net,
             params,
             batch.x,
             batch.y,
-            loss=updater.loss,
+            loss=how.loss,
             lengths=batch.lengths,
             weight=batch.weight,
             reset=batch.reset,
             state=start,
-            memory=updater.memory,
-            threads=updater.threads,
+            memory=how.memory,
+            threads=how.threads,
         )
-        total += loss if updater.loss.reduction == "sum" else loss * weight
+        total += loss if how.loss.reduction == "sum" else loss * weight
         weights += weight
-        carried = updater.state_after(params, batch, start, carried, {})
+        carried = state_after(how, params, batch, start, carried, {})
     if weights == 0.0:
         raise ArgumentError("validation must have loss terms with a weight other than 0.")
-    return total if updater.loss.reduction == "sum" else total / weights
+    return total if how.loss.reduction == "sum" else total / weights
 
 
 def _batches(validation: Validation) -> Iterator[Batch]:

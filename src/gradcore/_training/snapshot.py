@@ -10,6 +10,7 @@ import numpy as np
 
 from .._base.checks import positive_int
 from .._net import io
+from .._net.stack import Stack
 from .._net.state import flatten, state_size, unflatten
 from ..errors import ArgumentError, CheckpointError, DTypeError, GradcoreError, ShapeError
 from ..loss import Loss
@@ -21,7 +22,7 @@ from .feed import Feed
 from .runs import RunFolder
 from .updates import Carried, Updater
 
-__all__ = ["restore", "settings_of", "states_of"]
+__all__ = ["refuse_other_settings", "restore", "settings_of", "states_of"]
 
 # What checkpoints of earlier versions do not have, so that their runs can be resumed.
 SINCE = ("contents", "roles", "validation")
@@ -90,14 +91,7 @@ def restore(
     Raises ArgumentError naming the settings that differ, and CheckpointError for states that do not
     fit; nothing has changed then.
     """
-    wrong = _differences(earlier.settings, settings)
-    if earlier.params.net != updater.net:
-        wrong.insert(0, f"net was {earlier.params.net} and is {updater.net}")
-    if wrong:
-        raise ArgumentError(
-            f"{folder.folder} holds a run with other settings: {'; '.join(wrong)}. Pass the "
-            "settings that the run started with, or choose another folder; nothing was changed."
-        )
+    refuse_other_settings(earlier, settings, updater.net, folder)
     start = feed.state_dict()
     before = copy.deepcopy(states_of(updater, start, None))
     try:
@@ -116,6 +110,20 @@ def restore(
         ) from error
     np.copyto(updater.params.flat, earlier.params.flat)
     return carried
+
+
+def refuse_other_settings(
+    earlier: TrainingCheckpoint, settings: dict[str, Any], net: Stack, folder: RunFolder
+) -> None:
+    """Raises ArgumentError naming the settings that are not those that the run started with."""
+    wrong = _differences(earlier.settings, settings)
+    if earlier.params.net != net:
+        wrong.insert(0, f"net was {earlier.params.net} and is {net}")
+    if wrong:
+        raise ArgumentError(
+            f"{folder.folder} holds a run with other settings: {'; '.join(wrong)}. Pass the "
+            "settings that the run started with, or choose another folder; nothing was changed."
+        )
 
 
 def _load(updater: Updater, states: States) -> None:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from .._base.checks import flag, integer, positive_int
 from .._base.interrupts import Interrupts
@@ -16,6 +12,7 @@ from .._base.reprs import described
 from .._engine.objective import resolve
 from .._net.stack import Params, Stack
 from .._net.validate import model
+from ..callbacks import Callback
 from ..data import Batch, Source
 from ..errors import ArgumentError, DTypeError
 from ..loss import Loss, LossFunction
@@ -23,40 +20,16 @@ from ..optim import Average, Optimizer
 from ..schedule import Plateau, Schedule, WarmUp
 from ..stability import StabilityMonitor
 from .feed import Data, feed_of
-from .fit import Fit, Limits, Stopped
+from .fit import Fit, Limits
+from .hooks import checked_callbacks
+from .report import FitReport, report_of, teller
 from .runs import RunFolder
 from .scoring import scorer
+from .supervised import Stopped
 from .updates import Carried, Updater
 from .watch import Watch
 
-__all__ = ["FitReport", "Trainer"]
-
-
-@dataclass(frozen=True)
-class FitReport:
-    """The result of Trainer.fit.
-
-    steps, seconds: updates and time, including those before the run was resumed. losses: one per
-    update of this call. evaluations: (step, score) pairs. best: the best score, at best_step.
-    stopped: the limit that ended the fit, "data" if the batches ran out, or "interrupted". run: the
-    folder, if there is one. watched: the lines of metrics.jsonl of those updates of this call at
-    which watch or a StabilityMonitor measured something.
-    """
-
-    steps: int
-    seconds: float
-    losses: tuple[float, ...]
-    evaluations: tuple[tuple[int, float], ...]
-    best: float | None
-    best_step: int | None
-    stopped: Stopped
-    run: Path | None
-    watched: tuple[dict[str, Any], ...] = ()
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C or SIGTERM ended it."""
-        return self.stopped == "interrupted"
+__all__ = ["Trainer"]
 
 
 class Trainer:
@@ -72,7 +45,9 @@ class Trainer:
     gradcore.stability.StabilityMonitor, which reports when steps are too large for the curvature,
     or limits them. accumulate: the number of batches per update; they are weighted by the weights
     of their loss terms, so that the update is that of one large batch (with a Python loss function
-    all batches count the same). seed: seed of the net's random masks. quiet: show no progress.
+    all batches count the same). seed: seed of the net's random masks. callbacks: instances of
+    gradcore.callbacks.Callback, which are called after updates, evaluations and checkpoints, and at
+    the end, and change nothing about the training. quiet: show no progress.
     Raises ArgumentError, ShapeError or DTypeError.
     """
 
@@ -90,6 +65,7 @@ class Trainer:
         seed: int = 0,
         memory: int | str | None = None,
         threads: int | None = None,
+        callbacks: Sequence[Callback] = (),
         quiet: bool = False,
     ) -> None:
         model(net, params)
@@ -110,6 +86,7 @@ class Trainer:
                     f"stability must be a gradcore.stability.StabilityMonitor; got {stability!r}."
                 )
             stability.check(optimizer, resolved)
+        self.callbacks = checked_callbacks(callbacks)
         self.quiet = flag("quiet", quiet)
         self._updater = Updater(
             net,
@@ -141,6 +118,7 @@ class Trainer:
             seed=u.seed,
             memory=u.memory,
             threads=u.threads,
+            callbacks=self.callbacks or None,
         )
 
     @property
@@ -202,11 +180,10 @@ class Trainer:
         and the time window that contributes most of it, with its share. What cannot be measured is
         None, and watch_missing has the reason. A measurement takes as long as two to eight updates
         and does not change the training. See docs/training.md.
-        Ctrl-C and SIGTERM end the training: fit writes the checkpoint and returns. Other errors,
-        also those of data and callbacks, are passed on; the run keeps its last checkpoint then.
-        Raises ArgumentError if the folder holds a run and resume is False, or a run with other
-        settings; CheckpointError if the checkpoint cannot be used; NonFiniteError if numbers leave
-        the range of the dtype.
+        Ctrl-C and SIGTERM end the training: fit writes the checkpoint and returns. An error of a
+        callback is passed on after the checkpoint is written; others leave the last checkpoint.
+        Raises ArgumentError if the folder holds a run and resume is False, or one with other
+        settings; CheckpointError for one of no use; NonFiniteError outside the dtype's range.
         """
         limits = Limits.of(steps, epochs, minutes, patience)
         if flag("resume", resume) and run is None:
@@ -227,7 +204,8 @@ class Trainer:
                 folder=folder,
                 carried=self._carried[1] if self._carried[0] is data else None,
                 watch=None if watch is None else Watch(self._updater, positive_int("watch", watch)),
-                tell=_quiet if self.quiet else _say,
+                callbacks=self.callbacks,
+                tell=teller(self.quiet),
             )
             if fit.score is not None:
                 _check_direction(self._updater.schedule, fit.maximise)
@@ -237,7 +215,7 @@ class Trainer:
         finally:
             if folder is not None:
                 folder.close()
-        return _report(fit, stopped, folder)
+        return report_of(fit, stopped)
 
     def _run(self, fit: Fit, data: Data, resume: bool) -> Stopped:
         """Runs a fit and keeps its last state for the next fit over the same data."""
@@ -246,28 +224,6 @@ class Trainer:
                 return fit.run(resume, show, interrupts)
         finally:
             self._carried = (data, fit.carried)
-
-
-def _report(fit: Fit, stopped: Stopped, folder: RunFolder | None) -> FitReport:
-    return FitReport(
-        steps=fit.place.step,
-        seconds=fit.seconds(),
-        losses=tuple(fit.losses),
-        evaluations=tuple(fit.place.evaluations),
-        best=fit.place.best,
-        best_step=fit.place.best_step,
-        stopped=stopped,
-        run=None if folder is None else folder.folder,
-        watched=tuple(fit.watched),
-    )
-
-
-def _say(line: str) -> None:
-    print(f"gradcore: {line}", file=sys.stderr, flush=True)
-
-
-def _quiet(line: str) -> None:
-    pass
 
 
 def _check_dtypes(params: Params, **sources: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,9 +18,25 @@ from ..optim import Accumulator, Average, Optimizer, StepReport
 from ..schedule import Schedule
 from ..stability import StabilityMonitor
 
-__all__ = ["Carried", "Gathered", "Updater", "start_state"]
+__all__ = ["Carried", "Evaluating", "Gathered", "Updater", "start_state", "state_after"]
 
 Carried = tuple[LayerState, ...] | None
+
+
+class Evaluating(Protocol):
+    """What is needed to evaluate parameters on batches; see Trainer for the fields."""
+
+    @property
+    def net(self) -> Stack: ...
+
+    @property
+    def loss(self) -> Loss | LossFunction: ...
+
+    @property
+    def memory(self) -> int | str | None: ...
+
+    @property
+    def threads(self) -> int | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,38 +161,7 @@ class Updater:
             mean.add(result.loss, result.grads, weight)
         if batch.keep == len(batch.x):
             return result.state
-        return self.state_after(self.params, batch, start, carried, random)
-
-    def state_after(
-        self,
-        params: Params,
-        batch: Batch,
-        start: Carried,
-        carried: Carried,
-        random: dict[str, Any],
-    ) -> Carried:
-        """The state that a batch keeps, by a forward pass over its first batch.keep steps."""
-        steps = batch.keep
-        if steps is None:
-            return carried
-        if not 0 <= steps <= len(batch.x):
-            raise ArgumentError(
-                f"keep must be in 0..T = 0..{len(batch.x)}, the steps of its batch; got {steps}."
-            )
-        if steps == 0:
-            return start
-        _, state = apply(
-            self.net,
-            params,
-            batch.x[:steps],
-            lengths=None if batch.lengths is None else np.minimum(batch.lengths, steps),
-            reset=None if batch.reset is None else batch.reset[:steps],
-            state=start,
-            memory=self.memory,
-            threads=self.threads,
-            **random,
-        )
-        return state
+        return state_after(self, self.params, batch, start, carried, random)
 
     def _random(self, place: int) -> dict[str, Any]:
         """The seed of random masks, which differs for every batch of every update."""
@@ -208,6 +193,38 @@ def start_state(net: Stack, batch: Batch, carried: Carried) -> Carried:
             "continue."
         )
     return carried
+
+
+def state_after(
+    how: Evaluating,
+    params: Params,
+    batch: Batch,
+    start: Carried,
+    carried: Carried,
+    random: dict[str, Any],
+) -> Carried:
+    """The state that a batch keeps, by a forward pass over its first batch.keep steps."""
+    steps = batch.keep
+    if steps is None:
+        return carried
+    if not 0 <= steps <= len(batch.x):
+        raise ArgumentError(
+            f"keep must be in 0..T = 0..{len(batch.x)}, the steps of its batch; got {steps}."
+        )
+    if steps == 0:
+        return start
+    _, state = apply(
+        how.net,
+        params,
+        batch.x[:steps],
+        lengths=None if batch.lengths is None else np.minimum(batch.lengths, steps),
+        reset=None if batch.reset is None else batch.reset[:steps],
+        state=start,
+        memory=how.memory,
+        threads=how.threads,
+        **random,
+    )
+    return state
 
 
 class _Workspace:
