@@ -192,8 +192,8 @@ def references(data: Dataset) -> dict[str, float]:
     return found
 
 
-def measure(problem: Problem, seed: int) -> dict[str, Any]:
-    """The default of the command beside the references."""
+def measure(problem: Problem, seed: int, minutes: float = 10.0) -> dict[str, Any]:
+    """The default of the command beside the references; minutes: its upper bound."""
     with tempfile.TemporaryDirectory() as folder:
         path = problem.write(Path(folder) / "table.csv")
         options = train.Options(seed=seed, quiet=True, resources=Resources(threads=1))
@@ -203,6 +203,7 @@ def measure(problem: Problem, seed: int) -> dict[str, Any]:
                 [path],
                 problem.roles,
                 missing=problem.missing,
+                minutes=minutes,
                 out=Path(folder) / "net.safetensors",
                 options=options,
             )
@@ -215,6 +216,7 @@ def measure(problem: Problem, seed: int) -> dict[str, Any]:
         **found,
         "linear": problem.linear,
         "updates": result.trained.steps,
+        "ended": result.trained.stopped,
         "cpu_s": round(seconds, 1),
     }
 
@@ -238,6 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--problems", nargs="+", default=[""], help="beginnings of names")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--minutes", type=float, default=10.0, help="bound of each training")
     parser.add_argument("--out", type=Path, default=Path("forecasts.jsonl"))
     parser.add_argument("--silverbox", type=Path, default=SILVERBOX)
     given = parser.parse_args()
@@ -249,7 +252,7 @@ def main() -> None:
         for name, problem in problems(given.silverbox).items():
             if (name, seed) in known or not name.startswith(tuple(given.problems)):
                 continue
-            run = {"problem": name, "seed": seed, **measure(problem, seed)}
+            run = {"problem": name, "seed": seed, **measure(problem, seed, given.minutes)}
             runs.append(run)
             with given.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(run) + "\n")
