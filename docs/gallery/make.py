@@ -153,9 +153,9 @@ def horizons(lengths: list[int], runs: dict[tuple[int, str], dict[str, Any]]) ->
     lines = [
         "## How far back the gradient reaches",
         "",
-        "![Size of the gradient against the number of steps back, for four nets at three lengths,"
-        " before training in the upper row and after it in the lower one. Training brings the "
-        "curves of solved tasks up to where the gradient started.](gallery/horizon.png)",
+        "![Size of the gradient against the number of steps back, a curve for each of four nets "
+        "and a column for each length, before training in the upper row and after it in the lower"
+        " one.](gallery/horizon.png)",
         "",
         "In the adding problem the net reads T numbers, two of them marked, and answers their",
         "sum at the end. The curves are the root mean square of the gradient of the last",
@@ -216,8 +216,9 @@ def curves(lengths: list[int], runs: dict[tuple[int, str], dict[str, Any]]) -> s
         [
             "## What that means for training",
             "",
-            "![Held-out squared error by update for four nets at T = 1,000, 10,000 and 50,000, "
-            "with a dashed line at 0.01, where the task is solved.](gallery/training.png)",
+            "![Held-out squared error by update, a curve for each of four nets and a panel for "
+            "each length, with a dashed line at 0.01, where the task is "
+            "solved.](gallery/training.png)",
             "",
             "The nets train with exact gradients over all T steps, in stages of growing length,",
             "with the default rates of `gradcore train adding`. The task is solved at a held-out",
@@ -275,16 +276,13 @@ def brackets() -> str:
             "",
             "The untrained net:",
             "",
-            "![Eight panels of the diagnosis of the untrained net: size of the gradient, reach, "
-            "singular values, Lyapunov exponents, share by time, error of truncation, time "
-            "constants, and the stretch of single steps. The gradient of the last output falls "
-            "steadily with every step back.](gallery/brackets-untrained.png)",
+            "![Eight panels of the diagnosis of the untrained net: size of the gradient, its "
+            "reach, singular values, Lyapunov exponents, shares by time, cost of truncation, time"
+            " constants, and the stretch of single steps.](gallery/brackets-untrained.png)",
             "",
             "In the trained net a few directions carry the gradient over the whole text:",
             "",
-            "![The same eight panels for the trained net. The gradient of the last output falls "
-            "to 1 % as soon, but then lasts to the first character, and a few units have time "
-            "constants of thousands of steps.](gallery/brackets-trained.png)",
+            "![The same eight panels for the trained net.](gallery/brackets-trained.png)",
             "",
             "The report on the trained net:",
             "",
@@ -346,10 +344,9 @@ def constrained(work: Path) -> str:
         [
             "## Under constraints",
             "",
-            "![Logarithm of the norm of the gradient by update, for tanh and relu RNNs at T = 750"
-            " and 5,000 that are free, of spectral norm at most 1, or orthogonal. The free relu "
-            "RNN has peaks of a million; those with constraints have "
-            "none.](gallery/constrained.png)",
+            "![Logarithm of the norm of the gradient by update, for tanh and relu RNNs at two "
+            "lengths whose weights are free, of spectral norm at most 1, or "
+            "orthogonal.](gallery/constrained.png)",
             "",
             "Plain RNNs train on the adding problem by the default recipe, for at most 3,000",
             "updates or three minutes; answering 1 always has an error of 0.167. The last column",

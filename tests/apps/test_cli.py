@@ -440,8 +440,10 @@ def test_check_exits_like_a_linter(tmp_path):
 def test_check_tells_unreadable_files_and_goes_on(tmp_path):
     (tmp_path / "a.py").write_text("f(1\n", encoding="utf-8")
     net = constant_checkpoint(tmp_path / "1.st", 1)
-    result = call("check", "gone.py", tmp_path, "a.py", "--checkpoint", net)
+    (tmp_path / "b.py").write_text("f(1\n", encoding="utf-16")
+    result = call("check", "gone.py", tmp_path, "b.py", "a.py", "--checkpoint", net)
     assert result.exit_code == 2
+    assert "b.py holds zero bytes: it is binary data, or text that is not in UTF-8" in result.stderr
     assert "gone.py: cannot be read: No such file" in result.stderr
     assert f"{tmp_path}: cannot be read: Is a directory" in result.stderr
     assert "a.py:1:4" in result.stdout

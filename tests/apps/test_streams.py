@@ -72,11 +72,26 @@ def test_a_reader_that_leaves_during_a_training_ends_it_quietly(tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_an_output_that_cannot_be_written_is_an_error(unbuffered, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["info"],
+        ["--version"],
+        ["--help"],
+        ["train", "adding", "--length", "5", "--updates", "5", "--quiet"],
+        ["predict", "table.safetensors", "t.csv"],
+    ],
+)
+def test_an_output_that_cannot_be_written_is_an_error(arguments, unbuffered, tmp_path, monkeypatch):
+    if arguments[0] == "predict":
+        table(tmp_path)
+        assert (
+            run("train", "csv", "t.csv", "--target", "y", *USUAL, folder=tmp_path).returncode == 0
+        )
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with open("/dev/full", "w") as full:
         done = run(
-            "info", folder=tmp_path, capture_output=False, stdout=full, stderr=subprocess.PIPE
+            *arguments, folder=tmp_path, capture_output=False, stdout=full, stderr=subprocess.PIPE
         )
     assert done.returncode == 2
     assert done.stderr == b"gradcore: cannot write the output: No space left on device\n"

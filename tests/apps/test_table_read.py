@@ -208,7 +208,9 @@ def test_files_that_are_no_table(tmp_path, text, message):
 
 def test_paths_that_are_no_file(tmp_path):
     assert fault(tmp_path / "gone.csv") == f"cannot read {tmp_path}/gone.csv: no such file."
-    assert "is a folder. Name its files" in fault(tmp_path)
+    assert (
+        fault(tmp_path) == f"{tmp_path} is a folder. Name its files, for instance {tmp_path}/*.csv."
+    )
     assert "is a spreadsheet (.xlsx). Save the sheet" in fault(write(tmp_path / "a.xlsx", "PK"))
     with pytest.raises(gd.ArgumentError, match="is named twice"):
         read.read([write(tmp_path / "a.csv", "a\n1\n")] * 2)

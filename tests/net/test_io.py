@@ -95,6 +95,18 @@ def test_unwritable_places(tmp_path):
         gd.save(tmp_path, NET, PARAMS)
 
 
+def test_places_that_hold_no_net(tmp_path):
+    with pytest.raises(gd.CheckpointError, match=r"it is a folder\. Name a file in it"):
+        gd.load(tmp_path)
+    with pytest.raises(gd.CheckpointError, match="a device or a pipe"):
+        gd.load(os.devnull)
+    (tmp_path / "a").touch()
+    with pytest.raises(gd.CheckpointError, match="truncated or damaged: it is empty"):
+        gd.load(tmp_path / "a")
+    with pytest.raises(gd.CheckpointError, match=r"cannot read .*/b: no such file"):
+        gd.load(tmp_path / "b")
+
+
 def test_what_may_be_saved(tmp_path):
     with pytest.raises(gd.CheckpointError, match="metadata must be values that JSON can hold"):
         gd.save(tmp_path / "a", NET, PARAMS, callback=print)

@@ -489,8 +489,15 @@ def test_nothing_is_left_of_a_process_that_holds_a_folder(tmp_path):
 
 def test_reading_metrics(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    with pytest.raises(gd.CheckpointError, match=r"cannot read .*metrics\.jsonl: No such file"):
+    with pytest.raises(gd.CheckpointError, match=r"holds no run: metrics\.jsonl is not there"):
         read_metrics(tmp_path)
+    with pytest.raises(gd.CheckpointError, match=r"cannot read .*metrics\.jsonl: No such file"):
+        read_metrics(path)
+    path.write_text("a line that has no end")
+    with pytest.raises(gd.CheckpointError, match="line 1: a run writes one JSON object"):
+        read_metrics(path)
+    path.write_text('{"ste')  # the first line of a run that was killed
+    assert read_metrics(path) == []
     path.write_text('{"step": 1}\n{"step": 2, "loss"')
     assert read_metrics(tmp_path) == read_metrics(path) == [{"step": 1}]
     for wrong in ("3", "[]", "{}", '{"step": "a"}', "{", "[" * 100_000):
@@ -500,7 +507,7 @@ def test_reading_metrics(tmp_path):
         ):
             read_metrics(tmp_path)
     path.write_bytes(b"\xff\xfe\n")
-    with pytest.raises(gd.CheckpointError, match="cannot read"):
+    with pytest.raises(gd.CheckpointError, match=r"no metrics\.jsonl of a run, which is text"):
         read_metrics(path)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -115,6 +116,7 @@ def write(
 @contextmanager
 def open_checkpoint(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Opens a checkpoint; raises CheckpointError if it cannot be read or has another format."""
+    _refuse_others(Path(path))
     try:
         with safe_open(Path(path), framework="numpy") as file:
             yield file
@@ -127,6 +129,24 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Iterator[Any]:
         raise CheckpointError(
             f"{path} is not a safetensors file, or is truncated or damaged: {error}."
         ) from error
+
+
+def _refuse_others(path: Path) -> None:
+    """Raises CheckpointError for what cannot be a checkpoint and safetensors has no words for."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return  # it is told when the file is opened
+    if stat.S_ISDIR(found.st_mode):
+        raise CheckpointError(f"cannot read {path}: it is a folder. Name a file in it.")
+    if not stat.S_ISREG(found.st_mode):
+        raise CheckpointError(
+            f"cannot read {path}: it is a device or a pipe, and a net is read from a file alone."
+        )
+    if not found.st_size:
+        raise CheckpointError(
+            f"{path} is not a safetensors file, or is truncated or damaged: it is empty."
+        )
 
 
 def read(source: Path, file: Any) -> Checkpoint:

@@ -136,13 +136,21 @@ def read_metrics(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
     path = path_like("run", run)
     if path.is_dir():
         path = path / METRICS
+        if not path.exists():
+            raise CheckpointError(f"{path.parent} holds no run: {METRICS} is not there.")
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"cannot read {path}: {reason}.") from error
+    except UnicodeDecodeError as error:
+        raise CheckpointError(
+            f"{path} is no {METRICS} of a run, which is text in UTF-8. Name the folder of a run."
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}.") from error
     lines = []
-    for number, entry in enumerate(text.split("\n")[:-1], start=1):
+    *complete, last = text.split("\n")
+    if not complete and last and not last.startswith("{"):
+        complete = [last]  # no run began to write this
+    for number, entry in enumerate(complete, start=1):
         line = _parsed(entry)
         if line is None:
             raise CheckpointError(

@@ -50,7 +50,7 @@ def _run(app: Callable[[], object], interrupts: Interrupts) -> str | int | None:
     except OSError as error:
         if error.filename is not None:
             raise
-        told = f"cannot write the output: {error.strerror or error}"
+        told = streams.unwritten(error)
     except KeyboardInterrupt:
         terminated = interrupts.number == signal.SIGTERM
         print(f"gradcore: interrupted{' by SIGTERM' if terminated else ''}", file=sys.stderr)

@@ -12,7 +12,7 @@ from typing import IO, TextIO, cast
 from ..errors import ArgumentError
 from .text import plain
 
-__all__ = ["flush", "prepare", "table_output"]
+__all__ = ["flush", "prepare", "table_output", "unwritten"]
 
 
 def prepare() -> None:
@@ -38,14 +38,36 @@ def flush() -> str | None:
             wrong = wrong or ""
             _drop(stream)
         except OSError as error:
-            wrong = f"cannot write the output: {error.strerror or error}"
+            wrong = unwritten(error)
             _drop(stream)
     return wrong
 
 
+def unwritten(error: OSError) -> str:
+    """What is said of an error of an output stream, which has no name of its own."""
+    return f"cannot write the output: {error.strerror or error}"
+
+
 @contextmanager
 def table_output() -> Iterator[IO[str]]:
-    """The output as a stream for a table: UTF-8 as in files, but on a terminal without controls."""
+    """The output as a stream for a table: UTF-8 as in files, but on a terminal without controls.
+
+    Raises ArgumentError if the output is closed or cannot be written.
+    """
+    try:
+        with _table_output() as stream:
+            yield stream
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        flush()
+        raise ArgumentError(unwritten(error)) from error
+
+
+@contextmanager
+def _table_output() -> Iterator[IO[str]]:
     stream = sys.stdout
     if stream is None:
         raise ArgumentError("the output is closed. Name a file with --out.")

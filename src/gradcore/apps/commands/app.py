@@ -239,8 +239,14 @@ def say(line: str) -> None:
 
 
 def show(text: object) -> None:
-    """Prints a result on stdout."""
-    print(plain(str(text)), flush=True)
+    """Prints a result on stdout; ends the command with EXIT_ERROR if that cannot be written."""
+    try:
+        print(plain(str(text)), flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        streams.flush()  # drops what is left, which would be tried again at the end
+        fail(streams.unwritten(error))
 
 
 def fail(line: str) -> NoReturn:

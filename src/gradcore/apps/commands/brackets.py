@@ -154,7 +154,12 @@ def check(
         unread = False
         for path in files:
             try:
-                texts.append((path, sources.read_text(path)))
+                text = sources.read_text(path)
+                if "\0" in text:
+                    raise ArgumentError(
+                        f"{path} holds zero bytes: it is binary data, or text that is not in UTF-8."
+                    )
+                texts.append((path, text))
             except OSError as error:
                 unread = True
                 say(f"{path}: cannot be read: {error.strerror or error}")

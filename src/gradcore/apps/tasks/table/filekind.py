@@ -112,6 +112,8 @@ def _start(path: Path) -> bytes:
     except OSError as error:
         what = "no such file" if error.errno == errno.ENOENT else error.strerror or error
         raise ArgumentError(f"cannot read {path}: {what}.") from error
+    except ArgumentError:
+        raise
     except ValueError as error:  # a NUL in the name
         raise ArgumentError(f"cannot read {str(path)!r}: {error}.") from error
 
