@@ -9,6 +9,10 @@ Losses whose targets are numbers take nan="ignore": targets that are NaN then co
 also not in the divisor of a mean. With nan="error" one that counts raises NonFiniteError, which
 names its step and sequence. Outputs that belong to one target are consecutive: with k of them,
 outputs.reshape(T, B, O // k, k) has them on its last axis.
+
+WholeSequence and ErrorToSignal need the outputs of all steps at once. Of them and of their gradient
+gradcore then holds arrays (T, B, O), which memory budgets and plans count; the tape is recomputed
+segment by segment as ever. They take no weight, and their Hessian products are refused.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from ._base import checks
 __all__ = [
     "BinaryCrossEntropy",
     "CrossEntropy",
+    "ErrorToSignal",
     "GaussianNLL",
     "Given",
     "Huber",
@@ -35,12 +40,14 @@ __all__ = [
     "MeanSquaredError",
     "NashSutcliffe",
     "Quantile",
+    "WholeSequence",
 ]
 
 LossFunction = Callable[[NDArray[Any], int, int], tuple[float, NDArray[Any]]]
 Reduction = Literal["mean", "sum"]
 Step = Literal["all", "last"]
 Nan = Literal["error", "ignore"]
+Framework = Literal["numpy", "torch", "jax"]
 Settings = tuple[tuple[str, Any], ...]
 
 
@@ -160,7 +167,7 @@ class Huber(_OfNumbers):
     y: (T, B, O). reduction="mean" also averages over the O outputs, as torch.nn.HuberLoss. Second
     derivatives count as 1 where |e| <= delta and as 0 elsewhere; so does the Gauss-Newton matrix,
     in which outliers are left out.
-    Reference: Huber 1964, section 4.
+    Reference: Huber 1964.
     """
 
     delta: float = 1.0
@@ -185,7 +192,7 @@ class Quantile(_OfNumbers):
     reduction="mean" also averages over the O outputs. Nothing keeps the quantiles of a target from
     crossing. The derivative at y = z counts as 0. Second derivatives by the outputs are 0, so that
     Hessian products see the curvature of the net alone, and Gauss-Newton products are refused.
-    Reference: Koenker and Bassett 1978, eq. 3.1.
+    Reference: Koenker and Bassett 1978.
     """
 
     quantiles: Sequence[float] | float
@@ -216,7 +223,7 @@ class GaussianNLL(_OfNumbers):
     out of range raises NonFiniteError.
     The Hessian by m and s is indefinite. Gauss-Newton products use its expectation for targets that
     have the predicted distribution, diag(exp(-s), 1/2): Fisher's matrix.
-    Reference: Nix and Weigend 1994, eq. 2; Martens 2020, section 9.2.
+    Reference: Nix and Weigend 1994; Martens 2020 for Fisher's matrix.
     """
 
     full: bool = False
@@ -251,7 +258,7 @@ class NashSutcliffe(_OfNumbers):
     segment by segment, with their second derivatives. For NSE* of Kratzert et al. 2019, whose
     deviations are those of a basin's whole record, pass weight = 1 / (deviation + 0.1)**2 of each
     sequence and loss="mse", reduction="sum".
-    Reference: Nash and Sutcliffe 1970, eq. 3; Kratzert et al. 2019, eq. 9.
+    Reference: Nash and Sutcliffe 1970; Kratzert et al. 2019.
     """
 
     kind: ClassVar[str] = "mse"
@@ -263,6 +270,82 @@ class NashSutcliffe(_OfNumbers):
             raise errors.ArgumentError(
                 "NashSutcliffe must have step 'all': the targets of one step have no deviation."
             )
+
+
+@dataclass(frozen=True)
+class _OfSequences(Loss):
+    """A loss that needs the outputs of all steps at once."""
+
+    kind: ClassVar[str] = "whole"
+    adds_up: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.step != "all":
+            raise errors.ArgumentError(
+                f"{type(self).__name__} must have step 'all': it looks at the whole sequence."
+            )
+
+
+@dataclass(frozen=True, repr=False)
+class WholeSequence(_OfSequences):
+    """A function of the outputs of all steps: function(outputs, y, lengths).
+
+    outputs (T, B, O): zero where t >= lengths[b]. y: what the call or the batch has as y, of any
+    form. lengths: (B,), or None. framework="numpy": the function returns (loss, d_outputs), of
+    which the second is its gradient, (T, B, O) in the dtype of outputs. "torch" and "jax": outputs
+    is a tensor of PyTorch or an array of JAX (with PyTorch, y and lengths are tensors as well if
+    they are NumPy arrays), and the function returns the loss, a scalar, whose gradient the
+    framework computes. Where t >= lengths[b] the gradient is not used.
+    reduction: whether the value is a "mean" or a "sum" over sequences, by which Trainer combines
+    those of several batches.
+    gradcore holds the outputs and their gradient, 2 * T * B * O numbers; what the function takes
+    beside them is its own, and no budget counts it. Checkpoints know the function by its name.
+    """
+
+    function: Callable[..., Any]
+    _: KW_ONLY
+    framework: Framework = "numpy"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.choice("WholeSequence.framework", self.framework, get_args(Framework))
+        if not callable(self.function):
+            raise errors.DTypeError(
+                "WholeSequence.function must be a function (outputs, y, lengths); got "
+                f"{self.function!r}."
+            )
+
+    def __repr__(self) -> str:
+        name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
+        return f"WholeSequence({name}, framework={self.framework!r}, reduction={self.reduction!r})"
+
+
+@dataclass(frozen=True)
+class ErrorToSignal(_OfSequences):
+    """Error-to-signal ratio with pre-emphasis, and a term for constant offsets; for audio.
+
+    For y (T, B, O), e = outputs - y, and the filter p_t = e_t - pre_emphasis * e_(t-1), each
+    sequence and output has mean(p**2) / (mean(q**2) + eps), where q is y through the same filter;
+    and with dc also mean(e)**2 / (mean(y**2) + eps). Means are over the steps within `lengths`, and
+    the step before the first is 0. pre_emphasis=0: no filter. reduction="mean" averages over
+    sequences and outputs. eps keeps silent targets from dividing by 0.
+    In windows of a long recording every window has its own ratio.
+    Reference: Wright, Damskägg, Välimäki 2019; Wright and Välimäki 2020.
+    """
+
+    _: KW_ONLY
+    pre_emphasis: float = 0.85
+    dc: bool = True
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = "ErrorToSignal."
+        finite = checks.finite_float(name + "pre_emphasis", self.pre_emphasis)
+        checks.store(self, "pre_emphasis", finite)
+        checks.store(self, "dc", checks.flag(name + "dc", self.dc))
+        checks.store(self, "eps", checks.float_in(name + "eps", self.eps, 0.0, open_low=True))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ double squared_error(double z, double y, double& slope) {
   return (z - y) * (z - y);
 }
 
-// Huber 1964, section 4, eq. 11: a parabola near 0 and straight lines beyond delta.
+// Huber 1964: a parabola near 0 and straight lines beyond delta.
 double huber(double z, double y, double delta, double& slope) {
   const double error = z - y;
   if (std::fabs(error) <= delta) {
@@ -33,7 +33,7 @@ double huber(double z, double y, double delta, double& slope) {
   return delta * (std::fabs(error) - delta / 2);
 }
 
-// Koenker and Bassett 1978, eq. 3.1. The derivative at the kink is taken to be 0.
+// Koenker and Bassett 1978. The derivative at the kink is taken to be 0.
 double quantile(double z, double y, double level, double& slope) {
   const double over = y - z;
   slope = over > 0 ? -level : (over < 0 ? 1 - level : 0.0);

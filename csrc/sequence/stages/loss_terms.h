@@ -49,7 +49,7 @@ struct Row {
 // Replaces `moved` [outputs] by the matrix H times itself. H is the Hessian of the term that
 // term_of() made, by the outputs; for GC_LOSS_GAUSSIAN and a Gauss-Newton product it is the
 // expectation of that for targets which have the distribution predicted, diag(exp(-s), 1/2) for the
-// mean and the log-variance s: Fisher's matrix (Martens 2020, section 9.2). The Hessian itself is
+// mean and the log-variance s: Fisher's matrix (Martens 2020). The Hessian itself is
 // indefinite.
 template <class T>
 void curvature_of(const gc_call& call, const Row<T>& row, T* moved);

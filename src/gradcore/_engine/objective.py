@@ -15,6 +15,8 @@ from .._net.stack import Stack
 from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
 from ..loss import LOSSES, CrossEntropy, Given, Loss, LossFunction, NashSutcliffe
 from .deviations import target_weights
+from .whole import Whole
+from .whole_function import checked_gradient
 
 __all__ = ["Objective", "objective", "resolve"]
 
@@ -32,12 +34,14 @@ class Objective:
     settings: tuple[tuple[str, Any], ...] = ()
     per_position: int = 1
     sequences: float | None = None
+    whole: Whole | None = None
 
     def terms(self, weight: float) -> float:
         """The sum of the weights of the positions, from the divisor of a mean in the core.
 
         A position with all its targets adds `per_position` times its weight to the divisor. Where
-        `sequences` is known, what counts are sequences, and this is their number.
+        `sequences` is known, what counts are sequences, and this is their number; `weight` is their
+        number for a loss of the whole sequence.
         """
         return weight / self.per_position if self.sequences is None else self.sequences
 
@@ -65,6 +69,13 @@ def objective(
                     "weights."
                 )
         return Objective("callback", function=_checked(described, net, dtype, batch))
+    if described.kind == "whole":
+        if weight is not None:
+            raise ArgumentError(
+                f"weight must be None for {type(described).__name__}: its value is no sum over "
+                "steps that weights could count in."
+            )
+        return Objective("given", whole=Whole(described, (steps, batch, net.output_size), dtype, y))
     if y is None:
         raise ArgumentError(f"y must be given for loss {described.kind!r}.")
     last = described.step == "last"
@@ -149,14 +160,7 @@ def _checked(function: LossFunction, net: Stack, dtype: np.dtype[Any], batch: in
                 layer=len(net.recurrent),
                 step=t0,
             )
-        gradient = validate.as_array("d_outputs", result[1])
         expected = (t1 - t0, batch, net.output_size)
-        if gradient.shape != expected:
-            raise ShapeError(
-                f"d_outputs must have the shape of outputs, {expected}; got {gradient.shape}."
-            )
-        if gradient.dtype != dtype:
-            raise DTypeError(f"d_outputs must have dtype {dtype}; got {gradient.dtype}.")
-        return value, gradient
+        return value, checked_gradient(result[1], expected, dtype)
 
     return checked

@@ -111,7 +111,7 @@ class Pass:
         # The adjoint of the final state is written here before the backward pass.
         self._d_end = np.zeros(size, dtype)
         self.results = Results.of(net, dtype, steps, batch, wanted)
-        self._call, self.plan = prepare(
+        self._call, self.plan, _ = prepare(
             params,
             inputs.beside({"cotangent_final_state": self._d_end}),
             mode,

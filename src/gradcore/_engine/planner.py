@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -30,6 +30,7 @@ from ..errors import ArgumentError, DTypeError, InternalError, MemoryBudgetError
 from ..loss import CrossEntropy, Loss, LossFunction, NashSutcliffe
 from .objective import resolve
 from .operations import OP, OP_BYTES, Op, OpKind, Schedule, fewest_slots, goes_back, listed
+from .whole import whole_bytes
 
 __all__ = ["Plan", "Workload", "make_plan", "plan"]
 
@@ -87,7 +88,8 @@ class Workload:
     the copies that gradcore made of the caller's arrays. train: whether random masks are drawn.
     cotangents: the number of them that go back at once. tangents: the number of tangents carried
     forward. curvature: "hessian" or "gauss_newton" if such a product goes back, else "none".
-    settings: what else describes the loss to the core.
+    settings: what else describes the loss to the core. whole: the bytes of the outputs, of their
+    gradient and of what else a loss of the whole sequence takes.
     """
 
     net: Stack
@@ -105,6 +107,7 @@ class Workload:
     tangents: int = 0
     curvature: str = "none"
     settings: tuple[tuple[str, Any], ...] = ()
+    whole: int = 0
 
     @property
     def aim(self) -> OpKind:
@@ -179,7 +182,20 @@ def plan(
         copies=copies,
         settings=settings,
     )
+    if isinstance(described, Loss) and described.kind == "whole":
+        work = _with_whole(work, described)
     return make_plan(work, budget_bytes(memory))
+
+
+def _with_whole(work: Workload, loss: Loss) -> Workload:
+    """The workload with what a loss of the whole sequence takes."""
+    shape = (work.steps, work.batch, work.net.output_size)
+    return replace(
+        work,
+        arrays=(work.arrays - {loss.array}) | {"outputs"},
+        loss="given" if work.backward else "none",
+        whole=whole_bytes(loss, shape, work.dtype, work.backward, work.threads),
+    )
 
 
 @lru_cache(maxsize=256)
@@ -270,7 +286,7 @@ class Predictor:
         )
         self._call.plan(ops, segment_steps=segment_steps, slots=slots)
         held = self._call.bytes() - self.op_bytes * len(ops)
-        return held + segment_steps * self._handed + self.work.copies
+        return held + segment_steps * self._handed + self.work.copies + self.work.whole
 
 
 def _no_loss(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[Any]]:
@@ -395,8 +411,14 @@ def _smallest(values: NDArray[Any], count: int) -> NDArray[np.intp]:
 
 
 def _too_small(work: Workload, budget: int, smallest: int) -> str:
+    why = ""
+    if work.whole:
+        why = (
+            f" {format_bytes(work.whole)} of them are for the outputs of all steps and what a loss "
+            "of the whole sequence needs beside them."
+        )
     return (
         f"memory must be at least {smallest} bytes ({format_bytes(smallest)}) for T={work.steps}, "
-        f"B={work.batch} with this net; the budget is {budget} bytes. Raise memory, or use fewer "
-        "sequences at a time."
+        f"B={work.batch} with this net; the budget is {budget} bytes.{why} Raise memory, or "
+        "use fewer sequences at a time."
     )

@@ -85,10 +85,9 @@ class Watch:
 
         def hidden() -> dict[str, Any]:
             loss = self.updater.loss
-            if not isinstance(loss, Loss):
-                raise ArgumentError(
-                    "a Python loss function may not be defined for a part of the steps."
-                )
+            if not isinstance(loss, Loss) or loss.kind == "whole":
+                what = type(loss).__name__ if isinstance(loss, Loss) else "a Python loss function"
+                raise ArgumentError(f"{what} may not be defined for a part of the steps.")
             norms = [
                 hidden_gradients(
                     net,
@@ -204,7 +203,8 @@ class Watch:
             "state": state,
         }
         weight = cut(batch.weight, not last)
-        return _Part(first, inputs, cut(batch.y, not last), weight)
+        whole = isinstance(loss, Loss) and loss.kind == "whole"  # its y may have any form
+        return _Part(first, inputs, None if whole else cut(batch.y, not last), weight)
 
     def _state_at(
         self, batch: Batch, chosen: list[int], stop: int, state: Carried

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
 from .._engine.calls import Seed
 from .._engine.objective import objective, resolve
 from .._engine.planner import Plan
-from .._engine.prepare import Arrays, Progress, prepare
+from .._engine.prepare import Arrays, Progress, Report, prepare
 from .._net import validate
 from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState
@@ -195,7 +194,7 @@ class _Work:
         memory: int | str | None,
         threads: int | None,
         progress: Progress | None,
-    ) -> tuple[_core.Report, Plan]:
+    ) -> tuple[Report, Plan]:
         return prepare(
             self.params,
             self.inputs.beside({"t_params": direction}, direction),

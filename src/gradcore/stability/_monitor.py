@@ -84,6 +84,11 @@ class StabilityMonitor:
                 "a StabilityMonitor needs a loss of gradcore.loss: the Hessian of a loss function "
                 "is not known."
             )
+        if loss.kind == "whole":
+            raise DTypeError(
+                f"a StabilityMonitor needs a loss with a known Hessian; {type(loss).__name__} is a "
+                "loss of the whole sequence."
+            )
 
     def due(self, optimizer: Optimizer) -> bool:
         """Whether to measure before the optimizer's next step."""
