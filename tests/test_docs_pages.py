@@ -12,7 +12,7 @@ from places import ROOT
     [
         ("tutorial.md", 5),
         ("when_not.md", 1),
-        ("howto/from_pytorch.md", 1),
+        ("howto/from_pytorch.md", 2),
         ("howto/from_jax.md", 1),
         ("howto/torch.md", 6),
         ("howto/memory.md", 2),

@@ -88,6 +88,8 @@ if TYPE_CHECKING:
     from .errors import ShapeError as ShapeError
     from .info import BuildInfo as BuildInfo
     from .info import build_info as build_info
+    from .torch._exchange import from_torch as from_torch
+    from .torch._exchange import to_torch as to_torch
 
     __version__: str
 
@@ -149,6 +151,7 @@ _NAMES = {
         "ShapeError",
     ),
     "info": ("BuildInfo", "build_info"),
+    "torch._exchange": ("from_torch", "to_torch"),
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
 

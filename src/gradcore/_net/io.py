@@ -28,6 +28,7 @@ from ..errors import ArgumentError, CheckpointError, GradcoreError
 from .cells import CELLS
 from .checksum import CHECKSUM, checksum
 from .layers import Dropout, Embedding, Layer, LayerNorm, Linear, Skip
+from .recognise import recognised
 from .stack import Params, Stack
 from .validate import model
 
@@ -44,6 +45,8 @@ MOST_LAYERS = 10_000
 _KINDS: tuple[type[Layer], ...] = (Embedding, *CELLS, Linear, LayerNorm, Dropout)
 # All metadata that a file may have.
 _NAMES = {"format", "format_version", "net", "user", TRAINING, CHECKSUM}
+# Those that no other program writes.
+_OURS = _NAMES - {"format"}
 LAYERS: dict[str, type[Layer]] = {kind.__name__: kind for kind in _KINDS}
 
 
@@ -69,12 +72,32 @@ def save(path: str | os.PathLike[str], net: Stack, params: Params, **metadata: A
 def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Reads the net and its parameters from a file that save or Trainer.fit wrote.
 
-    Raises CheckpointError with the reason if the file cannot be read, is damaged, was not written
-    by gradcore or by a newer version of it, or has tensors that do not fit its net.
+    A safetensors file of another program is read if the names and shapes of its tensors are those
+    of torch.nn's layers ("rnn.weight_ih_l0", "head.weight") or ours ("0.weight_ih"): an optional
+    embedding, RNNs (taken for ones with tanh), GRUs or LSTMs, an optional Linear, and LayerNorms if
+    the names are numbered; metadata are then what the file has as such.
+    Raises CheckpointError with the reason if the file cannot be read, is damaged, was written by a
+    newer version, has no net that is recognised, or has tensors that do not fit its net.
     """
     source = path_like("path", path)
     with open_checkpoint(source) as file:
+        header = file.metadata() or {}
+        if header.get("format") != FORMAT and not set(header) & _OURS:
+            return _foreign(source, header, file)
         return read(source, file)
+
+
+def _foreign(source: Path, header: dict[str, str], file: Any) -> Checkpoint:
+    """The net of a file that another program has written."""
+    try:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        params = recognised(tensors, ordered=False)
+    except (GradcoreError, SafetensorError, TypeError) as error:
+        raise CheckpointError(
+            f"{source} is a safetensors file that gradcore.save did not write, and its net is not "
+            f"recognised: {error}"
+        ) from error
+    return Checkpoint(params.net, params, dict(header))
 
 
 def write(

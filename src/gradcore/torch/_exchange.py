@@ -1,0 +1,243 @@
+"""from_torch and to_torch: nets of gradcore from models of PyTorch, and the other way round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .._net import cells, layers
+from .._net.recognise import common_dtype, recognised
+from .._net.stack import Params, Stack
+from .._net.validate import model
+from ..errors import ArgumentError, DTypeError
+from . import _modules
+from ._describe import CELLS
+from ._layer import Layer
+
+__all__ = ["StackModule", "from_torch", "to_torch"]
+
+# A layer, and the tensors that are its parameters, by our names.
+Found = tuple[layers.Layer, dict[str, Tensor]]
+
+
+def from_torch(source: nn.Module | Mapping[str, Tensor]) -> tuple[Stack, Params]:
+    """The net of a PyTorch model and a copy of its parameters: net, params = gd.from_torch(model).
+
+    source: a module made of Embedding, RNN, LSTM and GRU (of torch.nn or gradcore.torch), Linear,
+    LayerNorm and Dropout, in Sequential or as attributes. They are taken in the order in which they
+    were registered, which must be that in which forward uses them, each once; what else forward
+    does cannot be seen. Or a state dict with names of such modules: then Dropout, and whether an
+    RNN has tanh or relu, are not known, and tanh is taken. Time is the first axis of gradcore's x,
+    also if the model has batch_first. Raises ArgumentError naming the module or tensor that has no
+    counterpart, DTypeError if the tensors are not all float32 or all float64, and ShapeError if the
+    sizes of neighbours do not fit.
+    """
+    if isinstance(source, nn.Module):
+        found = list(_walk("", source))
+    elif isinstance(source, Mapping):
+        params = recognised({name: _array(name, value) for name, value in source.items()}, True)
+        return params.net, params
+    else:
+        raise DTypeError(
+            "from_torch needs a torch.nn.Module or its state dict; got "
+            f"{type(source).__name__}. For a file use gradcore.load."
+        )
+    net = Stack(*(layer for layer, _ in found))
+    values = {
+        f"{place}.{name}": _array(name, tensor)
+        for place, (_, own) in enumerate(found)
+        for name, tensor in own.items()
+    }
+    params = Params(net, np.empty(net.n_parameters, common_dtype(values)))
+    for name, array in values.items():
+        params[name] = array
+    return net, params
+
+
+def to_torch(net: Stack, params: Params) -> StackModule:
+    """A PyTorch module that computes the net, with a copy of its parameters; see StackModule.
+
+    Raises ArgumentError for what PyTorch's layers cannot do: zoneout, recurrent_dropout, and an RNN
+    with nonlinearity="identity".
+    """
+    model(net, params)
+    made = StackModule(net).to(torch.float32 if params.dtype == np.float32 else torch.float64)
+    with torch.no_grad():
+        for place, (_, own) in enumerate(made._found()):
+            for name, tensor in own.items():
+                tensor.copy_(torch.from_numpy(params[f"{place}.{name}"]))
+    return made
+
+
+class StackModule(nn.ModuleList):
+    """A net of gradcore made of PyTorch's layers; to_torch makes it.
+
+    Its modules are the layers, by their places in the Stack: those of torch.nn, and those of
+    gradcore.torch where there is a skip connection or an AntisymmetricRNN. net: the Stack.
+    forward(x, state=None) -> (outputs, state): x (T, B, I), or (T, B) integer tokens; outputs
+    (T, B, O); state: a list with what each recurrent layer returns and takes, h_n or (h_n, c_n).
+    """
+
+    def __init__(self, net: Stack) -> None:
+        super().__init__([_module(place, layer) for place, layer in enumerate(net.layers)])
+        self.net = net
+
+    def forward(self, x: Tensor, state: Sequence[Any] | None = None) -> tuple[Tensor, list[Any]]:
+        left = [None] * len(self.net.recurrent) if state is None else list(state)
+        if len(left) != len(self.net.recurrent):
+            raise ArgumentError(
+                f"state must have one entry per recurrent layer, {len(self.net.recurrent)}; it has "
+                f"{len(left)}."
+            )
+        after: list[Any] = []
+        for layer, module in zip(self.net.layers, self, strict=True):
+            if isinstance(layer, layers.Recurrent):
+                outputs, last = module(x, left[len(after)])
+                x = outputs + x if layer.residual else outputs
+                after.append(last)
+            else:
+                x = module(x)
+        return x, after
+
+    def _found(self) -> list[Found]:
+        return [
+            (layer, _of_recurrent(module, 0, layer))
+            if isinstance(layer, layers.Recurrent)
+            else (layer, dict(module.named_parameters()))
+            for layer, module in zip(self.net.layers, self, strict=True)
+        ]
+
+
+def _module(place: int, layer: layers.Layer) -> nn.Module:
+    """The module of PyTorch that computes a layer."""
+    if isinstance(layer, layers.Embedding):
+        return nn.Embedding(layer.num_embeddings, layer.embedding_dim)
+    if isinstance(layer, layers.Linear):
+        return nn.Linear(layer.in_features, layer.out_features, bias=layer.bias)
+    if isinstance(layer, layers.Dropout):
+        return nn.Dropout(layer.p)
+    if isinstance(layer, layers.LayerNorm):
+        affine = layer.elementwise_affine
+        return nn.LayerNorm(
+            layer.normalized_shape, layer.eps, affine, **({"bias": layer.bias} if affine else {})
+        )
+    name = type(layer).__name__
+    if layer.is_random:
+        raise ArgumentError(
+            f"layer {place} ({name}) has zoneout or recurrent_dropout, which PyTorch's layers do "
+            "not have."
+        )
+    options: dict[str, Any] = {"bias": layer.bias, "bidirectional": layer.bidirectional}
+    if isinstance(layer, cells.RNN):
+        if layer.nonlinearity == "identity":
+            raise ArgumentError(f"layer {place} (RNN) has no nonlinearity; PyTorch's has one.")
+        options["nonlinearity"] = layer.nonlinearity
+    if isinstance(layer, cells.AntisymmetricRNN):
+        options |= {"step": layer.step, "diffusion": layer.diffusion}
+    ours = layer.skip is not None or isinstance(layer, cells.AntisymmetricRNN)
+    kind = getattr(_modules if ours else nn, name, None)
+    if kind is None:
+        raise ArgumentError(f"layer {place} ({name}) has no counterpart in PyTorch.")
+    if ours:
+        options["skip"] = layer.skip
+    made: nn.Module = kind(layer.input_size, layer.hidden_size, **options)
+    return made
+
+
+def _walk(name: str, module: nn.Module) -> Iterator[Found]:
+    """The layers of a module and of those in it, in order, with their tensors."""
+    shown = f"{name} ({type(module).__name__})" if name else type(module).__name__
+    if isinstance(module, StackModule):
+        yield from module._found()
+    elif isinstance(module, nn.RNNBase):
+        yield from _of_layers(shown, module)
+    elif isinstance(module, nn.Embedding):
+        if module.max_norm is not None:
+            raise ArgumentError(f"{shown} has max_norm, which gradcore's Embedding has not.")
+        yield layers.Embedding(module.num_embeddings, module.embedding_dim), _own(module)
+    elif isinstance(module, nn.Linear):
+        has = module.bias is not None
+        yield layers.Linear(module.in_features, module.out_features, bias=has), _own(module)
+    elif isinstance(module, nn.LayerNorm):
+        if len(module.normalized_shape) != 1:
+            raise ArgumentError(
+                f"{shown} must normalise the last axis only; its normalized_shape is "
+                f"{tuple(module.normalized_shape)}."
+            )
+        affine, has = module.elementwise_affine, module.bias is not None
+        made = layers.LayerNorm(
+            module.normalized_shape[0],
+            module.eps,
+            elementwise_affine=affine,
+            bias=has or not affine,
+        )
+        yield made, _own(module)
+    elif isinstance(module, nn.Dropout):
+        yield layers.Dropout(module.p), {}
+    elif isinstance(module, nn.Identity):
+        return
+    elif module._parameters or not module._modules:
+        raise ArgumentError(
+            f"{shown} has no counterpart in gradcore. from_torch takes Embedding, RNN, LSTM, GRU, "
+            "LayerNorm, Dropout and Linear, and modules made of them. If it takes no part in "
+            "forward, or has no parameters, pass the state dict of the others."
+        )
+    else:
+        for inner, child in module._modules.items():
+            if child is not None:
+                yield from _walk(f"{name}.{inner}" if name else inner, child)
+
+
+def _of_layers(shown: str, module: nn.RNNBase) -> Iterator[Found]:
+    """The layers of a recurrent module, with Dropout between them."""
+    if module.proj_size or module.mode not in CELLS:
+        raise ArgumentError(
+            f"{shown} has proj_size={module.proj_size}; gradcore has no output projection."
+        )
+    kind = CELLS[module.mode]
+    options: dict[str, Any] = {"bias": module.bias, "bidirectional": module.bidirectional}
+    if kind is cells.RNN:
+        options["nonlinearity"] = module.mode[4:].lower()
+    if isinstance(module, Layer):
+        options["skip"] = module.skip
+    if isinstance(module, _modules.AntisymmetricRNN):
+        options |= {"step": module.step, "diffusion": module.diffusion}
+    width = module.input_size
+    for place in range(module.num_layers):
+        if place and module.dropout:
+            yield layers.Dropout(module.dropout), {}
+        layer = kind(width, module.hidden_size, **options)
+        yield layer, _of_recurrent(module, place, layer)
+        width = layer.output_size
+
+
+def _of_recurrent(module: nn.Module, place: int, layer: layers.Recurrent) -> dict[str, Tensor]:
+    """The tensors of a layer of a recurrent module, by our names."""
+    found = {}
+    for name in layer.parameter_shapes:
+        own, reverse, _ = name.partition("_reverse")
+        found[name] = getattr(module, f"{own}_l{place}{reverse}")
+    return found
+
+
+def _own(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value for name, value in module._parameters.items() if value is not None}
+
+
+def _array(name: str, value: object) -> NDArray[Any]:
+    """A tensor, or an array, as an array of float32 or float64."""
+    if isinstance(value, Tensor):
+        if value.dtype not in (torch.float32, torch.float64):
+            raise DTypeError(
+                f"{name} is {value.dtype}, and gradcore has float32 and float64. Convert the model "
+                "with .float() or .double() first."
+            )
+        value = value.detach().cpu().numpy()
+    if not isinstance(value, np.ndarray):
+        raise DTypeError(f"{name} must be a tensor; got {type(value).__name__}.")
+    return np.ascontiguousarray(value)
