@@ -195,6 +195,23 @@ def test_a_singular_step_does_not_ask_for_a_window_for_every_step(monkeypatch, d
     assert len(windows) < steps / 2
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_units_of_a_relu_net_that_are_off_do_not_ask_for_a_window_for_every_step(
+    monkeypatch, dtype
+):
+    windows = []
+    real = _path._orthogonal
+    monkeypatch.setattr(_path, "_orthogonal", lambda *a: windows.append(0) or real(*a))
+    steps = 300
+    net = gd.Stack(gd.RNN(1, 24, nonlinearity="relu"))
+    params = net.init(seed=1, dtype=dtype)
+    x = np.random.default_rng(4).standard_normal((steps, 1, 1)).astype(dtype)
+    found = jacobian.state_singular_values(net, params, x, [steps])[0, 0]
+    assert len(windows) < steps / 2
+    exact = jacobian.state_singular_values(net, params, x, [steps], interval=1)[0, 0]
+    np.testing.assert_allclose(found[:4], exact[:4], atol=1e-3)
+
+
 def test_values_that_do_not_converge_are_told(monkeypatch):
     monkeypatch.setattr(_krylov, "MOST_BLOCKS", 1)
     net, params, x = chain(turned(np.linspace(1.0, 0.5, 60)), 4)

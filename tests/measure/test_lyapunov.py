@@ -81,8 +81,7 @@ def test_a_singular_jacobian_does_not_ask_for_a_window_for_every_step(kind, dtyp
         x = still(steps, 1, dtype)
     windows = []
     found = lyapunov.spectrum(net, params, x, progress=lambda done, total: windows.append(done))
-    # Units of a relu net come and go, and so do its directions; their windows stay short.
-    assert kind == "relu" or len(windows) < steps / 4
+    assert len(windows) < steps / 4
     gone = np.isneginf(found.exponents[0])
     if kind != "relu":
         assert gone.sum() == n - rank
@@ -92,6 +91,30 @@ def test_a_singular_jacobian_does_not_ask_for_a_window_for_every_step(kind, dtyp
     assert both.sum() >= 4
     np.testing.assert_allclose(
         found.exponents[0, both][:4], single.exponents[0, both][:4], atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", [24, 64])
+def test_a_relu_net_has_as_many_exponents_as_it_ever_has_units_on(monkeypatch, n, dtype):
+    """The step with the fewest units on is the rank of the product, for generic weights."""
+    counts = []
+    real = np.linalg.qr
+    monkeypatch.setattr(np.linalg, "qr", lambda *a: counts.append(0) or real(*a))
+    steps, burn_in = 1000, 100
+    net = gd.Stack(gd.RNN(1, n, nonlinearity="relu"))
+    params = net.init(seed=1, dtype=dtype)
+    x = np.random.default_rng(4).standard_normal((steps, 1, 1)).astype(dtype)
+    fewest = int((gd.apply(net, params, x)[0][burn_in:, 0] > 0).sum(axis=1).min())
+    counts.clear()
+    found = lyapunov.spectrum(net, params, x, burn_in=burn_in)
+    assert len(counts) < steps / 6  # one for every step before, and some twice
+    finite = np.isfinite(found.exponents[0])
+    np.testing.assert_array_equal(finite, np.arange(n) < fewest)
+    single = lyapunov.spectrum(net, params, x, burn_in=burn_in, interval=1)
+    np.testing.assert_array_equal(np.isfinite(single.exponents[0]), finite)
+    np.testing.assert_allclose(
+        found.exponents[0, finite], single.exponents[0, finite], atol=1e-3, rtol=5e-3
     )
 
 

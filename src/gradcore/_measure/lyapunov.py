@@ -39,7 +39,8 @@ class LyapunovSpectrum:
 
     exponents (B, k): nats per step, descending; -inf if a direction becomes exactly 0, or less than
     rounding leaves of it: if every step that is looked at alone, as those of a singular Jacobian
-    would, makes it smaller than 8 * sqrt(S) * eps of the dtype times the largest direction.
+    would, makes it smaller than 8 * sqrt(S) * eps of the dtype times the largest direction. So a
+    relu net has as many finite exponents as it has units on where it has fewest.
     standard_error (B, k): by batch means over the trajectory. interval: the most steps between two
     orthogonalisations. steps: the steps counted, after burn_in. dimension: S, the number of all
     exponents.
@@ -214,14 +215,18 @@ def _collect(
         moved, exponent = advance(at, end, frames)
         turned, r = np.linalg.qr(moved)
         diagonal = np.abs(np.einsum("bkk->bk", r))
-        if interval is None or not lost.seen.all():
-            least = lost.least * np.abs(r).max(axis=(1, 2))[:, None]
-            if interval is None and end - at > 1:
-                if (~lost.given_up & (diagonal <= least)).any():
-                    length = (end - at) // 2
-                    continue
-                diagonal = np.where(lost.given_up, np.maximum(diagonal, least), diagonal)
-            lost.look(diagonal, least, end - at, at >= skipped)
+        largest = np.abs(r).max(axis=(1, 2))[:, None]
+        least = lost.least * largest
+        if end - at == 1:
+            zero = lost.removed(moved, diagonal, least)
+            diagonal = np.where(zero, 0.0, diagonal)
+            lost.give_up(zero, at >= skipped)
+        elif interval is None:
+            if (~lost.given_up & (diagonal <= lost.doubtful * largest)).any():
+                length = (end - at) // 2
+                continue
+            diagonal = np.where(lost.given_up, np.maximum(diagonal, least), diagonal)
+        lost.look(diagonal, least, end - at)
         frames = turned
         if at >= skipped:
             with np.errstate(divide="ignore"):

@@ -52,38 +52,55 @@ class Lost:
     """Knows which directions [B, K] are exactly 0, or below what rounding leaves of them.
 
     Such a direction would ask for an interval of one step forever, as if that could resolve it. It
-    is given up, that is, has no say, if most recent single steps have lost it and none that counts
-    has not; one that saturated gates lose for a while is not.
+    is given up, that is, has no say, if it is exactly 0 (units of a relu net that are off remove
+    some), or if most recent single steps have lost it and none that counts has not; one that
+    saturated gates lose for a while is not.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         batch, size, count = shape
         self.dtype = dtype
         self.least = LOST * math.sqrt(size) * float(np.finfo(dtype).eps)
+        # A window in which directions came so far apart may have lost one at some step of it, and
+        # rounding errors have grown since; a window is to use half as many digits.
+        self.doubtful = max(self.least, math.sqrt(float(np.finfo(dtype).eps)))
         self.share = np.zeros((batch, count))  # of recent single steps, those that lost it
         self.since = 0  # windows since the last single step
         self.seen = np.zeros((batch, count), bool)  # in a window of one step that counts
-        self.zero = np.zeros((batch, count), bool)  # in one that counts, so it stays -inf
+        self.zero = np.zeros((batch, count), bool)  # given up for good
+        self.counting = False
 
     @property
     def given_up(self) -> NDArray[np.bool_]:
         return self.zero | ~self.seen & (self.share > 0.5)
 
-    def look(
-        self,
-        diagonal: NDArray[np.float64],
-        least: NDArray[np.float64],
-        steps: int,
-        counts: bool,
-    ) -> None:
+    def removed(
+        self, moved: NDArray[np.float64], diagonal: NDArray[np.float64], least: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """The directions that a single step has made exactly 0. moved (B, S, K): after the step.
+
+        A matrix with n rows that are not 0 has a rank of at most n, so the directions beyond n, of
+        which R has rounding errors, are 0. After several steps rows may be 0 by underflow.
+        """
+        rank = np.any(moved, axis=2).sum(axis=1)
+        beyond = np.arange(moved.shape[2]) >= rank[:, None]
+        return np.asarray((diagonal == 0) | beyond & (diagonal <= least))
+
+    def give_up(self, which: NDArray[np.bool_], counts: bool) -> None:
+        """Gives directions up for good, or until the first window that counts."""
+        if counts and not self.counting:
+            self.counting = True
+            self.zero[:] = False
+        self.zero |= which
+
+    def look(self, diagonal: NDArray[np.float64], least: NDArray[np.float64], steps: int) -> None:
         """Takes in a window of `steps` steps. least [B, 1]: what rounding leaves after it."""
         self.since = 0 if steps == 1 else self.since + 1
         if steps > 1:
             return
         lost = diagonal <= least
         self.share += (lost - self.share) / MEAN
-        if counts:
-            self.zero |= diagonal == 0
+        if self.counting:
             self.seen |= ~lost
 
     def next_interval(self, diagonal: NDArray[np.float64], steps: int) -> int:

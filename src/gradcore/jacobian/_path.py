@@ -141,7 +141,9 @@ class Path:
             lost = self.lost.setdefault((time, product.shape[2]), Lost(product.shape, dtype))
             diagonal = np.abs(np.einsum("bkk->bk", factor[:, :, :-1]))
             least = np.full((len(factor), 1), lost.least)  # the largest element of R is 1
-            lost.look(diagonal, least, steps, True)
+            if steps == 1:  # what is lost in one step stays lost in the product
+                lost.give_up(diagonal <= least, True)
+            lost.look(diagonal, least, steps)
             diagonal = np.where(lost.given_up, np.maximum(diagonal, least), diagonal)
             self.step = lost.next_interval(diagonal, steps)
         return frames, factor
