@@ -92,6 +92,19 @@ def test_the_loss_has_a_logarithmic_axis_if_it_is_positive_and_falls_far(last, s
     assert (tmp_path / "a.svg").read_text() != (tmp_path / "b.svg").read_text()
 
 
+def test_a_logarithmic_axis_that_cannot_be_is_told(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [{"step": t, "seconds": t, "loss": -t, "score": 1.0} for t in (1, 2, 3)]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    result = call(path, "--log", "--out", tmp_path / "a.svg")
+    assert result.exit_code == 0
+    assert "the loss is on a linear axis, because none of its values is positive" in result.stderr
+    assert "score" not in result.stderr
+    axes = panels(figure_of([path], log=True))
+    assert [axes[name].get_yscale() for name in ("loss", "score")] == ["linear", "log"]
+    assert "linear" not in call(path, "--out", tmp_path / "b.svg").stderr
+
+
 def test_a_net_is_drawn_as_its_run_or_what_to_do_is_said(tmp_path):
     run = write(tmp_path / "a")
     net = gd.Stack(gd.RNN(1, 2))

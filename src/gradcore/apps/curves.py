@@ -29,6 +29,7 @@ BINS = 500
 # Losses that differ by a larger factor are drawn on a logarithmic axis, where the last halving is
 # seen as well as the first.
 SPAN = 10.0
+LOGARITHMIC = ("loss", "score")
 # Sums of larger values overflow, and so do the scales of axes.
 _LARGEST = 1e250
 
@@ -57,8 +58,11 @@ def draw(
     *,
     x: X = "step",
     log: bool | None = None,
-) -> None:
+) -> list[str]:
     """Saves a picture of runs; the suffix of path gives the format.
+
+    Returns the panels that were to be logarithmic and are linear, as none of their values is
+    positive.
 
     runs: folders that Trainer.fit wrote, or their metrics.jsonl. log: draw loss and score on
     logarithmic axes, or on linear ones; None: the loss on a logarithmic one if it is positive and
@@ -71,6 +75,7 @@ def draw(
         if not lines:
             raise ArgumentError(f"{run} has no updates yet; there is nothing to draw.")
     write_figure(path, _figure(read, x, log), dpi=150)
+    return [name for name in LOGARITHMIC if log and _is_never_positive(_values(read, name))]
 
 
 # What lines of metrics may have that is drawn: numbers, and lists of numbers.
@@ -163,13 +168,15 @@ def _figure(runs: Mapping[str, Lines], x: X, log: bool | None) -> Any:
     handles = []
     for number, (name, lines) in enumerate(runs.items()):
         handles.append(_draw_run(axes, name, lines, x, f"C{number % 10}"))
-    spans = _spans(runs)
+    logarithmic = {name for name in LOGARITHMIC if log and _values(runs, name).max(initial=0) > 0}
+    if log is None and _spans(_values(runs, "loss")):
+        logarithmic = {"loss"}
     for panel, axis in axes.items():
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelbottom=True)
         axis.set_xlabel(x)
-        if (panel == "score" and log) or (panel == "loss" and (spans if log is None else log)):
+        if panel in logarithmic:
             axis.set_yscale("log", nonpositive="mask")
     axes["lr"].set_ylim(bottom=0.0)
     axes["lr"].ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
@@ -181,11 +188,20 @@ def _figure(runs: Mapping[str, Lines], x: X, log: bool | None) -> Any:
     return figure
 
 
-def _spans(runs: Mapping[str, Lines]) -> bool:
+def _values(runs: Mapping[str, Lines], name: str) -> NDArray[np.float64]:
+    """All values of that name that are drawn."""
+    found = np.array([_drawn(line.get(name)) for lines in runs.values() for line in lines])
+    kept: NDArray[np.float64] = found[~np.isnan(found)]
+    return kept
+
+
+def _spans(losses: NDArray[np.float64]) -> bool:
     """Whether the losses of all runs are positive and differ by more than SPAN."""
-    losses = np.array([_drawn(line.get("loss")) for lines in runs.values() for line in lines])
-    losses = losses[~np.isnan(losses)]
     return bool(len(losses) and losses.min() > 0 and losses.max() > SPAN * losses.min())
+
+
+def _is_never_positive(values: NDArray[np.float64]) -> bool:
+    return bool(len(values) and values.max() <= 0)
 
 
 def _draw_run(axes: Mapping[Any, Any], name: str, lines: Lines, x: X, colour: str) -> Any:

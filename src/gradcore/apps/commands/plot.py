@@ -56,7 +56,8 @@ def plot(
         single = runs[0] if len(runs) == 1 and runs[0].is_dir() else Path()
         picture = out or single / "curves.png"
         check_outputs(inputs=run_files(*runs), pictures=(picture,))
-        curves.draw(picture, runs, x=x, log=log)
+        for panel in curves.draw(picture, runs, x=x, log=log):
+            say(f"the {panel} is on a linear axis, because none of its values is positive")
         say(f"saved {picture}")
 
 
