@@ -60,6 +60,18 @@ cdef extern from "gradcore/gradcore.h" nogil:
     ctypedef enum gc_transform_kind:
         GC_LAYER_NORM
         GC_DROPOUT
+        GC_DENSE
+        GC_ACTIVATION
+        GC_RESIDUAL_BEGIN
+        GC_RESIDUAL_END
+
+    ctypedef enum gc_activation:
+        GC_ACTIVATION_RELU
+        GC_ACTIVATION_TANH
+        GC_ACTIVATION_GELU
+        GC_ACTIVATION_SILU
+        GC_ACTIVATION_SIGMOID
+        GC_ACTIVATION_SOFTPLUS
 
     const char* gc_last_error()
     const char* gc_version()
@@ -96,6 +108,8 @@ cdef extern from "gradcore/gradcore.h" nogil:
         int32_t bias
         double eps
         double p
+        int64_t inputs, outputs
+        int32_t function
 
     ctypedef struct gc_net:
         int32_t dtype
@@ -109,6 +123,8 @@ cdef extern from "gradcore/gradcore.h" nogil:
         const gc_transform* transforms
 
     int64_t gc_net_parameters(const gc_net* net)
+    int64_t gc_net_inputs(const gc_net* net)
+    int64_t gc_net_outputs(const gc_net* net)
     int64_t gc_net_state_size(const gc_net* net, int64_t batch)
     int64_t gc_net_gates(const gc_net* net, int32_t direction)
     int32_t gc_net_parts(const gc_net* net)

@@ -241,6 +241,16 @@ struct Kernels {
   void (*norm_gradient_tangent)(T* acc_weight, T* acc_bias, const T* t_d, const T* d, const T* t_in,
                                 const T* in, const T* stats, const T* t_stats, int64_t stride,
                                 int64_t rows, int64_t i0, int64_t i1) noexcept;
+  // Applies a gc_activation to rows [r0,r1), over the first `units` of `stride` elements; the
+  // padding of the result is 0.
+  void (*activate)(T* out, const T* in, int64_t stride, int64_t units, int32_t function, int64_t r0,
+                   int64_t r1) noexcept;
+  // out[i] = d[i] * slope of the function at in[i]: gradients and tangents. The padding of d must
+  // be 0.
+  void (*activation_slope)(T* out, const T* d, const T* in, int64_t n, int32_t function) noexcept;
+  // The tangent of activation_slope for the tangents t_d of d and t_in of in.
+  void (*activation_curve)(T* out, const T* t_d, const T* d, const T* t_in, const T* in, int64_t n,
+                           int32_t function) noexcept;
   // Computes Philox4x32-10 for one counter [4] and key [2]: out [4].
   void (*philox)(const uint32_t* counter, const uint32_t* key, uint32_t* out) noexcept;
   // Fills rows [r0,r1) of out [.][width]. Row r belongs to sequence r % batch at step t0 + r /

@@ -3,6 +3,7 @@
 // (cell.isa.cpp.in).
 #include <gradcore/gradcore.h>
 
+#include "kernels/activation.h"
 #include "kernels/dense.h"
 #include "kernels/elementwise.h"
 #include "kernels/loss.h"
@@ -48,6 +49,9 @@ static constexpr Kernels<T> all_kernels() {
   k.norm_tangent = &TangentNorm<T>::norm_tangent;
   k.norm_backward_tangent = &TangentNorm<T>::norm_backward_tangent;
   k.norm_gradient_tangent = &TangentNorm<T>::norm_gradient_tangent;
+  k.activate = &Activation<T>::activate;
+  k.activation_slope = &Activation<T>::activation_slope;
+  k.activation_curve = &Activation<T>::activation_curve;
   k.philox = &philox_once;
   k.mask_rows = &Masks<T>::mask_rows;
   k.max_abs = &Elementwise<T>::max_abs;

@@ -41,6 +41,18 @@ int64_t gc_net_parameters(const gc_net* net) {
   return n;
 }
 
+int64_t gc_net_inputs(const gc_net* net) {
+  int64_t n = -1;
+  guarded([&] { n = Network(*net).input_size; });
+  return n;
+}
+
+int64_t gc_net_outputs(const gc_net* net) {
+  int64_t n = -1;
+  guarded([&] { n = Network(*net).outputs; });
+  return n;
+}
+
 int64_t gc_net_state_size(const gc_net* net, int64_t batch) {
   int64_t n = -1;
   guarded([&] { n = Network(*net).state_size * batch; });

@@ -30,6 +30,11 @@ Division::Division(const Network& net, const gc_call& call, int64_t followers)
                                        : 2 * l.gates * l.H * (l.H + (tokens ? 0 : l.I)) * B);
     most_blocks = std::max(most_blocks, l.nb);
   }
+  auto dense = [&](const Transform& t) {
+    return t.spec.kind == GC_DENSE ? (1 + followers) * 2 * t.I * t.O * B : 0;
+  };
+  for (const std::vector<Transform>& transforms : net.transforms)
+    for (const Transform& t : transforms) flops += dense(t);
   if (!call.exact_threads && call.threads != 1) {
     const int64_t enough = B >= 2 * tile_rows ? 16384 : 49152;
     if (flops * element / 4 < enough) wanted = 1;

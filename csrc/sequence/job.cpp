@@ -6,9 +6,10 @@
 #include <cmath>
 
 #include "base/errors.h"
+#include "sequence/stages/activation.h"
+#include "sequence/stages/dense.h"
 #include "sequence/stages/dropout.h"
 #include "sequence/stages/exit.h"
-#include "sequence/stages/head.h"
 #include "sequence/stages/input.h"
 #include "sequence/stages/layer_norm.h"
 #include "sequence/stages/recurrent.h"
@@ -34,6 +35,9 @@ static int64_t steps_of_chunk(const Network& net, const gc_call& call, const Pur
     const int64_t widest = l.pass ? 1 : std::max(l.planes, l.gates);
     row = std::max(row, call.batch * l.Hp * widest);
   }
+  for (const std::vector<Transform>& transforms : net.transforms)
+    for (const Transform& t : transforms)
+      if (t.spec.kind == GC_DENSE) row = std::max(row, call.batch * std::max(t.I, t.O));
   while (steps > look_steps && steps * row * element > 256 * 1024) steps /= 2;
   return steps;
 }
@@ -72,23 +76,46 @@ void Job<T>::build() {
     add<Recurrent<T>>(stages_.back().get(), static_cast<int>(l));
   }
   ending_ = stages_.size();
-  if (!part.last) add<Exit<T>>(stages_.back().get());
   const bool outputs = context_.purpose.puts_out, ends = outputs || context_.purpose.cotangents;
-  if (!part.last || !ends) return;
+  if (part.last && !ends) return;
   add_transforms(part.net.layers.size());
-  if (part.net.has_head) add<Head<T>>(stages_.back().get());
+  if (!part.last) {
+    add<Exit<T>>(stages_.back().get());
+    return;
+  }
+  if (part.net.has_head) add<Dense<T>>(stages_.back().get(), part.net.head, false, true);
   if (outputs) loss_ = &add<Loss<T>>(stages_.back().get());
 }
 
 template <class T>
 void Job<T>::add_transforms(size_t reader) {
-  for (const Transform& transform : context_.net.transforms[reader]) {
-    Stage<T>* const below = stages_.back().get();
-    if (!acts(transform, context_.call)) continue;
-    if (transform.spec.kind == GC_LAYER_NORM)
-      add<LayerNorm<T>>(below, transform, context_.link.joins && reader == 0);
-    else
+  for (const Transform& transform : context_.net.transforms[reader])
+    if (acts(transform, context_.call))
+      add_transform(transform, context_.link.joins && reader == 0);
+}
+
+template <class T>
+void Job<T>::add_transform(const Transform& transform, bool joins) {
+  Stage<T>* const below = stages_.back().get();
+  switch (transform.spec.kind) {
+    case GC_LAYER_NORM:
+      add<LayerNorm<T>>(below, transform, joins);
+      break;
+    case GC_DROPOUT:
       add<Dropout<T>>(below, transform);
+      break;
+    case GC_DENSE:
+      add<Dense<T>>(below, transform, joins, false);
+      break;
+    case GC_ACTIVATION:
+      add<Activation<T>>(below, transform);
+      break;
+    case GC_RESIDUAL_BEGIN:
+      forks_.push_back(&add<Fork<T>>(below));
+      break;
+    default:
+      add<Sum<T>>(below, *forks_.back());
+      forks_.pop_back();
   }
 }
 

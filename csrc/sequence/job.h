@@ -15,6 +15,7 @@
 #include "sequence/derivatives/cotangents.h"
 #include "sequence/derivatives/tangents.h"
 #include "sequence/stages/loss.h"
+#include "sequence/stages/residual.h"
 #include "sequence/stages/stage.h"
 
 namespace gradcore {
@@ -48,6 +49,7 @@ class Job {
  private:
   void build();
   void add_transforms(size_t reader);
+  void add_transform(const Transform& transform, bool joins);
   template <class S, class... Arguments>
   S& add(Arguments&&... arguments);
   void lay_out();
@@ -80,8 +82,9 @@ class Job {
   std::optional<Tangents<T>> tangents_;
   std::optional<Cotangents<T>> cotangents_;
   std::vector<std::unique_ptr<Stage<T>>> stages_;
-  size_t ending_ = 0;        // the first stage behind the layers
-  Loss<T>* loss_ = nullptr;  // of the last part, if it puts out anything
+  std::vector<Fork<T>*> forks_;  // of residual connections that have not ended yet
+  size_t ending_ = 0;            // the first stage behind the layers
+  Loss<T>* loss_ = nullptr;      // of the last part, if it puts out anything
   Layout layout_;
   std::optional<Arena> arena_;
   std::vector<Worker> workers_;

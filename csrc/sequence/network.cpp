@@ -1,5 +1,6 @@
 #include "sequence/network.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/errors.h"
@@ -28,26 +29,87 @@ static void check_place(int layer, int32_t place) {
     fail(GC_INVALID, "layer %d: place must be in 0..%d; got %d.", layer, INT32_MAX / 8, place);
 }
 
-static Transform make_transform(const gc_transform& spec, int64_t units, int64_t& offset) {
+static void check_dense(const gc_transform& spec, int64_t units) {
+  check_size("inputs of a dense layer", spec.before, spec.inputs);
+  check_size("outputs of a dense layer", spec.before, spec.outputs);
+  if (spec.inputs != units)
+    fail(GC_INVALID,
+         "before layer %d: a dense layer must have inputs %lld, the size of what comes before it; "
+         "got %lld.",
+         spec.before, static_cast<long long>(units), static_cast<long long>(spec.inputs));
+}
+
+static void check_transform(const gc_transform& spec, int64_t units) {
   const int index = spec.before;
-  if (spec.kind != GC_LAYER_NORM && spec.kind != GC_DROPOUT)
+  if (spec.kind < GC_LAYER_NORM || spec.kind > GC_RESIDUAL_END)
     fail(GC_INVALID, "before layer %d: unknown transform %d.", index, spec.kind);
   check_place(index, spec.place);
-  Transform t{spec, units, -1, -1};
-  if (spec.kind == GC_DROPOUT) {
-    check_probability("dropout", index, spec.p);
-    return t;
-  }
-  if (!(spec.eps > 0) || !std::isfinite(spec.eps))
+  if (spec.kind == GC_DROPOUT) check_probability("dropout", index, spec.p);
+  if (spec.kind == GC_DENSE) check_dense(spec, units);
+  if (spec.kind == GC_ACTIVATION &&
+      (spec.function < GC_ACTIVATION_RELU || spec.function > GC_ACTIVATION_SOFTPLUS))
+    fail(GC_INVALID, "before layer %d: unknown activation %d.", index, spec.function);
+  if (spec.kind == GC_LAYER_NORM && (!(spec.eps > 0) || !std::isfinite(spec.eps)))
     fail(GC_INVALID, "before layer %d: eps must be positive and finite; got %g.", index, spec.eps);
-  auto take = [&](bool present) {
+}
+
+static Transform make_transform(const gc_transform& spec, int64_t units, int64_t& offset) {
+  check_transform(spec, units);
+  Transform t{spec, units, spec.kind == GC_DENSE ? spec.outputs : units, -1, -1};
+  auto take = [&](bool present, int64_t count) {
     const int64_t at = present ? offset : -1;
-    if (present) offset += units;
+    if (present) offset += count;
     return at;
   };
-  t.weight = take(spec.affine);
-  t.bias = take(spec.bias);
+  const bool dense = spec.kind == GC_DENSE, norm = spec.kind == GC_LAYER_NORM;
+  t.weight = take(dense || (norm && spec.affine), dense ? t.O * t.I : units);
+  t.bias = take((dense || norm) && spec.bias, t.O);
   return t;
+}
+
+// The brackets of residual connections that are open: the units of their rows.
+class Brackets {
+ public:
+  void see(const gc_transform& spec, int64_t units) {
+    if (spec.kind == GC_RESIDUAL_BEGIN) open_.push_back(units);
+    if (spec.kind != GC_RESIDUAL_END) return;
+    if (open_.empty())
+      fail(GC_INVALID, "before layer %d: a residual connection ends that has not begun.",
+           spec.before);
+    if (open_.back() != units)
+      fail(GC_INVALID,
+           "before layer %d: a residual connection begins with rows of %lld units and ends with "
+           "%lld; both must have the same.",
+           spec.before, static_cast<long long>(open_.back()), static_cast<long long>(units));
+    open_.pop_back();
+  }
+  void see(const gc_layer& spec, int index) const {
+    if (spec.bidirectional && !open_.empty())
+      fail(GC_INVALID,
+           "layer %d: a bidirectional layer reads all steps before it puts out the first, so that "
+           "it cannot lie in a residual run of layers; gc_layer.residual adds its input to its "
+           "output.",
+           index);
+  }
+  void end(int n_layers) const {
+    if (!open_.empty())
+      fail(GC_INVALID, "before layer %d: a residual connection begins and does not end.", n_layers);
+  }
+
+ private:
+  std::vector<int64_t> open_;
+};
+
+// Units of the rows that come to the first transform of the net: the first dense layer in front of
+// the first recurrent layer knows them, or that layer itself.
+static int64_t first_units(const gc_net& net) {
+  if (net.embedding_rows) return net.embedding_dim;
+  for (int i = 0; i < net.n_transforms && net.transforms[i].before == 0; i++)
+    if (net.transforms[i].kind == GC_DENSE) {
+      check_size("inputs of a dense layer", 0, net.transforms[i].inputs);
+      return net.transforms[i].inputs;
+    }
+  return net.layers[0].input_size;
 }
 
 static void check_layer(const gc_layer& spec, int index) {
@@ -141,20 +203,27 @@ Network::Network(const gc_net& net) {
     fail(GC_INVALID, "%d transforms are announced but not there.", net.n_transforms);
   transforms.resize(static_cast<size_t>(net.n_layers) + 1);
   int next = 0;
+  Brackets brackets;
   auto take_transforms = [&](int before, int64_t units) {
-    for (; next < net.n_transforms && net.transforms[next].before == before; next++)
+    for (; next < net.n_transforms && net.transforms[next].before == before; next++) {
       transforms[static_cast<size_t>(before)].push_back(
           make_transform(net.transforms[next], units, offset));
+      units = transforms[static_cast<size_t>(before)].back().O;
+      brackets.see(net.transforms[next], units);
+    }
+    return units;
   };
-  int64_t width = embedding_rows ? embedding_dim : -1;
+  input_size = first_units(net);
+  int64_t width = input_size;
   for (int i = 0; i < net.n_layers; i++) {
     const gc_layer& spec = net.layers[i];
     check_layer(spec, i);
-    take_transforms(i, spec.input_size);
-    if (width >= 0 && spec.input_size != width)
+    width = take_transforms(i, width);
+    if (spec.input_size != width)
       fail(GC_INVALID,
            "layer %d: input_size must be %lld, the size of what comes before it; got %lld.", i,
            static_cast<long long>(width), static_cast<long long>(spec.input_size));
+    brackets.see(spec, i);
     const int directions = spec.bidirectional ? 2 : 1;
     for (int d = 0; d < directions; d++) {
       Layer layer = make_layer(spec, ub, offset, state);
@@ -166,23 +235,21 @@ Network::Network(const gc_net& net) {
     }
     width = spec.hidden_size * directions;
   }
-  take_transforms(net.n_layers, width);
+  width = take_transforms(net.n_layers, width);
   if (next < net.n_transforms)
     fail(GC_INVALID, "transform %d: before must be in 0..%d and never fall; got %d.", next,
          net.n_layers, net.transforms[next].before);
+  brackets.end(net.n_layers);
   has_head = net.head_outputs != 0;
-  head_bias = has_head && net.head_bias;
-  head_weight = head_bias_offset = -1;
-  outputs = has_head ? net.head_outputs : width;
-  if (has_head) {
-    check_size("head outputs", net.n_layers, outputs);
-    head_weight = offset;
-    offset += outputs * width;
-    if (head_bias) {
-      head_bias_offset = offset;
-      offset += outputs;
-    }
-  }
+  if (has_head) check_size("head outputs", net.n_layers, net.head_outputs);
+  gc_transform spec{};
+  spec.kind = GC_DENSE;
+  spec.before = net.n_layers;
+  spec.bias = net.head_bias;
+  spec.inputs = width;
+  spec.outputs = net.head_outputs;
+  if (has_head) head = make_transform(spec, width, offset);
+  outputs = has_head ? head.O : width;
   ob = blocks(outputs, ub);
   Op = ob * ub;
   n_parameters = offset;
@@ -209,37 +276,81 @@ const Layer& Network::at(int32_t direction) const {
   return layers[static_cast<size_t>(direction)];
 }
 
-std::vector<Part> Network::parts() const {
-  std::vector<std::vector<Layer>> groups;
+// Whether transforms run in the part before them where they stand between layers with one direction
+// and a bidirectional layer, rather than once in each of its directions. What was there first,
+// LayerNorm and dropout, stays in both: sums of its gradients keep their bits.
+static bool run_ahead(const std::vector<Transform>& transforms) {
+  return std::any_of(transforms.begin(), transforms.end(), [](const Transform& t) {
+    return t.spec.kind != GC_LAYER_NORM && t.spec.kind != GC_DROPOUT;
+  });
+}
+
+// Layers that read time in the same order, as groups; a head behind a bidirectional layer gets a
+// group of its own.
+std::vector<std::vector<Layer>> Network::groups() const {
+  std::vector<std::vector<Layer>> found;
   for (const Layer& layer : layers) {
     const bool joins =
-        !groups.empty() && !layer.spec.bidirectional && !groups.back().back().spec.bidirectional;
-    if (!joins) groups.emplace_back();
-    groups.back().push_back(layer);
+        !found.empty() && !layer.spec.bidirectional && !found.back().back().spec.bidirectional;
+    if (!joins) found.emplace_back();
+    found.back().push_back(layer);
   }
-  if (top().spec.bidirectional) groups.push_back({passing(2 * top().H, top().index + 1, ub)});
+  if (top().spec.bidirectional) found.push_back({passing(2 * top().H, top().index + 1, ub)});
+  return found;
+}
 
+// The transforms in front of each layer of a group and behind its last one. before, behind: the
+// layers beside it, null at the ends.
+std::vector<std::vector<Transform>> Network::transforms_of(const std::vector<Layer>& group,
+                                                           const Layer* before,
+                                                           const Layer* behind) const {
+  auto of = [&](const Layer& layer) { return transforms[static_cast<size_t>(layer.index)]; };
+  auto ahead = [&](const Layer* one, const Layer& two) {
+    return one && !one->spec.bidirectional && two.spec.bidirectional && run_ahead(of(two));
+  };
+  std::vector<std::vector<Transform>> found;
+  for (const Layer& layer : group) {
+    const bool taken = layer.pass || (&layer == &group.front() && ahead(before, layer));
+    found.push_back(taken ? std::vector<Transform>{} : of(layer));
+  }
+  if (!behind)
+    found.push_back(transforms.back());
+  else
+    found.push_back(ahead(&group.back(), *behind) ? of(*behind) : std::vector<Transform>{});
+  return found;
+}
+
+std::vector<Part> Network::parts() const {
+  const std::vector<std::vector<Layer>> all = groups();
   std::vector<Part> parts;
-  for (const std::vector<Layer>& group : groups) {
+  // Both directions of a layer have the same neighbours.
+  auto neighbour = [&](size_t g, int step) -> const Layer* {
+    const int32_t own = all[g][0].index;
+    size_t n = g + static_cast<size_t>(step);
+    while (n < all.size() && all[n][0].index == own) n += static_cast<size_t>(step);
+    return n >= all.size() ? nullptr : step > 0 ? &all[n].front() : &all[n].back();
+  };
+  for (size_t g = 0; g < all.size(); g++) {
+    const std::vector<Layer>& group = all[g];
     Part part{*this, false, false, false, 0, 0};
     const bool both = group[0].spec.bidirectional;
     part.first = group[0].index == 0 && !group[0].pass;
-    part.last = &group == &groups.back();
+    part.last = g + 1 == all.size();
     part.reverse = group[0].reverse;
     part.column = group[0].column;
-    part.width = group.back().H * (both ? 2 : 1);
     part.net.layers = group;
-    part.net.transforms.clear();
-    for (const Layer& layer : group)
-      part.net.transforms.push_back(layer.pass ? std::vector<Transform>{}
-                                               : transforms[static_cast<size_t>(layer.index)]);
-    part.net.transforms.push_back(part.last ? transforms.back() : std::vector<Transform>{});
+    part.net.transforms = transforms_of(group, neighbour(g, -1), neighbour(g, 1));
+    const std::vector<Transform>& front = part.net.transforms.front();
+    part.net.input_size = front.empty() ? group[0].I : front.front().I;
     if (!part.first) part.net.embedding_rows = part.net.embedding_dim = 0;
+    const std::vector<Transform>& back = part.net.transforms.back();
+    const int64_t width = back.empty() ? group.back().H : back.back().O;
+    part.width = both ? 2 * width : width;
     if (!part.last) {
-      part.net.has_head = part.net.head_bias = false;
-      part.net.outputs = group.back().H;
-      part.net.ob = group.back().nb;
-      part.net.Op = group.back().Hp;
+      part.net.has_head = false;
+      part.net.outputs = width;
+      part.net.ob = blocks(width, ub);
+      part.net.Op = part.net.ob * ub;
     }
     parts.push_back(part);
   }

@@ -32,10 +32,10 @@ struct Layer {
   bool adds_rows() const { return spec.residual && !spec.bidirectional; }
 };
 
-// A gc_transform of rows of I units.
+// A gc_transform of rows of I units, which become rows of O units.
 struct Transform {
   gc_transform spec;
-  int64_t I;
+  int64_t I, O;
   int64_t weight, bias;  // offsets in the flat buffer; -1: absent
   bool has_parameters() const { return weight >= 0 || bias >= 0; }
 };
@@ -49,11 +49,12 @@ struct Network {
   int32_t ub;  // units per block of 64 bytes
   std::vector<Layer> layers;
   std::vector<std::vector<Transform>> transforms;  // in front of each layer, then of the head
+  int64_t input_size;  // units of the rows that come to the first transform or layer
   int64_t embedding_rows, embedding_dim, embedding;
-  int64_t outputs, ob, Op;  // outputs of the net (of the head or the last layer), their blocks, and
-                            // their number with padding
-  bool has_head, head_bias;
-  int64_t head_weight, head_bias_offset;
+  int64_t outputs, ob, Op;  // outputs of the net (of the head, or what would come to it), their
+                            // blocks, and their number with padding
+  bool has_head;
+  Transform head;  // a GC_DENSE
   int64_t n_parameters;
   int64_t state_size;  // elements in the state of one sequence
 
@@ -65,7 +66,12 @@ struct Network {
   // Returns one of the layers and directions of the whole net; throws Error(GC_INVALID).
   const Layer& at(int32_t direction) const;
   // Number of different tokens if the input is tokens.
-  int64_t vocabulary() const { return embedding_rows ? embedding_rows : layers[0].I; }
+  int64_t vocabulary() const { return embedding_rows ? embedding_rows : input_size; }
+
+ private:
+  std::vector<std::vector<Layer>> groups() const;
+  std::vector<std::vector<Transform>> transforms_of(const std::vector<Layer>& group,
+                                                    const Layer* before, const Layer* behind) const;
 };
 
 // A part of the net: layers that run together because they read time in the same order. Its outputs

@@ -44,7 +44,7 @@ inline int64_t outputs_per_target(const gc_call& call) {
 
 // Whether a transform does something: dropout acts in training only.
 inline bool acts(const Transform& transform, const gc_call& call) {
-  return transform.spec.kind == GC_LAYER_NORM || (call.train && transform.spec.p > 0);
+  return transform.spec.kind != GC_DROPOUT || (call.train && transform.spec.p > 0);
 }
 
 }  // namespace gradcore

@@ -99,8 +99,8 @@ void check_input(const Network& net, const gc_call& call) {
          "an embedding before it, or take the residual connection away.");
   if (!net.embedding_rows && !net.transforms[0].empty())
     fail(GC_INVALID,
-         "a LayerNorm or Dropout before the first recurrent layer takes floats, and tokens are "
-         "none: put an embedding before it.");
+         "a LayerNorm, a Dropout, a dense layer or a residual connection before the first "
+         "recurrent layer takes floats, and tokens are none: put an embedding before it.");
   if (call.token_bytes != 1 && call.token_bytes != 4 && call.token_bytes != 8)
     fail(GC_INVALID, "tokens must have 1, 4 or 8 bytes; got %d.", call.token_bytes);
   if (has(call, GC_ARRAY_DX)) fail(GC_INVALID, "tokens have no gradient: dx needs float input.");
@@ -213,6 +213,11 @@ void check_sizes(const Network& net, const gc_call& call) {
     bytes += copies * steps * B * row * element +
              static_cast<double>(K) * static_cast<double>(l.Hp * (l.Hp + l.Ip)) * l.gates;
   }
+  for (const std::vector<Transform>& transforms : net.transforms)
+    for (const Transform& t : transforms)
+      bytes += (1 + static_cast<double>(K) + static_cast<double>(cotangents)) * 8 *
+               (static_cast<double>(block_steps * call.batch) + static_cast<double>(t.I)) *
+               static_cast<double>(t.O);
   if (bytes > 1e18)
     fail(GC_NO_MEMORY,
          "The call needs more than 10^18 bytes: of %" PRId64 " sequences, segments of %" PRId64

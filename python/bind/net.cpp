@@ -15,7 +15,16 @@ using Names = std::vector<std::pair<const char*, int32_t>>;
 
 const Names nonlinearities = {{"tanh", GC_TANH}, {"relu", GC_RELU}, {"identity", GC_IDENTITY}};
 const Names skips = {{"none", GC_SKIP_NONE}, {"add", GC_SKIP_ADD}, {"mix", GC_SKIP_MIX}};
-const Names transform_kinds = {{"layer_norm", GC_LAYER_NORM}, {"dropout", GC_DROPOUT}};
+const Names transform_kinds = {{"layer_norm", GC_LAYER_NORM},
+                               {"dropout", GC_DROPOUT},
+                               {"dense", GC_DENSE},
+                               {"activation", GC_ACTIVATION},
+                               {"residual_begin", GC_RESIDUAL_BEGIN},
+                               {"residual_end", GC_RESIDUAL_END}};
+const Names activations = {
+    {"relu", GC_ACTIVATION_RELU},       {"tanh", GC_ACTIVATION_TANH},
+    {"gelu", GC_ACTIVATION_GELU},       {"silu", GC_ACTIVATION_SILU},
+    {"sigmoid", GC_ACTIVATION_SIGMOID}, {"softplus", GC_ACTIVATION_SOFTPLUS}};
 const Names dtypes = {{"float32", GC_FLOAT32}, {"float64", GC_FLOAT64}};
 
 int32_t lookup(const Names& names, const std::string& name, const char* what) {
@@ -69,7 +78,8 @@ gc_layer make_layer(const std::string& cell, int64_t input_size, int64_t hidden_
 }
 
 gc_transform make_transform(const std::string& kind, int32_t before, int32_t place, bool affine,
-                            bool bias, double eps, double p) {
+                            bool bias, double eps, double p, int64_t inputs, int64_t outputs,
+                            const std::string& function) {
   gc_transform transform{};
   transform.kind = lookup(transform_kinds, kind, "transform");
   transform.before = before;
@@ -78,6 +88,9 @@ gc_transform make_transform(const std::string& kind, int32_t before, int32_t pla
   transform.bias = bias;
   transform.eps = eps;
   transform.p = p;
+  transform.inputs = inputs;
+  transform.outputs = outputs;
+  transform.function = lookup(activations, function, "activation");
   return transform;
 }
 
@@ -98,6 +111,8 @@ Net::Net(const std::string& dtype, int64_t embedding_rows, int64_t embedding_dim
   net_.transforms = transforms_.data();
   parameters_ = gc_net_parameters(&net_);
   if (parameters_ < 0) raise_error("ArgumentError", gc_last_error());
+  inputs_ = gc_net_inputs(&net_);
+  outputs_ = gc_net_outputs(&net_);
 }
 
 int64_t Net::state_size(int64_t batch) const {
@@ -110,11 +125,6 @@ int64_t Net::gates(int32_t direction) const {
   const int64_t size = gc_net_gates(&net_, direction);
   if (size < 0) raise_error("ArgumentError", gc_last_error());
   return size;
-}
-
-int64_t Net::outputs() const noexcept {
-  const gc_layer& top = layers_.back();
-  return net_.head_outputs > 0 ? net_.head_outputs : top.hidden_size * (top.bidirectional ? 2 : 1);
 }
 
 int32_t Net::parts() const {
@@ -163,7 +173,8 @@ void register_net(py::module_& module) {
   py::class_<gc_transform>(module, "Transform", "What acts on rows between layers.")
       .def(py::init(&make_transform), py::kw_only(), py::arg("kind"), py::arg("before"),
            py::arg("place"), py::arg("affine") = false, py::arg("bias") = false,
-           py::arg("eps") = 0.0, py::arg("p") = 0.0);
+           py::arg("eps") = 0.0, py::arg("p") = 0.0, py::arg("inputs") = 0, py::arg("outputs") = 0,
+           py::arg("function") = "relu");
   py::class_<Net>(module, "Net",
                   "A stack as the core sees it; made by gradcore from a Stack and a dtype.")
       .def(py::init<const std::string&, int64_t, int64_t, std::vector<gc_layer>, int64_t, bool,

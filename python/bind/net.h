@@ -23,14 +23,13 @@ class Net {
   int64_t direction_size(int32_t direction) const noexcept;
   int64_t gates(int32_t direction) const;
   int64_t state_size(int64_t batch) const;
-  // Width of the net's output per step: the head's outputs or, without a head, the last layer's
-  // units.
-  int64_t outputs() const noexcept;
-  int64_t inputs() const noexcept { return layers_.front().input_size; }
+  // Widths of the net's output and of float input per step.
+  int64_t outputs() const noexcept { return outputs_; }
+  int64_t inputs() const noexcept { return inputs_; }
 
  private:
   std::vector<gc_layer> layers_;
   std::vector<gc_transform> transforms_;
   gc_net net_{};
-  int64_t parameters_ = 0;
+  int64_t parameters_ = 0, inputs_ = 0, outputs_ = 0;
 };

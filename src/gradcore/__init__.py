@@ -59,11 +59,13 @@ if TYPE_CHECKING:
     from ._net.io import Checkpoint as Checkpoint
     from ._net.io import load as load
     from ._net.io import save as save
+    from ._net.layers import Dense as Dense
     from ._net.layers import Dropout as Dropout
     from ._net.layers import Embedding as Embedding
     from ._net.layers import LayerNorm as LayerNorm
     from ._net.layers import Linear as Linear
     from ._net.layers import Recurrent as Recurrent
+    from ._net.layers import Residual as Residual
     from ._net.layers import Skip as Skip
     from ._net.stack import Grads as Grads
     from ._net.stack import Params as Params
@@ -129,7 +131,16 @@ _NAMES = {
     "_engine.stepper": ("Stepper",),
     "_net.cells": ("GRU", "LSTM", "RNN", "AntisymmetricRNN"),
     "_net.io": ("Checkpoint", "load", "save"),
-    "_net.layers": ("Dropout", "Embedding", "LayerNorm", "Linear", "Recurrent", "Skip"),
+    "_net.layers": (
+        "Dense",
+        "Dropout",
+        "Embedding",
+        "LayerNorm",
+        "Linear",
+        "Recurrent",
+        "Residual",
+        "Skip",
+    ),
     "_net.stack": ("Grads", "Params", "Stack"),
     "_net.state": ("LayerState", "zero_state"),
     "_training.minimize": ("minimize",),

@@ -110,6 +110,9 @@ class Transform:
         bias: bool = False,
         eps: typing.SupportsFloat | typing.SupportsIndex = 0.0,
         p: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+        inputs: typing.SupportsInt | typing.SupportsIndex = 0,
+        outputs: typing.SupportsInt | typing.SupportsIndex = 0,
+        function: str = "relu",
     ) -> None: ...
 
 class Net:

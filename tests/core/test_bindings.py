@@ -171,6 +171,53 @@ def test_operations_of_another_layout(ops):
         call().plan(ops, segment_steps=5, slots=0)
 
 
+def gru(inputs, hidden, **options):
+    return _core.Layer(cell="gru", input_size=inputs, hidden_size=hidden, **options)
+
+
+@pytest.mark.parametrize(
+    ("layers", "transforms", "message"),
+    [
+        (
+            [gru(3, 4)],
+            [("dense", 0, {"inputs": 2, "outputs": 3}), ("dense", 0, {"inputs": 4, "outputs": 3})],
+            "before layer 0: a dense layer must have inputs 3, the size of what comes before it; "
+            "got 4",
+        ),
+        ([gru(3, 4)], [("dense", 0, {"inputs": 0, "outputs": 3})], "inputs of a dense layer must"),
+        ([gru(3, 4)], [("dense", 1, {"inputs": 4})], "outputs of a dense layer must be in 1"),
+        ([gru(3, 4)], [("dense", 0, {"inputs": 5, "outputs": 4})], "layer 0: input_size must be 4"),
+        ([gru(3, 4)], [("residual_end", 0, {})], "a residual connection ends that has not begun"),
+        ([gru(3, 4)], [("residual_begin", 1, {})], "a residual connection begins and does not end"),
+        (
+            [gru(3, 4)],
+            [("residual_begin", 0, {}), ("residual_end", 1, {})],
+            "before layer 1: a residual connection begins with rows of 3 units and ends with 4",
+        ),
+        (
+            [gru(4, 2, bidirectional=True)],
+            [("residual_begin", 0, {}), ("residual_end", 1, {})],
+            "layer 0: a bidirectional layer .* cannot lie in a residual run",
+        ),
+    ],
+)
+def test_rows_that_do_not_fit(layers, transforms, message):
+    made = [
+        _core.Transform(kind=kind, before=before, place=9, **options)
+        for kind, before, options in transforms
+    ]
+    with pytest.raises(gd.ArgumentError, match=message):
+        _core.Net(
+            dtype="float32",
+            embedding_rows=0,
+            embedding_dim=0,
+            layers=layers,
+            head_outputs=0,
+            head_bias=False,
+            transforms=made,
+        )
+
+
 def test_wrong_names():
     layer = {"cell": "rnn", "input_size": 2, "hidden_size": 3}
     options = {"embedding_rows": 0, "embedding_dim": 0, "head_outputs": 0, "head_bias": False}
@@ -182,6 +229,8 @@ def test_wrong_names():
         _core.Layer(**layer, nonlinearity="step")
     with pytest.raises(gd.ArgumentError, match=r"transform must be one of .*; got 'batch_norm'"):
         _core.Transform(kind="batch_norm", before=0, place=0)
+    with pytest.raises(gd.ArgumentError, match=r"activation must be one of relu, .*got 'swish'"):
+        _core.Transform(kind="activation", before=0, place=0, function="swish")
     with pytest.raises(TypeError, match="incompatible constructor arguments"):
         _core.Layer(**layer, size=4)
     with pytest.raises(gd.ArgumentError, match="dtype must be one of float32, float64"):

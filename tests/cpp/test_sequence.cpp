@@ -68,7 +68,8 @@ class Problem {
       layer.skip_value = 0.2;
       if (one.masks) {
         for (const gc_transform_kind kind : {GC_LAYER_NORM, GC_DROPOUT})
-          transforms_.push_back({kind, l, 4 * l + kind, 1, 1, 0.1, 0.25});
+          transforms_.push_back({kind, l, 4 * l + kind, 1, 1, 0.1, 0.25, 0, 0, 0});
+        add_dense_block(l, layer.input_size);
         layer.place = 4 * l + 2;
         layer.zoneout = 0.1;
         layer.zoneout_cell = one.cell == GC_LSTM ? 0.2 : 0;
@@ -77,7 +78,8 @@ class Problem {
       layers_.push_back(layer);
     }
     if (one.masks)
-      transforms_.push_back({GC_LAYER_NORM, static_cast<int32_t>(layers_.size()), 9, 1, 0, 0.1, 0});
+      transforms_.push_back(
+          {GC_LAYER_NORM, static_cast<int32_t>(layers_.size()), 9, 1, 0, 0.1, 0, 0, 0, 0});
     net_.n_transforms = static_cast<int32_t>(transforms_.size());
     net_.transforms = transforms_.data();
     net_.dtype = GC_FLOAT64;
@@ -246,6 +248,26 @@ class Problem {
   int64_t where_step = -1;
 
  private:
+  // Two dense layers inside a residual connection, before layer l.
+  void add_dense_block(int32_t l, int64_t units) {
+    auto add = [&](int32_t kind, int64_t inputs, int64_t made, int32_t function) {
+      gc_transform one{};
+      one.kind = kind;
+      one.before = l;
+      one.bias = 1;
+      one.inputs = inputs;
+      one.outputs = made;
+      one.function = function;
+      transforms_.push_back(one);
+    };
+    add(GC_RESIDUAL_BEGIN, 0, 0, 0);
+    add(GC_DENSE, units, 5, 0);
+    add(GC_ACTIVATION, 0, 0, GC_ACTIVATION_GELU);
+    add(GC_DENSE, 5, units, 0);
+    add(GC_ACTIVATION, 0, 0, GC_ACTIVATION_SOFTPLUS);
+    add(GC_RESIDUAL_END, 0, 0, 0);
+  }
+
   const Case& one_;
   std::mt19937_64 engine_{7};
   std::vector<gc_layer> layers_;

@@ -28,7 +28,7 @@ gradcore::Net net() {
   skip.skip_kind = GC_SKIP_MIX;
   skip.skip_learned = 1;
   skip.skip_value = 0.25;
-  const gc_transform norm{GC_LAYER_NORM, 1, 0, 1, 1, 1e-5, 0};
+  const gc_transform norm{GC_LAYER_NORM, 1, 0, 1, 1, 1e-5, 0, 0, 0, 0};
   return {GC_FLOAT64, {skip, both}, 2, {}, {norm}};
 }
 
@@ -101,6 +101,28 @@ TEST(parameters_are_drawn_in_their_places) {
   const gradcore::Net tokens(GC_FLOAT32, {gradcore::rnn(4, 8, GC_RELU)}, 3, {10, 4});
   CHECK_EQUAL(static_cast<int64_t>(gradcore::uniform_parameters<float>(tokens, 0).size()),
               tokens.parameters());
+}
+
+TEST(widths_follow_dense_layers) {
+  gc_transform front{}, back{};
+  front.kind = back.kind = GC_DENSE;
+  front.inputs = 9;
+  front.outputs = 4;
+  front.bias = 1;
+  back.before = 1;
+  back.inputs = 8;
+  back.outputs = 2;
+  const gradcore::Net ends(GC_FLOAT64, {gradcore::gru(4, 8)}, 0, {}, {front, back});
+  CHECK_EQUAL(gc_net_inputs(ends.get()), 9);
+  CHECK_EQUAL(ends.outputs(), 2);
+  const std::vector<double> params = gradcore::uniform_parameters<double>(ends, 3);
+  CHECK_EQUAL(static_cast<int64_t>(params.size()), 9 * 4 + 4 + 3 * 8 * (4 + 8 + 2) + 8 * 2);
+  double largest = 0;
+  for (size_t i = 0; i < 40; i++) largest = std::max(largest, std::abs(params[i]));
+  CHECK(largest > 0.25 && largest <= 1.0 / 3);
+  const gradcore::Net headed(GC_FLOAT64, {gradcore::gru(4, 8)}, 5, {}, {front, back});
+  CHECK_EQUAL(headed.outputs(), 5);
+  CHECK_EQUAL(headed.parameters(), ends.parameters() + 5 * (2 + 1));
 }
 
 TEST(adam_of_the_wrappers_goes_down) {

@@ -141,6 +141,54 @@ def test_layer_norm(dtype):
             assert error(found, parameter.grad.numpy()) <= tolerance
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dense_and_residual(dtype):
+    """Puts torch.nn.Linear and torch's functions before, between and after torch's layers."""
+    net = gd.Stack(
+        gd.Dense(5, 9, "gelu"),
+        gd.Residual(gd.LSTM(9, 17), gd.Dense(17, 9, "silu", bias=False)),
+        gd.Dense(9, 8, "relu"),
+        gd.Dense(8, 33, "softplus"),
+        gd.GRU(33, 12),
+        gd.Residual(gd.Dense(12, 12, "tanh")),
+        gd.Dense(12, 3, "sigmoid"),
+    )
+    problem = random_problem(net, gd.loss.MeanSquaredError(reduction="sum"), 40, 3, seed=2)
+    modules = [
+        torch.nn.Linear(5, 9),
+        torch.nn.LSTM(9, 17),
+        torch.nn.Linear(17, 9, bias=False),
+        torch.nn.Linear(9, 8),
+        torch.nn.Linear(8, 33),
+        torch.nn.GRU(33, 12),
+        torch.nn.Linear(12, 12),
+        torch.nn.Linear(12, 3),
+    ]
+    for place, module in enumerate(modules):
+        module.double()
+        for name, parameter in module.named_parameters():
+            ours = problem.params[f"{place}.{name.removesuffix('_l0')}"]
+            parameter.data.copy_(torch.from_numpy(ours))
+    f = torch.nn.functional
+    x = torch.from_numpy(problem.x).requires_grad_()
+    front = f.gelu(modules[0](x))
+    inside = front + f.silu(modules[2](modules[1](front)[0]))
+    between = f.softplus(modules[4](f.relu(modules[3](inside))), threshold=1000)
+    behind = modules[5](between)[0]
+    outputs = torch.sigmoid(modules[7](behind + torch.tanh(modules[6](behind))))
+    value = ((outputs - torch.from_numpy(problem.y)) ** 2).sum()
+    value.backward()
+    got = by_core(problem, dtype)
+    tolerance = tolerances.DOUBLE if dtype == "float64" else tolerances.SINGLE
+    assert got.loss == pytest.approx(float(value.detach()), rel=tolerance)
+    assert error(got.outputs, outputs.detach().numpy()) <= tolerance
+    assert error(got.x, x.grad.numpy()) <= tolerance
+    for place, module in enumerate(modules):
+        for name, parameter in module.named_parameters():
+            found = got.params[f"{place}.{name.removesuffix('_l0')}"]
+            assert error(found, parameter.grad.numpy()) <= tolerance
+
+
 @pytest.mark.parametrize("tokens", [False, True])
 @pytest.mark.parametrize("skip", SKIPS)
 @pytest.mark.parametrize("cell", CELLS)

@@ -302,9 +302,12 @@ def an_array(rng: random.Random) -> object:
 
 def layers(rng: random.Random) -> None:
     """Random descriptions of nets, and calls with them."""
-    kind = rng.choice((gd.LSTM, gd.GRU, gd.RNN, gd.AntisymmetricRNN, gd.Linear, gd.Embedding))
+    kinds = (gd.LSTM, gd.GRU, gd.RNN, gd.AntisymmetricRNN, gd.Linear, gd.Embedding, gd.Dense)
+    kind = rng.choice(kinds)
     options: dict[str, object] = {}
-    if kind not in (gd.Linear, gd.Embedding):
+    if kind is gd.Dense and rng.random() < 0.5:
+        options["activation"] = rng.choice(("relu", "softplus", number(rng)))
+    elif kind not in (gd.Linear, gd.Embedding, gd.Dense):
         names = ("bias", "bidirectional", "residual", "zoneout", "recurrent_dropout", "skip")
         for name in rng.sample(names, rng.randrange(3)):
             options[name] = number(rng)
@@ -314,8 +317,11 @@ def layers(rng: random.Random) -> None:
     sizes = [rng.choice((1, 2, 3, number(rng))) for _ in range(2)]
     layer = kind(*sizes, **options)  # type: ignore[arg-type]
     if all(isinstance(size, int) and size < 9 for size in sizes):
-        more = (gd.RNN(sizes[1], 2),) if kind is gd.Embedding else ()
-        net = gd.Stack(*((gd.RNN(2, sizes[0]),) if kind is gd.Linear else ()), layer, *more)
+        more = (gd.RNN(sizes[1], 2),) if kind in (gd.Embedding, gd.Dense) else ()
+        inside = rng.random() < 0.2
+        made = gd.Residual(layer, *more) if inside else layer
+        front = (gd.RNN(2, sizes[0]),) if kind is gd.Linear else ()
+        net = gd.Stack(*front, made, *(() if inside else more))
         net.init(seed=rng.choice((0, number(rng))), chrono=rng.choice((None, number(rng))))
 
 
@@ -323,6 +329,7 @@ NETS = (
     gd.Stack(gd.LSTM(2, 3), gd.Linear(3, 2)),
     gd.Stack(gd.Embedding(4, 2), gd.GRU(2, 3, bidirectional=True), gd.Linear(6, 2)),
     gd.Stack(gd.RNN(2, 3, skip=gd.Skip(5, kind="mix", value=0.5))),
+    gd.Stack(gd.Dense(2, 3, "gelu"), gd.Residual(gd.GRU(3, 4), gd.Dense(4, 3)), gd.Linear(3, 2)),
 )
 PARAMS = tuple(net.init(seed=0) for net in NETS)
 
@@ -544,6 +551,18 @@ def bindings(rng: random.Random) -> None:
                 if rng.random() < 0.5:
                     fields[rng.choice(list(fields))] = rng.choice(("lstm", "add", number(rng)))
                 layer = _core.Layer(**fields)
+                kinds = ("dense", "activation", "residual_begin", "residual_end", "layer_norm")
+                transforms = [
+                    _core.Transform(
+                        kind=rng.choice(kinds),
+                        before=rng.choice((0, 0, 1, number(rng))),
+                        place=0,
+                        eps=1.0,
+                        inputs=rng.choice((*small, number(rng))),
+                        outputs=rng.choice((*small, number(rng))),
+                    )
+                    for _ in range(rng.choice((0, 0, 1, 2, 3)))
+                ]
                 _core.Net(
                     dtype=rng.choice(("float32", "float64", "float64", "x")),
                     embedding_rows=rarely(rng, 0),
@@ -551,6 +570,7 @@ def bindings(rng: random.Random) -> None:
                     layers=[layer] * rng.choice((1, 1, 0, 2)),
                     head_outputs=rng.choice((0, 2, number(rng))),
                     head_bias=True,
+                    transforms=transforms,
                 ).state_size(rarely(rng, 2))
     except gd.GradcoreError:
         raise

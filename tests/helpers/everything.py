@@ -14,7 +14,8 @@ STEPS = 6 * BLOCK + 57
 
 # There is a lag longer than the shortest segment, a learned skip, and none; sizes are multiples of
 # the lane width or not.
-# With "masks" a net has LayerNorm, dropout and all random masks, in training mode.
+# With "masks" a net has LayerNorm, dropout and all random masks, in training mode; with "dense" or
+# "residual" it has layers of these kinds between the recurrent ones.
 SHAPES = {
     "lstm": (33, 3, gd.Skip(BLOCK + 12, learned=True, value=0.3), "floats", ()),
     "gru": (64, 5, gd.Skip(7, kind="mix", learned=True), "embedding", ()),
@@ -23,6 +24,10 @@ SHAPES = {
     "lstm, one and both ways": (17, 4, gd.Skip(5, value=-0.3), "floats", (1,)),
     "gru, both ways": (9, 3, gd.Skip(BLOCK + 3, kind="mix", learned=True), "embedding", (0, 1)),
     "lstm, masks": (33, 3, None, "floats", ()),
+    "gru, dense": (17, 3, gd.Skip(7, kind="mix", learned=True), "floats", ()),
+    "lstm, residual": (12, 5, gd.Skip(5, value=-0.3), "floats", ()),
+    "gru, both ways, dense": (9, 4, None, "floats", (1,)),
+    "lstm, both ways, residual": (12, 3, None, "embedding", (0,)),
     "gru, both ways, masks": (17, 5, gd.Skip(7, kind="mix", learned=True), "embedding", (1,)),
 }
 
@@ -40,7 +45,7 @@ def everything(cell, dtype, batch=None, lengths=True, steps=STEPS):
         bidirectional=bidirectional,
         vocabulary=19 if source == "embedding" else None,
         classes=6,
-        between="all" if "masks" in cell else "nothing",
+        between=between_of(cell),
         masks="all" if "masks" in cell else "none",
     )
     problem = random_problem(
@@ -59,6 +64,12 @@ def everything(cell, dtype, batch=None, lengths=True, steps=STEPS):
     arguments, keywords = core_arguments(problem, dtype)
     wrt = ("params", "x", "state") if source == "floats" else ("params", "state")
     return arguments, {**keywords, **core_targets(problem, dtype), "wrt": wrt}
+
+
+def between_of(cell):
+    """The name of what stands between the layers."""
+    kinds = {"masks": "all", "dense": "dense", "residual": "residual"}
+    return next((name for kind, name in kinds.items() if kind in cell), "nothing")
 
 
 def solve(call, **how):

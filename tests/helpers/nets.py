@@ -48,6 +48,19 @@ BETWEEN = {
         gd.Dropout(0.25),
         gd.LayerNorm(size, 0.03125, bias=False),
     ],
+    "dense": lambda size: [
+        gd.Dense(size, size + 2, "gelu"),
+        gd.Dense(size + 2, 9, "softplus", bias=False),
+        gd.Dense(9, size),
+    ],
+    # Residuals also go around layers with one direction that are as wide as their input.
+    "residual": lambda size: [
+        gd.Residual(
+            gd.Dense(size, 5, "silu"),
+            gd.Residual(gd.Dense(5, 5, "sigmoid"), gd.Dropout(0.3)),
+            gd.Dense(5, size, "tanh"),
+        ),
+    ],
 }
 # Options of layers; zoneout_cell is for LSTMs only.
 MASKS = {
@@ -88,19 +101,19 @@ def stack(
     width = inputs
     for i in range(layers):
         both = i in bidirectional
-        made += [] if bare_tokens and i == 0 else BETWEEN[between](width)
-        made.append(
-            CELLS[cell](
-                width,
-                hidden,
-                bias=bias,
-                bidirectional=both,
-                skip=skip,
-                residual=residual and width == hidden * (1 + both),
-                **options,
-            )
+        before = [] if bare_tokens and i == 0 else BETWEEN[between](width)
+        layer = CELLS[cell](
+            width,
+            hidden,
+            bias=bias,
+            bidirectional=both,
+            skip=skip,
+            residual=residual and width == hidden * (1 + both),
+            **options,
         )
-        width = made[-1].output_size
+        around = between == "residual" and before and not both and width == hidden
+        made += [gd.Residual(*before, layer)] if around else [*before, layer]
+        width = layer.output_size
     made += BETWEEN[between](width)
     if classes is not None:
         made.append(gd.Linear(width, classes, bias=bias))

@@ -19,6 +19,13 @@ def net_of(name):
             gd.RNN(3, 9, skip=gd.Skip(5, kind="mix", learned=True)),
             gd.LSTM(9, 9, residual=True, skip=gd.Skip(140, kind="add", value=0.4)),
         ),
+        "dense": gd.Stack(
+            gd.Dense(3, 5, "gelu"),
+            gd.Residual(gd.LSTM(5, 9), gd.Dense(9, 5, "silu"), gd.Residual(gd.Dense(5, 5, "tanh"))),
+            gd.RNN(5, 6),
+            gd.Residual(gd.Dense(6, 6, "softplus")),
+            gd.Dense(6, 2, "sigmoid"),
+        ),
         "both ways": gd.Stack(gd.GRU(3, 7, bidirectional=True), gd.LSTM(14, 5), gd.Linear(5, 2)),
     }[name]
 
@@ -42,7 +49,7 @@ def picked(states, k):
     ]
 
 
-@pytest.mark.parametrize("name", ["lstm", "skips", "both ways"])
+@pytest.mark.parametrize("name", ["lstm", "skips", "dense", "both ways"])
 @pytest.mark.parametrize("masks", [False, True])
 def test_cotangents_are_gradients_of_the_weighted_output(name, masks):
     net, params, x, w, rng = setting(name)
@@ -65,7 +72,7 @@ def test_cotangents_are_gradients_of_the_weighted_output(name, masks):
             np.testing.assert_array_equal(one.h, other.h)
 
 
-@pytest.mark.parametrize("name", ["lstm", "skips"])
+@pytest.mark.parametrize("name", ["lstm", "skips", "dense"])
 def test_all_directions_at_once_are_those_one_by_one(name):
     net, params, x, w, _ = setting(name)
     one_by_one = jacobian.vjp(net, params, x, d_outputs=w)
@@ -76,7 +83,7 @@ def test_all_directions_at_once_are_those_one_by_one(name):
         np.testing.assert_allclose(one.h, other.h, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", ["lstm", "skips"])
+@pytest.mark.parametrize("name", ["lstm", "skips", "dense"])
 @pytest.mark.parametrize("wrt", [("params", "x", "state"), ("x", "state")])
 @pytest.mark.parametrize("lengths", [None, np.array([T, 97, 60])])
 def test_ranges_chain(name, wrt, lengths):
@@ -107,7 +114,7 @@ def test_ranges_chain(name, wrt, lengths):
         )
 
 
-@pytest.mark.parametrize("name", ["lstm", "skips"])
+@pytest.mark.parametrize("name", ["lstm", "skips", "dense"])
 def test_products_with_tangents_and_cotangents_agree(name):
     """Checks <J v, w> = <v, J' w>."""
     net, params, x, w, rng = setting(name)

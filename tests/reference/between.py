@@ -1,17 +1,20 @@
-"""Layers between recurrent ones: LayerNorm (Ba, Kiros, Hinton 2016, eq. 3, 4) and dropout.
+"""Layers between recurrent ones: LayerNorm (Ba, Kiros, Hinton 2016, eq. 3, 4), dropout, Dense.
 
 Each function takes one layer of the net; `saved` is what forward passes to the other two.
 """
 
 import numpy as np
 
-from . import philox
+from . import activations, philox
+
+KINDS = ("LayerNorm", "Dropout", "Dense")
 
 
 def forward(layer, place, params, signal, mode, t):
-    """Maps the signal [B, H] to an output of the same shape, and returns what backward and tangent
-    need.
-    """
+    """Maps the signal [B, I] to an output [B, O], and returns what backward and tangent need."""
+    if type(layer).__name__ == "Dense":
+        z = signal @ params["weight"].T + params.get("bias", 0.0)
+        return activations.value(layer.activation, z), (signal, z)
     if type(layer).__name__ == "Dropout":
         mask = mode.factors(layer.p, place, philox.DROPOUT, t, *signal.shape)
         return signal * mask, mask
@@ -23,6 +26,10 @@ def forward(layer, place, params, signal, mode, t):
 
 def backward(layer, params, saved, d):
     """The gradient of the signal, and of the parameters by name."""
+    if type(layer).__name__ == "Dense":
+        signal, z = saved
+        d_z = d * activations.slope(layer.activation, z)
+        return d_z @ params["weight"], {"weight": d_z.T @ signal, "bias": d_z.sum(axis=0)}
     if type(layer).__name__ == "Dropout":
         return d * saved, {}
     normal, deviation = saved
@@ -31,6 +38,10 @@ def backward(layer, params, saved, d):
 
 
 def tangent(layer, params, t_params, saved, t_signal):
+    if type(layer).__name__ == "Dense":
+        signal, z = saved
+        t_z = t_signal @ params["weight"].T + signal @ t_params["weight"].T
+        return (t_z + t_params.get("bias", 0.0)) * activations.slope(layer.activation, z)
     if type(layer).__name__ == "Dropout":
         return t_signal * saved
     normal, deviation = saved

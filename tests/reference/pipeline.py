@@ -99,9 +99,34 @@ def chains(net):
     for i, a in enumerate(net.layers):
         if hasattr(a, "hidden_size"):
             found.append([])
-        elif type(a).__name__ in ("LayerNorm", "Dropout"):
+        elif type(a).__name__ in between.KINDS:
             found[-1].append((i, a))
     return found
+
+
+class Rounds:
+    """What goes round the runs of layers inside Residuals, while layers are passed in order.
+
+    forward: the signal that comes to the layer at `place`, for values and tangents alike. backward:
+    the gradient with respect to it, in the opposite order.
+    """
+
+    def __init__(self, net):
+        self.spans, self.kept = net.residuals, []
+
+    def forward(self, place, signal):
+        for _, end in self.spans:
+            if end == place:
+                signal = signal + self.kept.pop()
+        self.kept += [signal for begin, _ in self.spans if begin == place]
+        return signal
+
+    def backward(self, place, d_signal):
+        for begin, _ in self.spans:
+            if begin == place:
+                d_signal = d_signal + self.kept.pop()
+        self.kept += [d_signal for _, end in self.spans if end == place]
+        return d_signal
 
 
 def has_embedding(net):
@@ -109,7 +134,7 @@ def has_embedding(net):
 
 
 def has_head(net):
-    return hasattr(net.layers[-1], "out_features")
+    return type(net.layers[-1]).__name__ == "Linear"
 
 
 def own(params, place):
@@ -184,16 +209,18 @@ def forward(net, params, x, *, lengths=None, reset=None, state=None, mode=None):
             signal = one_hot(step.x, recurrent(net)[0][1].input_size)
         else:
             signal = step.x
-        after = []
+        after, rounds = [], Rounds(net)
         *inner, before_head = chains(net)
         for (place, layer), before, chain in zip(recurrent(net), now, inner, strict=True):
-            signal = chain_forward(chain, params, signal, mode, t, step)
+            signal = chain_forward(chain, params, signal, mode, t, step, rounds)
+            signal = rounds.forward(place, signal)
             masks = layer_masks(layer, place, mode, t, batch)
             new, record = layer_forward(layer, own(params, place), signal, before, zeroed, masks)
             after.append(chosen(active, new, before))
             signal = new.past[-1] + signal if layer.residual else new.past[-1]
             step.layers.append(record)
-        signal = chain_forward(before_head, params, signal, mode, t, step)
+        signal = chain_forward(before_head, params, signal, mode, t, step, rounds)
+        signal = rounds.forward(len(net.layers) - has_head(net), signal)
         now, step.top = after, signal
         output = affine(own(params, len(net.layers) - 1), signal) if has_head(net) else signal
         outputs.append(where(active, output, np.zeros_like(output)))
@@ -205,9 +232,10 @@ def affine(params, signal):
     return signal @ params["weight"].T + params.get("bias", 0.0)
 
 
-def chain_forward(chain, params, signal, mode, t, step):
+def chain_forward(chain, params, signal, mode, t, step, rounds):
     step.between.append([])
     for place, layer in chain:
+        signal = rounds.forward(place, signal)
         signal, saved = between.forward(layer, place, own(params, place), signal, mode, t)
         step.between[-1].append(saved)
     return signal
@@ -266,8 +294,10 @@ def step_backward(net, params, step, d_output, adjoint):
         d_params[f"{place}.weight"] = d_signal.T @ step.top
         d_params[f"{place}.bias"] = d_signal.sum(axis=0)
         d_signal = d_signal @ params[f"{place}.weight"]
+    rounds = Rounds(net)
+    d_signal = rounds.backward(len(net.layers) - has_head(net), d_signal)
     *inner, before_head = zip(chains(net), step.between, strict=True)
-    d_signal = chain_backward(*before_head, params, d_signal, d_params)
+    d_signal = chain_backward(*before_head, params, d_signal, d_params, rounds)
     before = []
     for (place, layer), record, after, chain in reversed(
         list(zip(recurrent(net), step.layers, adjoint, inner, strict=True))
@@ -278,7 +308,8 @@ def step_backward(net, params, step, d_output, adjoint):
         )
         before.insert(0, d_before)
         d_params.update({f"{place}.{name}": d for name, d in shares.items()})
-        d_signal = chain_backward(*chain, params, d_signal, d_params)
+        d_signal = rounds.backward(place, d_signal)
+        d_signal = chain_backward(*chain, params, d_signal, d_params, rounds)
     d_x = d_signal
     if step.x.ndim == 1:
         d_x = None
@@ -287,10 +318,11 @@ def step_backward(net, params, step, d_output, adjoint):
     return before, {name: d for name, d in d_params.items() if name in params}, d_x
 
 
-def chain_backward(chain, saved, params, d_signal, d_params):
+def chain_backward(chain, saved, params, d_signal, d_params, rounds):
     for (place, layer), record in reversed(list(zip(chain, saved, strict=True))):
         d_signal, shares = between.backward(layer, own(params, place), record, d_signal)
         d_params.update({f"{place}.{name}": d for name, d in shares.items()})
+        d_signal = rounds.backward(place, d_signal)
     return d_signal
 
 
@@ -334,22 +366,26 @@ def tangent(net, params, trace, t_params, t_x=None, t_state=None):
     for t, step in enumerate(trace.steps):
         if has_embedding(net):
             t_signal = t_params["0.weight"][step.x]
-        elif step.x.ndim == 1 or t_x is None:
+        elif step.x.ndim == 1:
             t_signal = np.zeros_like(step.layers[0].input)
+        elif t_x is None:
+            t_signal = np.zeros_like(step.x)
         else:
             t_signal = where(step.active, t_x[t], np.zeros_like(t_x[t]))
-        after = []
+        after, rounds = [], Rounds(net)
         *inner, before_head = zip(chains(net), step.between, strict=True)
         for (place, layer), record, before, chain in zip(
             recurrent(net), step.layers, now, inner, strict=True
         ):
-            t_signal = chain_tangent(*chain, params, t_params, t_signal)
+            t_signal = chain_tangent(*chain, params, t_params, t_signal, rounds)
+            t_signal = rounds.forward(place, t_signal)
             new = layer_tangent(
                 layer, own(params, place), own(t_params, place), record, t_signal, before
             )
             after.append(chosen(step.active, new, before))
             t_signal = new.past[-1] + t_signal if layer.residual else new.past[-1]
-        t_signal = chain_tangent(*before_head, params, t_params, t_signal)
+        t_signal = chain_tangent(*before_head, params, t_params, t_signal, rounds)
+        t_signal = rounds.forward(len(net.layers) - has_head(net), t_signal)
         now, t_output = after, t_signal
         if has_head(net):
             place = len(net.layers) - 1
@@ -359,8 +395,9 @@ def tangent(net, params, trace, t_params, t_x=None, t_state=None):
     return np.array(t_outputs), now
 
 
-def chain_tangent(chain, saved, params, t_params, t_signal):
+def chain_tangent(chain, saved, params, t_params, t_signal, rounds):
     for (place, layer), record in zip(chain, saved, strict=True):
+        t_signal = rounds.forward(place, t_signal)
         t_signal = between.tangent(
             layer, own(params, place), own(t_params, place), record, t_signal
         )

@@ -6,7 +6,7 @@ own length. States are lists with one entry per layer and direction. A net witho
 one piece.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -23,6 +23,7 @@ class Piece:
     places: list
     end: str = ""
     directed: bool = False
+    residuals: list = field(default_factory=list)  # as Stack.residuals, of the piece's own layers
 
     def params(self, whole):
         """The piece's part of the net's parameters, under the piece's own names."""
@@ -75,11 +76,20 @@ def stages(net):
             pending.places.append(place)
             continue
         if pending.layers:
-            found.append([pending])
+            found.append([closed(pending, net)])
         one = replace(layer, bidirectional=False, residual=False)
         found.append([Piece([one], [place], end, True) for end in ("", "_reverse")])
         pending = Piece([], [])
-    return [*found, [pending]] if pending.layers else found
+    return [*found, [closed(pending, net)]] if pending.layers else found
+
+
+def closed(piece, net):
+    """The piece with the Residuals of its layers; none of them reaches beyond a piece."""
+    first = piece.places[0]
+    piece.residuals = [
+        (begin - first, end - first) for begin, end in net.residuals if begin in piece.places
+    ]
+    return piece
 
 
 def residual(net, stage):

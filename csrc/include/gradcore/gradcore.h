@@ -38,7 +38,25 @@ typedef enum gc_cell {
 } gc_cell;
 typedef enum gc_nonlinearity { GC_TANH = 0, GC_RELU = 1, GC_IDENTITY = 2 } gc_nonlinearity;
 typedef enum gc_skip { GC_SKIP_NONE = 0, GC_SKIP_ADD = 1, GC_SKIP_MIX = 2 } gc_skip;
-typedef enum gc_transform_kind { GC_LAYER_NORM = 0, GC_DROPOUT = 1 } gc_transform_kind;
+typedef enum gc_transform_kind {
+  GC_LAYER_NORM = 0,
+  GC_DROPOUT = 1,
+  GC_DENSE = 2,      /* weight [O, I] times the row, plus bias [O] */
+  GC_ACTIVATION = 3, /* a gc_activation of every element */
+  GC_RESIDUAL_BEGIN =
+      4, /* the row goes on, and is added to that at the GC_RESIDUAL_END which closes */
+  GC_RESIDUAL_END = 5 /* this bracket; no bidirectional layer lies between the two */
+} gc_transform_kind;
+/* gelu(x) = x * P(X <= x) of a standard normal X (the form with erf); silu(x) = x * sigmoid(x);
+ * softplus(x) = log(1 + exp(x)). */
+typedef enum gc_activation {
+  GC_ACTIVATION_RELU = 0,
+  GC_ACTIVATION_TANH = 1,
+  GC_ACTIVATION_GELU = 2,
+  GC_ACTIVATION_SILU = 3,
+  GC_ACTIVATION_SIGMOID = 4,
+  GC_ACTIVATION_SOFTPLUS = 5
+} gc_activation;
 
 GC_API const char* gc_last_error(void);
 
@@ -105,31 +123,35 @@ typedef struct gc_layer {
   double step, diffusion;
 } gc_layer;
 
-/* An operation on each row of a layer's output before the next layer reads it. */
+/* An operation on each row that comes to a recurrent layer or to the head; several act one after
+ * the other. All but GC_DENSE leave the width of the rows as it is. */
 typedef struct gc_transform {
   int32_t kind;   /* gc_transform_kind */
   int32_t before; /* the number of the recurrent layer that reads the rows; n_layers: the head, or
                      the outputs of a net without a head */
   int32_t place;  /* as in gc_layer */
   int32_t affine; /* GC_LAYER_NORM: 1: weight [H] is a parameter, else it is 1 */
-  int32_t bias;   /* GC_LAYER_NORM: 1: bias [H] is a parameter, else it is 0 */
+  int32_t bias;   /* GC_LAYER_NORM, GC_DENSE: 1: bias is a parameter, else it is 0 */
   double eps;     /* GC_LAYER_NORM: added to the variance, > 0 */
   double p;       /* GC_DROPOUT: the probability in [0,1) that a unit is dropped in training; the
                      others are divided by 1 - p */
+  int64_t inputs, outputs; /* GC_DENSE: I, the width of the rows that it reads, and O */
+  int32_t function;        /* GC_ACTIVATION: gc_activation */
 } gc_transform;
 
 /* A stack: an optional embedding, recurrent layers with transforms between them, an optional linear
  * head. All parameters are in one flat buffer in this order, each C-contiguous:
- *   embedding [V, E]; per layer weight and bias [I] of each LayerNorm before it, then for each of
- * its directions weight_ih [G*H, I], weight_hh [G*H, H], bias_ih [G*H], bias_hh [G*H], skip [H];
- * weight and bias [H] of each LayerNorm before the head; head weight [O, H], head bias [O]. */
+ *   embedding [V, E]; per layer weight and bias of each transform before it, then for each of its
+ * directions weight_ih [G*H, I], weight_hh [G*H, H], bias_ih [G*H], bias_hh [G*H], skip [H];
+ * weight and bias of each transform before the head; head weight [O, H], head bias [O]. Those of a
+ * GC_LAYER_NORM are as long as its rows, those of a GC_DENSE [O, I] and [O]. */
 typedef struct gc_net {
   int32_t dtype;          /* gc_dtype */
   int64_t embedding_rows; /* V, 0: no embedding */
   int64_t embedding_dim;  /* E */
   int32_t n_layers;
   const gc_layer* layers;
-  int64_t head_outputs; /* O, 0: no head; the outputs are those of the last layer */
+  int64_t head_outputs; /* O, 0: no head; the outputs are what would come to it */
   int32_t head_bias;
   int32_t n_transforms;
   const gc_transform* transforms; /* in the order in which they act; `before` must not decrease */
@@ -137,6 +159,9 @@ typedef struct gc_net {
 
 /* Number of parameters; -1 with a message if the description is not valid. */
 GC_API int64_t gc_net_parameters(const gc_net* net);
+/* Widths of x (without an embedding) and of the outputs; -1 as above. */
+GC_API int64_t gc_net_inputs(const gc_net* net);
+GC_API int64_t gc_net_outputs(const gc_net* net);
 /* Number of elements of a state. A state has, per layer and direction, the outputs [max(1,k), B, H]
  * of the last k steps, oldest first (the last is h), then for LSTM c [B, H]. The backward direction
  * starts from its initial state at step lengths[b]-1, and its final state is that after step 0. */

@@ -103,11 +103,7 @@ class Net {
   const gc_net* get() const { return &net_; }
   gc_dtype dtype() const { return static_cast<gc_dtype>(net_.dtype); }
   int64_t parameters() const { return parameters_; }
-  int64_t outputs() const {
-    if (net_.head_outputs > 0) return net_.head_outputs;
-    const gc_layer& last = layers_.back();
-    return last.hidden_size * (last.bidirectional ? 2 : 1);
-  }
+  int64_t outputs() const { return gc_net_outputs(&net_); }
   int64_t state_size(int64_t batch) const { return gc_net_state_size(&net_, batch); }
   int32_t parts() const { return gc_net_parts(&net_); }
   const std::vector<gc_layer>& layers() const { return layers_; }
@@ -248,8 +244,8 @@ inline double apply(const Net& net, gc_call& call) {
 }
 
 // Initial parameters with PyTorch's distributions: uniform in +-1/sqrt(H) for a recurrent layer and
-// in +-1/sqrt(H of the layer below) for the head, normal for an embedding, 1 and 0 for weight and
-// bias of a LayerNorm.
+// in +-1/sqrt(width of the rows that they read) for dense layers and the head, normal for an
+// embedding, 1 and 0 for weight and bias of a LayerNorm.
 template <typename T>
 std::vector<T> uniform_parameters(const Net& net, uint64_t seed) {
   static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>);
@@ -263,11 +259,17 @@ std::vector<T> uniform_parameters(const Net& net, uint64_t seed) {
     std::uniform_real_distribution<T> draw(-limit, limit);
     for (int64_t i = 0; i < count; i++) out.push_back(draw(engine));
   };
-  const auto norms = [&](int32_t before, int64_t width) {
+  int64_t width = gc_net_inputs(net.get());
+  const auto transforms = [&](int32_t before) {
     for (const gc_transform& one : net.transforms()) {
-      if (one.before != before || one.kind != GC_LAYER_NORM) continue;
-      if (one.affine) out.insert(out.end(), static_cast<size_t>(width), T{1});
-      if (one.bias) out.insert(out.end(), static_cast<size_t>(width), T{0});
+      if (one.before != before) continue;
+      if (one.kind == GC_DENSE) {
+        uniform(one.outputs * (one.inputs + (one.bias ? 1 : 0)), one.inputs);
+        width = one.outputs;
+      } else if (one.kind == GC_LAYER_NORM) {
+        if (one.affine) out.insert(out.end(), static_cast<size_t>(width), T{1});
+        if (one.bias) out.insert(out.end(), static_cast<size_t>(width), T{0});
+      }
     }
   };
   std::normal_distribution<T> normal;
@@ -279,7 +281,8 @@ std::vector<T> uniform_parameters(const Net& net, uint64_t seed) {
     const gc_layer& layer = layers[l];
     const int64_t hidden = layer.hidden_size;
     const int64_t gates = layer.cell == GC_LSTM ? 4 : layer.cell == GC_GRU ? 3 : 1;
-    norms(static_cast<int32_t>(l), layer.input_size);
+    transforms(static_cast<int32_t>(l));
+    width = hidden * (layer.bidirectional ? 2 : 1);
     for (int32_t direction = 0; direction <= (layer.bidirectional != 0); direction++) {
       uniform(gates * hidden * (layer.input_size + hidden + (layer.bias ? 2 : 0)), hidden);
       if (layer.skip_kind == GC_SKIP_NONE || !layer.skip_learned) continue;
@@ -288,9 +291,7 @@ std::vector<T> uniform_parameters(const Net& net, uint64_t seed) {
       out.insert(out.end(), static_cast<size_t>(hidden), static_cast<T>(start));
     }
   }
-  const gc_layer& last = layers.back();
-  const int64_t width = last.hidden_size * (last.bidirectional ? 2 : 1);
-  norms(static_cast<int32_t>(layers.size()), width);
+  transforms(static_cast<int32_t>(layers.size()));
   if (described.head_outputs > 0)
     uniform(described.head_outputs * (width + (described.head_bias ? 1 : 0)), width);
   if (static_cast<int64_t>(out.size()) != net.parameters())

@@ -1,6 +1,8 @@
 // Cotangents of a stage: K gradients of its rows at once, from which those of the rows below are
 // made.
 #pragma once
+#include <vector>
+
 #include "sequence/scale/band.h"
 #include "sequence/stages/stage.h"
 
@@ -8,6 +10,9 @@ namespace gradcore {
 
 // What the cotangents of all stages of a part share. Cotangent k of sequence b is row b * K + k,
 // and all of them are kept at one exponent.
+template <class T>
+class CotangentFork;
+
 template <class T>
 struct CotangentContext {
   explicit CotangentContext(Context<T>& context)
@@ -19,6 +24,7 @@ struct CotangentContext {
   Context<T>& primal;
   const int64_t K, rows;
   ScaleBand<T> band;
+  std::vector<CotangentFork<T>*> forks;  // of residual connections that have not ended yet
 
   // A thread's rows, of every step: whole tiles, so that few are left over.
   Slice rows_of(const Worker& m) const {

@@ -51,25 +51,79 @@ T* CotangentDropout<T>::backward(Worker& m, const Chunk& chunk, T* d) {
   return d;
 }
 
-// ---- head
+template <class T>
+T* CotangentActivation<T>::backward(Worker& m, const Chunk& chunk, T* d) {
+  const int64_t stride = activation_.stride(), B = this->primal().timeline.batch;
+  const T* in = activation_.below()->rows(chunk.first);
+  if (!d) return nullptr;
+  this->each_row(m, chunk, [&](int64_t i, int64_t r, int64_t b) {
+    T* row = d + (i * this->cotangents_.rows + r) * stride;
+    this->kernels().activation_slope(row, row, in + (i * B + b) * stride, stride,
+                                     activation_.function());
+  });
+  return d;
+}
+
+// ---- dense layer
 
 template <class T>
-void CotangentHead<T>::lay_out(Layout& layout) {
-  layout.share(scratch_c_rows, d_below_,
-               look_steps * this->cotangents_.rows * head_.below()->stride());
+void CotangentDense<T>::lay_out(Layout& layout) {
+  if (!dense_.below()->wants_gradient()) return;
+  const int64_t count = look_steps * this->cotangents_.rows * dense_.below()->stride();
+  layout.share(scratch_c_rows, d_below_[0], count);
+  layout.share(scratch_c_rows_2, d_below_[1], count);
 }
 
 template <class T>
-T* CotangentHead<T>::backward(Worker& m, const Chunk& chunk, T* d) {
+T* CotangentDense<T>::backward(Worker& m, const Chunk& chunk, T* d) {
   if (!d) return nullptr;
+  T* below = d == d_below_[0] ? d_below_[1] : d_below_[0];
   const int64_t rows = this->cotangents_.rows;
   const Slice own = this->cotangents_.rows_of(m);
-  for (int64_t i = 0; i < chunk.n; i++)
-    this->kernels().dense(d_below_, head_.below()->stride(), head_.transposed(), nullptr, d,
-                          head_.stride(), head_.output_runs().data(),
-                          static_cast<int64_t>(head_.output_runs().size()), i * rows + own.begin,
-                          i * rows + own.end, 0, static_cast<int32_t>(head_.input_runs().size()));
-  return d_below_;
+  for (int64_t i = 0; below && i < chunk.n; i++)
+    dense_.transposed_product(below, dense_.transposed(), d,
+                              {i * rows + own.begin, i * rows + own.end});
+  m.barrier();  // two arrays take turns, and a thread's rows lie elsewhere where rows are wider
+  return below;
+}
+
+// ---- residual connection
+
+template <class T>
+void CotangentFork<T>::lay_out(Layout& layout) {
+  if (fork_.wants_gradient())
+    layout.announce(kept_, look_steps * this->cotangents_.rows * fork_.stride());
+}
+
+template <class T>
+void CotangentFork<T>::keep(const Worker& m, const Chunk& chunk, const T* d) {
+  const int64_t stride = fork_.stride(), rows = this->cotangents_.rows;
+  const Slice own = this->cotangents_.rows_of(m).times(stride);
+  for (int64_t i = 0; kept_ && i < chunk.n; i++) {
+    T* to = kept_ + i * rows * stride + own.begin;
+    if (d)
+      copy(to, d + i * rows * stride + own.begin, own.size());
+    else
+      zero(to, own.size());
+  }
+}
+
+template <class T>
+T* CotangentFork<T>::backward(Worker& m, const Chunk& chunk, T* d) {
+  const int64_t stride = fork_.stride(), rows = this->cotangents_.rows;
+  const Slice own = this->cotangents_.rows_of(m).times(stride);
+  if (!kept_ || !d) return kept_;
+  for (int64_t i = 0; i < chunk.n; i++) {
+    T* row = d + i * rows * stride + own.begin;
+    this->kernels().add_scaled(row, row, kept_ + i * rows * stride + own.begin, own.size(), T(1));
+  }
+  return d;
+}
+
+template <class T>
+T* CotangentSum<T>::backward(Worker& m, const Chunk& chunk, T* d) {
+  fork_.keep(m, chunk, d);
+  return d;
 }
 
 // ---- layer
@@ -180,8 +234,14 @@ template class CotangentLayerNorm<float>;
 template class CotangentLayerNorm<double>;
 template class CotangentDropout<float>;
 template class CotangentDropout<double>;
-template class CotangentHead<float>;
-template class CotangentHead<double>;
+template class CotangentActivation<float>;
+template class CotangentActivation<double>;
+template class CotangentDense<float>;
+template class CotangentDense<double>;
+template class CotangentFork<float>;
+template class CotangentFork<double>;
+template class CotangentSum<float>;
+template class CotangentSum<double>;
 template class CotangentRecurrent<float>;
 template class CotangentRecurrent<double>;
 

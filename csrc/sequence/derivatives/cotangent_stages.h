@@ -1,11 +1,13 @@
 // Cotangents of each kind of stage.
 #pragma once
 #include "sequence/derivatives/cotangent.h"
+#include "sequence/stages/activation.h"
+#include "sequence/stages/dense.h"
 #include "sequence/stages/dropout.h"
-#include "sequence/stages/head.h"
 #include "sequence/stages/input.h"
 #include "sequence/stages/layer_norm.h"
 #include "sequence/stages/recurrent.h"
+#include "sequence/stages/residual.h"
 
 namespace gradcore {
 
@@ -44,16 +46,57 @@ class CotangentDropout : public Cotangent<T> {
 };
 
 template <class T>
-class CotangentHead : public Cotangent<T> {
+class CotangentActivation : public Cotangent<T> {
  public:
-  CotangentHead(CotangentContext<T>& cotangents, Head<T>& head)
-      : Cotangent<T>(cotangents), head_(head) {}
+  CotangentActivation(CotangentContext<T>& cotangents, Activation<T>& activation)
+      : Cotangent<T>(cotangents), activation_(activation) {}
+  T* backward(Worker& m, const Chunk& chunk, T* d) override;
+
+ private:
+  Activation<T>& activation_;
+};
+
+template <class T>
+class CotangentDense : public Cotangent<T> {
+ public:
+  CotangentDense(CotangentContext<T>& cotangents, Dense<T>& dense)
+      : Cotangent<T>(cotangents), dense_(dense) {}
   void lay_out(Layout& layout) override;
   T* backward(Worker& m, const Chunk& chunk, T* d) override;
 
  private:
-  Head<T>& head_;
-  T* d_below_ = nullptr;
+  Dense<T>& dense_;
+  T* d_below_[2] = {nullptr, nullptr};
+};
+
+template <class T>
+class CotangentFork : public Cotangent<T> {
+ public:
+  CotangentFork(CotangentContext<T>& cotangents, Fork<T>& fork)
+      : Cotangent<T>(cotangents), fork_(fork) {
+    cotangents.forks.push_back(this);
+  }
+  void lay_out(Layout& layout) override;
+  T* backward(Worker& m, const Chunk& chunk, T* d) override;
+  // As Fork::keep.
+  void keep(const Worker& m, const Chunk& chunk, const T* d);
+
+ private:
+  Fork<T>& fork_;
+  T* kept_ = nullptr;  // [n][rows][stride] of a chunk
+};
+
+template <class T>
+class CotangentSum : public Cotangent<T> {
+ public:
+  CotangentSum(CotangentContext<T>& cotangents, Sum<T>&)
+      : Cotangent<T>(cotangents), fork_(*cotangents.forks.back()) {
+    cotangents.forks.pop_back();
+  }
+  T* backward(Worker& m, const Chunk& chunk, T* d) override;
+
+ private:
+  CotangentFork<T>& fork_;
 };
 
 template <class T>

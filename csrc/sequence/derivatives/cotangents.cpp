@@ -6,35 +6,11 @@
 namespace gradcore {
 
 template <class T>
-void Cotangents<T>::follow_stage(Input<T>& input) {
-  top_ = &input;
-  chain_.push_back(std::make_unique<CotangentInput<T>>(cotangents_, input));
-}
-
-template <class T>
-void Cotangents<T>::follow_stage(LayerNorm<T>& norm) {
-  top_ = &norm;
-  chain_.push_back(std::make_unique<CotangentLayerNorm<T>>(cotangents_, norm));
-}
-
-template <class T>
-void Cotangents<T>::follow_stage(Dropout<T>& dropout) {
-  top_ = &dropout;
-  chain_.push_back(std::make_unique<CotangentDropout<T>>(cotangents_, dropout));
-}
-
-template <class T>
 void Cotangents<T>::follow_stage(Recurrent<T>& recurrent) {
   top_ = &recurrent;
   auto made = std::make_unique<CotangentRecurrent<T>>(cotangents_, recurrent);
   layers_.push_back(made.get());
   chain_.push_back(std::move(made));
-}
-
-template <class T>
-void Cotangents<T>::follow_stage(Head<T>& head) {
-  top_ = &head;
-  chain_.push_back(std::make_unique<CotangentHead<T>>(cotangents_, head));
 }
 
 template <class T>

@@ -2,11 +2,31 @@
 // of x and of the initial state out.
 #pragma once
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "sequence/derivatives/cotangent_stages.h"
 
 namespace gradcore {
+
+// The cotangent of a stage that needs nothing but what the stage knows. A new kind of stage has its
+// line here.
+template <class S>
+struct CotangentOf;
+template <class T>
+struct CotangentOf<LayerNorm<T>> : std::type_identity<CotangentLayerNorm<T>> {};
+template <class T>
+struct CotangentOf<Dropout<T>> : std::type_identity<CotangentDropout<T>> {};
+template <class T>
+struct CotangentOf<Dense<T>> : std::type_identity<CotangentDense<T>> {};
+template <class T>
+struct CotangentOf<Activation<T>> : std::type_identity<CotangentActivation<T>> {};
+template <class T>
+struct CotangentOf<Fork<T>> : std::type_identity<CotangentFork<T>> {};
+template <class T>
+struct CotangentOf<Sum<T>> : std::type_identity<CotangentSum<T>> {};
+template <class T>
+struct CotangentOf<Input<T>> : std::type_identity<CotangentInput<T>> {};
 
 // All cotangents are kept times one power of two, which is looked at every 8 steps.
 template <class T>
@@ -16,11 +36,12 @@ class Cotangents {
 
   // Cotangents of one stage after the other, from the lowest on; those of outputs and loss are the
   // caller's.
-  void follow_stage(Input<T>& input);
-  void follow_stage(LayerNorm<T>& norm);
-  void follow_stage(Dropout<T>& dropout);
+  template <class S>
+  void follow_stage(S& stage) {
+    top_ = &stage;
+    chain_.push_back(std::make_unique<typename CotangentOf<S>::type>(cotangents_, stage));
+  }
   void follow_stage(Recurrent<T>& recurrent);
-  void follow_stage(Head<T>& head);
   void lay_out(Layout& layout);
 
   // From the final state; behind step 0, to the initial one.

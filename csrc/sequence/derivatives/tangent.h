@@ -1,5 +1,7 @@
 // The tangent of a stage: what moves with its rows when parameters, input or initial state move.
 #pragma once
+#include <vector>
+
 #include "sequence/scale/band.h"
 #include "sequence/stages/stage.h"
 
@@ -8,6 +10,9 @@ namespace gradcore {
 // What the tangents of all stages of a part share. K tangents of sequence b are rows b * K + k, and
 // all of them are kept at one exponent.
 template <class T>
+class TangentFork;
+
+template <class T>
 struct TangentContext {
   explicit TangentContext(Context<T>& context)
       : primal(context), K(context.purpose.tangents), band(context.division.threads()) {}
@@ -15,8 +20,9 @@ struct TangentContext {
   Context<T>& primal;
   const int64_t K;
   ScaleBand<T> band;
-  int64_t length = 0;  // steps whose tangents of states are kept
-  int64_t origin = 0;  // the first of them
+  int64_t length = 0;                  // steps whose tangents of states are kept
+  int64_t origin = 0;                  // the first of them
+  std::vector<TangentFork<T>*> forks;  // of residual connections that have not ended yet
 
   // Tangents of the parameters, tangent k.
   const T* moved(int64_t k) const {
@@ -77,6 +83,7 @@ class Tangent {
       layout.share(level_ % 2 ? scratch_t_gradient : scratch_t_gradient_2, t_below_,
                    primal().rows() * stride_below);
   }
+  void pass_gradient() { level_ = below_->level_; }
   // Rows of a product join the rows of tangent k of `to` [rows][K][width], times a factor.
   void join(T* to, int64_t width, int64_t k, const Slice& rows, const T* product, T factor) const {
     for (int64_t r = rows.begin; r < rows.end; r++) {

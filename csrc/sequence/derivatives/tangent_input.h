@@ -8,7 +8,7 @@ namespace gradcore {
 template <class T>
 class TangentInput : public Tangent<T> {
  public:
-  // transformed: a LayerNorm or Dropout reads the rows.
+  // transformed: something in front of the first layer reads the rows.
   TangentInput(TangentContext<T>& tangents, Input<T>& input, bool transformed);
 
   T* rows(int64_t) const override { return rows_; }

@@ -4,112 +4,6 @@
 
 namespace gradcore {
 
-// ---- head
-
-template <class T>
-void TangentHead<T>::lay_out(Layout& layout) {
-  const Context<T>& c = this->primal();
-  const int64_t Op = head_.stride(), weights = Op * head_.below()->stride();
-  this->share_gradient(layout, head_.below()->stride());
-  layout.share(scratch_t_outputs, rows_, c.rows() * this->K() * Op);
-  if (c.purpose.moved_parameters) {
-    layout.announce(weight_, this->K() * weights);
-    layout.announce(bias_, this->K() * Op);
-    if (c.purpose.hessian) layout.announce(transposed_, weights);
-    layout.share(scratch_t_product, product_, c.rows() * std::max(Op, head_.below()->stride()));
-  }
-  if (!c.purpose.hessian) return;
-  layout.announce(part_, head_.sums_size());
-  layout.announce(sums_, head_.sums_size());
-}
-
-template <class T>
-void TangentHead<T>::pack(const Worker& m) {
-  for (int64_t k = m.me; weight_ && k < this->K(); k += m.size) pack_tangent(k);
-}
-
-template <class T>
-void TangentHead<T>::pack_tangent(int64_t k) {
-  const Network& net = this->primal().net;
-  const int64_t H = head_.below()->units(), Hp = head_.below()->stride(), Op = head_.stride();
-  const T *params = this->tangents_.moved(k), *weight = params + net.head_weight;
-  for (int64_t o = 0; o < Op; o++) {
-    const bool real = o < head_.units();
-    bias_[k * Op + o] = net.head_bias && real ? params[net.head_bias_offset + o] : T(0);
-    for (int64_t u = 0; u < Hp; u++) {
-      const T value = real && u < H ? weight[o * H + u] : T(0);
-      weight_[k * Op * Hp + (o / UB * Hp + u) * UB + o % UB] = value;
-      if (transposed_) transposed_[(u / UB * Op + o) * UB + u % UB] = value;
-    }
-  }
-}
-
-template <class T>
-void TangentHead<T>::forward(Worker& m, const Chunk& chunk) {
-  const int64_t K = this->K(), Hp = head_.below()->stride(), Op = head_.stride();
-  const auto n_runs = static_cast<int64_t>(head_.input_runs().size());
-  const auto end = static_cast<int32_t>(head_.output_runs().size());
-  const Run* runs = head_.input_runs().data();
-  const Slice own = this->rows_of(m, chunk);
-  this->kernels().dense(rows_, Op, head_.weight(), nullptr, this->below_->rows(chunk.first), Hp,
-                        runs, n_runs, own.begin * K, own.end * K, 0, end);
-  for (int64_t k = 0; weight_ && k < K; k++) {
-    this->kernels().dense(product_, Op, weight_ + k * Op * Hp, bias_ + k * Op,
-                          head_.below()->rows(chunk.first), Hp, runs, n_runs, own.begin, own.end, 0,
-                          end);
-    this->join(rows_, Op, k, own, product_, this->tangents_.factor(m.me));
-  }
-}
-
-template <class T>
-void TangentHead<T>::refresh(Worker& m, const Chunk& chunk) {
-  this->below_->refresh(m, chunk);
-  forward(m, chunk);
-}
-
-template <class T>
-void TangentHead<T>::start_backward(const Worker& m) {
-  if (m.me != 0 || !part_) return;
-  zero(part_, head_.sums_size());
-  zero(sums_, head_.sums_size());
-}
-
-template <class T>
-T* TangentHead<T>::backward(Worker& m, const Chunk& chunk, const Gradient<T>& d, const Gradient<T>&,
-                            T* t_d) {
-  const Kernels<T>& k = this->kernels();
-  if (t_d) {
-    const int64_t Hp = head_.below()->stride(), Op = head_.stride();
-    const auto n_runs = static_cast<int64_t>(head_.output_runs().size());
-    const auto end = static_cast<int32_t>(head_.input_runs().size());
-    const Run* runs = head_.output_runs().data();
-    const Slice own = this->rows_of(m, chunk);
-    k.dense(this->t_below_, Hp, head_.transposed(), nullptr, t_d, Op, runs, n_runs, own.begin,
-            own.end, 0, end);
-    if (transposed_) {
-      k.dense(product_, Hp, transposed_, nullptr, d.rows, Op, runs, n_runs, own.begin, own.end, 0,
-              end);
-      this->join(this->t_below_, Hp, 0, own, product_, T(1));
-    }
-    head_.add_products(m, chunk, head_.below()->rows(chunk.first), t_d, part_);
-    head_.add_products(m, chunk, this->below_->rows(chunk.first), d.rows, part_);
-    head_.add_bias(m, chunk, t_d, part_);
-  }
-  m.barrier();
-  if (chunk.first % block_steps == 0) {
-    const Slice own = m.slice_of(head_.sums_size() / UB).times(UB);
-    k.add_block(sums_ + own.begin, part_ + own.begin, own.size(), T(1), T(1));
-    m.barrier();
-  }
-  return t_d ? this->t_below_ : nullptr;
-}
-
-template <class T>
-void TangentHead<T>::unpack(T* product) const {
-  this->check_product(sums_, head_.sums_size());
-  head_.unpack_sums(sums_, product, 0);
-}
-
 // ---- loss
 
 template <class T>
@@ -256,13 +150,12 @@ void TangentExit<T>::forward(Worker& m, const Chunk& chunk) {
 template <class T>
 T* TangentExit<T>::backward(Worker& m, const Chunk& chunk, const Gradient<T>&,
                             const Gradient<T>& below, T*) {
+  this->below_->refresh(m, chunk);
   exit_.gather(m, chunk, this->primal().link.t_d_out, this->t_below_);
   m.barrier();
   return below.rows ? this->t_below_ : nullptr;
 }
 
-template class TangentHead<float>;
-template class TangentHead<double>;
 template class TangentLoss<float>;
 template class TangentLoss<double>;
 template class TangentExit<float>;

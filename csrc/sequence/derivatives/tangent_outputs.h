@@ -1,41 +1,11 @@
-// Tangents at the end of a part: of the head, of the loss (whose own Hessian comes in there), and
-// of what passes to the next part.
+// Tangents at the end of a part: of the loss (whose own Hessian comes in there), and of what passes
+// to the next part.
 #pragma once
 #include "sequence/derivatives/tangent.h"
 #include "sequence/stages/exit.h"
-#include "sequence/stages/head.h"
 #include "sequence/stages/loss.h"
 
 namespace gradcore {
-
-template <class T>
-class TangentHead : public Tangent<T> {
- public:
-  TangentHead(TangentContext<T>& tangents, Head<T>& head, Tangent<T>* below)
-      : Tangent<T>(tangents, below), head_(head) {}
-
-  T* rows(int64_t) const override { return rows_; }
-  void lay_out(Layout& layout) override;
-  void pack(const Worker& m) override;
-  void forward(Worker& m, const Chunk& chunk) override;
-  void refresh(Worker& m, const Chunk& chunk) override;
-  void start_backward(const Worker& m) override;
-  T* backward(Worker& m, const Chunk& chunk, const Gradient<T>& d, const Gradient<T>& below,
-              T* t_d) override;
-  void unpack(T* product) const override;
-
- private:
-  using Tangent<T>::UB;
-  void pack_tangent(int64_t k);
-
-  Head<T>& head_;
-  T* rows_ = nullptr;  // [rows][K][Op]
-  // Tangents of weight and bias, [K] packed as the head's own; the transposed one with a Hessian
-  // only.
-  T *weight_ = nullptr, *transposed_ = nullptr, *bias_ = nullptr;
-  T* product_ = nullptr;  // room for the product of one tangent
-  T *part_ = nullptr, *sums_ = nullptr;
-};
 
 template <class T>
 class TangentLoss : public Tangent<T> {

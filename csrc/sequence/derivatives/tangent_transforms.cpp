@@ -134,9 +134,115 @@ T* TangentDropout<T>::backward(Worker& m, const Chunk& chunk, const Gradient<T>&
   return t_d ? this->t_below_ : nullptr;
 }
 
+// ---- activation
+
+template <class T>
+void TangentActivation<T>::lay_out(Layout& layout) {
+  this->share_gradient(layout, activation_.stride());
+  layout.announce(rows_, this->primal().rows() * this->K() * activation_.stride());
+}
+
+template <class T>
+void TangentActivation<T>::forward(Worker& m, const Chunk& chunk) {
+  const int64_t K = this->K(), stride = activation_.stride();
+  const T *in = activation_.below()->rows(chunk.first), *t_in = this->below_->rows(chunk.first);
+  const Slice own = this->rows_of(m, chunk);
+  for (int64_t r = own.begin; r < own.end; r++)
+    for (int64_t k = 0; k < K; k++) {
+      const int64_t at = (r * K + k) * stride;
+      this->kernels().activation_slope(rows_ + at, t_in + at, in + r * stride, stride,
+                                       activation_.function());
+    }
+}
+
+template <class T>
+void TangentActivation<T>::refresh(Worker& m, const Chunk& chunk) {
+  this->below_->refresh(m, chunk);
+  forward(m, chunk);
+}
+
+template <class T>
+T* TangentActivation<T>::backward(Worker& m, const Chunk& chunk, const Gradient<T>& d,
+                                  const Gradient<T>&, T* t_d) {
+  const Slice own = this->rows_of(m, chunk).times(activation_.stride());
+  if (t_d)
+    this->kernels().activation_curve(
+        this->t_below_ + own.begin, t_d + own.begin, d.rows + own.begin,
+        this->below_->rows(chunk.first) + own.begin,
+        activation_.below()->rows(chunk.first) + own.begin, own.size(), activation_.function());
+  m.barrier();
+  return t_d ? this->t_below_ : nullptr;
+}
+
+// ---- residual connection
+
+template <class T>
+void TangentFork<T>::lay_out(Layout& layout) {
+  if (!this->purpose().hessian || !fork_.wants_gradient()) return;
+  this->share_gradient(layout, fork_.stride());
+  layout.announce(kept_, this->primal().rows() * fork_.stride());
+}
+
+template <class T>
+T* TangentFork<T>::keep(Worker& m, const Chunk& chunk, T* t_d) {
+  if (!kept_) return t_d;
+  const Slice own = this->rows_of(m, chunk).times(fork_.stride());
+  if (t_d)
+    copy(kept_ + own.begin, t_d + own.begin, own.size());
+  else
+    zero(kept_ + own.begin, own.size());
+  m.barrier();
+  return t_d ? kept_ : nullptr;
+}
+
+template <class T>
+T* TangentFork<T>::backward(Worker& m, const Chunk& chunk, const Gradient<T>&,
+                            const Gradient<T>& below, T* t_d) {
+  const Slice own = this->rows_of(m, chunk).times(fork_.stride());
+  if (t_d)
+    this->kernels().add_scaled(this->t_below_ + own.begin, kept_ + own.begin, t_d + own.begin,
+                               own.size(), T(1));
+  else
+    copy(this->t_below_ + own.begin, kept_ + own.begin, own.size());
+  m.barrier();
+  return below.rows ? this->t_below_ : nullptr;
+}
+
+template <class T>
+void TangentSum<T>::lay_out(Layout& layout) {
+  this->pass_gradient();
+  layout.announce(rows_, this->primal().rows() * this->K() * sum_.stride());
+}
+
+template <class T>
+void TangentSum<T>::forward(Worker& m, const Chunk& chunk) {
+  const Slice own = this->rows_of(m, chunk).times(this->K() * sum_.stride());
+  this->kernels().add_scaled(rows_ + own.begin, this->below_->rows(chunk.first) + own.begin,
+                             fork_.rows(chunk.first) + own.begin, own.size(), T(1));
+}
+
+template <class T>
+void TangentSum<T>::refresh(Worker& m, const Chunk& chunk) {
+  this->below_->refresh(m, chunk);
+  if (sum_.is_cut()) fork_.refresh(m, chunk);
+  forward(m, chunk);
+}
+
+template <class T>
+T* TangentSum<T>::backward(Worker& m, const Chunk& chunk, const Gradient<T>&, const Gradient<T>&,
+                           T* t_d) {
+  return fork_.keep(m, chunk, t_d);
+}
+
 template class TangentLayerNorm<float>;
 template class TangentLayerNorm<double>;
 template class TangentDropout<float>;
 template class TangentDropout<double>;
+template class TangentActivation<float>;
+template class TangentActivation<double>;
+template class TangentFork<float>;
+template class TangentFork<double>;
+template class TangentSum<float>;
+template class TangentSum<double>;
 
 }  // namespace gradcore

@@ -1,8 +1,10 @@
-// Tangents of what acts on the rows between layers.
+// Tangents of what acts on the rows between layers, element by element or row by row.
 #pragma once
 #include "sequence/derivatives/tangent.h"
+#include "sequence/stages/activation.h"
 #include "sequence/stages/dropout.h"
 #include "sequence/stages/layer_norm.h"
+#include "sequence/stages/residual.h"
 
 namespace gradcore {
 
@@ -48,6 +50,68 @@ class TangentDropout : public Tangent<T> {
 
  private:
   Dropout<T>& dropout_;
+  T* rows_ = nullptr;  // [rows][K][stride]
+};
+
+template <class T>
+class TangentActivation : public Tangent<T> {
+ public:
+  TangentActivation(TangentContext<T>& tangents, Activation<T>& activation, Tangent<T>* below)
+      : Tangent<T>(tangents, below), activation_(activation) {}
+
+  T* rows(int64_t) const override { return rows_; }
+  void lay_out(Layout& layout) override;
+  void forward(Worker& m, const Chunk& chunk) override;
+  void refresh(Worker& m, const Chunk& chunk) override;
+  T* backward(Worker& m, const Chunk& chunk, const Gradient<T>& d, const Gradient<T>& below,
+              T* t_d) override;
+
+ private:
+  Activation<T>& activation_;
+  T* rows_ = nullptr;  // [rows][K][stride]
+};
+
+template <class T>
+class TangentFork : public Tangent<T> {
+ public:
+  TangentFork(TangentContext<T>& tangents, Fork<T>& fork, Tangent<T>* below)
+      : Tangent<T>(tangents, below), fork_(fork) {
+    tangents.forks.push_back(this);
+  }
+
+  T* rows(int64_t first) const override { return this->below_->rows(first); }
+  void lay_out(Layout& layout) override;
+  void forward(Worker&, const Chunk&) override {}
+  void refresh(Worker& m, const Chunk& chunk) override { this->below_->refresh(m, chunk); }
+  T* backward(Worker& m, const Chunk& chunk, const Gradient<T>& d, const Gradient<T>& below,
+              T* t_d) override;
+
+  // As Fork::keep, of the tangent of the gradient.
+  T* keep(Worker& m, const Chunk& chunk, T* t_d);
+
+ private:
+  Fork<T>& fork_;
+  T* kept_ = nullptr;  // [rows][stride] of the chunk
+};
+
+template <class T>
+class TangentSum : public Tangent<T> {
+ public:
+  TangentSum(TangentContext<T>& tangents, Sum<T>& sum, Tangent<T>* below)
+      : Tangent<T>(tangents, below), sum_(sum), fork_(*tangents.forks.back()) {
+    tangents.forks.pop_back();
+  }
+
+  T* rows(int64_t) const override { return rows_; }
+  void lay_out(Layout& layout) override;
+  void forward(Worker& m, const Chunk& chunk) override;
+  void refresh(Worker& m, const Chunk& chunk) override;
+  T* backward(Worker& m, const Chunk& chunk, const Gradient<T>& d, const Gradient<T>& below,
+              T* t_d) override;
+
+ private:
+  Sum<T>& sum_;
+  TangentFork<T>& fork_;
   T* rows_ = nullptr;  // [rows][K][stride]
 };
 

@@ -32,25 +32,10 @@ void Tangents<T>::follow_stage(Input<T>& input) {
 }
 
 template <class T>
-void Tangents<T>::follow_stage(LayerNorm<T>& norm) {
-  chain_.push_back(std::make_unique<TangentLayerNorm<T>>(tangents_, norm, last()));
-}
-
-template <class T>
-void Tangents<T>::follow_stage(Dropout<T>& dropout) {
-  chain_.push_back(std::make_unique<TangentDropout<T>>(tangents_, dropout, last()));
-}
-
-template <class T>
 void Tangents<T>::follow_stage(Recurrent<T>& recurrent) {
   auto made = std::make_unique<TangentRecurrent<T>>(tangents_, recurrent, last());
   states_.push_back(&made->states());
   chain_.push_back(std::move(made));
-}
-
-template <class T>
-void Tangents<T>::follow_stage(Head<T>& head) {
-  chain_.push_back(std::make_unique<TangentHead<T>>(tangents_, head, last()));
 }
 
 template <class T>

@@ -2,14 +2,33 @@
 // again.
 #pragma once
 #include <memory>
+#include <type_traits>
 #include <vector>
 
+#include "sequence/derivatives/tangent_dense.h"
 #include "sequence/derivatives/tangent_input.h"
 #include "sequence/derivatives/tangent_outputs.h"
 #include "sequence/derivatives/tangent_recurrent.h"
 #include "sequence/derivatives/tangent_transforms.h"
 
 namespace gradcore {
+
+// The tangent of a stage that needs nothing but what the stage and the tangent below know. A new
+// kind of stage has its line here.
+template <class S>
+struct TangentOf;
+template <class T>
+struct TangentOf<LayerNorm<T>> : std::type_identity<TangentLayerNorm<T>> {};
+template <class T>
+struct TangentOf<Dropout<T>> : std::type_identity<TangentDropout<T>> {};
+template <class T>
+struct TangentOf<Dense<T>> : std::type_identity<TangentDense<T>> {};
+template <class T>
+struct TangentOf<Activation<T>> : std::type_identity<TangentActivation<T>> {};
+template <class T>
+struct TangentOf<Fork<T>> : std::type_identity<TangentFork<T>> {};
+template <class T>
+struct TangentOf<Sum<T>> : std::type_identity<TangentSum<T>> {};
 
 // The recursion of tangents is linear in what enters it, so that all tangents of a part are kept
 // times one power of two. It is looked at every 8 absolute steps; where the states grew so much in
@@ -21,11 +40,13 @@ class Tangents {
   explicit Tangents(Context<T>& context);
 
   // Tangents of one stage after the other, from the lowest on.
+  template <class S>
+  void follow_stage(S& stage) {
+    using Made = typename TangentOf<S>::type;
+    chain_.push_back(std::make_unique<Made>(tangents_, stage, last()));
+  }
   void follow_stage(Input<T>& input);
-  void follow_stage(LayerNorm<T>& norm);
-  void follow_stage(Dropout<T>& dropout);
   void follow_stage(Recurrent<T>& recurrent);
-  void follow_stage(Head<T>& head);
   void follow_stage(Loss<T>& loss);
   void follow_stage(Exit<T>& exit);
   Tangent<T>& of(size_t stage) { return *chain_[stage]; }

@@ -43,6 +43,7 @@ void Exit<T>::gather(const Worker& m, const Chunk& chunk, const T* from, T* rows
 template <class T>
 Gradient<T> Exit<T>::backward(Worker& m, const Chunk& chunk, Gradient<T>) {
   const Context<T>& c = this->context_;
+  this->below_->prepare_backward(m, chunk);
   gather(m, chunk, c.link.d_out, this->d_below_);
   int32_t* const exponents = m.exponents[0];
   bool any = false;

@@ -10,7 +10,8 @@ namespace gradcore {
 
 template <class T>
 Input<T>::Input(Context<T>& context)
-    : Stage<T>(context, nullptr, context.net.layers[0].I, context.net.layers[0].Ip),
+    : Stage<T>(context, nullptr, context.net.input_size,
+               (context.net.input_size + unit_block<T> - 1) / unit_block<T> * unit_block<T>),
       in_place_(!has(context.call, GC_ARRAY_TOKENS) && !has(context.call, GC_ARRAY_LENGTHS) &&
                 !context.part.reverse && this->units() == this->stride()) {
   if (context.purpose.trains && context.net.embedding_rows)

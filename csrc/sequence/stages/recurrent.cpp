@@ -192,7 +192,7 @@ void Recurrent<T>::refresh_masks(Worker& m, const Chunk& chunk) {
 
 template <class T>
 Gradient<T> Recurrent<T>::backward(Worker& m, const Chunk& chunk, Gradient<T> d) {
-  this->below_->prepare_backward(m, chunk);
+  this->below_->refresh(m, chunk);
   refresh_masks(m, chunk);
   LayerView<T> v = view(chunk.first);
   v.record = record_;

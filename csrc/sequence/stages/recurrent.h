@@ -26,6 +26,7 @@ class Recurrent : public Stage<T> {
   void begin_segment(const gc_op& op) override;
   void end_segment(const gc_op& op) override;
   void forward(Worker& m, const Chunk& chunk, bool tape) override;
+  const Stage<T>* made_from() const override { return nullptr; }
   void refresh(Worker&, const Chunk&) override {}  // the segment has the outputs
   bool wants_gradient() const override { return true; }
   void start_backward(Worker& m) override;

@@ -27,6 +27,8 @@ class Stage {
   Stage& operator=(const Stage&) = delete;
 
   Stage* below() const { return below_; }
+  // The stage from whose rows refresh() makes its own; null: they are kept, or there is none.
+  virtual const Stage* made_from() const { return below_; }
   int64_t units() const { return units_; }
   int64_t stride() const { return stride_; }
   // Rows [n][B][stride] of the chunk that begins at step `first`.
@@ -54,7 +56,7 @@ class Stage {
   // Before the first chunk of a backward pass.
   virtual void start_backward(Worker&) {}
   // Makes again what backward() over the chunk reads of this stage and of those below. The stage
-  // above calls it.
+  // above calls it where it does not read the rows, else refresh().
   virtual void prepare_backward(Worker& m, const Chunk& chunk) { refresh(m, chunk); }
   virtual Gradient<T> backward(Worker& m, const Chunk& chunk, Gradient<T> d) = 0;
   // Behind the chunk that begins at step 0; thread 0 only.
@@ -82,6 +84,9 @@ class Stage {
     layout.share(level_ % 2 ? scratch_gradient : scratch_gradient_2, d_below_,
                  context_.rows() * below_->stride());
   }
+
+  // A stage that passes gradients on in the array in which they came takes no turn.
+  void pass_gradient() { level_ = below_->level_; }
 
   Context<T>& context_;
   Stage* const below_;

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from .layers import Dropout, LayerNorm, Recurrent
+from .layers import Recurrent, RowLayer
 from .stack import Stack
 
 
@@ -55,22 +55,25 @@ def _layer(place: int, layer: Recurrent) -> _core.Layer:
 
 
 def _transforms(net: Stack) -> list[_core.Transform]:
-    """The layers between the recurrent layers, each with the number of the layer after it."""
+    """What acts on rows around the recurrent layers, each with the number of the layer after it."""
     made, before = [], 0
+
+    def add(place: int, **options: Any) -> None:
+        made.append(_core.Transform(before=before, place=place, **options))
+
     for place, layer in enumerate(net.layers):
+        for _, end in net.residuals:
+            if end == place:
+                add(place, kind="residual_end")
+        for begin, _ in net.residuals:
+            if begin == place:
+                add(place, kind="residual_begin")
         if isinstance(layer, Recurrent):
             before += 1
-        elif isinstance(layer, LayerNorm):
-            affine = layer.elementwise_affine
-            norm = _core.Transform(
-                kind="layer_norm",
-                before=before,
-                place=place,
-                affine=affine,
-                bias=affine and layer.bias,
-                eps=layer.eps,
-            )
-            made.append(norm)
-        elif isinstance(layer, Dropout):
-            made.append(_core.Transform(kind="dropout", before=before, place=place, p=layer.p))
+        elif isinstance(layer, RowLayer):
+            for options in layer.core_transforms:
+                add(place, **options)
+    for _, end in net.residuals:
+        if end == len(net.layers):
+            add(end, kind="residual_end")
     return made

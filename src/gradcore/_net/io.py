@@ -27,7 +27,7 @@ from .._base.output import write_output
 from ..errors import ArgumentError, CheckpointError, GradcoreError
 from .cells import CELLS
 from .checksum import CHECKSUM, checksum
-from .layers import Dropout, Embedding, Layer, LayerNorm, Linear, Skip
+from .layers import Dense, Dropout, Embedding, Layer, LayerNorm, Linear, Residual, Skip
 from .recognise import recognised
 from .stack import Params, Stack
 from .validate import model
@@ -42,7 +42,7 @@ FORMAT_VERSION = 2
 TRAINING = "training"
 # A header of a few bytes per layer must not keep the reader busy for minutes.
 MOST_LAYERS = 10_000
-_KINDS: tuple[type[Layer], ...] = (Embedding, *CELLS, Linear, LayerNorm, Dropout)
+_KINDS: tuple[type[Layer], ...] = (Embedding, *CELLS, Linear, Dense, LayerNorm, Dropout)
 # All metadata that a file may have.
 _NAMES = {"format", "format_version", "net", "user", TRAINING, CHECKSUM}
 # Those that no other program writes.
@@ -108,9 +108,10 @@ def write(
     training: str | None = None,
 ) -> None:
     """Writes a checkpoint of a net, or of a training if its tensors and JSON text are given."""
-    if len(params.net.layers) > MOST_LAYERS:
+    count = len(params.net.layers) + len(params.net.residuals)
+    if count > MOST_LAYERS:
         raise CheckpointError(
-            f"cannot write {target}: the net has {len(params.net.layers):,} layers, and at most "
+            f"cannot write {target}: the net has {count:,} layers, and at most "
             f"{MOST_LAYERS:,} can be read again."
         )
     header = {
@@ -211,19 +212,35 @@ def as_json(name: str, value: object) -> str:
 
 
 def describe(net: Stack) -> list[dict[str, Any]]:
-    """A net as JSON values: one object per layer, its class name under "layer"."""
-    return [{"layer": type(layer).__name__, **_fields(layer)} for layer in net.layers]
+    """A net as JSON values: one object per layer, its class name under "layer".
+
+    That of a Residual has the layers inside as such a list under "layers".
+    """
+    return [_described(layer) for layer in net.nested]
+
+
+def _described(layer: Layer | Residual) -> dict[str, Any]:
+    name = type(layer).__name__
+    if isinstance(layer, Residual):
+        return {"layer": name, "layers": [_described(inner) for inner in layer.layers]}
+    return {"layer": name, **_fields(layer)}
 
 
 def build(description: object) -> Stack:
     """The net from the JSON values of describe; raises CheckpointError or another GradcoreError."""
+    count = _count(description)
+    if count > MOST_LAYERS:
+        raise CheckpointError(f"the net has {count:,} layers; at most {MOST_LAYERS:,} are read")
+    assert isinstance(description, list)
+    return Stack(*(_layer(entry) for entry in description))
+
+
+def _count(description: object) -> int:
+    """The number of layers in a list of descriptions, those inside Residuals and these included."""
     if not isinstance(description, list) or not all(isinstance(d, dict) for d in description):
         raise CheckpointError("the description of the net is not a list of objects")
-    if len(description) > MOST_LAYERS:
-        raise CheckpointError(
-            f"the net has {len(description):,} layers; at most {MOST_LAYERS:,} are read"
-        )
-    return Stack(*(_layer(entry) for entry in description))
+    inside = (d.get("layers", []) for d in description if d.get("layer") == Residual.__name__)
+    return len(description) + sum(map(_count, inside))
 
 
 def _fields(item: Layer | Skip) -> dict[str, Any]:
@@ -231,17 +248,18 @@ def _fields(item: Layer | Skip) -> dict[str, Any]:
     return {name: _fields(v) if isinstance(v, Skip) else v for name, v in values.items()}
 
 
-def _layer(entry: dict[str, Any]) -> Layer:
+def _layer(entry: dict[str, Any]) -> Any:
     options = dict(entry)
     name = options.pop("layer", None)
+    if name == Residual.__name__ and set(options) == {"layers"}:
+        return Residual(*(_layer(inner) for inner in options["layers"]))
     kind = LAYERS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise CheckpointError(f"the net has a layer {name!r}, which this version does not know")
     skip = options.get("skip")
     if isinstance(skip, dict):
         options["skip"] = _make(Skip, skip)
-    made: Layer = _make(kind, options)
-    return made
+    return _make(kind, options)
 
 
 def _make(kind: type[Any], options: dict[str, Any]) -> Any:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from .._base.checks import choice, finite_float, flag, float_in, layer_size, store
 from ..errors import ArgumentError, DTypeError, ShapeError
 
 __all__ = [
+    "Activation",
     "Cell",
+    "Dense",
     "Dropout",
     "Embedding",
     "Layer",
     "LayerNorm",
     "Linear",
     "Recurrent",
+    "Residual",
+    "RowLayer",
     "Skip",
 ]
 
 SkipKind = Literal["add", "mix"]
+Activation = Literal["identity", "relu", "tanh", "gelu", "silu", "sigmoid", "softplus"]
 
 
 @dataclass(frozen=True)
@@ -227,17 +232,100 @@ class Linear:
 
     @property
     def parameter_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        shape = (self.out_features, self.in_features)
-        specs: dict[str, tuple[tuple[int, ...], str]] = {
-            "weight": (shape, "(out_features, in_features)")
-        }
-        if self.bias:
-            specs["bias"] = ((self.out_features,), "(out_features,)")
-        return specs
+        return affine_shapes(self.in_features, self.out_features, self.bias)
 
 
 @dataclass(frozen=True)
-class LayerNorm:
+class RowLayer:
+    """Base class of the layers that act on each row: any number may stand around recurrent layers.
+
+    size_field: the name of the field that must equal the width of the rows; None: any width.
+    """
+
+    size_field: ClassVar[str | None] = None
+
+    def width_after(self, width: int | None) -> int | None:
+        """The width of the rows that it puts out for rows of this width; None: unknown."""
+        return width
+
+    @property
+    def core_transforms(self) -> tuple[dict[str, Any], ...]:
+        """What the core runs for this layer, one after the other, as options of its Transform."""
+        raise NotImplementedError
+
+    @property
+    def is_random(self) -> bool:
+        """Whether a call with train=True draws masks for this layer."""
+        return False
+
+    @property
+    def parameter_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        return {}
+
+
+@dataclass(frozen=True)
+class Dense(RowLayer):
+    """A layer without recurrence, anywhere in a net: activation(inputs @ weight.T + bias).
+
+    weight [O, I] and bias [O] with I = in_features and O = out_features, as torch.nn.Linear.
+    activation: "identity", "relu", "tanh", "sigmoid", "gelu", "silu" or "softplus". gelu(x) is
+    x * P(X <= x) for a standard normal X: the exact form, PyTorch's default, not the one with tanh.
+    silu(x) is x * sigmoid(x). softplus(x) is log(1 + exp(x)) for every x, while PyTorch returns x
+    above 20.
+    Rows are computed again on the way back, so that no array over all steps is kept.
+    Raises ArgumentError for another activation or sizes that are not positive.
+    Reference: Hendrycks and Gimpel 2016 (gelu); Elfwing, Uchibe, Doya 2018 (silu).
+    """
+
+    in_features: int
+    out_features: int
+    activation: Activation = "identity"
+    _: KW_ONLY
+    bias: bool = True
+
+    size_field: ClassVar[str | None] = "in_features"
+
+    def __post_init__(self) -> None:
+        store(self, "in_features", layer_size("Dense.in_features", self.in_features))
+        store(self, "out_features", layer_size("Dense.out_features", self.out_features))
+        choice("Dense.activation", self.activation, get_args(Activation))
+        flag("Dense.bias", self.bias)
+
+    def width_after(self, width: int | None) -> int | None:
+        return self.out_features
+
+    @property
+    def core_transforms(self) -> tuple[dict[str, Any], ...]:
+        product = {
+            "kind": "dense",
+            "inputs": self.in_features,
+            "outputs": self.out_features,
+            "bias": self.bias,
+        }
+        if self.activation == "identity":
+            return (product,)
+        return product, {"kind": "activation", "function": self.activation}
+
+    @property
+    def parameter_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        return affine_shapes(self.in_features, self.out_features, self.bias)
+
+
+def affine_shapes(
+    in_features: int, out_features: int, bias: bool
+) -> dict[str, tuple[tuple[int, ...], str]]:
+    """The parameters of a matrix with a bias."""
+    shape = (out_features, in_features)
+    specs: dict[str, tuple[tuple[int, ...], str]] = {
+        "weight": (shape, "(out_features, in_features)")
+    }
+    if bias:
+        specs["bias"] = ((out_features,), "(out_features,)")
+    return specs
+
+
+@dataclass(frozen=True)
+class LayerNorm(RowLayer):
     """Normalises each row to mean 0 and variance 1: (x - mean) / sqrt(var + eps) * weight + bias.
 
     normalized_shape: the size H of the rows. weight and bias [H] are parameters;
@@ -252,12 +340,23 @@ class LayerNorm:
     elementwise_affine: bool = True
     bias: bool = True
 
+    size_field: ClassVar[str | None] = "normalized_shape"
+
     def __post_init__(self) -> None:
         size = layer_size("LayerNorm.normalized_shape", self.normalized_shape)
         store(self, "normalized_shape", size)
         store(self, "eps", float_in("LayerNorm.eps", self.eps, 0.0, open_low=True))
         flag("LayerNorm.elementwise_affine", self.elementwise_affine)
         flag("LayerNorm.bias", self.bias)
+
+    def width_after(self, width: int | None) -> int | None:
+        return self.normalized_shape
+
+    @property
+    def core_transforms(self) -> tuple[dict[str, Any], ...]:
+        affine = self.elementwise_affine
+        options = {"affine": affine, "bias": affine and self.bias, "eps": self.eps}
+        return ({"kind": "layer_norm", **options},)
 
     @property
     def parameter_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -267,7 +366,7 @@ class LayerNorm:
 
 
 @dataclass(frozen=True)
-class Dropout:
+class Dropout(RowLayer):
     """Sets each value to 0 with probability p in [0, 1) and divides the others by 1 - p.
 
     It acts only with train=True. Which values become 0 depends only on the seed of the call, the
@@ -281,13 +380,49 @@ class Dropout:
         store(self, "p", float_in("Dropout.p", self.p, 0.0, 1.0))
 
     @property
-    def is_random(self) -> bool:
-        """Whether a call with train=True draws masks for this layer."""
-        return self.p > 0.0
+    def core_transforms(self) -> tuple[dict[str, Any], ...]:
+        return ({"kind": "dropout", "p": self.p},)
 
     @property
-    def parameter_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        return {}
+    def is_random(self) -> bool:
+        return self.p > 0.0
 
 
-Layer = Embedding | Recurrent | Linear | LayerNorm | Dropout
+Layer = Embedding | Recurrent | Linear | RowLayer
+
+
+@dataclass(frozen=True, init=False)
+class Residual:
+    """A residual connection around a run of layers: x + layers(x).
+
+    layers: recurrent layers with one direction, Dense, LayerNorm, Dropout or further Residuals, of
+    which the last puts out rows as wide as the first reads. A Stack counts the layers inside one by
+    one: in Stack(Embedding(9, 8), Residual(LayerNorm(8), LSTM(8, 8))) the LSTM is layer 2.
+    Resets and zoneout act on the states of the layers inside, not on x.
+    Raises DTypeError for something else than such a layer, ArgumentError for a bidirectional layer,
+    which reads all steps before it puts out the first: its own option residual=True adds its input.
+    Reference: He, Zhang, Ren, Sun 2016, eq. 1.
+    """
+
+    layers: tuple[Recurrent | RowLayer | Residual, ...]
+
+    def __init__(self, *layers: Recurrent | RowLayer | Residual) -> None:
+        if not layers:
+            raise ArgumentError("Residual must have at least one layer; got none.")
+        for index, layer in enumerate(layers):
+            if not isinstance(layer, (Recurrent, RowLayer, Residual)):
+                raise DTypeError(
+                    "Residual must be made of RNN, LSTM, GRU, AntisymmetricRNN, Dense, LayerNorm, "
+                    f"Dropout and Residual; argument {index} is {layer!r}."
+                )
+            if isinstance(layer, Recurrent) and layer.bidirectional:
+                raise ArgumentError(
+                    "Residual must have layers with one direction, because a bidirectional layer "
+                    f"reads all steps before it puts out the first; argument {index} is a "
+                    f"bidirectional {type(layer).__name__}. Its option residual=True adds its "
+                    "input to its output."
+                )
+        store(self, "layers", layers)
+
+    def __repr__(self) -> str:
+        return f"Residual({', '.join(map(repr, self.layers))})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -21,7 +22,7 @@ from .initial import (
     forget_gate_bias,
     initial_values,
 )
-from .layers import Dropout, Embedding, Layer, LayerNorm, Linear, Recurrent
+from .layers import Embedding, Layer, Linear, Recurrent, Residual, RowLayer
 
 __all__ = ["Grads", "Params", "Stack"]
 
@@ -30,20 +31,41 @@ __all__ = ["Grads", "Params", "Stack"]
 class Stack(ParameterOwner):
     """A net: an optional Embedding, one or more recurrent layers, an optional Linear.
 
-    Any number of LayerNorm and Dropout layers may stand before, between and after the recurrent
-    layers. Raises ShapeError if the sizes of neighbours do not fit, and ArgumentError if the layers
-    have another order.
+    Any number of Dense, LayerNorm and Dropout layers may stand before, between and after the
+    recurrent layers, and a Residual around any run of these. layers: all of them in a row, without
+    the Residuals; residuals: the first layer of each Residual and the one behind its last, outer
+    ones first.
+    Raises ShapeError if the sizes of neighbours do not fit, and ArgumentError if the layers have
+    another order.
     """
 
     layers: tuple[Layer, ...]
+    residuals: tuple[tuple[int, int], ...]
 
-    def __init__(self, *layers: Layer) -> None:
-        store(self, "layers", layers)
-        _check_order(layers)
-        _check_sizes(layers)
+    def __init__(self, *layers: Layer | Residual) -> None:
+        flat: list[Layer] = []
+        residuals: list[tuple[int, int]] = []
+        _flatten(layers, flat, residuals)
+        store(self, "layers", tuple(flat))
+        store(self, "residuals", tuple(residuals))
+        _check_order(self.layers)
+        _check_residuals(self.residuals, self.widths)
+
+    @cached_property
+    def nested(self) -> tuple[Layer | Residual, ...]:
+        """The arguments from which the net was made: Residuals, and the layers outside of them."""
+        return _nest(self.layers, self.residuals, 0, len(self.layers))
 
     def __repr__(self) -> str:
-        return f"Stack({', '.join(map(repr, self.layers))})"
+        return f"Stack({', '.join(map(repr, self.nested))})"
+
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """The width of the rows before each layer, then of the outputs.
+
+        In front of an Embedding it is the number of tokens.
+        """
+        return _widths(self.layers)
 
     @cached_property
     def embedding(self) -> Embedding | None:
@@ -73,8 +95,8 @@ class Stack(ParameterOwner):
 
     @property
     def input_size(self) -> int:
-        """The input size of the first recurrent layer."""
-        return self.recurrent[0].input_size
+        """The width of float inputs; behind an Embedding, of its rows."""
+        return self.widths[1 if self.embedding else 0]
 
     @property
     def vocabulary(self) -> int:
@@ -83,8 +105,8 @@ class Stack(ParameterOwner):
 
     @property
     def output_size(self) -> int:
-        """The size O of the outputs: that of the head, or else of the last recurrent layer."""
-        return self.head.out_features if self.head else self.recurrent[-1].output_size
+        """The size O of the outputs: that of the head, or else of the last layer."""
+        return self.widths[-1]
 
     @property
     def n_directions(self) -> int:
@@ -99,7 +121,7 @@ class Stack(ParameterOwner):
     @cached_property
     def is_random(self) -> bool:
         """Whether a call with train=True draws random masks and needs a seed."""
-        random = (layer for layer in self.layers if isinstance(layer, (Recurrent, Dropout)))
+        random = (layer for layer in self.layers if isinstance(layer, (Recurrent, RowLayer)))
         return any(layer.is_random for layer in random)
 
     @cached_property
@@ -133,7 +155,7 @@ class Stack(ParameterOwner):
         recurrent: the initial value of each gate's block of weight_hh. "orthogonal" and "identity"
         are multiplied by gain, and biases are 0; for an AntisymmetricRNN "orthogonal" means normal
         with deviation gain/sqrt(H). "uniform" draws weight_hh and biases from +-1/sqrt(H), as
-        PyTorch does. weight_ih is always uniform in +-1/sqrt(H), the head in
+        PyTorch does. weight_ih is always uniform in +-1/sqrt(H), Dense layers and the head in
         +-1/sqrt(in_features), an embedding standard normal, and a LayerNorm has weight 1 and bias
         0, as in PyTorch. forget_bias: the bias of memory gates, see
         gradcore.init.forget_gate_bias; None leaves it as it is. chrono: the longest time constant
@@ -226,51 +248,103 @@ class Grads(_OfStack):
         return f"{super().__repr__()}\n  times 2**{self._exponent}"
 
 
+def _flatten(layers: Iterable[object], flat: list[Any], residuals: list[tuple[int, int]]) -> None:
+    """Appends the layers, also those inside Residuals, and where each Residual begins and ends."""
+    for layer in layers:
+        if not isinstance(layer, Residual):
+            flat.append(layer)
+            continue
+        place, begin = len(residuals), len(flat)
+        residuals.append((begin, begin))
+        _flatten(layer.layers, flat, residuals)
+        residuals[place] = (begin, len(flat))
+
+
+def _nest(
+    layers: tuple[Layer, ...], residuals: tuple[tuple[int, int], ...], start: int, stop: int
+) -> tuple[Layer | Residual, ...]:
+    """Layers [start, stop) as they were before _flatten; residuals: those inside, outer first."""
+    found: list[Layer | Residual] = []
+    left = list(residuals)
+    at = start
+    while at < stop:
+        if left and left[0][0] == at:
+            begin, end = left.pop(0)
+            inside = [span for span in left if span[1] <= end]
+            left = left[len(inside) :]
+            found.append(Residual(*_nest(layers, tuple(inside), begin, end)))  # type: ignore[arg-type]
+            at = end
+        else:
+            found.append(layers[at])
+            at += 1
+    return tuple(found)
+
+
 def _check_order(layers: tuple[object, ...]) -> None:
     shape = (
-        "[Embedding], one or more of RNN, LSTM, GRU and AntisymmetricRNN, [Linear], with LayerNorm "
-        "and Dropout anywhere between"
+        "[Embedding], one or more of RNN, LSTM, GRU and AntisymmetricRNN, [Linear], with Dense, "
+        "LayerNorm and Dropout anywhere between"
     )
     for index, layer in enumerate(layers):
         if isinstance(layer, (list, tuple)):
             raise DTypeError("Stack takes the layers as arguments; write Stack(*layers).")
         if not isinstance(layer, Layer):
             raise DTypeError(f"Stack must be made of {shape}; argument {index} is {layer!r}.")
-        inner = isinstance(layer, (Recurrent, LayerNorm, Dropout))
+        inner = isinstance(layer, (Recurrent, RowLayer))
         first = isinstance(layer, Embedding) and index == 0
         last = isinstance(layer, Linear) and index == len(layers) - 1
         if not (inner or first or last):
+            hint = " A Dense may stand anywhere." if isinstance(layer, Linear) else ""
             raise ArgumentError(
                 f"Stack must be {shape}, in this order; got {type(layer).__name__} at place "
-                f"{index} of {len(layers)}."
+                f"{index} of {len(layers)}.{hint}"
             )
     if not any(isinstance(layer, Recurrent) for layer in layers):
         raise ArgumentError(f"Stack must be {shape}; got no recurrent layer.")
 
 
-def _check_sizes(layers: tuple[Layer, ...]) -> None:
+def _widths(layers: tuple[Layer, ...]) -> tuple[int, ...]:
+    """As Stack.widths; raises ShapeError if the sizes of neighbours do not fit."""
+    found: list[int | None] = []
     width: int | None = None
     for index, layer in enumerate(layers):
-        if isinstance(layer, Embedding):
-            width = layer.embedding_dim
-            continue
-        if isinstance(layer, Dropout):
-            continue
         field = _size_field(layer)
-        inputs = getattr(layer, field)
+        inputs = getattr(layer, field) if field else width
         if width is not None and inputs != width:
             raise ShapeError(
                 f"layer {index} ({type(layer).__name__}) must have {field} {width}, the output "
                 f"size of layer {index - 1} ({type(layers[index - 1]).__name__}); got {inputs}."
             )
-        if isinstance(layer, LayerNorm):
-            width = layer.normalized_shape
-        else:
-            width = layer.output_size if isinstance(layer, Recurrent) else layer.out_features
+        found.append(inputs)
+        width = _width_after(layer, inputs)
+    # Rows in front of the first layer that has a size are as wide as it asks for.
+    known = next(value for value in found if value is not None)
+    assert width is not None
+    return (*(known if value is None else value for value in found), width)
 
 
-def _size_field(layer: Recurrent | Linear | LayerNorm) -> str:
+def _size_field(layer: Layer) -> str | None:
     """The name of the field that must equal the output size of the layer before."""
-    if isinstance(layer, LayerNorm):
-        return "normalized_shape"
+    if isinstance(layer, RowLayer):
+        return layer.size_field
+    if isinstance(layer, Embedding):
+        return "num_embeddings"
     return "input_size" if isinstance(layer, Recurrent) else "in_features"
+
+
+def _width_after(layer: Layer, width: int | None) -> int | None:
+    if isinstance(layer, RowLayer):
+        return layer.width_after(width)
+    if isinstance(layer, Embedding):
+        return layer.embedding_dim
+    return layer.output_size if isinstance(layer, Recurrent) else layer.out_features
+
+
+def _check_residuals(residuals: tuple[tuple[int, int], ...], widths: tuple[int, ...]) -> None:
+    for begin, end in residuals:
+        if widths[begin] != widths[end]:
+            raise ShapeError(
+                f"the Residual of layers {begin} to {end - 1} must put out rows as wide as those "
+                f"it reads, {widths[begin]}; it puts out {widths[end]}. Let its last layer have "
+                "that size, for instance a Dense."
+            )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .._base.checks import flag, integer, positive_int
 from ..errors import ArgumentError, DTypeError, ShapeError
-from .layers import Dropout, LayerNorm
+from .layers import RowLayer
 from .stack import Grads, Params, Stack
 from .state import LayerState, flatten
 
@@ -290,9 +290,11 @@ def _imported(name: str, value: Any) -> NDArray[Any]:
 
 def _tokens(net: Stack, array: NDArray[Any]) -> NDArray[Any]:
     first = net.layers[0]
-    if isinstance(first, (LayerNorm, Dropout)):
+    wrapped = any(begin == 0 for begin, _ in net.residuals)
+    if wrapped or isinstance(first, RowLayer):
+        kind = "Residual" if wrapped else type(first).__name__
         raise DTypeError(
-            f"x must be float, because the net starts with a {type(first).__name__}; got integer "
+            f"x must be float, because the net starts with a {kind}; got integer "
             f"tokens of {array.dtype}. Put an Embedding before it."
         )
     if array.dtype not in INTEGERS:

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from .._base.checks import choice, float_in, integer, positive_int, store
 from .._engine.prepare import Progress
 from .._net import validate
-from .._net.layers import Recurrent
+from .._net.layers import Dense, Linear, Recurrent
 from .._net.stack import Grads, Params, Stack
 from .._net.state import state_size
 from ..errors import ArgumentError, ConditioningWarning, ConvergenceWarning, DTypeError, ShapeError
@@ -123,11 +123,12 @@ class FixedPoint:
                 "f must have no random masks (Dropout, zoneout, recurrent_dropout): every "
                 "evaluation of f must be the same function. Put them before or after the layer."
             )
-        if self.feedback == "state" and net.head is not None:
+        last = net.layers[-1]
+        if self.feedback == "state" and isinstance(last, (Linear, Dense)):
             raise ArgumentError(
-                "f must not end with a Linear if feedback='state', because z is then the state of "
-                "the recurrent layers and the Linear has no effect. Leave it out, or use "
-                "feedback='output'."
+                f"f must not end with a {type(last).__name__} if feedback='state', because z is "
+                f"then the state of the recurrent layers and the {type(last).__name__} has no "
+                "effect. Leave it out, or use feedback='output'."
             )
         if self.feedback == "output" and net.embedding is not None:
             raise ArgumentError(

@@ -1,0 +1,64 @@
+// A dense layer: rows times a matrix, plus a bias. The head of a net is the last one.
+#pragma once
+#include <optional>
+
+#include "sequence/scale/gradient_sums.h"
+#include "sequence/stages/stage.h"
+
+namespace gradcore {
+
+// There is no tape: rows of a chunk are made again when backward reaches it.
+template <class T>
+class Dense : public Stage<T> {
+ public:
+  // joins: gradients add to those that the other direction has left. head: the loss takes its rows
+  // and may write to them.
+  Dense(Context<T>& context, Stage<T>* below, const Transform& transform, bool joins, bool head);
+
+  const T* rows(int64_t) const override { return rows_; }
+  void lay_out(Layout& layout) override;
+  void pack(const Worker& m) override;
+  void forward(Worker& m, const Chunk& chunk, bool) override;
+  void refresh(Worker& m, const Chunk& chunk) override;
+  bool wants_gradient() const override { return sums_ || this->below_->wants_gradient(); }
+  void start_backward(Worker& m) override;
+  // Its own rows are not read.
+  void prepare_backward(Worker& m, const Chunk& chunk) override { this->below_->refresh(m, chunk); }
+  Gradient<T> backward(Worker& m, const Chunk& chunk, Gradient<T> d) override;
+  int64_t gradient_exponent() const override;
+  void unpack(T* grads, int64_t exponent) override;
+  void follow(int me) override;
+
+  // For tangents and cotangents. Weight [O,I] and bias [O] of a flat buffer, brought into the order
+  // of Kernels::dense, [output block][input runs][UB][UB]: this thread's outputs. transposed: null
+  // if not wanted.
+  void pack_parameters(const Worker& m, const T* params, T* weight, T* bias, T* transposed) const;
+  // out = rows [r0,r1) of `in` times a weight, plus a bias (null: 0); d_in = rows of d times a
+  // transposed weight.
+  void product(T* out, const T* weight, const T* bias, const T* in, const Slice& rows) const;
+  void transposed_product(T* d_in, const T* transposed, const T* d, const Slice& rows) const;
+  const T* weight() const { return weight_; }
+  const T* transposed() const { return transposed_; }
+  bool is_head() const { return head_; }
+  bool wants_transposed() const;
+  // Sums over rows [r0,r1) of a chunk of products of the layer's input x with gradients d of its
+  // outputs, and of d alone (bias), into `part`, of sums_size() elements.
+  void add_products(const Worker& m, const Slice& rows, const T* x, const T* d, T* part) const;
+  void add_bias(const Worker& m, const Slice& rows, const T* d, T* part) const;
+  int64_t weights() const { return this->stride() * this->below_->stride(); }
+  int64_t sums_size() const { return at_bias() + this->stride(); }
+  void unpack_sums(const T* sums, T* grads, int64_t shift) const;
+
+ private:
+  using Stage<T>::UB;
+  int64_t at_bias() const { return this->below_->units() * this->stride(); }
+
+  const Transform& transform_;
+  const bool joins_, head_;
+  T *weight_ = nullptr, *transposed_ = nullptr, *bias_ = nullptr;
+  T* rows_ = nullptr;  // [rows][stride] of the chunk
+  std::vector<Run> input_runs_, output_runs_;
+  std::optional<GradientSums<T>> sums_;
+};
+
+}  // namespace gradcore
