@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 
-from .layers import Layer
+from .layers import Layer, Residual
 
 __all__ = ["layer_lines", "short", "table"]
 
 
-def short(layer: Layer) -> str:
+def short(layer: Layer | Residual) -> str:
     """The repr of a layer without the options that have their default values."""
+    if isinstance(layer, Residual):
+        return f"Residual({' > '.join(map(short, layer.layers))})"
     given = []
     for part in fields(layer):
         value = getattr(layer, part.name)

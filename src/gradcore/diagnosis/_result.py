@@ -115,7 +115,7 @@ class Diagnosis:
         m = self.measured
         batch = f"{m.batch} sequences" if m.batch != 1 else "1 sequence"
         loss = "" if m.loss is None else f", loss {m.loss:.4g}"
-        net = " > ".join(map(short, m.net.layers))
+        net = " > ".join(map(short, m.net.nested))
         return net, f"{m.steps:,} steps, {batch}, {m.dtype}{loss}"
 
 
