@@ -20,7 +20,7 @@ from places import ROOT
         ("howto/callbacks.md", 2),
         ("howto/minimize.md", 1),
         ("howto/losses.md", 2),
-        ("howto/dense.md", 1),
+        ("howto/dense.md", 2),
         ("howto/remedies.md", 1),
         ("jacobian.md", 3),
         ("diagnose.md", 3),

@@ -295,7 +295,7 @@ def brackets() -> str:
 def report(found: gd.diagnosis.Diagnosis) -> list[str]:
     """The verdict as Markdown, whose lines are as wide as the reader's screen."""
     net, facts, *_ = found.lines()
-    lines = [f"`{net}`", "", f"{facts}."]
+    lines = [f"`{net!r}`", "", f"{facts}."]
     for finding in found.findings:
         lines += ["", f"* **{finding.level}**: {quoted(finding.text)}"]
         if finding.remedy:

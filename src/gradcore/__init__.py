@@ -52,6 +52,9 @@ if TYPE_CHECKING:
     from ._engine.planner import Plan as Plan
     from ._engine.planner import plan as plan
     from ._engine.stepper import Stepper as Stepper
+    from ._engine.summary import LayerSummary as LayerSummary
+    from ._engine.summary import Summary as Summary
+    from ._engine.summary import summary as summary
     from ._net.cells import GRU as GRU
     from ._net.cells import LSTM as LSTM
     from ._net.cells import RNN as RNN
@@ -129,6 +132,7 @@ _NAMES = {
     "_engine.passes": ("Pass", "PassGradient", "forward"),
     "_engine.planner": ("Plan", "plan"),
     "_engine.stepper": ("Stepper",),
+    "_engine.summary": ("LayerSummary", "Summary", "summary"),
     "_net.cells": ("GRU", "LSTM", "RNN", "AntisymmetricRNN"),
     "_net.io": ("Checkpoint", "load", "save"),
     "_net.layers": (

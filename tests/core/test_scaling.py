@@ -40,7 +40,8 @@ TOLERANCE = {"float32": tolerances.SINGLE_SCALED, "float64": tolerances.DOUBLE_S
 @pytest.mark.parametrize("cell", CELLS)
 def test_on_and_off_give_the_same_bits(cell, skip, dtype):
     masks = "all" if skip in ("none", "mix") else "none"
-    between = "all" if skip in ("none", "mix learned") else "nothing"
+    kinds = {"none": "all", "mix learned": "all", "add": "dense", "add learned": "residual"}
+    between = kinds.get(skip, "nothing")
     net = stack(
         cell,
         8,
@@ -197,8 +198,12 @@ def at_rest(
 
     The gradients of the tokens' columns and of the initial state have all of the growth.
     """
-    rng = np.random.default_rng(seed)
     net = stack(cell, 5, hidden, layers=layers, skip=skip, bias=True, classes=3, **options)
+    return rested(net, gain, steps, batch=batch, seed=seed, loss=loss, hidden=hidden)
+
+
+def rested(net, gain, steps, *, batch=2, seed=0, loss=LAST, hidden=9):
+    rng = np.random.default_rng(seed)
     params = {spec.name: np.zeros(spec.shape) for spec in net.parameter_specs}
     for name, array in params.items():
         if "weight" in name and name != "0.weight_ih":
@@ -243,6 +248,34 @@ def test_explosion_through_norms_and_masks(cell, dtype):
     found = as_scaled(got.grads, got.grads.exponent)
     assert_same_gradient(found, expected.params, TOLERANCE[dtype])
     assert_same_gradient(state_gradient(problem, got), expected.state, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("cell", ["rnn", "identity", "lstm", "gru"])
+def test_explosion_through_dense_and_residual_layers(cell, dtype):
+    """What goes round a run of layers meets what comes through it at another power of two."""
+    layer = CELLS[cell]
+    net = gd.Stack(
+        layer(5, 9),
+        gd.Dense(9, 12, "silu"),
+        gd.Residual(
+            gd.Dense(12, 9, "gelu"),
+            layer(9, 9),
+            gd.Residual(gd.Dense(9, 9, "tanh")),
+            gd.Dense(9, 12),
+        ),
+        gd.Residual(layer(12, 12)),
+        gd.Dense(12, 9, "tanh"),
+        gd.Linear(9, 3),
+    )
+    problem = rested(net, GAINS[cell], 1500)
+    expected, got = expect(problem), solve(problem, dtype)
+    assert expected.params.norm_log10() > 310
+    found = as_scaled(got.grads, got.grads.exponent)
+    assert_same_gradient(found, expected.params, TOLERANCE[dtype])
+    assert_same_gradient(state_gradient(problem, got), expected.state, TOLERANCE[dtype])
+    with override(exact_threads=True):
+        assert_same(got, solve(problem, dtype, threads=3, memory="full"))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

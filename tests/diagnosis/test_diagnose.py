@@ -51,6 +51,26 @@ def test_a_vanishing_gradient_is_told_with_its_rate():
     assert cut.values["truncation"] == 128
 
 
+def test_dense_layers_and_residuals_are_told_and_gone_through():
+    """They stand around the recurrence, whose rate is that of the layer alone."""
+    net = gd.Stack(
+        gd.Dense(1, 4, "gelu"),
+        gd.RNN(4, 4, nonlinearity="identity"),
+        gd.Residual(gd.LayerNorm(4), gd.Dense(4, 4, "tanh")),
+        gd.Linear(4, 1),
+    )
+    params = net.init(seed=0)
+    params["1.weight_hh"][...] = 0.9 * np.eye(4)
+    x = np.full((2000, 2, 1), 0.01, np.float32)
+    found = gd.diagnose(net, params, x, np.ones((2, 1), np.float32), loss=LAST)
+    assert str(found).splitlines()[0] == (
+        "Dense(1, 4, activation='gelu') > RNN(4, 4, nonlinearity='identity') > "
+        "Residual(LayerNorm(4) > Dense(4, 4, activation='tanh')) > Linear(4, 1)"
+    )
+    (reach,) = about(found, "reach")
+    assert reach.values["memory_length"] == int(np.log(0.01) / np.log(0.9))
+
+
 def test_an_exploding_gradient_is_told_with_its_rate():
     net, params, x, y = chain(1.03, 2000)
     params["0.weight_ih"][...] = 0

@@ -213,6 +213,11 @@ def test_values_that_are_not_finite_end_a_sample():
             "f must not end with a Linear",
         ),
         (
+            lambda: FixedPoint(gd.Stack(gd.GRU(3, 4), gd.Dense(4, 4, "tanh"))),
+            gd.ArgumentError,
+            "f must not end with a Dense",
+        ),
+        (
             lambda: FixedPoint(gd.Stack(gd.GRU(3, 4, bidirectional=True))),
             gd.ArgumentError,
             "FixedPoint needs a net whose layers all read time forward",

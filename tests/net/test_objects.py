@@ -68,6 +68,7 @@ def made():
         gd.schedule.Plateau(),
         schedule,
     )
+    costs = gd.summary(NET, steps=9)
     sources = (
         gd.data.Sequences([X[:, 0], X[:4, 1]], [Y[:, 0], Y[:4, 1]], batch_size=2),
         gd.data.Stream(X[:, 0], Y[:, 0], k1=5),
@@ -97,6 +98,8 @@ def made():
         gd.loss.Given(),
         gd.loss.BinaryCrossEntropy(),
         gd.plan(NET, 100, 2),
+        costs,
+        costs.layers[0],
         gd.build_info(),
         gd.zero_state(NET, 2, "float32")[0],
         gd.implicit.FixedPoint(gd.RNN(3, 4)),

@@ -23,6 +23,7 @@ from .initial import (
     initial_values,
 )
 from .layers import Embedding, Layer, Linear, Recurrent, Residual, RowLayer
+from .table import layer_lines, table
 
 __all__ = ["Grads", "Params", "Stack"]
 
@@ -58,6 +59,20 @@ class Stack(ParameterOwner):
 
     def __repr__(self) -> str:
         return f"Stack({', '.join(map(repr, self.nested))})"
+
+    def __str__(self) -> str:
+        """A table of the layers: number, description, width of the output, parameters.
+
+        gradcore.summary adds what they cost for sequences of a given length.
+        """
+        rows = [
+            ("", text, "", "")
+            if place is None
+            else (str(place), text, f"(T, B, {self.widths[place + 1]})", f"{self.sizes[place]:,}")
+            for place, text in layer_lines(self.layers, self.residuals)
+        ]
+        lines = table(("", "layer", "output", "parameters"), rows)
+        return f"{lines}\n{self.n_parameters:,} parameters"
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
@@ -133,6 +148,14 @@ class Stack(ParameterOwner):
                 specs.append(ParameterSpec(f"{index}.{name}", shape, start, meaning))
                 start += prod(shape)
         return tuple(specs)
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of parameters of each layer."""
+        found = [0] * len(self.layers)
+        for spec in self.parameter_specs:
+            found[int(spec.name.partition(".")[0])] += spec.stop - spec.start
+        return tuple(found)
 
     def layer_of(self, name: str) -> tuple[Layer | None, str]:
         """The layer that a parameter belongs to, and the parameter's name in it."""

@@ -69,7 +69,8 @@ def model(net: object, params: object) -> None:
         )
     if params.net != net:
         raise ShapeError(
-            f"params must belong to the net of the call, {net}; they were made for {params.net}."
+            f"params must belong to the net of the call, {net!r}; they were made for "
+            f"{params.net!r}."
         )
 
 

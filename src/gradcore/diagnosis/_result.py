@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from .._base.checks import choice
 from .._base.output import write_figure, write_text
-from .._net.layers import Layer
+from .._net.table import short
 from ..jacobian import HiddenGradients
 from ._measured import Measured
 from ._page import page
@@ -115,20 +115,8 @@ class Diagnosis:
         m = self.measured
         batch = f"{m.batch} sequences" if m.batch != 1 else "1 sequence"
         loss = "" if m.loss is None else f", loss {m.loss:.4g}"
-        net = " > ".join(map(_short, m.net.layers))
+        net = " > ".join(map(short, m.net.nested))
         return net, f"{m.steps:,} steps, {batch}, {m.dtype}{loss}"
-
-
-def _short(layer: Layer) -> str:
-    """The repr of a layer without the options that have their default values."""
-    given = []
-    for part in fields(layer):
-        value = getattr(layer, part.name)
-        if part.default is MISSING:
-            given.append(repr(value))
-        elif value != part.default:
-            given.append(f"{part.name}={value!r}")
-    return f"{type(layer).__name__}({', '.join(given)})"
 
 
 def _plain(value: Any) -> Any:
