@@ -17,7 +17,7 @@ from places import ROOT
         ("howto/torch.md", 6),
         ("howto/memory.md", 2),
         ("howto/ragged.md", 2),
-        ("howto/losses.md", 2),
+        ("howto/losses.md", 3),
         ("howto/remedies.md", 1),
         ("jacobian.md", 3),
         ("diagnose.md", 3),

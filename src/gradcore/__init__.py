@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from . import amplification as amplification
     from . import clip as clip
     from . import constrain as constrain
+    from . import ctc as ctc
     from . import data as data
     from . import diagnosis as diagnosis
     from . import errors as errors
@@ -94,6 +95,7 @@ _MODULES = (
     "amplification",
     "clip",
     "constrain",
+    "ctc",
     "data",
     "diagnosis",
     "errors",

@@ -2,7 +2,8 @@
 
 rnn, lstm, gru, antisymmetricrnn: the elementwise mathematics of one step, forward, backward and
 tangent. skip: skip connections through time. pipeline: whole nets. two_ways: nets with
-bidirectional layers. losses: losses and their gradients. signals: the error-to-signal ratio. between: LayerNorm and dropout. philox:
+bidirectional layers. losses: losses and their gradients. signals: the error-to-signal ratio. ctc:
+connectionist temporal classification over all alignments. between: LayerNorm and dropout. philox:
 random masks. scaled: gradients too large or too small for float64. lion, clips: the optimizer and
 the clips that PyTorch does not have.
 
