@@ -413,7 +413,8 @@ LOSSES: dict[str, Loss] = {
 
 
 def _levels(quantiles: Any) -> tuple[float, ...]:
-    values = list(quantiles) if isinstance(quantiles, (Sequence, np.ndarray)) else [quantiles]
+    given = quantiles.tolist() if isinstance(quantiles, np.ndarray) else quantiles
+    values = given if isinstance(given, Sequence) else [given]
     levels = tuple(
         checks.float_in(f"Quantile.quantiles[{i}]", level, 0.0, 1.0, open_low=True)
         for i, level in enumerate(values)
