@@ -364,7 +364,8 @@ class CTC(_OfSequences):
     Probabilities are kept with exponents of their own, in float64: values are right to some units
     of its last digit, also those of 100,000 steps. Forward variables are kept at about every
     sqrt(T)-th step and computed again between them, so that memory grows with sqrt(T) * S, per
-    thread. Sequences are spread over threads; bits do not depend on their number.
+    thread; gradcore.plan, which does not know y, counts as many labels as steps. Sequences are
+    spread over threads; bits do not depend on their number.
     gradcore.ctc.decode finds labels.
     Reference: Graves et al. 2006, section 4, eq. 6 to 16.
     """
