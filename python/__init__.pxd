@@ -396,6 +396,39 @@ cdef extern from "gradcore/gradcore.h" nogil:
 
     gc_status gc_spectral_norms(gc_spectral* call)
 
+    ctypedef struct gc_ctc:
+        int32_t dtype
+        int64_t steps, batch, classes
+        int64_t blank
+        const void* outputs
+        const int64_t* lengths
+        const int64_t* labels
+        const int64_t* label_counts
+        const double* factors
+        int32_t threads
+        gc_poll_fn poll
+        void* poll_context
+        double* losses
+        void* d_outputs
+
+    int64_t gc_ctc_bytes(const gc_ctc* call)
+    gc_status gc_ctc_loss(gc_ctc* call)
+
+    ctypedef struct gc_ctc_search:
+        int32_t dtype
+        int64_t steps, batch, classes, blank
+        const void* outputs
+        const int64_t* lengths
+        int64_t beam
+        int32_t threads
+        gc_poll_fn poll
+        void* poll_context
+        int64_t* labels
+        int64_t* label_counts
+        double* scores
+
+    gc_status gc_ctc_decode(gc_ctc_search* call)
+
     ctypedef struct gc_measurement:
         int32_t dtype
         int64_t bytes

@@ -19,7 +19,7 @@ from places import ROOT
         ("howto/ragged.md", 2),
         ("howto/callbacks.md", 2),
         ("howto/minimize.md", 1),
-        ("howto/losses.md", 2),
+        ("howto/losses.md", 3),
         ("howto/dense.md", 2),
         ("howto/remedies.md", 1),
         ("jacobian.md", 3),

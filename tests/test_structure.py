@@ -30,6 +30,7 @@ ALLOWED = {
     "kernels": {"base", "simd", "cells"},
     "sequence": {"base", "simd", "cells", "kernels"},
     "linalg": {"base", "simd"},
+    "ctc": {"base", "simd"},
     "optim": {"base", "simd"},
     "measure": {"base", "simd"},
 }

@@ -22,4 +22,5 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
   register_optim(module);
   register_measure(module);
   register_linalg(module);
+  register_ctc(module);
 }

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from . import callbacks as callbacks
     from . import clip as clip
     from . import constrain as constrain
+    from . import ctc as ctc
     from . import data as data
     from . import diagnosis as diagnosis
     from . import errors as errors
@@ -104,6 +105,7 @@ _MODULES = (
     "callbacks",
     "clip",
     "constrain",
+    "ctc",
     "data",
     "diagnosis",
     "errors",

@@ -8,6 +8,7 @@ import collections.abc
 import typing
 
 import numpy
+import numpy.typing
 
 __all__: list[str] = [
     "FROM_PREVIOUS",
@@ -30,6 +31,9 @@ __all__: list[str] = [
     "cell_facts",
     "compile_flags",
     "compiler",
+    "ctc_bytes",
+    "ctc_decode",
+    "ctc_loss",
     "default_threads",
     "empty",
     "force_isa",
@@ -340,6 +344,47 @@ def compile_flags() -> str:
     """
 
 def compiler() -> str: ...
+def ctc_bytes(
+    steps: typing.SupportsInt | typing.SupportsIndex,
+    label_counts: numpy.ndarray,
+    *,
+    classes: typing.SupportsInt | typing.SupportsIndex,
+    gradient: bool,
+    threads: typing.SupportsInt | typing.SupportsIndex,
+) -> int: ...
+def ctc_decode(
+    outputs: numpy.ndarray,
+    lengths: typing.Any,
+    *,
+    blank: typing.SupportsInt | typing.SupportsIndex,
+    beam: typing.SupportsInt | typing.SupportsIndex,
+    threads: typing.SupportsInt | typing.SupportsIndex = 0,
+    progress: typing.Any = None,
+) -> tuple[
+    numpy.typing.NDArray[numpy.int64],
+    numpy.typing.NDArray[numpy.int64],
+    numpy.typing.NDArray[numpy.float64],
+]:
+    """
+    Labels [B, T], their counts [B] and scores [B].
+    """
+
+def ctc_loss(
+    outputs: numpy.ndarray,
+    lengths: typing.Any,
+    labels: numpy.ndarray,
+    label_counts: numpy.ndarray,
+    *,
+    blank: typing.SupportsInt | typing.SupportsIndex,
+    factors: typing.Any = None,
+    gradient: typing.Any = None,
+    threads: typing.SupportsInt | typing.SupportsIndex = 0,
+    progress: typing.Any = None,
+) -> numpy.typing.NDArray[numpy.float64]:
+    """
+    Losses [B] of CTC; the gradient is written to the array `gradient`.
+    """
+
 def default_threads() -> int: ...
 def empty(
     shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],

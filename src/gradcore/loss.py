@@ -10,9 +10,9 @@ also not in the divisor of a mean. With nan="error" one that counts raises NonFi
 names its step and sequence. Outputs that belong to one target are consecutive: with k of them,
 outputs.reshape(T, B, O // k, k) has them on its last axis.
 
-WholeSequence and ErrorToSignal need the outputs of all steps at once. Of them and of their gradient
-gradcore then holds arrays (T, B, O), which memory budgets and plans count; the tape is recomputed
-segment by segment as ever. They take no weight, and their Hessian products are refused.
+WholeSequence, ErrorToSignal and CTC need the outputs of all steps at once. gradcore then holds
+outputs and their gradient as arrays (T, B, O), which memory budgets and plans count; the tape is
+recomputed segment by segment as ever. They take no weight, and their Hessian products are refused.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from . import errors
 from ._base import checks
 
 __all__ = [
+    "CTC",
     "BinaryCrossEntropy",
     "CrossEntropy",
     "ErrorToSignal",
@@ -349,6 +350,40 @@ class ErrorToSignal(_OfSequences):
 
 
 @dataclass(frozen=True)
+class CTC(_OfSequences):
+    """Connectionist temporal classification: -log of the probability of labels without times.
+
+    The outputs (T, B, O) are logits of O classes, one of which is the blank. The probability of the
+    labels of a sequence is the sum over all ways to spread them over its steps, where a label may
+    be repeated and blanks may stand between labels, and must between equal ones. y (B, S): the
+    labels of each sequence, as uint8, int32 or int64, with negative numbers behind the last one.
+    reduction="mean" divides the loss of each sequence by the number of its labels (at least 1) and
+    averages over sequences, as torch.nn.CTCLoss. zero_infinity: a sequence with more labels than
+    its steps can hold, whose loss is infinite, counts as 0; otherwise it raises NonFiniteError.
+
+    Probabilities are kept with exponents of their own, in float64: values are right to some units
+    of its last digit, also those of 100,000 steps. Forward variables are kept at about every
+    sqrt(T)-th step and computed again between them, so that memory grows with sqrt(T) * S, per
+    thread; gradcore.plan, which does not know y, counts as many labels as steps. Sequences are
+    spread over threads; bits do not depend on their number.
+    gradcore.ctc.decode finds labels.
+    Reference: Graves et al. 2006, section 4, eq. 6 to 16.
+    """
+
+    _: KW_ONLY
+    blank: int = 0
+    zero_infinity: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.store(self, "blank", checks.integer("CTC.blank", self.blank))
+        if self.blank < 0:
+            raise errors.ArgumentError(f"CTC.blank must be a class, 0 or more; got {self.blank}.")
+        flag = checks.flag("CTC.zero_infinity", self.zero_infinity)
+        checks.store(self, "zero_infinity", flag)
+
+
+@dataclass(frozen=True)
 class Given(Loss):
     """A loss computed outside gradcore; y (T, B, O) is its gradient with respect to the outputs.
 
@@ -379,7 +414,8 @@ LOSSES: dict[str, Loss] = {
 
 
 def _levels(quantiles: Any) -> tuple[float, ...]:
-    values = list(quantiles) if isinstance(quantiles, (Sequence, np.ndarray)) else [quantiles]
+    given = quantiles.tolist() if isinstance(quantiles, np.ndarray) else quantiles
+    values = given if isinstance(given, Sequence) else [given]
     levels = tuple(
         checks.float_in(f"Quantile.quantiles[{i}]", level, 0.0, 1.0, open_low=True)
         for i, level in enumerate(values)

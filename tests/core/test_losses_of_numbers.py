@@ -374,6 +374,8 @@ def test_targets_that_nash_sutcliffe_cannot_take():
         (lambda: gd.loss.Huber(np.inf), gd.ArgumentError, "Huber.delta must be finite"),
         (lambda: gd.loss.Huber("1"), gd.DTypeError, "Huber.delta must be a number"),
         (lambda: gd.loss.Huber(nan="skip"), gd.ArgumentError, "one of 'error', 'ignore'"),
+        (lambda: gd.loss.Quantile(np.array(2.0)), gd.ArgumentError, "must be > 0 and < 1; got 2"),
+        (lambda: gd.loss.Quantile(np.ones((2, 2))), gd.DTypeError, r"quantiles\[0\] must be a num"),
         (lambda: gd.loss.Quantile([]), gd.ArgumentError, "one or more numbers between 0 and 1"),
         (lambda: gd.loss.Quantile([0.9, 0.1]), gd.ArgumentError, "in ascending order"),
         (lambda: gd.loss.Quantile([0.5, 0.5]), gd.ArgumentError, "in ascending order"),

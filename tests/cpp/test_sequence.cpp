@@ -44,9 +44,23 @@ const std::vector<Case> cases = {
      true, 3, 7, GC_LOSS_MSE},
     {"lstm ragged masks", GC_LSTM, GC_TANH, GC_SKIP_ADD, true, true, true, true, true, false, 3, 17,
      GC_LOSS_CROSS_ENTROPY, true},
+    {"rnn huber", GC_RNN, GC_TANH, GC_SKIP_NONE, false, false, true, true, false, false, 1, 9,
+     GC_LOSS_HUBER},
+    {"lstm quantiles both ways", GC_LSTM, GC_TANH, GC_SKIP_NONE, false, false, true, true, false,
+     true, 1, 5, GC_LOSS_QUANTILE},
+    {"gru gaussian", GC_GRU, GC_TANH, GC_SKIP_NONE, false, false, false, true, true, false, 1, 7,
+     GC_LOSS_GAUSSIAN},
     {"gru masks both ways", GC_GRU, GC_TANH, GC_SKIP_NONE, false, false, true, false, true, true, 1,
      9, GC_LOSS_MSE, true},
 };
+
+// Of losses with several outputs per target.
+constexpr double quantiles[] = {0.1, 0.5, 0.75};
+
+bool of_numbers(gc_loss_kind loss) { return loss == GC_LOSS_MSE || loss >= GC_LOSS_HUBER; }
+bool has_kinks(const Case& one) {
+  return one.nonlinearity == GC_RELU || one.loss == GC_LOSS_HUBER || one.loss == GC_LOSS_QUANTILE;
+}
 
 // A net with random parameters and a batch; run() executes plans over it.
 class Problem {
@@ -93,9 +107,13 @@ class Problem {
     CHECK(n > 0);
     params = normal(n, 0.15);
     x_ = normal(T * B * inputs, 1);
-    target_ = normal(T * B * outputs, 1);
+    const int64_t each = one.loss == GC_LOSS_QUANTILE ? 3 : (one.loss == GC_LOSS_GAUSSIAN ? 2 : 1);
+    target_ = normal(T * B * outputs / each, 1);
     for (double& value : target_)
       if (one.loss == GC_LOSS_BCE) value = value > 0;
+    for (size_t i = 0; i < target_.size() && one.loss >= GC_LOSS_HUBER; i += 7)
+      target_[i] = std::nan("");
+    each_ = normal(B * outputs / each, 1);
     for (int64_t i = 0; i < T * B; i++) {
       tokens_.push_back(static_cast<int64_t>(engine_() % vocabulary));
       classes_.push_back(i % 11 == 5 ? -100 : static_cast<int64_t>(engine_() % outputs));
@@ -130,6 +148,11 @@ class Problem {
                                                   : target_.data();
     c.weight = one_.weighted ? weight_.data() : nullptr;
     c.ignore_index = -100;
+    c.ignore_nan = one_.loss >= GC_LOSS_HUBER;
+    c.loss_delta = 0.5;
+    c.quantiles = quantiles;
+    c.n_quantiles = 3;
+    c.target_weight = of_numbers(one_.loss) ? each_.data() : nullptr;
     c.exact_threads = 1;
     c.train = one_.masks;
     c.seed = 5;
@@ -241,7 +264,7 @@ class Problem {
 
   gc_status run(gc_call c) { return gc_run(&net_, &c); }
 
-  static constexpr int64_t vocabulary = 6, embedding = 4, outputs = 3;
+  static constexpr int64_t vocabulary = 6, embedding = 4, outputs = 6;
   std::vector<double> params;
   bool two_calls = false;
   gc_status status = GC_OK;
@@ -273,7 +296,7 @@ class Problem {
   std::vector<gc_layer> layers_;
   std::vector<gc_transform> transforms_;
   gc_net net_{};
-  std::vector<double> x_, target_, weight_, state_;
+  std::vector<double> x_, target_, weight_, each_, state_;
   std::vector<int64_t> tokens_, classes_, lengths_;
   std::vector<uint8_t> reset_;
 };
@@ -298,7 +321,7 @@ TEST(gradient_is_the_derivative_of_the_loss) {
     };
     const double difference =
         (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12 * step);
-    if (one.nonlinearity != GC_RELU)  // its kinks spoil differences
+    if (!has_kinks(one))  // they spoil differences
       CHECK_NEAR(along, difference, 1e-6 * std::abs(difference) + 1e-9);
     problem.params = before;
     CHECK_NEAR(gradient.back(), problem.loss(), 1e-12 * std::abs(gradient.back()));

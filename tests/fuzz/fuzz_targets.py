@@ -7,6 +7,7 @@ raise one of gradcore's own errors.
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
 import json
@@ -366,7 +367,13 @@ def core_plan(rng: random.Random) -> None:
     net, params = NETS[at], PARAMS[at]
     steps, batch = rng.choice((1, 100, 128, 300)), 2
     call = _core.Call(core_net(net, params.dtype), steps=steps, batch=batch)
-    call.loss("mse" if rng.random() < 0.8 else "none")
+    kind = rng.choice(("huber", "quantile", "gaussian_nll")) if rng.random() < 0.3 else "none"
+    call.loss(
+        "mse" if rng.random() < 0.7 else kind,
+        ignore_nan=rng.random() < 0.5,
+        delta=rng.choice((1.0, 0.0, float("nan"))),
+        quantiles=rng.choice(([0.5], [0.1, 0.9], [], [2.0], [0.5] * 99)),
+    )
     many = (*[1] * 12, 2, 0, -1, 2**31, 2**32, 2**60, 2**61, 2**62, 2**63 - 1)
     arrays: dict[str, object] = {"params": params.flat}
     if rng.random() < 0.2:
@@ -416,6 +423,56 @@ def core_plan(rng: random.Random) -> None:
     length = rng.choice((steps,) * 8 + (128, 0, -1, 2**62))
     call.plan(np.array(ops, OP), segment_steps=length, slots=rng.choice((*many, 3, 9)))
     call.run()
+
+
+def losses(rng: random.Random) -> None:
+    """Makes losses with random options and targets, and gives CTC random labels and outputs."""
+    kinds = (gd.loss.Huber, gd.loss.Quantile, gd.loss.GaussianNLL, gd.loss.NashSutcliffe)
+    kind = rng.choice((*kinds, gd.loss.ErrorToSignal, gd.loss.CTC))
+    names = [f.name for f in dataclasses.fields(kind)]
+    options = {name: number(rng) for name in rng.sample(names, rng.randrange(2))}
+    if kind is gd.loss.Quantile:
+        options["quantiles"] = rng.choice((0.5, 0.5, [0.1, 0.9], [0.1, 0.9], an_array(rng)))
+    steps, batch = rng.choice((1, 5, 130)), rng.choice((1, 2))
+    x = np.random.default_rng(rng.randrange(99)).standard_normal((steps, batch, 2)).astype("f4")
+    y: object = x[..., : rng.choice((1, 2))].copy()
+    if kind is gd.loss.CTC:
+        y = np.random.default_rng(rng.randrange(99)).integers(-1, 3, (batch, rng.randrange(4)))
+    y = y if rng.random() < 0.9 else an_array(rng)
+    spoiled = rng.choice((0.0, float("nan"), float("inf")))
+    if rng.random() < 0.2 and isinstance(y, np.ndarray) and y.size and y.dtype.kind == "f":
+        y.flat[rng.randrange(y.size)] = spoiled
+    lengths = np.array([rng.randrange(steps + 1)] * batch) if rng.random() < 0.3 else None
+    net, params = NETS[0], PARAMS[0]
+    gd.value_and_grad(net, params, x, y, loss=kind(**options), lengths=lengths)  # type: ignore[arg-type]
+    if rng.random() < 0.3:
+        gd.ctc.decode(an_array(rng) if rng.random() < 0.3 else x, beam=rng.choice((None, 1, 9)))
+
+
+def ctc_bindings(rng: random.Random) -> None:
+    """Gives the bindings of CTC arrays of wrong sizes, types and contents."""
+    shape = rng.choice(((3, 2, 4), (1, 1, 1), (0, 2, 3), (5, 2, 3)))
+    outputs: Any = np.zeros(shape, rng.choice(("f4", "f8")))
+    counts = np.array([rng.choice((0, 1, 2, -1, 2**62)) for _ in range(shape[1])])
+    labels = np.array([rng.choice((1, 2, 0, -1, 99)) for _ in range(rng.randrange(5))], np.int64)
+    wanted = np.zeros(shape, outputs.dtype) if rng.random() < 0.5 else None
+    given: dict[str, Any] = {"labels": labels, "label_counts": counts, "gradient": wanted}
+    given["factors"] = rng.choice((None, np.ones(shape[1])))
+    if rng.random() < 0.3:
+        given[rng.choice(list(given))] = an_array(rng)
+    lengths = rng.choice((None, None, counts, an_array(rng)))
+    blank, threads = rng.choice((0, 0, 1, -1, 2**62)), rng.choice((1, 2, 0, -1, 2**31 - 1))
+    try:
+        if rng.random() < 0.2:
+            _core.ctc_decode(outputs, lengths, blank=blank, beam=rng.choice((0, 3, -1, 2**62)))
+        elif rng.random() < 0.2:
+            _core.ctc_bytes(shape[0], counts, classes=shape[2], gradient=True, threads=threads)
+        else:
+            _core.ctc_loss(outputs, lengths, blank=blank, threads=threads, **given)
+    except gd.GradcoreError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise Refused from error
 
 
 def optimizers(rng: random.Random) -> None:
@@ -584,7 +641,9 @@ CALLS: dict[str, Callable[[random.Random], None]] = {
     "python_api": python_api,
     "optimizers": optimizers,
     "norms": norms,
+    "losses": losses,
     "core_plan": core_plan,
+    "ctc_bindings": ctc_bindings,
     "bindings": bindings,
 }
 TARGETS = (*READERS, *CALLS)

@@ -31,7 +31,8 @@ struct Targets {
 };
 
 // Replaces the outputs z [outputs_per_target * targets] by the gradient of their weighted term
-// times `factor` and returns the weighted term, which is not finite if the gradient is not.
+// times `factor` and returns the weighted term, which for GC_LOSS_GAUSSIAN is not finite if the
+// gradient is not: exp(-s) may overflow there for an ordinary output s.
 template <class T>
 double term_of(const gc_call& call, const Kernels<T>& kernels, T* z, const Targets<T>& targets,
                double factor);

@@ -44,8 +44,12 @@ class SignalLoss:
         self, loss: ErrorToSignal, shape: tuple[int, int, int], dtype: np.dtype[Any], y: object
     ) -> None:
         why = f"one target per output; the net has {shape[2]}"
-        self.loss = loss
+        self.loss, self.shape = loss, shape
         self.y = validate.floats("y", y, shape, dtype, why)
+
+    def bytes(self, gradient: bool, threads: int) -> int:
+        """The memory of a block."""
+        return signal_bytes(self.shape)
 
     def evaluate(
         self, outputs: Array, lengths: Array | None, gradient: bool, threads: int

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InternalError
-from ..loss import ErrorToSignal, Loss, WholeSequence
+from ..loss import CTC, ErrorToSignal, Loss, WholeSequence
+from .ctc import CtcLoss, ctc_bytes
 from .error_to_signal import SignalLoss, signal_bytes
 from .whole_function import FunctionLoss
 
@@ -26,6 +27,9 @@ class Workings(Protocol):
     ) -> tuple[float, float, Array | None]:
         """The loss, its weight among those of several batches, and its gradient if wanted."""
 
+    def bytes(self, gradient: bool, threads: int) -> int:
+        """The memory that evaluate takes besides the outputs and their gradient, if it is known."""
+
 
 class Whole:
     """A loss of the whole sequence with its targets, which are checked here."""
@@ -41,18 +45,25 @@ class Whole:
 
     def bytes(self, gradient: bool, threads: int) -> int:
         """The memory for the outputs, for their gradient if wanted, and for computing the loss."""
-        return whole_bytes(self.loss, self.shape, self.dtype, gradient, threads)
+        beside = self.workings.bytes(gradient, threads)
+        return _arrays_bytes(self.shape, self.dtype, gradient) + beside
 
 
 def whole_bytes(
     loss: Loss, shape: Shape, dtype: np.dtype[Any], gradient: bool, threads: int
 ) -> int:
-    """The bytes of the outputs of all steps, of their gradient, and of computing the loss.
+    """The bytes of a Whole whose targets are not known yet; of CTC for as many labels as steps."""
+    beside = 0
+    if isinstance(loss, ErrorToSignal):
+        beside = signal_bytes(shape)
+    if isinstance(loss, CTC):
+        beside = ctc_bytes(shape, None, gradient, threads) + shape[0] * shape[1] * 8
+    return _arrays_bytes(shape, dtype, gradient) + beside
 
-    Those that a function takes are not known.
-    """
-    arrays = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize * (2 if gradient else 1)
-    return arrays + (signal_bytes(shape) if isinstance(loss, ErrorToSignal) else 0)
+
+def _arrays_bytes(shape: Shape, dtype: np.dtype[Any], gradient: bool) -> int:
+    """The bytes of the outputs of all steps, and of their gradient if wanted."""
+    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize * (2 if gradient else 1)
 
 
 def _workings(loss: Loss, shape: Shape, dtype: np.dtype[Any], y: object) -> Workings:
@@ -61,4 +72,6 @@ def _workings(loss: Loss, shape: Shape, dtype: np.dtype[Any], y: object) -> Work
         return FunctionLoss(loss, dtype, y)
     if isinstance(loss, ErrorToSignal):
         return SignalLoss(loss, shape, dtype, y)
+    if isinstance(loss, CTC):
+        return CtcLoss(loss, shape, y)
     raise InternalError(f"nothing computes {loss!r}.")

@@ -25,6 +25,10 @@ class FunctionLoss:
         self.loss, self.dtype, self.y = loss, dtype, y
         self.call = {"numpy": _by_numpy, "torch": _by_torch, "jax": _by_jax}[loss.framework]
 
+    def bytes(self, gradient: bool, threads: int) -> int:
+        """What the function takes is its own and not known."""
+        return 0
+
     def evaluate(
         self, outputs: Array, lengths: Array | None, gradient: bool, threads: int
     ) -> tuple[float, float, Array | None]:

@@ -100,7 +100,7 @@ def inputs(
     arrays = {
         "x": None if tokens else array,
         "tokens": array if tokens else None,
-        "lengths": _lengths(lengths, steps, batch),
+        "lengths": lengths_of(lengths, steps, batch),
         "reset": _reset(reset, steps, batch),
         "state": None if state is None else flatten(net, batch, dtype, state),
     }
@@ -340,7 +340,8 @@ def _not_empty(array: NDArray[Any]) -> None:
         )
 
 
-def _lengths(lengths: object, steps: int, batch: int) -> NDArray[Any] | None:
+def lengths_of(lengths: object, steps: int, batch: int) -> NDArray[Any] | None:
+    """Checks lengths (B,) and returns them as int64."""
     if lengths is None:
         return None
     if isinstance(lengths, (list, tuple)):
