@@ -18,6 +18,7 @@ from places import ROOT
         ("howto/memory.md", 2),
         ("howto/ragged.md", 2),
         ("howto/callbacks.md", 2),
+        ("howto/export.md", 3),
         ("howto/minimize.md", 1),
         ("howto/remedies.md", 1),
         ("jacobian.md", 3),

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from ._engine.planner import Plan as Plan
     from ._engine.planner import plan as plan
     from ._engine.stepper import Stepper as Stepper
+    from ._export.export import export as export
     from ._net.cells import GRU as GRU
     from ._net.cells import LSTM as LSTM
     from ._net.cells import RNN as RNN
@@ -127,6 +128,7 @@ _NAMES = {
     "_engine.passes": ("Pass", "PassGradient", "forward"),
     "_engine.planner": ("Plan", "plan"),
     "_engine.stepper": ("Stepper",),
+    "_export.export": ("export",),
     "_net.cells": ("GRU", "LSTM", "RNN", "AntisymmetricRNN"),
     "_net.io": ("Checkpoint", "load", "save"),
     "_net.layers": ("Dropout", "Embedding", "LayerNorm", "Linear", "Recurrent", "Skip"),
