@@ -19,6 +19,7 @@ from places import ROOT
         ("howto/ragged.md", 2),
         ("howto/callbacks.md", 2),
         ("howto/export.md", 3),
+        ("howto/frames.md", 2),
         ("howto/minimize.md", 1),
         ("howto/remedies.md", 1),
         ("jacobian.md", 3),
