@@ -18,6 +18,8 @@ from places import ROOT
         ("howto/memory.md", 2),
         ("howto/ragged.md", 2),
         ("howto/callbacks.md", 2),
+        ("howto/export.md", 3),
+        ("howto/frames.md", 2),
         ("howto/minimize.md", 1),
         ("howto/losses.md", 3),
         ("howto/dense.md", 2),

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from ._engine.summary import LayerSummary as LayerSummary
     from ._engine.summary import Summary as Summary
     from ._engine.summary import summary as summary
+    from ._export.export import export as export
     from ._net.cells import GRU as GRU
     from ._net.cells import LSTM as LSTM
     from ._net.cells import RNN as RNN
@@ -135,6 +136,7 @@ _NAMES = {
     "_engine.planner": ("Plan", "plan"),
     "_engine.stepper": ("Stepper",),
     "_engine.summary": ("LayerSummary", "Summary", "summary"),
+    "_export.export": ("export",),
     "_net.cells": ("GRU", "LSTM", "RNN", "AntisymmetricRNN"),
     "_net.io": ("Checkpoint", "load", "save"),
     "_net.layers": (

@@ -43,6 +43,33 @@ def test_equals_apply_to_the_bit(name, dtype):
     assert stepper.steps == T
 
 
+@pytest.mark.parametrize("name", NETS)
+def test_blocks_equal_apply_to_the_bit(name):
+    net, x = NETS[name]
+    params = net.init(seed=4, dtype="float64")
+    outputs, state = gd.apply(net, params, x)
+    stepper = gd.Stepper(net, params, batch=B)
+    found = [stepper.run(x[:4]), stepper.step(x[4])[None], stepper.run(x[5:17])]
+    found.append(stepper.run(x[17:]))
+    np.testing.assert_array_equal(np.concatenate(found), outputs)
+    equal(stepper.state, state)
+    assert stepper.steps == T
+
+
+def test_blocks_of_many_lengths_keep_few_calls():
+    net, _ = NETS["floats"]
+    params = net.init(seed=4, dtype="float64")
+    x = RNG.standard_normal((40 * 41 // 2, B, 4))
+    outputs, _ = gd.apply(net, params, x)
+    stepper = gd.Stepper(net, params, batch=B)
+    first = 0
+    for length in [*range(1, 40), 40]:
+        found = stepper.run(x[first : first + length])
+        np.testing.assert_array_equal(found, outputs[first : first + length])
+        first += length
+    assert len(stepper._calls) <= 16
+
+
 def test_outputs_are_the_callers():
     net, x = NETS["floats"]
     stepper = gd.Stepper(net, net.init(dtype="float64"), batch=B)
@@ -139,6 +166,22 @@ def test_bad_steps(x_t, error, message):
     stepper = gd.Stepper(net, net.init(dtype="float64"), batch=B)
     with pytest.raises(error, match=message):
         stepper.step(x_t)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (FLOATS[0], gd.ShapeError, r"x must have shape \(T, B, 4\)"),
+        (FLOATS[:, :2], gd.ShapeError, "x must hold 3 sequences; got 2"),
+        (FLOATS.tolist(), gd.DTypeError, "x must be a NumPy array"),
+    ],
+)
+def test_bad_blocks(x, error, message):
+    net, _ = NETS["floats"]
+    stepper = gd.Stepper(net, net.init(dtype="float64"), batch=B)
+    with pytest.raises(error, match=message):
+        stepper.run(x)
+    assert stepper.steps == 0
 
 
 def test_bad_arguments():

@@ -1,9 +1,9 @@
-"""Stepper: runs a net one step at a time, for real-time use."""
+"""Stepper: runs a net one step or one block of steps at a time, for real-time use."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,17 @@ from .planner import Workload, make_plan
 
 __all__ = ["Stepper"]
 
+# Prepared calls that are kept: each length of a block has two, one per state that it reads.
+_MOST_CALLS = 16
+
+
+class _Prepared(NamedTuple):
+    """A call of the core with the array that it reads its input from and that of its outputs."""
+
+    call: _core.Call
+    buffer: NDArray[Any]
+    outputs: NDArray[Any]
+
 
 class Stepper:
     """Runs a net step by step and keeps its state; outputs have the same bits as gradcore.apply's.
@@ -27,8 +38,9 @@ class Stepper:
     params: changes take effect at the next step. batch: the number of sequences that are run side
     by side.
 
-    Each step is a call of the core, which packs the weights anew: about 10 us for 128 units. Only
-    one thread may use a Stepper at a time. Raises ShapeError, DTypeError, ArgumentError.
+    Each step or block is a call of the core, which packs the weights anew: about 10 us for 128
+    units. A signal in real time is best run in the blocks in which it comes. Only one thread may
+    use a Stepper at a time. Raises ShapeError, DTypeError, ArgumentError.
     """
 
     def __init__(self, net: Stack, params: Params, batch: int = 1) -> None:
@@ -45,8 +57,7 @@ class Stepper:
             np.zeros(state_size(net, self._batch), params.dtype),
             np.zeros(state_size(net, self._batch), params.dtype),
         ]
-        self._outputs = np.zeros((1, self._batch, net.output_size), params.dtype)
-        self._calls: dict[tuple[str, int], tuple[_core.Call, NDArray[Any]]] = {}
+        self._calls: dict[tuple[str, int, int], _Prepared] = {}
         self._turn = 0
         self._done = 0
 
@@ -81,15 +92,28 @@ class Stepper:
         if array.ndim != (1 if tokens else 2):
             expected = f"({self._batch},)" if tokens else f"({self._batch}, {self._net.input_size})"
             raise ShapeError(f"x_t must have shape {expected}, one step; got {array.shape}.")
-        inputs = validate.inputs(self._net, self._params.dtype, array[None])
+        outputs: NDArray[Any] = self._advance("x_t", array[None])[0]
+        return outputs
+
+    def run(self, x: Any) -> NDArray[Any]:
+        """The outputs (T, B, O) for the next T inputs, (T, B, I) floats or (T, B) integer tokens.
+
+        They have the same bits as those of T steps, and cost far less: for short blocks hardly more
+        than one step. Calls are prepared for the last few lengths, so keep to one, or a few. An
+        exception leaves the state as it was.
+        """
+        return self._advance("x", validate.as_array("x", x))
+
+    def _advance(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        inputs = validate.inputs(self._net, self._params.dtype, array)
         if inputs.batch != self._batch:
-            raise ShapeError(f"x_t must hold {self._batch} sequences; got {inputs.batch}.")
-        call, buffer = self._call("tokens" if tokens else "x", array)
-        np.copyto(buffer[0], array)
-        call.run()
+            raise ShapeError(f"{name} must hold {self._batch} sequences; got {inputs.batch}.")
+        prepared = self._prepared("tokens" if inputs.token_bytes else "x", array)
+        np.copyto(prepared.buffer, array)
+        prepared.call.run()
         self._turn = 1 - self._turn
-        self._done += 1
-        outputs: NDArray[Any] = self._outputs[0].copy()
+        self._done += len(array)
+        outputs: NDArray[Any] = prepared.outputs.copy()
         return outputs
 
     def reset(self, sequences: Any = None) -> None:
@@ -105,34 +129,37 @@ class Stepper:
             raise ShapeError(f"sequences must have shape ({self._batch},); got {chosen.shape}.")
         clear_sequences(unflatten(self._net, self._batch, self._states[self._turn]), chosen)
 
-    def _call(self, name: str, like: NDArray[Any]) -> tuple[_core.Call, NDArray[Any]]:
+    def _prepared(self, name: str, like: NDArray[Any]) -> _Prepared:
         """The prepared call that takes this kind of input and reads the current state."""
-        key = (like.dtype.str, self._turn)
+        key = (like.dtype.str, len(like), self._turn)
         if key not in self._calls:
+            if len(self._calls) >= _MOST_CALLS:
+                self._calls.pop(next(iter(self._calls)))
             self._calls[key] = self._prepare(name, like)
         return self._calls[key]
 
-    def _prepare(self, name: str, like: NDArray[Any]) -> tuple[_core.Call, NDArray[Any]]:
+    def _prepare(self, name: str, like: NDArray[Any]) -> _Prepared:
         net, dtype = self._net, self._params.dtype
-        buffer = np.zeros((1, *like.shape), like.dtype)
+        buffer = np.zeros(like.shape, like.dtype)
+        outputs = np.zeros((len(like), self._batch, net.output_size), dtype)
         work = Workload(
             net,
             dtype,
-            1,
+            len(like),
             self._batch,
             frozenset(("params", name, "state", "outputs", "state_out")),
             token_bytes=like.itemsize if name == "tokens" else 0,
             threads=1,
         )
         plan = make_plan(work, None)
-        call = _core.Call(core_net(net, dtype), steps=1, batch=self._batch)
+        call = _core.Call(core_net(net, dtype), steps=len(like), batch=self._batch)
         call.bind(
             params=self._params.flat,
             state=self._states[self._turn],
-            outputs=self._outputs,
+            outputs=outputs,
             state_out=self._states[1 - self._turn],
             **{name: buffer},
         )
         call.execution(threads=work.threads)
         call.plan(plan.schedule.ops(), segment_steps=plan.segment_steps, slots=plan.slots)
-        return call, buffer
+        return _Prepared(call, buffer, outputs)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .._base.checks import integer
 from ..data import Batch, Source
 from ..data._contents import fingerprint
+from ..data._rows import is_rows
 from ..errors import ArgumentError, DTypeError
 
 __all__ = ["ARRAYS", "Data", "Feed", "feed_of"]
@@ -54,6 +55,13 @@ def feed_of(data: object, epochs: int | None) -> Feed:
     """
     if isinstance(data, Source):
         return _SourceFeed(data)
+    if isinstance(data, np.ndarray) or is_rows(data):
+        raise DTypeError(
+            "data must say which numbers are inputs and which are targets, as "
+            'gradcore.data.Stream(table[["a", "b"]], table[["c"]], k1=200) does for one long '
+            "recording and gradcore.data.Sequences for many sequences; got "
+            f"{type(data).__module__}.{type(data).__name__}."
+        )
     if isinstance(data, Iterable) and not isinstance(data, (str, bytes, dict)):
         listed = data if isinstance(data, (list, tuple)) else ()
         return _IterableFeed(lambda epoch: data, iter(data) is data, epochs, listed)

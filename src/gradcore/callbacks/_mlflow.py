@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from .._base.packages import needed
 from ._logger import Logger
-from ._packages import needed
 from ._view import FitView
 
 __all__ = ["MLFlowLogger"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._base.packages import needed
 from ..errors import ArgumentError, DTypeError
 from ._callback import Callback
-from ._packages import needed
 from ._view import FitView
 
 __all__ = ["OptunaPruning"]

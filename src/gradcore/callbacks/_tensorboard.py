@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 from .._base.checks import path_like
+from .._base.packages import needed
 from ._logger import Logger, numbers
-from ._packages import needed
 from ._view import FitView
 
 __all__ = ["TensorBoardLogger"]

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import typing
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArgumentError, DTypeError, ShapeError
+from ._rows import is_rows, rows_of
 
-__all__ = ["array_of", "cast", "is_array"]
+__all__ = ["array_of", "cast", "is_array", "loaded"]
 
 # Integer types that value_and_grad takes as they are; others become int64 when a batch is made.
 _TAKEN = (np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.int64))
 
 
 def is_array(value: object) -> bool:
-    """Whether value is one array (NumPy, PyTorch, memoryview...) rather than a list of arrays."""
-    return isinstance(value, (np.ndarray, memoryview)) or hasattr(value, "__dlpack__")
+    """Whether value is one array (NumPy, PyTorch, a frame, ...) rather than a list of arrays."""
+    known = isinstance(value, (np.ndarray, memoryview)) or hasattr(value, "__dlpack__")
+    return known or is_rows(value)
 
 
 def array_of(name: str, value: Any) -> NDArray[Any]:
-    """value as an array of numbers; an array is not copied, and a memory map stays one."""
+    """value as an array of numbers; an array is not copied, and a memory map stays one.
+
+    Of frames and arrays in files it gives Rows, which sources use as they do arrays.
+    """
+    if is_rows(value):
+        return typing.cast("NDArray[Any]", rows_of(name, value))
     if isinstance(value, np.ma.MaskedArray):
         raise DTypeError(
             f"{name} must not be a masked array, because its mask would be lost. Fill it with "
@@ -42,6 +50,11 @@ def array_of(name: str, value: Any) -> NDArray[Any]:
             "numbered first, for example with numpy.unique(..., return_inverse=True)."
         )
     return array
+
+
+def loaded(name: str, value: Any) -> NDArray[Any]:
+    """value as an array in memory, for what is small: a number per sequence."""
+    return np.asarray(array_of(name, value))
 
 
 def cast(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._maps import ReadPages
+from ._rows import Rows
 
 __all__ = ["SAMPLED", "fingerprint"]
 
@@ -26,12 +27,12 @@ SAMPLED = "sample"
 def fingerprint(arrays: NDArray[Any] | Iterable[NDArray[Any]]) -> str:
     """A hash of the shapes, dtypes and numbers of one array or several, whatever their layout.
 
-    Only a sample of a large memory map is read, and the text says so.
+    Only a sample of a large memory map, or of large Rows, is read, and the text says so.
     """
     made = hashlib.blake2b(digest_size=16)
     read = whole = 0
     left = WHOLE
-    for array in [arrays] if isinstance(arrays, np.ndarray) else arrays:
+    for array in [arrays] if isinstance(arrays, (np.ndarray, Rows)) else arrays:
         made.update(f"{array.dtype.str} {array.shape};".encode())
         mapped = _is_map(array)
         sampled = mapped and array.nbytes > left
@@ -50,8 +51,10 @@ def fingerprint(arrays: NDArray[Any] | Iterable[NDArray[Any]]) -> str:
     return f"blake2b {made.hexdigest()}"
 
 
-def _is_map(array: NDArray[Any]) -> bool:
+def _is_map(array: NDArray[Any] | Rows) -> bool:
     owner: Any = array
+    if isinstance(array, Rows):
+        return True
     while isinstance(owner, np.ndarray):
         if isinstance(owner, np.memmap):
             return True

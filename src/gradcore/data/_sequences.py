@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from .._base.checks import choice, flag, float_dtype, integer, positive_int
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ._arrays import array_of, cast, check_kind, is_array, not_empty, trailing
+from ._arrays import array_of, cast, check_kind, is_array, loaded, not_empty, trailing
 from ._batch import Batch
 from ._contents import fingerprint
 from ._source import Source, checksum
@@ -29,7 +29,8 @@ class Sequences(Source):
 
     x: a list of N arrays, each (T_i, I) floats, or (T_i,) integer tokens or floats of one feature;
     or one array with time first, (T, N, I) or (T, N), with lengths (N,) if some sequences are
-    shorter than T. Memory maps are read one batch at a time. y: targets laid out like x, (T_i,) or
+    shorter than T. Memory maps, frames, and arrays of h5py, zarr and xarray are read one batch at a
+    time. y: targets laid out like x, (T_i,) or
     (T_i, O); with step="last" one target per sequence, (N,) or (N, O), for losses with step="last".
     weight: one weight per sequence, (N,), or one per step, laid out like x.
     dtype: the dtype that floats of x, y and weight have in a batch; pass that of the parameters.
@@ -171,7 +172,7 @@ class Sequences(Source):
             part = _Part.make("y", y, self._x.lengths if is_array(y) else None)
             _same_layout("y", part, self._x, 'For one target per sequence, pass step="last".')
             return part
-        array = array_of("y", y)
+        array = loaded("y", y)
         if array.ndim not in (1, 2) or array.shape[0] != count:
             raise ShapeError(
                 f"y must have one target per sequence with step='last', shape ({count},) or "
@@ -183,7 +184,7 @@ class Sequences(Source):
         if weight is None:
             return None
         if _ndim(weight) == 1 if is_array(weight) else _all_scalars(weight):
-            array = array_of("weight", weight).astype(self._dtype)
+            array = loaded("weight", weight).astype(self._dtype)
             if array.shape != (self._x.count,):
                 raise ShapeError(
                     f"weight must have one value per sequence, {self._x.count} of them; got "
@@ -218,10 +219,11 @@ class _Part:
     ) -> None:
         self.name, self.arrays, self.lengths = name, arrays, lengths
         self.count = len(lengths)
-        first = arrays[0]
-        self.trailing = first.shape[1:] if isinstance(arrays, list) else arrays.shape[2:]
-        self.kind = first.dtype
-        self.integers = first.dtype.kind != "f"
+        if isinstance(arrays, list):
+            self.kind, self.trailing = arrays[0].dtype, arrays[0].shape[1:]
+        else:
+            self.kind, self.trailing = arrays.dtype, arrays.shape[2:]
+        self.integers = self.kind.kind != "f"
 
     @staticmethod
     def make(name: str, value: Any, lengths: Any) -> _Part:
@@ -263,7 +265,7 @@ class _Part:
         not_empty(steps * count, name)
         if lengths is None:
             return _Part(name, array, np.full(count, steps, np.int64))
-        given = array_of("lengths", lengths)
+        given = loaded("lengths", lengths)
         if given.shape != (count,) or given.dtype.kind not in "iu":
             swapped = given.shape == array.shape[:1]
             hint = f" Time comes first: pass {name}.swapaxes(0, 1)." * swapped

@@ -21,11 +21,12 @@ __all__ = ["Stream"]
 class Stream(Source):
     """Windows over one long recording, with the state carried from one to the next: BPTT(k2; k1).
 
-    x: (N, I) floats, (N,) integer tokens or (N,) floats of one feature. A memory map is read one
-    window at a time, and its pages are returned to the system after reading (except in mode "c"),
-    so that a pass over 10^8 steps takes the memory of a few windows. y: one target per step, (N,)
-    or (N, O). weight: (N,) weights of the loss terms. reset: (N,) bool; True sets the state to zero
-    before that step, for example where a new recording starts.
+    x: (N, I) floats, (N,) integer tokens or (N,) floats of one feature: an array, a frame or series
+    (pandas, polars, pyarrow, ...), a LazyFrame of polars, or an array of h5py, zarr or xarray. Of
+    files one window is read at a time, and pages of memory maps are returned to the system after
+    reading (except in mode "c"), so that a pass over 10^8 steps takes the memory of a few windows.
+    y: one target per step, (N,) or (N, O). weight: (N,) weights of the loss terms. reset: (N,)
+    bool; True sets the state to zero before that step, for example where a new recording starts.
     dtype: the dtype that floats have in a batch; pass that of the parameters.
 
     The N steps are cut into batch_size lanes: contiguous pieces whose lengths differ by at most one

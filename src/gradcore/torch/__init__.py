@@ -22,7 +22,6 @@ from ._constrain import constrain as constrain
 from ._constrain import params_of as params_of
 from ._convert import convert as convert
 from ._diagnose import diagnose as diagnose
-from ._exchange import StackModule as StackModule
 from ._layer import Layer as Layer
 from ._modules import GRU as GRU
 from ._modules import LSTM as LSTM

@@ -59,9 +59,13 @@ def from_torch(source: nn.Module | Mapping[str, Tensor]) -> tuple[Stack, Params]
     return net, params
 
 
-def to_torch(net: Stack, params: Params) -> StackModule:
-    """A PyTorch module that computes the net, with a copy of its parameters; see StackModule.
+def to_torch(net: Stack, params: Params) -> nn.Module:
+    """A PyTorch module that computes the net, with a copy of its parameters.
 
+    Its modules are the layers, by their places in the Stack: those of torch.nn, and those of
+    gradcore.torch where there is a skip connection or an AntisymmetricRNN. Its forward is
+    (x, state=None) -> (outputs, state): x (T, B, I), or (T, B) integer tokens; outputs (T, B, O);
+    state: a list with what each recurrent layer returns and takes, h_n or (h_n, c_n).
     Raises ArgumentError for what PyTorch's layers cannot do: zoneout, recurrent_dropout, and an RNN
     with nonlinearity="identity".
     """
@@ -77,10 +81,7 @@ def to_torch(net: Stack, params: Params) -> StackModule:
 class StackModule(nn.ModuleList):
     """A net of gradcore made of PyTorch's layers; to_torch makes it.
 
-    Its modules are the layers, by their places in the Stack: those of torch.nn, and those of
-    gradcore.torch where there is a skip connection or an AntisymmetricRNN. net: the Stack.
-    forward(x, state=None) -> (outputs, state): x (T, B, I), or (T, B) integer tokens; outputs
-    (T, B, O); state: a list with what each recurrent layer returns and takes, h_n or (h_n, c_n).
+    net: the Stack.
     """
 
     def __init__(self, net: Stack) -> None:

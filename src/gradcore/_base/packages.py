@@ -1,4 +1,4 @@
-"""Imports packages that are needed by one callback only."""
+"""Imports packages that are needed by one part of gradcore only."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Files for other programs that run nets, one format each."""

@@ -1,0 +1,187 @@
+"""Export to ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._base.checks import flag
+from .._base.output import write_bytes
+from .._base.packages import needed
+from .._net import cells
+from .._net.layers import Dropout, Embedding, Layer, LayerNorm, Linear, Recurrent
+from .._net.stack import Params, Stack
+from ..errors import ArgumentError
+from .parts import Float32, bias, checked, refuse_options, regated
+
+__all__ = ["onnx"]
+
+# LayerNormalization needs opset 17, which onnxruntime reads from 1.13 (2022) on.
+OPSET, IR_VERSION = 17, 8
+# ONNX's operator of each cell, and its order of gates.
+_CELLS: dict[type[Recurrent], tuple[str, str]] = {
+    cells.LSTM: ("LSTM", "iofg"),
+    cells.GRU: ("GRU", "zrn"),
+}
+
+
+def onnx(path: Path, net: Stack, params: Params, *, stateful: bool) -> None:
+    """Writes an ONNX model; see export."""
+    arrays = checked(net, params)
+    graph = _Graph(net, arrays, flag("stateful", stateful))
+    content = graph.model().SerializeToString()
+    try:
+        write_bytes(path, content)
+    except OSError as error:
+        raise ArgumentError(f"cannot write {path}: {error.strerror or error}.") from error
+
+
+class _Graph:
+    """Nodes, constants, inputs and outputs of the model while they are made."""
+
+    def __init__(self, net: Stack, arrays: dict[str, Float32], stateful: bool) -> None:
+        package = needed("onnx", "export to ONNX", "onnx")
+        self.package, self.helper = package, package.helper
+        self.net, self.arrays, self.stateful = net, arrays, stateful
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        tokens = net.embedding is not None
+        kind = package.TensorProto.INT64 if tokens else package.TensorProto.FLOAT
+        shape = ["T", "B"] if tokens else ["T", "B", net.input_size]
+        self.inputs = [self.helper.make_tensor_value_info("x", kind, shape)]
+        self.outputs: list[Any] = []
+
+    def model(self) -> Any:
+        """The whole model, checked by the package."""
+        at = "x"
+        for place, layer in enumerate(self.net.layers):
+            at = self._layer(place, layer, at)
+        self._node("Identity", [at], ["outputs"])
+        self.outputs.insert(0, self._info("outputs", ["T", "B", self.net.output_size]))
+        graph = self.helper.make_graph(
+            self.nodes, "gradcore", self.inputs, self.outputs, self.constants
+        )
+        made = self.helper.make_model(
+            graph,
+            opset_imports=[self.helper.make_opsetid("", OPSET)],
+            producer_name="gradcore",
+            ir_version=IR_VERSION,
+        )
+        self.package.checker.check_model(made, full_check=True)
+        return made
+
+    def _layer(self, place: int, layer: Layer, at: str) -> str:
+        """Adds the nodes of a layer whose input is called `at`; returns the name of its output."""
+        out = f"layer_{place}"
+        if isinstance(layer, Dropout):
+            return at
+        if isinstance(layer, Embedding):
+            self._node("Gather", [self._own(place, "weight"), at], [out])
+        elif isinstance(layer, Linear):
+            weight = self._constant(f"{place}.weight", self.arrays[f"{place}.weight"].T)
+            product = f"{out}_product" if layer.bias else out
+            self._node("MatMul", [at, weight], [product])
+            if layer.bias:
+                self._node("Add", [product, self._own(place, "bias")], [out])
+        elif isinstance(layer, LayerNorm):
+            self._norm(place, layer, at, out)
+        else:
+            self._recurrent(place, layer, at, out)
+        return out
+
+    def _norm(self, place: int, layer: LayerNorm, at: str, out: str) -> None:
+        names = list(layer.parameter_shapes)
+        ones = np.ones(layer.normalized_shape, np.float32)
+        given = [self._own(place, name) for name in names]
+        given = given or [self._constant(f"{place}.ones", ones)]
+        self._node("LayerNormalization", [at, *given], [out], axis=-1, epsilon=layer.eps)
+
+    def _recurrent(self, place: int, layer: Recurrent, at: str, out: str) -> None:
+        refuse_options(place, layer, "ONNX", residual=True)
+        operator, order, options = _operator(place, layer)
+        both = len(layer.directions)
+        if both == 2:
+            options["direction"] = "bidirectional"
+        weights = [
+            np.stack([self._gates(place, layer, name + end, order) for end in layer.directions])
+            for name in ("weight_ih", "weight_hh")
+        ]
+        biases = np.stack(
+            [
+                np.concatenate(
+                    [
+                        regated(bias(self.arrays, place, layer, name + end), layer, order)
+                        for name in ("bias_ih", "bias_hh")
+                    ]
+                )
+                for end in layer.directions
+            ]
+        )
+        names = [
+            self._constant(f"{place}.{name}", array)
+            for name, array in zip("WRB", [*weights, biases], strict=True)
+        ]
+        before, after = self._states(place, layer)
+        raw, turned, flat = f"{out}_raw", f"{out}_turned", f"{out}_flat"
+        self._node(
+            operator,
+            [at, *names, *(["", *before] if before else [])],
+            [raw, *after],
+            hidden_size=layer.hidden_size,
+            **options,
+        )
+        # (T, D, B, H) becomes (T, B, D*H).
+        self._node("Transpose", [raw], [turned], perm=[0, 2, 1, 3])
+        shape = np.array([0, 0, layer.output_size], np.int64)
+        end = flat if layer.residual else out
+        self._node("Reshape", [turned, self._constant(f"{place}.shape", shape)], [end])
+        if layer.residual:
+            self._node("Add", [flat, at], [out])
+
+    def _states(self, place: int, layer: Recurrent) -> tuple[list[str], list[str]]:
+        """Names of the inputs and outputs for a layer's state, which are added to the model."""
+        if not self.stateful:
+            return [], []
+        before = [f"{name}_{place}" for name in layer.cell.states]
+        shape = [len(layer.directions), "B", layer.hidden_size]
+        self.inputs += [self._info(name, shape) for name in before]
+        after = [f"{name}_out" for name in before]
+        self.outputs += [self._info(name, shape) for name in after]
+        return before, after
+
+    def _gates(self, place: int, layer: Recurrent, name: str, order: str) -> Float32:
+        return regated(self.arrays[f"{place}.{name}"], layer, order)
+
+    def _node(self, operator: str, inputs: list[str], outputs: list[str], **options: Any) -> None:
+        self.nodes.append(self.helper.make_node(operator, inputs, outputs, **options))
+
+    def _own(self, place: int, name: str) -> str:
+        return self._constant(f"{place}.{name}", self.arrays[f"{place}.{name}"])
+
+    def _constant(self, name: str, array: Any) -> str:
+        made = self.package.numpy_helper.from_array(np.ascontiguousarray(array), name)
+        self.constants.append(made)
+        return name
+
+    def _info(self, name: str, shape: list[Any]) -> Any:
+        return self.helper.make_tensor_value_info(name, self.package.TensorProto.FLOAT, shape)
+
+
+def _operator(place: int, layer: Recurrent) -> tuple[str, str, dict[str, Any]]:
+    """ONNX's operator for a layer, its order of gates, and its options."""
+    if type(layer) in _CELLS:
+        name, order = _CELLS[type(layer)]
+        # The reset gate acts on the recurrent product, its bias included.
+        return name, order, {"linear_before_reset": 1} if name == "GRU" else {}
+    if isinstance(layer, cells.RNN):
+        function = {"tanh": "Tanh", "relu": "Relu", "identity": "Affine"}[layer.nonlinearity]
+        many = len(layer.directions)
+        options: dict[str, Any] = {"activations": [function] * many}
+        if function == "Affine":
+            options |= {"activation_alpha": [1.0] * many, "activation_beta": [0.0] * many}
+        return "RNN", "".join(layer.cell.gates[:1]), options
+    raise ArgumentError(
+        f"layer {place} ({type(layer).__name__}) cannot be exported: ONNX has RNN, LSTM and GRU."
+    )

@@ -1,0 +1,60 @@
+"""Export to RTNeural's JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .._net import cells
+from .._net.layers import Dropout, Linear
+from .._net.stack import Params, Stack
+from ..errors import ArgumentError
+from .parts import Float32, bias, checked, refuse_options, regated, write_json
+
+__all__ = ["rtneural"]
+
+
+def rtneural(path: Path, net: Stack, params: Params) -> None:
+    """Writes JSON for RTNeural; see export.
+
+    The layout is that of Keras: matrices (in, gates*out), LSTM gates i, f, g, o with one bias, GRU
+    gates z, r, n with two.
+    """
+    arrays = checked(net, params)
+    layers = [
+        _layer(place, layer, arrays)
+        for place, layer in enumerate(net.layers)
+        if not isinstance(layer, Dropout)
+    ]
+    write_json(path, {"in_shape": [None, None, net.input_size], "layers": layers})
+
+
+def _layer(place: int, layer: Any, arrays: dict[str, Float32]) -> dict[str, Any]:
+    if isinstance(layer, Linear):
+        weight = arrays[f"{place}.weight"].T
+        added = arrays[f"{place}.bias"].tolist() if layer.bias else [0.0] * layer.out_features
+        return _described("dense", layer.out_features, [weight.tolist(), added])
+    if not isinstance(layer, (cells.LSTM, cells.GRU)):
+        raise ArgumentError(
+            f"layer {place} ({type(layer).__name__}) cannot be exported: RTNeural has LSTM, GRU "
+            "and Dense."
+        )
+    if layer.bidirectional:
+        raise ArgumentError(f"layer {place} is bidirectional, which RTNeural cannot express.")
+    refuse_options(place, layer, "RTNeural")
+    order = "ifgo" if isinstance(layer, cells.LSTM) else "zrn"
+    kernel, recurrent = (
+        regated(arrays[f"{place}.{name}"], layer, order).T.tolist()
+        for name in ("weight_ih", "weight_hh")
+    )
+    own, other = (
+        regated(bias(arrays, place, layer, name), layer, order) for name in ("bias_ih", "bias_hh")
+    )
+    if isinstance(layer, cells.LSTM):
+        return _described("lstm", layer.hidden_size, [kernel, recurrent, (own + other).tolist()])
+    both = [own.tolist(), other.tolist()]
+    return _described("gru", layer.hidden_size, [kernel, recurrent, both])
+
+
+def _described(kind: str, size: int, weights: list[Any]) -> dict[str, Any]:
+    return {"type": kind, "activation": "", "shape": [None, None, size], "weights": weights}
