@@ -11,7 +11,7 @@ Every contestant gets the same number of passes over the data: forward and backw
 steps. A pass of Adam on windows makes 17 updates, on all records one; its rate falls as a cosine. A
 product of trust-ncg and least-squares counts as two passes.
 
-    python benchmarks/sysid.py SNLS80mV.csv.gz [--passes 1000] [--seeds 2] [--json FILE]
+    python benchmarks/sysid.py SNLS80mV.csv.gz [--passes N] [--seeds N] [--only NAME] [--json FILE]
 """
 
 from __future__ import annotations
@@ -103,8 +103,10 @@ def adam(record: Record, seed: int, passes: int, windows: bool, lr: float) -> tu
     return report.best, best.params
 
 
-def scipy(record: Record, seed: int, passes: int, method: Any) -> tuple[float, Any]:
-    params = NET.init(seed=seed, dtype="float64")
+def scipy(
+    record: Record, seed: int, passes: int, method: Any, params: gd.Params | None = None
+) -> tuple[float, Any]:
+    params = NET.init(seed=seed, dtype="float64") if params is None else params
     spent = Passes(passes)
     with suppress(Passes.SpentError):
         gd.minimize(
@@ -121,11 +123,18 @@ def scipy(record: Record, seed: int, passes: int, method: Any) -> tuple[float, A
     return spent.best, params
 
 
+def adam_first(record: Record, seed: int, passes: int, lr: float) -> tuple[float, Any]:
+    """Adam on windows for a sixth of the passes, and L-BFGS-B from its best parameters."""
+    _, params = adam(record, seed, passes // 6, True, lr)
+    return scipy(record, seed, passes - passes // 6, "L-BFGS-B", params)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("record", type=Path)
-    parser.add_argument("--passes", type=int, default=1_000)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--passes", type=int, default=600)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", help="run the contestants whose names contain this")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     record = Record(args.record)
@@ -135,9 +144,12 @@ def main() -> None:
         "least-squares": [(scipy, "least-squares")],
         "trust-ncg": [(scipy, "trust-ncg")],
         "L-BFGS-B": [(scipy, "L-BFGS-B")],
+        "Adam on windows, then L-BFGS-B": [(adam_first, 0.01)],
     }
     results = {}
     for name, settings in contestants.items():
+        if args.only and args.only not in name:
+            continue
         tried = []
         for train, *options in settings:
             for seed in range(args.seeds):

@@ -59,6 +59,10 @@ def test_names_of_torch_without_numbers(tmp_path):
         (lambda t: t.update({"3.weight": np.ones((2, 5), "f")}), "in_features 4"),
         (lambda t: t.pop("1.weight_ih_reverse"), "weight_ih_reverse of 1 must have shape"),
         (lambda t: t.clear(), "recurrent"),
+        (lambda t: t.update({f"{'9' * 5000}.weight": t["3.weight"]}), "not recognised"),
+        (lambda t: t.update({"0.weight": np.array(1.0, "f")}), r"weight of shape \(\)"),
+        (lambda t: t.update({"3.weight": np.ones((0, 4), "f")}), "out_features must be at least 1"),
+        (lambda t: t.update({"1.weight_hh": np.ones((0, 0), "f")}), "1, 3 or 4 times as many rows"),
     ],
 )
 def test_what_is_no_net_is_told(tmp_path, change, message):
@@ -67,6 +71,18 @@ def test_what_is_no_net_is_told(tmp_path, change, message):
     save_file(tensors, tmp_path / "a.safetensors")
     with pytest.raises(gd.CheckpointError, match=message):
         gd.load(tmp_path / "a.safetensors")
+
+
+def test_numbers_of_another_kind_are_told(tmp_path):
+    """bfloat16, which NumPy does not have, and integers."""
+    torch = pytest.importorskip("torch", reason="needs PyTorch: install gradcore[torch]")
+    from safetensors.torch import save_file as save_tensors
+
+    for dtype in (torch.bfloat16, torch.float16, torch.int32):
+        tensors = {name: torch.ones(a.shape, dtype=dtype) for name, a in PARAMS.items()}
+        save_tensors(tensors, tmp_path / "a.safetensors")
+        with pytest.raises(gd.CheckpointError, match="not recognised"):
+            gd.load(tmp_path / "a.safetensors")
 
 
 def test_an_order_that_cannot_be_told_is_not_guessed(tmp_path):

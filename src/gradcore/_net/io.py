@@ -28,7 +28,7 @@ from ..errors import ArgumentError, CheckpointError, GradcoreError
 from .cells import CELLS
 from .checksum import CHECKSUM, checksum
 from .layers import Dense, Dropout, Embedding, Layer, LayerNorm, Linear, Residual, Skip
-from .recognise import recognised
+from .recognise import check_names, recognised
 from .stack import Params, Stack
 from .validate import model
 
@@ -90,9 +90,11 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
 def _foreign(source: Path, header: dict[str, str], file: Any) -> Checkpoint:
     """The net of a file that another program has written."""
     try:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        names = list(file.keys())
+        check_names(names)  # before a file of many gigabytes is read
+        tensors = {name: file.get_tensor(name) for name in names}
         params = recognised(tensors, ordered=False)
-    except (GradcoreError, SafetensorError, TypeError) as error:
+    except (GradcoreError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{source} is a safetensors file that gradcore.save did not write, and its net is not "
             f"recognised: {error}"

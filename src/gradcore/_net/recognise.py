@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from .cells import GRU, LSTM, RNN
 from .layers import Embedding, Layer, LayerNorm, Linear, Recurrent
 from .stack import Params, Stack
 
-__all__ = ["common_dtype", "recognised"]
+__all__ = ["check_names", "common_dtype", "recognised"]
 
 # Names of torch.nn ("rnn.weight_ih_l0_reverse", "head.bias") and ours ("1.weight_ih_reverse").
 _NAME = re.compile(
@@ -76,16 +76,27 @@ def common_dtype(tensors: Mapping[str, NDArray[Any]]) -> np.dtype[Any]:
     return dtypes.pop()
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Raises ArgumentError if a name is none that a tensor of a layer has."""
+    for name in names:
+        _parsed(name)
+
+
+def _parsed(name: str) -> re.Match[str]:
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise ArgumentError(
+            f"{name} is not the name of a tensor that gradcore knows. It knows weight_ih_l0, "
+            "weight_hh_l0, bias_ih_l0, bias_hh_l0 (also with _reverse) of recurrent layers, "
+            "and weight and bias of an Embedding, a LayerNorm and a Linear."
+        )
+    return found
+
+
 def _grouped(tensors: Mapping[str, NDArray[Any]]) -> list[_Group]:
     groups: dict[tuple[str, str], _Group] = {}
     for name, array in tensors.items():
-        found = _NAME.fullmatch(name)
-        if found is None:
-            raise ArgumentError(
-                f"{name} is not the name of a tensor that gradcore knows. It knows weight_ih_l0, "
-                "weight_hh_l0, bias_ih_l0, bias_hh_l0 (also with _reverse) of recurrent layers, "
-                "and weight and bias of an Embedding, a LayerNorm and a Linear."
-            )
+        found = _parsed(name)
         module, layer = found["module"] or "", found["layer"] or ""
         shown = name.removesuffix(f".{found[0].rpartition('.')[2]}") if module else name
         group = groups.setdefault((module, layer), _Group(module, shown))
