@@ -254,7 +254,7 @@ class NashSutcliffe(_OfNumbers):
     perfect, and 1 is as good as the mean. reduction="mean" averages over sequences and outputs with
     targets. The steps that count (within `lengths`, of weight > 0, not missing) are those of the
     call: for windows of a long record the mean and the deviations are those of each window. weight
-    (T, B) counts in both sums. y that does not vary raises ArgumentError.
+    (T, B), >= 0, counts in both sums. y that does not vary raises ArgumentError.
     The deviations are computed from y before the pass, which then runs as with squared errors,
     segment by segment, with their second derivatives. For NSE* of Kratzert et al. 2019, whose
     deviations are those of a basin's whole record, pass weight = 1 / (deviation + 0.1)**2 of each

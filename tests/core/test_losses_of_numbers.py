@@ -355,6 +355,14 @@ def test_targets_that_nash_sutcliffe_cannot_take():
     weight = np.ones((9, 3))
     weight[:, 1] = 0.0
     assert gd.value(NET, identity(), y, y, loss=loss, weight=weight) == 0.0
+    weight[0] = -20.0
+    total = gd.loss.NashSutcliffe(reduction="sum")
+    with pytest.raises(gd.ArgumentError, match="weight must not be negative for NashSutcliffe"):
+        gd.value(NET, identity(), y, y, loss=total, weight=weight)
+    weight[0] = [1.0, 0.0, 1.0]
+    for scale in (1e160, 1e-160):
+        with pytest.raises(gd.ArgumentError, match="squares of y must be within the range of flo"):
+            gd.value(NET, identity(), y, scale * y, loss=loss, weight=weight)
     y[3, 2, 1] = np.nan
     with pytest.raises(gd.NonFiniteError, match=r"y\[3, 2, 1\] is nan.*nan=\"ignore\"") as caught:
         gd.value(NET, identity(), np.zeros_like(y), y, loss=loss, weight=weight)
@@ -380,6 +388,7 @@ def test_targets_that_nash_sutcliffe_cannot_take():
         (lambda: gd.loss.Quantile([0.9, 0.1]), gd.ArgumentError, "in ascending order"),
         (lambda: gd.loss.Quantile([0.5, 0.5]), gd.ArgumentError, "in ascending order"),
         (lambda: gd.loss.Quantile(1.0), gd.ArgumentError, r"quantiles\[0\] must be > 0 and < 1"),
+        (lambda: gd.loss.Quantile(np.array(0.5)), gd.DTypeError, r"quantiles\[0\] must be a num"),
         (lambda: gd.loss.Quantile("0.5"), gd.DTypeError, r"quantiles\[0\] must be a number"),
         (lambda: gd.loss.GaussianNLL(full=1), gd.DTypeError, "full must be True or False"),
     ],

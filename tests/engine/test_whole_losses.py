@@ -223,6 +223,16 @@ def test_an_exception_of_a_function_passes_through():
         (lambda z: z, "torch", gd.DTypeError, r"a tensor of one number; got \(265, 3, 3\)"),
         (lambda z: 1.0, "torch", gd.DTypeError, "a tensor of one number; got 1.0"),
         (lambda z: z.detach().sum(), "torch", gd.ArgumentError, "has no gradient"),
+        (
+            lambda z: z.new_zeros((), requires_grad=True),
+            "torch",
+            gd.ArgumentError,
+            "has no gradient by them",
+        ),
+        (lambda z: z.sum() * 1j, "torch", gd.DTypeError, "must be a real number"),
+        (lambda z: (0.0, None), "numpy", gd.DTypeError, "d_outputs must be"),
+        (lambda z: (np.ones(2), z), "numpy", gd.DTypeError, r"as one number; got array"),
+        (lambda z: ("much", z), "numpy", gd.DTypeError, "as one number; got 'much'"),
     ],
 )
 def test_what_a_function_may_return(returned, framework, error, message):
@@ -231,6 +241,53 @@ def test_what_a_function_may_return(returned, framework, error, message):
     loss = gd.loss.WholeSequence(lambda z, y, n: returned(z), framework=framework)
     with pytest.raises(error, match=message):
         solve(problem_of(), loss)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_gradients_that_are_not_finite(value):
+    """The error names the place that was given, not the cell; past the ends nothing is used."""
+    problem = problem_of()
+    (net, params, x), keywords = core_arguments(problem, "float64")
+    past = np.arange(len(x))[:, None] >= problem.lengths
+    b = int(problem.lengths.argmax())
+
+    def gradient(z, t0, wrong):
+        slopes = np.where(past[t0 : t0 + len(z), :, None], value, z)
+        if t0 <= 3 < t0 + len(z) and wrong:
+            slopes[3 - t0, b, 2] = value
+        return slopes
+
+    def calls(wrong):
+        whole = gd.loss.WholeSequence(lambda z, y, n: (1.0, gradient(z, 0, wrong)))
+        y = gradient(np.zeros((*x.shape[:2], net.output_size)), 0, wrong)
+        yield {"loss": whole}
+        yield {"loss": lambda z, t0, t1: (1.0, gradient(z, t0, wrong))}
+        yield {"loss": gd.loss.Given(), "y": y}
+
+    for call in calls(wrong=True):
+        with pytest.raises(gd.NonFiniteError, match=f"step 3, sequence {b}, output 2") as caught:
+            gd.value_and_grad(net, params, x, **call, **keywords)
+        assert (caught.value.step, caught.value.sequence) == (3, b)
+    for call in calls(wrong=False):
+        assert np.isfinite(gd.value_and_grad(net, params, x, **call, **keywords).grads.flat).all()
+
+
+def test_targets_that_pytorch_cannot_share(recwarn):
+    torch = pytest.importorskip("torch", reason="calls a function of PyTorch")
+    problem = problem_of()
+    y = targets(problem, "float64")
+    constant = y.copy()
+    constant.flags.writeable = False
+    loss = gd.loss.WholeSequence(
+        lambda z, y, n: torch.nn.functional.mse_loss(z, y), framework="torch"
+    )
+    (net, params, x), keywords = core_arguments(problem, "float64")
+    values = [
+        gd.value(net, params, x, given, loss=loss, **keywords)
+        for given in (y, constant, y[::-1].copy()[::-1])
+    ]
+    assert len(set(values)) == 1
+    assert not recwarn.list
 
 
 def test_jax_without_float64_is_refused():
@@ -283,6 +340,8 @@ def test_what_losses_of_the_whole_sequence_cannot_do():
     monitor = gd.stability.StabilityMonitor(5)
     with pytest.raises(gd.DTypeError, match="ErrorToSignal is a loss of the whole sequence"):
         gd.Trainer(net, params, optimizer, loss=loss, stability=monitor)
+    with pytest.raises(gd.NonFiniteError, match="squares of outputs or targets are beyond float64"):
+        gd.value(net, params, x, 1e160 * y, loss=loss)  # pytest makes errors of warnings
     y[7, 1, 2] = np.nan
     with pytest.raises(gd.NonFiniteError, match=r"y\[7, 1, 2\] is nan") as caught:
         gd.value(*call, loss=loss)

@@ -345,6 +345,23 @@ def test_a_loss_that_overflows_on_the_way_is_passed_over():
     assert report.losses[-1] < report.losses[0]
 
 
+def test_no_iteration_ends_where_the_loss_is_not_finite(monkeypatch):
+    """Also if the loss has fallen far during the search: what counts is where the search began."""
+    params = made()
+    start = params.flat.copy()
+    down = np.zeros_like(start)
+    down[0] = 1e6  # the first step is to 1, where the loss is 0.5, and the slope asks for more
+
+    def value(self, x):
+        if x[0] - start[0] > 1.5:
+            raise gd.NonFiniteError("as large as it likes")
+        return 1e6 + 0.5 - 1e6 * (x[0] - start[0]), -down
+
+    monkeypatch.setattr(FullBatch, "value_and_grad", value)
+    run(params, steps=1)
+    assert 0.5 < params.flat[0] - start[0] <= 1.5
+
+
 def test_a_start_that_is_not_finite_is_an_error():
     params = made()
     bad = [x.copy() for x in X[:1]]

@@ -27,8 +27,13 @@ def target_weights(
 
     It is 1 over the deviations, and with mean=True over the number of pairs of a sequence and an
     output that have targets; 0 for the others. That number over O is the number of sequences.
-    Raises ArgumentError naming the sequence and output whose targets do not vary.
+    Raises ArgumentError for negative weights, and naming the sequence and output whose targets do
+    not vary or vary beyond the range of float64.
     """
+    if weight is not None and (weight < 0).any():
+        raise ArgumentError(
+            "weight must not be negative for NashSutcliffe, which divides by sums of these weights."
+        )
     batch, outputs = y.shape[1:]
     total, first = np.zeros((batch, outputs)), np.zeros((batch, outputs))
     for values, counts, _ in _blocks(y, weight, lengths, ignore_nan):
@@ -38,7 +43,8 @@ def target_weights(
     centre = np.divide(first, total, out=np.zeros_like(first), where=there)
     deviations = np.zeros_like(first)
     for values, counts, t0 in _blocks(y, weight, lengths, ignore_nan):
-        deviations += (counts * (values - centre) ** 2).sum(axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):  # checked below
+            deviations += (counts * (values - centre) ** 2).sum(axis=0)
         _check_finite(values, deviations, t0)
     # A constant that is no binary fraction leaves a rounding error as its deviation.
     level = total * (np.finfo(y.dtype).eps * np.abs(centre)) ** 2
@@ -50,7 +56,10 @@ def target_weights(
             f"{centre[b, o]:g} at all steps that count. Leave the sequence out with weight 0."
         )
     pairs = int(there.sum())
-    scale = np.divide(1.0, deviations, out=np.zeros_like(deviations), where=there)
+    with np.errstate(over="ignore"):  # checked below
+        scale = np.divide(1.0, deviations, out=np.zeros_like(deviations), where=there)
+    if not np.isfinite(scale).all():
+        raise ArgumentError("the squares of y must be within the range of float64.")
     return scale / pairs if mean and pairs else scale, pairs / outputs
 
 

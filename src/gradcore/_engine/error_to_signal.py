@@ -80,8 +80,8 @@ class SignalLoss:
             there = np.arange(t0, t0 + len(y) - 2)[:, None, None] < counts[:, None]
             for place, block in ((0, y), (2, e)):
                 filtered = np.where(there, block[now] - a * block[:-2], 0.0)
-                sums[place] += (filtered**2).sum(axis=0)
-            sums[1] += (y[now] ** 2).sum(axis=0)
+                sums[place] += _energy(filtered)
+            sums[1] += _energy(y[now])
             sums[3] += e[now].sum(axis=0)
             if not np.isfinite(sums).all():
                 self._refuse(outputs, t0, y[now], e[now])
@@ -126,3 +126,10 @@ class SignalLoss:
         raise NonFiniteError(
             f"{name}[{t0 + t}, {b}, {o}] is {value}; it must be finite.", step=t0 + t, sequence=b
         )
+
+
+def _energy(values: Array) -> Array:
+    """The sums of squares over time, infinite beyond float64."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        energy: Array = (values**2).sum(axis=0)
+    return energy

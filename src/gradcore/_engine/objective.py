@@ -16,7 +16,7 @@ from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
 from ..loss import LOSSES, CrossEntropy, Given, Loss, LossFunction, NashSutcliffe
 from .deviations import target_weights
 from .whole import Whole
-from .whole_function import checked_gradient
+from .whole_function import as_number, check_finite, checked_gradient
 
 __all__ = ["Objective", "objective", "resolve"]
 
@@ -68,7 +68,7 @@ def objective(
                     f"{name} must be None if loss is a function, which has its own targets and "
                     "weights."
                 )
-        return Objective("callback", function=_checked(described, net, dtype, batch))
+        return Objective("callback", function=_checked(described, net, dtype, batch, lengths))
     if described.kind == "whole":
         if weight is not None:
             raise ArgumentError(
@@ -85,8 +85,10 @@ def objective(
     weights = validate.weights(weight, positions, dtype, signed=total)
     if isinstance(described, Given):
         gradient = arrays[described.array]
-        if weights is not None and gradient is not None:
-            arrays[described.array] = gradient * weights[..., None]
+        assert gradient is not None
+        if weights is not None:
+            gradient = arrays[described.array] = gradient * weights[..., None]
+        check_finite(gradient, lengths)
     else:
         arrays["weight"] = weights
     sequences = None
@@ -144,7 +146,13 @@ def _targets(
     }
 
 
-def _checked(function: LossFunction, net: Stack, dtype: np.dtype[Any], batch: int) -> LossFunction:
+def _checked(
+    function: LossFunction,
+    net: Stack,
+    dtype: np.dtype[Any],
+    batch: int,
+    lengths: NDArray[Any] | None,
+) -> LossFunction:
     """Wraps a loss function so that its results are checked, which the core does not do."""
 
     def checked(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[Any]]:
@@ -153,7 +161,7 @@ def _checked(function: LossFunction, net: Stack, dtype: np.dtype[Any], batch: in
             raise DTypeError(
                 f"the loss function must return (loss, d_outputs); got {type(result).__name__}."
             )
-        value = float(result[0])
+        value = as_number(result[0])
         if not math.isfinite(value):
             raise NonFiniteError(
                 f"the loss function returned {value} for steps {t0} to {t1}.",
@@ -161,6 +169,6 @@ def _checked(function: LossFunction, net: Stack, dtype: np.dtype[Any], batch: in
                 step=t0,
             )
         expected = (t1 - t0, batch, net.output_size)
-        return value, checked_gradient(result[1], expected, dtype)
+        return value, checked_gradient(result[1], expected, dtype, lengths, t0)
 
     return checked

@@ -75,8 +75,8 @@ class Minimization(Supervised):
         self._best = self._start_vector
         self._replay = Replay(keep=folder is not None)
         self._evaluations = self._products = self._iterations = 0
-        # The loss of the last evaluation, and the norms of gradients since the last iteration.
-        self._last_loss = math.nan
+        # The loss of the last iteration, and the norms of gradients since then.
+        self._loss = math.nan
         self._norms: dict[bytes, float] = {}
         self._show: Show | None = None
 
@@ -86,18 +86,22 @@ class Minimization(Supervised):
         self._stop_if_late()
         loss, gradient = self._replay.ask((x,), lambda: self._computed(x))
         self._evaluations += 1
-        self._last_loss = loss
+        if math.isnan(self._loss):  # at the start
+            self._loss = loss
         self._norms[x.tobytes()] = float(log10_norm(gradient, 0))
         return loss, gradient
 
     def _computed(self, x: Vector) -> Answer:
-        """Loss and gradient; where they are not finite, a loss that no line search would take."""
+        """Loss and gradient; where they are not finite, a loss that no line search would take.
+
+        It is larger than that of the last iteration, where the search begins.
+        """
         try:
             return self.problem.value_and_grad(x)
         except NonFiniteError:
-            if math.isnan(self._last_loss):  # at the start
+            if math.isnan(self._loss):  # at the start
                 raise
-            return 10.0 * (abs(self._last_loss) + 1.0), np.zeros_like(x)
+            return 10.0 * (abs(self._loss) + 1.0), np.zeros_like(x)
 
     def _product(self, x: Vector, v: Vector) -> Vector:
         curvature = _METHODS[self.settings["method"]][2]
@@ -151,9 +155,10 @@ class Minimization(Supervised):
     def _iterated(self, intermediate_result: Any) -> None:
         """Called by the optimizer after every iteration; SciPy knows it by the argument's name."""
         self._iterations += 1
+        x, loss = intermediate_result.x, float(intermediate_result.fun)
+        self._loss = loss
         if self._iterations < self.place.step:
             return  # replayed
-        x, loss = intermediate_result.x, float(intermediate_result.fun)
         if self._iterations > self.place.step:
             with self._interrupts.held():
                 self._write_line()
