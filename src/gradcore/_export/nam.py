@@ -14,7 +14,7 @@ from .._net.layers import Dropout, Linear
 from .._net.stack import Params, Stack
 from .._net.state import LayerState, flatten, unflatten, zero_state
 from ..errors import ArgumentError, DTypeError
-from .parts import Float32, bias, checked, refuse_options, write_json
+from .parts import Float32, bias, checked, refuse_options, refuse_residuals, write_json
 
 __all__ = ["nam"]
 
@@ -73,6 +73,7 @@ def nam(
 def _parts(net: Stack) -> tuple[list[tuple[int, cells.LSTM]], int]:
     """The LSTMs by place, and the place of the head; raises ArgumentError for other nets."""
     wanted = "a net of LSTMs of equal width and a Linear with one output, as .nam files hold"
+    refuse_residuals(net, "the .nam format")
     recurrent: list[tuple[int, cells.LSTM]] = []
     head = -1
     for place, layer in enumerate(net.layers):

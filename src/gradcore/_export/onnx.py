@@ -11,7 +11,7 @@ from .._base.checks import flag
 from .._base.output import write_bytes
 from .._base.packages import needed
 from .._net import cells
-from .._net.layers import Dropout, Embedding, Layer, LayerNorm, Linear, Recurrent
+from .._net.layers import Dense, Dropout, Embedding, Layer, LayerNorm, Linear, Recurrent
 from .._net.stack import Params, Stack
 from ..errors import ArgumentError
 from .parts import Float32, bias, checked, refuse_options, regated
@@ -25,6 +25,8 @@ _CELLS: dict[type[Recurrent], tuple[str, str]] = {
     cells.LSTM: ("LSTM", "iofg"),
     cells.GRU: ("GRU", "zrn"),
 }
+# Activations that are one operator of ONNX.
+_ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "softplus": "Softplus"}
 
 
 def onnx(path: Path, net: Stack, params: Params, *, stateful: bool) -> None:
@@ -56,8 +58,14 @@ class _Graph:
     def model(self) -> Any:
         """The whole model, checked by the package."""
         at = "x"
+        begun: list[tuple[int, str]] = []
         for place, layer in enumerate(self.net.layers):
+            begun += [(end, at) for begin, end in self.net.residuals if begin == place]
             at = self._layer(place, layer, at)
+            while begun and begun[-1][0] == place + 1:
+                total = f"residual_{len(begun)}_{place}"
+                self._node("Add", [at, begun.pop()[1]], [total])
+                at = total
         self._node("Identity", [at], ["outputs"])
         self.outputs.insert(0, self._info("outputs", ["T", "B", self.net.output_size]))
         graph = self.helper.make_graph(
@@ -80,16 +88,49 @@ class _Graph:
         if isinstance(layer, Embedding):
             self._node("Gather", [self._own(place, "weight"), at], [out])
         elif isinstance(layer, Linear):
-            weight = self._constant(f"{place}.weight", self.arrays[f"{place}.weight"].T)
-            product = f"{out}_product" if layer.bias else out
-            self._node("MatMul", [at, weight], [product])
-            if layer.bias:
-                self._node("Add", [product, self._own(place, "bias")], [out])
+            self._affine(place, layer, at, out)
+        elif isinstance(layer, Dense):
+            if layer.activation == "identity":
+                self._affine(place, layer, at, out)
+            else:
+                self._affine(place, layer, at, f"{out}_before")
+                self._activation(layer.activation, f"{out}_before", out)
         elif isinstance(layer, LayerNorm):
             self._norm(place, layer, at, out)
-        else:
+        elif isinstance(layer, Recurrent):
             self._recurrent(place, layer, at, out)
+        else:
+            raise ArgumentError(
+                f"layer {place} ({type(layer).__name__}) cannot be exported to ONNX."
+            )
         return out
+
+    def _affine(self, place: int, layer: Linear | Dense, at: str, out: str) -> None:
+        weight = self._constant(f"{place}.weight", self.arrays[f"{place}.weight"].T)
+        product = f"{out}_product" if layer.bias else out
+        self._node("MatMul", [at, weight], [product])
+        if layer.bias:
+            self._node("Add", [product, self._own(place, "bias")], [out])
+
+    def _activation(self, name: str, at: str, out: str) -> None:
+        if name in _ACTIVATIONS:
+            self._node(_ACTIVATIONS[name], [at], [out])
+        elif name == "silu":
+            self._node("Sigmoid", [at], [f"{out}_gate"])
+            self._node("Mul", [at, f"{out}_gate"], [out])
+        else:  # gelu, which is an operator of its own from opset 20 on
+            half, root = (
+                self._constant(f"{out}_{kind}", np.array(value, np.float32))
+                for kind, value in (("half", 0.5), ("root", 0.5**0.5))
+            )
+            inner, erf, halved, gate = (
+                f"{out}_{kind}" for kind in ("inner", "erf", "halved", "gate")
+            )
+            self._node("Mul", [at, root], [inner])
+            self._node("Erf", [inner], [erf])
+            self._node("Mul", [erf, half], [halved])
+            self._node("Add", [halved, half], [gate])
+            self._node("Mul", [at, gate], [out])
 
     def _norm(self, place: int, layer: LayerNorm, at: str, out: str) -> None:
         names = list(layer.parameter_shapes)

@@ -16,7 +16,7 @@ from .._net.stack import Params, Stack
 from .._net.validate import model
 from ..errors import ArgumentError, NonFiniteError
 
-__all__ = ["bias", "checked", "refuse_options", "regated", "write_json"]
+__all__ = ["bias", "checked", "refuse_options", "refuse_residuals", "regated", "write_json"]
 
 Float32 = NDArray[np.float32]
 
@@ -47,6 +47,14 @@ def refuse_options(place: int, layer: Recurrent, target: str, residual: bool = F
     for what, there in wrong.items():
         if there:
             raise ArgumentError(f"{name} has {what}, which {target} cannot express.")
+
+
+def refuse_residuals(net: Stack, target: str) -> None:
+    """Raises ArgumentError if there is a Residual, for targets that run one layer after another."""
+    for begin, end in net.residuals:
+        raise ArgumentError(
+            f"layers {begin} to {end - 1} are in a Residual, which {target} cannot express."
+        )
 
 
 def regated(array: Float32, layer: Recurrent, order: Sequence[str]) -> Float32:

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from .._net import cells
-from .._net.layers import Dropout, Linear
+from .._net.layers import Dense, Dropout, Linear
 from .._net.stack import Params, Stack
 from ..errors import ArgumentError
-from .parts import Float32, bias, checked, refuse_options, regated, write_json
+from .parts import Float32, bias, checked, refuse_options, refuse_residuals, regated, write_json
 
 __all__ = ["rtneural"]
+
+# Activations of a dense layer by our names; the loader of RTNeural reads them behind the layer.
+_ACTIVATIONS = {"identity": "", "tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid"}
 
 
 def rtneural(path: Path, net: Stack, params: Params) -> None:
@@ -21,6 +24,7 @@ def rtneural(path: Path, net: Stack, params: Params) -> None:
     gates z, r, n with two.
     """
     arrays = checked(net, params)
+    refuse_residuals(net, "RTNeural")
     layers = [
         _layer(place, layer, arrays)
         for place, layer in enumerate(net.layers)
@@ -30,10 +34,17 @@ def rtneural(path: Path, net: Stack, params: Params) -> None:
 
 
 def _layer(place: int, layer: Any, arrays: dict[str, Float32]) -> dict[str, Any]:
-    if isinstance(layer, Linear):
+    if isinstance(layer, (Linear, Dense)):
+        function = layer.activation if isinstance(layer, Dense) else "identity"
+        if function not in _ACTIVATIONS:
+            raise ArgumentError(
+                f"layer {place} (Dense) has activation {function!r}; RTNeural has "
+                f"{', '.join(_ACTIVATIONS)}."
+            )
         weight = arrays[f"{place}.weight"].T
         added = arrays[f"{place}.bias"].tolist() if layer.bias else [0.0] * layer.out_features
-        return _described("dense", layer.out_features, [weight.tolist(), added])
+        both = [weight.tolist(), added]
+        return _described("dense", layer.out_features, both, _ACTIVATIONS[function])
     if not isinstance(layer, (cells.LSTM, cells.GRU)):
         raise ArgumentError(
             f"layer {place} ({type(layer).__name__}) cannot be exported: RTNeural has LSTM, GRU "
@@ -56,5 +67,6 @@ def _layer(place: int, layer: Any, arrays: dict[str, Float32]) -> dict[str, Any]
     return _described("gru", layer.hidden_size, [kernel, recurrent, both])
 
 
-def _described(kind: str, size: int, weights: list[Any]) -> dict[str, Any]:
-    return {"type": kind, "activation": "", "shape": [None, None, size], "weights": weights}
+def _described(kind: str, size: int, weights: list[Any], activation: str = "") -> dict[str, Any]:
+    shape = [None, None, size]
+    return {"type": kind, "activation": activation, "shape": shape, "weights": weights}

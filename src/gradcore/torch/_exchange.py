@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .._net import cells, layers
 from .._net.recognise import common_dtype, recognised
@@ -21,24 +23,45 @@ from ._layer import Layer
 
 __all__ = ["StackModule", "from_torch", "to_torch"]
 
+
+@dataclass(frozen=True)
+class _Activation:
+    """An activation module, which becomes part of the Dense layer of the Linear before it."""
+
+    shown: str
+    name: layers.Activation
+
+
 # A layer, and the tensors that are its parameters, by our names.
 Found = tuple[layers.Layer, dict[str, Tensor]]
+_ACTIVATIONS: dict[type[nn.Module], layers.Activation] = {
+    nn.ReLU: "relu",
+    nn.Tanh: "tanh",
+    nn.GELU: "gelu",
+    nn.SiLU: "silu",
+    nn.Sigmoid: "sigmoid",
+    nn.Softplus: "softplus",
+}
 
 
 def from_torch(source: nn.Module | Mapping[str, Tensor]) -> tuple[Stack, Params]:
     """The net of a PyTorch model and a copy of its parameters: net, params = gd.from_torch(model).
 
     source: a module made of Embedding, RNN, LSTM and GRU (of torch.nn or gradcore.torch), Linear,
-    LayerNorm and Dropout, in Sequential or as attributes. They are taken in the order in which they
-    were registered, which must be that in which forward uses them, each once; what else forward
-    does cannot be seen. Or a state dict with names of such modules: then Dropout, and whether an
+    LayerNorm, Dropout, and ReLU, Tanh, GELU, SiLU, Sigmoid or Softplus behind a Linear, in
+    Sequential or as attributes; or what to_torch has made. They are taken in the order in which
+    they were registered, which must be that in which forward uses them, each once; what else
+    forward does cannot be seen. Or a state dict with names of such modules: then Dropout, and whether an
     RNN has tanh or relu, are not known, and tanh is taken. Time is the first axis of gradcore's x,
     also if the model has batch_first. Raises ArgumentError naming the module or tensor that has no
     counterpart, DTypeError if the tensors are not all float32 or all float64, and ShapeError if the
     sizes of neighbours do not fit.
     """
-    if isinstance(source, nn.Module):
-        found = list(_walk("", source))
+    if isinstance(source, StackModule):
+        net, found = source.net, source._found()
+    elif isinstance(source, nn.Module):
+        found = _joined(_walk("", source))
+        net = Stack(*(layer for layer, _ in found))
     elif isinstance(source, Mapping):
         params = recognised({name: _array(name, value) for name, value in source.items()}, True)
         return params.net, params
@@ -47,7 +70,6 @@ def from_torch(source: nn.Module | Mapping[str, Tensor]) -> tuple[Stack, Params]
             "from_torch needs a torch.nn.Module or its state dict; got "
             f"{type(source).__name__}. For a file use gradcore.load."
         )
-    net = Stack(*(layer for layer, _ in found))
     values = {
         f"{place}.{name}": _array(name, tensor)
         for place, (_, own) in enumerate(found)
@@ -96,13 +118,17 @@ class StackModule(nn.ModuleList):
                 f"{len(left)}."
             )
         after: list[Any] = []
-        for layer, module in zip(self.net.layers, self, strict=True):
+        begun: list[tuple[int, Tensor]] = []
+        for place, (layer, module) in enumerate(zip(self.net.layers, self, strict=True)):
+            begun += [(end, x) for begin, end in self.net.residuals if begin == place]
             if isinstance(layer, layers.Recurrent):
                 outputs, last = module(x, left[len(after)])
                 x = outputs + x if layer.residual else outputs
                 after.append(last)
             else:
                 x = module(x)
+            while begun and begun[-1][0] == place + 1:
+                x = x + begun.pop()[1]
         return x, after
 
     def _found(self) -> list[Found]:
@@ -114,12 +140,30 @@ class StackModule(nn.ModuleList):
         ]
 
 
+class _Dense(nn.Linear):
+    """A Dense layer."""
+
+    def __init__(self, layer: layers.Dense) -> None:
+        super().__init__(layer.in_features, layer.out_features, bias=layer.bias)
+        self.activation = layer.activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = super().forward(x)
+        if self.activation == "identity":
+            return rows
+        function = torch.tanh if self.activation == "tanh" else getattr(functional, self.activation)
+        made: Tensor = function(rows)
+        return made
+
+
 def _module(place: int, layer: layers.Layer) -> nn.Module:
     """The module of PyTorch that computes a layer."""
     if isinstance(layer, layers.Embedding):
         return nn.Embedding(layer.num_embeddings, layer.embedding_dim)
     if isinstance(layer, layers.Linear):
         return nn.Linear(layer.in_features, layer.out_features, bias=layer.bias)
+    if isinstance(layer, layers.Dense):
+        return _Dense(layer)
     if isinstance(layer, layers.Dropout):
         return nn.Dropout(layer.p)
     if isinstance(layer, layers.LayerNorm):
@@ -128,6 +172,8 @@ def _module(place: int, layer: layers.Layer) -> nn.Module:
             layer.normalized_shape, layer.eps, affine, **({"bias": layer.bias} if affine else {})
         )
     name = type(layer).__name__
+    if not isinstance(layer, layers.Recurrent):
+        raise ArgumentError(f"layer {place} ({name}) has no counterpart in PyTorch.")
     if layer.is_random:
         raise ArgumentError(
             f"layer {place} ({name}) has zoneout or recurrent_dropout, which PyTorch's layers do "
@@ -150,11 +196,48 @@ def _module(place: int, layer: layers.Layer) -> nn.Module:
     return made
 
 
-def _walk(name: str, module: nn.Module) -> Iterator[Found]:
+def _joined(walked: Iterator[Found | _Activation]) -> list[Found]:
+    """The layers of a net: a Linear with its activation, or before other layers, is a Dense."""
+    found: list[Found] = []
+    for one in walked:
+        if not isinstance(one, _Activation):
+            found.append(one)
+        elif found and isinstance(found[-1][0], layers.Linear):
+            found[-1] = (_dense(found[-1][0], one.name), found[-1][1])
+        else:
+            raise ArgumentError(f"{one.shown} must stand behind a Linear.")
+    return [
+        (_dense(layer, "identity"), own)
+        if isinstance(layer, layers.Linear) and place < len(found) - 1
+        else (layer, own)
+        for place, (layer, own) in enumerate(found)
+    ]
+
+
+def _dense(layer: layers.Linear, activation: layers.Activation) -> layers.Dense:
+    return layers.Dense(layer.in_features, layer.out_features, activation, bias=layer.bias)
+
+
+def _activation(shown: str, module: nn.Module) -> _Activation:
+    """The activation; raises ArgumentError if its options change what it computes."""
+    if isinstance(module, nn.GELU) and module.approximate != "none":
+        raise ArgumentError(f"{shown} has approximate={module.approximate!r}; ours is exact.")
+    if isinstance(module, nn.Softplus) and module.beta != 1:
+        raise ArgumentError(f"{shown} has beta={module.beta}; ours is 1.")
+    return _Activation(shown, _ACTIVATIONS[type(module)])
+
+
+def _walk(name: str, module: nn.Module) -> Iterator[Found | _Activation]:
     """The layers of a module and of those in it, in order, with their tensors."""
     shown = f"{name} ({type(module).__name__})" if name else type(module).__name__
     if isinstance(module, StackModule):
+        if module.net.residuals:
+            raise ArgumentError(
+                f"{shown} has a Residual and is part of another module. Pass it alone."
+            )
         yield from module._found()
+    elif type(module) in _ACTIVATIONS:
+        yield _activation(shown, module)
     elif isinstance(module, nn.RNNBase):
         yield from _of_layers(shown, module)
     elif isinstance(module, nn.Embedding):
@@ -185,8 +268,8 @@ def _walk(name: str, module: nn.Module) -> Iterator[Found]:
     elif module._parameters or not module._modules:
         raise ArgumentError(
             f"{shown} has no counterpart in gradcore. from_torch takes Embedding, RNN, LSTM, GRU, "
-            "LayerNorm, Dropout and Linear, and modules made of them. If it takes no part in "
-            "forward, or has no parameters, pass the state dict of the others."
+            "LayerNorm, Dropout, Linear and activations, and modules made of them. If it takes no "
+            "part in forward, or has no parameters, pass the state dict of the others."
         )
     else:
         for inner, child in module._modules.items():
