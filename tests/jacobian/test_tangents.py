@@ -372,3 +372,13 @@ def test_a_direction_that_is_not_finite_is_named():
     dx[0, 3] = np.inf
     with pytest.raises(gd.NonFiniteError, match="a tangent overflowed within one step"):
         jacobian.jvp(net, params, x, dx=dx)
+
+
+def test_threads_wait_for_each_other_where_parts_meet():
+    """Repeated: a thread once passed rows of a dense layer on before another had made them."""
+    net = stack("rnn", 5, 33, layers=2, bidirectional=(1,), between="dense")
+    problem = random_problem(net, LOSS, 3, 2, seed=5)
+    along = directions(problem, 5, np.random.default_rng(6))
+    alone = by_core(problem, along, "float32", threads=1).d_outputs.tobytes()
+    for threads in [2, 3] * 40:
+        assert by_core(problem, along, "float32", threads=threads).d_outputs.tobytes() == alone

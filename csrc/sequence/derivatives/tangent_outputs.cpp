@@ -126,6 +126,7 @@ void TangentExit<T>::forward(Worker& m, const Chunk& chunk) {
   const int64_t B = this->batch(), K = this->K(), H = exit_.units();
   const T *rows = this->below_->rows(chunk.first),
           *in = top.adds_columns() ? layer_input_->rows(chunk.first) : nullptr;
+  m.barrier();  // threads divide steps here and rows below
   const Slice own = m.slice_of(chunk.n);
   for (int64_t i = own.begin; i < own.end; i++) {
     const int64_t t = chunk.first + i;
