@@ -37,6 +37,8 @@ def read(path):
         (gd.GRU(2, 7), gd.Linear(7, 3, bias=False)),
         (gd.GRU(1, 4, bias=False), gd.Dropout(0.2), gd.LSTM(4, 5, bias=False)),
         (gd.LSTM(3, 4), gd.GRU(4, 6, recurrent_dropout=0.3), gd.Linear(6, 2)),
+        (gd.Dense(3, 5, "relu"), gd.GRU(5, 4), gd.Dense(4, 6, "tanh"), gd.Dense(6, 2, "sigmoid")),
+        (gd.Dense(1, 5, bias=False), gd.LSTM(5, 4), gd.Linear(4, 1)),
     ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -59,6 +61,8 @@ def test_rtneural_computes_the_same(tmp_path, layers, dtype):
         (gd.Stack(gd.LSTM(1, 2, bidirectional=True)), "layer 0 is bidirectional"),
         (gd.Stack(gd.LSTM(1, 2, skip=gd.Skip(3))), "skip connection through time, which RTNeural"),
         (gd.Stack(gd.LSTM(2, 2, residual=True)), "residual=True"),
+        (gd.Stack(gd.Residual(gd.LSTM(2, 2))), "layers 0 to 0 are in a Residual, which RTNeural"),
+        (gd.Stack(gd.Dense(2, 2, "gelu"), gd.LSTM(2, 2)), "activation 'gelu'; RTNeural has"),
         (gd.Stack(gd.GRU(1, 2, zoneout=0.1)), "zoneout"),
         (gd.Stack(gd.LSTM(1, 2, zoneout_cell=0.1)), "zoneout"),
     ],
@@ -105,6 +109,8 @@ def test_nam_computes_the_same(tmp_path, layers, settled):
         (gd.Stack(gd.LSTM(1, 2), gd.LSTM(2, 3), gd.Linear(3, 1)), "equal width"),
         (gd.Stack(gd.LSTM(1, 2, bidirectional=True), gd.Linear(4, 1)), "bidirectional"),
         (gd.Stack(gd.LSTM(1, 2, skip=gd.Skip(2)), gd.Linear(2, 1)), "skip connection"),
+        (gd.Stack(gd.LSTM(1, 2), gd.Residual(gd.LSTM(2, 2)), gd.Linear(2, 1)), "in a Residual"),
+        (gd.Stack(gd.LSTM(1, 2), gd.Dense(2, 2, "relu"), gd.Linear(2, 1)), "layer 1 is Dense"),
     ],
 )
 def test_nam_says_what_it_cannot(tmp_path, net, message):
@@ -205,6 +211,19 @@ NETS = {
         gd.Linear(4, 2),
     ),
     "tokens": gd.Stack(gd.Embedding(11, 4), gd.LSTM(4, 6), gd.Linear(6, 11)),
+    "dense": gd.Stack(
+        gd.Dense(3, 6, "gelu"),
+        gd.Residual(
+            gd.Residual(gd.Dense(6, 6, "silu")),
+            gd.LSTM(6, 5),
+            gd.Dense(5, 6, "relu"),
+            gd.Residual(gd.LayerNorm(6), gd.Dense(6, 6)),
+        ),
+        gd.GRU(6, 8),
+        gd.Dense(8, 7, "softplus", bias=False),
+        gd.Dense(7, 7, "tanh"),
+        gd.Dense(7, 2, "sigmoid"),
+    ),
 }
 
 

@@ -75,6 +75,9 @@ def test_relu_is_known_from_a_module_only():
     assert gd.from_torch(model.state_dict())[0].layers[0].nonlinearity == "tanh"
 
 
+MIXED = gd.Dense(5, 6, "tanh")
+
+
 def nets():
     return {
         "plain": gd.Stack(gd.LSTM(3, 5), gd.GRU(5, 4, bias=False), gd.Linear(4, 2)),
@@ -92,6 +95,13 @@ def nets():
             gd.LSTM(4, 4, skip=gd.Skip(2, kind="mix", learned=True), bidirectional=True),
             gd.AntisymmetricRNN(8, 8, step=0.1, diffusion=0.05, residual=True),
             gd.Linear(8, 2),
+        ),
+        "dense": gd.Stack(
+            gd.Dense(3, 6, "gelu"),
+            gd.Residual(gd.LayerNorm(6), gd.LSTM(6, 5), gd.Residual(gd.Dense(5, 5, "silu")), MIXED),
+            gd.GRU(6, 4, bidirectional=True),
+            gd.Dense(8, 7, "softplus", bias=False),
+            gd.Dense(7, 2, "sigmoid"),
         ),
     }
 
@@ -120,6 +130,53 @@ def test_there_and_back(name, dtype):
     # The names of its tensors are recognised as well, as far as they tell what the net is.
     if name == "plain":
         assert gd.from_torch(module.state_dict()) == (net, params)
+
+
+def test_linears_with_activations_are_dense_layers():
+    functions = [nn.ReLU(), nn.Tanh(), nn.GELU(), nn.SiLU(), nn.Sigmoid(), nn.Softplus()]
+    stages = [part for function in functions for part in (nn.Linear(4, 4), function)]
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.front = nn.Sequential(nn.Linear(3, 4, bias=False), *stages)
+            self.rnn = nn.GRU(4, 5)
+            self.head = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Dropout(0.1), nn.Linear(4, 2))
+
+        def forward(self, x):
+            return self.head(self.rnn(self.front(x))[0])
+
+    model = Model().double()
+    net, params = gd.from_torch(model)
+    assert net.layers[:3] == (
+        gd.Dense(3, 4, bias=False),
+        gd.Dense(4, 4, "relu"),
+        gd.Dense(4, 4, "tanh"),
+    )
+    assert net.layers[-3:] == (gd.Dense(5, 4, "relu"), gd.Dropout(0.1), gd.Linear(4, 2))
+    agree(model, net, params, RNG.standard_normal((T, B, 3)))
+
+
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        ((nn.GRU(3, 4), nn.ReLU()), r"1 \(ReLU\) must stand behind a Linear"),
+        ((nn.Linear(3, 3), nn.ReLU(), nn.ReLU(), nn.GRU(3, 4)), r"2 \(ReLU\) must stand behind"),
+        ((nn.Linear(3, 3), nn.GELU("tanh"), nn.GRU(3, 4)), "approximate='tanh'; ours is exact"),
+        ((nn.Linear(3, 3), nn.Softplus(2.0), nn.GRU(3, 4)), "beta=2.0; ours is 1"),
+        ((nn.Linear(3, 3), nn.ELU(), nn.GRU(3, 4)), r"1 \(ELU\) has no counterpart"),
+    ],
+)
+def test_other_activations_are_named(modules, message):
+    with pytest.raises(gd.ArgumentError, match=message):
+        gd.from_torch(nn.Sequential(*modules))
+
+
+def test_a_residual_inside_another_module_is_refused():
+    net = nets()["dense"]
+    module = nn.Sequential(gd.to_torch(net, net.init()))
+    with pytest.raises(gd.ArgumentError, match="has a Residual and is part of another module"):
+        gd.from_torch(module)
 
 
 def test_the_module_trains_copies_and_pickles():
@@ -154,7 +211,11 @@ def test_gradcore_layers_in_a_model_keep_their_skip():
 @pytest.mark.parametrize(
     ("model", "error", "message"),
     [
-        (nn.Sequential(nn.LSTM(3, 4), nn.ReLU()), gd.ArgumentError, r"1 \(ReLU\) has no counter"),
+        (
+            nn.Sequential(nn.LSTM(3, 4), nn.ReLU()),
+            gd.ArgumentError,
+            r"1 \(ReLU\) must stand behind",
+        ),
         (nn.Sequential(nn.Conv1d(3, 4, 3)), gd.ArgumentError, r"0 \(Conv1d\)"),
         (nn.LSTM(3, 4, proj_size=2), gd.ArgumentError, "proj_size=2"),
         (nn.Linear(3, 4), gd.ArgumentError, "no recurrent layer"),

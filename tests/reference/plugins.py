@@ -13,6 +13,14 @@ def sigmoid(x):
     return 1.0 / (1.0 + np.exp(-x))
 
 
+ACTIVATIONS = {
+    "": lambda x: x,
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, 0.0),
+    "sigmoid": sigmoid,
+}
+
+
 def rtneural(content, x):
     """The outputs (T, O) of a parsed RTNeural file for x (T, I), from a state of zeros."""
     size = content["in_shape"][-1]
@@ -21,6 +29,7 @@ def rtneural(content, x):
         weights = [np.array(one) for one in layer["weights"]]
         assert weights[0].shape[0] == size
         x = {"lstm": _lstm, "gru": _gru, "dense": _dense}[layer["type"]](x, width, *weights)
+        x = ACTIVATIONS[layer["activation"]](x)
         size = width
     return x
 

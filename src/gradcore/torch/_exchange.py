@@ -51,11 +51,11 @@ def from_torch(source: nn.Module | Mapping[str, Tensor]) -> tuple[Stack, Params]
     LayerNorm, Dropout, and ReLU, Tanh, GELU, SiLU, Sigmoid or Softplus behind a Linear, in
     Sequential or as attributes; or what to_torch has made. They are taken in the order in which
     they were registered, which must be that in which forward uses them, each once; what else
-    forward does cannot be seen. Or a state dict with names of such modules: then Dropout, and whether an
-    RNN has tanh or relu, are not known, and tanh is taken. Time is the first axis of gradcore's x,
-    also if the model has batch_first. Raises ArgumentError naming the module or tensor that has no
-    counterpart, DTypeError if the tensors are not all float32 or all float64, and ShapeError if the
-    sizes of neighbours do not fit.
+    forward does cannot be seen. Or a state dict with names of such modules: then Dropout and
+    activations are not known, nor whether an RNN has tanh or relu; tanh is taken. Time is the first
+    axis of gradcore's x, also if the model has batch_first. Raises ArgumentError naming the module
+    or tensor that has no counterpart, DTypeError if the tensors are not all float32 or all float64,
+    and ShapeError if the sizes of neighbours do not fit.
     """
     if isinstance(source, StackModule):
         net, found = source.net, source._found()
