@@ -87,6 +87,18 @@ def nets():
             gd.LSTM(8, 8, residual=True),
             gd.Linear(8, 2, bias=False),
         ),
+        "dense": gd.Stack(
+            gd.Dense(3, 5, "gelu"),
+            gd.Residual(
+                gd.LayerNorm(5),
+                gd.Residual(gd.Residual(gd.LSTM(5, 5)), gd.Dense(5, 5, "silu", bias=False)),
+                gd.Dense(5, 5),
+            ),
+            gd.Dense(5, 4, "softplus"),
+            gd.GRU(4, 4, bidirectional=True),
+            gd.Dense(8, 2, "sigmoid"),
+        ),
+        "residual": gd.Stack(gd.Embedding(7, 3), gd.Residual(gd.Residual(gd.GRU(3, 3)))),
         "skip": gd.Stack(
             gd.GRU(3, 4, skip=gd.Skip(3, learned=True)),
             gd.LSTM(4, 4, skip=gd.Skip(2, kind="mix", learned=True), bidirectional=True),
@@ -122,8 +134,53 @@ def test_there_and_back(name, dtype):
         assert gd.from_torch(module.state_dict()) == (net, params)
 
 
-def test_the_module_trains_copies_and_pickles():
-    net = nets()["skip"]
+@pytest.mark.parametrize(
+    ("function", "activation"),
+    [
+        (nn.ReLU(), "relu"),
+        (nn.Tanh(), "tanh"),
+        (nn.Sigmoid(), "sigmoid"),
+        (nn.GELU(), "gelu"),
+        (nn.SiLU(), "silu"),
+        (nn.Softplus(), "softplus"),
+    ],
+)
+def test_activation_functions_behind_a_linear_make_a_dense(function, activation):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.before = nn.Sequential(nn.Linear(3, 5), function, nn.Linear(5, 4, bias=False))
+            self.rnn = nn.GRU(4, 6)
+            self.behind = nn.Sequential(nn.Dropout(0.1), nn.Linear(6, 6), function)
+            self.head = nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.head(self.behind(self.rnn(self.before(x))[0]))
+
+    model = Model().double()
+    net, params = gd.from_torch(model)
+    assert net == gd.Stack(
+        gd.Dense(3, 5, activation),
+        gd.Dense(5, 4, bias=False),
+        gd.GRU(4, 6),
+        gd.Dropout(0.1),
+        gd.Dense(6, 6, activation),
+        gd.Linear(6, 2),
+    )
+    agree(model, net, params, RNG.standard_normal((T, B, 3)))
+
+
+def test_a_module_of_a_net_inside_a_model_keeps_its_residuals():
+    first = gd.Stack(gd.Residual(gd.Dense(3, 3, "tanh"), gd.LSTM(3, 3)), gd.Linear(3, 3))
+    made = gd.to_torch(first, first.init(seed=1))
+    net, params = gd.from_torch(nn.Sequential(made, nn.Tanh(), nn.Linear(3, 2)))
+    assert net == gd.Stack(*first.nested[:-1], gd.Dense(3, 3, "tanh"), gd.Linear(3, 2))
+    np.testing.assert_array_equal(params["1.weight_hh"], made[1].weight_hh_l0.detach().numpy())
+
+
+@pytest.mark.parametrize("name", ["skip", "dense"])
+def test_the_module_trains_copies_and_pickles(name):
+    net = nets()[name]
     module = gd.to_torch(net, net.init(seed=0))
     optimizer = torch.optim.SGD(module.parameters(), 0.1)
     x = torch.from_numpy(RNG.standard_normal((T, B, 3)).astype("float32"))
@@ -154,7 +211,31 @@ def test_gradcore_layers_in_a_model_keep_their_skip():
 @pytest.mark.parametrize(
     ("model", "error", "message"),
     [
-        (nn.Sequential(nn.LSTM(3, 4), nn.ReLU()), gd.ArgumentError, r"1 \(ReLU\) has no counter"),
+        (
+            nn.Sequential(nn.LSTM(3, 4), nn.ReLU()),
+            gd.ArgumentError,
+            r"1 \(ReLU\) must come directly",
+        ),
+        (
+            nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Tanh(), nn.GRU(4, 4)),
+            gd.ArgumentError,
+            r"2 \(Tanh\) must come directly behind a Linear",
+        ),
+        (
+            nn.Sequential(nn.Linear(3, 4), nn.GELU("tanh"), nn.GRU(4, 4)),
+            gd.ArgumentError,
+            r"1 \(GELU\) is GELU\(approximate='tanh'\); gradcore has gelu without",
+        ),
+        (
+            nn.Sequential(nn.Linear(3, 4), nn.Softplus(2.0)),
+            gd.ArgumentError,
+            "softplus with beta=1",
+        ),
+        (
+            nn.Sequential(nn.Linear(3, 4), nn.GRU(4, 4)).state_dict(),
+            gd.ArgumentError,
+            "0 is a Linear before the end of the net, and tensors do not tell",
+        ),
         (nn.Sequential(nn.Conv1d(3, 4, 3)), gd.ArgumentError, r"0 \(Conv1d\)"),
         (nn.LSTM(3, 4, proj_size=2), gd.ArgumentError, "proj_size=2"),
         (nn.Linear(3, 4), gd.ArgumentError, "no recurrent layer"),
