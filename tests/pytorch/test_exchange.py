@@ -75,9 +75,6 @@ def test_relu_is_known_from_a_module_only():
     assert gd.from_torch(model.state_dict())[0].layers[0].nonlinearity == "tanh"
 
 
-MIXED = gd.Dense(5, 6, "tanh")
-
-
 def nets():
     return {
         "plain": gd.Stack(gd.LSTM(3, 5), gd.GRU(5, 4, bias=False), gd.Linear(4, 2)),
@@ -90,18 +87,23 @@ def nets():
             gd.LSTM(8, 8, residual=True),
             gd.Linear(8, 2, bias=False),
         ),
+        "dense": gd.Stack(
+            gd.Dense(3, 5, "gelu"),
+            gd.Residual(
+                gd.LayerNorm(5),
+                gd.Residual(gd.Residual(gd.LSTM(5, 5)), gd.Dense(5, 5, "silu", bias=False)),
+                gd.Dense(5, 5),
+            ),
+            gd.Dense(5, 4, "softplus"),
+            gd.GRU(4, 4, bidirectional=True),
+            gd.Dense(8, 2, "sigmoid"),
+        ),
+        "residual": gd.Stack(gd.Embedding(7, 3), gd.Residual(gd.Residual(gd.GRU(3, 3)))),
         "skip": gd.Stack(
             gd.GRU(3, 4, skip=gd.Skip(3, learned=True)),
             gd.LSTM(4, 4, skip=gd.Skip(2, kind="mix", learned=True), bidirectional=True),
             gd.AntisymmetricRNN(8, 8, step=0.1, diffusion=0.05, residual=True),
             gd.Linear(8, 2),
-        ),
-        "dense": gd.Stack(
-            gd.Dense(3, 6, "gelu"),
-            gd.Residual(gd.LayerNorm(6), gd.LSTM(6, 5), gd.Residual(gd.Dense(5, 5, "silu")), MIXED),
-            gd.GRU(6, 4, bidirectional=True),
-            gd.Dense(8, 7, "softplus", bias=False),
-            gd.Dense(7, 2, "sigmoid"),
         ),
     }
 
@@ -132,55 +134,53 @@ def test_there_and_back(name, dtype):
         assert gd.from_torch(module.state_dict()) == (net, params)
 
 
-def test_linears_with_activations_are_dense_layers():
-    functions = [nn.ReLU(), nn.Tanh(), nn.GELU(), nn.SiLU(), nn.Sigmoid(), nn.Softplus()]
-    stages = [part for function in functions for part in (nn.Linear(4, 4), function)]
-
+@pytest.mark.parametrize(
+    ("function", "activation"),
+    [
+        (nn.ReLU(), "relu"),
+        (nn.Tanh(), "tanh"),
+        (nn.Sigmoid(), "sigmoid"),
+        (nn.GELU(), "gelu"),
+        (nn.SiLU(), "silu"),
+        (nn.Softplus(), "softplus"),
+    ],
+)
+def test_activation_functions_behind_a_linear_make_a_dense(function, activation):
     class Model(nn.Module):
         def __init__(self):
             super().__init__()
-            self.front = nn.Sequential(nn.Linear(3, 4, bias=False), *stages)
-            self.rnn = nn.GRU(4, 5)
-            self.head = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Dropout(0.1), nn.Linear(4, 2))
+            self.before = nn.Sequential(nn.Linear(3, 5), function, nn.Linear(5, 4, bias=False))
+            self.rnn = nn.GRU(4, 6)
+            self.behind = nn.Sequential(nn.Dropout(0.1), nn.Linear(6, 6), function)
+            self.head = nn.Linear(6, 2)
 
         def forward(self, x):
-            return self.head(self.rnn(self.front(x))[0])
+            return self.head(self.behind(self.rnn(self.before(x))[0]))
 
     model = Model().double()
     net, params = gd.from_torch(model)
-    assert net.layers[:3] == (
-        gd.Dense(3, 4, bias=False),
-        gd.Dense(4, 4, "relu"),
-        gd.Dense(4, 4, "tanh"),
+    assert net == gd.Stack(
+        gd.Dense(3, 5, activation),
+        gd.Dense(5, 4, bias=False),
+        gd.GRU(4, 6),
+        gd.Dropout(0.1),
+        gd.Dense(6, 6, activation),
+        gd.Linear(6, 2),
     )
-    assert net.layers[-3:] == (gd.Dense(5, 4, "relu"), gd.Dropout(0.1), gd.Linear(4, 2))
     agree(model, net, params, RNG.standard_normal((T, B, 3)))
 
 
-@pytest.mark.parametrize(
-    ("modules", "message"),
-    [
-        ((nn.GRU(3, 4), nn.ReLU()), r"1 \(ReLU\) must stand behind a Linear"),
-        ((nn.Linear(3, 3), nn.ReLU(), nn.ReLU(), nn.GRU(3, 4)), r"2 \(ReLU\) must stand behind"),
-        ((nn.Linear(3, 3), nn.GELU("tanh"), nn.GRU(3, 4)), "approximate='tanh'; ours is exact"),
-        ((nn.Linear(3, 3), nn.Softplus(2.0), nn.GRU(3, 4)), "beta=2.0; ours is 1"),
-        ((nn.Linear(3, 3), nn.ELU(), nn.GRU(3, 4)), r"1 \(ELU\) has no counterpart"),
-    ],
-)
-def test_other_activations_are_named(modules, message):
-    with pytest.raises(gd.ArgumentError, match=message):
-        gd.from_torch(nn.Sequential(*modules))
+def test_a_module_of_a_net_inside_a_model_keeps_its_residuals():
+    first = gd.Stack(gd.Residual(gd.Dense(3, 3, "tanh"), gd.LSTM(3, 3)), gd.Linear(3, 3))
+    made = gd.to_torch(first, first.init(seed=1))
+    net, params = gd.from_torch(nn.Sequential(made, nn.Tanh(), nn.Linear(3, 2)))
+    assert net == gd.Stack(*first.nested[:-1], gd.Dense(3, 3, "tanh"), gd.Linear(3, 2))
+    np.testing.assert_array_equal(params["1.weight_hh"], made[1].weight_hh_l0.detach().numpy())
 
 
-def test_a_residual_inside_another_module_is_refused():
-    net = nets()["dense"]
-    module = nn.Sequential(gd.to_torch(net, net.init()))
-    with pytest.raises(gd.ArgumentError, match="has a Residual and is part of another module"):
-        gd.from_torch(module)
-
-
-def test_the_module_trains_copies_and_pickles():
-    net = nets()["skip"]
+@pytest.mark.parametrize("name", ["skip", "dense"])
+def test_the_module_trains_copies_and_pickles(name):
+    net = nets()[name]
     module = gd.to_torch(net, net.init(seed=0))
     optimizer = torch.optim.SGD(module.parameters(), 0.1)
     x = torch.from_numpy(RNG.standard_normal((T, B, 3)).astype("float32"))
@@ -214,7 +214,27 @@ def test_gradcore_layers_in_a_model_keep_their_skip():
         (
             nn.Sequential(nn.LSTM(3, 4), nn.ReLU()),
             gd.ArgumentError,
-            r"1 \(ReLU\) must stand behind",
+            r"1 \(ReLU\) must come directly",
+        ),
+        (
+            nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Tanh(), nn.GRU(4, 4)),
+            gd.ArgumentError,
+            r"2 \(Tanh\) must come directly behind a Linear",
+        ),
+        (
+            nn.Sequential(nn.Linear(3, 4), nn.GELU("tanh"), nn.GRU(4, 4)),
+            gd.ArgumentError,
+            r"1 \(GELU\) is GELU\(approximate='tanh'\); gradcore has gelu without",
+        ),
+        (
+            nn.Sequential(nn.Linear(3, 4), nn.Softplus(2.0)),
+            gd.ArgumentError,
+            "softplus with beta=1",
+        ),
+        (
+            nn.Sequential(nn.Linear(3, 4), nn.GRU(4, 4)).state_dict(),
+            gd.ArgumentError,
+            "0 is a Linear before the end of the net, and tensors do not tell",
         ),
         (nn.Sequential(nn.Conv1d(3, 4, 3)), gd.ArgumentError, r"0 \(Conv1d\)"),
         (nn.LSTM(3, 4, proj_size=2), gd.ArgumentError, "proj_size=2"),

@@ -57,6 +57,12 @@ def recognised(tensors: Mapping[str, NDArray[Any]], ordered: bool) -> Params:
         groups = _in_order(groups)
     first = next((i for i, group in enumerate(groups) if group.recurrent), len(groups))
     layers = [_layer(group, place < first) for place, group in enumerate(groups)]
+    for group, layer in zip(groups[:-1], layers, strict=False):
+        if isinstance(layer, Linear):
+            raise ArgumentError(
+                f"{group.shown} is a Linear before the end of the net, and tensors do not tell the "
+                "activation function behind it. Use gradcore.from_torch with the module."
+            )
     net = Stack(*layers)
     params = Params(net, np.empty(net.n_parameters, common_dtype(tensors)))
     for place, group in enumerate(groups):

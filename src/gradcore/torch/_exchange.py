@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .._net import cells, layers
 from .._net.recognise import common_dtype, recognised
@@ -23,24 +23,28 @@ from ._layer import Layer
 
 __all__ = ["StackModule", "from_torch", "to_torch"]
 
-
-@dataclass(frozen=True)
-class _Activation:
-    """An activation module, which becomes part of the Dense layer of the Linear before it."""
-
-    shown: str
-    name: layers.Activation
-
-
-# A layer, and the tensors that are its parameters, by our names.
-Found = tuple[layers.Layer, dict[str, Tensor]]
+# Tensors that are the parameters of a layer, by our names.
+Tensors = dict[str, Tensor]
+# A layer, or a Residual, and the tensors of each layer in it.
+Found = tuple[layers.Layer | layers.Residual, list[Tensors]]
+# Modules that are the activation function of the Linear in front of them.
 _ACTIVATIONS: dict[type[nn.Module], layers.Activation] = {
     nn.ReLU: "relu",
     nn.Tanh: "tanh",
+    nn.Sigmoid: "sigmoid",
     nn.GELU: "gelu",
     nn.SiLU: "silu",
-    nn.Sigmoid: "sigmoid",
     nn.Softplus: "softplus",
+}
+_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda z: z,
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "gelu": nn.functional.gelu,
+    "silu": nn.functional.silu,
+    # That of torch.nn.functional is the identity above 20.
+    "softplus": lambda z: torch.logaddexp(z, z.new_zeros(())),
 }
 
 
@@ -48,20 +52,18 @@ def from_torch(source: nn.Module | Mapping[str, Tensor]) -> tuple[Stack, Params]
     """The net of a PyTorch model and a copy of its parameters: net, params = gd.from_torch(model).
 
     source: a module made of Embedding, RNN, LSTM and GRU (of torch.nn or gradcore.torch), Linear,
-    LayerNorm, Dropout, and ReLU, Tanh, GELU, SiLU, Sigmoid or Softplus behind a Linear, in
-    Sequential or as attributes; or what to_torch has made. They are taken in the order in which
-    they were registered, which must be that in which forward uses them, each once; what else
-    forward does cannot be seen. Or a state dict with names of such modules: then Dropout and
-    activations are not known, nor whether an RNN has tanh or relu; tanh is taken. Time is the first
-    axis of gradcore's x, also if the model has batch_first. Raises ArgumentError naming the module
-    or tensor that has no counterpart, DTypeError if the tensors are not all float32 or all float64,
-    and ShapeError if the sizes of neighbours do not fit.
+    LayerNorm and Dropout, in Sequential or as attributes. They are taken in the order in which they
+    were registered, which must be that in which forward uses them, each once; what else forward
+    does cannot be seen. A Linear that does not end the net, or behind which a ReLU, Tanh, Sigmoid,
+    GELU, SiLU or Softplus is registered, becomes a Dense. Or a state dict with names of such
+    modules: then activation functions and Dropout are not known; a Linear can only be the last, and
+    an RNN is taken for one with tanh. Time is the first axis of gradcore's x,
+    also if the model has batch_first. Raises ArgumentError naming the module or tensor that has no
+    counterpart, DTypeError if the tensors are not all float32 or all float64, and ShapeError if the
+    sizes of neighbours do not fit.
     """
-    if isinstance(source, StackModule):
-        net, found = source.net, source._found()
-    elif isinstance(source, nn.Module):
-        found = _joined(_walk("", source))
-        net = Stack(*(layer for layer, _ in found))
+    if isinstance(source, nn.Module):
+        found = _with_dense(list(_walk("", source)))
     elif isinstance(source, Mapping):
         params = recognised({name: _array(name, value) for name, value in source.items()}, True)
         return params.net, params
@@ -70,9 +72,10 @@ def from_torch(source: nn.Module | Mapping[str, Tensor]) -> tuple[Stack, Params]
             "from_torch needs a torch.nn.Module or its state dict; got "
             f"{type(source).__name__}. For a file use gradcore.load."
         )
+    net = Stack(*(layer for layer, _ in found))
     values = {
         f"{place}.{name}": _array(name, tensor)
-        for place, (_, own) in enumerate(found)
+        for place, own in enumerate(chain.from_iterable(tensors for _, tensors in found))
         for name, tensor in own.items()
     }
     params = Params(net, np.empty(net.n_parameters, common_dtype(values)))
@@ -81,20 +84,16 @@ def from_torch(source: nn.Module | Mapping[str, Tensor]) -> tuple[Stack, Params]
     return net, params
 
 
-def to_torch(net: Stack, params: Params) -> nn.Module:
-    """A PyTorch module that computes the net, with a copy of its parameters.
+def to_torch(net: Stack, params: Params) -> StackModule:
+    """A PyTorch module that computes the net, with a copy of its parameters; see StackModule.
 
-    Its modules are the layers, by their places in the Stack: those of torch.nn, and those of
-    gradcore.torch where there is a skip connection or an AntisymmetricRNN. Its forward is
-    (x, state=None) -> (outputs, state): x (T, B, I), or (T, B) integer tokens; outputs (T, B, O);
-    state: a list with what each recurrent layer returns and takes, h_n or (h_n, c_n).
     Raises ArgumentError for what PyTorch's layers cannot do: zoneout, recurrent_dropout, and an RNN
     with nonlinearity="identity".
     """
     model(net, params)
     made = StackModule(net).to(torch.float32 if params.dtype == np.float32 else torch.float64)
     with torch.no_grad():
-        for place, (_, own) in enumerate(made._found()):
+        for place, own in enumerate(made._tensors()):
             for name, tensor in own.items():
                 tensor.copy_(torch.from_numpy(params[f"{place}.{name}"]))
     return made
@@ -103,7 +102,11 @@ def to_torch(net: Stack, params: Params) -> nn.Module:
 class StackModule(nn.ModuleList):
     """A net of gradcore made of PyTorch's layers; to_torch makes it.
 
-    net: the Stack.
+    Its modules are the layers, by their places in the Stack: those of torch.nn, and those of
+    gradcore.torch where there is a skip connection or an AntisymmetricRNN; a Dense is a Linear with
+    its activation function. forward adds what a Residual adds. net: the Stack.
+    forward(x, state=None) -> (outputs, state): x (T, B, I), or (T, B) integer tokens; outputs
+    (T, B, O); state: a list with what each recurrent layer returns and takes, h_n or (h_n, c_n).
     """
 
     def __init__(self, net: Stack) -> None:
@@ -118,42 +121,40 @@ class StackModule(nn.ModuleList):
                 f"{len(left)}."
             )
         after: list[Any] = []
-        begun: list[tuple[int, Tensor]] = []
+        begun: list[Tensor] = []  # the inputs of the Residuals around the layer
         for place, (layer, module) in enumerate(zip(self.net.layers, self, strict=True)):
-            begun += [(end, x) for begin, end in self.net.residuals if begin == place]
+            begun += [x] * sum(begin == place for begin, _ in self.net.residuals)
             if isinstance(layer, layers.Recurrent):
                 outputs, last = module(x, left[len(after)])
                 x = outputs + x if layer.residual else outputs
                 after.append(last)
             else:
                 x = module(x)
-            while begun and begun[-1][0] == place + 1:
-                x = x + begun.pop()[1]
+            for _ in range(sum(end == place + 1 for _, end in self.net.residuals)):
+                x = x + begun.pop()
         return x, after
 
-    def _found(self) -> list[Found]:
+    def _tensors(self) -> list[Tensors]:
         return [
-            (layer, _of_recurrent(module, 0, layer))
+            _of_recurrent(module, 0, layer)
             if isinstance(layer, layers.Recurrent)
-            else (layer, dict(module.named_parameters()))
+            else dict(module.named_parameters())
             for layer, module in zip(self.net.layers, self, strict=True)
         ]
 
 
-class _Dense(nn.Linear):
-    """A Dense layer."""
+class DenseModule(nn.Linear):
+    """A gradcore.Dense: a Linear with an activation function behind it."""
 
     def __init__(self, layer: layers.Dense) -> None:
         super().__init__(layer.in_features, layer.out_features, bias=layer.bias)
         self.activation = layer.activation
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = super().forward(x)
-        if self.activation == "identity":
-            return rows
-        function = torch.tanh if self.activation == "tanh" else getattr(functional, self.activation)
-        made: Tensor = function(rows)
-        return made
+        return _FUNCTIONS[self.activation](super().forward(x))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, activation={self.activation!r}"
 
 
 def _module(place: int, layer: layers.Layer) -> nn.Module:
@@ -163,7 +164,7 @@ def _module(place: int, layer: layers.Layer) -> nn.Module:
     if isinstance(layer, layers.Linear):
         return nn.Linear(layer.in_features, layer.out_features, bias=layer.bias)
     if isinstance(layer, layers.Dense):
-        return _Dense(layer)
+        return DenseModule(layer)
     if isinstance(layer, layers.Dropout):
         return nn.Dropout(layer.p)
     if isinstance(layer, layers.LayerNorm):
@@ -171,9 +172,8 @@ def _module(place: int, layer: layers.Layer) -> nn.Module:
         return nn.LayerNorm(
             layer.normalized_shape, layer.eps, affine, **({"bias": layer.bias} if affine else {})
         )
+    assert isinstance(layer, layers.Recurrent)
     name = type(layer).__name__
-    if not isinstance(layer, layers.Recurrent):
-        raise ArgumentError(f"layer {place} ({name}) has no counterpart in PyTorch.")
     if layer.is_random:
         raise ArgumentError(
             f"layer {place} ({name}) has zoneout or recurrent_dropout, which PyTorch's layers do "
@@ -196,57 +196,56 @@ def _module(place: int, layer: layers.Layer) -> nn.Module:
     return made
 
 
-def _joined(walked: Iterator[Found | _Activation]) -> list[Found]:
-    """The layers of a net: a Linear with its activation, or before other layers, is a Dense."""
-    found: list[Found] = []
-    for one in walked:
-        if not isinstance(one, _Activation):
-            found.append(one)
-        elif found and isinstance(found[-1][0], layers.Linear):
-            found[-1] = (_dense(found[-1][0], one.name), found[-1][1])
-        else:
-            raise ArgumentError(f"{one.shown} must stand behind a Linear.")
-    return [
-        (_dense(layer, "identity"), own)
-        if isinstance(layer, layers.Linear) and place < len(found) - 1
-        else (layer, own)
-        for place, (layer, own) in enumerate(found)
-    ]
+@dataclass(frozen=True)
+class _Function:
+    """An activation function that has been found. shown: how it is called in messages."""
+
+    shown: str
+    activation: layers.Activation
+
+
+def _with_dense(found: list[Found | _Function]) -> list[Found]:
+    """What _walk found, with a Dense for each Linear that does not end the net."""
+    made: list[Found] = []
+    linear: layers.Linear | None = None  # the item before, if it is one
+    for place, item in enumerate(found):
+        if isinstance(item, _Function):
+            if linear is None:
+                raise ArgumentError(
+                    f"{item.shown} must come directly behind a Linear, because gradcore's "
+                    "activation functions are those of Dense."
+                )
+            made[-1] = (_dense(linear, item.activation), made[-1][1])
+            linear = None
+            continue
+        layer, tensors = item
+        linear = layer if isinstance(layer, layers.Linear) else None
+        if linear is not None and place < len(found) - 1:
+            layer = _dense(linear, "identity")
+        made.append((layer, tensors))
+    return made
 
 
 def _dense(layer: layers.Linear, activation: layers.Activation) -> layers.Dense:
     return layers.Dense(layer.in_features, layer.out_features, activation, bias=layer.bias)
 
 
-def _activation(shown: str, module: nn.Module) -> _Activation:
-    """The activation; raises ArgumentError if its options change what it computes."""
-    if isinstance(module, nn.GELU) and module.approximate != "none":
-        raise ArgumentError(f"{shown} has approximate={module.approximate!r}; ours is exact.")
-    if isinstance(module, nn.Softplus) and module.beta != 1:
-        raise ArgumentError(f"{shown} has beta={module.beta}; ours is 1.")
-    return _Activation(shown, _ACTIVATIONS[type(module)])
-
-
-def _walk(name: str, module: nn.Module) -> Iterator[Found | _Activation]:
-    """The layers of a module and of those in it, in order, with their tensors."""
+def _walk(name: str, module: nn.Module) -> Iterator[Found | _Function]:
+    """The layers and activation functions of a module and of those in it, in order."""
     shown = f"{name} ({type(module).__name__})" if name else type(module).__name__
     if isinstance(module, StackModule):
-        if module.net.residuals:
-            raise ArgumentError(
-                f"{shown} has a Residual and is part of another module. Pass it alone."
-            )
-        yield from module._found()
-    elif type(module) in _ACTIVATIONS:
-        yield _activation(shown, module)
+        tensors = iter(module._tensors())
+        for part in module.net.nested:
+            yield part, [next(tensors) for _ in range(_count(part))]
     elif isinstance(module, nn.RNNBase):
         yield from _of_layers(shown, module)
     elif isinstance(module, nn.Embedding):
         if module.max_norm is not None:
             raise ArgumentError(f"{shown} has max_norm, which gradcore's Embedding has not.")
-        yield layers.Embedding(module.num_embeddings, module.embedding_dim), _own(module)
+        yield layers.Embedding(module.num_embeddings, module.embedding_dim), [_own(module)]
     elif isinstance(module, nn.Linear):
         has = module.bias is not None
-        yield layers.Linear(module.in_features, module.out_features, bias=has), _own(module)
+        yield layers.Linear(module.in_features, module.out_features, bias=has), [_own(module)]
     elif isinstance(module, nn.LayerNorm):
         if len(module.normalized_shape) != 1:
             raise ArgumentError(
@@ -260,21 +259,38 @@ def _walk(name: str, module: nn.Module) -> Iterator[Found | _Activation]:
             elementwise_affine=affine,
             bias=has or not affine,
         )
-        yield made, _own(module)
+        yield made, [_own(module)]
     elif isinstance(module, nn.Dropout):
-        yield layers.Dropout(module.p), {}
+        yield layers.Dropout(module.p), [{}]
     elif isinstance(module, nn.Identity):
         return
+    elif type(module) in _ACTIVATIONS:
+        yield _function(shown, module)
     elif module._parameters or not module._modules:
         raise ArgumentError(
             f"{shown} has no counterpart in gradcore. from_torch takes Embedding, RNN, LSTM, GRU, "
-            "LayerNorm, Dropout, Linear and activations, and modules made of them. If it takes no "
-            "part in forward, or has no parameters, pass the state dict of the others."
+            "LayerNorm, Dropout, Linear and activation functions behind a Linear, and modules made "
+            "of them. If it takes no part in "
+            "forward, or has no parameters, pass the state dict of the others."
         )
     else:
         for inner, child in module._modules.items():
             if child is not None:
                 yield from _walk(f"{name}.{inner}" if name else inner, child)
+
+
+def _function(shown: str, module: nn.Module) -> _Function:
+    if getattr(module, "approximate", "none") != "none" or getattr(module, "beta", 1) != 1:
+        raise ArgumentError(
+            f"{shown} is {module}; gradcore has gelu without an approximation, and softplus with "
+            "beta=1."
+        )
+    return _Function(shown, _ACTIVATIONS[type(module)])
+
+
+def _count(part: layers.Layer | layers.Residual) -> int:
+    """The layers in a part of a net."""
+    return sum(map(_count, part.layers)) if isinstance(part, layers.Residual) else 1
 
 
 def _of_layers(shown: str, module: nn.RNNBase) -> Iterator[Found]:
@@ -294,9 +310,9 @@ def _of_layers(shown: str, module: nn.RNNBase) -> Iterator[Found]:
     width = module.input_size
     for place in range(module.num_layers):
         if place and module.dropout:
-            yield layers.Dropout(module.dropout), {}
+            yield layers.Dropout(module.dropout), [{}]
         layer = kind(width, module.hidden_size, **options)
-        yield layer, _of_recurrent(module, place, layer)
+        yield layer, [_of_recurrent(module, place, layer)]
         width = layer.output_size
 
 
