@@ -16,6 +16,11 @@ RNG = np.random.default_rng(0)
 X, Y = RNG.integers(0, 5, (10, 3)), RNG.integers(0, 2, (10, 3))
 
 
+def mean_square(outputs, y, lengths):
+    """A loss of the whole sequence; a function of a module, so that it can be pickled."""
+    return float(np.mean((outputs - y) ** 2)), 2 * (outputs - y) / y.size
+
+
 def made():
     """Objects by name, used a little, so that they have a state."""
     params = NET.init(seed=0)
@@ -97,12 +102,12 @@ def made():
         gd.loss.MeanSquaredError(),
         gd.loss.Given(),
         gd.loss.BinaryCrossEntropy(),
-        gd.loss.Huber(2.0),
+        gd.loss.Huber(0.5, nan="ignore"),
         gd.loss.Quantile([0.1, 0.9]),
-        gd.loss.GaussianNLL(nan="ignore"),
-        gd.loss.NashSutcliffe(),
-        gd.loss.ErrorToSignal(),
-        gd.loss.WholeSequence(max),
+        gd.loss.GaussianNLL(full=True),
+        gd.loss.NashSutcliffe(reduction="sum"),
+        gd.loss.ErrorToSignal(pre_emphasis=0.0),
+        gd.loss.WholeSequence(mean_square),
         gd.loss.CTC(),
         gd.plan(NET, 100, 2),
         costs,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
-from .._base.checks import choice, flag, float_in, positive_int
+from .._base.checks import choice, finite_float, flag, float_in, positive_int
 from .._base.interrupts import Interrupts
 from .._base.progress import progress
 from .._engine.objective import resolve
@@ -63,7 +63,7 @@ def minimize(
     memory. Each call of the function costs a pass over all data. method: "L-BFGS-B" needs gradients
     only; "trust-ncg" is Newton's method in a trust region, with Hessian products; "least-squares"
     is the same with products of the Gauss-Newton matrix, which is positive semidefinite. The last
-    two need a loss of gradcore.loss. options: of SciPy's method, such as {"gtol": 1e-6}.
+    two need a loss of gradcore.loss. options: of SciPy's method, numbers such as {"gtol": 1e-6}.
     steps: the most iterations of the method, each of which takes one pass or more. minutes,
     validation, evaluate, maximise, patience, run, resume: as in Trainer.fit; the score is computed
     every `every` iterations, and params end with the values of the best score, or of the last
@@ -145,9 +145,10 @@ def _settings(
         )
     if options is not None and not isinstance(options, dict):
         raise DTypeError(f"options must be a dict of options of SciPy's method; got {options!r}.")
-    for name in options or {}:
+    for name, value in (options or {}).items():
         if name in _NOT_OPTIONS:
             raise ArgumentError(f"options must not have {name!r}; pass {_NOT_OPTIONS[name]}=.")
+        finite_float(f"options[{name!r}]", value)
     io.as_json("options", options)
     held_out = None if validation is None else feed_of(validation, None)
     return {
