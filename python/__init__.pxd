@@ -200,6 +200,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
         GC_ARRAY_RESET
         GC_ARRAY_STATE
         GC_ARRAY_TARGET
+        GC_ARRAY_TARGET_WEIGHT
         GC_ARRAY_WEIGHT
         GC_ARRAY_CLASS_WEIGHT
         GC_ARRAY_D_OUTPUTS

@@ -56,6 +56,18 @@ def test_the_outer_context_ignores_what_follows_a_signal_of_the_inner_one(first,
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_what_is_saved_in_held_while_signals_are_ignored_keeps_them_ignored(first, second):
+    with Interrupts() as outer:
+        with Interrupts() as inner:
+            with pytest.raises(KeyboardInterrupt):
+                send(first)
+            inner.ignore()
+            send_held(inner, second)
+        send(second)
+        assert outer.number == inner.number == first
+
+
 def test_the_outer_context_has_the_signals_after_a_quiet_inner_one():
     with Interrupts() as outer:
         with Interrupts():

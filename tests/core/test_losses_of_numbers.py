@@ -388,7 +388,6 @@ def test_targets_that_nash_sutcliffe_cannot_take():
         (lambda: gd.loss.Quantile([0.9, 0.1]), gd.ArgumentError, "in ascending order"),
         (lambda: gd.loss.Quantile([0.5, 0.5]), gd.ArgumentError, "in ascending order"),
         (lambda: gd.loss.Quantile(1.0), gd.ArgumentError, r"quantiles\[0\] must be > 0 and < 1"),
-        (lambda: gd.loss.Quantile(np.array(0.5)), gd.DTypeError, r"quantiles\[0\] must be a num"),
         (lambda: gd.loss.Quantile("0.5"), gd.DTypeError, r"quantiles\[0\] must be a number"),
         (lambda: gd.loss.GaussianNLL(full=1), gd.DTypeError, "full must be True or False"),
     ],
@@ -396,6 +395,10 @@ def test_targets_that_nash_sutcliffe_cannot_take():
 def test_wrong_losses(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_one_quantile_may_be_an_array_without_axes():
+    assert gd.loss.Quantile(np.array(0.5)) == gd.loss.Quantile(0.5) == gd.loss.Quantile([0.5])
 
 
 def test_wrong_numbers_of_outputs_and_targets():

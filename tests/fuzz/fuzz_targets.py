@@ -367,12 +367,12 @@ def core_plan(rng: random.Random) -> None:
     net, params = NETS[at], PARAMS[at]
     steps, batch = rng.choice((1, 100, 128, 300)), 2
     call = _core.Call(core_net(net, params.dtype), steps=steps, batch=batch)
-    kind = rng.choice(("huber", "quantile", "gaussian_nll")) if rng.random() < 0.3 else "none"
+    other = rng.random() < 0.2
     call.loss(
-        "mse" if rng.random() < 0.7 else kind,
+        rng.choice(("huber", "quantile", "gaussian_nll", "none")) if other else "mse",
         ignore_nan=rng.random() < 0.5,
-        delta=rng.choice((1.0, 0.0, float("nan"))),
-        quantiles=rng.choice(([0.5], [0.1, 0.9], [], [2.0], [0.5] * 99)),
+        delta=rng.choice((1.0, 0.0, float("nan"))) if other else 1.0,
+        quantiles=rng.choice(([0.5], [0.1, 0.9], [], [2.0], [0.5] * 99)) if other else [],
     )
     many = (*[1] * 12, 2, 0, -1, 2**31, 2**32, 2**60, 2**61, 2**62, 2**63 - 1)
     arrays: dict[str, object] = {"params": params.flat}

@@ -19,6 +19,8 @@ CALLS = {"resume": 60, "bindings": 2_000, "core_plan": 2_000}
 # this many different reasons: a target whose inputs all fail at the first check would test nothing
 # after it.
 ACCEPTED, REASONS = 5, 4
+# A metrics.jsonl is refused for no text, or for a line that no run writes.
+FEWER = {"metrics": 2}
 TOLERANT = {name for name in fuzzing.READERS if name.startswith("source")}
 
 
@@ -43,7 +45,7 @@ def test_changed_inputs_get_past_the_first_check(name):
     outcomes = Counter(outcome(name, i) for i in range(100))
     assert outcomes["accepted"] >= ACCEPTED, outcomes
     if name not in TOLERANT:
-        assert len(outcomes) - 1 >= REASONS, outcomes
+        assert len(outcomes) - 1 >= FEWER.get(name, REASONS), outcomes
         assert max(outcomes[reason] for reason in outcomes if reason != "accepted") <= 60, outcomes
 
 

@@ -59,8 +59,9 @@ class Interrupts:
     @contextmanager
     def held(self) -> Iterator[None]:
         """A context in which a signal is noted and raises KeyboardInterrupt at the end."""
+        if self._depth == 0:  # while signals are ignored, what is saved is no work that goes on
+            self._raised = False
         self._depth += 1
-        self._raised = False
         try:
             yield
         finally:

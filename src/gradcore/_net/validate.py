@@ -181,8 +181,8 @@ def out(grads: object, params: Params) -> Grads | None:
         )
     if grads.net != params.net or grads.dtype != params.dtype:
         raise ShapeError(
-            f"out must be laid out like params, {params.dtype} for {params.net}; it is "
-            f"{grads.dtype} for {grads.net}."
+            f"out must be laid out like params, {params.dtype} for {params.net!r}; it is "
+            f"{grads.dtype} for {grads.net!r}."
         )
     if not grads.flat.flags.carray:
         raise ArgumentError("out must be writeable; its buffer has been made read-only.")

@@ -118,7 +118,7 @@ def refuse_other_settings(
     """Raises ArgumentError naming the settings that are not those that the run started with."""
     wrong = _differences(earlier.settings, settings)
     if earlier.params.net != net:
-        wrong.insert(0, f"net was {earlier.params.net} and is {net}")
+        wrong.insert(0, f"net was {earlier.params.net!r} and is {net!r}")
     if wrong:
         raise ArgumentError(
             f"{folder.folder} holds a run with other settings: {'; '.join(wrong)}. Pass the "

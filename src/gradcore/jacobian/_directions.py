@@ -95,7 +95,9 @@ def _stacked(name: str, values: Sequence[object], params: Params) -> Array:
                 f"{type(item).__name__}. Pass arrays as one array (K, n_parameters)."
             )
         if item.net != params.net:
-            raise ShapeError(f"{name}[{k}] must belong to the net of params; it is of {item.net}.")
+            raise ShapeError(
+                f"{name}[{k}] must belong to the net of params; it is of {item.net!r}."
+            )
         row = _of_dtype(f"{name}[{k}]", item.flat, params.dtype)
         if isinstance(item, Grads) and item.exponent:
             row = np.ldexp(row, item.exponent)

@@ -58,8 +58,8 @@ class Accumulator:
             raise DTypeError(f"grads must be gradcore.Grads; got {type(grads).__name__}.")
         if grads.owner != self._owner or grads.dtype != self._dtype:
             raise ShapeError(
-                f"grads must be laid out like the params, {self._dtype} for {self._owner}; "
-                f"they are {grads.dtype} for {grads.owner}."
+                f"grads must be laid out like the params, {self._dtype} for {self._owner!r}; "
+                f"they are {grads.dtype} for {grads.owner!r}."
             )
         weight = float_in("weight", weight, 0.0)
         if self._count == 0:

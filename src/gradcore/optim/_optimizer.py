@@ -319,7 +319,7 @@ class Optimizer:
         if grads.owner != self.params.owner or grads.dtype != self.params.dtype:
             raise ShapeError(
                 f"grads must be laid out like the optimizer's params, {self.params.dtype} for "
-                f"{self.params.owner}; they are {grads.dtype} for {grads.owner}."
+                f"{self.params.owner!r}; they are {grads.dtype} for {grads.owner!r}."
             )
         if grads.exponent != 0 and self._clip is None:
             raise ArgumentError(
