@@ -14,17 +14,28 @@ import gradcore as gd
 pytest.importorskip("typer")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
 
-COMMAND = [sys.executable, "-m", "gradcore.apps.cli"]
+COMMAND = ["-m", "gradcore.apps.cli"]
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on():
+    """A command that a failed test has left would take a core from all that follow."""
+    yield
+    while STARTED:
+        STARTED.pop().kill()  # without effect on those that have ended
 
 
 def start(*arguments, folder):
-    return subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
+    process = subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    STARTED.append(process)
+    return process
 
 
 def wait_for(condition, process, seconds=60.0):
@@ -46,7 +57,7 @@ def table(tmp_path):
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_sigterm_right_after_a_signal_loses_nothing(first, gap, table):
     usual = ("--target", "y", "--order", "t", "--threads", 1, "--minutes", 5, "--run", "r")
-    process = start("train", "csv", "t.csv", *usual, folder=table)
+    process = start(*COMMAND, "train", "csv", "t.csv", *usual, folder=table)
     run = table / "r"
     metrics = run / "metrics.jsonl"
     wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") > 25, process)
@@ -70,7 +81,7 @@ def test_a_signal_while_reading_has_a_word(number, code, word, command, tmp_path
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     options = {"csv": (pipe, "--target", "y"), "dna": ("--train", pipe), "prophage": (pipe, pipe)}
-    process = start("train", command, *options[command], folder=tmp_path)
+    process = start(*COMMAND, "train", command, *options[command], folder=tmp_path)
     opened = []
 
     def is_read():
@@ -136,21 +147,7 @@ def test_a_signal_while_a_net_is_judged_keeps_the_net(
         lines = f"def f{i}(a, b=[{i}]):\n    return {{a: (b[0], '(')}}\n" * 20
         (table / "code" / f"m{i}.py").write_text(lines, encoding="utf-8")
     words = ("train", command, *TRAININGS[command], "--hidden", 4, "--threads", 1, "--run", "r")
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            JUDGING,
-            JUDGES[command],
-            *map(str, words),
-            "--out",
-            "n.safetensors",
-        ],
-        cwd=table,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start("-c", JUDGING, JUDGES[command], *words, "--out", "n.safetensors", folder=table)
     wait_for((table / "judging").exists, process)
     process.send_signal(number)
     out, told = process.communicate(timeout=60)
