@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-#include "callbacks.h"
+#include "polled.h"
 #include "register.h"
 #include "status.h"
 
@@ -50,22 +50,6 @@ Call call_of(const py::array& outputs, const py::object& lengths, int64_t blank,
   return call;
 }
 
-template <class Call, class F>
-void run_ctc(Call& call, F function, const py::object& progress) {
-  Callbacks callbacks;
-  callbacks.progress = progress;
-  call.poll = &Callbacks::poll;
-  call.poll_context = &callbacks;
-  gc_status status;
-  {
-    const py::gil_scoped_release unlocked;
-    status = function(&call);
-  }
-  callbacks.rethrow();
-  if (status == GC_NONFINITE) raise_error("NonFiniteError", gc_last_error());
-  check_status(status);
-}
-
 int64_t ctc_bytes(int64_t steps, const py::array& label_counts, int64_t classes, bool gradient,
                   int32_t threads) {
   gc_ctc call{};
@@ -95,7 +79,7 @@ py::array_t<double> ctc_loss(const py::array& outputs, const py::object& lengths
   call.d_outputs = elements_of<void>(gradient, outputs.size(), true, outputs.dtype());
   py::array_t<double> losses(call.batch);
   call.losses = losses.mutable_data();
-  run_ctc(call, &gc_ctc_loss, progress);
+  run_polled(call, &gc_ctc_loss, progress);
   return losses;
 }
 
@@ -110,7 +94,7 @@ Decoded ctc_decode(const py::array& outputs, const py::object& lengths, int64_t 
   call.labels = labels.mutable_data();
   call.label_counts = counts.mutable_data();
   call.scores = scores.mutable_data();
-  run_ctc(call, &gc_ctc_decode, progress);
+  run_polled(call, &gc_ctc_decode, progress);
   return py::make_tuple(labels, counts, scores);
 }
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <utility>
 
-#include "callbacks.h"
+#include "polled.h"
 #include "register.h"
 #include "status.h"
 
@@ -53,18 +53,7 @@ void run(py::array& matrices, Arrays& out, const py::object& start_left,
   call.right = data<T>(right, call.count * call.columns, true);
   call.steps = static_cast<int32_t*>(data<int32_t>(steps, call.count, true));
   call.converged = static_cast<int32_t*>(data<int32_t>(converged, call.count, true));
-  Callbacks callbacks;
-  callbacks.progress = progress;
-  call.poll = &Callbacks::poll;
-  call.poll_context = &callbacks;
-  gc_status status;
-  {
-    const py::gil_scoped_release unlocked;
-    status = gc_spectral_norms(&call);
-  }
-  callbacks.rethrow();
-  if (status == GC_NONFINITE) raise_error("NonFiniteError", gc_last_error());
-  check_status(status);
+  run_polled(call, gc_spectral_norms, progress);
 }
 
 void spectral_norms(py::array matrices, Arrays out, const py::object& start_left,
