@@ -58,6 +58,13 @@ def test_reached_goals_are_said():
     assert "The validation files reached the goals (0.97 at 10-100" in text
 
 
+@pytest.mark.parametrize("hurried", [False, True])
+def test_a_limit_that_shortened_the_training_is_told_of_a_good_net_too(hurried):
+    text = " ".join(report.table(result(hurried=hurried)).split())
+    assert "reached the goals" in text
+    assert ("A limit shortened the training" in text) == hurried
+
+
 @pytest.mark.parametrize(
     ("hurried", "why"),
     [(True, "a limit shortened the training"), (False, "the net stopped improving")],

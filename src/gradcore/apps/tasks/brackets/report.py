@@ -191,7 +191,13 @@ def _goals(trained: Trained) -> str:
     """Whether the validation files have the accuracy that was wanted, and if not, why."""
     wanted = ", ".join(f"{share:.2f} at {name}" for name, share in GOALS.items())
     if not trained.missed:
-        return f"The validation files reached the goals ({wanted})."
+        told = f"The validation files reached the goals ({wanted})."
+        if trained.hurried:
+            told += (
+                " A limit shortened the training: with a larger one, such as --minutes 30, the net "
+                "may become better, and has the same bits on every machine."
+            )
+        return told
     found = ", ".join(f"{share:.3f} at {name}" for name, share in trained.missed.items())
     why = "a limit shortened the training" if trained.hurried else "the net stopped improving"
     return f"The validation files have only {found} (goals: {wanted}): {why}."
