@@ -20,6 +20,7 @@ from places import ROOT
         ("howto/callbacks.md", 2),
         ("howto/export.md", 3),
         ("howto/frames.md", 2),
+        ("howto/sklearn.md", 3),
         ("howto/minimize.md", 1),
         ("howto/losses.md", 3),
         ("howto/dense.md", 2),
@@ -37,6 +38,8 @@ def test_examples_run(page, count, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if page == "howto/torch.md":
         pytest.importorskip("torch", reason="needs PyTorch: install gradcore[torch]")
+    if page == "howto/sklearn.md":
+        pytest.importorskip("sklearn", reason="needs scikit-learn: install gradcore[sklearn]")
     text = (ROOT / "docs" / page).read_text()
     examples = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     assert len(examples) == count

@@ -130,7 +130,7 @@ class FlatArrays(Mapping[str, NDArray[Any]]):
         return self.copy()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._owner, self._flat)
+        return restored, (type(self), self._owner, self._flat)
 
     def __repr__(self) -> str:
         width = max((len(name) for name in self), default=0)
@@ -155,6 +155,13 @@ def _checked_flat(owner: ParameterOwner, flat: NDArray[Any], kind: str) -> NDArr
             "written to; pass flat.copy()."
         )
     return flat
+
+
+def restored(kind: Any, owner: object, flat: NDArray[Any], *others: Any) -> Any:
+    """What was pickled. joblib hands large arrays to other processes as read-only memory maps, and
+    parameters are written to: these are copied.
+    """
+    return kind(owner, flat if flat.flags.writeable else flat.copy(), *others)
 
 
 def _check_assigned(spec: ParameterSpec, view: NDArray[Any], value: object) -> None:

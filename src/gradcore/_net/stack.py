@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 from .._base.checks import choice, finite_float, float_dtype, integer, store
 from .._base.scaled import log10_norm
 from ..errors import ArgumentError, DTypeError, ShapeError
-from .flat import FlatArrays, ParameterOwner, ParameterSpec
+from .flat import FlatArrays, ParameterOwner, ParameterSpec, restored
 from .initial import (
     ChronoSpread,
     RecurrentInit,
@@ -265,7 +265,7 @@ class Grads(_OfStack):
         return same
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Grads, (self._owner, self._flat, self._exponent)
+        return restored, (Grads, self._owner, self._flat, self._exponent)
 
     def __repr__(self) -> str:
         return f"{super().__repr__()}\n  times 2**{self._exponent}"
