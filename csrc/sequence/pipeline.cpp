@@ -7,6 +7,7 @@
 #include "base/errors.h"
 #include "sequence/presence.h"
 #include "sequence/scale/exponents.h"
+#include "sequence/validate.h"
 
 namespace gradcore {
 
@@ -17,6 +18,8 @@ Pipeline<T>::Pipeline(const Network& net, gc_call& call) : call_(call), parts_(n
   if (has(call, GC_ARRAY_GATES) || has(call, GC_ARRAY_HIDDEN) ||
       has(call, GC_ARRAY_HIDDEN_LOG2_NORM))
     net.at(call.hidden_direction);
+  check_steps(parts_, call);
+  steps_ = steps_of(parts_, call.steps);
   divide_plan();
   lay_out();
   make_jobs();
@@ -67,7 +70,7 @@ void Pipeline<T>::check_order() const {
       if (p > 0 && !ahead[p - 1])
         fail(GC_INVALID, "operation %" PRId64 ": part %d goes forward before part %d has.", i,
              op.part, op.part - 1);
-      if (op.t1 == call_.steps) ahead[p] = true;
+      if (op.t1 == steps_[p]) ahead[p] = true;
     }
   }
   for (size_t p = 0; any_back && p < parts_.size(); p++)
@@ -77,19 +80,26 @@ void Pipeline<T>::check_order() const {
 template <class T>
 void Pipeline<T>::lay_out() {
   meetings_.resize(parts_.size());
+  lengths_.resize(parts_.size());
+  reset_.resize(parts_.size());
+  for (size_t p = 0; p < parts_.size(); p++) {
+    if (!parts_[p].border) continue;
+    if (has(call_, GC_ARRAY_LENGTHS)) layout_.announce(lengths_[p], call_.batch);
+    if (has(call_, GC_ARRAY_RESET)) layout_.announce(reset_[p], steps_[p] * call_.batch);
+  }
   for (size_t p = 0; p + 1 < parts_.size(); p++) {
     if (parts_[p].reverse) continue;
     Meeting& meeting = meetings_[p];
-    const int64_t size = call_.steps * call_.batch * parts_[p].width;
+    const int64_t size = steps_[p] * call_.batch * parts_[p].width;
     layout_.announce(meeting.out, size);
     if (call_.tangents.count > 0) {
       layout_.announce(meeting.t_out, size * call_.tangents.count);
-      for (int32_t*& exponents : meeting.t_exponent) layout_.announce(exponents, call_.steps);
+      for (int32_t*& exponents : meeting.t_exponent) layout_.announce(exponents, steps_[p]);
       if (call_.tangents.curvature == GC_CURVATURE_HESSIAN) layout_.announce(meeting.t_d_out, size);
     }
     if (!trains_) continue;
     layout_.announce(meeting.d_out, size);
-    layout_.announce(meeting.d_out_exponent, call_.steps);
+    layout_.announce(meeting.d_out_exponent, steps_[p]);
   }
 }
 
@@ -99,6 +109,7 @@ template <class T>
 gc_call Pipeline<T>::call_of(size_t p) const {
   const Part& part = parts_[p];
   gc_call call = call_;
+  call.steps = steps_[p];
   uint64_t arrays = arrays_of(call_);
   auto set = [&](int array, bool there) {
     arrays = there ? arrays | uint64_t{1} << array : arrays & ~(uint64_t{1} << array);
@@ -135,10 +146,48 @@ void Pipeline<T>::make_jobs() {
     const Part& part = parts_[p];
     const bool both = part.reverse || (p + 1 < parts_.size() && parts_[p + 1].reverse);
     Link<T>& link = links_[p];
-    link.marks_zeros = !part.first || both;
+    link.marks_zeros = !part.first || both || part.border;
     link.joins = both && !part.reverse;
     jobs_.push_back(std::make_unique<Job<T>>(part, calls_[p], link, progress_));
   }
+}
+
+template <class T>
+Source Pipeline<T>::source(size_t p) const {
+  if (parts_[p].first) return {call_.steps, call_.lengths, call_.reset};
+  const auto before = static_cast<size_t>(parts_[p].before);
+  return {steps_[before], lengths_[before], reset_[before]};
+}
+
+// The lengths and resets of a part, from those of what it reads.
+template <class T>
+void Pipeline<T>::shorten(size_t p) {
+  const Source from = source(p);
+  if (!parts_[p].border) {
+    lengths_[p] = const_cast<int64_t*>(from.lengths);
+    reset_[p] = const_cast<uint8_t*>(from.reset);
+    return;
+  }
+  const int64_t B = call_.batch, stride = parts_[p].border->spec.stride;
+  for (int64_t b = 0; from.lengths && b < B; b++) lengths_[p][b] = parts_[p].steps(from.lengths[b]);
+  if (!from.reset) return;
+  zero(reset_[p], steps_[p] * B);
+  int64_t earlier = 1;  // the strides of the windows before this one
+  for (size_t q = p; !parts_[q].first;) {
+    q = static_cast<size_t>(parts_[q].before);
+    if (parts_[q].border) earlier *= parts_[q].border->spec.stride;
+  }
+  for (int64_t s = 0; s < from.steps; s++)
+    for (int64_t b = 0; b < B; b++) {
+      if (!from.reset[s * B + b] || !from.active(s, b)) continue;
+      if (s % stride)
+        fail(GC_INVALID,
+             "the net makes one step of %" PRId64
+             ", so that resets must be at multiples of that; "
+             "got one at step %" PRId64 ", sequence %" PRId64 ".",
+             stride * earlier, s * earlier, b);
+      if (s / stride < steps_[p]) reset_[p][s / stride * B + b] = 1;
+    }
 }
 
 // Gives part p the addresses of the arrays through which it meets its neighbours.
@@ -146,6 +195,9 @@ template <class T>
 void Pipeline<T>::connect(size_t p) {
   const Part& part = parts_[p];
   Link<T>& link = links_[p];
+  link.source = source(p);
+  calls_[p].lengths = lengths_[p];
+  calls_[p].reset = reset_[p];
   if (!part.last) {
     const Meeting& meeting = behind(p);
     link.out = meeting.out;
@@ -160,14 +212,16 @@ void Pipeline<T>::connect(size_t p) {
     return;
   }
   const Meeting& meeting = before(p);
-  const Part& other = parts_[p - (part.reverse ? 2 : 1)];
+  // The other direction, if there is one, has the columns behind.
+  const auto other = static_cast<size_t>(part.before) + 1;
+  const bool both = other < parts_.size() && parts_[other].reverse;
   calls_[p].x = meeting.out;
   calls_[p].dx = meeting.d_out;
   calls_[p].dx_exponent = meeting.d_out_exponent;
   link.t_in = meeting.t_out;
   link.t_in_exponent[0] = meeting.t_exponent[0];
   link.t_in_exponent[1] = meeting.t_exponent[1];
-  link.t_in_split = other.reverse ? other.column : other.width;
+  link.t_in_split = both ? parts_[other].column : parts_[other - 1].width;
   link.t_dx = meeting.t_d_out;
 }
 
@@ -196,11 +250,15 @@ void Pipeline<T>::start() {
   call_.loss_weight = 0;
   call_.where_layer = -1;
   call_.where_step = call_.where_sequence = -1;
-  if (parts_.size() > 1) {
+  if (layout_.bytes() > 0) {
     arena_.emplace(layout_.bytes());
     layout_.place(arena_->data());
   }
-  for (size_t p = 0; p < parts_.size(); p++) connect(p);
+  check_lengths(call_);
+  for (size_t p = 0; p < parts_.size(); p++) {
+    shorten(p);
+    connect(p);
+  }
   left_ = n_ops_;
 }
 
@@ -292,7 +350,7 @@ void Pipeline<T>::finish() {
     for (auto job = jobs_.rbegin(); job != jobs_.rend(); job++) (*job)->unpack_product();
   // Inside the core no_exponent marks steps at which dx is zero; the caller gets the exponent 0
   // there.
-  if (call_.dx && parts_.size() > 1)
+  if (call_.dx && (parts_.size() > 1 || parts_[0].border))
     for (int64_t t = 0; t < call_.steps; t++)
       if (call_.dx_exponent[t] == no_exponent) call_.dx_exponent[t] = 0;
 }

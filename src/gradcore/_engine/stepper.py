@@ -50,6 +50,13 @@ class Stepper:
                 "net must not have a bidirectional layer, whose output at a step depends on later "
                 "steps. Use gradcore.apply on whole sequences."
             )
+        if net.borders:
+            first = net.borders[0]
+            raise ArgumentError(
+                f"net must go step by step; layer {first} ({type(net.layers[first]).__name__}) "
+                "reads several steps at a time or changes their number. Use gradcore.apply on "
+                "whole sequences."
+            )
         self._net, self._params = net, params
         self._batch = positive_int("batch", batch)
         # Two states that alternate: the core reads one and writes the other.

@@ -314,7 +314,8 @@ class _Work:
         self.memory, self.threads = memory, threads
         self.ranges = Ranges(net, params.dtype, x, lengths, reset)
         steps, batch = self.ranges.steps, self.ranges.batch
-        objective(described, net, params.dtype, steps, batch, y, weight)  # checks y and weight
+        inputs = validate.Inputs(steps, batch, steps, {})
+        objective(described, net, params.dtype, inputs, y, weight)  # checks y and weight
         y = validate.as_array("y", y)
         weights = None if weight is None else validate.as_array("weight", weight)
         if described.step == "last":
@@ -375,7 +376,9 @@ class _Work:
         inputs = validate.inputs(net, dtype, **self.ranges[t0:t1], state=state)
         weights = None if self.weights is None else np.ascontiguousarray(self.weights[t0:t1])
         y = np.ascontiguousarray(self.y[t0:t1])
-        goal: Objective = objective(self.loss, net, dtype, t1 - t0, batch, y, weights)
+        goal: Objective = objective(
+            self.loss, net, dtype, validate.Inputs(t1 - t0, batch, t1 - t0, {}), y, weights
+        )
         grads = np.empty(net.n_parameters, dtype)
         dstate = np.empty(state_size(net, batch), dtype)
         exponents = np.empty(len(net.recurrent), np.int32)

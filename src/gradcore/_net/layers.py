@@ -244,9 +244,22 @@ class RowLayer:
 
     size_field: ClassVar[str | None] = None
 
-    def width_after(self, width: int | None) -> int | None:
-        """The width of the rows that it puts out for rows of this width; None: unknown."""
+    def width_after(self, width: int) -> int:
+        """The width of the rows that it puts out for rows of this width."""
         return width
+
+    def width_before(self, width: int) -> int:
+        """The width of the rows that it makes rows of this width of, if it has no size_field."""
+        return width
+
+    @property
+    def is_border(self) -> bool:
+        """Whether it reads later steps or changes their number: a part of the net begins there."""
+        return False
+
+    def steps_after(self, steps: Any) -> Any:
+        """The steps that it puts out for so many steps, an integer or an array."""
+        return steps
 
     @property
     def core_transforms(self) -> tuple[dict[str, Any], ...]:
@@ -291,7 +304,7 @@ class Dense(RowLayer):
         choice("Dense.activation", self.activation, get_args(Activation))
         flag("Dense.bias", self.bias)
 
-    def width_after(self, width: int | None) -> int | None:
+    def width_after(self, width: int) -> int:
         return self.out_features
 
     @property
@@ -349,7 +362,7 @@ class LayerNorm(RowLayer):
         flag("LayerNorm.elementwise_affine", self.elementwise_affine)
         flag("LayerNorm.bias", self.bias)
 
-    def width_after(self, width: int | None) -> int | None:
+    def width_after(self, width: int) -> int:
         return self.normalized_shape
 
     @property

@@ -14,7 +14,13 @@ __all__ = ["Ranges", "one_way"]
 
 
 def one_way(net: Stack, what: str) -> None:
-    """Raises ArgumentError for bidirectional nets, which have no state between two steps."""
+    """Raises ArgumentError for nets that have no state between two steps."""
+    if net.borders:
+        names = " and ".join(sorted({type(net.layers[p]).__name__ for p in net.borders}))
+        raise ArgumentError(
+            f"{what} needs a net that goes step by step; {names} reads several steps at a time, so "
+            "there is no single state between two steps. Use jvp or vjp over all steps."
+        )
     if net.bidirectional:
         raise ArgumentError(
             f"{what} needs a net whose layers all read time forward; this one has a bidirectional "

@@ -102,7 +102,7 @@ def vjp(
     wanted = validate.wrt(wrt, inputs.token_bytes > 0 and tuple(wrt) != _ALL)
     if inputs.token_bytes:
         wanted -= {"x"}
-    shape = (inputs.steps, inputs.batch, net.output_size)
+    shape = (inputs.output_steps, inputs.batch, net.output_size)
     outputs = (
         None if d_outputs is None else input_directions("d_outputs", d_outputs, shape, params.dtype)
     )
@@ -124,7 +124,7 @@ def vjp(
         threads,
         progress,
     )
-    together = "params" not in wanted and not net.bidirectional
+    together = "params" not in wanted and net.step_by_step
     return _together(call, wanted) if together else _one_by_one(call, wanted)
 
 
@@ -184,7 +184,9 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
     state_out = np.empty(size, dtype)
     outputs = call.outputs
     if outputs is None:
-        outputs = np.broadcast_to(dtype.type(0), (count, steps, batch, net.output_size))
+        outputs = np.broadcast_to(
+            dtype.type(0), (count, inputs.output_steps, batch, net.output_size)
+        )
     for k in range(count):
         grad = np.empty(net.n_parameters, dtype)
         results: dict[str, NDArray[Any] | None] = {
