@@ -90,8 +90,9 @@ def value_and_grad(
     train: whether Dropout, zoneout and recurrent_dropout draw random masks; False is evaluation,
     with expectations instead. The masks depend on seed alone, which is an integer or (seed, step)
     with the number of the training step, each in 0..2**64-1.
-    wrt: the gradients to compute, of "params", "x", "state" and "static". memory: the budget in bytes, text
-    such as "64MB", "full" for no limit, or None for 256 MB (less if little memory is available).
+    wrt: the gradients to compute, of "params", "x", "state" and "static". memory: the budget in
+    bytes, text such as "64MB", "full" for no limit, or None for 256 MB (less if little memory is
+    available).
     threads: the most threads to use; None uses all that the process may. out: Grads whose buffer
     the gradient is written to. progress: a function that is called as progress(done, total) at
     intervals.

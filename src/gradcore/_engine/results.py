@@ -16,7 +16,7 @@ __all__ = ["InputGradients", "Results"]
 
 
 class InputGradients(TypedDict):
-    """Gradients of x, initial state and static as calls return them; None for what is not wanted."""
+    """Gradients of inputs as calls return them; None for what is not wanted."""
 
     dx: NDArray[Any] | None
     dx_exponent: NDArray[np.int32] | None
@@ -89,5 +89,7 @@ class Results:
             "dstate": dstate,
             "dstate_exponent": self.dstate_exponent,
             "dstatic": self.dstatic,
-            "dstatic_exponent": 0 if self.dstatic_exponent is None else int(self.dstatic_exponent[0]),
+            "dstatic_exponent": 0
+            if self.dstatic_exponent is None
+            else int(self.dstatic_exponent[0]),
         }

@@ -101,8 +101,8 @@ def inputs(
     if reset is not None and net.starts_elsewhere:
         raise ArgumentError(
             "reset must be None, because it sets the state to zero, and the net has a layer with "
-            'initial_state="learned" or "static". Pass what lies between two resets as sequences of '
-            "their own."
+            'initial_state="learned" or "static". Pass what lies between two resets as sequences '
+            "of their own."
         )
     arrays = {
         "x": None if tokens else array,
@@ -115,9 +115,7 @@ def inputs(
     return Inputs(steps, batch, arrays, copied_bytes(arrays, (x, lengths, reset, static)))
 
 
-def static_of(
-    net: Stack, static: object, batch: int, dtype: np.dtype[Any]
-) -> NDArray[Any] | None:
+def static_of(net: Stack, static: object, batch: int, dtype: np.dtype[Any]) -> NDArray[Any] | None:
     """Checks the inputs that do not change with time; the core checks that they are finite."""
     size = net.static_size
     if static is None and size is None:

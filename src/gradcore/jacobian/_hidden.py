@@ -54,6 +54,7 @@ def hidden_gradients(
     lengths: Any = None,
     reset: Any = None,
     state: Any = None,
+    static: Any = None,
     seed: Seed = None,
     train: bool = False,
     memory: int | str | None = None,
@@ -73,7 +74,7 @@ def hidden_gradients(
     Reference: Pascanu, Mikolov, Bengio 2013, eq. 4 (the backward recursion of dL/dh_t).
     """
     validate.model(net, params)
-    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
+    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state, static)
     steps, batch = inputs.steps, inputs.batch
     goal = objective(loss, net, params.dtype, steps, batch, y, weight, inputs.arrays["lengths"])
     which, direction = _direction(net, layer, reverse)
