@@ -48,10 +48,11 @@ static void check_transform(const gc_transform& spec, int64_t units) {
   if (spec.kind == GC_DENSE) check_dense(spec, units);
   if (spec.kind == GC_STATIC) check_size("statics", index, spec.inputs);
   if (spec.kind == GC_STATIC && spec.outputs != units)
-    fail(GC_INVALID,
-         "before layer %d: a static input must have as many outputs as the rows that it is added to "
-         "have units, %lld; got %lld.",
-         index, static_cast<long long>(units), static_cast<long long>(spec.outputs));
+    fail(
+        GC_INVALID,
+        "before layer %d: a static input must have as many outputs as the rows that it is added to "
+        "have units, %lld; got %lld.",
+        index, static_cast<long long>(units), static_cast<long long>(spec.outputs));
   if (spec.kind == GC_ACTIVATION &&
       (spec.function < GC_ACTIVATION_RELU || spec.function > GC_ACTIVATION_SOFTPLUS))
     fail(GC_INVALID, "before layer %d: unknown activation %d.", index, spec.function);
@@ -69,10 +70,9 @@ static Transform make_transform(const gc_transform& spec, int64_t units, int64_t
   };
   const bool dense = spec.kind == GC_DENSE, norm = spec.kind == GC_LAYER_NORM,
              statics = spec.kind == GC_STATIC;
-  t.weight = take(dense || statics || (norm && spec.affine),
-                  dense     ? t.O * t.I
-                  : statics ? t.O * spec.inputs
-                            : units);
+  t.weight = take(dense || statics || (norm && spec.affine), dense     ? t.O * t.I
+                                                             : statics ? t.O * spec.inputs
+                                                                       : units);
   t.bias = take((dense || norm) && spec.bias, t.O);
   return t;
 }
@@ -154,7 +154,8 @@ static void check_layer(const gc_layer& spec, int index) {
   if (spec.initial_state == GC_INITIAL_STATIC)
     check_size("static_size", index, spec.static_size);
   else if (spec.static_size != 0)
-    fail(GC_INVALID, "layer %d: static_size is that of an initial state from static inputs.", index);
+    fail(GC_INVALID, "layer %d: static_size is that of an initial state from static inputs.",
+         index);
   const int64_t width = spec.hidden_size * (spec.bidirectional ? 2 : 1);
   if (spec.residual && spec.input_size != width)
     fail(GC_INVALID,
@@ -280,10 +281,11 @@ Network::Network(const gc_net& net) {
 // All that reads static inputs reads the same.
 void Network::read_statics(int64_t size, int before) {
   if (statics && statics != size)
-    fail(GC_INVALID,
-         "layer %d: it reads %lld static inputs, what comes before it reads %lld; all must read the "
-         "same.",
-         before, static_cast<long long>(size), static_cast<long long>(statics));
+    fail(
+        GC_INVALID,
+        "layer %d: it reads %lld static inputs, what comes before it reads %lld; all must read the "
+        "same.",
+        before, static_cast<long long>(size), static_cast<long long>(statics));
   statics = size;
 }
 

@@ -58,7 +58,7 @@ struct Network {
   Transform head;  // a GC_DENSE
   int64_t n_parameters;
   int64_t statics = 0;  // S, the width of what does not change with time; 0: none
-  int64_t state_size;  // elements in the state of one sequence
+  int64_t state_size;   // elements in the state of one sequence
 
   // Divides the net into parts that run one after the other. Layers, embedding and head are
   // distributed among the parts; offsets and sizes remain those of the whole net.

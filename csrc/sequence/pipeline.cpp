@@ -201,13 +201,13 @@ int64_t Pipeline<T>::bytes() {
 template <class T>
 void Pipeline<T>::start() {
   check_order();
-  if (net_.statics) check_static_values(net_, call_);
   call_.arena_bytes = bytes();
   call_.grads_exponent = 0;
   call_.loss_value = 0;
   call_.loss_weight = 0;
   call_.where_layer = -1;
   call_.where_step = call_.where_sequence = -1;
+  if (net_.statics) check_static_values(net_, call_);
   if (layout_.bytes() > 0) {
     arena_.emplace(layout_.bytes());
     layout_.place(arena_->data());

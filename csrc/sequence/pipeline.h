@@ -59,7 +59,8 @@ class Pipeline {
   gc_call& call_;
   std::vector<Part> parts_;
   InitialState<T> initial_;
-  StaticGradient statics_;  // the gradient of the static inputs, or its tangent, or their cotangents
+  StaticGradient
+      statics_;  // the gradient of the static inputs, or its tangent, or their cotangents
   // Operations by part; there are none for a single part, which uses the call's.
   std::vector<std::vector<gc_op>> ops_;
   std::vector<int64_t> n_ops_;     // by part

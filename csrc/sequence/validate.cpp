@@ -99,9 +99,10 @@ void check_input(const Network& net, const gc_call& call) {
          "a residual first layer adds its input to its output, and tokens are no such input: put "
          "an embedding before it, or take the residual connection away.");
   if (!net.embedding_rows && !net.transforms[0].empty())
-    fail(GC_INVALID,
-         "a LayerNorm, a Dropout, a dense layer, a static input or a residual connection before the "
-         "first recurrent layer takes floats, and tokens are none: put an embedding before it.");
+    fail(
+        GC_INVALID,
+        "a LayerNorm, a Dropout, a dense layer, a static input or a residual connection before the "
+        "first recurrent layer takes floats, and tokens are none: put an embedding before it.");
   if (call.token_bytes != 1 && call.token_bytes != 4 && call.token_bytes != 8)
     fail(GC_INVALID, "tokens must have 1, 4 or 8 bytes; got %d.", call.token_bytes);
   if (has(call, GC_ARRAY_DX)) fail(GC_INVALID, "tokens have no gradient: dx needs float input.");
@@ -245,11 +246,11 @@ void check_statics(const Network& net, const gc_call& call) {
          "the net reads %" PRId64 " static inputs of each sequence, and statics is missing.",
          net.statics);
   if (!net.statics)
-    for (const int array :
-         {GC_ARRAY_STATICS, GC_ARRAY_D_STATICS, GC_ARRAY_COTANGENT_STATICS, GC_ARRAY_T_STATICS,
-          GC_ARRAY_T_D_STATICS})
+    for (const int array : {GC_ARRAY_STATICS, GC_ARRAY_D_STATICS, GC_ARRAY_COTANGENT_STATICS,
+                            GC_ARRAY_T_STATICS, GC_ARRAY_T_D_STATICS})
       if (has(call, array))
-        fail(GC_INVALID, "the net reads no static inputs, and the call has them or their gradient.");
+        fail(GC_INVALID,
+             "the net reads no static inputs, and the call has them or their gradient.");
   if (has(call, GC_ARRAY_D_STATICS) && !has(call, GC_ARRAY_D_STATICS_EXPONENT))
     fail(GC_INVALID, "d_statics needs d_statics_exponent.");
   if (has(call, GC_ARRAY_COTANGENT_STATICS) && !has(call, GC_ARRAY_COTANGENT_STATICS_EXPONENT))

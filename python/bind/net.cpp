@@ -22,9 +22,8 @@ const Names transform_kinds = {{"layer_norm", GC_LAYER_NORM},
                                {"residual_begin", GC_RESIDUAL_BEGIN},
                                {"residual_end", GC_RESIDUAL_END},
                                {"static", GC_STATIC}};
-const Names initial_states = {{"zeros", GC_INITIAL_ZEROS},
-                              {"learned", GC_INITIAL_LEARNED},
-                              {"static", GC_INITIAL_STATIC}};
+const Names initial_states = {
+    {"zeros", GC_INITIAL_ZEROS}, {"learned", GC_INITIAL_LEARNED}, {"static", GC_INITIAL_STATIC}};
 const Names activations = {
     {"relu", GC_ACTIVATION_RELU},       {"tanh", GC_ACTIVATION_TANH},
     {"gelu", GC_ACTIVATION_GELU},       {"silu", GC_ACTIVATION_SILU},

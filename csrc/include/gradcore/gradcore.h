@@ -248,15 +248,15 @@ typedef enum gc_curvature {
  * exponent 0, except for the state; outputs must be multiplied by 2^exponent. In plans with
  * BACKWARD and K = 1, final_state is the adjoint with which the backward pass starts. */
 typedef struct gc_cotangents {
-  int64_t count;           /* K */
-  const void* outputs;     /* [K,T,B,O] */
-  const void* final_state; /* [K, gc_net_state_size] */
-  int32_t final_exponent;  /* of final_state */
-  void* x;                 /* [K,T,B,I] out */
-  int32_t* x_exponent;     /* [T] of x */
-  void* state;             /* [K, gc_net_state_size] out, of the initial state */
-  int32_t* state_exponent; /* [1] of state */
-  void* statics;           /* [K,B,S] out, of gc_call.statics */
+  int64_t count;             /* K */
+  const void* outputs;       /* [K,T,B,O] */
+  const void* final_state;   /* [K, gc_net_state_size] */
+  int32_t final_exponent;    /* of final_state */
+  void* x;                   /* [K,T,B,I] out */
+  int32_t* x_exponent;       /* [T] of x */
+  void* state;               /* [K, gc_net_state_size] out, of the initial state */
+  int32_t* state_exponent;   /* [1] of state */
+  void* statics;             /* [K,B,S] out, of gc_call.statics */
   int32_t* statics_exponent; /* [1] of statics */
 } gc_cotangents;
 
@@ -278,7 +278,7 @@ typedef struct gc_tangents {
   void* dx;                /* out, GC_CURVATURE_HESSIAN, with gc_call.dx: its tangent */
   void* dstate;            /* the same with gc_call.dstate */
   const void* statics;     /* [K,B,S] */
-  void* d_statics;         /* [B,S] out, GC_CURVATURE_HESSIAN, with gc_call.d_statics: its tangent */
+  void* d_statics; /* [B,S] out, GC_CURVATURE_HESSIAN, with gc_call.d_statics: its tangent */
 } gc_tangents;
 
 /* The arrays of a call as bits of gc_call.arrays, one for each line of arrays.def. */

@@ -37,8 +37,7 @@ void TangentStatic<T>::pack(const Worker& m) {
     for (int64_t k = 0; k < K; k++) {
       T* to = projected_ + (b * K + k) * stride;
       if (purpose.moved_statics) stage_.project(to, stage_.weight(), moved_statics(k) + b * S);
-      if (purpose.moved_parameters)
-        stage_.project(to, moved_weight(k), stage_.given() + b * S);
+      if (purpose.moved_parameters) stage_.project(to, moved_weight(k), stage_.given() + b * S);
     }
 }
 
@@ -51,8 +50,8 @@ void TangentStatic<T>::forward(Worker& m, const Chunk& chunk) {
   for (int64_t r = own.begin; r < own.end; r++) {
     const int64_t at = r * K * stride;
     if (projected_)
-      this->kernels().add_scaled(rows_ + at, in + at,
-                                 projected_ + r % this->batch() * K * stride, K * stride, factor);
+      this->kernels().add_scaled(rows_ + at, in + at, projected_ + r % this->batch() * K * stride,
+                                 K * stride, factor);
     else
       copy(rows_ + at, in + at, K * stride);
   }
@@ -90,8 +89,7 @@ void TangentStatic<T>::end_backward() {
   if (!product_) return;
   zero(product_, stage_.units() * stage_.statics());
   stage_.add_products(sums_, stage_.given(), product_);
-  if (this->purpose().moved_statics)
-    stage_.add_products(stage_.sums(), moved_statics(0), product_);
+  if (this->purpose().moved_statics) stage_.add_products(stage_.sums(), moved_statics(0), product_);
 }
 
 template <class T>

@@ -37,7 +37,8 @@ void StaticGradient::add(const T* weight, const Sum* sums, int64_t units, int64_
     std::fill(to, to + size_, 0.0);
     for (int64_t u = 0; u < units; u++)
       for (int64_t s = 0; s < size_; s++)
-        to[s] += static_cast<double>(weight[u * size_ + s]) * static_cast<double>(sums[r * stride + u]);
+        to[s] +=
+            static_cast<double>(weight[u * size_ + s]) * static_cast<double>(sums[r * stride + u]);
   }
   if (largest(own_) == 0) return;
   const int64_t next = std::max(exponent, exponent_);

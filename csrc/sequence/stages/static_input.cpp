@@ -64,8 +64,8 @@ void StaticInput<T>::refresh(Worker& m, const Chunk& chunk) {
 
 template <class T>
 bool StaticInput<T>::wants_gradient() const {
-  const bool cotangents = this->context_.purpose.cotangents &&
-                          has(this->context_.call, GC_ARRAY_COTANGENT_STATICS);
+  const bool cotangents =
+      this->context_.purpose.cotangents && has(this->context_.call, GC_ARRAY_COTANGENT_STATICS);
   return sums_ || cotangents || this->below_->wants_gradient();
 }
 

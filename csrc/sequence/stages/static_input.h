@@ -49,8 +49,8 @@ class StaticInput : public Stage<T> {
  private:
   const Transform& transform_;
   const bool joins_;
-  T* projected_ = nullptr;  // [B][stride]
-  T* rows_ = nullptr;       // [rows][stride] of the chunk
+  T* projected_ = nullptr;      // [B][stride]
+  T* rows_ = nullptr;           // [rows][stride] of the chunk
   double* d_weight_ = nullptr;  // [O,S] at the exponent of the sums
   std::optional<GradientSums<T>> sums_;
 };
