@@ -65,11 +65,17 @@ cdef extern from "gradcore/gradcore.h" nogil:
         GC_RESIDUAL_BEGIN
         GC_RESIDUAL_END
         GC_BORDER
+        GC_STATIC
 
     ctypedef enum gc_reduction:
         GC_REDUCE_NONE
         GC_REDUCE_MAX
         GC_REDUCE_MEAN
+
+    ctypedef enum gc_initial_state:
+        GC_INITIAL_ZEROS
+        GC_INITIAL_LEARNED
+        GC_INITIAL_STATIC
 
     ctypedef enum gc_activation:
         GC_ACTIVATION_RELU
@@ -105,6 +111,8 @@ cdef extern from "gradcore/gradcore.h" nogil:
         int32_t place
         double zoneout, zoneout_cell, recurrent_dropout
         double step, diffusion
+        int32_t initial_state
+        int64_t static_size
 
     ctypedef struct gc_transform:
         int32_t kind
@@ -135,6 +143,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
     int64_t gc_net_parameters(const gc_net* net)
     int64_t gc_net_inputs(const gc_net* net)
     int64_t gc_net_outputs(const gc_net* net)
+    int64_t gc_net_statics(const gc_net* net)
     int64_t gc_net_state_size(const gc_net* net, int64_t batch)
     int64_t gc_net_gates(const gc_net* net, int32_t direction)
     int32_t gc_net_parts(const gc_net* net)
@@ -189,6 +198,8 @@ cdef extern from "gradcore/gradcore.h" nogil:
         int32_t* x_exponent
         void* state
         int32_t* state_exponent
+        void* statics
+        int32_t* statics_exponent
 
     ctypedef struct gc_tangents:
         int64_t count
@@ -203,6 +214,8 @@ cdef extern from "gradcore/gradcore.h" nogil:
         void* product
         void* dx
         void* dstate
+        const void* statics
+        void* d_statics
 
     ctypedef enum:
         GC_ARRAY_PARAMS
@@ -243,6 +256,13 @@ cdef extern from "gradcore/gradcore.h" nogil:
         GC_ARRAY_PRODUCT
         GC_ARRAY_T_DX
         GC_ARRAY_T_DSTATE
+        GC_ARRAY_STATICS
+        GC_ARRAY_D_STATICS
+        GC_ARRAY_D_STATICS_EXPONENT
+        GC_ARRAY_COTANGENT_STATICS
+        GC_ARRAY_COTANGENT_STATICS_EXPONENT
+        GC_ARRAY_T_STATICS
+        GC_ARRAY_T_D_STATICS
         GC_ARRAY_COUNT
 
     ctypedef struct gc_call:
@@ -259,6 +279,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
         const int64_t* lengths
         const uint8_t* reset
         const void* state
+        const void* statics
         int32_t loss
         int32_t loss_last
         int32_t loss_sum
@@ -282,6 +303,8 @@ cdef extern from "gradcore/gradcore.h" nogil:
         void* state_out
         void* dstate
         int32_t* dstate_exponent
+        void* d_statics
+        int32_t* d_statics_exponent
         double loss_value
         double loss_weight
         int64_t grads_exponent

@@ -54,6 +54,12 @@ int64_t gc_net_outputs(const gc_net* net) {
   return n;
 }
 
+int64_t gc_net_statics(const gc_net* net) {
+  int64_t n = -1;
+  guarded([&] { n = Network(*net).statics; });
+  return n;
+}
+
 int64_t gc_net_state_size(const gc_net* net, int64_t batch) {
   int64_t n = -1;
   guarded([&] { n = Network(*net).state_size * batch; });

@@ -14,6 +14,7 @@
 #include "sequence/stages/input.h"
 #include "sequence/stages/layer_norm.h"
 #include "sequence/stages/recurrent.h"
+#include "sequence/stages/static_input.h"
 #include "sequence/validate.h"
 
 namespace gradcore {
@@ -115,6 +116,9 @@ void Job<T>::add_transform(const Transform& transform, bool joins) {
       break;
     case GC_ACTIVATION:
       add<Activation<T>>(below, transform);
+      break;
+    case GC_STATIC:
+      add<StaticInput<T>>(below, transform, joins);
       break;
     case GC_RESIDUAL_BEGIN:
       forks_.push_back(&add<Fork<T>>(below));
@@ -449,6 +453,21 @@ void Job<T>::unpack_gradients(int64_t exponent) {
 template <class T>
 void Job<T>::unpack_product() {
   tangents_->unpack_product(static_cast<T*>(context_.call.tangents.product));
+}
+
+template <class T>
+void Job<T>::add_static(StaticGradient& total) const {
+  for (const auto& stage : stages_) stage->add_static(total);
+}
+
+template <class T>
+void Job<T>::add_static_tangent(StaticGradient& total) const {
+  tangents_->add_static(total);
+}
+
+template <class T>
+void Job<T>::add_static_cotangents(StaticGradient& total) const {
+  cotangents_->add_static(total);
 }
 
 template class Job<float>;

@@ -45,6 +45,11 @@ class Job {
   void unpack_gradients(int64_t exponent);
   // The tangent of the gradients, of a Hessian.
   void unpack_product();
+  // What the part's stages give to the gradient of the static inputs, to its tangent, and to its
+  // cotangents.
+  void add_static(StaticGradient& total) const;
+  void add_static_tangent(StaticGradient& total) const;
+  void add_static_cotangents(StaticGradient& total) const;
 
  private:
   void build();

@@ -65,12 +65,19 @@ static void check_window(const gc_transform& spec, int64_t units) {
 
 static void check_transform(const gc_transform& spec, int64_t units) {
   const int index = spec.before;
-  if (spec.kind < GC_LAYER_NORM || spec.kind > GC_BORDER)
+  if (spec.kind < GC_LAYER_NORM || spec.kind > GC_STATIC)
     fail(GC_INVALID, "before layer %d: unknown transform %d.", index, spec.kind);
   check_place(index, spec.place);
   if (spec.kind == GC_DROPOUT) check_probability("dropout", index, spec.p);
   if (spec.kind == GC_DENSE) check_dense(spec, units);
   if (spec.kind == GC_BORDER) check_window(spec, units);
+  if (spec.kind == GC_STATIC) check_size("statics", index, spec.inputs);
+  if (spec.kind == GC_STATIC && spec.outputs != units)
+    fail(
+        GC_INVALID,
+        "before layer %d: a static input must have as many outputs as the rows that it is added to "
+        "have units, %lld; got %lld.",
+        index, static_cast<long long>(units), static_cast<long long>(spec.outputs));
   if (spec.kind == GC_ACTIVATION &&
       (spec.function < GC_ACTIVATION_RELU || spec.function > GC_ACTIVATION_SOFTPLUS))
     fail(GC_INVALID, "before layer %d: unknown activation %d.", index, spec.function);
@@ -88,8 +95,11 @@ static Transform make_transform(const gc_transform& spec, int64_t units, int64_t
     if (present) offset += count;
     return at;
   };
-  const bool dense = spec.kind == GC_DENSE, norm = spec.kind == GC_LAYER_NORM;
-  t.weight = take(dense || (norm && spec.affine), dense ? t.O * t.I : units);
+  const bool dense = spec.kind == GC_DENSE, norm = spec.kind == GC_LAYER_NORM,
+             statics = spec.kind == GC_STATIC;
+  t.weight = take(dense || statics || (norm && spec.affine), dense     ? t.O * t.I
+                                                             : statics ? t.O * spec.inputs
+                                                                       : units);
   t.bias = take((dense || norm) && spec.bias, t.O);
   return t;
 }
@@ -171,6 +181,13 @@ static void check_layer(const gc_layer& spec, int index) {
   check_probability("recurrent_dropout", index, spec.recurrent_dropout);
   if (spec.zoneout_cell > 0 && kernels<float>().cells[spec.cell].states < 2)
     fail(GC_INVALID, "layer %d: zoneout_cell needs a cell with a second state.", index);
+  if (spec.initial_state < GC_INITIAL_ZEROS || spec.initial_state > GC_INITIAL_STATIC)
+    fail(GC_INVALID, "layer %d: unknown initial state %d.", index, spec.initial_state);
+  if (spec.initial_state == GC_INITIAL_STATIC)
+    check_size("static_size", index, spec.static_size);
+  else if (spec.static_size != 0)
+    fail(GC_INVALID, "layer %d: static_size is that of an initial state from static inputs.",
+         index);
   const int64_t width = spec.hidden_size * (spec.bidirectional ? 2 : 1);
   if (spec.residual && spec.input_size != width)
     fail(GC_INVALID,
@@ -209,6 +226,9 @@ static Layer make_layer(const gc_layer& spec, int32_t ub, int64_t& offset, int64
   l.bias_ih = take(spec.bias, l.gates * l.H);
   l.bias_hh = take(spec.bias, l.gates * l.H);
   l.skip = take(l.has_skip() && spec.skip_learned, l.H);
+  l.initial = take(spec.initial_state != GC_INITIAL_ZEROS, l.states * l.H);
+  l.initial_weight =
+      take(spec.initial_state == GC_INITIAL_STATIC, l.states * l.H * spec.static_size);
   l.state_offset = state;
   state += (l.lead + l.states - 1) * l.H;
   return l;
@@ -240,6 +260,7 @@ Network::Network(const gc_net& net) {
     for (; next < net.n_transforms && net.transforms[next].before == before; next++) {
       transforms[static_cast<size_t>(before)].push_back(
           make_transform(net.transforms[next], units, offset));
+      if (net.transforms[next].kind == GC_STATIC) read_statics(net.transforms[next].inputs, before);
       units = transforms[static_cast<size_t>(before)].back().O;
       brackets.see(net.transforms[next], units);
     }
@@ -256,6 +277,7 @@ Network::Network(const gc_net& net) {
            "layer %d: input_size must be %lld, the size of what comes before it; got %lld.", i,
            static_cast<long long>(width), static_cast<long long>(spec.input_size));
     brackets.see(spec, i);
+    if (spec.initial_state == GC_INITIAL_STATIC) read_statics(spec.static_size, i);
     const int directions = spec.bidirectional ? 2 : 1;
     for (int d = 0; d < directions; d++) {
       Layer layer = make_layer(spec, ub, offset, state);
@@ -288,6 +310,17 @@ Network::Network(const gc_net& net) {
   state_size = state;
 }
 
+// All that reads static inputs reads the same.
+void Network::read_statics(int64_t size, int before) {
+  if (statics && statics != size)
+    fail(
+        GC_INVALID,
+        "layer %d: it reads %lld static inputs, what comes before it reads %lld; all must read the "
+        "same.",
+        before, static_cast<long long>(size), static_cast<long long>(statics));
+  statics = size;
+}
+
 // Makes a layer without recurrence that passes rows of `width` on, for a head without a layer of
 // its own.
 static Layer passing(int64_t width, int32_t index, int32_t ub) {
@@ -298,6 +331,7 @@ static Layer passing(int64_t width, int32_t index, int32_t ub) {
   layer.nb = layer.ib = blocks(width, ub);
   layer.Hp = layer.Ip = layer.nb * ub;
   layer.weight_ih = layer.weight_hh = layer.bias_ih = layer.bias_hh = layer.skip = -1;
+  layer.initial = layer.initial_weight = -1;
   return layer;
 }
 

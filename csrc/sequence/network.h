@@ -27,6 +27,7 @@ struct Layer {
   int64_t I, ib, Ip;  // inputs, blocks of inputs, inputs with padding
   int64_t lead;       // outputs of earlier steps in a state: max(1, lag of the skip connection)
   int64_t weight_ih, weight_hh, bias_ih, bias_hh, skip;  // offsets in the flat buffer; -1: absent
+  int64_t initial, initial_weight;  // the same of the initial state [states*H] and [states*H, S]
   int64_t state_offset;  // elements in front of its state if B = 1; multiplied by B otherwise
   bool has_skip() const { return spec.skip_kind != GC_SKIP_NONE; }
   // A bidirectional layer's residual connection adds only this direction's columns of the input;
@@ -67,7 +68,8 @@ struct Network {
   bool has_head;
   Transform head;  // a GC_DENSE
   int64_t n_parameters;
-  int64_t state_size;  // elements in the state of one sequence
+  int64_t statics = 0;  // S, the width of what does not change with time; 0: none
+  int64_t state_size;   // elements in the state of one sequence
 
   // Divides the net into parts that run one after the other. Layers, embedding and head are
   // distributed among the parts; offsets and sizes remain those of the whole net.
@@ -80,6 +82,7 @@ struct Network {
   int64_t vocabulary() const { return embedding_rows ? embedding_rows : input_size; }
 
  private:
+  void read_statics(int64_t size, int before);
   std::vector<Group> groups() const;
 };
 

@@ -14,7 +14,13 @@ namespace gradcore {
 // The jobs' constructors only check which arrays exist. The addresses of those between parts are
 // set when the plan runs.
 template <class T>
-Pipeline<T>::Pipeline(const Network& net, gc_call& call) : call_(call), parts_(net.parts()) {
+Pipeline<T>::Pipeline(const Network& net, gc_call& call)
+    : net_(net),
+      call_(call),
+      parts_(net.parts()),
+      initial_(net_, call),
+      statics_(call.batch * std::max<int64_t>(call.cotangents.count, 1), net.statics) {
+  check_statics(net, call);
   if (has(call, GC_ARRAY_GATES) || has(call, GC_ARRAY_HIDDEN) ||
       has(call, GC_ARRAY_HIDDEN_LOG2_NORM))
     net.at(call.hidden_direction);
@@ -79,6 +85,9 @@ void Pipeline<T>::check_order() const {
 
 template <class T>
 void Pipeline<T>::lay_out() {
+  initial_.lay_out(layout_, trains_);
+  if (has(call_, GC_ARRAY_D_STATICS) || has(call_, GC_ARRAY_COTANGENT_STATICS))
+    statics_.lay_out(layout_);
   meetings_.resize(parts_.size());
   lengths_.resize(parts_.size());
   reset_.resize(parts_.size());
@@ -134,7 +143,7 @@ gc_call Pipeline<T>::call_of(size_t p) const {
     call.tangents.x = nullptr;
     set(GC_ARRAY_T_X, false);
   }
-  call.arrays = arrays;
+  call.arrays = initial_.promise(arrays);
   return call;
 }
 
@@ -194,6 +203,7 @@ void Pipeline<T>::shorten(size_t p) {
 template <class T>
 void Pipeline<T>::connect(size_t p) {
   const Part& part = parts_[p];
+  initial_.lend(calls_[p]);
   Link<T>& link = links_[p];
   link.source = source(p);
   calls_[p].lengths = lengths_[p];
@@ -250,11 +260,13 @@ void Pipeline<T>::start() {
   call_.loss_weight = 0;
   call_.where_layer = -1;
   call_.where_step = call_.where_sequence = -1;
+  if (net_.statics) check_static_values(net_, call_);
   if (layout_.bytes() > 0) {
     arena_.emplace(layout_.bytes());
     layout_.place(arena_->data());
   }
   check_lengths(call_);
+  initial_.start();
   for (size_t p = 0; p < parts_.size(); p++) {
     shorten(p);
     connect(p);
@@ -301,6 +313,7 @@ void Pipeline<T>::run() {
   start();
   advance(call_.n_ops);
   if (trains_) finish();
+  if (call_.cotangents.statics) finish_statics();
 }
 
 template <class T>
@@ -336,7 +349,8 @@ void Pipeline<T>::check_given(const void* d_outputs) const {
 // range of the dtype, else the exponent of the largest.
 template <class T>
 void Pipeline<T>::finish() {
-  int64_t most = INT64_MIN;
+  initial_.end_backward();
+  int64_t most = initial_.gradient_exponent();
   for (const auto& job : jobs_) most = std::max(most, job->gradient_exponent());
   // The margins leave room for the bits of smaller elements below and for sums of a few gradients
   // above.
@@ -346,13 +360,43 @@ void Pipeline<T>::finish() {
   // The jobs go in the order of backward, since the second direction to finish adds to the first.
   for (auto job = jobs_.rbegin(); job != jobs_.rend(); job++)
     (*job)->unpack_gradients(call_.grads_exponent);
-  if (call_.tangents.curvature == GC_CURVATURE_HESSIAN)
+  initial_.unpack(static_cast<T*>(call_.grads), call_.grads_exponent);
+  if (call_.tangents.curvature == GC_CURVATURE_HESSIAN) {
     for (auto job = jobs_.rbegin(); job != jobs_.rend(); job++) (*job)->unpack_product();
+    initial_.unpack_product(static_cast<T*>(call_.tangents.product));
+  }
+  if (call_.d_statics) finish_statics();
   // Inside the core no_exponent marks steps at which dx is zero; the caller gets the exponent 0
   // there.
   if (call_.dx && (parts_.size() > 1 || parts_[0].border))
     for (int64_t t = 0; t < call_.steps; t++)
       if (call_.dx_exponent[t] == no_exponent) call_.dx_exponent[t] = 0;
+}
+
+// The order of what joins is fixed, so that the bits are.
+template <class T>
+void Pipeline<T>::finish_statics() {
+  statics_.start();
+  if (call_.cotangents.statics) {
+    for (const auto& job : jobs_) job->add_static_cotangents(statics_);
+    initial_.add_static_cotangents(statics_);
+    statics_.write_cotangents(static_cast<T*>(call_.cotangents.statics),
+                              call_.cotangents.statics_exponent, call_.cotangents.count);
+    return;
+  }
+  for (const auto& job : jobs_) job->add_static(statics_);
+  initial_.add_static(statics_);
+  statics_.write(static_cast<T*>(call_.d_statics), call_.d_statics_exponent);
+  if (!call_.tangents.d_statics) return;
+  statics_.start();
+  for (const auto& job : jobs_) job->add_static_tangent(statics_);
+  initial_.add_static_tangent(statics_);
+  int32_t exponent = 0;
+  statics_.write(static_cast<T*>(call_.tangents.d_statics), &exponent);
+  if (exponent)
+    fail(GC_NONFINITE,
+         "the Hessian-vector product overflowed by the static inputs; scale the direction or the "
+         "loss down, or use float64.");
 }
 
 template class Pipeline<float>;

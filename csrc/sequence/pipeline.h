@@ -8,6 +8,7 @@
 
 #include "base/arena.h"
 #include "base/layout.h"
+#include "sequence/initial_state.h"
 #include "sequence/job.h"
 #include "sequence/network.h"
 
@@ -55,7 +56,9 @@ class Pipeline {
   void advance(int64_t end);
   void check_given(const void* d_outputs) const;
   void finish();
+  void finish_statics();
 
+  const Network net_;
   gc_call& call_;
   std::vector<Part> parts_;
   // By part: steps, lengths and resets. The latter two are null without; they are those of the part
@@ -63,6 +66,9 @@ class Pipeline {
   std::vector<int64_t> steps_;
   std::vector<int64_t*> lengths_;
   std::vector<uint8_t*> reset_;
+  InitialState<T> initial_;
+  StaticGradient
+      statics_;  // the gradient of the static inputs, or its tangent, or their cotangents
   // Operations by part; there are none for a single part, which uses the call's.
   std::vector<std::vector<gc_op>> ops_;
   std::vector<int64_t> n_ops_;     // by part

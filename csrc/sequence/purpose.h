@@ -19,6 +19,7 @@ struct Purpose {
   bool puts_out = false;          // computes outputs of the net, or the loss
   bool reads_table = false;       // tokens choose columns of weight_ih: there is no embedding
   bool moved_parameters = false;  // the parameters have tangents
+  bool moved_statics = false;     // static inputs that are added to rows have tangents
 
   // A product with the Hessian or the Gauss-Newton matrix.
   bool curvature() const { return hessian || gauss_newton; }

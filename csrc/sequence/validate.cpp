@@ -1,6 +1,7 @@
 // What a call must satisfy before anything runs.
 #include "sequence/validate.h"
 
+#include <algorithm>
 #include <cinttypes>
 #include <cmath>
 
@@ -99,9 +100,11 @@ void check_input(const Part& part, const gc_call& call) {
          "a residual first layer adds its input to its output, and tokens are no such input: put "
          "an embedding before it, or take the residual connection away.");
   if (!net.embedding_rows && (!net.transforms[0].empty() || net.layers[0].pass || part.border))
-    fail(GC_INVALID,
-         "a LayerNorm, a Dropout, a dense layer, a window or a residual connection before the "
-         "first recurrent layer takes floats, and tokens are none: put an embedding before it.");
+    fail(
+        GC_INVALID,
+        "a LayerNorm, a Dropout, a dense layer, a window, a static input or a residual connection "
+        "before the first recurrent layer takes floats, and tokens are none: put an embedding "
+        "before it.");
   if (call.token_bytes != 1 && call.token_bytes != 4 && call.token_bytes != 8)
     fail(GC_INVALID, "tokens must have 1, 4 or 8 bytes; got %d.", call.token_bytes);
   if (has(call, GC_ARRAY_DX)) fail(GC_INVALID, "tokens have no gradient: dx needs float input.");
@@ -219,6 +222,8 @@ void check_sizes(const Network& net, const gc_call& call) {
       bytes += (1 + static_cast<double>(K) + static_cast<double>(cotangents)) * 8 *
                (static_cast<double>(block_steps * call.batch) + static_cast<double>(t.I)) *
                static_cast<double>(t.O);
+  bytes += (2 + static_cast<double>(K) + static_cast<double>(cotangents)) * 32 *
+           static_cast<double>(call.batch) * static_cast<double>(net.statics);
   if (bytes > 1e18)
     fail(GC_NO_MEMORY,
          "The call needs more than 10^18 bytes: of %" PRId64 " sequences, segments of %" PRId64
@@ -226,7 +231,57 @@ void check_sizes(const Network& net, const gc_call& call) {
          call.batch, segment, call.n_slots, K, cotangents);
 }
 
+bool adds_statics(const Network& net) {
+  for (const std::vector<Transform>& transforms : net.transforms)
+    for (const Transform& t : transforms)
+      if (t.spec.kind == GC_STATIC) return true;
+  return false;
+}
+
+bool begins_elsewhere(const Layer& layer) { return layer.initial >= 0; }
+
 }  // namespace
+
+void check_statics(const Network& net, const gc_call& call) {
+  if (net.statics && !has(call, GC_ARRAY_STATICS))
+    fail(GC_INVALID,
+         "the net reads %" PRId64 " static inputs of each sequence, and statics is missing.",
+         net.statics);
+  if (!net.statics)
+    for (const int array : {GC_ARRAY_STATICS, GC_ARRAY_D_STATICS, GC_ARRAY_COTANGENT_STATICS,
+                            GC_ARRAY_T_STATICS, GC_ARRAY_T_D_STATICS})
+      if (has(call, array))
+        fail(GC_INVALID,
+             "the net reads no static inputs, and the call has them or their gradient.");
+  if (has(call, GC_ARRAY_D_STATICS) && !has(call, GC_ARRAY_D_STATICS_EXPONENT))
+    fail(GC_INVALID, "d_statics needs d_statics_exponent.");
+  if (has(call, GC_ARRAY_COTANGENT_STATICS) && !has(call, GC_ARRAY_COTANGENT_STATICS_EXPONENT))
+    fail(GC_INVALID, "cotangents.statics needs cotangents.statics_exponent.");
+  if (has(call, GC_ARRAY_T_D_STATICS) && !has(call, GC_ARRAY_D_STATICS))
+    fail(GC_INVALID, "tangents.d_statics needs d_statics.");
+  if (has(call, GC_ARRAY_RESET) &&
+      std::any_of(net.layers.begin(), net.layers.end(), begins_elsewhere))
+    fail(GC_INVALID,
+         "a reset sets the state to zero, and a layer of the net has another initial state: run "
+         "what lies between two resets as sequences of their own.");
+}
+
+void check_static_values(const Network& net, gc_call& call) {
+  auto check = [&](const auto* statics) {
+    for (int64_t b = 0; b < call.batch; b++)
+      for (int64_t s = 0; s < net.statics; s++) {
+        if (std::isfinite(statics[b * net.statics + s])) continue;
+        call.where_sequence = b;
+        fail(GC_NONFINITE,
+             "the static inputs of sequence %" PRId64 " are not finite: number %" PRId64 " is %g.",
+             b, s, static_cast<double>(statics[b * net.statics + s]));
+      }
+  };
+  if (net.dtype == GC_FLOAT32)
+    check(static_cast<const float*>(call.statics));
+  else
+    check(static_cast<const double*>(call.statics));
+}
 
 void check_steps(const std::vector<Part>& parts, const gc_call& call) {
   if (call.steps < 1 || call.batch < 1)
@@ -264,6 +319,8 @@ Purpose check_call(const Part& part, const gc_call& call) {
   purpose.hessian = purpose.tangents && call.tangents.curvature == GC_CURVATURE_HESSIAN;
   purpose.gauss_newton = purpose.tangents && call.tangents.curvature == GC_CURVATURE_GAUSS_NEWTON;
   purpose.moved_parameters = purpose.tangents && has(call, GC_ARRAY_T_PARAMS);
+  purpose.moved_statics =
+      purpose.tangents && has(call, GC_ARRAY_T_STATICS) && adds_statics(part.net);
   purpose.reads_table = has(call, GC_ARRAY_TOKENS) && !part.net.embedding_rows;
   const bool wanted = has(call, GC_ARRAY_OUTPUTS) || call.loss != GC_LOSS_NONE;
   purpose.puts_out = part.last && (purpose.trains || (purpose.emits && wanted));

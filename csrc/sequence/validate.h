@@ -18,6 +18,11 @@ void check_steps(const std::vector<Part>& parts, const gc_call& call);
 // operations are all this part's. Throws Error(GC_INVALID).
 Purpose check_call(const Part& part, const gc_call& call);
 
+// Whether the static inputs that the net reads, and what belongs to them, are there; throws
+// Error(GC_INVALID).
+void check_statics(const Network& net, const gc_call& call);
+// Throws Error(GC_NONFINITE) and names the sequence in the call.
+void check_static_values(const Network& net, gc_call& call);
 // Look at lengths; and at tokens and targets. Throw Error(GC_INVALID).
 void check_lengths(const gc_call& call);
 void check_contents(const Part& part, const gc_call& call, const Source& source);

@@ -21,9 +21,12 @@ const Names transform_kinds = {{"layer_norm", GC_LAYER_NORM},
                                {"activation", GC_ACTIVATION},
                                {"residual_begin", GC_RESIDUAL_BEGIN},
                                {"residual_end", GC_RESIDUAL_END},
-                               {"border", GC_BORDER}};
+                               {"border", GC_BORDER},
+                               {"static", GC_STATIC}};
 const Names reductions = {
     {"none", GC_REDUCE_NONE}, {"max", GC_REDUCE_MAX}, {"mean", GC_REDUCE_MEAN}};
+const Names initial_states = {
+    {"zeros", GC_INITIAL_ZEROS}, {"learned", GC_INITIAL_LEARNED}, {"static", GC_INITIAL_STATIC}};
 const Names activations = {
     {"relu", GC_ACTIVATION_RELU},       {"tanh", GC_ACTIVATION_TANH},
     {"gelu", GC_ACTIVATION_GELU},       {"silu", GC_ACTIVATION_SILU},
@@ -58,7 +61,8 @@ gc_layer make_layer(const std::string& cell, int64_t input_size, int64_t hidden_
                     const std::string& nonlinearity, bool bias, bool bidirectional, bool residual,
                     const std::string& skip_kind, bool skip_learned, int64_t skip_lag,
                     double skip_value, int32_t place, double zoneout, double zoneout_cell,
-                    double recurrent_dropout, double step, double diffusion) {
+                    double recurrent_dropout, double step, double diffusion,
+                    const std::string& initial_state, int64_t static_size) {
   gc_layer layer{};
   layer.cell = lookup(cells(), cell, "cell");
   layer.nonlinearity = lookup(nonlinearities, nonlinearity, "nonlinearity");
@@ -77,6 +81,8 @@ gc_layer make_layer(const std::string& cell, int64_t input_size, int64_t hidden_
   layer.recurrent_dropout = recurrent_dropout;
   layer.step = step;
   layer.diffusion = diffusion;
+  layer.initial_state = lookup(initial_states, initial_state, "initial state");
+  layer.static_size = static_size;
   return layer;
 }
 
@@ -123,6 +129,7 @@ Net::Net(const std::string& dtype, int64_t embedding_rows, int64_t embedding_dim
   if (parameters_ < 0) raise_error("ArgumentError", gc_last_error());
   inputs_ = gc_net_inputs(&net_);
   outputs_ = gc_net_outputs(&net_);
+  statics_ = gc_net_statics(&net_);
 }
 
 int64_t Net::state_size(int64_t batch) const {
@@ -191,7 +198,8 @@ void register_net(py::module_& module) {
            py::arg("skip_kind") = "none", py::arg("skip_learned") = false, py::arg("skip_lag") = 0,
            py::arg("skip_value") = 0.0, py::arg("place") = 0, py::arg("zoneout") = 0.0,
            py::arg("zoneout_cell") = 0.0, py::arg("recurrent_dropout") = 0.0, py::arg("step") = 0.0,
-           py::arg("diffusion") = 0.0);
+           py::arg("diffusion") = 0.0, py::arg("initial_state") = "zeros",
+           py::arg("static_size") = 0);
   py::class_<gc_transform>(module, "Transform", "What acts on rows between layers.")
       .def(py::init(&make_transform), py::kw_only(), py::arg("kind"), py::arg("before"),
            py::arg("place"), py::arg("affine") = false, py::arg("bias") = false,

@@ -29,10 +29,12 @@ class Net {
   // Widths of the net's output and of float input per step.
   int64_t outputs() const noexcept { return outputs_; }
   int64_t inputs() const noexcept { return inputs_; }
+  // Width of the inputs that do not change with time, 0 if there are none.
+  int64_t statics() const noexcept { return statics_; }
 
  private:
   std::vector<gc_layer> layers_;
   std::vector<gc_transform> transforms_;
   gc_net net_{};
-  int64_t parameters_ = 0, inputs_ = 0, outputs_ = 0;
+  int64_t parameters_ = 0, inputs_ = 0, outputs_ = 0, statics_ = 0;
 };

@@ -70,6 +70,10 @@ int64_t target_elements(const Net& net, const gc_call& call) {
   return times(positions(net, call), targets_per_position(net, call));
 }
 
+int64_t static_elements(const Net& net, const gc_call& call) {
+  return times(call.batch, net.statics());
+}
+int64_t one(const Net&, const gc_call&) { return 1; }
 int64_t of_steps(const Net&, const gc_call& call) { return call.steps; }
 int64_t of_layers(const Net& net, const gc_call&) { return net.directions(); }
 int64_t of_tangents(const gc_call& call, int64_t elements) {
@@ -144,6 +148,17 @@ const Field fields[] = {
     {"product", GC_ARRAY_PRODUCT, Element::real, true, parameter_elements},
     {"t_dx", GC_ARRAY_T_DX, Element::real, true, input_elements},
     {"t_dstate", GC_ARRAY_T_DSTATE, Element::real, true, state_elements},
+    {"static", GC_ARRAY_STATICS, Element::real, false, static_elements},
+    {"d_static", GC_ARRAY_D_STATICS, Element::real, true, static_elements},
+    {"d_static_exponent", GC_ARRAY_D_STATICS_EXPONENT, Element::int32, true, one},
+    {"cotangent_static", GC_ARRAY_COTANGENT_STATICS, Element::real, true,
+     [](const Net& n, const gc_call& c) {
+       return times(c.cotangents.count, static_elements(n, c));
+     }},
+    {"cotangent_static_exponent", GC_ARRAY_COTANGENT_STATICS_EXPONENT, Element::int32, true, one},
+    {"t_static", GC_ARRAY_T_STATICS, Element::real, false,
+     [](const Net& n, const gc_call& c) { return of_tangents(c, static_elements(n, c)); }},
+    {"t_d_static", GC_ARRAY_T_D_STATICS, Element::real, true, static_elements},
 };
 
 void set_array(gc_call& call, int array, void* data) {

@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from ._net.layers import Recurrent as Recurrent
     from ._net.layers import Residual as Residual
     from ._net.layers import Skip as Skip
+    from ._net.layers import StaticInput as StaticInput
     from ._net.stack import Grads as Grads
     from ._net.stack import Params as Params
     from ._net.stack import Stack as Stack
@@ -151,6 +152,7 @@ _NAMES = {
         "Recurrent",
         "Residual",
         "Skip",
+        "StaticInput",
     ),
     "_net.windows": ("AvgPool1d", "Frames", "MaxPool1d"),
     "_net.stack": ("Grads", "Params", "Stack"),

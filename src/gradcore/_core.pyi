@@ -98,6 +98,8 @@ class Layer:
         recurrent_dropout: typing.SupportsFloat | typing.SupportsIndex = 0.0,
         step: typing.SupportsFloat | typing.SupportsIndex = 0.0,
         diffusion: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+        initial_state: str = "zeros",
+        static_size: typing.SupportsInt | typing.SupportsIndex = 0,
     ) -> None: ...
 
 class Transform:

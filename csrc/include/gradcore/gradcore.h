@@ -46,8 +46,9 @@ typedef enum gc_transform_kind {
   GC_RESIDUAL_BEGIN =
       4, /* the row goes on, and is added to that at the GC_RESIDUAL_END which closes */
   GC_RESIDUAL_END = 5, /* this bracket; no bidirectional layer or window lies between the two */
-  GC_BORDER = 6 /* each row is made of several rows before it, and there may be fewer rows: a border
-                   between two parts of the net */
+  GC_BORDER = 6, /* each row is made of several rows before it, and there may be fewer rows: a border
+                    between two parts of the net */
+  GC_STATIC = 7  /* weight [O, S] times gc_call.statics of the row's sequence is added to it */
 } gc_transform_kind;
 /* What a GC_BORDER makes of its rows. */
 typedef enum gc_reduction {
@@ -55,6 +56,13 @@ typedef enum gc_reduction {
   GC_REDUCE_MAX = 1,  /* the largest of each unit; its gradient goes to the first of equal ones */
   GC_REDUCE_MEAN = 2  /* the mean of each unit over the rows that are there */
 } gc_reduction;
+/* The state before the first step of a call without gc_call.state: h of all steps that a skip
+ * connection reaches back to, and c of an LSTM. */
+typedef enum gc_initial_state {
+  GC_INITIAL_ZEROS = 0,
+  GC_INITIAL_LEARNED = 1, /* parameters, the same for all sequences */
+  GC_INITIAL_STATIC = 2   /* parameters, plus a weight times gc_call.statics of the sequence */
+} gc_initial_state;
 /* gelu(x) = x * P(X <= x) of a standard normal X (the form with erf); silu(x) = x * sigmoid(x);
  * softplus(x) = log(1 + exp(x)). */
 typedef enum gc_activation {
@@ -129,6 +137,8 @@ typedef struct gc_layer {
   /* GC_ANTISYMMETRIC: the step of Euler's method, > 0, and the number subtracted from the diagonal
    * of the recurrent weights A - A', >= 0; weight_hh is A. Other cells: 0. */
   double step, diffusion;
+  int32_t initial_state; /* gc_initial_state */
+  int64_t static_size;   /* GC_INITIAL_STATIC: S; else 0 */
 } gc_layer;
 
 /* An operation on each row that comes to a recurrent layer or to the head; several act one after
@@ -148,7 +158,7 @@ typedef struct gc_transform {
   double p;       /* GC_DROPOUT: the probability in [0,1) that a unit is dropped in training; the
                      others are divided by 1 - p */
   int64_t inputs, outputs; /* GC_DENSE: I, the width of the rows that it reads, and O; GC_BORDER:
-                              `inputs` only */
+                              `inputs` only; GC_STATIC: S and O, the width of the rows */
   int32_t function;        /* GC_ACTIVATION: gc_activation */
   int32_t reduction;       /* GC_BORDER: gc_reduction, */
   int32_t inside;          /* 1: only windows whose rows all lie in the sequence, */
@@ -159,9 +169,12 @@ typedef struct gc_transform {
 /* A stack: an optional embedding, recurrent layers with transforms between them, an optional linear
  * head. All parameters are in one flat buffer in this order, each C-contiguous:
  *   embedding [V, E]; per layer weight and bias of each transform before it, then for each of its
- * directions weight_ih [G*H, I], weight_hh [G*H, H], bias_ih [G*H], bias_hh [G*H], skip [H];
+ * directions weight_ih [G*H, I], weight_hh [G*H, H], bias_ih [G*H], bias_hh [G*H], skip [H] and, if
+ * its initial state is not zero, that of each of its n_states states [n_states*H] and the weight of
+ * GC_INITIAL_STATIC [n_states*H, S];
  * weight and bias of each transform before the head; head weight [O, H], head bias [O]. Those of a
- * GC_LAYER_NORM are as long as its rows, those of a GC_DENSE [O, I] and [O]. */
+ * GC_LAYER_NORM are as long as its rows, those of a GC_DENSE [O, I] and [O], the weight of a
+ * GC_STATIC is [O, S]. All that reads gc_call.statics has the same S. */
 typedef struct gc_net {
   int32_t dtype;          /* gc_dtype */
   int64_t embedding_rows; /* V, 0: no embedding */
@@ -179,6 +192,8 @@ GC_API int64_t gc_net_parameters(const gc_net* net);
 /* Widths of x (without an embedding) and of the outputs; -1 as above. */
 GC_API int64_t gc_net_inputs(const gc_net* net);
 GC_API int64_t gc_net_outputs(const gc_net* net);
+/* S, the width of gc_call.statics; 0 if the net reads none; -1 as above. */
+GC_API int64_t gc_net_statics(const gc_net* net);
 /* Number of elements of a state. A state has, per layer and direction, the outputs [max(1,k), B, H]
  * of the last k steps, oldest first (the last is h), then for LSTM c [B, H]. The backward direction
  * starts from its initial state at step lengths[b]-1, and its final state is that after step 0. */
@@ -256,14 +271,16 @@ typedef enum gc_curvature {
  * exponent 0, except for the state; outputs must be multiplied by 2^exponent. In plans with
  * BACKWARD and K = 1, final_state is the adjoint with which the backward pass starts. */
 typedef struct gc_cotangents {
-  int64_t count;           /* K */
-  const void* outputs;     /* [K,T,B,O] */
-  const void* final_state; /* [K, gc_net_state_size] */
-  int32_t final_exponent;  /* of final_state */
-  void* x;                 /* [K,T,B,I] out */
-  int32_t* x_exponent;     /* [T] of x */
-  void* state;             /* [K, gc_net_state_size] out, of the initial state */
-  int32_t* state_exponent; /* [1] of state */
+  int64_t count;             /* K */
+  const void* outputs;       /* [K,T,B,O] */
+  const void* final_state;   /* [K, gc_net_state_size] */
+  int32_t final_exponent;    /* of final_state */
+  void* x;                   /* [K,T,B,I] out */
+  int32_t* x_exponent;       /* [T] of x */
+  void* state;               /* [K, gc_net_state_size] out, of the initial state */
+  int32_t* state_exponent;   /* [1] of state */
+  void* statics;             /* [K,B,S] out, of gc_call.statics */
+  int32_t* statics_exponent; /* [1] of statics */
 } gc_cotangents;
 
 /* Forward mode: K tangents of the values that EMIT, or TAPE and BACKWARD with a curvature, compute.
@@ -283,6 +300,8 @@ typedef struct gc_tangents {
                               Adjoints are then kept without a scale */
   void* dx;                /* out, GC_CURVATURE_HESSIAN, with gc_call.dx: its tangent */
   void* dstate;            /* the same with gc_call.dstate */
+  const void* statics;     /* [K,B,S] */
+  void* d_statics; /* [B,S] out, GC_CURVATURE_HESSIAN, with gc_call.d_statics: its tangent */
 } gc_tangents;
 
 /* The arrays of a call as bits of gc_call.arrays, one for each line of arrays.def. */
@@ -319,7 +338,8 @@ typedef struct gc_call {
   const uint8_t* reset;   /* [T,B] nonzero: the state of sequence b is set to 0 before step t; of a
                              net with a GC_BORDER t is a multiple of all strides together, and
                              windows with `inside` are no longer than their stride */
-  const void* state;      /* gc_net_state_size elements; NULL: zeros */
+  const void* state;      /* gc_net_state_size elements; NULL: each layer's initial state */
+  const void* statics;    /* [B,S] inputs that do not change with time, for nets that read them */
 
   /* the loss; a mean divides by the sum of the weights over all terms: of BCE, MSE, HUBER and
    * QUANTILE each output is a term, of GAUSSIAN each target */
@@ -353,6 +373,8 @@ typedef struct gc_call {
   void* state_out;          /* the state after step T-1 (after lengths[b]-1) */
   void* dstate;             /* gradient with respect to state, same layout */
   int32_t* dstate_exponent; /* by layer and direction, as dx_exponent */
+  void* d_statics;          /* [B,S] gradient with respect to statics */
+  int32_t* d_statics_exponent; /* [1] of d_statics */
   double loss_value;
   double loss_weight;     /* the number by which a mean was divided */
   int64_t grads_exponent; /* the true gradient is grads * 2^grads_exponent */

@@ -104,6 +104,7 @@ class Net {
   gc_dtype dtype() const { return static_cast<gc_dtype>(net_.dtype); }
   int64_t parameters() const { return parameters_; }
   int64_t outputs() const { return gc_net_outputs(&net_); }
+  int64_t statics() const { return gc_net_statics(&net_); }
   int64_t state_size(int64_t batch) const { return gc_net_state_size(&net_, batch); }
   int32_t parts() const { return gc_net_parts(&net_); }
   const std::vector<gc_layer>& layers() const { return layers_; }

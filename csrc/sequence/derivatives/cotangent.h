@@ -47,9 +47,13 @@ class Cotangent {
   Cotangent& operator=(const Cotangent&) = delete;
 
   virtual void lay_out(Layout&) {}
+  // Before the last step.
+  virtual void start(const Worker&) {}
   // From cotangents d [n][rows][stride] of the stage's rows, this thread's rows of every step, to
   // those of the rows below, which may take their place. Null: zero, or of no use to anyone.
   virtual T* backward(Worker& m, const Chunk& chunk, T* d) = 0;
+  // What it gives to the cotangents of the static inputs joins those, of rows b * K + k.
+  virtual void add_static(StaticGradient&) {}
 
  protected:
   Context<T>& primal() const { return cotangents_.primal; }

@@ -126,6 +126,59 @@ T* CotangentSum<T>::backward(Worker& m, const Chunk& chunk, T* d) {
   return d;
 }
 
+// ---- static inputs
+
+template <class T>
+void CotangentStatic<T>::lay_out(Layout& layout) {
+  if (!has(this->primal().call, GC_ARRAY_COTANGENT_STATICS)) return;
+  layout.announce(sums_, this->cotangents_.rows * stage_.stride());
+  layout.announce(exponents_, this->cotangents_.rows);
+}
+
+template <class T>
+void CotangentStatic<T>::start(const Worker& m) {
+  if (m.me != 0 || !sums_) return;
+  zero(sums_, this->cotangents_.rows * stage_.stride());
+  std::fill(exponents_, exponents_ + this->cotangents_.rows, no_exponent);
+}
+
+// The later of two steps first.
+template <class T>
+T* CotangentStatic<T>::backward(Worker& m, const Chunk& chunk, T* d) {
+  if (!sums_ || !d) return d;
+  const int32_t exponent = this->cotangents_.band.exponent(m.me);
+  const int64_t stride = stage_.stride();
+  const Slice own = this->cotangents_.rows_of(m);
+  for (int64_t r = own.begin; r < own.end; r++) {
+    double* to = sums_ + r * stride;
+    if (exponents_[r] < exponent) {
+      const auto factor = power_of_two<double>(int64_t{exponents_[r]} - exponent);
+      for (int64_t u = 0; u < stride; u++) to[u] *= factor;
+      exponents_[r] = exponent;
+    }
+    const auto factor = power_of_two<double>(int64_t{exponent} - exponents_[r]);
+    for (int64_t i = chunk.n; i-- > 0;) {
+      const T* row = d + (i * this->cotangents_.rows + r) * stride;
+      for (int64_t u = 0; u < stage_.units(); u++) to[u] += static_cast<double>(row[u]) * factor;
+    }
+  }
+  return d;
+}
+
+// All rows at the largest exponent.
+template <class T>
+void CotangentStatic<T>::add_static(StaticGradient& total) {
+  if (!sums_) return;
+  const int64_t rows = this->cotangents_.rows, stride = stage_.stride();
+  const int32_t most = *std::max_element(exponents_, exponents_ + rows);
+  if (most == no_exponent) return;
+  for (int64_t r = 0; r < rows; r++) {
+    const auto factor = power_of_two<double>(int64_t{exponents_[r]} - most);
+    for (int64_t u = 0; u < stride; u++) sums_[r * stride + u] *= factor;
+  }
+  total.add(stage_.weight(), sums_, stage_.units(), stride, most);
+}
+
 // ---- layer
 
 template <class T>
@@ -242,6 +295,8 @@ template class CotangentFork<float>;
 template class CotangentFork<double>;
 template class CotangentSum<float>;
 template class CotangentSum<double>;
+template class CotangentStatic<float>;
+template class CotangentStatic<double>;
 template class CotangentRecurrent<float>;
 template class CotangentRecurrent<double>;
 

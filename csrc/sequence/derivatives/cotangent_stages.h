@@ -8,6 +8,7 @@
 #include "sequence/stages/layer_norm.h"
 #include "sequence/stages/recurrent.h"
 #include "sequence/stages/residual.h"
+#include "sequence/stages/static_input.h"
 
 namespace gradcore {
 
@@ -97,6 +98,23 @@ class CotangentSum : public Cotangent<T> {
 
  private:
   CotangentFork<T>& fork_;
+};
+
+template <class T>
+class CotangentStatic : public Cotangent<T> {
+ public:
+  CotangentStatic(CotangentContext<T>& cotangents, StaticInput<T>& stage)
+      : Cotangent<T>(cotangents), stage_(stage) {}
+  void lay_out(Layout& layout) override;
+  void start(const Worker& m) override;
+  T* backward(Worker& m, const Chunk& chunk, T* d) override;
+  void add_static(StaticGradient& total) override;
+
+ private:
+  StaticInput<T>& stage_;
+  // Sums over steps [rows][stride], each row at an exponent of its own.
+  double* sums_ = nullptr;
+  int32_t* exponents_ = nullptr;
 };
 
 template <class T>

@@ -40,6 +40,7 @@ template <class T>
 void Cotangents<T>::start(Worker& m) {
   if (m.me == 0)
     for (CotangentRecurrent<T>* layer : layers_) layer->load();
+  for (auto& cotangent : chain_) cotangent->start(m);
   m.barrier();
   const int32_t exponent = cotangents_.primal.call.cotangents.final_exponent;
   const bool raises = enters() && exponent < 0;
@@ -51,6 +52,11 @@ template <class T>
 void Cotangents<T>::finish(const Worker& m) {
   if (m.me == 0)
     for (const CotangentRecurrent<T>* layer : layers_) layer->store();
+}
+
+template <class T>
+void Cotangents<T>::add_static(StaticGradient& total) const {
+  for (auto& cotangent : chain_) cotangent->add_static(total);
 }
 
 // The caller's cotangents of a chunk's outputs, at the exponent of the others; null: none.

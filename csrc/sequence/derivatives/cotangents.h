@@ -26,6 +26,8 @@ struct CotangentOf<Fork<T>> : std::type_identity<CotangentFork<T>> {};
 template <class T>
 struct CotangentOf<Sum<T>> : std::type_identity<CotangentSum<T>> {};
 template <class T>
+struct CotangentOf<StaticInput<T>> : std::type_identity<CotangentStatic<T>> {};
+template <class T>
 struct CotangentOf<Input<T>> : std::type_identity<CotangentInput<T>> {};
 
 // All cotangents are kept times one power of two, which is looked at every 8 steps.
@@ -47,6 +49,7 @@ class Cotangents {
   // From the final state; behind step 0, to the initial one.
   void start(Worker& m);
   void finish(const Worker& m);
+  void add_static(StaticGradient& total) const;
   // Steps of a chunk of at most look_steps.
   void backward(Worker& m, const Chunk& chunk);
   void follow(int me) { cotangents_.band.follow(me); }

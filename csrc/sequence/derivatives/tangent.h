@@ -67,6 +67,8 @@ class Tangent {
   virtual void end_backward() {}
   // The product's elements of its parameters; throws Error(GC_NONFINITE).
   virtual void unpack(T*) const {}
+  // What it gives to the tangent of the gradient of the static inputs joins that.
+  virtual void add_static(StaticGradient&) const {}
 
  protected:
   static constexpr int64_t UB = unit_block<T>;

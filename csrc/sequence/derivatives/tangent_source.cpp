@@ -48,11 +48,12 @@ bool TangentSource<T>::any_at(int64_t k, int64_t step) const {
 template <class T>
 int32_t TangentSource<T>::source_of(Worker& m, int64_t begin, int64_t end) const {
   Context<T>& c = this->primal();
-  int32_t needed = c.purpose.moved_parameters ? 0 : no_exponent;
+  const bool moved = c.purpose.moved_parameters || c.purpose.moved_statics;
+  int32_t needed = moved ? 0 : no_exponent;
   const int sides = c.link.t_in_split < units_ ? 2 : 1;
   for (int64_t t = begin; c.link.t_in && t < end; t++)
     for (int i = 0; i < sides; i++) needed = std::max(needed, c.link.t_in_exponent[i][t]);
-  if (c.link.t_in || c.purpose.moved_parameters) return needed;
+  if (c.link.t_in || moved) return needed;
   if (!c.call.tangents.x) return no_exponent;
   bool any = false;
   for (int64_t k = m.me; k < this->K() && !any; k += m.size)

@@ -198,6 +198,11 @@ void Tangents<T>::unpack_product(T* product) const {
   for (auto& tangent : chain_) tangent->unpack(product);
 }
 
+template <class T>
+void Tangents<T>::add_static(StaticGradient& total) const {
+  for (auto& tangent : chain_) tangent->add_static(total);
+}
+
 template class Tangents<float>;
 template class Tangents<double>;
 

@@ -10,6 +10,7 @@
 #include "sequence/derivatives/tangent_input.h"
 #include "sequence/derivatives/tangent_outputs.h"
 #include "sequence/derivatives/tangent_recurrent.h"
+#include "sequence/derivatives/tangent_static.h"
 #include "sequence/derivatives/tangent_transforms.h"
 
 namespace gradcore {
@@ -30,6 +31,8 @@ template <class T>
 struct TangentOf<Fork<T>> : std::type_identity<TangentFork<T>> {};
 template <class T>
 struct TangentOf<Sum<T>> : std::type_identity<TangentSum<T>> {};
+template <class T>
+struct TangentOf<StaticInput<T>> : std::type_identity<TangentStatic<T>> {};
 
 // The recursion of tangents is linear in what enters it, so that all tangents of a part are kept
 // times one power of two. It is looked at every 8 absolute steps; where the states grew so much in
@@ -73,6 +76,7 @@ class Tangents {
   void start_backward(const Worker& m);
   void end_backward();
   void unpack_product(T* product) const;
+  void add_static(StaticGradient& total) const;
 
  private:
   Tangent<T>* last() { return chain_.empty() ? nullptr : chain_.back().get(); }

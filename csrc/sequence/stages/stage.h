@@ -2,6 +2,7 @@
 // and on the way back the gradient of the rows below out of the gradient of its own.
 #pragma once
 #include "sequence/context.h"
+#include "sequence/scale/static_gradient.h"
 
 namespace gradcore {
 
@@ -66,6 +67,8 @@ class Stage {
   virtual int64_t gradient_exponent() const { return INT64_MIN; }
   // The gradients of its parameters times 2^-exponent.
   virtual void unpack(T*, int64_t) {}
+  // What it gives to the gradient of the static inputs joins that.
+  virtual void add_static(StaticGradient&) const {}
 
   // Thread `me` joins the team again: it takes over what the others have come to.
   virtual void follow(int) {}

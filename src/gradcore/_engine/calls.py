@@ -36,6 +36,7 @@ class GradientResult:
     [T, B, I]: the true gradient with respect to x[t] is dx[t] * 2**dx_exponent[t]. dstate: the
     gradient with respect to the initial state; that of layer i is to be multiplied by
     2**dstate_exponent[i], where a bidirectional layer counts as two, one per direction of time.
+    dstatic [B, S]: the gradient with respect to static, to be multiplied by 2**dstatic_exponent.
     plan: the plan that the call followed; arena_bytes: the working memory of the core in bytes;
     threads: the number of threads in use at the end of the call.
     """
@@ -48,6 +49,8 @@ class GradientResult:
     dx_exponent: NDArray[np.int32] | None
     dstate: tuple[LayerState, ...] | None
     dstate_exponent: NDArray[np.int32] | None
+    dstatic: NDArray[Any] | None
+    dstatic_exponent: int
     plan: Plan
     threads: int
     arena_bytes: int
@@ -64,6 +67,7 @@ def value_and_grad(
     lengths: Any = None,
     reset: Any = None,
     state: Sequence[LayerState] | None = None,
+    static: Any = None,
     seed: Seed = None,
     train: bool = True,
     wrt: Sequence[str] = ("params",),
@@ -81,12 +85,14 @@ def value_and_grad(
     weight: (T, B), or (B,) for losses of the last step. lengths: (B,) integers in 0..T; from step
     lengths[b] on the state does not change, and there is no loss. reset: (T, B) bool; True sets the
     state of the sequence to zero before that step. state: the initial state, as an earlier call
-    returned it; None means zeros.
+    returned it; None means that of each layer's initial_state, usually zeros. static: (B, S),
+    inputs that do not change with time, for nets with StaticInput or initial_state="static".
     train: whether Dropout, zoneout and recurrent_dropout draw random masks; False is evaluation,
     with expectations instead. The masks depend on seed alone, which is an integer or (seed, step)
     with the number of the training step, each in 0..2**64-1.
-    wrt: the gradients to compute, of "params", "x" and "state". memory: the budget in bytes, text
-    such as "64MB", "full" for no limit, or None for 256 MB (less if little memory is available).
+    wrt: the gradients to compute, of "params", "x", "state" and "static". memory: the budget in
+    bytes, text such as "64MB", "full" for no limit, or None for 256 MB (less if little memory is
+    available).
     threads: the most threads to use; None uses all that the process may. out: Grads whose buffer
     the gradient is written to. progress: a function that is called as progress(done, total) at
     intervals.
@@ -97,10 +103,10 @@ def value_and_grad(
     Reference: Werbos 1990; Griewank and Walther 2000 for the recomputation.
     """
     validate.model(net, params)
-    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
+    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state, static)
     mode = validate.mode(net, train, seed)
     goal = objective(loss, net, params.dtype, inputs, y, weight)
-    wanted = validate.wrt(wrt, inputs.token_bytes > 0)
+    wanted = validate.wrt(wrt, inputs.token_bytes > 0, net)
     given = validate.out(out, params)
     steps, batch, dtype = inputs.steps, inputs.batch, params.dtype
     flat = None if given is None else given.flat
@@ -135,6 +141,7 @@ def value(
     lengths: Any = None,
     reset: Any = None,
     state: Sequence[LayerState] | None = None,
+    static: Any = None,
     seed: Seed = None,
     train: bool = False,
     memory: int | str | None = None,
@@ -155,6 +162,7 @@ def value(
         lengths=lengths,
         reset=reset,
         state=state,
+        static=static,
         seed=seed,
         train=train,
         memory=memory,
@@ -174,6 +182,7 @@ def weighted_value(
     lengths: Any = None,
     reset: Any = None,
     state: Sequence[LayerState] | None = None,
+    static: Any = None,
     seed: Seed = None,
     train: bool = False,
     memory: int | str | None = None,
@@ -182,7 +191,7 @@ def weighted_value(
 ) -> tuple[float, float]:
     """The loss, and the sum of the weights of its terms (see GradientResult.loss_weight)."""
     validate.model(net, params)
-    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
+    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state, static)
     mode = validate.mode(net, train, seed)
     goal = objective(loss, net, params.dtype, inputs, y, weight)
     report, _ = prepare(params, inputs, mode, goal, {}, memory, threads, progress).run()
@@ -197,6 +206,7 @@ def apply(
     lengths: Any = None,
     reset: Any = None,
     state: Sequence[LayerState] | None = None,
+    static: Any = None,
     seed: Seed = None,
     train: bool = False,
     memory: int | str | None = None,
@@ -209,7 +219,7 @@ def apply(
     the default is train=False.
     """
     validate.model(net, params)
-    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
+    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state, static)
     outputs = empty((inputs.output_steps, inputs.batch, net.output_size), params.dtype)
     state_out = np.empty(state_size(net, inputs.batch), params.dtype)
     results: Arrays = {"outputs": outputs, "state_out": state_out}

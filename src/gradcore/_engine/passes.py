@@ -35,7 +35,8 @@ class PassGradient:
     grads: the gradient with respect to the parameters. dx (T, B, I): the true gradient with respect
     to x[t] is dx[t] * 2**dx_exponent[t]. dstate: the gradient with respect to the initial state;
     that of layer i is to be multiplied by 2**dstate_exponent[i], where a bidirectional layer counts
-    as two, one per direction of time.
+    as two, one per direction of time. dstatic (B, S): the gradient with respect to static, to be
+    multiplied by 2**dstatic_exponent.
     """
 
     grads: Grads | None
@@ -43,6 +44,8 @@ class PassGradient:
     dx_exponent: NDArray[np.int32] | None
     dstate: tuple[LayerState, ...] | None
     dstate_exponent: NDArray[np.int32] | None
+    dstatic: Array | None
+    dstatic_exponent: int
 
 
 def forward(
@@ -53,6 +56,7 @@ def forward(
     lengths: Any = None,
     reset: Any = None,
     state: Sequence[LayerState] | None = None,
+    static: Any = None,
     seed: Seed = None,
     train: bool = True,
     wrt: Sequence[str] = ("params",),
@@ -66,7 +70,8 @@ def forward(
     once. If the cotangents are known beforehand, or K of them are wanted, or ranges of steps are
     chained, use gradcore.jacobian.vjp, which is one call.
 
-    wrt: the gradients that Pass.backward will compute, of "params", "x" and "state". The other
+    wrt: the gradients that Pass.backward will compute, of "params", "x", "state" and
+    "static". The other
     arguments and errors are those of gradcore.value_and_grad, and the gradient has the same bits.
     The memory is in use until backward() or until the Pass is deleted; x, params and state must not
     change before that.
@@ -74,9 +79,9 @@ def forward(
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     """
     validate.model(net, params)
-    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
+    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state, static)
     mode = validate.mode(net, train, seed)
-    wanted = validate.wrt(wrt, inputs.token_bytes > 0)
+    wanted = validate.wrt(wrt, inputs.token_bytes > 0, net)
     return Pass(params, inputs, mode, wanted, memory, threads, progress)
 
 

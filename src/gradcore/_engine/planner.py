@@ -39,6 +39,7 @@ GRADIENTS = {
     "params": ("grads",),
     "x": ("grads", "dx", "dx_exponent"),
     "state": ("grads", "dstate", "dstate_exponent"),
+    "static": ("grads", "d_static", "d_static_exponent"),
 }
 # The most blocks of a segment in a forward pass: longer ones are no faster, as their buffers do not
 # fit into the cache.
@@ -156,6 +157,7 @@ def plan(
     if net.embedding is not None and not integer_input:
         raise ArgumentError("tokens must not be False for a net that starts with an Embedding.")
     names |= {"params", "state_out", "tokens" if integer_input else "x"}
+    names |= {"static"} if net.static_size else set()
     described = resolve(loss)
     settings: tuple[tuple[str, Any], ...] = ()
     copies, batch = 0, positive_int("batch", batch)
@@ -168,7 +170,7 @@ def plan(
         if isinstance(described, NashSutcliffe):
             names.add("target_weight")
             copies = batch * net.output_size * 8
-    for name in validate.wrt(wrt, integer_input) if wrt else ():
+    for name in validate.wrt(wrt, integer_input, net) if wrt else ():
         names.update(GRADIENTS[name])
     steps = positive_int("steps", steps)
     validate.output_steps(net, steps)

@@ -16,12 +16,14 @@ __all__ = ["InputGradients", "Results"]
 
 
 class InputGradients(TypedDict):
-    """Gradients of x and of the initial state as calls return them; None for what is not wanted."""
+    """Gradients of inputs as calls return them; None for what is not wanted."""
 
     dx: NDArray[Any] | None
     dx_exponent: NDArray[np.int32] | None
     dstate: tuple[LayerState, ...] | None
     dstate_exponent: NDArray[np.int32] | None
+    dstatic: NDArray[Any] | None
+    dstatic_exponent: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,8 @@ class Results:
     dx_exponent: NDArray[np.int32] | None
     dstate: NDArray[Any] | None
     dstate_exponent: NDArray[np.int32] | None
+    dstatic: NDArray[Any] | None
+    dstatic_exponent: NDArray[np.int32] | None
 
     @staticmethod
     def of(
@@ -49,8 +53,8 @@ class Results:
         wanted: frozenset[str],
         grads: NDArray[Any] | None = None,
     ) -> Results:
-        """Makes the arrays. wanted: some of "params", "x", "state". grads: a buffer to use."""
-        x, state = "x" in wanted, "state" in wanted
+        """Makes the arrays. wanted: some of "params", "x", "state", "static". grads: a buffer."""
+        x, state, static = "x" in wanted, "state" in wanted, "static" in wanted
         return Results(
             net,
             batch,
@@ -59,6 +63,8 @@ class Results:
             np.empty(steps, np.int32) if x else None,
             np.empty(state_size(net, batch), dtype) if state else None,
             np.empty(net.n_directions, np.int32) if state else None,
+            np.empty((batch, net.static_size or 0), dtype) if static else None,
+            np.empty(1, np.int32) if static else None,
         )
 
     @property
@@ -70,14 +76,20 @@ class Results:
             "dx_exponent": self.dx_exponent,
             "dstate": self.dstate,
             "dstate_exponent": self.dstate_exponent,
+            "d_static": self.dstatic,
+            "d_static_exponent": self.dstatic_exponent,
         }
 
     def of_inputs(self) -> InputGradients:
-        """The gradients of x and of the initial state, the latter as LayerStates."""
+        """The gradients of x, of the initial state as LayerStates, and of static."""
         dstate = None if self.dstate is None else unflatten(self.net, self.batch, self.dstate)
         return {
             "dx": self.dx,
             "dx_exponent": self.dx_exponent,
             "dstate": dstate,
             "dstate_exponent": self.dstate_exponent,
+            "dstatic": self.dstatic,
+            "dstatic_exponent": 0
+            if self.dstatic_exponent is None
+            else int(self.dstatic_exponent[0]),
         }

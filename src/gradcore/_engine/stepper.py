@@ -16,6 +16,7 @@ from .._net.description import core_net
 from .._net.stack import Params, Stack
 from .._net.state import LayerState, clear_sequences, flatten, state_size, unflatten
 from ..errors import ArgumentError, DTypeError, ShapeError
+from .calls import apply
 from .planner import Workload, make_plan
 
 __all__ = ["Stepper"]
@@ -36,14 +37,15 @@ class Stepper:
     """Runs a net step by step and keeps its state; outputs have the same bits as gradcore.apply's.
 
     params: changes take effect at the next step. batch: the number of sequences that are run side
-    by side.
+    by side. static: (batch, S), what does not change with time. Where the net computes its initial
+    state, the state at the start and after a reset is that of the parameters at this moment.
 
     Each step or block is a call of the core, which packs the weights anew: about 10 us for 128
     units. A signal in real time is best run in the blocks in which it comes. Only one thread may
     use a Stepper at a time. Raises ShapeError, DTypeError, ArgumentError.
     """
 
-    def __init__(self, net: Stack, params: Params, batch: int = 1) -> None:
+    def __init__(self, net: Stack, params: Params, batch: int = 1, *, static: Any = None) -> None:
         validate.model(net, params)
         if net.bidirectional:
             raise ArgumentError(
@@ -59,11 +61,15 @@ class Stepper:
             )
         self._net, self._params = net, params
         self._batch = positive_int("batch", batch)
+        self._static = validate.laid_out(
+            "static", validate.static_of(net, static, self._batch, params.dtype)
+        )
         # Two states that alternate: the core reads one and writes the other.
         self._states = [
             np.zeros(state_size(net, self._batch), params.dtype),
             np.zeros(state_size(net, self._batch), params.dtype),
         ]
+        self._states[0][...] = self._start()
         self._calls: dict[tuple[str, int, int], _Prepared] = {}
         self._turn = 0
         self._done = 0
@@ -112,7 +118,7 @@ class Stepper:
         return self._advance("x", validate.as_array("x", x))
 
     def _advance(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
-        inputs = validate.inputs(self._net, self._params.dtype, array)
+        inputs = validate.inputs(self._net, self._params.dtype, array, static=self._static)
         if inputs.batch != self._batch:
             raise ShapeError(f"{name} must hold {self._batch} sequences; got {inputs.batch}.")
         prepared = self._prepared("tokens" if inputs.token_bytes else "x", array)
@@ -124,9 +130,9 @@ class Stepper:
         return outputs
 
     def reset(self, sequences: Any = None) -> None:
-        """Sets the state of all sequences to zero, or of those where a (B,) bool array is True."""
+        """Sets all sequences to the initial state, or those where a (B,) bool array is True."""
         if sequences is None:
-            self._states[self._turn][...] = 0.0
+            self._states[self._turn][...] = self._start()
             self._done = 0
             return
         chosen = validate.as_array("sequences", sequences)
@@ -134,7 +140,22 @@ class Stepper:
             raise DTypeError(f"sequences must have dtype bool; got {chosen.dtype}.")
         if chosen.shape != (self._batch,):
             raise ShapeError(f"sequences must have shape ({self._batch},); got {chosen.shape}.")
-        clear_sequences(unflatten(self._net, self._batch, self._states[self._turn]), chosen)
+        states = unflatten(self._net, self._batch, self._states[self._turn])
+        clear_sequences(states, chosen, unflatten(self._net, self._batch, self._start()))
+
+    def _start(self) -> NDArray[Any]:
+        """The flat initial state: the final one of a call whose sequences have no steps."""
+        net, dtype = self._net, self._params.dtype
+        if not net.starts_elsewhere:
+            return np.zeros(state_size(net, self._batch), dtype)
+        x = (
+            np.zeros((1, self._batch), np.uint8)
+            if net.embedding is not None
+            else np.zeros((1, self._batch, net.input_size), dtype)
+        )
+        lengths = np.zeros(self._batch, np.int64)
+        state = apply(net, self._params, x, lengths=lengths, static=self._static, threads=1)[1]
+        return flatten(net, self._batch, dtype, state)
 
     def _prepared(self, name: str, like: NDArray[Any]) -> _Prepared:
         """The prepared call that takes this kind of input and reads the current state."""
@@ -149,12 +170,13 @@ class Stepper:
         net, dtype = self._net, self._params.dtype
         buffer = np.zeros(like.shape, like.dtype)
         outputs = np.zeros((len(like), self._batch, net.output_size), dtype)
+        given = {} if self._static is None else {"static": self._static}
         work = Workload(
             net,
             dtype,
             len(like),
             self._batch,
-            frozenset(("params", name, "state", "outputs", "state_out")),
+            frozenset(("params", name, "state", "outputs", "state_out", *given)),
             token_bytes=like.itemsize if name == "tokens" else 0,
             threads=1,
         )
@@ -166,6 +188,7 @@ class Stepper:
             outputs=outputs,
             state_out=self._states[1 - self._turn],
             **{name: buffer},
+            **given,
         )
         call.execution(threads=work.threads)
         call.plan(plan.schedule.ops(), segment_steps=plan.segment_steps, slots=plan.slots)

@@ -176,6 +176,8 @@ def _times(
     )
     slope = rng.standard_normal((steps, batch, net.output_size)).astype(dtype)
     how: dict[str, Any] = {"memory": "full", "threads": threads}
+    if net.static_size is not None:
+        how["static"] = np.zeros((batch, net.static_size), dtype)
 
     def forward() -> None:
         value(net, params, x, slope, loss="mse", **how)

@@ -43,6 +43,7 @@ def refuse_options(place: int, layer: Recurrent, target: str, residual: bool = F
         "a skip connection through time": layer.skip is not None,
         "zoneout": max(layer.zoneout, layer.core_zoneout_cell) > 0,
         "residual=True": layer.residual and not residual,
+        f"initial_state={layer.initial_state!r}": layer.initial_state != "zeros",
     }
     for what, there in wrong.items():
         if there:

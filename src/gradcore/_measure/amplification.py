@@ -57,6 +57,7 @@ def along(
     points: int = 100,
     layer: int | None = None,
     state: Sequence[LayerState] | None = None,
+    static: Any = None,
     lengths: Any = None,
     reset: Any = None,
     memory: int | str | None = None,
@@ -77,7 +78,7 @@ def along(
     """
     validate.model(net, params)
     one_way(net, "amplification.along")
-    ranges = Ranges(net, params.dtype, x, lengths, reset)
+    ranges = Ranges(net, params.dtype, x, lengths, reset, static)
     count = min(positive_int("points", points), ranges.steps)
     steps = np.unique(np.linspace(0, ranges.steps - 1, count).astype(np.int64))
     size = state_size(net, 1)

@@ -58,6 +58,7 @@ def statistics(
     lengths: Any = None,
     reset: Any = None,
     state: Sequence[LayerState] | None = None,
+    static: Any = None,
     memory: int | str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -77,7 +78,7 @@ def statistics(
     """
     validate.model(net, params)
     one_way(net, "gates.statistics")
-    ranges = Ranges(net, params.dtype, x, lengths, reset)
+    ranges = Ranges(net, params.dtype, x, lengths, reset, static)
     ends = np.full(ranges.batch, ranges.steps) if lengths is None else np.asarray(lengths)
     found = []
     for index, layer in enumerate(net.recurrent):

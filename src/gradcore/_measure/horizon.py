@@ -82,6 +82,7 @@ def window_shares(
     lengths: Any = None,
     reset: Any = None,
     state: Sequence[LayerState] | None = None,
+    static: Any = None,
     memory: int | str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -96,7 +97,19 @@ def window_shares(
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     """
     work = _Work(
-        net, params, x, y, loss, weight, lengths, reset, state, memory, threads, "window_shares"
+        net,
+        params,
+        x,
+        y,
+        loss,
+        weight,
+        lengths,
+        reset,
+        state,
+        static,
+        memory,
+        threads,
+        "window_shares",
     )
     borders = _borders(windows, work.ranges.steps)
     parts = work.gradients(borders, chained=True, progress=progress)
@@ -122,6 +135,7 @@ def truncation_bias(
     lengths: Any = None,
     reset: Any = None,
     state: Sequence[LayerState] | None = None,
+    static: Any = None,
     memory: int | str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -136,7 +150,19 @@ def truncation_bias(
     Reference: Williams and Peng 1990 (the algorithm); Tallec and Ollivier 2017 (its bias).
     """
     work = _Work(
-        net, params, x, y, loss, weight, lengths, reset, state, memory, threads, "truncation_bias"
+        net,
+        params,
+        x,
+        y,
+        loss,
+        weight,
+        lengths,
+        reset,
+        state,
+        static,
+        memory,
+        threads,
+        "truncation_bias",
     )
     steps = work.ranges.steps
     if truncations is None:
@@ -203,6 +229,7 @@ def reach(
     lengths: Any = None,
     reset: Any = None,
     state: Sequence[LayerState] | None = None,
+    static: Any = None,
     memory: int | str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -218,7 +245,7 @@ def reach(
     Reference: Pascanu, Mikolov and Bengio 2013, section 2, bound the decay with the lag.
     """
     validate.model(net, params)
-    ranges = Ranges(net, params.dtype, x, lengths, reset)
+    ranges = Ranges(net, params.dtype, x, lengths, reset, static)
     rng = np.random.default_rng(integer("seed", seed))
     count = positive_int("probes", probes)
     squares = np.full((ranges.steps, ranges.batch), -np.inf)
@@ -236,6 +263,7 @@ def reach(
             lengths=lengths,
             reset=reset,
             state=state,
+            static=static,
             memory=memory,
             threads=threads,
         )
@@ -294,6 +322,7 @@ class _Work:
         lengths: Any,
         reset: Any,
         state: Sequence[LayerState] | None,
+        static: Any,
         memory: int | str | None,
         threads: int | None,
         what: str,
@@ -312,7 +341,7 @@ class _Work:
             )
         self.net, self.params, self.state = net, params, state
         self.memory, self.threads = memory, threads
-        self.ranges = Ranges(net, params.dtype, x, lengths, reset)
+        self.ranges = Ranges(net, params.dtype, x, lengths, reset, static)
         steps, batch = self.ranges.steps, self.ranges.batch
         inputs = validate.Inputs(steps, batch, steps, {})
         objective(described, net, params.dtype, inputs, y, weight)  # checks y and weight

@@ -82,6 +82,7 @@ def spectrum(
     burn_in: int | None = None,
     frames_seed: int = 0,
     state: Sequence[LayerState] | None = None,
+    static: Any = None,
     memory: int | str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -101,7 +102,7 @@ def spectrum(
     """
     validate.model(net, params)
     one_way(net, "lyapunov.spectrum")
-    ranges = Ranges(net, params.dtype, x)
+    ranges = Ranges(net, params.dtype, x, static=static)
     size, batch, dtype = state_size(net, 1), ranges.batch, params.dtype
     count = size if k is None else positive_int("k", k)
     if count > size:

@@ -51,6 +51,8 @@ def _layer(place: int, layer: Recurrent) -> _core.Layer:
         recurrent_dropout=layer.recurrent_dropout,
         step=layer.core_step,
         diffusion=layer.core_diffusion,
+        initial_state=layer.initial_state,
+        static_size=layer.static_size or 0,
     )
 
 

@@ -27,7 +27,17 @@ from .._base.output import write_output
 from ..errors import ArgumentError, CheckpointError, GradcoreError
 from .cells import CELLS
 from .checksum import CHECKSUM, checksum
-from .layers import Dense, Dropout, Embedding, Layer, LayerNorm, Linear, Residual, Skip
+from .layers import (
+    Dense,
+    Dropout,
+    Embedding,
+    Layer,
+    LayerNorm,
+    Linear,
+    Residual,
+    Skip,
+    StaticInput,
+)
 from .recognise import check_names, recognised
 from .stack import Params, Stack
 from .validate import model
@@ -53,6 +63,7 @@ _KINDS: tuple[type[Layer], ...] = (
     Frames,
     MaxPool1d,
     AvgPool1d,
+    StaticInput,
 )
 # All metadata that a file may have.
 _NAMES = {"format", "format_version", "net", "user", TRAINING, CHECKSUM}

@@ -21,9 +21,11 @@ __all__ = [
     "Residual",
     "RowLayer",
     "Skip",
+    "StaticInput",
 ]
 
 SkipKind = Literal["add", "mix"]
+InitialState = Literal["zeros", "learned", "static"]
 Activation = Literal["identity", "relu", "tanh", "gelu", "silu", "sigmoid", "softplus"]
 
 
@@ -119,6 +121,12 @@ class Recurrent:
     weight_hh @ h, for the same units at all steps of a call; the other units are divided by 1 - p.
     It acts only with train=True, and not where a cell uses h itself (z*h in the GRU). Gal and
     Ghahramani 2016, sec. 4. Reference for two directions: Schuster and Paliwal 1997.
+    initial_state: the state before the first step where the call gives none. "zeros"; "learned": a
+    parameter for each state, initial_h [H] and for an LSTM initial_c [H], the same for all
+    sequences; "static": of sequence b it is initial_h_weight @ static[b] + initial_h, with
+    initial_h_weight [H, S], and the same for c. static_size is S. All past outputs that a skip
+    connection reaches back to begin as the same initial h. The parameters are zero at first, the
+    weights uniform in +-1/sqrt(S).
     """
 
     input_size: int
@@ -130,6 +138,8 @@ class Recurrent:
     residual: bool = False
     zoneout: float = 0.0
     recurrent_dropout: float = 0.0
+    initial_state: InitialState = "zeros"
+    static_size: int | None = None
 
     cell: ClassVar[Cell]
 
@@ -146,6 +156,15 @@ class Recurrent:
             store(self, option, float_in(f"{name}.{option}", getattr(self, option), 0.0, 1.0))
         if self.skip is not None and not isinstance(self.skip, Skip):
             raise DTypeError(f"{name}.skip must be a Skip or None; got {self.skip!r}.")
+        choice(f"{name}.initial_state", self.initial_state, get_args(InitialState))
+        if (self.initial_state == "static") != (self.static_size is not None):
+            raise ArgumentError(
+                f"{name}.static_size must be the number of static inputs with "
+                'initial_state="static", and only then; got '
+                f"static_size={self.static_size!r} and initial_state={self.initial_state!r}."
+            )
+        if self.static_size is not None:
+            store(self, "static_size", layer_size(f"{name}.static_size", self.static_size))
         if self.residual and self.input_size != self.output_size:
             width = "2*hidden_size" if self.bidirectional else "hidden_size"
             raise ShapeError(
@@ -213,6 +232,11 @@ class Recurrent:
         if self.skip is not None and self.skip.learned:
             name = "skip_scale" if self.skip.kind == "add" else "skip_logit"
             specs[name] = ((hidden,), "(H,)")
+        if self.initial_state != "zeros":
+            specs |= {f"initial_{state}": ((hidden,), "(H,)") for state in self.cell.states}
+        if self.static_size is not None:
+            for state in self.cell.states:
+                specs[f"initial_{state}_weight"] = ((hidden, self.static_size), "(H, static_size)")
         return {name + end: spec for end in self.directions for name, spec in specs.items()}
 
 
@@ -401,6 +425,41 @@ class Dropout(RowLayer):
         return self.p > 0.0
 
 
+@dataclass(frozen=True)
+class StaticInput(RowLayer):
+    """Adds a linear map of inputs that do not change with time: rows of sequence b + W @ static[b].
+
+    static (B, static_size) is an argument of the call; W is weight [features, static_size], and
+    features is the width of the rows. The map is computed once per call, and no array of shape
+    (T, B, static_size) is made. Behind Dense(I, features) it equals one linear map of x and static
+    side by side, torch.cat([x, static.expand(T, B, S)], -1). Several such layers in a net, and
+    recurrent layers with initial_state="static", read the same static.
+    Raises ArgumentError for sizes that are not positive.
+    Reference: Kratzert et al. 2019, whose LSTM for many catchments reads their attributes at every
+    step.
+    """
+
+    static_size: int
+    features: int
+
+    size_field: ClassVar[str | None] = "features"
+
+    def __post_init__(self) -> None:
+        store(self, "static_size", layer_size("StaticInput.static_size", self.static_size))
+        store(self, "features", layer_size("StaticInput.features", self.features))
+
+    def width_after(self, width: int) -> int:
+        return self.features
+
+    @property
+    def core_transforms(self) -> tuple[dict[str, Any], ...]:
+        return ({"kind": "static", "inputs": self.static_size, "outputs": self.features},)
+
+    @property
+    def parameter_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        return {"weight": ((self.features, self.static_size), "(features, static_size)")}
+
+
 Layer = Embedding | Recurrent | Linear | RowLayer
 
 
@@ -408,9 +467,10 @@ Layer = Embedding | Recurrent | Linear | RowLayer
 class Residual:
     """A residual connection around a run of layers: x + layers(x).
 
-    layers: recurrent layers with one direction, Dense, LayerNorm, Dropout or further Residuals, of
-    which the last puts out rows as wide as the first reads. A Stack counts the layers inside one by
-    one: in Stack(Embedding(9, 8), Residual(LayerNorm(8), LSTM(8, 8))) the LSTM is layer 2.
+    layers: recurrent layers with one direction, Dense, LayerNorm, Dropout, StaticInput or further
+    Residuals, of which the last puts out rows as wide as the first reads. A Stack counts the
+    layers inside one by one: in Stack(Embedding(9, 8), Residual(LayerNorm(8), LSTM(8, 8))) the LSTM
+    is layer 2.
     Resets and zoneout act on the states of the layers inside, not on x.
     Raises DTypeError for something else than such a layer, ArgumentError for a bidirectional layer,
     which reads all steps before it puts out the first: its own option residual=True adds its input.
@@ -426,7 +486,7 @@ class Residual:
             if not isinstance(layer, (Recurrent, RowLayer, Residual)):
                 raise DTypeError(
                     "Residual must be made of RNN, LSTM, GRU, AntisymmetricRNN, Dense, LayerNorm, "
-                    f"Dropout and Residual; argument {index} is {layer!r}."
+                    f"Dropout, StaticInput and Residual; argument {index} is {layer!r}."
                 )
             if isinstance(layer, Recurrent) and layer.bidirectional:
                 raise ArgumentError(

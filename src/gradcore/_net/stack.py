@@ -32,10 +32,10 @@ __all__ = ["Grads", "Params", "Stack"]
 class Stack(ParameterOwner):
     """A net: an optional Embedding, one or more recurrent layers, an optional Linear.
 
-    Any number of Dense, LayerNorm and Dropout layers may stand before, between and after the
-    recurrent layers, and a Residual around any run of these. layers: all of them in a row, without
-    the Residuals; residuals: the first layer of each Residual and the one behind its last, outer
-    ones first.
+    Any number of Dense, LayerNorm, Dropout and StaticInput layers may stand before, between and
+    after the recurrent layers, and a Residual around any run of these. layers: all of them in a
+    row, without the Residuals; residuals: the first layer of each Residual and the one behind its
+    last, outer ones first.
     Raises ShapeError if the sizes of neighbours do not fit, and ArgumentError if the layers have
     another order.
     """
@@ -51,6 +51,7 @@ class Stack(ParameterOwner):
         store(self, "residuals", tuple(residuals))
         _check_order(self.layers)
         _check_residuals(self.residuals, self.widths, self.borders)
+        _static_size(self.layers)
 
     @cached_property
     def nested(self) -> tuple[Layer | Residual, ...]:
@@ -131,6 +132,16 @@ class Stack(ParameterOwner):
     def output_size(self) -> int:
         """The size O of the outputs: that of the head, or else of the last layer."""
         return self.widths[-1]
+
+    @cached_property
+    def static_size(self) -> int | None:
+        """The number S of static inputs of each sequence; None if no layer reads them."""
+        return _static_size(self.layers)
+
+    @cached_property
+    def starts_elsewhere(self) -> bool:
+        """Whether a layer begins with another state than zeros where a call gives none."""
+        return any(layer.initial_state != "zeros" for layer in self.recurrent)
 
     @property
     def n_directions(self) -> int:
@@ -351,7 +362,7 @@ def _nest(
 def _check_order(layers: tuple[object, ...]) -> None:
     shape = (
         "[Embedding], one or more of RNN, LSTM, GRU and AntisymmetricRNN, [Linear], with Dense, "
-        "LayerNorm, Dropout, Frames, MaxPool1d and AvgPool1d anywhere between"
+        "LayerNorm, Dropout, StaticInput, Frames, MaxPool1d and AvgPool1d anywhere between"
     )
     for index, layer in enumerate(layers):
         if isinstance(layer, (list, tuple)):
@@ -408,6 +419,22 @@ def _width_after(layer: Layer, width: int) -> int:
     if isinstance(layer, Embedding):
         return layer.embedding_dim
     return layer.output_size if isinstance(layer, Recurrent) else layer.out_features
+
+
+def _static_size(layers: tuple[Layer, ...]) -> int | None:
+    """As Stack.static_size; raises ShapeError if layers read different numbers of static inputs."""
+    size = first = None
+    for index, layer in enumerate(layers):
+        own = getattr(layer, "static_size", None)
+        if own is None:
+            continue
+        if size is not None and own != size:
+            raise ShapeError(
+                f"layer {index} ({type(layer).__name__}) must have static_size {size}, that of "
+                f"layer {first}, because all layers read the same static inputs; got {own}."
+            )
+        size, first = own, index if first is None else first
+    return size
 
 
 def _check_residuals(

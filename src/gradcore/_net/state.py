@@ -108,14 +108,22 @@ def sequences_of(state: Sequence[LayerState], chosen: Sequence[int]) -> tuple[La
     )
 
 
-def clear_sequences(state: Sequence[LayerState], chosen: NDArray[np.bool_]) -> None:
-    """Sets the state of the chosen sequences, (B,) flags, to zero in place."""
-    for layer in state:
-        for array in (layer.h, layer.c, layer.skip):
+def clear_sequences(
+    state: Sequence[LayerState],
+    chosen: NDArray[np.bool_],
+    start: Sequence[LayerState] | None = None,
+) -> None:
+    """Sets the state of the chosen sequences, (B,) flags, to that of start, or zero, in place."""
+    begin: Sequence[LayerState | None] = [None] * len(state) if start is None else start
+    for layer, first in zip(state, begin, strict=True):
+        for name in ("h", "c", "skip"):
+            array = getattr(layer, name)
             if array is not None:
-                array[..., chosen, :] = 0.0
+                new = 0.0 if first is None else getattr(first, name)[..., chosen, :]
+                array[..., chosen, :] = new
         if layer.reverse is not None:
-            clear_sequences([layer.reverse], chosen)
+            again = None if first is None or first.reverse is None else [first.reverse]
+            clear_sequences([layer.reverse], chosen, again)
 
 
 def flatten(

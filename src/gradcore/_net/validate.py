@@ -22,7 +22,7 @@ from .stack import Grads, Params, Stack
 from .state import LayerState, flatten
 
 INTEGERS = (np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.int64))
-WRT = ("params", "x", "state")
+WRT = ("params", "x", "state", "static")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,22 +96,30 @@ def inputs(
     lengths: object = None,
     reset: object = None,
     state: Sequence[LayerState] | None = None,
+    static: object = None,
 ) -> Inputs:
-    """Checks x, its masks and the initial state; returns them as the core takes them."""
+    """Checks x, its masks, the initial state and static; returns them as the core takes them."""
     array = as_array("x", x, copy=False)
     tokens = array.dtype.kind in "iu"
     array = _tokens(net, array) if tokens else _floats(net, dtype, array)
     steps, batch = array.shape[:2]
+    if reset is not None and net.starts_elsewhere:
+        raise ArgumentError(
+            "reset must be None, because it sets the state to zero, and the net has a layer with "
+            'initial_state="learned" or "static". Pass what lies between two resets as sequences '
+            "of their own."
+        )
     arrays = {
         "x": None if tokens else array,
         "tokens": array if tokens else None,
         "lengths": lengths_of(lengths, steps, batch),
         "reset": _reset(reset, steps, batch),
         "state": None if state is None else flatten(net, batch, dtype, state),
+        "static": static_of(net, static, batch, dtype),
     }
     outputs, ends = output_steps(net, steps), arrays["lengths"]
     shortened = None if ends is None else net.output_lengths(ends) if net.borders else ends
-    copied = copied_bytes(arrays, (x, lengths, reset))
+    copied = copied_bytes(arrays, (x, lengths, reset, static))
     return Inputs(steps, batch, outputs, arrays, shortened, copied)
 
 
@@ -137,6 +145,25 @@ def steps_of_outputs(net: Stack, steps: int) -> str:
         f"; x has T={steps} steps, of which {names} make {net.output_steps(steps)} "
         "(net.output_steps)"
     )
+
+
+def static_of(net: Stack, static: object, batch: int, dtype: np.dtype[Any]) -> NDArray[Any] | None:
+    """Checks the inputs that do not change with time; the core checks that they are finite."""
+    size = net.static_size
+    if static is None and size is None:
+        return None
+    if size is None:
+        raise ArgumentError(
+            "static must be None, because no layer of the net reads it. Put "
+            "StaticInput(static_size, features) into the net, or give a recurrent layer "
+            'initial_state="static".'
+        )
+    if static is None:
+        raise ArgumentError(
+            f"static must be given, because the net reads {size} static inputs of each sequence: "
+            f"an array of shape ({batch}, {size})."
+        )
+    return floats("static", static, (batch, size), dtype, "one row per sequence")
 
 
 def floats(
@@ -188,7 +215,7 @@ def weights(
     return array
 
 
-def wrt(names: object, tokens: bool) -> frozenset[str]:
+def wrt(names: object, tokens: bool, net: Stack) -> frozenset[str]:
     """Checks what gradients are wanted for; tokens: whether x holds integer tokens."""
     if isinstance(names, str) or not isinstance(names, (Sequence, frozenset, set)):
         raise DTypeError(f"wrt must be a tuple of names out of {WRT}; got {names!r}.")
@@ -203,6 +230,8 @@ def wrt(names: object, tokens: bool) -> frozenset[str]:
             "wrt must not name 'x' if x holds integer tokens, which have no gradient. 'params' "
             "gives the gradient of the embedding, or of weight_ih."
         )
+    if "static" in wanted and net.static_size is None:
+        raise ArgumentError("wrt must not name 'static', because no layer of the net reads it.")
     return wanted
 
 

@@ -19,7 +19,7 @@ from ..errors import ArgumentError, DTypeError
 __all__ = ["ARRAYS", "Data", "Feed", "feed_of"]
 
 # The arrays of a batch whose numbers are compared when a run is resumed.
-ARRAYS = ("x", "y", "weight", "lengths", "reset")
+ARRAYS = ("x", "y", "weight", "lengths", "reset", "static")
 
 Data = Source | Iterable[Batch] | Callable[[int], Iterable[Batch]]
 
@@ -161,6 +161,8 @@ class _IterableFeed(Feed):
             described["contents"] = {
                 name: fingerprint([a for b in self.listed for a in _arrays_of(b, (name,))])
                 for name in ARRAYS
+                # Runs from before there was static have no entry for it.
+                if name != "static" or any(b.static is not None for b in self.listed)
             }
         return described
 

@@ -133,6 +133,7 @@ class FullBatch:
             "lengths": batch.lengths,
             "reset": batch.reset,
             "state": batch.state,
+            "static": batch.static,
             "memory": self.memory,
             "threads": self.threads,
         }

@@ -64,6 +64,7 @@ def _loss(how: Evaluating, validation: Validation, params: Params) -> float:
             weight=batch.weight,
             reset=batch.reset,
             state=start,
+            static=batch.static,
             memory=how.memory,
             threads=how.threads,
         )

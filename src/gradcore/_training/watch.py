@@ -111,7 +111,16 @@ class Watch:
                     f"the steps looked at have no {LEAST_STEPS} steps in a row without a reset."
                 )
             count = min(EXPONENTS, state_size(net, 1))
-            spectrum = lyapunov.spectrum(net, params, x, count, state=state, **self._how)
+            static = part.inputs["static"]
+            spectrum = lyapunov.spectrum(
+                net,
+                params,
+                x,
+                count,
+                state=state,
+                static=None if static is None else static[:1],
+                **self._how,
+            )
             return {
                 "lyapunov": _plain(spectrum.exponents[0]),
                 "lyapunov_error": _plain(spectrum.standard_error[0]),
@@ -159,6 +168,7 @@ class Watch:
                 lengths=batch.lengths,
                 reset=batch.reset,
                 state=start,
+                static=batch.static,
                 **self._how,
             )
         except GradcoreError as error:
@@ -201,6 +211,7 @@ class Watch:
             "lengths": None if batch.lengths is None else lengths[chosen] - first,
             "reset": cut(batch.reset),
             "state": state,
+            "static": cut(batch.static, False),
         }
         weight = cut(batch.weight, not last)
         whole = isinstance(loss, Loss) and loss.kind == "whole"  # its y may have any form
@@ -214,6 +225,7 @@ class Watch:
             np.ascontiguousarray(batch.x[:stop, chosen]),
             None if batch.reset is None else np.ascontiguousarray(batch.reset[:stop, chosen]),
             state,
+            None if batch.static is None else batch.static[chosen],
         )
 
     def _stretch(self, part: _Part) -> tuple[NDArray[Any], Carried]:
@@ -229,14 +241,16 @@ class Watch:
         own = None if fresh or state is None else sequences_of(state, [0])
         first = max(begin, end - EXPONENT_STEPS)
         if first > begin and not self.updater.net.bidirectional:
-            own = self._forward(np.ascontiguousarray(x[begin:first, :1]), None, own)
+            static = part.inputs["static"]
+            static = None if static is None else static[:1]
+            own = self._forward(np.ascontiguousarray(x[begin:first, :1]), None, own, static)
         return np.ascontiguousarray(x[first:end, :1]), own
 
     def _forward(
-        self, x: NDArray[Any], reset: NDArray[Any] | None, state: Carried
+        self, x: NDArray[Any], reset: NDArray[Any] | None, state: Carried, static: Any
     ) -> tuple[LayerState, ...]:
         net, params = self.updater.net, self.updater.params
-        return apply(net, params, x, reset=reset, state=state, **self._how)[1]
+        return apply(net, params, x, reset=reset, state=state, static=static, **self._how)[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,6 +294,7 @@ def grown_before(
                 x,
                 reset=reset,
                 state=state,
+                static=None if batch.static is None else batch.static[b : b + 1],
                 memory=updater.memory,
                 threads=updater.threads,
             )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ._rows import is_rows, rows_of
 
-__all__ = ["array_of", "cast", "is_array", "loaded"]
+__all__ = ["array_of", "cast", "is_array", "loaded", "table_of"]
 
 # Integer types that value_and_grad takes as they are; others become int64 when a batch is made.
 _TAKEN = (np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.int64))
@@ -88,3 +88,21 @@ def not_empty(count: int, what: str) -> None:
     """Raises ArgumentError if count is 0."""
     if count < 1:
         raise ArgumentError(f"{what} must not be empty.")
+
+
+def table_of(static: Any, count: int, what: str) -> NDArray[Any]:
+    """static as floats (count, S), with a row for each sequence, or lane of a stream."""
+    table = loaded("static", static)
+    if table.dtype.kind not in "fiu":
+        raise DTypeError(f"static must hold numbers; got {table.dtype}.")
+    if table.ndim != 2 or len(table) != count or not table.shape[1]:
+        hint = " Pass static[:, None] for one number each." if table.shape == (count,) else ""
+        raise ShapeError(
+            f"static must have one row per {what}, shape ({count}, S); got {table.shape}.{hint}"
+        )
+    wrong = np.flatnonzero(~np.isfinite(table).all(axis=1))
+    if wrong.size:
+        raise ArgumentError(
+            f"static must be finite; that of {what} {wrong[0]} is not: {table[wrong[0]]}."
+        )
+    return table.astype(np.float64) if table.dtype.kind != "f" else table

@@ -15,7 +15,8 @@ __all__ = ["Batch"]
 class Batch:
     """One batch with the arguments of value_and_grad: x (T, B, I) or (T, B), y, and masks.
 
-    state: the state to start from instead of zeros. continues: start from the state that an
+    state: the state to start from instead of the net's own. static: (B, S), what does not change
+    with time. continues: start from the state that an
     earlier batch kept (at least one batch with keep must have come before). keep: a number of
     steps in 0..T; the state after that many steps of this batch is where the next batch that
     continues starts. A batch whose loss terms all have weight 0 makes no update: it only carries
@@ -28,5 +29,6 @@ class Batch:
     weight: Any = None
     reset: Any = None
     state: Sequence[LayerState] | None = None
+    static: Any = None
     continues: bool = False
     keep: int | None = None

@@ -10,7 +10,16 @@ from numpy.typing import DTypeLike, NDArray
 
 from .._base.checks import choice, flag, float_dtype, integer, positive_int
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ._arrays import array_of, cast, check_kind, is_array, loaded, not_empty, trailing
+from ._arrays import (
+    array_of,
+    cast,
+    check_kind,
+    is_array,
+    loaded,
+    not_empty,
+    table_of,
+    trailing,
+)
 from ._batch import Batch
 from ._contents import fingerprint
 from ._source import Source, checksum
@@ -32,8 +41,10 @@ class Sequences(Source):
     shorter than T. Memory maps, frames, and arrays of h5py, zarr and xarray are read one batch at a
     time. y: targets laid out like x, (T_i,) or
     (T_i, O); with step="last" one target per sequence, (N,) or (N, O), for losses with step="last".
-    weight: one weight per sequence, (N,), or one per step, laid out like x.
-    dtype: the dtype that floats of x, y and weight have in a batch; pass that of the parameters.
+    weight: one weight per sequence, (N,), or one per step, laid out like x. static: what does not
+    change with time, (N, S), an array or a frame with a row for each sequence.
+    dtype: the dtype that floats of x, y, weight and static have in a batch; pass that of the
+    parameters.
 
     shuffle: take the sequences in a new order in every pass, which depends on the seed and the
     number of the pass alone. bucket: put sequences of similar length into a batch: they are sorted
@@ -49,6 +60,7 @@ class Sequences(Source):
         y: Any,
         *,
         weight: Any = None,
+        static: Any = None,
         lengths: Any = None,
         step: Step = "all",
         batch_size: int,
@@ -70,6 +82,7 @@ class Sequences(Source):
             )
         self._y = self._targets(y)
         self._weight = self._weights(weight)
+        self._static = None if static is None else table_of(static, self._x.count, "sequence")
         self.batch_size = positive_int("batch_size", batch_size)
         self.shuffle, self.bucket = flag("shuffle", shuffle), flag("bucket", bucket)
         self.seed, self.drop_last = integer("seed", seed), flag("drop_last", drop_last)
@@ -91,6 +104,7 @@ class Sequences(Source):
     def float_dtype(self) -> np.dtype[Any] | None:
         y = self._y.kind if isinstance(self._y, _Part) else self._y.dtype
         some = not self._x.integers or y.kind == "f" or self._weight is not None
+        some = some or self._static is not None
         return self._dtype if some else None
 
     def __len__(self) -> int:
@@ -112,7 +126,11 @@ class Sequences(Source):
             y = y[..., None]
         ragged = bool((lengths != steps).any())
         return Batch(
-            x, y, lengths=lengths if ragged else None, weight=self._batch_weight(rows, steps)
+            x,
+            y,
+            lengths=lengths if ragged else None,
+            weight=self._batch_weight(rows, steps),
+            static=None if self._static is None else cast(self._static[rows], self._dtype),
         )
 
     def rows(self, epoch: int) -> list[NDArray[np.int64]]:
@@ -135,11 +153,13 @@ class Sequences(Source):
             "seed": self.seed,
             "drop_last": self.drop_last,
             "dtype": str(self._dtype),
+            **({} if self._static is None else {"static": self._static.shape[1]}),
         }
 
     def contents(self) -> dict[str, str]:
         found = {}
-        for name, part in (("x", self._x), ("y", self._y), ("weight", self._weight)):
+        parts = {"x": self._x, "y": self._y, "weight": self._weight, "static": self._static}
+        for name, part in parts.items():
             if part is not None:
                 found[name] = fingerprint(part.arrays if isinstance(part, _Part) else part)
         return found

@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from .._base.checks import float_dtype, integer, positive_int
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ._arrays import array_of, cast, is_array, not_empty
+from ._arrays import array_of, cast, is_array, not_empty, table_of
 from ._batch import Batch
 from ._contents import fingerprint
 from ._maps import ReadPages
@@ -27,6 +27,7 @@ class Stream(Source):
     reading (except in mode "c"), so that a pass over 10^8 steps takes the memory of a few windows.
     y: one target per step, (N,) or (N, O). weight: (N,) weights of the loss terms. reset: (N,)
     bool; True sets the state to zero before that step, for example where a new recording starts.
+    static: what does not change with time, (S,) for all lanes or (batch_size, S).
     dtype: the dtype that floats have in a batch; pass that of the parameters.
 
     The N steps are cut into batch_size lanes: contiguous pieces whose lengths differ by at most one
@@ -52,6 +53,7 @@ class Stream(Source):
         burn_in: int = 0,
         weight: Any = None,
         reset: Any = None,
+        static: Any = None,
         dtype: DTypeLike = "float32",
     ) -> None:
         super().__init__()
@@ -74,6 +76,7 @@ class Stream(Source):
             raise ArgumentError(
                 f"batch_size must be at most the number of steps, {steps}; got {self.batch_size}."
             )
+        self._static = None if static is None else self._statics(static)
         self.k1 = positive_int("k1", k1)
         self.k2 = self.k1 if k2 is None else positive_int("k2", k2)
         if self.k2 < self.k1:
@@ -97,7 +100,8 @@ class Stream(Source):
 
     @property
     def float_dtype(self) -> np.dtype[Any] | None:
-        weighted = self._weight is not None or self.burn_in > 0 or self.k2 > self.k1
+        weighted = self._static is not None or self._weight is not None
+        weighted = weighted or self.burn_in > 0 or self.k2 > self.k1
         some = weighted or "f" in (self._x.dtype.kind, self._y.dtype.kind)
         return self._dtype if some else None
 
@@ -117,6 +121,7 @@ class Stream(Source):
             lengths=None if (lengths == t1 - t0).all() else lengths,
             weight=self._weights(index, t0, t1),
             reset=reset,
+            static=self._static,
             continues=t0 > 0,
             keep=next_t0 - t0 if next_t0 > 0 else None,
         )
@@ -138,11 +143,21 @@ class Stream(Source):
             "k2": self.k2,
             "burn_in": self.burn_in,
             "dtype": str(self._dtype),
+            **({} if self._static is None else {"static": self._static.shape[1]}),
         }
 
     def contents(self) -> dict[str, str]:
         arrays = {"x": self._x, "y": self._y, "weight": self._weight, "reset": self._reset}
+        arrays |= {"static": self._static}
         return {name: fingerprint(array) for name, array in arrays.items() if array is not None}
+
+    def _statics(self, static: Any) -> NDArray[Any]:
+        """One row for each lane."""
+        if is_array(static) and array_of("static", static).ndim == 1:
+            row = array_of("static", static)
+            static = np.repeat(np.asarray(row)[None], self.batch_size, axis=0)
+        made: NDArray[Any] = cast(table_of(static, self.batch_size, "lane"), self._dtype)
+        return made
 
     def _weights(self, index: int, t0: int, t1: int) -> NDArray[Any] | None:
         """The given weights, with 0 in the burn-in and at steps that an earlier window counted."""

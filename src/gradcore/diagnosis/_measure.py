@@ -68,6 +68,7 @@ def diagnose(
     lengths: Any = None,
     reset: Any = None,
     state: Sequence[LayerState] | None = None,
+    static: Any = None,
     parts: Sequence[str] | None = None,
     sequences: int = 1,
     seed: int = 0,
@@ -81,7 +82,7 @@ def diagnose(
         print(found)                       # the verdict: each sentence with its number and remedy
         found.to_html("diagnosis.html")    # one file with all pictures
 
-    x, y, loss, weight, lengths, reset, state, memory, threads: the arguments of
+    x, y, loss, weight, lengths, reset, state, static, memory, threads: the arguments of
     gradcore.value_and_grad; the net is in evaluation mode. Without y and loss only the parts that
     need no targets are measured. parts: some of gradcore.diagnosis.PARTS, or None for all:
     "gradient" (its norm for each parameter, and the norm of dL/dh_t at each step), "reach"
@@ -104,7 +105,7 @@ def diagnose(
     wanted = [choice("parts", part, tuple(PARTS)) for part in (PARTS if parts is None else parts)]
     if not wanted:
         raise ArgumentError(f"parts must name at least one of {', '.join(PARTS)}.")
-    inputs = Ranges(net, params.dtype, x, lengths, reset)
+    inputs = Ranges(net, params.dtype, x, lengths, reset, static)
     how: dict[str, Any] = {"memory": memory, "threads": threads}
     work = _Work(
         net,
@@ -204,6 +205,8 @@ class _Work:
                 inputs = self.inputs[t0 : t0 + stretch]
                 _, state = apply(self.net, self.params, **inputs, state=state, **self.how)
         except NonFiniteError as error:
+            if error.step < 0:  # of static, which has no steps
+                raise
             self.overflow = Overflow(error.layer, t0 + error.step, error.sequence)
             self.steps = t0 + error.step
 
@@ -313,6 +316,7 @@ class _Work:
             min(EXPONENTS, state_size(self.net, 1)),
             frames_seed=self.seed,
             state=state,
+            static=self._static(),
             **self.how,
             progress=self.bar,
         )
@@ -329,6 +333,7 @@ class _Work:
             min(SINGULAR_VALUES, state_size(self.net, 1)),
             seed=self.seed,
             state=state,
+            static=self._static(),
             reset=reset,
             **self.how,
             progress=self.bar,
@@ -337,7 +342,14 @@ class _Work:
     def _amplification(self) -> None:
         x, reset, state = self._whole()
         self.found["amplification"] = amplification.along(
-            self.net, self.params, x, reset=reset, state=state, **self.how, progress=self.bar
+            self.net,
+            self.params,
+            x,
+            reset=reset,
+            state=state,
+            static=self._static(),
+            **self.how,
+            progress=self.bar,
         )
 
     def _gates(self) -> None:
@@ -349,6 +361,10 @@ class _Work:
             **self.how,
             progress=self.bar,
         )
+
+    def _static(self) -> NDArray[Any] | None:
+        """That of the measured sequences."""
+        return None if self.inputs.static is None else self.inputs.static[list(self.looked_at)]
 
     def _whole(
         self,

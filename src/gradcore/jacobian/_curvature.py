@@ -66,6 +66,7 @@ def hvp(
     lengths: Any = None,
     reset: Any = None,
     state: Sequence[LayerState] | None = None,
+    static: Any = None,
     seed: Seed = None,
     train: bool = False,
     memory: int | str | None = None,
@@ -87,7 +88,9 @@ def hvp(
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Pearlmutter 1994; Griewank and Walther 2008, section 5.2.
     """
-    work = _Work.checked(net, params, x, y, v, loss, weight, lengths, reset, state, train, seed)
+    work = _Work.checked(
+        net, params, x, y, v, loss, weight, lengths, reset, state, static, train, seed
+    )
     grads = Grads(net, np.empty_like(params.flat))
     product = np.empty_like(work.directions)
     for direction, row in zip(work.directions, product, strict=True):
@@ -109,6 +112,7 @@ def gauss_newton_product(
     lengths: Any = None,
     reset: Any = None,
     state: Sequence[LayerState] | None = None,
+    static: Any = None,
     seed: Seed = None,
     train: bool = False,
     memory: int | str | None = None,
@@ -126,7 +130,9 @@ def gauss_newton_product(
     product leaves the range of the dtype.
     Reference: Schraudolph 2002; Martens 2010.
     """
-    work = _Work.checked(net, params, x, y, v, loss, weight, lengths, reset, state, train, seed)
+    work = _Work.checked(
+        net, params, x, y, v, loss, weight, lengths, reset, state, static, train, seed
+    )
     product = np.empty_like(work.directions)
     for direction, row in zip(work.directions, product, strict=True):
         results: Arrays = {"grads": row}
@@ -164,11 +170,12 @@ class _Work:
         lengths: Any,
         reset: Any,
         state: Sequence[LayerState] | None,
+        static: Any,
         train: bool,
         seed: Seed,
     ) -> _Work:
         validate.model(net, params)
-        inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
+        inputs = validate.inputs(net, params.dtype, x, lengths, reset, state, static)
         mode = validate.mode(net, train, seed)
         if not isinstance(resolve(loss), Loss):
             raise ArgumentError(

@@ -40,7 +40,7 @@ def parameter_directions(name: str, value: object, params: Params) -> Array:
 def input_directions(
     name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Array:
-    """Checks an array (K, *shape), where shape is that of x."""
+    """Checks an array (K, *shape), where shape is that of x, of outputs or of static."""
     array = validate.as_array(name, value)
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape or not len(array):
         hint = f" Add the axis with {name}[None]." if array.shape == shape else ""

@@ -54,6 +54,7 @@ def hidden_gradients(
     lengths: Any = None,
     reset: Any = None,
     state: Any = None,
+    static: Any = None,
     seed: Seed = None,
     train: bool = False,
     memory: int | str | None = None,
@@ -73,7 +74,7 @@ def hidden_gradients(
     Reference: Pascanu, Mikolov, Bengio 2013, eq. 4 (the backward recursion of dL/dh_t).
     """
     validate.model(net, params)
-    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
+    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state, static)
     batch = inputs.batch
     goal = objective(loss, net, params.dtype, inputs, y, weight)
     which, direction = _direction(net, layer, reverse)

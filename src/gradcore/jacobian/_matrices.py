@@ -44,6 +44,7 @@ def step_jacobians(
     *,
     layer: int | None = None,
     state: Sequence[LayerState] | None = None,
+    static: Any = None,
     lengths: Any = None,
     reset: Any = None,
     memory: int | str | None = None,
@@ -63,7 +64,7 @@ def step_jacobians(
     """
     validate.model(net, params)
     one_way(net, "step_jacobians")
-    ranges = Ranges(net, params.dtype, x, lengths, reset)
+    ranges = Ranges(net, params.dtype, x, lengths, reset, static)
     wanted = [integer("steps", t) for t in steps]
     if any(not 0 <= t < ranges.steps for t in wanted):
         raise ArgumentError(f"steps must be in 0..T-1 = 0..{ranges.steps - 1}; got {wanted}.")
@@ -88,6 +89,7 @@ def state_jacobian(
     x: Any,
     *,
     state: Sequence[LayerState] | None = None,
+    static: Any = None,
     lengths: Any = None,
     reset: Any = None,
     memory: int | str | None = None,
@@ -103,7 +105,7 @@ def state_jacobian(
     """
     validate.model(net, params)
     one_way(net, "state_jacobian")
-    ranges = Ranges(net, params.dtype, x, lengths, reset)
+    ranges = Ranges(net, params.dtype, x, lengths, reset, static)
     size = state_size(net, 1)
     start = state_of_columns(net, ranges.batch, params.dtype, np.eye(size, dtype=params.dtype))
     result = jvp(
@@ -112,6 +114,7 @@ def state_jacobian(
         x,
         dstate=start,
         state=state,
+        static=static,
         lengths=lengths,
         reset=reset,
         memory=memory,

@@ -29,16 +29,23 @@ def one_way(net: Stack, what: str) -> None:
 
 
 class Ranges:
-    """ranges[t0:t1] are the keyword arguments x, lengths and reset of a call over these steps."""
+    """ranges[t0:t1] are the arguments x, lengths, reset and static of a call over these steps."""
 
     def __init__(
-        self, net: Stack, dtype: np.dtype[Any], x: Any, lengths: Any = None, reset: Any = None
+        self,
+        net: Stack,
+        dtype: np.dtype[Any],
+        x: Any,
+        lengths: Any = None,
+        reset: Any = None,
+        static: Any = None,
     ) -> None:
-        inputs = validate.inputs(net, dtype, x, lengths, reset)
+        inputs = validate.inputs(net, dtype, x, lengths, reset, static=static)
         self.steps, self.batch = inputs.steps, inputs.batch
         arrays = inputs.arrays
         self._x = arrays["x"] if arrays["tokens"] is None else arrays["tokens"]
         self._lengths, self._reset = arrays["lengths"], arrays["reset"]
+        self.static = arrays["static"]
 
     def __getitem__(self, steps: slice) -> dict[str, Any]:
         t0, t1, _ = steps.indices(self.steps)
@@ -48,4 +55,5 @@ class Ranges:
             "x": self._x[t0:t1],
             "lengths": None if lengths is None else np.clip(lengths - t0, 0, t1 - t0),
             "reset": None if self._reset is None else self._reset[t0:t1],
+            "static": self.static,
         }

@@ -30,7 +30,9 @@ class Vjp:
     x[t] is dx[:, t] * 2**dx_exponent[..., t]; dx_exponent is (T,), or (K, T) if each cotangent had
     a pass of its own (see vjp). dstate: cotangents of the initial state, arrays with a leading
     axis K, to be multiplied by 2**dstate_exponent, which is (L,), or (K, L) with passes of their
-    own; L is the number of recurrent layers, where a bidirectional layer counts twice.
+    own; L is the number of recurrent layers, where a bidirectional layer counts twice. dstatic
+    (K, B, S): cotangents of static, to be multiplied by 2**dstatic_exponent, which is (1,), or
+    (K, 1) with passes of their own.
     state: the state after the last step.
     """
 
@@ -39,6 +41,8 @@ class Vjp:
     dx_exponent: NDArray[np.int32] | None
     dstate: tuple[LayerState, ...] | None
     dstate_exponent: NDArray[np.int32] | None
+    dstatic: NDArray[Any] | None
+    dstatic_exponent: NDArray[np.int32] | None
     state: tuple[LayerState, ...]
 
 
@@ -71,6 +75,7 @@ def vjp(
     dstate_out_exponent: int = 0,
     wrt: Sequence[str] = ("params", "x", "state"),
     state: Sequence[LayerState] | None = None,
+    static: Any = None,
     lengths: Any = None,
     reset: Any = None,
     seed: Seed = None,
@@ -89,17 +94,17 @@ def vjp(
     dstate_out: cotangents of the state after the last step (after step lengths[b]-1), arrays with a
     leading axis K, to be multiplied by 2**dstate_out_exponent. Ranges of steps can be chained:
     pass the dstate of the call over the later steps. What is not given is zero.
-    wrt: which cotangents to compute, of "params", "x" and "state". Without "params", and if all
-    layers read time forward, the net is run once for all K cotangents, which are rows of one wider
-    product; otherwise each cotangent is a pass of its own. The other arguments are those of
+    wrt: which cotangents to compute, of "params", "x", "state" and "static". Without "params", and
+    if all layers read time forward, the net is run once for all K cotangents, which are rows of one
+    wider product; otherwise each cotangent is a pass of its own. The other arguments are those of
     gradcore.apply.
 
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Griewank and Walther 2008, section 3.2.
     """
     validate.model(net, params)
-    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
-    wanted = validate.wrt(wrt, inputs.token_bytes > 0 and tuple(wrt) != _ALL)
+    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state, static)
+    wanted = validate.wrt(wrt, inputs.token_bytes > 0 and tuple(wrt) != _ALL, net)
     if inputs.token_bytes:
         wanted -= {"x"}
     shape = (inputs.output_steps, inputs.batch, net.output_size)
@@ -147,6 +152,9 @@ def _together(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
     dx = None
     if "x" in wanted:
         dx = results["cotangent_x"] = empty((count, steps, batch, net.input_size), dtype)
+    if "static" in wanted:
+        results["cotangent_static"] = np.empty((count, batch, net.static_size or 0), dtype)
+        results["cotangent_static_exponent"] = np.empty(1, np.int32)
     prepare(
         call.params,
         inputs,
@@ -166,6 +174,8 @@ def _together(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
         None if dx is None else exponents,
         unflatten(net, batch, dstate) if by_state else None,
         np.repeat(dstate_exponent, net.n_directions) if by_state else None,
+        results.get("cotangent_static"),
+        results.get("cotangent_static_exponent"),
         unflatten(net, batch, state_out),
     )
 
@@ -181,6 +191,9 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
     dx_exponents = np.empty((count, steps), np.int32)
     dstate = np.empty((count, size), dtype)
     dstate_exponents = np.empty((count, net.n_directions), np.int32)
+    by_static = "static" in wanted
+    dstatic = np.empty((count, batch, net.static_size or 0), dtype) if by_static else None
+    dstatic_exponents = np.empty((count, 1), np.int32)
     state_out = np.empty(size, dtype)
     outputs = call.outputs
     if outputs is None:
@@ -197,6 +210,8 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
         }
         if dx is not None:
             results |= {"dx": dx[k], "dx_exponent": dx_exponents[k]}
+        if dstatic is not None:
+            results |= {"d_static": dstatic[k], "d_static_exponent": dstatic_exponents[k]}
         arrays: Arrays = {"d_outputs": np.ascontiguousarray(outputs[k])}
         end = None if call.state_out is None else call.state_out[k : k + 1]
         report, _ = prepare(
@@ -219,6 +234,8 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
         None if dx is None else dx_exponents,
         unflatten(net, batch, dstate) if by_state else None,
         dstate_exponents if by_state else None,
+        dstatic,
+        None if dstatic is None else dstatic_exponents,
         unflatten(net, batch, state_out),
     )
 

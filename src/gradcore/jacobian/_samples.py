@@ -30,6 +30,7 @@ def per_sample_gradients(
     lengths: Any = None,
     reset: Any = None,
     state: Sequence[LayerState] | None = None,
+    static: Any = None,
     memory: int | str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -50,7 +51,7 @@ def per_sample_gradients(
             "loss must be a name or an object of gradcore.loss for per_sample_gradients; got "
             f"{loss!r}."
         )
-    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
+    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state, static)
     x, y = validate.as_array("x", x), validate.as_array("y", y)
     if y.ndim == 0 or inputs.batch not in y.shape[:2]:
         raise ArgumentError(f"y must have an axis of B = {inputs.batch} sequences; got {y.shape}.")
@@ -69,6 +70,7 @@ def per_sample_gradients(
                 lengths=None if lengths is None else np.asarray(lengths)[b : b + 1],
                 reset=None if reset is None else _one(np.asarray(reset), b, 1),
                 state=None if state is None else [_of(layer, b) for layer in state],
+                static=None if static is None else _one(np.asarray(static), b, 0),
                 train=False,
                 memory=memory,
                 threads=threads,

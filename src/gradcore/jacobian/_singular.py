@@ -37,6 +37,7 @@ def state_singular_values(
     interval: int | None = None,
     seed: int = 0,
     state: Sequence[LayerState] | None = None,
+    static: Any = None,
     lengths: Any = None,
     reset: Any = None,
     memory: int | str | None = None,
@@ -71,7 +72,7 @@ def state_singular_values(
     """
     validate.model(net, params)
     one_way(net, "state_singular_values")
-    ranges = Ranges(net, params.dtype, x, lengths, reset)
+    ranges = Ranges(net, params.dtype, x, lengths, reset, static)
     wanted = [integer("lags", lag) for lag in lags]
     if not wanted or any(not 0 <= lag <= ranges.steps for lag in wanted):
         raise ArgumentError(f"lags must be in 0..T = 0..{ranges.steps}; got {wanted}.")

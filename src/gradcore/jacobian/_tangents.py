@@ -60,9 +60,11 @@ def jvp(
     dparams: NDArray[Any] | Sequence[Params | Grads] | None = None,
     dx: Any = None,
     dstate: Sequence[LayerState] | None = None,
+    dstatic: Any = None,
     lengths: Any = None,
     reset: Any = None,
     state: Sequence[LayerState] | None = None,
+    static: Any = None,
     seed: Seed = None,
     train: bool = False,
     memory: int | str | None = None,
@@ -73,9 +75,10 @@ def jvp(
 
     dparams: directions of the parameters, (K, n_parameters) or a sequence of K Params or Grads.
     dx: directions of the input, (K, T, B, I), for float x only; those past a sequence's end do not
-    count. dstate: directions of the initial state, a state whose arrays have a leading axis K. What
-    is None stays constant; at least one must be given, and all that are given must agree in K. The
-    other arguments are those of gradcore.apply.
+    count. dstate: directions of the initial state, a state whose arrays have a leading axis K;
+    where the net computes its initial state, they are added to those that it has from the others.
+    dstatic: directions of static, (K, B, S). What is None stays constant; at least one must be
+    given, and all that are given must agree in K. The other arguments are those of gradcore.apply.
 
     The forward pass runs once; the K tangents of all B sequences are rows of one product. The K
     tangents share one power of two as their scale, which is checked every 8 steps: the largest is
@@ -88,10 +91,10 @@ def jvp(
     Reference: Griewank and Walther 2008, section 3.1.
     """
     validate.model(net, params)
-    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
+    inputs = validate.inputs(net, params.dtype, x, lengths, reset, state, static)
     mode = validate.mode(net, train, seed)
     batch = inputs.batch
-    directions, count = _directions(params, inputs, dparams, dx, dstate)
+    directions, count = _directions(params, inputs, dparams, dx, dstate, dstatic)
     outputs = empty((inputs.output_steps, batch, net.output_size), params.dtype)
     state_out = np.empty(state_size(net, batch), params.dtype)
     d_outputs = empty((count, *outputs.shape), params.dtype)
@@ -108,7 +111,7 @@ def jvp(
     }
     report, made = prepare(
         params,
-        inputs.beside(directions, dparams, dx),
+        inputs.beside(directions, dparams, dx, dstatic),
         mode,
         Objective("none"),
         results,
@@ -136,6 +139,7 @@ def _directions(
     dparams: object,
     dx: object,
     dstate: Sequence[LayerState] | None,
+    dstatic: object,
 ) -> tuple[Arrays, int]:
     """The directions, checked, by the names of the core's arrays, and their number K."""
     net, dtype, batch = params.net, params.dtype, inputs.batch
@@ -144,12 +148,17 @@ def _directions(
             "dx must be None if x holds integer tokens, which have no tangent. Pass a direction of "
             "the embedding, or of weight_ih, as dparams instead."
         )
-    t_params = t_x = t_state = None
+    if dstatic is not None and net.static_size is None:
+        raise ArgumentError("dstatic must be None, because no layer of the net reads static.")
+    t_params = t_x = t_state = t_static = None
     if dparams is not None:
         t_params = parameter_directions("dparams", dparams, params)
     if dx is not None:
         t_x = input_directions("dx", dx, (inputs.steps, batch, net.input_size), dtype)
     if dstate is not None:
         t_state = state_directions("dstate", net, batch, dtype, dstate)
-    count = count_of(dparams=t_params, dx=t_x, dstate=t_state)
-    return {"t_params": t_params, "t_x": t_x, "t_state": t_state}, count
+    if dstatic is not None:
+        t_static = input_directions("dstatic", dstatic, (batch, net.static_size or 0), dtype)
+    count = count_of(dparams=t_params, dx=t_x, dstate=t_state, dstatic=t_static)
+    found: Arrays = {"t_params": t_params, "t_x": t_x, "t_state": t_state, "t_static": t_static}
+    return found, count

@@ -138,6 +138,7 @@ class StabilityMonitor:
                 lengths=batch.lengths,
                 reset=batch.reset,
                 state=start,
+                static=batch.static,
                 memory=memory,
                 threads=threads,
             )

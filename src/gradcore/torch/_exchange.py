@@ -87,8 +87,8 @@ def from_torch(source: nn.Module | Mapping[str, Tensor]) -> tuple[Stack, Params]
 def to_torch(net: Stack, params: Params) -> StackModule:
     """A PyTorch module that computes the net, with a copy of its parameters; see StackModule.
 
-    Raises ArgumentError for what PyTorch's layers cannot do: zoneout, recurrent_dropout, and an RNN
-    with nonlinearity="identity".
+    Raises ArgumentError for what PyTorch's layers cannot do: zoneout, recurrent_dropout, an RNN
+    with nonlinearity="identity", StaticInput, and initial_state other than "zeros".
     """
     model(net, params)
     made = StackModule(net).to(torch.float32 if params.dtype == np.float32 else torch.float64)
@@ -172,8 +172,14 @@ def _module(place: int, layer: layers.Layer) -> nn.Module:
         return nn.LayerNorm(
             layer.normalized_shape, layer.eps, affine, **({"bias": layer.bias} if affine else {})
         )
-    assert isinstance(layer, layers.Recurrent)
     name = type(layer).__name__
+    if not isinstance(layer, layers.Recurrent):
+        raise ArgumentError(f"layer {place} ({name}) has no counterpart in PyTorch.")
+    if layer.initial_state != "zeros":
+        raise ArgumentError(
+            f"layer {place} ({name}) has initial_state={layer.initial_state!r}; PyTorch's layers "
+            "take their initial state as an argument."
+        )
     if layer.is_random:
         raise ArgumentError(
             f"layer {place} ({name}) has zoneout or recurrent_dropout, which PyTorch's layers do "
