@@ -109,11 +109,11 @@ const Field fields[] = {
     {"dstate_exponent", GC_ARRAY_DSTATE_EXPONENT, Element::int32, true, of_layers},
     {"gates", GC_ARRAY_GATES, Element::real, true,
      [](const Net& n, const gc_call& c) {
-       return times(step_elements(n, c), n.gates(c.hidden_direction));
+       return times(step_elements(n, c), n.gates(c.hidden.direction));
      }},
     {"hidden", GC_ARRAY_HIDDEN, Element::real, true,
      [](const Net& n, const gc_call& c) {
-       return times(step_elements(n, c), n.direction_size(c.hidden_direction));
+       return times(step_elements(n, c), n.direction_size(c.hidden.direction));
      }},
     {"hidden_exponent", GC_ARRAY_HIDDEN_EXPONENT, Element::int32, true, of_steps},
     {"hidden_log2_norm", GC_ARRAY_HIDDEN_LOG2_NORM, Element::float64, true, step_elements},
@@ -309,7 +309,7 @@ class Call {
 
   void hidden(int32_t direction) {
     sizes_change();
-    call_.hidden_direction = direction;
+    call_.hidden.direction = direction;
   }
 
   void mode(bool train, uint64_t seed, uint64_t step) {
