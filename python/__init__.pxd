@@ -265,6 +265,18 @@ cdef extern from "gradcore/gradcore.h" nogil:
         GC_ARRAY_T_D_STATICS
         GC_ARRAY_COUNT
 
+    ctypedef struct gc_hidden:
+        int32_t direction
+        void* gates
+        void* adjoint
+        int32_t* exponent
+        double* log2_norm
+
+    ctypedef struct gc_statics:
+        const void* values
+        void* gradient
+        int32_t* exponent
+
     ctypedef struct gc_call:
         int64_t steps, batch
         uint64_t arrays
@@ -279,7 +291,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
         const int64_t* lengths
         const uint8_t* reset
         const void* state
-        const void* statics
+        gc_statics statics
         int32_t loss
         int32_t loss_last
         int32_t loss_sum
@@ -303,17 +315,11 @@ cdef extern from "gradcore/gradcore.h" nogil:
         void* state_out
         void* dstate
         int32_t* dstate_exponent
-        void* d_statics
-        int32_t* d_statics_exponent
         double loss_value
         double loss_weight
         int64_t grads_exponent
         gc_cotangents cotangents
-        void* gates
-        int32_t hidden_direction
-        void* hidden
-        int32_t* hidden_exponent
-        double* hidden_log2_norm
+        gc_hidden hidden
         gc_tangents tangents
         int32_t threads
         int32_t exact_threads

@@ -51,7 +51,7 @@ class InitialState {
   bool has_array(int array) const;
   int64_t state_elements() const { return net_.state_size * call_.batch; }
   const T* params() const { return static_cast<const T*>(call_.params); }
-  const T* statics() const { return static_cast<const T*>(call_.statics); }
+  const T* statics() const { return static_cast<const T*>(call_.statics.values); }
   const T* moved() const { return static_cast<const T*>(call_.tangents.params); }
   const T* moved_statics() const { return static_cast<const T*>(call_.tangents.statics); }
   void compute(T* state, const Source& source, const T* bias, const T* weight,

@@ -23,7 +23,7 @@ Pipeline<T>::Pipeline(const Network& net, gc_call& call)
   check_statics(net, call);
   if (has(call, GC_ARRAY_GATES) || has(call, GC_ARRAY_HIDDEN) ||
       has(call, GC_ARRAY_HIDDEN_LOG2_NORM))
-    net.at(call.hidden_direction);
+    net.at(call.hidden.direction);
   check_steps(parts_, call);
   steps_ = steps_of(parts_, call.steps);
   divide_plan();
@@ -365,7 +365,7 @@ void Pipeline<T>::finish() {
     for (auto job = jobs_.rbegin(); job != jobs_.rend(); job++) (*job)->unpack_product();
     initial_.unpack_product(static_cast<T*>(call_.tangents.product));
   }
-  if (call_.d_statics) finish_statics();
+  if (call_.statics.gradient) finish_statics();
   // Inside the core no_exponent marks steps at which dx is zero; the caller gets the exponent 0
   // there.
   if (call_.dx && (parts_.size() > 1 || parts_[0].border))
@@ -386,7 +386,7 @@ void Pipeline<T>::finish_statics() {
   }
   for (const auto& job : jobs_) job->add_static(statics_);
   initial_.add_static(statics_);
-  statics_.write(static_cast<T*>(call_.d_statics), call_.d_statics_exponent);
+  statics_.write(static_cast<T*>(call_.statics.gradient), call_.statics.exponent);
   if (!call_.tangents.d_statics) return;
   statics_.start();
   for (const auto& job : jobs_) job->add_static_tangent(statics_);

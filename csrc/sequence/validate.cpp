@@ -146,7 +146,7 @@ void check_presence(const Part& part, const gc_call& call) {
   static constexpr Pair pairs[] = {
       {GC_ARRAY_DX, GC_ARRAY_DX_EXPONENT, "dx", "dx_exponent"},
       {GC_ARRAY_DSTATE, GC_ARRAY_DSTATE_EXPONENT, "dstate", "dstate_exponent"},
-      {GC_ARRAY_HIDDEN, GC_ARRAY_HIDDEN_EXPONENT, "hidden", "hidden_exponent"},
+      {GC_ARRAY_HIDDEN, GC_ARRAY_HIDDEN_EXPONENT, "hidden.adjoint", "hidden.exponent"},
       {GC_ARRAY_COTANGENT_X, GC_ARRAY_COTANGENT_X_EXPONENT, "cotangents.x",
        "cotangents.x_exponent"},
       {GC_ARRAY_COTANGENT_STATE, GC_ARRAY_COTANGENT_STATE_EXPONENT, "cotangents.state",
@@ -254,11 +254,11 @@ void check_statics(const Network& net, const gc_call& call) {
         fail(GC_INVALID,
              "the net reads no static inputs, and the call has them or their gradient.");
   if (has(call, GC_ARRAY_D_STATICS) && !has(call, GC_ARRAY_D_STATICS_EXPONENT))
-    fail(GC_INVALID, "d_statics needs d_statics_exponent.");
+    fail(GC_INVALID, "statics.gradient needs statics.exponent.");
   if (has(call, GC_ARRAY_COTANGENT_STATICS) && !has(call, GC_ARRAY_COTANGENT_STATICS_EXPONENT))
     fail(GC_INVALID, "cotangents.statics needs cotangents.statics_exponent.");
   if (has(call, GC_ARRAY_T_D_STATICS) && !has(call, GC_ARRAY_D_STATICS))
-    fail(GC_INVALID, "tangents.d_statics needs d_statics.");
+    fail(GC_INVALID, "tangents.d_statics needs statics.gradient.");
   if (has(call, GC_ARRAY_RESET) &&
       std::any_of(net.layers.begin(), net.layers.end(), begins_elsewhere))
     fail(GC_INVALID,
@@ -278,9 +278,9 @@ void check_static_values(const Network& net, gc_call& call) {
       }
   };
   if (net.dtype == GC_FLOAT32)
-    check(static_cast<const float*>(call.statics));
+    check(static_cast<const float*>(call.statics.values));
   else
-    check(static_cast<const double*>(call.statics));
+    check(static_cast<const double*>(call.statics.values));
 }
 
 void check_steps(const std::vector<Part>& parts, const gc_call& call) {

@@ -115,11 +115,11 @@ const Field fields[] = {
     {"dstate_exponent", GC_ARRAY_DSTATE_EXPONENT, Element::int32, true, of_layers},
     {"gates", GC_ARRAY_GATES, Element::real, true,
      [](const Net& n, const gc_call& c) {
-       return times(times(hidden_steps(n, c), c.batch), n.gates(c.hidden_direction));
+       return times(times(hidden_steps(n, c), c.batch), n.gates(c.hidden.direction));
      }},
     {"hidden", GC_ARRAY_HIDDEN, Element::real, true,
      [](const Net& n, const gc_call& c) {
-       return times(times(hidden_steps(n, c), c.batch), n.direction_size(c.hidden_direction));
+       return times(times(hidden_steps(n, c), c.batch), n.direction_size(c.hidden.direction));
      }},
     {"hidden_exponent", GC_ARRAY_HIDDEN_EXPONENT, Element::int32, true, hidden_steps},
     {"hidden_log2_norm", GC_ARRAY_HIDDEN_LOG2_NORM, Element::float64, true,
@@ -316,7 +316,7 @@ class Call {
 
   void hidden(int32_t direction) {
     sizes_change();
-    call_.hidden_direction = direction;
+    call_.hidden.direction = direction;
   }
 
   void mode(bool train, uint64_t seed, uint64_t step) {

@@ -480,8 +480,8 @@ TEST(gates_are_stored_by_layer_and_direction) {
       const int64_t width = problem.gates(direction);
       std::vector<double> kept(static_cast<size_t>(T * B * width), 7.0);
       problem.forward([&](gc_call& call) {
-        call.gates = kept.data();
-        call.hidden_direction = direction;
+        call.hidden.gates = kept.data();
+        call.hidden.direction = direction;
       });
       for (int64_t t = 0; t < T; t++)
         for (int64_t b = 0; b < B; b++)
@@ -496,8 +496,8 @@ TEST(gates_are_stored_by_layer_and_direction) {
     CHECK_CONTAINS(gc_last_error(), "layers and directions");
     gc_call call = problem.call();
     double nothing = 0;
-    call.gates = &nothing;
-    call.hidden_direction = directions;
+    call.hidden.gates = &nothing;
+    call.hidden.direction = directions;
     CHECK_EQUAL(problem.run(call), GC_INVALID);
   }
 }

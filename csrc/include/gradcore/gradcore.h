@@ -48,7 +48,7 @@ typedef enum gc_transform_kind {
   GC_RESIDUAL_END = 5, /* this bracket; no bidirectional layer or window lies between the two */
   GC_BORDER = 6, /* each row is made of several rows before it, and there may be fewer rows: a border
                     between two parts of the net */
-  GC_STATIC = 7  /* weight [O, S] times gc_call.statics of the row's sequence is added to it */
+  GC_STATIC = 7  /* weight [O, S] times gc_statics.values of the row's sequence is added to it */
 } gc_transform_kind;
 /* What a GC_BORDER makes of its rows. */
 typedef enum gc_reduction {
@@ -61,7 +61,7 @@ typedef enum gc_reduction {
 typedef enum gc_initial_state {
   GC_INITIAL_ZEROS = 0,
   GC_INITIAL_LEARNED = 1, /* parameters, the same for all sequences */
-  GC_INITIAL_STATIC = 2   /* parameters, plus a weight times gc_call.statics of the sequence */
+  GC_INITIAL_STATIC = 2   /* parameters, plus a weight times gc_statics.values of the sequence */
 } gc_initial_state;
 /* gelu(x) = x * P(X <= x) of a standard normal X (the form with erf); silu(x) = x * sigmoid(x);
  * softplus(x) = log(1 + exp(x)). */
@@ -174,7 +174,7 @@ typedef struct gc_transform {
  * GC_INITIAL_STATIC [n_states*H, S];
  * weight and bias of each transform before the head; head weight [O, H], head bias [O]. Those of a
  * GC_LAYER_NORM are as long as its rows, those of a GC_DENSE [O, I] and [O], the weight of a
- * GC_STATIC is [O, S]. All that reads gc_call.statics has the same S. */
+ * GC_STATIC is [O, S]. All that reads gc_statics.values has the same S. */
 typedef struct gc_net {
   int32_t dtype;          /* gc_dtype */
   int64_t embedding_rows; /* V, 0: no embedding */
@@ -192,7 +192,7 @@ GC_API int64_t gc_net_parameters(const gc_net* net);
 /* Widths of x (without an embedding) and of the outputs; -1 as above. */
 GC_API int64_t gc_net_inputs(const gc_net* net);
 GC_API int64_t gc_net_outputs(const gc_net* net);
-/* S, the width of gc_call.statics; 0 if the net reads none; -1 as above. */
+/* S, the width of gc_statics.values; 0 if the net reads none; -1 as above. */
 GC_API int64_t gc_net_statics(const gc_net* net);
 /* Number of elements of a state. A state has, per layer and direction, the outputs [max(1,k), B, H]
  * of the last k steps, oldest first (the last is h), then for LSTM c [B, H]. The backward direction
@@ -279,7 +279,7 @@ typedef struct gc_cotangents {
   int32_t* x_exponent;       /* [T] of x */
   void* state;               /* [K, gc_net_state_size] out, of the initial state */
   int32_t* state_exponent;   /* [1] of state */
-  void* statics;             /* [K,B,S] out, of gc_call.statics */
+  void* statics;             /* [K,B,S] out, of gc_statics.values */
   int32_t* statics_exponent; /* [1] of statics */
 } gc_cotangents;
 
@@ -301,7 +301,7 @@ typedef struct gc_tangents {
   void* dx;                /* out, GC_CURVATURE_HESSIAN, with gc_call.dx: its tangent */
   void* dstate;            /* the same with gc_call.dstate */
   const void* statics;     /* [K,B,S] */
-  void* d_statics; /* [B,S] out, GC_CURVATURE_HESSIAN, with gc_call.d_statics: its tangent */
+  void* d_statics; /* [B,S] out, GC_CURVATURE_HESSIAN, with gc_statics.gradient: its tangent */
 } gc_tangents;
 
 /* The arrays of a call as bits of gc_call.arrays, one for each line of arrays.def. */
@@ -311,6 +311,26 @@ enum {
 #undef GRADCORE_ARRAY
   GC_ARRAY_COUNT
 };
+
+/* Of one layer and direction. */
+typedef struct gc_hidden {
+  int32_t direction; /* its number among the net's layers and directions */
+  /* Written by FORWARD and EMIT: the activations of the gates, in the gates' order; zeros where
+   * t >= lengths[b]. NULL: not wanted. */
+  void* gates; /* [T,B,gc_net_gates] */
+  /* Written by BACKWARD: the adjoint of the outputs h at every step, over all paths of the
+   * gradient; the residual connection around the layer is none of them. NULL: not wanted. */
+  void* adjoint;     /* [T,B,H], to be multiplied by 2^exponent[t] */
+  int32_t* exponent; /* [T] */
+  double* log2_norm; /* [T,B] log2 of its norm, -infinity for 0 */
+} gc_hidden;
+
+/* Inputs that do not change with time, for nets that read them; NULL: none, or not wanted. */
+typedef struct gc_statics {
+  const void* values; /* [B,S] */
+  void* gradient;     /* [B,S] out */
+  int32_t* exponent;  /* [1] out with gradient: the true one is gradient * 2^exponent */
+} gc_statics;
 
 /* Of a net with a GC_BORDER: x, tokens, lengths and reset have the steps T of the call, and so have
  * dx and the tangents and cotangents of x. Outputs, targets, weights and what belongs to them have
@@ -339,7 +359,7 @@ typedef struct gc_call {
                              net with a GC_BORDER t is a multiple of all strides together, and
                              windows with `inside` are no longer than their stride */
   const void* state;      /* gc_net_state_size elements; NULL: each layer's initial state */
-  const void* statics;    /* [B,S] inputs that do not change with time, for nets that read them */
+  gc_statics statics;
 
   /* the loss; a mean divides by the sum of the weights over all terms: of BCE, MSE, HUBER and
    * QUANTILE each output is a term, of GAUSSIAN each target */
@@ -373,25 +393,13 @@ typedef struct gc_call {
   void* state_out;          /* the state after step T-1 (after lengths[b]-1) */
   void* dstate;             /* gradient with respect to state, same layout */
   int32_t* dstate_exponent; /* by layer and direction, as dx_exponent */
-  void* d_statics;          /* [B,S] gradient with respect to statics */
-  int32_t* d_statics_exponent; /* [1] of d_statics */
   double loss_value;
   double loss_weight;     /* the number by which a mean was divided */
   int64_t grads_exponent; /* the true gradient is grads * 2^grads_exponent */
 
   gc_cotangents cotangents;
 
-  /* Written by FORWARD and EMIT: the activations of the gates of one layer and direction, in the
-   * gates' order; zeros where t >= lengths[b]. NULL: not wanted. */
-  void* gates; /* [T,B,gc_net_gates] of hidden_direction */
-
-  /* Written by BACKWARD: the adjoint of the outputs h of one layer and direction at every step,
-   * over all paths of the gradient; the residual connection around the layer is none of them. NULL:
-   * not wanted. */
-  int32_t hidden_direction; /* its number among the net's layers and directions */
-  void* hidden;             /* [T,B,H], to be multiplied by 2^hidden_exponent[t] */
-  int32_t* hidden_exponent; /* [T] */
-  double* hidden_log2_norm; /* [T,B] log2 of its norm, -infinity for 0 */
+  gc_hidden hidden;
 
   gc_tangents tangents;
 

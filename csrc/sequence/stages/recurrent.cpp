@@ -37,7 +37,7 @@ void Recurrent<T>::lay_out(Layout& layout) {
   states_.lay_out(layout);
   masks_.lay_out(layout);
   layout.share(scratch_zeros, zeros_, l.Hp);
-  if (has(c.call, GC_ARRAY_GATES) && l.direction == c.call.hidden_direction)
+  if (has(c.call, GC_ARRAY_GATES) && l.direction == c.call.hidden.direction)
     layout.announce(gates_, c.chunk_steps * row * l.saved);
   if (l.adds_rows()) layout.announce(outputs_, c.segment_steps * row);
   if (c.purpose.tangents) {
@@ -147,7 +147,7 @@ void Recurrent<T>::store_gates(const Worker& m, const Chunk& chunk) const {
   const Slice own = this->rows_of(m, chunk);
   for (int64_t r = own.begin; r < own.end; r++) {
     const int64_t t = chunk.first + r / B, b = r % B;
-    T* to = static_cast<T*>(c.call.gates) + c.timeline.row(t, b) * width;
+    T* to = static_cast<T*>(c.call.hidden.gates) + c.timeline.row(t, b) * width;
     if (!c.timeline.active(t, b)) {
       zero(to, width);
       continue;
@@ -299,7 +299,7 @@ template <class T>
 bool Recurrent<T>::records() const {
   const gc_call& call = this->context_.call;
   return (has(call, GC_ARRAY_HIDDEN) || has(call, GC_ARRAY_HIDDEN_LOG2_NORM)) &&
-         layer_.direction == call.hidden_direction;
+         layer_.direction == call.hidden.direction;
 }
 
 // Adjoints of the layer's outputs to the caller's arrays. Sums of their squares, which may leave
@@ -312,18 +312,18 @@ void Recurrent<T>::write_record(const Worker& m, const Chunk& chunk,
   const Slice own = m.slice_of(chunk.n);
   for (int64_t i = own.begin; i < own.end; i++) {
     const int64_t t = this->context_.timeline.time(chunk.first + i);
-    if (call.hidden_exponent) call.hidden_exponent[t] = exponents[i];
+    if (call.hidden.exponent) call.hidden.exponent[t] = exponents[i];
     for (int64_t b = 0; b < B; b++) {
       const T* row = record_ + (i * B + b) * layer_.Hp;
-      if (call.hidden) copy(static_cast<T*>(call.hidden) + (t * B + b) * H, row, H);
-      if (!call.hidden_log2_norm) continue;
+      if (call.hidden.adjoint) copy(static_cast<T*>(call.hidden.adjoint) + (t * B + b) * H, row, H);
+      if (!call.hidden.log2_norm) continue;
       const double largest = this->kernels().max_abs(row, layer_.Hp);
       double sum = 0;
       for (int64_t u = 0; largest > 0 && u < H; u++) {
         const double part = static_cast<double>(row[u]) / largest;
         sum += part * part;
       }
-      call.hidden_log2_norm[t * B + b] =
+      call.hidden.log2_norm[t * B + b] =
           largest > 0 ? std::log2(largest) + 0.5 * std::log2(sum) + exponents[i]
                       : -std::numeric_limits<double>::infinity();
     }

@@ -33,7 +33,7 @@ class StaticInput : public Stage<T> {
   // For tangents and cotangents.
   int64_t statics() const { return transform_.spec.inputs; }
   const T* weight() const { return this->context_.params() + transform_.weight; }
-  const T* given() const { return static_cast<const T*>(this->context_.call.statics); }
+  const T* given() const { return static_cast<const T*>(this->context_.call.statics.values); }
   int64_t weight_place() const { return transform_.weight; }
   int64_t sums_size() const { return this->batch() * this->stride(); }
   // weight [O,S] times the statics of a sequence joins a row; pads are left.

@@ -105,22 +105,13 @@ class Watch:
             return {"hidden_gradient_log10": [_windows(layer) for layer in norms]}
 
         def exponents() -> dict[str, Any]:
-            x, state = self._stretch(part)
+            x, start = self._stretch(part)
             if len(x) < LEAST_STEPS:
                 raise ArgumentError(
                     f"the steps looked at have no {LEAST_STEPS} steps in a row without a reset."
                 )
             count = min(EXPONENTS, state_size(net, 1))
-            static = part.inputs["static"]
-            spectrum = lyapunov.spectrum(
-                net,
-                params,
-                x,
-                count,
-                state=state,
-                static=None if static is None else static[:1],
-                **self._how,
-            )
+            spectrum = lyapunov.spectrum(net, params, x, count, **start, **self._how)
             return {
                 "lyapunov": _plain(spectrum.exponents[0]),
                 "lyapunov_error": _plain(spectrum.standard_error[0]),
@@ -228,8 +219,8 @@ class Watch:
             None if batch.static is None else batch.static[chosen],
         )
 
-    def _stretch(self, part: _Part) -> tuple[NDArray[Any], Carried]:
-        """The end of the first sequence's longest stretch without a reset; the state before it."""
+    def _stretch(self, part: _Part) -> tuple[NDArray[Any], dict[str, Any]]:
+        """The end of the first sequence's longest stretch without a reset; state and static."""
         x, reset, state = (part.inputs[name] for name in ("x", "reset", "state"))
         lengths = part.inputs["lengths"]
         stop = len(x) if lengths is None else int(lengths[0])
@@ -239,12 +230,12 @@ class Watch:
         _, begin, end = max((b - a, a, b) for a, b in pairwise(cuts))
         fresh = begin > 0 or (reset is not None and bool(reset[0, 0]))
         own = None if fresh or state is None else sequences_of(state, [0])
+        static = part.inputs["static"]
+        static = None if static is None else static[:1]
         first = max(begin, end - EXPONENT_STEPS)
         if first > begin and not self.updater.net.bidirectional:
-            static = part.inputs["static"]
-            static = None if static is None else static[:1]
             own = self._forward(np.ascontiguousarray(x[begin:first, :1]), None, own, static)
-        return np.ascontiguousarray(x[first:end, :1]), own
+        return np.ascontiguousarray(x[first:end, :1]), {"state": own, "static": static}
 
     def _forward(
         self, x: NDArray[Any], reset: NDArray[Any] | None, state: Carried, static: Any
