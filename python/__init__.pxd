@@ -64,6 +64,13 @@ cdef extern from "gradcore/gradcore.h" nogil:
         GC_ACTIVATION
         GC_RESIDUAL_BEGIN
         GC_RESIDUAL_END
+        GC_POOL
+
+    ctypedef enum gc_pool:
+        GC_POOL_LAST
+        GC_POOL_MEAN
+        GC_POOL_MAX
+        GC_POOL_ATTENTION
 
     ctypedef enum gc_activation:
         GC_ACTIVATION_RELU

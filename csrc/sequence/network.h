@@ -2,6 +2,7 @@
 #pragma once
 #include <gradcore/gradcore.h>
 
+#include <optional>
 #include <vector>
 
 namespace gradcore {
@@ -65,6 +66,8 @@ struct Network {
   const Layer& top() const { return layers.back(); }
   // Returns one of the layers and directions of the whole net; throws Error(GC_INVALID).
   const Layer& at(int32_t direction) const;
+  // Whether the outputs have one step per sequence.
+  bool pools() const;
   // Number of different tokens if the input is tokens.
   int64_t vocabulary() const { return embedding_rows ? embedding_rows : input_size; }
 
@@ -72,6 +75,7 @@ struct Network {
   std::vector<std::vector<Layer>> groups() const;
   std::vector<std::vector<Transform>> transforms_of(const std::vector<Layer>& group,
                                                     const Layer* before, const Layer* behind) const;
+  void cut_at_pool(std::vector<Part>& parts) const;
 };
 
 // A part of the net: layers that run together because they read time in the same order. Its outputs
@@ -81,6 +85,8 @@ struct Part {
   bool first, last;  // first: reads the net's input; last: has the head and the loss
   bool reverse;
   int64_t column, width;
+  // Its rows end in one per sequence: a GC_POOL.
+  std::optional<Transform> pool = std::nullopt;
 };
 
 }  // namespace gradcore

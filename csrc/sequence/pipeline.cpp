@@ -17,6 +17,13 @@ Pipeline<T>::Pipeline(const Network& net, gc_call& call) : call_(call), parts_(n
   if (has(call, GC_ARRAY_GATES) || has(call, GC_ARRAY_HIDDEN) ||
       has(call, GC_ARRAY_HIDDEN_LOG2_NORM))
     net.at(call.hidden_direction);
+  if (net.pools() && has(call, GC_ARRAY_RESET))
+    fail(
+        GC_INVALID,
+        "a net with a pool over the sequence takes no resets: a sequence that is cut has no single "
+        "row. Give each piece as a sequence of its own.");
+  for (size_t p = 0; p < parts_.size(); p++)
+    steps_.push_back(p == 0 ? call.steps : parts_[p].reverse ? steps_[p - 1] : steps_behind(p - 1));
   divide_plan();
   lay_out();
   make_jobs();
@@ -67,7 +74,7 @@ void Pipeline<T>::check_order() const {
       if (p > 0 && !ahead[p - 1])
         fail(GC_INVALID, "operation %" PRId64 ": part %d goes forward before part %d has.", i,
              op.part, op.part - 1);
-      if (op.t1 == call_.steps) ahead[p] = true;
+      if (op.t1 == steps_[p]) ahead[p] = true;
     }
   }
   for (size_t p = 0; any_back && p < parts_.size(); p++)
@@ -80,16 +87,16 @@ void Pipeline<T>::lay_out() {
   for (size_t p = 0; p + 1 < parts_.size(); p++) {
     if (parts_[p].reverse) continue;
     Meeting& meeting = meetings_[p];
-    const int64_t size = call_.steps * call_.batch * parts_[p].width;
+    const int64_t steps = steps_behind(p), size = steps * call_.batch * parts_[p].width;
     layout_.announce(meeting.out, size);
     if (call_.tangents.count > 0) {
       layout_.announce(meeting.t_out, size * call_.tangents.count);
-      for (int32_t*& exponents : meeting.t_exponent) layout_.announce(exponents, call_.steps);
+      for (int32_t*& exponents : meeting.t_exponent) layout_.announce(exponents, steps);
       if (call_.tangents.curvature == GC_CURVATURE_HESSIAN) layout_.announce(meeting.t_d_out, size);
     }
     if (!trains_) continue;
     layout_.announce(meeting.d_out, size);
-    layout_.announce(meeting.d_out_exponent, call_.steps);
+    layout_.announce(meeting.d_out_exponent, steps);
   }
 }
 
@@ -105,6 +112,8 @@ gc_call Pipeline<T>::call_of(size_t p) const {
   };
   if (parts_.size() > 1) call.ops = ops_[p].data();
   call.n_ops = n_ops_[p];
+  call.steps = steps_[p];
+  if (p > 0 && parts_[p - 1].pool && !part.reverse) call.lengths = nullptr;  // until start()
   if (!part.last) {
     call.loss = GC_LOSS_NONE;
     call.target = call.weight = call.class_weight = nullptr;
@@ -161,6 +170,8 @@ void Pipeline<T>::connect(size_t p) {
   }
   const Meeting& meeting = before(p);
   const Part& other = parts_[p - (part.reverse ? 2 : 1)];
+  if (p > 0 && parts_[p - 1].pool && !part.reverse && call_.lengths)
+    calls_[p].lengths = ones_.data();
   calls_[p].x = meeting.out;
   calls_[p].dx = meeting.d_out;
   calls_[p].dx_exponent = meeting.d_out_exponent;
@@ -200,6 +211,8 @@ void Pipeline<T>::start() {
     arena_.emplace(layout_.bytes());
     layout_.place(arena_->data());
   }
+  for (int64_t b = 0; call_.lengths && b < call_.batch; b++)
+    ones_.push_back(std::min<int64_t>(call_.lengths[b], 1));
   for (size_t p = 0; p < parts_.size(); p++) connect(p);
   left_ = n_ops_;
 }

@@ -48,6 +48,8 @@ class Pipeline {
   Meeting& behind(size_t p) { return meetings_[parts_[p].reverse ? p - 1 : p]; }
   void connect(size_t p);
   void start();
+  // Steps of the rows that part p puts out.
+  int64_t steps_behind(size_t p) const { return parts_[p].pool ? 1 : steps_[p]; }
   int64_t ahead() const;  // number of operations before the first BACKWARD
   void advance(int64_t end);
   void check_given(const void* d_outputs) const;
@@ -58,6 +60,8 @@ class Pipeline {
   // Operations by part; there are none for a single part, which uses the call's.
   std::vector<std::vector<gc_op>> ops_;
   std::vector<int64_t> n_ops_;     // by part
+  std::vector<int64_t> steps_;     // by part
+  std::vector<int64_t> ones_;      // lengths of sequences behind a pool
   std::vector<Meeting> meetings_;  // by part
   std::vector<gc_call> calls_;     // by part
   std::vector<Link<T>> links_;     // by part

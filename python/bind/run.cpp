@@ -26,14 +26,19 @@ int64_t times(int64_t a, int64_t b) {
 }
 
 int64_t step_elements(const Net&, const gc_call& call) { return times(call.steps, call.batch); }
-int64_t positions(const gc_call& call) {
-  return call.loss_last ? call.batch : times(call.steps, call.batch);
+int64_t output_steps(const Net& net, const gc_call& call) {
+  for (int32_t i = 0; i < net.get().n_transforms; i++)
+    if (net.get().transforms[i].kind == GC_POOL) return 1;
+  return call.steps;
+}
+int64_t positions(const Net& net, const gc_call& call) {
+  return call.loss_last ? call.batch : times(output_steps(net, call), call.batch);
 }
 int64_t state_elements(const Net& net, const gc_call& call) {
   return times(net.state_size(1), call.batch);
 }
 int64_t output_elements(const Net& net, const gc_call& call) {
-  return times(step_elements(net, call), net.outputs());
+  return times(times(output_steps(net, call), call.batch), net.outputs());
 }
 int64_t input_elements(const Net& net, const gc_call& call) {
   return times(step_elements(net, call), net.inputs());
@@ -61,7 +66,7 @@ int64_t targets_per_position(const Net& net, const gc_call& call) {
   }
 }
 int64_t target_elements(const Net& net, const gc_call& call) {
-  return times(positions(call), targets_per_position(net, call));
+  return times(positions(net, call), targets_per_position(net, call));
 }
 
 int64_t of_steps(const Net&, const gc_call& call) { return call.steps; }
@@ -91,7 +96,7 @@ const Field fields[] = {
     {"target", GC_ARRAY_TARGET, Element::target, false, target_elements},
     {"d_outputs", GC_ARRAY_D_OUTPUTS, Element::real, false, output_elements},
     {"weight", GC_ARRAY_WEIGHT, Element::real, false,
-     [](const Net&, const gc_call& c) { return positions(c); }},
+     [](const Net& n, const gc_call& c) { return positions(n, c); }},
     {"class_weight", GC_ARRAY_CLASS_WEIGHT, Element::real, false,
      [](const Net& n, const gc_call&) { return n.outputs(); }},
     {"target_weight", GC_ARRAY_TARGET_WEIGHT, Element::float64, false,
@@ -130,7 +135,7 @@ const Field fields[] = {
      [](const Net& n, const gc_call& c) { return of_tangents(c, state_elements(n, c)); }},
     {"t_outputs", GC_ARRAY_T_OUTPUTS, Element::real, true,
      [](const Net& n, const gc_call& c) { return of_tangents(c, output_elements(n, c)); }},
-    {"t_exponent", GC_ARRAY_T_EXPONENT, Element::int32, true, of_steps},
+    {"t_exponent", GC_ARRAY_T_EXPONENT, Element::int32, true, output_steps},
     {"t_state_out", GC_ARRAY_T_STATE_OUT, Element::real, true,
      [](const Net& n, const gc_call& c) { return of_tangents(c, state_elements(n, c)); }},
     {"t_state_exponent", GC_ARRAY_T_STATE_EXPONENT, Element::int32, true, of_layers},

@@ -45,8 +45,22 @@ typedef enum gc_transform_kind {
   GC_ACTIVATION = 3, /* a gc_activation of every element */
   GC_RESIDUAL_BEGIN =
       4, /* the row goes on, and is added to that at the GC_RESIDUAL_END which closes */
-  GC_RESIDUAL_END = 5 /* this bracket; no bidirectional layer lies between the two */
+  GC_RESIDUAL_END = 5, /* this bracket; no bidirectional layer lies between the two */
+  /* The rows of a sequence become one, see gc_pool; at most once, behind the last recurrent layer
+   * and outside of such brackets. */
+  GC_POOL = 6
 } gc_transform_kind;
+/* What a GC_POOL makes of the rows h of the steps t < lengths[b] of a sequence: the last; their
+ * mean; the maximum of each unit; sum of a h with a = softmax over t of weight . h, where weight
+ * [H] is a parameter. Of a sequence without steps the row is 0. What follows has one step per
+ * sequence, of index 0, and sequences without steps have none there. Calls with a pool take no
+ * resets. */
+typedef enum gc_pool {
+  GC_POOL_LAST = 0,
+  GC_POOL_MEAN = 1,
+  GC_POOL_MAX = 2,
+  GC_POOL_ATTENTION = 3
+} gc_pool;
 /* gelu(x) = x * P(X <= x) of a standard normal X (the form with erf); silu(x) = x * sigmoid(x);
  * softplus(x) = log(1 + exp(x)). */
 typedef enum gc_activation {
@@ -136,7 +150,7 @@ typedef struct gc_transform {
   double p;       /* GC_DROPOUT: the probability in [0,1) that a unit is dropped in training; the
                      others are divided by 1 - p */
   int64_t inputs, outputs; /* GC_DENSE: I, the width of the rows that it reads, and O */
-  int32_t function;        /* GC_ACTIVATION: gc_activation */
+  int32_t function;        /* GC_ACTIVATION: gc_activation; GC_POOL: gc_pool */
 } gc_transform;
 
 /* A stack: an optional embedding, recurrent layers with transforms between them, an optional linear
@@ -144,7 +158,8 @@ typedef struct gc_transform {
  *   embedding [V, E]; per layer weight and bias of each transform before it, then for each of its
  * directions weight_ih [G*H, I], weight_hh [G*H, H], bias_ih [G*H], bias_hh [G*H], skip [H];
  * weight and bias of each transform before the head; head weight [O, H], head bias [O]. Those of a
- * GC_LAYER_NORM are as long as its rows, those of a GC_DENSE [O, I] and [O]. */
+ * GC_LAYER_NORM are as long as its rows, those of a GC_DENSE [O, I] and [O]; that of a GC_POOL by
+ * attention is [H]. */
 typedef struct gc_net {
   int32_t dtype;          /* gc_dtype */
   int64_t embedding_rows; /* V, 0: no embedding */

@@ -8,6 +8,7 @@
 #include "sequence/derivatives/tangent_dense.h"
 #include "sequence/derivatives/tangent_input.h"
 #include "sequence/derivatives/tangent_outputs.h"
+#include "sequence/derivatives/tangent_pool.h"
 #include "sequence/derivatives/tangent_recurrent.h"
 #include "sequence/derivatives/tangent_transforms.h"
 
@@ -29,6 +30,8 @@ template <class T>
 struct TangentOf<Fork<T>> : std::type_identity<TangentFork<T>> {};
 template <class T>
 struct TangentOf<Sum<T>> : std::type_identity<TangentSum<T>> {};
+template <class T>
+struct TangentOf<Pool<T>> : std::type_identity<TangentPool<T>> {};
 
 // The recursion of tangents is linear in what enters it, so that all tangents of a part are kept
 // times one power of two. It is looked at every 8 absolute steps; where the states grew so much in

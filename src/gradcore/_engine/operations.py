@@ -83,7 +83,8 @@ class Schedule(NamedTuple):
 
     The first segment may be shorter. The last is whole, because its forward pass is the only one
     that is not repeated. parts: the number of parts of the net. aim: EMIT for a pass that only goes
-    forward, BACKWARD or COTANGENT for one that also goes back.
+    forward, BACKWARD or COTANGENT for one that also goes back. pooled: 1 if the last part has one
+    step, else 0.
     """
 
     steps: int
@@ -91,6 +92,7 @@ class Schedule(NamedTuple):
     slots: int
     parts: int = 1
     aim: OpKind = OpKind.BACKWARD
+    pooled: int = 0
 
     @property
     def backward(self) -> bool:
@@ -149,11 +151,12 @@ class Schedule(NamedTuple):
     @property
     def n_ops(self) -> int:
         """The number of operations of all parts."""
+        long, short = self.parts - self.pooled, self.pooled
         if not self.backward:
-            return self.parts * self.segments
+            return long * self.segments + short
         groups = self.groups
         again = self.segments - groups[-1] - (len(groups) - 1)
-        return self.parts * (3 * self.segments - 1 + again)
+        return long * (3 * self.segments - 1 + again) + 2 * short
 
     def ops(self) -> NDArray[np.void]:
         """All operations in order, as the core takes them."""
@@ -200,6 +203,19 @@ def _kept_ops(schedule: Schedule) -> NDArray[np.void]:
 
 def _made_ops(schedule: Schedule) -> NDArray[np.void]:
     made = np.empty(schedule.n_ops, OP)
+    if schedule.pooled:
+        # The last part runs between the way ahead of the others and their way back.
+        last = schedule.parts - 1
+        kinds = [OpKind.TAPE, schedule.aim] if schedule.backward else [schedule.aim]
+        others = _made_ops(schedule._replace(parts=last, pooled=0))
+        ahead = last * schedule.segments
+        made[:ahead] = others[:ahead]
+        made[ahead : ahead + len(kinds)] = [
+            (kind, FROM_START, TO_NOWHERE, last, 0, 1) for kind in kinds
+        ]
+        made[ahead + len(kinds) :] = others[ahead:]
+        made.flags.writeable = False
+        return made
     if not schedule.backward:
         for part, ops in enumerate(np.split(made, schedule.parts)):
             _fill(ops, schedule.aim, part, schedule.borders())

@@ -83,9 +83,9 @@ def forward(
 class Pass:
     """A forward pass after which backward() can be called once; gradcore.forward makes it.
 
-    outputs (T, B, O): zero where t >= lengths[b]. state: the state after the last step (after step
-    lengths[b]-1). plan: the plan of the pass; about plan.bytes of memory are in use until
-    backward() or until this object is deleted.
+    outputs (T, B, O), or (B, O) behind a Pool: zero where t >= lengths[b]. state: the state after
+    the last step (after step lengths[b]-1). plan: the plan of the pass; about plan.bytes of memory
+    are in use until backward() or until this object is deleted.
     """
 
     outputs: Array
@@ -106,7 +106,7 @@ class Pass:
         steps, batch = inputs.steps, inputs.batch
         size = state_size(net, batch)
         self._params, self._batch, self._wanted = params, batch, wanted
-        self.outputs = empty((steps, batch, net.output_size), dtype)
+        self.outputs = empty((*net.positions(steps, batch), net.output_size), dtype)
         self.flat_state = np.empty(size, dtype)
         # The adjoint of the final state is written here before the backward pass.
         self._d_end = np.zeros(size, dtype)
@@ -127,9 +127,10 @@ class Pass:
         self.state = unflatten(net, batch, self.flat_state)
 
     def __repr__(self) -> str:
-        steps, batch, width = self.outputs.shape
+        width = self.outputs.shape[-1]
         state = "gone back" if self._done else "waits for d_outputs"
-        return f"Pass(T={steps}, B={batch}, O={width}, {self.plan.bytes:,} bytes, {state})"
+        sizes = f"T={self.plan.steps}, B={self._batch}, O={width}"
+        return f"Pass({sizes}, {self.plan.bytes:,} bytes, {state})"
 
     def __reduce__(self) -> Any:
         raise DTypeError(
@@ -140,9 +141,9 @@ class Pass:
     def backward(
         self, d_outputs: Any, dstate_out: Sequence[LayerState] | None = None
     ) -> PassGradient:
-        """Gradients from those of the outputs (T, B, O) and of the state after the last step.
+        """Gradients from those of the outputs and of the state after the last step.
 
-        dstate_out: has the form of `state`; None means zero.
+        d_outputs: has the shape of `outputs`. dstate_out: has the form of `state`; None means zero.
         Raises ShapeError, DTypeError, NonFiniteError; ArgumentError when called again.
         """
         net, dtype = self._params.net, self._params.dtype

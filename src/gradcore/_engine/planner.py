@@ -28,7 +28,7 @@ from .._net.description import core_net
 from .._net.stack import Stack
 from ..errors import ArgumentError, DTypeError, InternalError, MemoryBudgetError
 from ..loss import CrossEntropy, Loss, LossFunction, NashSutcliffe
-from .objective import resolve
+from .objective import check_pooled, resolve
 from .operations import OP, OP_BYTES, Op, OpKind, Schedule, fewest_slots, goes_back, listed
 from .whole import whole_bytes
 
@@ -157,7 +157,10 @@ def plan(
     described = resolve(loss)
     settings: tuple[tuple[str, Any], ...] = ()
     copies, batch = 0, positive_int("batch", batch)
+    if net.pool is not None and reset:
+        raise ArgumentError("reset must be False for a net with a Pool, which takes no resets.")
     if isinstance(described, Loss):
+        check_pooled(net, described)
         described._targets(net.output_size)  # checks the number of outputs
         names.add(described.array)
         settings = described._settings()
@@ -189,7 +192,7 @@ def plan(
 
 def _with_whole(work: Workload, loss: Loss) -> Workload:
     """The workload with what a loss of the whole sequence takes."""
-    shape = (work.steps, work.batch, work.net.output_size)
+    shape = (*work.net.positions(work.steps, work.batch), work.net.output_size)
     return replace(
         work,
         arrays=(work.arrays - {loss.array}) | {"outputs"},
@@ -270,7 +273,8 @@ class Predictor:
         backward = self.work.backward
         if slots is None:
             slots = max(0, -(-self.blocks // blocks) - 2) if backward else 0
-        return Schedule(self.work.steps, blocks, slots, self.parts, self.work.aim)
+        pooled = int(self.work.net.pool is not None)
+        return Schedule(self.work.steps, blocks, slots, self.parts, self.work.aim, pooled)
 
     def _ask(self, segment_steps: int, slots: int) -> int:
         parts = range(self.parts)
@@ -281,8 +285,11 @@ class Predictor:
         else:
             kinds = [(OpKind.EMIT, part) for part in parts]
         end = min(_core.block_steps(), self.work.steps)
+        ends = [end] * self.parts
+        if self.work.net.pool is not None:
+            ends[-1] = 1
         ops = np.array(
-            [(kind, _core.FROM_START, _core.TO_NOWHERE, part, 0, end) for kind, part in kinds], OP
+            [(k, _core.FROM_START, _core.TO_NOWHERE, part, 0, ends[part]) for k, part in kinds], OP
         )
         self._call.plan(ops, segment_steps=segment_steps, slots=slots)
         held = self._call.bytes() - self.op_bytes * len(ops)

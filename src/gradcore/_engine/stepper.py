@@ -50,6 +50,11 @@ class Stepper:
                 "net must not have a bidirectional layer, whose output at a step depends on later "
                 "steps. Use gradcore.apply on whole sequences."
             )
+        if net.pool is not None:
+            raise ArgumentError(
+                "net must not have a Pool, whose row depends on all steps of a sequence. Use "
+                "gradcore.apply on whole sequences, or a Stepper of the layers in front of it."
+            )
         self._net, self._params = net, params
         self._batch = positive_int("batch", batch)
         # Two states that alternate: the core reads one and writes the other.

@@ -97,6 +97,11 @@ def inputs(
     tokens = array.dtype.kind in "iu"
     array = _tokens(net, array) if tokens else _floats(net, dtype, array)
     steps, batch = array.shape[:2]
+    if reset is not None and net.pool is not None:
+        raise ArgumentError(
+            "reset must be None for a net with a Pool: a sequence that is cut has no single row. "
+            "Pass each piece as a sequence of its own, with lengths."
+        )
     arrays = {
         "x": None if tokens else array,
         "tokens": array if tokens else None,
