@@ -92,8 +92,8 @@ def vjp(
     pass the dstate of the call over the later steps. What is not given is zero.
     wrt: which cotangents to compute, of "params", "x" and "state". Without "params", and if all
     layers read time forward and there is no Pool, the net is run once for all K cotangents, which
-    are rows of one wider product; otherwise each cotangent is a pass of its own. The other arguments are those of
-    gradcore.apply.
+    are rows of one wider product; otherwise each cotangent is a pass of its own. The other
+    arguments are those of gradcore.apply.
 
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Griewank and Walther 2008, section 3.2.
