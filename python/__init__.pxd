@@ -64,6 +64,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
         GC_ACTIVATION
         GC_RESIDUAL_BEGIN
         GC_RESIDUAL_END
+        GC_BORDER
         GC_POOL
 
     ctypedef enum gc_pool:
@@ -71,6 +72,11 @@ cdef extern from "gradcore/gradcore.h" nogil:
         GC_POOL_MEAN
         GC_POOL_MAX
         GC_POOL_ATTENTION
+
+    ctypedef enum gc_reduction:
+        GC_REDUCE_NONE
+        GC_REDUCE_MAX
+        GC_REDUCE_MEAN
 
     ctypedef enum gc_activation:
         GC_ACTIVATION_RELU
@@ -117,6 +123,10 @@ cdef extern from "gradcore/gradcore.h" nogil:
         double p
         int64_t inputs, outputs
         int32_t function
+        int32_t reduction
+        int32_t inside
+        int64_t taps, stride, dilation
+        int64_t left
 
     ctypedef struct gc_net:
         int32_t dtype
@@ -135,6 +145,8 @@ cdef extern from "gradcore/gradcore.h" nogil:
     int64_t gc_net_state_size(const gc_net* net, int64_t batch)
     int64_t gc_net_gates(const gc_net* net, int32_t direction)
     int32_t gc_net_parts(const gc_net* net)
+    int64_t gc_net_part_steps(const gc_net* net, int32_t part, int64_t steps)
+    int64_t gc_net_direction_steps(const gc_net* net, int32_t direction, int64_t steps)
 
     ctypedef enum gc_op_kind:
         GC_OP_FORWARD

@@ -1,6 +1,7 @@
 // The C functions for nets and for running plans.
 #include <memory>
 #include <variant>
+#include <vector>
 
 #include "base/arena.h"
 #include "base/errors.h"
@@ -71,6 +72,32 @@ int64_t gc_net_gates(const gc_net* net, int32_t direction) {
 int32_t gc_net_parts(const gc_net* net) {
   int32_t n = -1;
   guarded([&] { n = static_cast<int32_t>(Network(*net).parts().size()); });
+  return n;
+}
+
+int64_t gc_net_part_steps(const gc_net* net, int32_t part, int64_t steps) {
+  int64_t n = -1;
+  guarded([&] {
+    const std::vector<gradcore::Part> parts = Network(*net).parts();
+    if (part < 0 || static_cast<size_t>(part) >= parts.size())
+      gradcore::fail(GC_INVALID, "the net has parts 0..%d; got %d.",
+                     static_cast<int>(parts.size()) - 1, part);
+    n = gradcore::steps_of(parts, steps)[static_cast<size_t>(part)];
+  });
+  return n;
+}
+
+int64_t gc_net_direction_steps(const gc_net* net, int32_t direction, int64_t steps) {
+  int64_t n = -1;
+  guarded([&] {
+    const Network made(*net);
+    const int32_t wanted = made.at(direction).direction;
+    const std::vector<gradcore::Part> parts = made.parts();
+    const std::vector<int64_t> all = gradcore::steps_of(parts, steps);
+    for (size_t p = 0; p < parts.size(); p++)
+      for (const gradcore::Layer& layer : parts[p].net.layers)
+        if (!layer.pass && layer.direction == wanted) n = all[p];
+  });
   return n;
 }
 

@@ -19,6 +19,7 @@ namespace gradcore {
 // know of its neighbours.
 template <class T>
 struct Link {
+  Source source;
   T* out = nullptr;                         // [T][B][part.width]
   const T* d_out = nullptr;                 // [T][B][part.width], null without backward
   const int32_t* d_out_exponent = nullptr;  // [T] no_exponent where all is zero

@@ -7,6 +7,7 @@
 
 #include "base/errors.h"
 #include "sequence/stages/activation.h"
+#include "sequence/stages/border.h"
 #include "sequence/stages/dense.h"
 #include "sequence/stages/dropout.h"
 #include "sequence/stages/exit.h"
@@ -28,7 +29,8 @@ static bool has_skips(const Network& net) {
 
 // Steps of a chunk: the widest rows of one take up 256 KB, and it is a power of two of steps
 // between one look and one block. Tangents that are rescaled need one exponent for a chunk.
-static int64_t steps_of_chunk(const Network& net, const gc_call& call, const Purpose& purpose) {
+static int64_t steps_of_chunk(const Part& part, const gc_call& call, const Purpose& purpose) {
+  const Network& net = part.net;
   if (purpose.scaled_tangents()) return look_steps;
   const int64_t element = net.dtype == GC_FLOAT32 ? 4 : 8;
   int64_t row = 1, steps = block_steps;
@@ -39,6 +41,7 @@ static int64_t steps_of_chunk(const Network& net, const gc_call& call, const Pur
   for (const std::vector<Transform>& transforms : net.transforms)
     for (const Transform& t : transforms)
       if (t.spec.kind == GC_DENSE) row = std::max(row, call.batch * std::max(t.I, t.O));
+  if (part.border) row = std::max(row, call.batch * part.border->O);
   while (steps > look_steps && steps * row * element > 256 * 1024) steps /= 2;
   return steps;
 }
@@ -58,7 +61,7 @@ Job<T>::Job(const Part& part, gc_call& call, const Link<T>& link, Progress& prog
                Timeline(call, part.reverse, has_skips(part.net)),
                {}},
       progress_(progress) {
-  context_.chunk_steps = steps_of_chunk(part.net, call, context_.purpose);
+  context_.chunk_steps = steps_of_chunk(part, call, context_.purpose);
   context_.segment_steps = std::min(call.segment_steps, call.steps);
   if (context_.purpose.tangents) tangents_.emplace(context_);
   if (context_.purpose.cotangents) cotangents_.emplace(context_);
@@ -70,7 +73,10 @@ Job<T>::Job(const Part& part, gc_call& call, const Link<T>& link, Progress& prog
 template <class T>
 void Job<T>::build() {
   const Part& part = context_.part;
-  add<Input<T>>();
+  if (part.border)
+    add<Border<T>>();
+  else
+    add<Input<T>>();
   for (size_t l = 0; l < part.net.layers.size(); l++) {
     if (part.net.layers[l].pass) continue;
     add_transforms(l);
@@ -133,7 +139,7 @@ S& Job<T>::add(Arguments&&... arguments) {
   stages_.push_back(std::move(made));
   if (tangents_) tangents_->follow_stage(stage);
   if constexpr (!std::is_same_v<S, Loss<T>> && !std::is_same_v<S, Exit<T>> &&
-                !std::is_same_v<S, Pool<T>>)
+                !std::is_same_v<S, Border<T>> && !std::is_same_v<S, Pool<T>>)
     if (cotangents_) cotangents_->follow_stage(stage);
   return stage;
 }
@@ -151,7 +157,7 @@ void Job<T>::lay_out() {
 
 template <class T>
 void Job<T>::start() {
-  check_contents(context_.part, context_.call);
+  check_contents(context_.part, context_.call, context_.link.source);
   arena_.emplace(layout_.bytes());
   layout_.place(arena_->data());
   context_.timeline.start();

@@ -39,13 +39,38 @@ static void check_dense(const gc_transform& spec, int64_t units) {
          spec.before, static_cast<long long>(units), static_cast<long long>(spec.inputs));
 }
 
+static void check_window(const gc_transform& spec, int64_t units) {
+  const int index = spec.before;
+  check_size("inputs of a window", index, spec.inputs);
+  check_size("taps of a window", index, spec.taps);
+  check_size("stride", index, spec.stride);
+  check_size("dilation", index, spec.dilation);
+  if (spec.reduction < GC_REDUCE_NONE || spec.reduction > GC_REDUCE_MEAN)
+    fail(GC_INVALID, "before layer %d: unknown reduction %d.", index, spec.reduction);
+  if (spec.inputs != units)
+    fail(GC_INVALID,
+         "before layer %d: a window must have inputs %lld, the size of what comes before it; got "
+         "%lld.",
+         index, static_cast<long long>(units), static_cast<long long>(spec.inputs));
+  const BorderShape window(spec);
+  check_size("steps of a window", index, window.length());
+  if (spec.reduction == GC_REDUCE_NONE)
+    check_size("elements of a window", index, spec.taps * spec.inputs);
+  if (spec.left < 0 || spec.left >= window.length() || (spec.inside && spec.left))
+    fail(GC_INVALID,
+         "before layer %d: a window begins 0 to (taps - 1) * dilation steps before its own, and 0 "
+         "with `inside`; got %lld.",
+         index, static_cast<long long>(spec.left));
+}
+
 static void check_transform(const gc_transform& spec, int64_t units) {
   const int index = spec.before;
-  if ((spec.kind < GC_LAYER_NORM || spec.kind > GC_RESIDUAL_END) && spec.kind != GC_POOL)
+  if (spec.kind < GC_LAYER_NORM || spec.kind > GC_POOL)
     fail(GC_INVALID, "before layer %d: unknown transform %d.", index, spec.kind);
   check_place(index, spec.place);
   if (spec.kind == GC_DROPOUT) check_probability("dropout", index, spec.p);
   if (spec.kind == GC_DENSE) check_dense(spec, units);
+  if (spec.kind == GC_BORDER) check_window(spec, units);
   if (spec.kind == GC_ACTIVATION &&
       (spec.function < GC_ACTIVATION_RELU || spec.function > GC_ACTIVATION_SOFTPLUS))
     fail(GC_INVALID, "before layer %d: unknown activation %d.", index, spec.function);
@@ -57,7 +82,9 @@ static void check_transform(const gc_transform& spec, int64_t units) {
 
 static Transform make_transform(const gc_transform& spec, int64_t units, int64_t& offset) {
   check_transform(spec, units);
+  const bool joins = spec.kind == GC_BORDER && spec.reduction == GC_REDUCE_NONE;
   Transform t{spec, units, spec.kind == GC_DENSE ? spec.outputs : units, -1, -1};
+  if (joins) t.O = spec.taps * units;
   auto take = [&](bool present, int64_t count) {
     const int64_t at = present ? offset : -1;
     if (present) offset += count;
@@ -76,9 +103,13 @@ class Brackets {
   void see(const gc_transform& spec, int64_t units) {
     if (spec.kind == GC_POOL && !open_.empty())
       fail(GC_INVALID,
-           "before layer %d: a pool over the sequence makes one row of all, so that it cannot lie "
-           "in "
+           "before layer %d: a pool over the sequence makes one row of all, so that it cannot lie in "
            "a residual run of layers.",
+           spec.before);
+    if (spec.kind == GC_BORDER && !open_.empty())
+      fail(GC_INVALID,
+           "before layer %d: a window cannot lie in a residual run of layers, because its rows are "
+           "made of several.",
            spec.before);
     if (spec.kind == GC_RESIDUAL_BEGIN) open_.push_back(units);
     if (spec.kind != GC_RESIDUAL_END) return;
@@ -110,26 +141,30 @@ class Brackets {
 };
 
 static void check_pools(const gc_net& net) {
-  int pools = 0;
+  bool found = false;
   for (int i = 0; i < net.n_transforms; i++) {
-    if (net.transforms[i].kind != GC_POOL) continue;
-    if (net.transforms[i].before != net.n_layers)
+    const gc_transform& spec = net.transforms[i];
+    if (found && (spec.kind == GC_POOL || spec.kind == GC_BORDER))
+      fail(GC_INVALID,
+           "behind a pool over the sequence there is one step, so that neither another pool nor a "
+           "window can follow.");
+    if (spec.kind != GC_POOL) continue;
+    if (spec.before != net.n_layers)
       fail(GC_INVALID,
            "before layer %d: a pool over the sequence must lie behind the last recurrent layer, "
            "because it leaves one step per sequence.",
-           net.transforms[i].before);
-    if (++pools > 1)
-      fail(GC_INVALID, "a net can have one pool over the sequence; behind it there is one step.");
+           spec.before);
+    found = true;
   }
 }
 
-// Units of the rows that come to the first transform of the net: the first dense layer in front of
-// the first recurrent layer knows them, or that layer itself.
+// Units of the rows that come to the first transform of the net: the first dense layer or window in
+// front of the first recurrent layer knows them, or that layer itself.
 static int64_t first_units(const gc_net& net) {
   if (net.embedding_rows) return net.embedding_dim;
   for (int i = 0; i < net.n_transforms && net.transforms[i].before == 0; i++)
-    if (net.transforms[i].kind == GC_DENSE) {
-      check_size("inputs of a dense layer", 0, net.transforms[i].inputs);
+    if (net.transforms[i].kind == GC_DENSE || net.transforms[i].kind == GC_BORDER) {
+      check_size("inputs of a dense layer or a window", 0, net.transforms[i].inputs);
       return net.transforms[i].inputs;
     }
   return net.layers[0].input_size;
@@ -309,67 +344,127 @@ static bool run_ahead(const std::vector<Transform>& transforms) {
   });
 }
 
-// Layers that read time in the same order, as groups; a head behind a bidirectional layer gets a
-// group of its own.
-std::vector<std::vector<Layer>> Network::groups() const {
-  std::vector<std::vector<Layer>> found;
-  for (const Layer& layer : layers) {
-    const bool joins =
-        !found.empty() && !layer.spec.bidirectional && !found.back().back().spec.bidirectional;
-    if (!joins) found.emplace_back();
-    found.back().push_back(layer);
-  }
-  if (top().spec.bidirectional) found.push_back({passing(2 * top().H, top().index + 1, ub)});
-  return found;
-}
+static bool is_border(const Transform& t) { return t.spec.kind == GC_BORDER; }
 
-// The transforms in front of each layer of a group and behind its last one. before, behind: the
-// layers beside it, null at the ends.
-std::vector<std::vector<Transform>> Network::transforms_of(const std::vector<Layer>& group,
-                                                           const Layer* before,
-                                                           const Layer* behind) const {
-  auto of = [&](const Layer& layer) { return transforms[static_cast<size_t>(layer.index)]; };
-  auto ahead = [&](const Layer* one, const Layer& two) {
-    return one && !one->spec.bidirectional && two.spec.bidirectional && run_ahead(of(two));
-  };
-  std::vector<std::vector<Transform>> found;
-  for (const Layer& layer : group) {
-    const bool taken = layer.pass || (&layer == &group.front() && ahead(before, layer));
-    found.push_back(taken ? std::vector<Transform>{} : of(layer));
+namespace {
+
+// Layers and transforms of a net become groups, from the input to the outputs.
+class Grouping {
+ public:
+  explicit Grouping(int32_t ub) : ub_(ub) {}
+
+  // A group without a layer, whose transforms run behind it.
+  void pass(std::optional<Transform> border, std::vector<Transform> transforms, int64_t width,
+            int32_t index) {
+    groups_.push_back(
+        {{passing(width, index, ub_)}, std::move(border), {{}, std::move(transforms)}});
   }
-  if (!behind)
-    found.push_back(transforms.back());
+  // The transforms in front of recurrent layer `index`, or of the end: each window begins a group.
+  // What remains for the layer is left in `front`, with its window in `border`.
+  void divide(std::vector<Transform>& front, std::optional<Transform>& border, int64_t units,
+              bool keeps_last, int32_t index) {
+    auto at = std::find_if(front.begin(), front.end(), is_border);
+    if (at == front.end()) return;
+    std::vector<Transform> ahead(front.begin(), at);
+    if (open())
+      groups_.back().transforms.back() = ahead;
+    else if (!ahead.empty() || units)
+      pass({}, ahead, ahead.empty() ? units : ahead.front().I, index);
+    while (at != front.end()) {
+      const auto next = std::find_if(at + 1, front.end(), is_border);
+      const std::vector<Transform> own(at + 1, next);
+      if (next == front.end() && keeps_last) {
+        border = *at;
+        front = own;
+        return;
+      }
+      pass(*at, own, at->O, index);
+      at = next;
+    }
+    front.clear();
+  }
+  // Whether the last group may go on: it reads time forward.
+  bool open() const { return !groups_.empty() && !groups_.back().layers.back().spec.bidirectional; }
+  void begin(const Layer& layer, std::vector<Transform> front, std::optional<Transform> border) {
+    groups_.push_back({{layer}, std::move(border), {std::move(front), {}}});
+  }
+  void extend(const Layer& layer, std::vector<Transform> front) {
+    groups_.back().layers.push_back(layer);
+    groups_.back().transforms.back() = std::move(front);
+    groups_.back().transforms.emplace_back();
+  }
+  void end_with(std::vector<Transform> transforms) {
+    groups_.back().transforms.back() = std::move(transforms);
+  }
+  std::vector<Group> take() { return std::move(groups_); }
+
+ private:
+  const int32_t ub_;
+  std::vector<Group> groups_;
+};
+
+}  // namespace
+
+std::vector<Group> Network::groups() const {
+  Grouping grouping(ub);
+  // An embedding in front of a window runs by itself, since its rows are read several times.
+  int64_t units = embedding_rows ? embedding_dim : 0;
+  bool ahead =
+      false;  // the transforms in front of a bidirectional layer run in the group before it
+  for (const Layer& layer : layers) {
+    std::vector<Transform> front = transforms[static_cast<size_t>(layer.index)];
+    std::optional<Transform> border;
+    const bool both = layer.spec.bidirectional;
+    const bool divides = std::any_of(front.begin(), front.end(), is_border);
+    if (divides && !layer.reverse) grouping.divide(front, border, units, !both, layer.index);
+    units = 0;
+    if (!both && grouping.open() && !border) {
+      grouping.extend(layer, front);
+      continue;
+    }
+    if (!layer.reverse) {
+      ahead = divides || (both && grouping.open() && run_ahead(front));
+      if (ahead && both && !divides) grouping.end_with(front);
+    }
+    if (both && ahead) front.clear();
+    grouping.begin(layer, front, border);
+  }
+  std::vector<Transform> rest = transforms.back();
+  std::optional<Transform> none;
+  const bool divides = std::any_of(rest.begin(), rest.end(), is_border);
+  if (divides)
+    grouping.divide(rest, none, 0, false, top().index + 1);
+  else if (!grouping.open())
+    grouping.pass({}, rest, 2 * top().H, top().index + 1);
   else
-    found.push_back(ahead(&group.back(), *behind) ? of(*behind) : std::vector<Transform>{});
-  return found;
+    grouping.end_with(rest);
+  return grouping.take();
 }
 
 std::vector<Part> Network::parts() const {
-  const std::vector<std::vector<Layer>> all = groups();
+  const std::vector<Group> all = groups();
   std::vector<Part> parts;
-  // Both directions of a layer have the same neighbours.
-  auto neighbour = [&](size_t g, int step) -> const Layer* {
-    const int32_t own = all[g][0].index;
-    size_t n = g + static_cast<size_t>(step);
-    while (n < all.size() && all[n][0].index == own) n += static_cast<size_t>(step);
-    return n >= all.size() ? nullptr : step > 0 ? &all[n].front() : &all[n].back();
-  };
   for (size_t g = 0; g < all.size(); g++) {
-    const std::vector<Layer>& group = all[g];
-    Part part{*this, false, false, false, 0, 0};
-    const bool both = group[0].spec.bidirectional;
-    part.first = group[0].index == 0 && !group[0].pass;
-    part.last = g + 1 == all.size();
+    const std::vector<Layer>& group = all[g].layers;
+    Part part{*this, false, false, false, 0, 0, -1, all[g].border};
     part.reverse = group[0].reverse;
+    if (part.reverse)
+      part.before = parts[g - 1].before;
+    else if (g > 0)
+      part.before = static_cast<int32_t>(parts[g - 1].reverse ? g - 2 : g - 1);
+    part.first = part.before < 0;
+    part.last = g + 1 == all.size();
     part.column = group[0].column;
     part.net.layers = group;
-    part.net.transforms = transforms_of(group, neighbour(g, -1), neighbour(g, 1));
+    part.net.transforms = all[g].transforms;
     const std::vector<Transform>& front = part.net.transforms.front();
-    part.net.input_size = front.empty() ? group[0].I : front.front().I;
+    part.net.input_size = part.border     ? part.border->O
+                          : front.empty() ? group[0].I
+                                          : front.front().I;
     if (!part.first) part.net.embedding_rows = part.net.embedding_dim = 0;
     const std::vector<Transform>& back = part.net.transforms.back();
     const int64_t width = back.empty() ? group.back().H : back.back().O;
-    part.width = both ? 2 * width : width;
+    part.width = group[0].spec.bidirectional ? 2 * width : width;
     if (!part.last) {
       part.net.has_head = false;
       part.net.outputs = width;
@@ -397,19 +492,20 @@ void Network::cut_at_pool(std::vector<Part>& parts) const {
   std::vector<Transform>& back = end.net.transforms.back();
   const auto at = std::find_if(back.begin(), back.end(), is_pool);
   const Transform pool = *at;
-  const bool each = top().spec.bidirectional && !top().spec.residual && at == back.begin() &&
-                    pool.spec.function != GC_POOL_ATTENTION;
+  const bool each = top().spec.bidirectional && !top().spec.residual && !end.border &&
+                    at == back.begin() && pool.spec.function != GC_POOL_ATTENTION;
   if (each) {
     back.erase(at);
+    end.pooled = true;
     for (size_t p = parts.size() - 3; p < parts.size() - 1; p++) parts[p].pool = pool;
     return;
   }
-  Part rest{*this, false, true, false, 0, pool.O};
+  Part rest{*this, false, true, false, 0, outputs, static_cast<int32_t>(parts.size()) - 1, {}};
   rest.net.layers = {passing(pool.O, top().index + 1, ub)};
   rest.net.transforms = {{}, {at + 1, back.end()}};
   rest.net.input_size = pool.O;
   rest.net.embedding_rows = rest.net.embedding_dim = 0;
-  rest.width = outputs;
+  rest.pooled = true;
   back.erase(at, back.end());
   end.pool = pool;
   end.last = false;
@@ -419,6 +515,13 @@ void Network::cut_at_pool(std::vector<Part>& parts) const {
   end.net.ob = blocks(pool.O, ub);
   end.net.Op = end.net.ob * ub;
   parts.push_back(rest);
+}
+
+std::vector<int64_t> steps_of(const std::vector<Part>& parts, int64_t n) {
+  std::vector<int64_t> steps;
+  for (const Part& part : parts)
+    steps.push_back(part.steps(part.first ? n : steps[static_cast<size_t>(part.before)]));
+  return steps;
 }
 
 }  // namespace gradcore

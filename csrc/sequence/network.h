@@ -2,8 +2,11 @@
 #pragma once
 #include <gradcore/gradcore.h>
 
+#include <algorithm>
 #include <optional>
 #include <vector>
+
+#include "sequence/border_shape.h"
 
 namespace gradcore {
 
@@ -43,6 +46,14 @@ struct Transform {
 
 struct Part;
 
+// What becomes a part: layers that read time in the same order, the window in front of them, and
+// the transforms in front of each and behind the last one.
+struct Group {
+  std::vector<Layer> layers;
+  std::optional<Transform> border;
+  std::vector<std::vector<Transform>> transforms;
+};
+
 struct Network {
   explicit Network(const gc_net& net);  // throws Error(GC_INVALID)
 
@@ -72,9 +83,7 @@ struct Network {
   int64_t vocabulary() const { return embedding_rows ? embedding_rows : input_size; }
 
  private:
-  std::vector<std::vector<Layer>> groups() const;
-  std::vector<std::vector<Transform>> transforms_of(const std::vector<Layer>& group,
-                                                    const Layer* before, const Layer* behind) const;
+  std::vector<Group> groups() const;
   void cut_at_pool(std::vector<Part>& parts) const;
 };
 
@@ -85,8 +94,21 @@ struct Part {
   bool first, last;  // first: reads the net's input; last: has the head and the loss
   bool reverse;
   int64_t column, width;
-  // Its rows end in one per sequence: a GC_POOL.
-  std::optional<Transform> pool = std::nullopt;
+  int32_t before;  // the part whose rows it reads, the forward one of two directions; -1: the input
+  std::optional<Transform> border;  // the window through which it reads them
+  bool pooled = false;              // it reads the one row that a pool has left of each sequence
+  std::optional<Transform> pool = std::nullopt;  // the GC_POOL in which its rows end
+
+  BorderShape window() const { return BorderShape(border->spec); }
+  // Whether its steps can be others than those of what it reads.
+  bool shortens() const { return border || pooled; }
+  // Its steps if what it reads has n.
+  int64_t steps(int64_t n) const {
+    return pooled ? std::min<int64_t>(n, 1) : border ? window().steps(n) : n;
+  }
 };
+
+// The steps of each part if the net's input has n.
+std::vector<int64_t> steps_of(const std::vector<Part>& parts, int64_t n);
 
 }  // namespace gradcore

@@ -7,6 +7,7 @@
 #include "base/errors.h"
 #include "sequence/presence.h"
 #include "sequence/scale/exponents.h"
+#include "sequence/validate.h"
 
 namespace gradcore {
 
@@ -17,13 +18,8 @@ Pipeline<T>::Pipeline(const Network& net, gc_call& call) : call_(call), parts_(n
   if (has(call, GC_ARRAY_GATES) || has(call, GC_ARRAY_HIDDEN) ||
       has(call, GC_ARRAY_HIDDEN_LOG2_NORM))
     net.at(call.hidden_direction);
-  if (net.pools() && has(call, GC_ARRAY_RESET))
-    fail(
-        GC_INVALID,
-        "a net with a pool over the sequence takes no resets: a sequence that is cut has no single "
-        "row. Give each piece as a sequence of its own.");
-  for (size_t p = 0; p < parts_.size(); p++)
-    steps_.push_back(p == 0 ? call.steps : parts_[p].reverse ? steps_[p - 1] : steps_behind(p - 1));
+  check_steps(parts_, call);
+  steps_ = steps_of(parts_, call.steps);
   divide_plan();
   lay_out();
   make_jobs();
@@ -84,6 +80,13 @@ void Pipeline<T>::check_order() const {
 template <class T>
 void Pipeline<T>::lay_out() {
   meetings_.resize(parts_.size());
+  lengths_.resize(parts_.size());
+  reset_.resize(parts_.size());
+  for (size_t p = 0; p < parts_.size(); p++) {
+    if (!parts_[p].shortens()) continue;
+    if (has(call_, GC_ARRAY_LENGTHS)) layout_.announce(lengths_[p], call_.batch);
+    if (has(call_, GC_ARRAY_RESET)) layout_.announce(reset_[p], steps_[p] * call_.batch);
+  }
   for (size_t p = 0; p + 1 < parts_.size(); p++) {
     if (parts_[p].reverse) continue;
     Meeting& meeting = meetings_[p];
@@ -106,14 +109,13 @@ template <class T>
 gc_call Pipeline<T>::call_of(size_t p) const {
   const Part& part = parts_[p];
   gc_call call = call_;
+  call.steps = steps_[p];
   uint64_t arrays = arrays_of(call_);
   auto set = [&](int array, bool there) {
     arrays = there ? arrays | uint64_t{1} << array : arrays & ~(uint64_t{1} << array);
   };
   if (parts_.size() > 1) call.ops = ops_[p].data();
   call.n_ops = n_ops_[p];
-  call.steps = steps_[p];
-  if (p > 0 && parts_[p - 1].pool && !part.reverse) call.lengths = nullptr;  // until start()
   if (!part.last) {
     call.loss = GC_LOSS_NONE;
     call.target = call.weight = call.class_weight = nullptr;
@@ -144,10 +146,49 @@ void Pipeline<T>::make_jobs() {
     const Part& part = parts_[p];
     const bool both = part.reverse || (p + 1 < parts_.size() && parts_[p + 1].reverse);
     Link<T>& link = links_[p];
-    link.marks_zeros = !part.first || both;
+    link.marks_zeros = !part.first || both || part.border;
     link.joins = both && !part.reverse;
     jobs_.push_back(std::make_unique<Job<T>>(part, calls_[p], link, progress_));
   }
+}
+
+template <class T>
+Source Pipeline<T>::source(size_t p) const {
+  if (parts_[p].first) return {call_.steps, call_.lengths, call_.reset};
+  const auto before = static_cast<size_t>(parts_[p].before);
+  return {steps_[before], lengths_[before], reset_[before]};
+}
+
+// The lengths and resets of a part, from those of what it reads.
+template <class T>
+void Pipeline<T>::shorten(size_t p) {
+  const Source from = source(p);
+  if (!parts_[p].shortens()) {
+    lengths_[p] = const_cast<int64_t*>(from.lengths);
+    reset_[p] = const_cast<uint8_t*>(from.reset);
+    return;
+  }
+  const int64_t B = call_.batch;
+  for (int64_t b = 0; from.lengths && b < B; b++) lengths_[p][b] = parts_[p].steps(from.lengths[b]);
+  if (!from.reset) return;
+  const int64_t stride = parts_[p].border->spec.stride;
+  zero(reset_[p], steps_[p] * B);
+  int64_t earlier = 1;  // the strides of the windows before this one
+  for (size_t q = p; !parts_[q].first;) {
+    q = static_cast<size_t>(parts_[q].before);
+    if (parts_[q].border) earlier *= parts_[q].border->spec.stride;
+  }
+  for (int64_t s = 0; s < from.steps; s++)
+    for (int64_t b = 0; b < B; b++) {
+      if (!from.reset[s * B + b] || !from.active(s, b)) continue;
+      if (s % stride)
+        fail(GC_INVALID,
+             "the net makes one step of %" PRId64
+             ", so that resets must be at multiples of that; "
+             "got one at step %" PRId64 ", sequence %" PRId64 ".",
+             stride * earlier, s * earlier, b);
+      if (s / stride < steps_[p]) reset_[p][s / stride * B + b] = 1;
+    }
 }
 
 // Gives part p the addresses of the arrays through which it meets its neighbours.
@@ -155,6 +196,9 @@ template <class T>
 void Pipeline<T>::connect(size_t p) {
   const Part& part = parts_[p];
   Link<T>& link = links_[p];
+  link.source = source(p);
+  calls_[p].lengths = lengths_[p];
+  calls_[p].reset = reset_[p];
   if (!part.last) {
     const Meeting& meeting = behind(p);
     link.out = meeting.out;
@@ -169,16 +213,16 @@ void Pipeline<T>::connect(size_t p) {
     return;
   }
   const Meeting& meeting = before(p);
-  const Part& other = parts_[p - (part.reverse ? 2 : 1)];
-  if (p > 0 && parts_[p - 1].pool && !part.reverse && call_.lengths)
-    calls_[p].lengths = ones_.data();
+  // The other direction, if there is one, has the columns behind.
+  const auto other = static_cast<size_t>(part.before) + 1;
+  const bool both = other < parts_.size() && parts_[other].reverse;
   calls_[p].x = meeting.out;
   calls_[p].dx = meeting.d_out;
   calls_[p].dx_exponent = meeting.d_out_exponent;
   link.t_in = meeting.t_out;
   link.t_in_exponent[0] = meeting.t_exponent[0];
   link.t_in_exponent[1] = meeting.t_exponent[1];
-  link.t_in_split = other.reverse ? other.column : other.width;
+  link.t_in_split = both ? parts_[other].column : parts_[other - 1].width;
   link.t_dx = meeting.t_d_out;
 }
 
@@ -207,13 +251,15 @@ void Pipeline<T>::start() {
   call_.loss_weight = 0;
   call_.where_layer = -1;
   call_.where_step = call_.where_sequence = -1;
-  if (parts_.size() > 1) {
+  if (layout_.bytes() > 0) {
     arena_.emplace(layout_.bytes());
     layout_.place(arena_->data());
   }
-  for (int64_t b = 0; call_.lengths && b < call_.batch; b++)
-    ones_.push_back(std::min<int64_t>(call_.lengths[b], 1));
-  for (size_t p = 0; p < parts_.size(); p++) connect(p);
+  check_lengths(call_);
+  for (size_t p = 0; p < parts_.size(); p++) {
+    shorten(p);
+    connect(p);
+  }
   left_ = n_ops_;
 }
 
@@ -305,7 +351,7 @@ void Pipeline<T>::finish() {
     for (auto job = jobs_.rbegin(); job != jobs_.rend(); job++) (*job)->unpack_product();
   // Inside the core no_exponent marks steps at which dx is zero; the caller gets the exponent 0
   // there.
-  if (call_.dx && parts_.size() > 1)
+  if (call_.dx && (parts_.size() > 1 || parts_[0].border))
     for (int64_t t = 0; t < call_.steps; t++)
       if (call_.dx_exponent[t] == no_exponent) call_.dx_exponent[t] = 0;
 }

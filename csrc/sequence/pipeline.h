@@ -44,8 +44,11 @@ class Pipeline {
   void make_jobs();
   // before(p) is the Meeting that part p, if not the first, reads; behind(p) is the one that it
   // writes to.
-  Meeting& before(size_t p) { return behind(p - (parts_[p].reverse ? 2 : 1)); }
+  Meeting& before(size_t p) { return meetings_[static_cast<size_t>(parts_[p].before)]; }
   Meeting& behind(size_t p) { return meetings_[parts_[p].reverse ? p - 1 : p]; }
+  // What part p reads.
+  Source source(size_t p) const;
+  void shorten(size_t p);
   void connect(size_t p);
   void start();
   // Steps of the rows that part p puts out.
@@ -57,11 +60,14 @@ class Pipeline {
 
   gc_call& call_;
   std::vector<Part> parts_;
+  // By part: steps, lengths and resets. The latter two are null without; they are those of the part
+  // before unless a window lies between.
+  std::vector<int64_t> steps_;
+  std::vector<int64_t*> lengths_;
+  std::vector<uint8_t*> reset_;
   // Operations by part; there are none for a single part, which uses the call's.
   std::vector<std::vector<gc_op>> ops_;
   std::vector<int64_t> n_ops_;     // by part
-  std::vector<int64_t> steps_;     // by part
-  std::vector<int64_t> ones_;      // lengths of sequences behind a pool
   std::vector<Meeting> meetings_;  // by part
   std::vector<gc_call> calls_;     // by part
   std::vector<Link<T>> links_;     // by part

@@ -71,10 +71,10 @@ Purpose check_plan(const gc_call& call) {
 }
 
 void check_backward(const Part& part, const gc_call& call, const Purpose& purpose) {
-  if (purpose.cotangents && (purpose.trains || !part.first || !part.last))
+  if (purpose.cotangents && (purpose.trains || !part.first || !part.last || part.border))
     fail(GC_INVALID,
-         "cotangents go through nets whose layers all read time forward, in calls without "
-         "BACKWARD.");
+         "cotangents go through nets whose layers all read time forward step by step, in calls "
+         "without BACKWARD.");
   if (purpose.cotangents && call.cotangents.count < 1)
     fail(GC_INVALID, "cotangents.count must be 1 or more.");
   if (!purpose.trains) return;
@@ -86,7 +86,8 @@ void check_backward(const Part& part, const gc_call& call, const Purpose& purpos
   if (!has(call, GC_ARRAY_GRADS)) fail(GC_INVALID, "BACKWARD needs an array for the gradients.");
 }
 
-void check_input(const Network& net, const gc_call& call) {
+void check_input(const Part& part, const gc_call& call) {
+  const Network& net = part.net;
   const bool tokens = has(call, GC_ARRAY_TOKENS);
   if (has(call, GC_ARRAY_X) == tokens)
     fail(GC_INVALID, "exactly one of x and tokens must be given.");
@@ -97,10 +98,10 @@ void check_input(const Network& net, const gc_call& call) {
     fail(GC_INVALID,
          "a residual first layer adds its input to its output, and tokens are no such input: put "
          "an embedding before it, or take the residual connection away.");
-  if (!net.embedding_rows && !net.transforms[0].empty())
+  if (!net.embedding_rows && (!net.transforms[0].empty() || net.layers[0].pass || part.border))
     fail(GC_INVALID,
-         "a LayerNorm, a Dropout, a dense layer or a residual connection before the first "
-         "recurrent layer takes floats, and tokens are none: put an embedding before it.");
+         "a LayerNorm, a Dropout, a dense layer, a window or a residual connection before the "
+         "first recurrent layer takes floats, and tokens are none: put an embedding before it.");
   if (call.token_bytes != 1 && call.token_bytes != 4 && call.token_bytes != 8)
     fail(GC_INVALID, "tokens must have 1, 4 or 8 bytes; got %d.", call.token_bytes);
   if (has(call, GC_ARRAY_DX)) fail(GC_INVALID, "tokens have no gradient: dx needs float input.");
@@ -133,8 +134,8 @@ void check_loss(const Network& net, const gc_call& call) {
 }
 
 // Which arrays are there.
-void check_presence(const Network& net, const gc_call& call) {
-  check_input(net, call);
+void check_presence(const Part& part, const gc_call& call) {
+  check_input(part, call);
   struct Pair {
     int array, needed;
     const char *name, *needs;
@@ -152,7 +153,7 @@ void check_presence(const Network& net, const gc_call& call) {
     if (has(call, pair.array) && !has(call, pair.needed))
       fail(GC_INVALID, "%s needs %s.", pair.name, pair.needs);
   if (!has(call, GC_ARRAY_PARAMS)) fail(GC_INVALID, "params is missing.");
-  check_loss(net, call);
+  check_loss(part.net, call);
 }
 
 void check_tangents(const Part& part, const gc_call& call, const Purpose& purpose) {
@@ -227,16 +228,40 @@ void check_sizes(const Network& net, const gc_call& call) {
 
 }  // namespace
 
-Purpose check_call(const Part& part, const gc_call& call) {
+void check_steps(const std::vector<Part>& parts, const gc_call& call) {
   if (call.steps < 1 || call.batch < 1)
     fail(GC_INVALID, "steps and batch must be at least 1; got %" PRId64 " and %" PRId64 ".",
          call.steps, call.batch);
   if (call.steps > INT32_MAX / 4 || call.batch > INT32_MAX / 4)
     fail(GC_INVALID, "steps and batch must be below 2^29; got %" PRId64 " and %" PRId64 ".",
          call.steps, call.batch);
+  for (const int64_t steps : steps_of(parts, call.steps))
+    if (steps < 1)
+      fail(GC_INVALID,
+           "%" PRId64
+           " steps are too few: the windows in front of a layer are longer than what "
+           "comes to it, so that no step remains.",
+           call.steps);
+  for (const Part& part : parts) {
+    if (part.pool && has(call, GC_ARRAY_RESET))
+      fail(GC_INVALID,
+           "a net with a pool over the sequence takes no resets: a sequence that is cut has no "
+           "single row. Give each piece as a sequence of its own.");
+    const bool cuts =
+        part.border && part.window().inside && part.window().length() > part.window().stride;
+    if (cuts && has(call, GC_ARRAY_RESET))
+      fail(GC_INVALID,
+           "windows of %" PRId64 " steps at every step of %" PRId64
+           " cannot be cut by resets: they "
+           "lie in a sequence as a whole. Pad them, or pass the pieces as sequences of their own.",
+           part.window().length(), part.window().stride);
+  }
+}
+
+Purpose check_call(const Part& part, const gc_call& call) {
   Purpose purpose = check_plan(call);
   check_backward(part, call, purpose);
-  check_presence(part.net, call);
+  check_presence(part, call);
   check_tangents(part, call, purpose);
   check_sizes(part.net, call);
   purpose.tangents = call.tangents.count;
@@ -249,11 +274,11 @@ Purpose check_call(const Part& part, const gc_call& call) {
   return purpose;
 }
 
-static void check_tokens(const Part& part, const gc_call& call) {
+static void check_tokens(const Part& part, const gc_call& call, const Source& source) {
   const int64_t vocabulary = part.net.vocabulary(), B = call.batch;
-  for (int64_t r = 0; call.tokens && r < call.steps * B; r++) {
+  for (int64_t r = 0; call.tokens && r < source.steps * B; r++) {
     const int64_t t = r / B, b = r % B;
-    if (call.lengths && t >= call.lengths[b]) continue;
+    if (!source.active(t, b)) continue;
     const int64_t v = token_at(call, r);
     if (v < 0 || v >= vocabulary)
       fail(GC_INVALID,
@@ -277,12 +302,15 @@ static void check_targets(const Part& part, const gc_call& call) {
   }
 }
 
-void check_contents(const Part& part, const gc_call& call) {
+void check_lengths(const gc_call& call) {
   for (int64_t b = 0; call.lengths && b < call.batch; b++)
     if (call.lengths[b] < 0 || call.lengths[b] > call.steps)
       fail(GC_INVALID, "lengths must be in 0..%" PRId64 "; lengths[%" PRId64 "] = %" PRId64 ".",
            call.steps, b, call.lengths[b]);
-  check_tokens(part, call);
+}
+
+void check_contents(const Part& part, const gc_call& call, const Source& source) {
+  check_tokens(part, call, source);
   if (call.loss == GC_LOSS_CROSS_ENTROPY) check_targets(part, call);
 }
 

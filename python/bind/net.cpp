@@ -21,7 +21,10 @@ const Names transform_kinds = {{"layer_norm", GC_LAYER_NORM},
                                {"activation", GC_ACTIVATION},
                                {"residual_begin", GC_RESIDUAL_BEGIN},
                                {"residual_end", GC_RESIDUAL_END},
+                               {"border", GC_BORDER},
                                {"pool", GC_POOL}};
+const Names reductions = {
+    {"none", GC_REDUCE_NONE}, {"max", GC_REDUCE_MAX}, {"mean", GC_REDUCE_MEAN}};
 const Names activations = {
     {"relu", GC_ACTIVATION_RELU},       {"tanh", GC_ACTIVATION_TANH},
     {"gelu", GC_ACTIVATION_GELU},       {"silu", GC_ACTIVATION_SILU},
@@ -84,7 +87,8 @@ gc_layer make_layer(const std::string& cell, int64_t input_size, int64_t hidden_
 
 gc_transform make_transform(const std::string& kind, int32_t before, int32_t place, bool affine,
                             bool bias, double eps, double p, int64_t inputs, int64_t outputs,
-                            const std::string& function) {
+                            const std::string& function, const std::string& reduction, bool inside,
+                            int64_t taps, int64_t stride, int64_t dilation, int64_t left) {
   gc_transform transform{};
   transform.kind = lookup(transform_kinds, kind, "transform");
   transform.before = before;
@@ -97,6 +101,12 @@ gc_transform make_transform(const std::string& kind, int32_t before, int32_t pla
   transform.outputs = outputs;
   transform.function = transform.kind == GC_POOL ? lookup(pools, function, "pool")
                                                  : lookup(activations, function, "activation");
+  transform.reduction = lookup(reductions, reduction, "reduction");
+  transform.inside = inside;
+  transform.taps = taps;
+  transform.stride = stride;
+  transform.dilation = dilation;
+  transform.left = left;
   return transform;
 }
 
@@ -137,6 +147,18 @@ int32_t Net::parts() const {
   const int32_t parts = gc_net_parts(&net_);
   if (parts < 0) raise_error("ArgumentError", gc_last_error());
   return parts;
+}
+
+int64_t Net::part_steps(int32_t part, int64_t steps) const {
+  const int64_t found = gc_net_part_steps(&net_, part, steps);
+  if (found < 0) raise_error("ArgumentError", gc_last_error());
+  return found;
+}
+
+int64_t Net::direction_steps(int32_t direction, int64_t steps) const {
+  const int64_t found = gc_net_direction_steps(&net_, direction, steps);
+  if (found < 0) raise_error("ArgumentError", gc_last_error());
+  return found;
 }
 
 int64_t Net::direction_size(int32_t direction) const noexcept {
@@ -180,7 +202,9 @@ void register_net(py::module_& module) {
       .def(py::init(&make_transform), py::kw_only(), py::arg("kind"), py::arg("before"),
            py::arg("place"), py::arg("affine") = false, py::arg("bias") = false,
            py::arg("eps") = 0.0, py::arg("p") = 0.0, py::arg("inputs") = 0, py::arg("outputs") = 0,
-           py::arg("function") = "relu");
+           py::arg("function") = "relu", py::arg("reduction") = "none", py::arg("inside") = false,
+           py::arg("taps") = 1, py::arg("stride") = 1, py::arg("dilation") = 1,
+           py::arg("left") = 0);
   py::class_<Net>(module, "Net",
                   "A stack as the core sees it; made by gradcore from a Stack and a dtype.")
       .def(py::init<const std::string&, int64_t, int64_t, std::vector<gc_layer>, int64_t, bool,
@@ -192,5 +216,7 @@ void register_net(py::module_& module) {
       .def_property_readonly("n_outputs", &Net::outputs)
       .def_property_readonly("n_parts", &Net::parts)
       .def_property_readonly("n_directions", &Net::directions)
+      .def("part_steps", &Net::part_steps, py::arg("part"), py::arg("steps"))
+      .def("direction_steps", &Net::direction_steps, py::arg("direction"), py::arg("steps"))
       .def("state_size", &Net::state_size, py::arg("batch"));
 }

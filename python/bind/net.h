@@ -17,6 +17,9 @@ class Net {
   const gc_net& get() const noexcept { return net_; }
   int64_t parameters() const noexcept { return parameters_; }
   int32_t parts() const;
+  // Steps of a part, and of the part of a direction, if the input has `steps`.
+  int64_t part_steps(int32_t part, int64_t steps) const;
+  int64_t direction_steps(int32_t direction, int64_t steps) const;
   // Number of recurrent layers, where a bidirectional layer counts twice.
   int64_t directions() const noexcept;
   // Number of units of one of these directions; 0 if it does not exist.

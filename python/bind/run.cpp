@@ -27,9 +27,10 @@ int64_t times(int64_t a, int64_t b) {
 
 int64_t step_elements(const Net&, const gc_call& call) { return times(call.steps, call.batch); }
 int64_t output_steps(const Net& net, const gc_call& call) {
-  for (int32_t i = 0; i < net.get().n_transforms; i++)
-    if (net.get().transforms[i].kind == GC_POOL) return 1;
-  return call.steps;
+  return net.part_steps(net.parts() - 1, call.steps);
+}
+int64_t hidden_steps(const Net& net, const gc_call& call) {
+  return net.direction_steps(call.hidden_direction, call.steps);
 }
 int64_t positions(const Net& net, const gc_call& call) {
   return call.loss_last ? call.batch : times(output_steps(net, call), call.batch);
@@ -110,14 +111,15 @@ const Field fields[] = {
     {"dstate_exponent", GC_ARRAY_DSTATE_EXPONENT, Element::int32, true, of_layers},
     {"gates", GC_ARRAY_GATES, Element::real, true,
      [](const Net& n, const gc_call& c) {
-       return times(step_elements(n, c), n.gates(c.hidden_direction));
+       return times(times(hidden_steps(n, c), c.batch), n.gates(c.hidden_direction));
      }},
     {"hidden", GC_ARRAY_HIDDEN, Element::real, true,
      [](const Net& n, const gc_call& c) {
-       return times(step_elements(n, c), n.direction_size(c.hidden_direction));
+       return times(times(hidden_steps(n, c), c.batch), n.direction_size(c.hidden_direction));
      }},
-    {"hidden_exponent", GC_ARRAY_HIDDEN_EXPONENT, Element::int32, true, of_steps},
-    {"hidden_log2_norm", GC_ARRAY_HIDDEN_LOG2_NORM, Element::float64, true, step_elements},
+    {"hidden_exponent", GC_ARRAY_HIDDEN_EXPONENT, Element::int32, true, hidden_steps},
+    {"hidden_log2_norm", GC_ARRAY_HIDDEN_LOG2_NORM, Element::float64, true,
+     [](const Net& n, const gc_call& c) { return times(hidden_steps(n, c), c.batch); }},
     {"cotangent_outputs", GC_ARRAY_COTANGENT_OUTPUTS, Element::real, false,
      cotangent_output_elements},
     {"cotangent_final_state", GC_ARRAY_COTANGENT_FINAL_STATE, Element::real, false,

@@ -78,6 +78,9 @@ if TYPE_CHECKING:
     from ._net.stack import Stack as Stack
     from ._net.state import LayerState as LayerState
     from ._net.state import zero_state as zero_state
+    from ._net.windows import AvgPool1d as AvgPool1d
+    from ._net.windows import Frames as Frames
+    from ._net.windows import MaxPool1d as MaxPool1d
     from ._training.minimize import minimize as minimize
     from ._training.report import FitReport as FitReport
     from ._training.trainer import Trainer as Trainer
@@ -151,6 +154,7 @@ _NAMES = {
         "Residual",
         "Skip",
     ),
+    "_net.windows": ("AvgPool1d", "Frames", "MaxPool1d"),
     "_net.stack": ("Grads", "Params", "Stack"),
     "_net.state": ("LayerState", "zero_state"),
     "_training.minimize": ("minimize",),

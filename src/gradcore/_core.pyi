@@ -117,6 +117,12 @@ class Transform:
         inputs: typing.SupportsInt | typing.SupportsIndex = 0,
         outputs: typing.SupportsInt | typing.SupportsIndex = 0,
         function: str = "relu",
+        reduction: str = "none",
+        inside: bool = False,
+        taps: typing.SupportsInt | typing.SupportsIndex = 1,
+        stride: typing.SupportsInt | typing.SupportsIndex = 1,
+        dilation: typing.SupportsInt | typing.SupportsIndex = 1,
+        left: typing.SupportsInt | typing.SupportsIndex = 0,
     ) -> None: ...
 
 class Net:
@@ -134,6 +140,16 @@ class Net:
         head_bias: bool,
         transforms: collections.abc.Sequence[Transform] = [],
     ) -> None: ...
+    def direction_steps(
+        self,
+        direction: typing.SupportsInt | typing.SupportsIndex,
+        steps: typing.SupportsInt | typing.SupportsIndex,
+    ) -> int: ...
+    def part_steps(
+        self,
+        part: typing.SupportsInt | typing.SupportsIndex,
+        steps: typing.SupportsInt | typing.SupportsIndex,
+    ) -> int: ...
     def state_size(self, batch: typing.SupportsInt | typing.SupportsIndex) -> int: ...
     @property
     def n_directions(self) -> int: ...

@@ -106,7 +106,7 @@ def test_no_segment_length_is_smaller(net, steps):
     predict = Predictor(work)
     every = []
     for size in range(1, -(-steps // BLOCK) + 1):
-        segments = predict.schedule(size).segments
+        segments = predict.schedule(size).longest.segments
         least = int(fewest_slots(np.array(segments)))
         every += [
             predict(predict.schedule(size, slots))

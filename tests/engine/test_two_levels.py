@@ -9,7 +9,15 @@ import gradcore as gd
 from everything import SHAPES, assert_same, everything, smallest, solve
 from gradcore import _core
 from gradcore._engine import planner
-from gradcore._engine.operations import OP_BYTES, OpKind, Schedule, fewest_slots, groups_of, listed
+from gradcore._engine.operations import (
+    OP_BYTES,
+    OpKind,
+    Schedule,
+    Walk,
+    fewest_slots,
+    groups_of,
+    listed,
+)
 from gradcore._engine.planner import Predictor, Workload
 from nets import stack
 from plans import walk
@@ -52,33 +60,34 @@ def test_fewest_slots():
 @pytest.mark.parametrize("steps", [5 * BLOCK, 11 * BLOCK + 1, 40 * BLOCK - 3, 97 * BLOCK])
 @pytest.mark.parametrize("blocks", [1, 2, 3])
 @pytest.mark.parametrize("more", [0, 1, 3, 100])
-@pytest.mark.parametrize("parts", [1, 3])
-def test_every_step_goes_backward_once(steps, blocks, more, parts):
-    segments = Schedule(steps, blocks, 0).segments
+@pytest.mark.parametrize("shares", [(1,), (1, 1, 1), (1, 2, 2, 9)])
+def test_every_step_goes_backward_once(steps, blocks, more, shares):
+    # Parts behind a layer that shortens time have fewer steps.
+    all_steps = tuple(-(-steps // share) for share in shares)
+    segments = Walk(steps, blocks, 0).segments
     slots = min(int(fewest_slots(np.array(segments))) + more, max(0, segments - 2))
-    schedule = Schedule(steps, blocks, slots, parts)
+    schedule = Schedule(all_steps, blocks, slots)
     ops = listed(schedule)
     assert len(ops) == schedule.n_ops
     assert max((op.to_slot for op in ops), default=-1) < max(1, slots)
-    assert max(op.t1 - op.t0 for op in ops) == schedule.segment_steps
+    assert max(op.t1 - op.t0 for op in ops) == schedule.longest.segment_steps
     # Parts run forward one after the other, and backward in the opposite order.
+    ahead = sum(schedule.walk(part).segments for part in range(len(shares)))
     order = [op.part for op in ops]
-    assert order == sorted(order[: parts * segments]) + sorted(
-        order[parts * segments :], reverse=True
-    )
-    for part in range(parts):
+    assert order == sorted(order[:ahead]) + sorted(order[ahead:], reverse=True)
+    for part, own_steps in enumerate(all_steps):
         own = [op for op in ops if op.part == part]
-        backward, kept = walk(own, steps)
+        backward, kept = walk(own, own_steps)
         assert kept <= slots
         assert [t0 for t0, _ in backward[:-1]] == [t1 for _, t1 in backward[1:]]
-        assert (backward[0][1], backward[-1][0]) == (steps, 0)
+        assert (backward[0][1], backward[-1][0]) == (own_steps, 0)
         forward = sum(op.t1 - op.t0 for op in own if op.kind is not OpKind.BACKWARD)
-        assert forward - steps == schedule.recomputed_steps
-        runs = np.zeros(steps, int)
+        assert forward - own_steps == schedule.walk(part).recomputed_steps
+        runs = np.zeros(own_steps, int)
         for op in own:
             if op.kind is not OpKind.BACKWARD:
                 runs[op.t0 : op.t1] += 1
-        assert runs.max() == schedule.levels + 1
+        assert runs.max() == schedule.walk(part).levels + 1
 
 
 LONG = gd.Stack(gd.Embedding(11, 4), gd.LSTM(4, 32), gd.Linear(32, 5))

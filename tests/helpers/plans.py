@@ -1,7 +1,7 @@
 """Executes plans on the positions of states instead of states."""
 
 from gradcore._core import FROM_PREVIOUS, FROM_START, TO_NOWHERE
-from gradcore._engine.operations import OpKind, Schedule, listed
+from gradcore._engine.operations import OpKind, Schedule, Walk, listed
 
 
 def walk(ops, steps):
@@ -28,10 +28,10 @@ def gradient_ops(steps, blocks, parts=1, slots=None):
     """The operations of a gradient in readable form; slots: by default as many as one level
     needs.
     """
-    one_level = max(0, Schedule(steps, blocks, 0).segments - 2)
-    return listed(Schedule(steps, blocks, one_level if slots is None else slots, parts))
+    one_level = max(0, Walk(steps, blocks, 0).segments - 2)
+    return listed(Schedule((steps,) * parts, blocks, one_level if slots is None else slots))
 
 
 def forward_ops(steps, blocks, parts=1):
     """Runs every segment once, with its outputs and its part of the loss, part by part."""
-    return listed(Schedule(steps, blocks, 0, parts, OpKind.EMIT))
+    return listed(Schedule((steps,) * parts, blocks, 0, OpKind.EMIT))

@@ -45,22 +45,29 @@ typedef enum gc_transform_kind {
   GC_ACTIVATION = 3, /* a gc_activation of every element */
   GC_RESIDUAL_BEGIN =
       4, /* the row goes on, and is added to that at the GC_RESIDUAL_END which closes */
-  GC_RESIDUAL_END = 5, /* this bracket; no bidirectional layer lies between the two */
+  GC_RESIDUAL_END = 5, /* this bracket; no bidirectional layer, window or pool lies between the two */
+  GC_BORDER = 6, /* each row is made of several rows before it, and there may be fewer rows: a border
+                    between two parts of the net */
   /* The rows of a sequence become one, see gc_pool; at most once, behind the last recurrent layer
-   * and outside of such brackets. */
-  GC_POOL = 6
+   * and the last GC_BORDER. */
+  GC_POOL = 7
 } gc_transform_kind;
-/* What a GC_POOL makes of the rows h of the steps t < lengths[b] of a sequence: the last; their
- * mean; the maximum of each unit; sum of a h with a = softmax over t of weight . h, where weight
- * [H] is a parameter. Of a sequence without steps the row is 0. What follows has one step per
- * sequence, of index 0, and sequences without steps have none there. Calls with a pool take no
- * resets. */
+/* What a GC_POOL makes of the rows h of a sequence: the last; their mean; the maximum of each unit;
+ * sum of a h with a = softmax over the rows of weight . h, where weight [H] is a parameter. Of a
+ * sequence without steps the row is 0. What follows has one step per sequence, of index 0, and
+ * sequences without steps have none there. Calls with a pool take no resets. */
 typedef enum gc_pool {
   GC_POOL_LAST = 0,
   GC_POOL_MEAN = 1,
   GC_POOL_MAX = 2,
   GC_POOL_ATTENTION = 3
 } gc_pool;
+/* What a GC_BORDER makes of its rows. */
+typedef enum gc_reduction {
+  GC_REDUCE_NONE = 0, /* all of them one after the other, zeros for those that are not there */
+  GC_REDUCE_MAX = 1,  /* the largest of each unit; its gradient goes to the first of equal ones */
+  GC_REDUCE_MEAN = 2  /* the mean of each unit over the rows that are there */
+} gc_reduction;
 /* gelu(x) = x * P(X <= x) of a standard normal X (the form with erf); silu(x) = x * sigmoid(x);
  * softplus(x) = log(1 + exp(x)). */
 typedef enum gc_activation {
@@ -138,7 +145,11 @@ typedef struct gc_layer {
 } gc_layer;
 
 /* An operation on each row that comes to a recurrent layer or to the head; several act one after
- * the other. All but GC_DENSE leave the width of the rows as it is. */
+ * the other. All but GC_DENSE and GC_BORDER leave the width of the rows as it is.
+ * Row t of a GC_BORDER is made of the rows t * stride - left + k * dilation, k in 0..taps-1, as
+ * far as they lie in the same sequence and no reset lies between them and row t * stride. Of n rows
+ * it makes ceil(n / stride), or with `inside` as many as lie in the sequence with all their rows:
+ * floor((n - (taps - 1) * dilation - 1) / stride) + 1, 0 if there are too few. */
 typedef struct gc_transform {
   int32_t kind;   /* gc_transform_kind */
   int32_t before; /* the number of the recurrent layer that reads the rows; n_layers: the head, or
@@ -149,8 +160,13 @@ typedef struct gc_transform {
   double eps;     /* GC_LAYER_NORM: added to the variance, > 0 */
   double p;       /* GC_DROPOUT: the probability in [0,1) that a unit is dropped in training; the
                      others are divided by 1 - p */
-  int64_t inputs, outputs; /* GC_DENSE: I, the width of the rows that it reads, and O */
+  int64_t inputs, outputs; /* GC_DENSE: I, the width of the rows that it reads, and O; GC_BORDER:
+                              `inputs` only */
   int32_t function;        /* GC_ACTIVATION: gc_activation; GC_POOL: gc_pool */
+  int32_t reduction;       /* GC_BORDER: gc_reduction, */
+  int32_t inside;          /* 1: only windows whose rows all lie in the sequence, */
+  int64_t taps, stride, dilation; /* each 1 or more, */
+  int64_t left;                   /* 0..(taps - 1) * dilation; 0 with `inside` */
 } gc_transform;
 
 /* A stack: an optional embedding, recurrent layers with transforms between them, an optional linear
@@ -186,10 +202,17 @@ GC_API int64_t gc_net_state_size(const gc_net* net, int64_t batch);
  * the whole net. -1 with a message if there is no such direction. */
 GC_API int64_t gc_net_gates(const gc_net* net, int32_t direction);
 
-/* Number of parts of a net. Parts run one after the other, each over all steps: a bidirectional
+/* Number of parts of a net. Parts run one after the other, each over all its steps: a bidirectional
  * layer is two parts, one per direction; all layers between two such layers, with the embedding or
- * the head, are one. -1 with a message if the description is not valid. */
+ * the head, are one, unless a GC_BORDER lies among them, which begins a part. -1 with a message if
+ * the description is not valid. */
 GC_API int32_t gc_net_parts(const gc_net* net);
+/* Steps of a part of the net if x has T steps: T, unless a GC_BORDER lies before it. Those of the
+ * last part are the steps of outputs, targets, weights and d_outputs. gc_net_direction_steps: of
+ * the part in which a layer's direction lies, counted as in gc_net_gates. 0: T is too short for the
+ * net; -1 with a message if there is no such part or direction. */
+GC_API int64_t gc_net_part_steps(const gc_net* net, int32_t part, int64_t steps);
+GC_API int64_t gc_net_direction_steps(const gc_net* net, int32_t direction, int64_t steps);
 
 /* ---- Running a plan ---- */
 
@@ -284,6 +307,10 @@ enum {
   GC_ARRAY_COUNT
 };
 
+/* Of a net with a GC_BORDER: x, tokens, lengths and reset have the steps T of the call, and so have
+ * dx and the tangents and cotangents of x. Outputs, targets, weights and what belongs to them have
+ * those of the last part, with its lengths in place of lengths[b]; gates and hidden those of their
+ * layer's part. */
 typedef struct gc_call {
   int64_t steps, batch; /* T >= 1, B >= 1 */
   /* For gc_run_bytes: the sum of 1 << GC_ARRAY_X over arrays that will be there although their
@@ -303,7 +330,9 @@ typedef struct gc_call {
                           size); required with an embedding */
   int32_t token_bytes; /* 1 (unsigned), 4 or 8 (signed) */
   const int64_t* lengths; /* [B] 0..T; steps t >= lengths[b] keep the state and do not count */
-  const uint8_t* reset;   /* [T,B] nonzero: the state of sequence b is set to 0 before step t */
+  const uint8_t* reset;   /* [T,B] nonzero: the state of sequence b is set to 0 before step t; of a
+                             net with a GC_BORDER t is a multiple of all strides together, and
+                             windows with `inside` are no longer than their stride */
   const void* state;      /* gc_net_state_size elements; NULL: zeros */
 
   /* the loss; a mean divides by the sum of the weights over all terms: of BCE, MSE, HUBER and

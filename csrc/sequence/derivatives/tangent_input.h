@@ -1,12 +1,12 @@
 // Tangents of what a part reads.
 #pragma once
-#include "sequence/derivatives/tangent.h"
+#include "sequence/derivatives/tangent_source.h"
 #include "sequence/stages/input.h"
 
 namespace gradcore {
 
 template <class T>
-class TangentInput : public Tangent<T> {
+class TangentInput : public TangentSource<T> {
  public:
   // transformed: something in front of the first layer reads the rows.
   TangentInput(TangentContext<T>& tangents, Input<T>& input, bool transformed);
@@ -21,15 +21,9 @@ class TangentInput : public Tangent<T> {
               T* t_d) override;
   void unpack(T* product) const override;
 
-  // The largest exponent of what enters the part in the steps of a chunk, no_exponent if nothing
-  // does.
-  int32_t source(Worker& m, const Chunk& chunk) const;
+  int32_t source(Worker& m, const Chunk& chunk) const override;
 
  private:
-  void take(T* to, const T* from, int64_t n, int32_t exponent, int me) const;
-  void take_row(T* to, int64_t t, int64_t b, int64_t k, int me) const;
-  bool any_at(int64_t k, int64_t t) const;
-
   Input<T>& input_;
   const bool moves_;
   T* rows_ = nullptr;       // [rows][K][stride]

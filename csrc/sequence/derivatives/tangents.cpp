@@ -32,6 +32,13 @@ void Tangents<T>::follow_stage(Input<T>& input) {
 }
 
 template <class T>
+void Tangents<T>::follow_stage(Border<T>& border) {
+  auto made = std::make_unique<TangentBorder<T>>(tangents_, border);
+  input_ = made.get();
+  chain_.push_back(std::move(made));
+}
+
+template <class T>
 void Tangents<T>::follow_stage(Recurrent<T>& recurrent) {
   auto made = std::make_unique<TangentRecurrent<T>>(tangents_, recurrent, last());
   states_.push_back(&made->states());
@@ -47,7 +54,8 @@ void Tangents<T>::follow_stage(Loss<T>& loss) {
 
 template <class T>
 void Tangents<T>::follow_stage(Exit<T>& exit) {
-  Tangent<T>* const layer_input = chain_[chain_.size() - 2].get();
+  const size_t n = chain_.size();
+  Tangent<T>* const layer_input = n > 1 ? chain_[n - 2].get() : nullptr;
   chain_.push_back(std::make_unique<TangentExit<T>>(tangents_, exit, last(), layer_input));
 }
 

@@ -5,6 +5,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "sequence/derivatives/tangent_border.h"
 #include "sequence/derivatives/tangent_dense.h"
 #include "sequence/derivatives/tangent_input.h"
 #include "sequence/derivatives/tangent_outputs.h"
@@ -49,6 +50,7 @@ class Tangents {
     chain_.push_back(std::make_unique<Made>(tangents_, stage, last()));
   }
   void follow_stage(Input<T>& input);
+  void follow_stage(Border<T>& border);
   void follow_stage(Recurrent<T>& recurrent);
   void follow_stage(Loss<T>& loss);
   void follow_stage(Exit<T>& exit);
@@ -88,7 +90,7 @@ class Tangents {
   TangentContext<T> tangents_;
   std::vector<std::unique_ptr<Tangent<T>>> chain_;  // by stage
   std::vector<TangentStates<T>*> states_;           // of the layers
-  TangentInput<T>* input_ = nullptr;
+  TangentSource<T>* input_ = nullptr;
   TangentLoss<T>* loss_ = nullptr;
 };
 

@@ -100,9 +100,7 @@ def value_and_grad(
     validate.model(net, params)
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
     mode = validate.mode(net, train, seed)
-    goal = objective(
-        loss, net, params.dtype, inputs.steps, inputs.batch, y, weight, inputs.arrays["lengths"]
-    )
+    goal = objective(loss, net, params.dtype, inputs, y, weight)
     wanted = validate.wrt(wrt, inputs.token_bytes > 0)
     given = validate.out(out, params)
     steps, batch, dtype = inputs.steps, inputs.batch, params.dtype
@@ -187,9 +185,7 @@ def weighted_value(
     validate.model(net, params)
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
     mode = validate.mode(net, train, seed)
-    goal = objective(
-        loss, net, params.dtype, inputs.steps, inputs.batch, y, weight, inputs.arrays["lengths"]
-    )
+    goal = objective(loss, net, params.dtype, inputs, y, weight)
     report, _ = prepare(params, inputs, mode, goal, {}, memory, threads, progress).run()
     return report.loss, goal.terms(report.loss_weight)
 
@@ -215,7 +211,7 @@ def apply(
     """
     validate.model(net, params)
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
-    shape = (*net.positions(inputs.steps, inputs.batch), net.output_size)
+    shape = (*net.positions(inputs.output_steps, inputs.batch), net.output_size)
     outputs = empty(shape, params.dtype)
     state_out = np.empty(state_size(net, inputs.batch), params.dtype)
     results: Arrays = {"outputs": outputs, "state_out": state_out}

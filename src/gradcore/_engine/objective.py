@@ -59,17 +59,16 @@ def objective(
     loss: str | Loss | LossFunction,
     net: Stack,
     dtype: np.dtype[Any],
-    steps: int,
-    batch: int,
+    inputs: validate.Inputs,
     y: object,
     weight: object,
-    lengths: NDArray[Any] | None = None,
 ) -> Objective:
-    """Checks loss, y and weight together; lengths have been checked.
+    """Checks loss, y and weight together, for checked inputs.
 
     Raises ArgumentError, ShapeError, DTypeError or NonFiniteError.
     """
     described = resolve(loss)
+    steps, batch, lengths = inputs.output_steps, inputs.batch, inputs.output_lengths
     if not isinstance(described, Loss):
         for name, value in (("y", y), ("weight", weight)):
             if value is not None:
@@ -91,9 +90,10 @@ def objective(
         raise ArgumentError(f"y must be given for loss {described.kind!r}.")
     last = described.step == "last"
     positions = (batch,) if last else net.positions(steps, batch)
-    arrays = _targets(described, net, dtype, positions, y)
+    note = "" if last else validate.steps_of_outputs(net, inputs.steps)
+    arrays = _targets(described, net, dtype, positions, y, note)
     total = described.reduction == "sum"
-    weights = validate.weights(weight, positions, dtype, signed=total)
+    weights = validate.weights(weight, positions, dtype, signed=total, note=note)
     if isinstance(described, Given):
         gradient = arrays[described.array]
         assert gradient is not None
@@ -155,13 +155,16 @@ def resolve(loss: str | Loss | LossFunction) -> Loss | LossFunction:
 
 
 def _targets(
-    loss: Loss, net: Stack, dtype: np.dtype[Any], positions: tuple[int, ...], y: object
+    loss: Loss, net: Stack, dtype: np.dtype[Any], positions: tuple[int, ...], y: object, note: str
 ) -> dict[str, NDArray[Any] | None]:
-    """Checks y and makes the core's target arrays of it; positions is (T, B) or (B,)."""
+    """Checks y and makes the core's target arrays of it; positions is (T, B) or (B,).
+
+    note: what messages add about T.
+    """
     if not isinstance(loss, CrossEntropy):
         shape = (*positions, loss._targets(net.output_size))
         each = "output" if loss._per_target == 1 else f"{loss._per_target} outputs"
-        why = f"one target per {each}; the net has {net.output_size}"
+        why = f"one target per {each}; the net has {net.output_size}{note}"
         return {loss.array: validate.floats("y", y, shape, dtype, why)}
     if loss.weight is not None and len(loss.weight) != net.output_size:
         raise ShapeError(
@@ -169,7 +172,7 @@ def _targets(
             f"got {len(loss.weight)}."
         )
     return {
-        "target": validate.classes(y, positions, "one class index per output"),
+        "target": validate.classes(y, positions, f"one class index per output{note}"),
         "class_weight": None if loss.weight is None else np.array(loss.weight, dtype),
     }
 

@@ -29,6 +29,7 @@ __all__ = [
     "Op",
     "OpKind",
     "Schedule",
+    "Walk",
     "fewest_slots",
     "goes_back",
     "groups_of",
@@ -78,21 +79,18 @@ class Op(NamedTuple):
     t1: int
 
 
-class Schedule(NamedTuple):
-    """A pass over `steps` in segments of `blocks` blocks of the core, with `slots` kept states.
+class Walk(NamedTuple):
+    """How a part of the net goes over its `steps`, in segments of `blocks` blocks of the core.
 
     The first segment may be shorter. The last is whole, because its forward pass is the only one
-    that is not repeated. parts: the number of parts of the net. aim: EMIT for a pass that only goes
-    forward, BACKWARD or COTANGENT for one that also goes back. pooled: 1 if the last part has one
-    step, else 0.
+    that is not repeated. slots: the number of states that may be kept. aim: EMIT for a pass that
+    only goes forward, BACKWARD or COTANGENT for one that also goes back.
     """
 
     steps: int
     blocks: int
     slots: int
-    parts: int = 1
     aim: OpKind = OpKind.BACKWARD
-    pooled: int = 0
 
     @property
     def backward(self) -> bool:
@@ -150,13 +148,38 @@ class Schedule(NamedTuple):
 
     @property
     def n_ops(self) -> int:
-        """The number of operations of all parts."""
-        long, short = self.parts - self.pooled, self.pooled
+        """The number of operations."""
         if not self.backward:
-            return long * self.segments + short
+            return self.segments
         groups = self.groups
         again = self.segments - groups[-1] - (len(groups) - 1)
-        return long * (3 * self.segments - 1 + again) + 2 * short
+        return 3 * self.segments - 1 + again
+
+
+class Schedule(NamedTuple):
+    """A pass in segments of `blocks` blocks of the core, with `slots` kept states.
+
+    steps: those of each part of the net, which differ where a layer shortens time. aim: see Walk.
+    """
+
+    steps: tuple[int, ...]
+    blocks: int
+    slots: int
+    aim: OpKind = OpKind.BACKWARD
+
+    def walk(self, part: int) -> Walk:
+        """How a part goes over its steps."""
+        return Walk(self.steps[part], self.blocks, self.slots, self.aim)
+
+    @property
+    def longest(self) -> Walk:
+        """How the part with the most steps goes over them."""
+        return Walk(max(self.steps), self.blocks, self.slots, self.aim)
+
+    @property
+    def n_ops(self) -> int:
+        """The number of operations of all parts."""
+        return sum(self.walk(part).n_ops for part in range(len(self.steps)))
 
     def ops(self) -> NDArray[np.void]:
         """All operations in order, as the core takes them."""
@@ -203,53 +226,44 @@ def _kept_ops(schedule: Schedule) -> NDArray[np.void]:
 
 def _made_ops(schedule: Schedule) -> NDArray[np.void]:
     made = np.empty(schedule.n_ops, OP)
-    if schedule.pooled:
-        # The last part runs between the way ahead of the others and their way back.
-        last = schedule.parts - 1
-        kinds = [OpKind.TAPE, schedule.aim] if schedule.backward else [schedule.aim]
-        others = _made_ops(schedule._replace(parts=last, pooled=0))
-        ahead = last * schedule.segments
-        made[:ahead] = others[:ahead]
-        made[ahead : ahead + len(kinds)] = [
-            (kind, FROM_START, TO_NOWHERE, last, 0, 1) for kind in kinds
-        ]
-        made[ahead + len(kinds) :] = others[ahead:]
-        made.flags.writeable = False
-        return made
-    if not schedule.backward:
-        for part, ops in enumerate(np.split(made, schedule.parts)):
-            _fill(ops, schedule.aim, part, schedule.borders())
+    walks = [schedule.walk(part) for part in range(len(schedule.steps))]
+    # Each part of a net goes forward before the next part, and backward after it. The tape of its
+    # last segment is kept in between.
+    at = 0
+    for part, walk in enumerate(walks):
+        ops = made[at : at + walk.segments]
+        if goes_back(schedule.aim):
+            _ahead(ops, walk, part)
+        else:
+            _fill(ops, schedule.aim, part, walk.borders())
             ops["from_slot"][0] = FROM_START
-    else:
-        # Each part of a net goes forward before the next part, and backward after it. The tape of
-        # its last segment is kept in between.
-        ahead = schedule.segments
-        back = schedule.n_ops // schedule.parts - ahead
-        for part in range(schedule.parts):
-            _ahead(made[part * ahead : (part + 1) * ahead], schedule, part)
-            end = schedule.n_ops - part * back
-            _back(made[end - back : end], schedule, part)
+        at += walk.segments
+    for part, walk in reversed(list(enumerate(walks))):
+        back = walk.n_ops - walk.segments
+        if back:
+            _back(made[at : at + back], walk, part)
+        at += back
     made.flags.writeable = False
     return made
 
 
-def _ahead(ops: NDArray[np.void], schedule: Schedule, part: int) -> None:
+def _ahead(ops: NDArray[np.void], walk: Walk, part: int) -> None:
     """Fills in the forward operations of all segments but the last, which is taped."""
-    _fill(ops, OpKind.FORWARD, part, schedule.borders())
+    _fill(ops, OpKind.FORWARD, part, walk.borders())
     ops["from_slot"][0] = FROM_START
     ops["kind"][-1] = OpKind.TAPE
-    groups = schedule.groups
+    groups = walk.groups
     starts = np.cumsum(groups[:-1], dtype=np.int64)
     # The operation that ends where a group starts keeps the state there.
     ops["to_slot"][starts - 1] = np.arange(len(starts))
-    first = schedule.segments - groups[-1]
+    first = walk.segments - groups[-1]
     _keep_inner(ops["to_slot"][first:], len(groups) - 1, groups[-1])
 
 
-def _back(ops: NDArray[np.void], schedule: Schedule, part: int) -> None:
+def _back(ops: NDArray[np.void], walk: Walk, part: int) -> None:
     """Fills in the backward part; each group but the last runs forward again before it."""
-    borders, groups = schedule.borders(), schedule.groups
-    end, at = schedule.segments, 0
+    borders, groups = walk.borders(), walk.groups
+    end, at = walk.segments, 0
     for g in range(len(groups) - 1, -1, -1):
         size = groups[g]
         start = end - size
@@ -262,7 +276,7 @@ def _back(ops: NDArray[np.void], schedule: Schedule, part: int) -> None:
             again["from_slot"][:1] = here
             _keep_inner(again["to_slot"], g, size)
             at += size - 1
-        pairs = _pairs(borders[start : end + 1], here, g, part, schedule.aim)
+        pairs = _pairs(borders[start : end + 1], here, g, part, walk.aim)
         pairs = pairs[1:] if done else pairs
         ops[at : at + len(pairs)] = pairs
         at += len(pairs)

@@ -106,7 +106,8 @@ class Pass:
         steps, batch = inputs.steps, inputs.batch
         size = state_size(net, batch)
         self._params, self._batch, self._wanted = params, batch, wanted
-        self.outputs = empty((*net.positions(steps, batch), net.output_size), dtype)
+        shape = (*net.positions(inputs.output_steps, batch), net.output_size)
+        self.outputs = empty(shape, dtype)
         self.flat_state = np.empty(size, dtype)
         # The adjoint of the final state is written here before the backward pass.
         self._d_end = np.zeros(size, dtype)

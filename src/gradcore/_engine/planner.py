@@ -56,7 +56,9 @@ class Plan:
     """The plan of a call.
 
     bytes: the memory that gradcore will use during the call, including the list of operations.
-    budget: the bytes allowed, None for no limit. segment_steps: the steps of the longest segment.
+    budget: the bytes allowed, None for no limit. segment_steps: the steps of the longest segment;
+    these and recomputed_steps are those of the part of the net with the most steps, where layers
+    shorten time.
     slots: the number of states kept at segment borders. levels: 0 if the whole tape is kept, 1 if
     it is recomputed segment by segment, 2 if states between segments are recomputed, too.
     recomputed_steps: the number of repeated forward steps; a step that runs three times counts
@@ -171,10 +173,12 @@ def plan(
             copies = batch * net.output_size * 8
     for name in validate.wrt(wrt, integer_input) if wrt else ():
         names.update(GRADIENTS[name])
+    steps = positive_int("steps", steps)
+    validate.output_steps(net, steps)
     work = Workload(
         net,
         float_dtype("dtype", dtype),
-        positive_int("steps", steps),
+        steps,
         batch,
         frozenset(names if wrt else names - {"state_out"}),
         token_bytes=4 if integer_input else 0,
@@ -192,7 +196,8 @@ def plan(
 
 def _with_whole(work: Workload, loss: Loss) -> Workload:
     """The workload with what a loss of the whole sequence takes."""
-    shape = (*work.net.positions(work.steps, work.batch), work.net.output_size)
+    net = work.net
+    shape = (*net.positions(net.output_steps(work.steps), work.batch), net.output_size)
     return replace(
         work,
         arrays=(work.arrays - {loss.array}) | {"outputs"},
@@ -218,11 +223,11 @@ def make_plan(work: Workload, budget: int | None) -> Plan:
         batch=work.batch,
         bytes=needed,
         budget=budget,
-        segment_steps=schedule.segment_steps,
-        segments=schedule.segments,
+        segment_steps=schedule.longest.segment_steps,
+        segments=schedule.longest.segments,
         slots=schedule.slots,
-        levels=schedule.levels,
-        recomputed_steps=schedule.recomputed_steps,
+        levels=schedule.longest.levels,
+        recomputed_steps=schedule.longest.recomputed_steps,
         schedule=schedule,
     )
 
@@ -237,7 +242,9 @@ class Predictor:
     def __init__(self, work: Workload) -> None:
         net = core_net(work.net, work.dtype)
         self.work, self.parts = work, net.n_parts
-        self.blocks = -(-work.steps // _core.block_steps())
+        # Of each part; the longest one decides about the length of segments.
+        self.steps = tuple(net.part_steps(part, work.steps) for part in range(net.n_parts))
+        self.blocks = -(-max(self.steps) // _core.block_steps())
         self._call = _core.Call(net, steps=work.steps, batch=work.batch)
         callback = work.loss == "callback"
         self._call.loss(
@@ -258,7 +265,7 @@ class Predictor:
         self._held: dict[tuple[int, int], int] = {}
 
     def __call__(self, schedule: Schedule) -> int:
-        held = self.held(schedule.segment_steps, schedule.slots)
+        held = self.held(schedule.longest.segment_steps, schedule.slots)
         return held + self.op_bytes * schedule.n_ops
 
     def held(self, segment_steps: int, slots: int) -> int:
@@ -273,8 +280,7 @@ class Predictor:
         backward = self.work.backward
         if slots is None:
             slots = max(0, -(-self.blocks // blocks) - 2) if backward else 0
-        pooled = int(self.work.net.pool is not None)
-        return Schedule(self.work.steps, blocks, slots, self.parts, self.work.aim, pooled)
+        return Schedule(self.steps, blocks, slots, self.work.aim)
 
     def _ask(self, segment_steps: int, slots: int) -> int:
         parts = range(self.parts)
@@ -284,12 +290,13 @@ class Predictor:
                 kinds += [(OpKind.TAPE, part), (self.work.aim, part)]
         else:
             kinds = [(OpKind.EMIT, part) for part in parts]
-        end = min(_core.block_steps(), self.work.steps)
-        ends = [end] * self.parts
-        if self.work.net.pool is not None:
-            ends[-1] = 1
+        ends = [min(_core.block_steps(), steps) for steps in self.steps]
         ops = np.array(
-            [(k, _core.FROM_START, _core.TO_NOWHERE, part, 0, ends[part]) for k, part in kinds], OP
+            [
+                (kind, _core.FROM_START, _core.TO_NOWHERE, part, 0, ends[part])
+                for kind, part in kinds
+            ],
+            OP,
         )
         self._call.plan(ops, segment_steps=segment_steps, slots=slots)
         held = self._call.bytes() - self.op_bytes * len(ops)
@@ -357,7 +364,7 @@ class _Model:
 
     def __init__(self, predict: Predictor) -> None:
         self.predict = predict
-        block, steps = _core.block_steps(), predict.work.steps
+        block, steps = _core.block_steps(), max(predict.steps)
         one, two = min(block, steps), min(2 * block, steps)
         # These come from the core, which pads rows: the state of a net of one unit takes 128 bytes.
         self.floor = predict.held(one, 0)

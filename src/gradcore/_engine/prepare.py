@@ -78,9 +78,7 @@ class _Between(NamedTuple):
                 "loss of the whole sequence. Finite differences of gradcore.value_and_grad along v "
                 "approximate the product."
             )
-        return _Between(
-            goal.whole, inputs.arrays["lengths"], gradient, threads, np.empty((0, 0, 0))
-        )
+        return _Between(goal.whole, inputs.output_lengths, gradient, threads, np.empty((0, 0, 0)))
 
     @property
     def bytes(self) -> int:

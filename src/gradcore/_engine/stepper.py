@@ -50,10 +50,12 @@ class Stepper:
                 "net must not have a bidirectional layer, whose output at a step depends on later "
                 "steps. Use gradcore.apply on whole sequences."
             )
-        if net.pool is not None:
+        if net.borders:
+            first = net.borders[0]
             raise ArgumentError(
-                "net must not have a Pool, whose row depends on all steps of a sequence. Use "
-                "gradcore.apply on whole sequences, or a Stepper of the layers in front of it."
+                f"net must go step by step; layer {first} ({type(net.layers[first]).__name__}) "
+                "reads several steps at a time or changes their number. Use gradcore.apply on "
+                "whole sequences."
             )
         self._net, self._params = net, params
         self._batch = positive_int("batch", batch)

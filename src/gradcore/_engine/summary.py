@@ -177,7 +177,7 @@ def _times(
         if tokens
         else rng.standard_normal((steps, batch, net.input_size)).astype(dtype)
     )
-    shape = (*net.positions(steps, batch), net.output_size)
+    shape = (*net.positions(net.output_steps(steps), batch), net.output_size)
     slope = rng.standard_normal(shape).astype(dtype)
     how: dict[str, Any] = {"memory": "full", "threads": threads}
 

@@ -166,8 +166,8 @@ class Reach:
 
     In a net with a Pool it starts at the one output of each sequence. norm_log10 (T, B): log10 of
     the root mean square norm of the gradient with respect to h_t, over random cotangents of the
-    outputs of each sequence's last step; -inf for 0 and from the sequence's end on. ends (B,): the steps of each sequence. layer: the number of the recurrent
-    layer of h_t.
+    outputs of each sequence's last step; -inf for 0 and from the sequence's end on. ends (B,): the
+    steps of each sequence. layer: the number of the recurrent layer of h_t.
     """
 
     norm_log10: NDArray[np.float64]
@@ -210,7 +210,8 @@ def reach(
 ) -> Reach:
     """How far a gradient of the last step's outputs reaches back; it needs no targets.
 
-    Of a net with a Pool it is the gradient of the one output of each sequence. layer: the recurrent layer in whose outputs h_t the gradient is measured; negative numbers count
+    Of a net with a Pool it is the gradient of the one output of each sequence.
+    layer: the recurrent layer in whose outputs h_t the gradient is measured; negative numbers count
     from the end. probes: the number of random cotangents, each of which takes a backward pass;
     their mean square estimates the Frobenius norm of the Jacobian of the last outputs with respect
     to h_t. seed: seed of the cotangents. The net is in evaluation mode; the other arguments are
@@ -326,7 +327,8 @@ class _Work:
         self.memory, self.threads = memory, threads
         self.ranges = Ranges(net, params.dtype, x, lengths, reset)
         steps, batch = self.ranges.steps, self.ranges.batch
-        objective(described, net, params.dtype, steps, batch, y, weight)  # checks y and weight
+        inputs = validate.Inputs(steps, batch, steps, {})
+        objective(described, net, params.dtype, inputs, y, weight)  # checks y and weight
         y = validate.as_array("y", y)
         weights = None if weight is None else validate.as_array("weight", weight)
         if described.step == "last":
@@ -387,7 +389,9 @@ class _Work:
         inputs = validate.inputs(net, dtype, **self.ranges[t0:t1], state=state)
         weights = None if self.weights is None else np.ascontiguousarray(self.weights[t0:t1])
         y = np.ascontiguousarray(self.y[t0:t1])
-        goal: Objective = objective(self.loss, net, dtype, t1 - t0, batch, y, weights)
+        goal: Objective = objective(
+            self.loss, net, dtype, validate.Inputs(t1 - t0, batch, t1 - t0, {}), y, weights
+        )
         grads = np.empty(net.n_parameters, dtype)
         dstate = np.empty(state_size(net, batch), dtype)
         exponents = np.empty(len(net.recurrent), np.int32)

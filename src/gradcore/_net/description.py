@@ -72,7 +72,8 @@ def _transforms(net: Stack) -> list[_core.Transform]:
             before += 1
         elif isinstance(layer, RowLayer):
             for options in layer.core_transforms:
-                add(place, **options)
+                known = {"inputs": net.widths[place]} if options["kind"] == "border" else {}
+                add(place, **known, **options)
     for _, end in net.residuals:
         if end == len(net.layers):
             add(end, kind="residual_end")

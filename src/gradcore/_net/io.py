@@ -31,6 +31,7 @@ from .layers import Dense, Dropout, Embedding, Layer, LayerNorm, Linear, Pool, R
 from .recognise import check_names, recognised
 from .stack import Params, Stack
 from .validate import model
+from .windows import AvgPool1d, Frames, MaxPool1d
 
 __all__ = ["FORMAT_VERSION", "Checkpoint", "load", "save"]
 
@@ -42,7 +43,18 @@ FORMAT_VERSION = 2
 TRAINING = "training"
 # A header of a few bytes per layer must not keep the reader busy for minutes.
 MOST_LAYERS = 10_000
-_KINDS: tuple[type[Layer], ...] = (Embedding, *CELLS, Linear, Dense, LayerNorm, Dropout, Pool)
+_KINDS: tuple[type[Layer], ...] = (
+    Embedding,
+    *CELLS,
+    Linear,
+    Dense,
+    LayerNorm,
+    Dropout,
+    Pool,
+    Frames,
+    MaxPool1d,
+    AvgPool1d,
+)
 # All metadata that a file may have.
 _NAMES = {"format", "format_version", "net", "user", TRAINING, CHECKSUM}
 # Those that no other program writes.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+import numpy as np
+
 from .._base.checks import choice, finite_float, flag, float_in, layer_size, store
 from ..errors import ArgumentError, DTypeError, ShapeError
 
@@ -247,9 +249,22 @@ class RowLayer:
 
     size_field: ClassVar[str | None] = None
 
-    def width_after(self, width: int | None) -> int | None:
-        """The width of the rows that it puts out for rows of this width; None: unknown."""
+    def width_after(self, width: int) -> int:
+        """The width of the rows that it puts out for rows of this width."""
         return width
+
+    def width_before(self, width: int) -> int:
+        """The width of the rows that it makes rows of this width of, if it has no size_field."""
+        return width
+
+    @property
+    def is_border(self) -> bool:
+        """Whether it reads later steps or changes their number: a part of the net begins there."""
+        return False
+
+    def steps_after(self, steps: Any) -> Any:
+        """The steps that it puts out for so many steps, an integer or an array."""
+        return steps
 
     @property
     def core_transforms(self) -> tuple[dict[str, Any], ...]:
@@ -294,7 +309,7 @@ class Dense(RowLayer):
         choice("Dense.activation", self.activation, get_args(Activation))
         flag("Dense.bias", self.bias)
 
-    def width_after(self, width: int | None) -> int | None:
+    def width_after(self, width: int) -> int:
         return self.out_features
 
     @property
@@ -352,7 +367,7 @@ class LayerNorm(RowLayer):
         flag("LayerNorm.elementwise_affine", self.elementwise_affine)
         flag("LayerNorm.bias", self.bias)
 
-    def width_after(self, width: int | None) -> int | None:
+    def width_after(self, width: int) -> int:
         return self.normalized_shape
 
     @property
@@ -420,8 +435,15 @@ class Pool(RowLayer):
         choice("Pool.kind", self.kind, get_args(PoolKind))
         store(self, "width", layer_size("Pool.width", self.width))
 
-    def width_after(self, width: int | None) -> int | None:
+    @property
+    def is_border(self) -> bool:
+        return True
+
+    def width_after(self, width: int) -> int:
         return self.width
+
+    def steps_after(self, steps: Any) -> Any:
+        return np.minimum(steps, 1)
 
     @property
     def core_transforms(self) -> tuple[dict[str, Any], ...]:

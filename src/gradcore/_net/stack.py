@@ -52,7 +52,7 @@ class Stack(ParameterOwner):
         store(self, "residuals", tuple(residuals))
         _check_order(self.layers)
         _check_pool(self.layers)
-        _check_residuals(self.residuals, self.widths)
+        _check_residuals(self.residuals, self.widths, self.borders)
 
     @cached_property
     def nested(self) -> tuple[Layer | Residual, ...]:
@@ -70,15 +70,22 @@ class Stack(ParameterOwner):
         rows = [
             ("", text, "", "")
             if place is None
-            else (str(place), text, self._shape_text(place), f"{self.sizes[place]:,}")
+            else (str(place), text, self._shape_after(place), f"{self.sizes[place]:,}")
             for place, text in layer_lines(self.layers, self.residuals)
         ]
         lines = table(("", "layer", "output", "parameters"), rows)
         return f"{lines}\n{self.n_parameters:,} parameters"
 
-    def _shape_text(self, place: int) -> str:
-        """The shape of the rows behind a layer."""
-        return f"({'' if self.is_pooled(place) else 'T, '}B, {self.widths[place + 1]})"
+    def _shape_after(self, place: int) -> str:
+        """The shape of what a layer puts out, with T/n steps where strides make one of n."""
+        if self.is_pooled(place):
+            return f"(B, {self.widths[place + 1]})"
+        strides = prod(
+            getattr(layer, "stride", getattr(layer, "n", 1))
+            for layer in self.layers[: place + 1]
+            if isinstance(layer, RowLayer) and layer.is_border
+        )
+        return f"(T{f'/{strides}' * (strides > 1)}, B, {self.widths[place + 1]})"
 
     @cached_property
     def pool(self) -> Pool | None:
@@ -154,6 +161,42 @@ class Stack(ParameterOwner):
     def bidirectional(self) -> bool:
         """Whether a layer is bidirectional, so that outputs depend on later inputs."""
         return any(layer.bidirectional for layer in self.recurrent)
+
+    @cached_property
+    def borders(self) -> tuple[int, ...]:
+        """The places of layers that read later steps or change their number, such as pools."""
+        return tuple(
+            place
+            for place, layer in enumerate(self.layers)
+            if isinstance(layer, RowLayer) and layer.is_border
+        )
+
+    @property
+    def step_by_step(self) -> bool:
+        """Whether outputs at a step need no later inputs, and each step has one: no bidirectional
+        layer, and none of `borders`.
+        """
+        return not self.bidirectional and not self.borders
+
+    def output_steps(self, steps: int) -> int:
+        """The steps of the outputs, targets and weights of a call whose x has so many steps.
+
+        They are the same unless a layer shortens time, such as Frames, a pool or a stride; 0 if x
+        is too short for a window that must lie in it as a whole.
+        """
+        return int(self.steps_at(len(self.layers), steps))
+
+    def output_lengths(self, lengths: Any) -> NDArray[np.int64]:
+        """The steps of the outputs of sequences with these lengths, (B,) integers."""
+        array: NDArray[np.int64] = np.asarray(lengths).astype(np.int64)
+        return np.asarray(self.steps_at(len(self.layers), array), np.int64)
+
+    def steps_at(self, place: int, steps: Any) -> Any:
+        """The steps of the rows that come to layer `place`, for so many steps of x."""
+        for layer in self.layers[:place]:
+            if isinstance(layer, RowLayer):
+                steps = layer.steps_after(steps)
+        return steps
 
     @cached_property
     def is_random(self) -> bool:
@@ -328,7 +371,8 @@ def _nest(
 def _check_order(layers: tuple[object, ...]) -> None:
     shape = (
         "[Embedding], one or more of RNN, LSTM, GRU and AntisymmetricRNN, [Linear], with Dense, "
-        "LayerNorm and Dropout anywhere between, and one Pool behind the last recurrent layer"
+        "LayerNorm, Dropout, Frames, MaxPool1d and AvgPool1d anywhere between, and one Pool behind "
+        "the last recurrent layer"
     )
     for index, layer in enumerate(layers):
         if isinstance(layer, (list, tuple)):
@@ -356,32 +400,37 @@ def _check_pool(layers: tuple[Layer, ...]) -> None:
             f"got them at the places {places}."
         )
     for place, layer in enumerate(layers):
-        if places and place > places[0] and isinstance(layer, Recurrent):
+        over_time = isinstance(layer, Recurrent) or (
+            isinstance(layer, RowLayer) and layer.is_border
+        )
+        if places and place > places[0] and over_time:
             raise ArgumentError(
-                "Pool must stand behind the last recurrent layer, because it leaves one row per "
-                f"sequence; got a {type(layer).__name__} at place {place}, behind the Pool at "
-                f"place {places[0]}."
+                "Pool must stand behind the last layer that reads several steps, because it leaves "
+                f"one row per sequence; got a {type(layer).__name__} at place {place}, behind the "
+                f"Pool at place {places[0]}."
             )
 
 
 def _widths(layers: tuple[Layer, ...]) -> tuple[int, ...]:
     """As Stack.widths; raises ShapeError if the sizes of neighbours do not fit."""
-    found: list[int | None] = []
-    width: int | None = None
+    # Rows in front of the first layer that has a size are as wide as it asks for.
+    first = next(place for place, layer in enumerate(layers) if _size_field(layer))
+    width: int = getattr(layers[first], _size_field(layers[first]) or "")
+    for layer in reversed(layers[:first]):
+        assert isinstance(layer, RowLayer)
+        width = layer.width_before(width)
+    found = [width]
     for index, layer in enumerate(layers):
         field = _size_field(layer)
         inputs = getattr(layer, field) if field else width
-        if width is not None and inputs != width:
+        if inputs != width:
             raise ShapeError(
                 f"layer {index} ({type(layer).__name__}) must have {field} {width}, the output "
                 f"size of layer {index - 1} ({type(layers[index - 1]).__name__}); got {inputs}."
             )
-        found.append(inputs)
-        width = _width_after(layer, inputs)
-    # Rows in front of the first layer that has a size are as wide as it asks for.
-    known = next(value for value in found if value is not None)
-    assert width is not None
-    return (*(known if value is None else value for value in found), width)
+        width = _width_after(layer, width)
+        found.append(width)
+    return tuple(found)
 
 
 def _size_field(layer: Layer) -> str | None:
@@ -393,7 +442,7 @@ def _size_field(layer: Layer) -> str | None:
     return "input_size" if isinstance(layer, Recurrent) else "in_features"
 
 
-def _width_after(layer: Layer, width: int | None) -> int | None:
+def _width_after(layer: Layer, width: int) -> int:
     if isinstance(layer, RowLayer):
         return layer.width_after(width)
     if isinstance(layer, Embedding):
@@ -401,8 +450,16 @@ def _width_after(layer: Layer, width: int | None) -> int | None:
     return layer.output_size if isinstance(layer, Recurrent) else layer.out_features
 
 
-def _check_residuals(residuals: tuple[tuple[int, int], ...], widths: tuple[int, ...]) -> None:
+def _check_residuals(
+    residuals: tuple[tuple[int, int], ...], widths: tuple[int, ...], borders: tuple[int, ...]
+) -> None:
     for begin, end in residuals:
+        if any(begin <= place < end for place in borders):
+            raise ArgumentError(
+                f"the Residual of layers {begin} to {end - 1} must not have Frames, a pool or a "
+                "convolution that shortens time or looks ahead, because its input is added step by "
+                "step."
+            )
         if widths[begin] != widths[end]:
             raise ShapeError(
                 f"the Residual of layers {begin} to {end - 1} must put out rows as wide as those "

@@ -29,13 +29,18 @@ WRT = ("params", "x", "state")
 class Inputs:
     """The checked inputs of a call: T, B, and arrays by the names that the core knows them by.
 
+    output_steps, output_lengths: T and lengths of outputs, targets and weights, which a layer that
+    shortens time makes fewer.
+
     Arrays keep the layout that the caller gave them until `laid_out`. copied: the bytes of those
     that are, or will then be, copies of what the caller passed.
     """
 
     steps: int
     batch: int
+    output_steps: int
     arrays: dict[str, NDArray[Any] | None]
+    output_lengths: NDArray[np.int64] | None = None
     copied: int = 0
 
     @property
@@ -109,7 +114,36 @@ def inputs(
         "reset": _reset(reset, steps, batch),
         "state": None if state is None else flatten(net, batch, dtype, state),
     }
-    return Inputs(steps, batch, arrays, copied_bytes(arrays, (x, lengths, reset)))
+    outputs, ends = output_steps(net, steps), arrays["lengths"]
+    shortened = None if ends is None else net.output_lengths(ends) if net.borders else ends
+    copied = copied_bytes(arrays, (x, lengths, reset))
+    return Inputs(steps, batch, outputs, arrays, shortened, copied)
+
+
+def output_steps(net: Stack, steps: int) -> int:
+    """The steps of the outputs; raises ShapeError if there are none."""
+    outputs = net.output_steps(steps)
+    if outputs < 1:
+        short = next(p for p in range(len(net.layers)) if net.steps_at(p + 1, steps) < 1)
+        raise ShapeError(
+            f"x must have more steps: of T={steps}, {net.steps_at(short, steps)} come to layer "
+            f"{short} ({type(net.layers[short]).__name__}), whose windows are longer. "
+            'padding="same" takes shorter sequences, too.'
+        )
+    return outputs
+
+
+def steps_of_outputs(net: Stack, steps: int) -> str:
+    """What messages add about shapes of outputs, targets and weights in nets that shorten time."""
+    if net.pool is not None:
+        return "; the net has a Pool, and with it one output per sequence"
+    if not any(net.steps_at(p + 1, steps) != steps for p in net.borders):
+        return ""
+    names = " and ".join(type(net.layers[p]).__name__ for p in net.borders)
+    return (
+        f"; x has T={steps} steps, of which {names} make {net.output_steps(steps)} "
+        "(net.output_steps)"
+    )
 
 
 def floats(
@@ -140,12 +174,15 @@ def classes(y: object, shape: tuple[int, ...], why: str) -> NDArray[Any]:
 
 
 def weights(
-    weight: object, shape: tuple[int, ...], dtype: np.dtype[Any], signed: bool
+    weight: object, shape: tuple[int, ...], dtype: np.dtype[Any], signed: bool, note: str = ""
 ) -> NDArray[Any] | None:
-    """Checks the weights of the loss terms; signed: whether they may be negative."""
+    """Checks the weights of the loss terms; signed: whether they may be negative.
+
+    note: what messages add about their shape.
+    """
     if weight is None:
         return None
-    array = floats("weight", weight, shape, dtype, "one weight per loss term")
+    array = floats("weight", weight, shape, dtype, f"one weight per loss term{note}")
     if not np.isfinite(array).all():
         raise ArgumentError(
             "weight must be finite; it holds NaN or infinity. Use 0 to leave a term out."

@@ -176,9 +176,7 @@ class _Work:
                 "is not known. Finite differences of gradcore.value_and_grad along v approximate "
                 "the product."
             )
-        goal = objective(
-            loss, net, params.dtype, inputs.steps, inputs.batch, y, weight, inputs.arrays["lengths"]
-        )
+        goal = objective(loss, net, params.dtype, inputs, y, weight)
         if v is None:
             raise ArgumentError(
                 "v must be given: it holds the directions that the matrix is multiplied by."

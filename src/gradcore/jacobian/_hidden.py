@@ -74,9 +74,11 @@ def hidden_gradients(
     """
     validate.model(net, params)
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
-    steps, batch = inputs.steps, inputs.batch
-    goal = objective(loss, net, params.dtype, steps, batch, y, weight, inputs.arrays["lengths"])
+    batch = inputs.batch
+    goal = objective(loss, net, params.dtype, inputs, y, weight)
     which, direction = _direction(net, layer, reverse)
+    place = int(net.recurrent_names[which].partition(".")[0])
+    steps = net.steps_at(place, inputs.steps)
     hidden = net.recurrent[which].hidden_size
     results: dict[str, NDArray[Any] | None] = {
         "grads": (grads := np.empty(net.n_parameters, params.dtype)),

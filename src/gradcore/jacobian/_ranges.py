@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._net import validate
+from .._net.layers import Pool
 from .._net.stack import Stack
 from ..errors import ArgumentError
 
@@ -14,7 +15,17 @@ __all__ = ["Ranges", "one_way"]
 
 
 def one_way(net: Stack, what: str) -> None:
-    """Raises ArgumentError for bidirectional nets, which have no state between two steps."""
+    """Raises ArgumentError for nets that have no state between two steps.
+
+    A Pool behind the last recurrent layer changes nothing about the states.
+    """
+    apart = [p for p in net.borders if not isinstance(net.layers[p], Pool)]
+    if apart:
+        names = " and ".join(sorted({type(net.layers[p]).__name__ for p in apart}))
+        raise ArgumentError(
+            f"{what} needs a net that goes step by step; {names} reads several steps at a time, so "
+            "there is no single state between two steps. Use jvp or vjp over all steps."
+        )
     if net.bidirectional:
         raise ArgumentError(
             f"{what} needs a net whose layers all read time forward; this one has a bidirectional "

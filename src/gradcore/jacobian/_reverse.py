@@ -103,7 +103,7 @@ def vjp(
     wanted = validate.wrt(wrt, inputs.token_bytes > 0 and tuple(wrt) != _ALL)
     if inputs.token_bytes:
         wanted -= {"x"}
-    shape = (*net.positions(inputs.steps, inputs.batch), net.output_size)
+    shape = (*net.positions(inputs.output_steps, inputs.batch), net.output_size)
     outputs = (
         None if d_outputs is None else input_directions("d_outputs", d_outputs, shape, params.dtype)
     )
@@ -125,7 +125,7 @@ def vjp(
         threads,
         progress,
     )
-    together = "params" not in wanted and not net.bidirectional and net.pool is None
+    together = "params" not in wanted and net.step_by_step
     return _together(call, wanted) if together else _one_by_one(call, wanted)
 
 
@@ -185,7 +185,7 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
     state_out = np.empty(size, dtype)
     outputs = call.outputs
     if outputs is None:
-        shape = (count, *net.positions(steps, batch), net.output_size)
+        shape = (count, *net.positions(inputs.output_steps, batch), net.output_size)
         outputs = np.broadcast_to(dtype.type(0), shape)
     for k in range(count):
         grad = np.empty(net.n_parameters, dtype)

@@ -90,12 +90,12 @@ def jvp(
     validate.model(net, params)
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state)
     mode = validate.mode(net, train, seed)
-    steps, batch = inputs.steps, inputs.batch
+    batch = inputs.batch
     directions, count = _directions(params, inputs, dparams, dx, dstate)
-    outputs = empty((*net.positions(steps, batch), net.output_size), params.dtype)
+    outputs = empty((*net.positions(inputs.output_steps, batch), net.output_size), params.dtype)
     state_out = np.empty(state_size(net, batch), params.dtype)
     d_outputs = empty((count, *outputs.shape), params.dtype)
-    exponent = np.empty(steps if net.pool is None else 1, np.int32)
+    exponent = np.empty(inputs.output_steps, np.int32)
     d_state = np.empty((count, state_size(net, batch)), params.dtype)
     d_state_exponent = np.empty(net.n_directions, np.int32)
     results: Arrays = {

@@ -106,7 +106,8 @@ class StackModule(nn.ModuleList):
     gradcore.torch where there is a skip connection or an AntisymmetricRNN; a Dense is a Linear with
     its activation function. forward adds what a Residual adds. net: the Stack.
     forward(x, state=None) -> (outputs, state): x (T, B, I), or (T, B) integer tokens; outputs
-    (T, B, O), or (B, O) behind a Pool, which takes all T steps of every sequence; state: a list with what each recurrent layer returns and takes, h_n or (h_n, c_n).
+    (T, B, O), or (B, O) behind a Pool, which takes all T steps of every sequence; state: a list
+    with what each recurrent layer returns and takes, h_n or (h_n, c_n).
     """
 
     def __init__(self, net: Stack) -> None:

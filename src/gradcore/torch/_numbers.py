@@ -161,9 +161,9 @@ def tangents(
         "outputs": _outputs(call, x),
         "state_out": np.empty(size, dtype),
         "t_outputs": (
-            t_outputs := empty((count, inputs.steps, inputs.batch, net.output_size), dtype)
+            t_outputs := empty((count, inputs.output_steps, inputs.batch, net.output_size), dtype)
         ),
-        "t_exponent": (exponent := np.empty(inputs.steps, np.int32)),
+        "t_exponent": (exponent := np.empty(inputs.output_steps, np.int32)),
         "t_state_out": (t_end := np.empty((count, size), dtype)),
         "t_state_exponent": (end_exponent := np.empty(net.n_directions, np.int32)),
     }
@@ -300,7 +300,7 @@ def _bound(
         "reset": call.reset,
         "state": None if state is None else _array(state),
     }
-    return Params(call.net, _array(flat)), validate.Inputs(steps, batch, arrays)
+    return Params(call.net, _array(flat)), validate.Inputs(steps, batch, steps, arrays)
 
 
 def _outputs(call: Call, x: Tensor) -> Array:
