@@ -435,7 +435,7 @@ def pool(before, function="mean"):
     ("transforms", "layers", "message"),
     [
         ([pool(1)], 2, r"behind the last recurrent layer"),
-        ([pool(1), pool(1)], 1, r"one pool over the sequence"),
+        ([pool(1), pool(1)], 1, r"neither another pool nor a window"),
         (
             [
                 _core.Transform(kind="residual_begin", before=1, place=5),

@@ -48,7 +48,7 @@ def test_shapes_and_parameters_are_told():
 
 def test_files_keep_pools(tmp_path):
     net, params = made("attention", both=True)
-    gd.save(tmp_path / "net.safetensors", params)
+    gd.save(tmp_path / "net.safetensors", net, params)
     loaded = gd.load(tmp_path / "net.safetensors")
     assert loaded.net == net
     np.testing.assert_array_equal(loaded.params.flat, params.flat)
@@ -141,7 +141,7 @@ def test_a_loss_of_pytorch():
 @pytest.mark.parametrize("head", [False, True])
 def test_weights_and_targets_have_no_time(head):
     net, params = made("max", head=head)
-    x, y = data()
+    x, _ = data()
     width = C if head else 5
     numbers = np.random.default_rng(2).standard_normal((B, width))
     weight = np.array([1.0, 0.0, 3.0, 2.0, 0.5, 1.0])
@@ -280,10 +280,10 @@ def test_training_on_sequences(kind, tmp_path):
     trainer = gd.Trainer(net, params, gd.optim.Adam(params, lr=0.02), loss="cross_entropy")
     report = trainer.fit(source, epochs=20, validation=source, run=tmp_path / "run")
     assert report.best < 0.9 * float(np.log(2))
-    assert report.best == pytest.approx(
+    assert report.evaluations[-1][1] == pytest.approx(
         np.average(
             [
-                gd.value(net, report.params, b.x, b.y, loss="cross_entropy", lengths=b.lengths)
+                gd.value(net, params, b.x, b.y, loss="cross_entropy", lengths=b.lengths)
                 for b in (source.batch(0, i) for i in range(len(source)))
             ]
         ),
@@ -323,15 +323,19 @@ def test_how_far_a_pooled_output_reaches():
             function(mean, pooled, x, np.zeros(B, np.int64), loss="cross_entropy")
 
 
-def test_a_diagnosis(tmp_path):
+def test_a_diagnosis():
     net, params = made("mean", dtype="float32")
     x, y = data("float32")
     found = gd.diagnose(net, params, x, y, loss="cross_entropy")
-    assert set(found.left_out) == {"windows", "truncation"}
-    assert "Pool" in found.left_out["windows"]
-    assert found.gates is not None
-    assert found.lyapunov is not None
-    assert len(found.reach) == 1
+    measured = found.measured
+    assert set(measured.left_out) == {"windows", "truncation"}
+    assert "Pool" in measured.left_out["windows"]
+    assert measured.gates is not None
+    assert measured.lyapunov is not None
+    assert measured.singular_values is not None
+    assert "the pool (mean) reads every step itself" in str(found)
+    net, params = made("last", dtype="float32")
+    assert "the gradient of the last output" in str(gd.diagnose(net, params, x))
 
 
 # ---- other libraries
