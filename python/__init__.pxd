@@ -66,6 +66,13 @@ cdef extern from "gradcore/gradcore.h" nogil:
         GC_RESIDUAL_END
         GC_BORDER
         GC_STATIC
+        GC_POOL
+
+    ctypedef enum gc_pool:
+        GC_POOL_LAST
+        GC_POOL_MEAN
+        GC_POOL_MAX
+        GC_POOL_ATTENTION
 
     ctypedef enum gc_reduction:
         GC_REDUCE_NONE

@@ -25,6 +25,7 @@ from places import ROOT
         ("howto/losses.md", 3),
         ("howto/dense.md", 2),
         ("howto/static_inputs.md", 2),
+        ("howto/one_label_per_sequence.md", 2),
         ("howto/remedies.md", 1),
         ("jacobian.md", 3),
         ("diagnose.md", 3),

@@ -13,6 +13,7 @@
 #include "sequence/stages/exit.h"
 #include "sequence/stages/input.h"
 #include "sequence/stages/layer_norm.h"
+#include "sequence/stages/pool.h"
 #include "sequence/stages/recurrent.h"
 #include "sequence/stages/static_input.h"
 #include "sequence/validate.h"
@@ -86,6 +87,10 @@ void Job<T>::build() {
   const bool outputs = context_.purpose.puts_out, ends = outputs || context_.purpose.cotangents;
   if (part.last && !ends) return;
   add_transforms(part.net.layers.size());
+  if (part.pool) {
+    add<Pool<T>>(stages_.back().get(), *part.pool);
+    return;
+  }
   if (!part.last) {
     add<Exit<T>>(stages_.back().get());
     return;
@@ -138,7 +143,7 @@ S& Job<T>::add(Arguments&&... arguments) {
   stages_.push_back(std::move(made));
   if (tangents_) tangents_->follow_stage(stage);
   if constexpr (!std::is_same_v<S, Loss<T>> && !std::is_same_v<S, Exit<T>> &&
-                !std::is_same_v<S, Border<T>>)
+                !std::is_same_v<S, Border<T>> && !std::is_same_v<S, Pool<T>>)
     if (cotangents_) cotangents_->follow_stage(stage);
   return stage;
 }

@@ -65,7 +65,7 @@ static void check_window(const gc_transform& spec, int64_t units) {
 
 static void check_transform(const gc_transform& spec, int64_t units) {
   const int index = spec.before;
-  if (spec.kind < GC_LAYER_NORM || spec.kind > GC_STATIC)
+  if (spec.kind < GC_LAYER_NORM || spec.kind > GC_POOL)
     fail(GC_INVALID, "before layer %d: unknown transform %d.", index, spec.kind);
   check_place(index, spec.place);
   if (spec.kind == GC_DROPOUT) check_probability("dropout", index, spec.p);
@@ -81,6 +81,8 @@ static void check_transform(const gc_transform& spec, int64_t units) {
   if (spec.kind == GC_ACTIVATION &&
       (spec.function < GC_ACTIVATION_RELU || spec.function > GC_ACTIVATION_SOFTPLUS))
     fail(GC_INVALID, "before layer %d: unknown activation %d.", index, spec.function);
+  if (spec.kind == GC_POOL && (spec.function < GC_POOL_LAST || spec.function > GC_POOL_ATTENTION))
+    fail(GC_INVALID, "before layer %d: unknown pool %d.", index, spec.function);
   if (spec.kind == GC_LAYER_NORM && (!(spec.eps > 0) || !std::isfinite(spec.eps)))
     fail(GC_INVALID, "before layer %d: eps must be positive and finite; got %g.", index, spec.eps);
 }
@@ -96,10 +98,10 @@ static Transform make_transform(const gc_transform& spec, int64_t units, int64_t
     return at;
   };
   const bool dense = spec.kind == GC_DENSE, norm = spec.kind == GC_LAYER_NORM,
-             statics = spec.kind == GC_STATIC;
-  t.weight = take(dense || statics || (norm && spec.affine), dense     ? t.O * t.I
-                                                             : statics ? t.O * spec.inputs
-                                                                       : units);
+             statics = spec.kind == GC_STATIC,
+             attention = spec.kind == GC_POOL && spec.function == GC_POOL_ATTENTION;
+  const int64_t weights = dense ? t.O * t.I : statics ? t.O * spec.inputs : units;
+  t.weight = take(dense || statics || attention || (norm && spec.affine), weights);
   t.bias = take((dense || norm) && spec.bias, t.O);
   return t;
 }
@@ -108,6 +110,11 @@ static Transform make_transform(const gc_transform& spec, int64_t units, int64_t
 class Brackets {
  public:
   void see(const gc_transform& spec, int64_t units) {
+    if (spec.kind == GC_POOL && !open_.empty())
+      fail(GC_INVALID,
+           "before layer %d: a pool over the sequence makes one row of all, so that it cannot lie in "
+           "a residual run of layers.",
+           spec.before);
     if (spec.kind == GC_BORDER && !open_.empty())
       fail(GC_INVALID,
            "before layer %d: a window cannot lie in a residual run of layers, because its rows are "
@@ -141,6 +148,24 @@ class Brackets {
  private:
   std::vector<int64_t> open_;
 };
+
+static void check_pools(const gc_net& net) {
+  bool found = false;
+  for (int i = 0; i < net.n_transforms; i++) {
+    const gc_transform& spec = net.transforms[i];
+    if (found && (spec.kind == GC_POOL || spec.kind == GC_BORDER))
+      fail(GC_INVALID,
+           "behind a pool over the sequence there is one step, so that neither another pool nor a "
+           "window can follow.");
+    if (spec.kind != GC_POOL) continue;
+    if (spec.before != net.n_layers)
+      fail(GC_INVALID,
+           "before layer %d: a pool over the sequence must lie behind the last recurrent layer, "
+           "because it leaves one step per sequence.",
+           spec.before);
+    found = true;
+  }
+}
 
 // Units of the rows that come to the first transform of the net: the first dense layer or window in
 // front of the first recurrent layer knows them, or that layer itself.
@@ -294,6 +319,7 @@ Network::Network(const gc_net& net) {
     fail(GC_INVALID, "transform %d: before must be in 0..%d and never fall; got %d.", next,
          net.n_layers, net.transforms[next].before);
   brackets.end(net.n_layers);
+  check_pools(net);
   has_head = net.head_outputs != 0;
   if (has_head) check_size("head outputs", net.n_layers, net.head_outputs);
   gc_transform spec{};
@@ -480,7 +506,48 @@ std::vector<Part> Network::parts() const {
     }
     parts.push_back(part);
   }
+  cut_at_pool(parts);
   return parts;
+}
+
+static bool is_pool(const Transform& t) { return t.spec.kind == GC_POOL; }
+
+bool Network::pools() const {
+  return std::any_of(transforms.back().begin(), transforms.back().end(), is_pool);
+}
+
+// A pool over the sequence ends a part, and what is behind it is a part of its own. Right behind a
+// bidirectional layer each direction pools its own columns, so that nothing of all steps lies
+// between them and the pool; but the scores of attention and a residual connection need both.
+void Network::cut_at_pool(std::vector<Part>& parts) const {
+  if (!pools()) return;
+  Part& end = parts.back();
+  std::vector<Transform>& back = end.net.transforms.back();
+  const auto at = std::find_if(back.begin(), back.end(), is_pool);
+  const Transform pool = *at;
+  const bool each = top().spec.bidirectional && !top().spec.residual && !end.border &&
+                    at == back.begin() && pool.spec.function != GC_POOL_ATTENTION;
+  if (each) {
+    back.erase(at);
+    end.pooled = true;
+    for (size_t p = parts.size() - 3; p < parts.size() - 1; p++) parts[p].pool = pool;
+    return;
+  }
+  Part rest{*this, false, true, false, 0, outputs, static_cast<int32_t>(parts.size()) - 1, {}};
+  rest.net.layers = {passing(pool.O, top().index + 1, ub)};
+  rest.net.transforms = {{}, {at + 1, back.end()}};
+  rest.net.input_size = pool.O;
+  rest.net.embedding_rows = rest.net.embedding_dim = 0;
+  rest.pooled = true;
+  back.erase(at, back.end());
+  end.pool = pool;
+  end.last = false;
+  end.width = pool.O;
+  end.net.has_head = false;
+  end.net.outputs = pool.O;
+  end.net.ob = blocks(pool.O, ub);
+  end.net.Op = end.net.ob * ub;
+  parts.push_back(rest);
 }
 
 std::vector<int64_t> steps_of(const std::vector<Part>& parts, int64_t n) {

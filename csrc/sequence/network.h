@@ -2,6 +2,7 @@
 #pragma once
 #include <gradcore/gradcore.h>
 
+#include <algorithm>
 #include <optional>
 #include <vector>
 
@@ -78,12 +79,15 @@ struct Network {
   const Layer& top() const { return layers.back(); }
   // Returns one of the layers and directions of the whole net; throws Error(GC_INVALID).
   const Layer& at(int32_t direction) const;
+  // Whether the outputs have one step per sequence.
+  bool pools() const;
   // Number of different tokens if the input is tokens.
   int64_t vocabulary() const { return embedding_rows ? embedding_rows : input_size; }
 
  private:
   void read_statics(int64_t size, int before);
   std::vector<Group> groups() const;
+  void cut_at_pool(std::vector<Part>& parts) const;
 };
 
 // A part of the net: layers that run together because they read time in the same order. Its outputs
@@ -95,10 +99,16 @@ struct Part {
   int64_t column, width;
   int32_t before;  // the part whose rows it reads, the forward one of two directions; -1: the input
   std::optional<Transform> border;  // the window through which it reads them
+  bool pooled = false;              // it reads the one row that a pool has left of each sequence
+  std::optional<Transform> pool = std::nullopt;  // the GC_POOL in which its rows end
 
   BorderShape window() const { return BorderShape(border->spec); }
+  // Whether its steps can be others than those of what it reads.
+  bool shortens() const { return border || pooled; }
   // Its steps if what it reads has n.
-  int64_t steps(int64_t n) const { return border ? window().steps(n) : n; }
+  int64_t steps(int64_t n) const {
+    return pooled ? std::min<int64_t>(n, 1) : border ? window().steps(n) : n;
+  }
 };
 
 // The steps of each part if the net's input has n.

@@ -92,23 +92,23 @@ void Pipeline<T>::lay_out() {
   lengths_.resize(parts_.size());
   reset_.resize(parts_.size());
   for (size_t p = 0; p < parts_.size(); p++) {
-    if (!parts_[p].border) continue;
+    if (!parts_[p].shortens()) continue;
     if (has(call_, GC_ARRAY_LENGTHS)) layout_.announce(lengths_[p], call_.batch);
     if (has(call_, GC_ARRAY_RESET)) layout_.announce(reset_[p], steps_[p] * call_.batch);
   }
   for (size_t p = 0; p + 1 < parts_.size(); p++) {
     if (parts_[p].reverse) continue;
     Meeting& meeting = meetings_[p];
-    const int64_t size = steps_[p] * call_.batch * parts_[p].width;
+    const int64_t steps = steps_behind(p), size = steps * call_.batch * parts_[p].width;
     layout_.announce(meeting.out, size);
     if (call_.tangents.count > 0) {
       layout_.announce(meeting.t_out, size * call_.tangents.count);
-      for (int32_t*& exponents : meeting.t_exponent) layout_.announce(exponents, steps_[p]);
+      for (int32_t*& exponents : meeting.t_exponent) layout_.announce(exponents, steps);
       if (call_.tangents.curvature == GC_CURVATURE_HESSIAN) layout_.announce(meeting.t_d_out, size);
     }
     if (!trains_) continue;
     layout_.announce(meeting.d_out, size);
-    layout_.announce(meeting.d_out_exponent, steps_[p]);
+    layout_.announce(meeting.d_out_exponent, steps);
   }
 }
 
@@ -172,14 +172,15 @@ Source Pipeline<T>::source(size_t p) const {
 template <class T>
 void Pipeline<T>::shorten(size_t p) {
   const Source from = source(p);
-  if (!parts_[p].border) {
+  if (!parts_[p].shortens()) {
     lengths_[p] = const_cast<int64_t*>(from.lengths);
     reset_[p] = const_cast<uint8_t*>(from.reset);
     return;
   }
-  const int64_t B = call_.batch, stride = parts_[p].border->spec.stride;
+  const int64_t B = call_.batch;
   for (int64_t b = 0; from.lengths && b < B; b++) lengths_[p][b] = parts_[p].steps(from.lengths[b]);
   if (!from.reset) return;
+  const int64_t stride = parts_[p].border->spec.stride;
   zero(reset_[p], steps_[p] * B);
   int64_t earlier = 1;  // the strides of the windows before this one
   for (size_t q = p; !parts_[q].first;) {

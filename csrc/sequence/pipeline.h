@@ -52,6 +52,8 @@ class Pipeline {
   void shorten(size_t p);
   void connect(size_t p);
   void start();
+  // Steps of the rows that part p puts out.
+  int64_t steps_behind(size_t p) const { return parts_[p].pool ? 1 : steps_[p]; }
   int64_t ahead() const;  // number of operations before the first BACKWARD
   void advance(int64_t end);
   void check_given(const void* d_outputs) const;

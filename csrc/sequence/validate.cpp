@@ -298,6 +298,10 @@ void check_steps(const std::vector<Part>& parts, const gc_call& call) {
            "comes to it, so that no step remains.",
            call.steps);
   for (const Part& part : parts) {
+    if (part.pool && has(call, GC_ARRAY_RESET))
+      fail(GC_INVALID,
+           "a net with a pool over the sequence takes no resets: a sequence that is cut has no "
+           "single row. Give each piece as a sequence of its own.");
     const bool cuts =
         part.border && part.window().inside && part.window().length() > part.window().stride;
     if (cuts && has(call, GC_ARRAY_RESET))

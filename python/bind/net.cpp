@@ -22,7 +22,8 @@ const Names transform_kinds = {{"layer_norm", GC_LAYER_NORM},
                                {"residual_begin", GC_RESIDUAL_BEGIN},
                                {"residual_end", GC_RESIDUAL_END},
                                {"border", GC_BORDER},
-                               {"static", GC_STATIC}};
+                               {"static", GC_STATIC},
+                               {"pool", GC_POOL}};
 const Names reductions = {
     {"none", GC_REDUCE_NONE}, {"max", GC_REDUCE_MAX}, {"mean", GC_REDUCE_MEAN}};
 const Names initial_states = {
@@ -31,6 +32,10 @@ const Names activations = {
     {"relu", GC_ACTIVATION_RELU},       {"tanh", GC_ACTIVATION_TANH},
     {"gelu", GC_ACTIVATION_GELU},       {"silu", GC_ACTIVATION_SILU},
     {"sigmoid", GC_ACTIVATION_SIGMOID}, {"softplus", GC_ACTIVATION_SOFTPLUS}};
+const Names pools = {{"last", GC_POOL_LAST},
+                     {"mean", GC_POOL_MEAN},
+                     {"max", GC_POOL_MAX},
+                     {"attention", GC_POOL_ATTENTION}};
 const Names dtypes = {{"float32", GC_FLOAT32}, {"float64", GC_FLOAT64}};
 
 int32_t lookup(const Names& names, const std::string& name, const char* what) {
@@ -100,7 +105,8 @@ gc_transform make_transform(const std::string& kind, int32_t before, int32_t pla
   transform.p = p;
   transform.inputs = inputs;
   transform.outputs = outputs;
-  transform.function = lookup(activations, function, "activation");
+  transform.function = transform.kind == GC_POOL ? lookup(pools, function, "pool")
+                                                 : lookup(activations, function, "activation");
   transform.reduction = lookup(reductions, reduction, "reduction");
   transform.inside = inside;
   transform.taps = taps;

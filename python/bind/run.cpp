@@ -30,7 +30,7 @@ int64_t output_steps(const Net& net, const gc_call& call) {
   return net.part_steps(net.parts() - 1, call.steps);
 }
 int64_t hidden_steps(const Net& net, const gc_call& call) {
-  return net.direction_steps(call.hidden_direction, call.steps);
+  return net.direction_steps(call.hidden.direction, call.steps);
 }
 int64_t positions(const Net& net, const gc_call& call) {
   return call.loss_last ? call.batch : times(output_steps(net, call), call.batch);

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from ._net.layers import Embedding as Embedding
     from ._net.layers import LayerNorm as LayerNorm
     from ._net.layers import Linear as Linear
+    from ._net.layers import Pool as Pool
     from ._net.layers import Recurrent as Recurrent
     from ._net.layers import Residual as Residual
     from ._net.layers import Skip as Skip
@@ -149,6 +150,7 @@ _NAMES = {
         "Embedding",
         "LayerNorm",
         "Linear",
+        "Pool",
         "Recurrent",
         "Residual",
         "Skip",

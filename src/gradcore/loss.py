@@ -2,7 +2,9 @@
 
 reduction="mean" is sum(weight * loss) / sum(weight) over all terms that count; steps past `lengths`
 and targets equal to ignore_index do not count. step="last" looks at the last step of each sequence
-only (lengths[b]-1); y and weight then have no time axis. In shapes, T is the number of time steps,
+only (lengths[b]-1); y and weight then have no time axis. Nor have they any in a net with a Pool,
+which has one output per sequence: (B,) takes the place of (T, B), and step="last" is refused, as
+are the losses that compare whole sequences. In shapes, T is the number of time steps,
 B of sequences and O of outputs.
 
 Losses whose targets are numbers take nan="ignore": targets that are NaN then count for nothing,

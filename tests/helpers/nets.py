@@ -62,6 +62,8 @@ BETWEEN = {
         ),
     ],
 }
+# Kinds of a Pool behind the last layers.
+POOLS = ("last", "mean", "max", "attention")
 # Options of layers; zoneout_cell is for LSTMs only.
 MASKS = {
     "none": {},
@@ -87,12 +89,14 @@ def stack(
     between="nothing",
     masks="none",
     bare_tokens=False,
+    pool=None,
 ):
     """A net of equal layers, with residuals from the second layer on, or from the first if sizes
     allow.
 
     bidirectional: which of the layers are bidirectional.
-    bare_tokens: no layer may stand before the first one.
+    bare_tokens: no layer may stand before the first one. pool: the kind of a Pool behind the last
+    layer, with the layers of `between` on both sides.
     """
     options = {
         name: p for name, p in MASKS[masks].items() if cell == "lstm" or name != "zoneout_cell"
@@ -115,9 +119,20 @@ def stack(
         made += [gd.Residual(*before, layer)] if around else [*before, layer]
         width = layer.output_size
     made += BETWEEN[between](width)
+    if pool is not None:
+        made += [gd.Pool(pool, width), *BETWEEN[between](width)]
     if classes is not None:
         made.append(gd.Linear(width, classes, bias=bias))
     return gd.Stack(*made)
+
+
+def pooled(factors):
+    """The factors of a pairwise sample for nets with a Pool, which take no resets and no losses of
+    the last step.
+    """
+    losses = [name for name in factors.get("loss", ()) if "last" not in name]
+    other = {"loss": losses} if losses else {}
+    return {**factors, **other, "reset": [False], "pool": list(POOLS)}
 
 
 def net_of(case, skips):
@@ -135,5 +150,6 @@ def net_of(case, skips):
         vocabulary=11 if case["source"] == "embedding" else None,
         masks=case["masks"],
         bare_tokens=case["source"] == "tokens",
+        pool=case.get("pool"),
         **{name: case[name] for name in same},
     )

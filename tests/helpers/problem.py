@@ -271,10 +271,10 @@ def random_state(net, batch, rng):
 
 
 def random_target(net, loss, steps, batch, rng):
-    positions = (batch,) if loss.step == "last" else (steps, batch)
+    positions = (batch,) if loss.step == "last" else net.positions(steps, batch)
     if loss.kind == "cross_entropy":
         y = rng.integers(net.output_size, size=positions)
-        ignored = rng.random(positions) < (0.0 if loss.step == "last" else 0.2)
+        ignored = rng.random(positions) < (0.0 if len(positions) == 1 else 0.2)
         return np.where(ignored, loss.ignore_index, y)
     low = 0.0 if loss.kind == "binary_cross_entropy" else -1.0
     count = net.output_size // losses.per_target(loss)
@@ -308,7 +308,7 @@ def spoiled(problem):
     late = np.arange(len(problem.x))[:, None] >= problem.lengths
     x, y = problem.x.copy(), problem.y.copy()
     x[late] = -1 if problem.tokens else np.nan
-    if problem.loss.step == "all":
+    if problem.loss.step == "all" and problem.net.pool is None:
         y[late] = -7 if y.dtype.kind == "i" else np.nan
     else:
         y[problem.lengths == 0] = -7 if y.dtype.kind == "i" else np.nan
@@ -335,7 +335,7 @@ def random_problem(
         x = rng.integers(net.vocabulary, size=(steps, batch))
     else:
         x = exact(rng.standard_normal((steps, batch, net.input_size)))
-    positions = (batch,) if loss.step == "last" else (steps, batch)
+    positions = (batch,) if loss.step == "last" else net.positions(steps, batch)
     problem = Problem(
         net,
         random_params(net, rng, gain),

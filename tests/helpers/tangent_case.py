@@ -116,7 +116,10 @@ def by_core(problem, along, dtype="float64", **how):
 
 
 def true_outputs(r):
-    return np.ldexp(r.d_outputs.astype(float), r.d_outputs_exponent[None, :, None, None])
+    # Behind a Pool there is one exponent, and no axis of time.
+    pooled = r.d_outputs.ndim == 3
+    exponents = r.d_outputs_exponent if pooled else r.d_outputs_exponent[None, :, None, None]
+    return np.ldexp(r.d_outputs.astype(float), exponents)
 
 
 def true_state(net, r, k):

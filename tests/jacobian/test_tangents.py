@@ -8,7 +8,7 @@ import pytest
 import gradcore as gd
 import tolerances
 from gradcore import _core, jacobian
-from nets import BETWEEN, CELLS, MASKS, SKIPS, net_of, stack
+from nets import BETWEEN, CELLS, MASKS, SKIPS, net_of, pooled, stack
 from overriding import override
 from pairwise import covering, label
 from problem import (
@@ -59,6 +59,7 @@ FACTORS = {
 # A LayerNorm of one or two units leaves only rounding errors to compare.
 EXCLUDED = [(("hidden", 1), ("between", between)) for between in ("norm", "plain norm", "all")]
 CASES = covering(FACTORS, seed=3, excluded=EXCLUDED)
+CASES += covering(pooled(FACTORS), seed=3, excluded=EXCLUDED)
 
 
 def problem_of(case, seed):

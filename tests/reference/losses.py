@@ -1,5 +1,7 @@
 """Losses over outputs [T, B, O]: the value, and its gradient with respect to the outputs.
 
+Outputs [B, O], of a net with a Pool, are those of one step of every sequence that has any.
+
 A mean is sum(w*l) / sum(w) over the terms that count; the mean of no terms is 0. For cross-entropy
 a position is one term, and w includes the weight of the class. In losses of numbers every target
 (and every quantile of it) is one; with nan="ignore" targets that are NaN are none.
@@ -95,6 +97,9 @@ def term_weights(loss, n_steps, batch, target, weight, lengths):
 
 def evaluate(loss, outputs, target, weight=None, lengths=None):
     """(value, d_outputs) of a loss described by the attributes of gradcore.loss objects."""
+    if outputs.ndim == 2:
+        value, d_outputs = evaluate(loss, outputs[None], *_one_step(target, weight, lengths))
+        return value, d_outputs[0]
     n_steps, batch, width = outputs.shape
     counts, target = term_weights(loss, n_steps, batch, target, weight, lengths)
     if loss.kind == "cross_entropy":
@@ -141,6 +146,9 @@ def gauss_newton(loss, outputs, moved, target, weight=None, lengths=None):
     product: the Hessian of the loss by the outputs, by a complex step of the gradient, or for
     Gaussian negative log-likelihoods Fisher's matrix diag(exp(-s), 1/2).
     """
+    if outputs.ndim == 2:
+        given = _one_step(target, weight, lengths)
+        return gauss_newton(loss, outputs[None], moved[None], *given)[0]
     step = 1e-30
     if loss.kind != "gaussian_nll":
         return evaluate(loss, outputs + 1j * step * moved, target, weight, lengths)[1].imag / step
@@ -152,6 +160,14 @@ def gauss_newton(loss, outputs, moved, target, weight=None, lengths=None):
     scale = 2 * slopes.reshape(z.shape)[..., 1:]
     fisher = np.concatenate([np.exp(-z[..., 1:]), np.full_like(z[..., 1:], 0.5)], axis=-1)
     return (scale * fisher * moved.reshape(z.shape)).reshape(outputs.shape)
+
+
+def _one_step(target, weight, lengths):
+    return (
+        target[None],
+        None if weight is None else weight[None],
+        None if lengths is None else np.minimum(lengths, 1),
+    )
 
 
 def _last(array, lengths):

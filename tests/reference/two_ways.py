@@ -3,14 +3,14 @@ steps.
 
 A direction that reads time backward is the ordinary pipeline on reversed sequences, each within its
 own length. States are lists with one entry per layer and direction. A net without such layers is
-one piece.
+one piece. A Pool is a piece, too: what comes behind it has one step, and outputs are then [B, O].
 """
 
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from . import philox, pipeline
+from . import philox, pipeline, pool
 
 
 @dataclass
@@ -24,6 +24,11 @@ class Piece:
     end: str = ""
     directed: bool = False
     residuals: list = field(default_factory=list)  # as Stack.residuals, of the piece's own layers
+
+    @property
+    def pool(self):
+        """The Pool that the piece is, or None."""
+        return self.layers[0] if type(self.layers[0]).__name__ == "Pool" else None
 
     def params(self, whole):
         """The piece's part of the net's parameters, under the piece's own names."""
@@ -63,23 +68,27 @@ class PieceMode(philox.Mode):
 class Trace:
     outputs: np.ndarray
     state: list
-    pieces: list  # (pieces of one stage, their traces)
-    lengths: np.ndarray | None
+    pieces: list  # (pieces of one stage, their traces, their lengths); of a Pool its rows as trace
+    pooled: bool
 
 
 def stages(net):
     """The net as a list of stages: [piece], or [forward, backward] for a bidirectional layer."""
     found, pending = [], Piece([], [])
     for place, layer in enumerate(net.layers):
-        if not getattr(layer, "bidirectional", False):
+        pools = type(layer).__name__ == "Pool"
+        if not pools and not getattr(layer, "bidirectional", False):
             pending.layers.append(layer)
             pending.places.append(place)
             continue
         if pending.layers:
             found.append([closed(pending, net)])
+        pending = Piece([], [])
+        if pools:
+            found.append([Piece([layer], [place])])
+            continue
         one = replace(layer, bidirectional=False, residual=False)
         found.append([Piece([one], [place], end, True) for end in ("", "_reverse")])
-        pending = Piece([], [])
     return [*found, [closed(pending, net)]] if pending.layers else found
 
 
@@ -128,9 +137,16 @@ def forward(net, params, x, *, lengths=None, reset=None, state=None, mode=None):
     states = iter(divided(net, zero_state(net, batch) if state is None else state))
     signal, record, after = x, [], []
     for stage in stages(net):
+        if stage[0].pool:
+            next(states)
+            record.append((stage, [signal], lengths))
+            own = pipeline.own(params, stage[0].places[0])
+            signal = pool.forward(stage[0].pool, own, signal, lengths)[None]
+            lengths = None if lengths is None else np.minimum(lengths, 1)
+            continue
         traces = []
         for piece in stage:
-            turn = (lambda a: turned(a, lengths)) if piece.end else (lambda a: a)
+            turn = (lambda a, n=lengths: turned(a, n)) if piece.end else (lambda a: a)
             trace = pipeline.forward(
                 piece,
                 piece.params(params),
@@ -151,8 +167,9 @@ def forward(net, params, x, *, lengths=None, reset=None, state=None, mode=None):
         signal = np.concatenate(outputs, axis=2)
         if residual(net, stage):
             signal = signal + masked(entered, lengths)
-        record.append((stage, traces))
-    return Trace(signal, after, record, lengths)
+        record.append((stage, traces, lengths))
+    pooled = any(stage[0].pool for stage in stages(net))
+    return Trace(signal[0] if pooled else signal, after, record, pooled)
 
 
 def masked(a, lengths):
@@ -165,42 +182,52 @@ def masked(a, lengths):
 
 def backward(net, params, trace, d_outputs):
     total, d_state = {}, []
-    d_signal = d_outputs
-    for stage, traces in reversed(trace.pieces):
+    d_signal = d_outputs[None] if trace.pooled else d_outputs
+    for stage, traces, lengths in reversed(trace.pieces):
+        if stage[0].pool:
+            own = pipeline.own(params, stage[0].places[0])
+            d_signal, shares = pool.backward(stage[0].pool, own, traces[0], lengths, d_signal[0])
+            total |= {f"{stage[0].places[0]}.{name}": d for name, d in shares.items()}
+            continue
         d_inputs, d_states, first = [], [], 0
         for piece, one in zip(stage, traces, strict=True):
             width = one.outputs.shape[2]
-            d_own = masked(d_signal[..., first : first + width], trace.lengths)
+            d_own = masked(d_signal[..., first : first + width], lengths)
             first += width
             if piece.end:
-                d_own = turned(d_own, trace.lengths)
+                d_own = turned(d_own, lengths)
             found = pipeline.backward(piece, piece.params(params), one, d_own)
             total |= piece.names(found.params)
             d_states += found.state
             turn = piece.end and found.x is not None
-            d_inputs.append(turned(found.x, trace.lengths) if turn else found.x)
+            d_inputs.append(turned(found.x, lengths) if turn else found.x)
         d_entered = None if d_inputs[0] is None else sum(d_inputs)
         if residual(net, stage):
-            d_entered = d_entered + masked(d_signal, trace.lengths)
+            d_entered = d_entered + masked(d_signal, lengths)
         d_signal = d_entered
         d_state = d_states + d_state
     return pipeline.Gradients(total, d_signal, d_state)
 
 
 def tangent(net, params, trace, t_params, t_x=None, t_state=None):
-    batch = trace.outputs.shape[1]
+    batch = trace.outputs.shape[-2]
     states = iter(divided(net, zero_state(net, batch) if t_state is None else t_state))
     t_signal, after = t_x, []
-    for stage, traces in trace.pieces:
+    for stage, traces, lengths in trace.pieces:
+        if stage[0].pool:
+            next(states)
+            own, t_own = (pipeline.own(p, stage[0].places[0]) for p in (params, t_params))
+            t_signal = pool.tangent(stage[0].pool, own, t_own, traces[0], lengths, t_signal)[None]
+            continue
         outputs = []
         for piece, one in zip(stage, traces, strict=True):
-            t_own = turned(t_signal, trace.lengths) if piece.end else t_signal
+            t_own = turned(t_signal, lengths) if piece.end else t_signal
             t_out, t_after = pipeline.tangent(
                 piece, piece.params(params), one, piece.params(t_params), t_own, next(states)
             )
-            outputs.append(turned(t_out, trace.lengths) if piece.end else t_out)
+            outputs.append(turned(t_out, lengths) if piece.end else t_out)
             after += t_after
         entered, t_signal = t_signal, np.concatenate(outputs, axis=2)
         if residual(net, stage):
-            t_signal = t_signal + masked(entered, trace.lengths)
-    return t_signal, after
+            t_signal = t_signal + masked(entered, lengths)
+    return t_signal[0] if trace.pooled else t_signal, after

@@ -45,11 +45,24 @@ typedef enum gc_transform_kind {
   GC_ACTIVATION = 3, /* a gc_activation of every element */
   GC_RESIDUAL_BEGIN =
       4, /* the row goes on, and is added to that at the GC_RESIDUAL_END which closes */
-  GC_RESIDUAL_END = 5, /* this bracket; no bidirectional layer or window lies between the two */
+  GC_RESIDUAL_END = 5, /* this bracket; no bidirectional layer, window or pool lies between the two */
   GC_BORDER = 6, /* each row is made of several rows before it, and there may be fewer rows: a border
                     between two parts of the net */
-  GC_STATIC = 7  /* weight [O, S] times gc_statics.values of the row's sequence is added to it */
+  GC_STATIC = 7, /* weight [O, S] times gc_statics.values of the row's sequence is added to it */
+  /* The rows of a sequence become one, see gc_pool; at most once, behind the last recurrent layer
+   * and the last GC_BORDER. */
+  GC_POOL = 8
 } gc_transform_kind;
+/* What a GC_POOL makes of the rows h of a sequence: the last; their mean; the maximum of each unit;
+ * sum of a h with a = softmax over the rows of weight . h, where weight [H] is a parameter. Of a
+ * sequence without steps the row is 0. What follows has one step per sequence, of index 0, and
+ * sequences without steps have none there. Calls with a pool take no resets. */
+typedef enum gc_pool {
+  GC_POOL_LAST = 0,
+  GC_POOL_MEAN = 1,
+  GC_POOL_MAX = 2,
+  GC_POOL_ATTENTION = 3
+} gc_pool;
 /* What a GC_BORDER makes of its rows. */
 typedef enum gc_reduction {
   GC_REDUCE_NONE = 0, /* all of them one after the other, zeros for those that are not there */
@@ -159,7 +172,7 @@ typedef struct gc_transform {
                      others are divided by 1 - p */
   int64_t inputs, outputs; /* GC_DENSE: I, the width of the rows that it reads, and O; GC_BORDER:
                               `inputs` only; GC_STATIC: S and O, the width of the rows */
-  int32_t function;        /* GC_ACTIVATION: gc_activation */
+  int32_t function;        /* GC_ACTIVATION: gc_activation; GC_POOL: gc_pool */
   int32_t reduction;       /* GC_BORDER: gc_reduction, */
   int32_t inside;          /* 1: only windows whose rows all lie in the sequence, */
   int64_t taps, stride, dilation; /* each 1 or more, */
@@ -174,7 +187,8 @@ typedef struct gc_transform {
  * GC_INITIAL_STATIC [n_states*H, S];
  * weight and bias of each transform before the head; head weight [O, H], head bias [O]. Those of a
  * GC_LAYER_NORM are as long as its rows, those of a GC_DENSE [O, I] and [O], the weight of a
- * GC_STATIC is [O, S]. All that reads gc_statics.values has the same S. */
+ * GC_STATIC is [O, S], that of a GC_POOL by attention [H]. All that reads gc_statics.values has the
+ * same S. */
 typedef struct gc_net {
   int32_t dtype;          /* gc_dtype */
   int64_t embedding_rows; /* V, 0: no embedding */

@@ -270,6 +270,8 @@ std::vector<T> uniform_parameters(const Net& net, uint64_t seed) {
       } else if (one.kind == GC_LAYER_NORM) {
         if (one.affine) out.insert(out.end(), static_cast<size_t>(width), T{1});
         if (one.bias) out.insert(out.end(), static_cast<size_t>(width), T{0});
+      } else if (one.kind == GC_POOL && one.function == GC_POOL_ATTENTION) {
+        uniform(width, width);
       }
     }
   };

@@ -9,6 +9,7 @@
 #include "sequence/derivatives/tangent_dense.h"
 #include "sequence/derivatives/tangent_input.h"
 #include "sequence/derivatives/tangent_outputs.h"
+#include "sequence/derivatives/tangent_pool.h"
 #include "sequence/derivatives/tangent_recurrent.h"
 #include "sequence/derivatives/tangent_static.h"
 #include "sequence/derivatives/tangent_transforms.h"
@@ -33,6 +34,7 @@ template <class T>
 struct TangentOf<Sum<T>> : std::type_identity<TangentSum<T>> {};
 template <class T>
 struct TangentOf<StaticInput<T>> : std::type_identity<TangentStatic<T>> {};
+struct TangentOf<Pool<T>> : std::type_identity<TangentPool<T>> {};
 
 // The recursion of tangents is linear in what enters it, so that all tangents of a part are kept
 // times one power of two. It is looked at every 8 absolute steps; where the states grew so much in

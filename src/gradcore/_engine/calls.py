@@ -81,12 +81,14 @@ def value_and_grad(
     x: (T, B, I) in the dtype of params, or (T, B) integer tokens. y: see gradcore.loss.
     loss: "cross_entropy", "binary_cross_entropy", "mse", "huber", "gaussian_nll", an object of
     gradcore.loss, or a Python function (outputs [t1-t0, B, O], t0, t1) -> (loss, d_outputs), which
-    is called for each segment of steps, not always in the order of time.
-    weight: (T, B), or (B,) for losses of the last step. lengths: (B,) integers in 0..T; from step
-    lengths[b] on the state does not change, and there is no loss. reset: (T, B) bool; True sets the
-    state of the sequence to zero before that step. state: the initial state, as an earlier call
-    returned it; None means that of each layer's initial_state, usually zeros. static: (B, S),
-    inputs that do not change with time, for nets with StaticInput or initial_state="static".
+    is called for each segment of steps, not always in the order of time. If the net has a Pool, y
+    is (B,) or (B, O), and the function is called once, with outputs (B, O).
+    weight: (T, B), or (B,) for losses of the last step and with a Pool. lengths: (B,) integers in
+    0..T; from step lengths[b] on the state does not change, and there is no loss. reset: (T, B)
+    bool; True sets the state of the sequence to zero before that step. state: the initial state, as
+    an earlier call returned it; None means that of each layer's initial_state, usually zeros.
+    static: (B, S), inputs that do not change with time, for nets with StaticInput or
+    initial_state="static".
     train: whether Dropout, zoneout and recurrent_dropout draw random masks; False is evaluation,
     with expectations instead. The masks depend on seed alone, which is an integer or (seed, step)
     with the number of the training step, each in 0..2**64-1.
@@ -213,14 +215,15 @@ def apply(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[NDArray[Any], tuple[LayerState, ...]]:
-    """Outputs (T, B, O) of a net and its state after the last step.
+    """Outputs (T, B, O) of a net, (B, O) behind a Pool, and its state after the last step.
 
-    Outputs are zero where t >= lengths[b]. Arguments and errors are those of value_and_grad, but
-    the default is train=False.
+    Outputs are zero where t >= lengths[b], and behind a Pool of sequences of length 0. Arguments
+    and errors are those of value_and_grad, but the default is train=False.
     """
     validate.model(net, params)
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state, static)
-    outputs = empty((inputs.output_steps, inputs.batch, net.output_size), params.dtype)
+    shape = (*net.positions(inputs.output_steps, inputs.batch), net.output_size)
+    outputs = empty(shape, params.dtype)
     state_out = np.empty(state_size(net, inputs.batch), params.dtype)
     results: Arrays = {"outputs": outputs, "state_out": state_out}
     mode = validate.mode(net, train, seed)

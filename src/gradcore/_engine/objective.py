@@ -13,12 +13,21 @@ from .._base.checks import choice
 from .._net import validate
 from .._net.stack import Stack
 from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
-from ..loss import LOSSES, CrossEntropy, Given, Loss, LossFunction, NashSutcliffe
+from ..loss import (
+    CTC,
+    LOSSES,
+    CrossEntropy,
+    ErrorToSignal,
+    Given,
+    Loss,
+    LossFunction,
+    NashSutcliffe,
+)
 from .deviations import target_weights
 from .whole import Whole
 from .whole_function import as_number, check_finite, checked_gradient
 
-__all__ = ["Objective", "objective", "resolve"]
+__all__ = ["Objective", "check_pooled", "objective", "resolve"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,17 +77,19 @@ def objective(
                     "weights."
                 )
         return Objective("callback", function=_checked(described, net, dtype, batch, lengths))
+    check_pooled(net, described)
     if described.kind == "whole":
         if weight is not None:
             raise ArgumentError(
                 f"weight must be None for {type(described).__name__}: its value is no sum over "
                 "steps that weights could count in."
             )
-        return Objective("given", whole=Whole(described, (steps, batch, net.output_size), dtype, y))
+        shape = (*net.positions(steps, batch), net.output_size)
+        return Objective("given", whole=Whole(described, shape, dtype, y))
     if y is None:
         raise ArgumentError(f"y must be given for loss {described.kind!r}.")
     last = described.step == "last"
-    positions = (batch,) if last else (steps, batch)
+    positions = (batch,) if last else net.positions(steps, batch)
     note = "" if last else validate.steps_of_outputs(net, inputs.steps)
     arrays = _targets(described, net, dtype, positions, y, note)
     total = described.reduction == "sum"
@@ -109,6 +120,23 @@ def objective(
         settings=described._settings(),
         per_position=described._terms(net.output_size),
     )
+
+
+def check_pooled(net: Stack, loss: Loss) -> None:
+    """Raises ArgumentError for losses that need several steps, if the net has a Pool."""
+    if net.pool is None:
+        return
+    name = type(loss).__name__
+    if loss.step == "last":
+        raise ArgumentError(
+            f"{name} must not have step='last', because the net has a Pool and with it one output "
+            "per sequence. Leave step out; gradcore.Pool('last', width) takes the last step."
+        )
+    if isinstance(loss, (CTC, ErrorToSignal, NashSutcliffe)):
+        raise ArgumentError(
+            f"{name} compares outputs and targets over all steps, and the net has a Pool, so that "
+            "there is one output per sequence. Use a loss of single targets, such as 'mse'."
+        )
 
 
 def resolve(loss: str | Loss | LossFunction) -> Loss | LossFunction:
@@ -156,10 +184,14 @@ def _checked(
     batch: int,
     lengths: NDArray[Any] | None,
 ) -> LossFunction:
-    """Wraps a loss function so that its results are checked, which the core does not do."""
+    """Wraps a loss function so that its results are checked, which the core does not do.
+
+    Behind a Pool it gets outputs (B, O), which the core has as one step.
+    """
+    pooled = net.pool is not None
 
     def checked(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[Any]]:
-        result = function(outputs, t0, t1)
+        result = function(outputs[0] if pooled else outputs, t0, t1)
         if not isinstance(result, tuple) or len(result) != 2:
             raise DTypeError(
                 f"the loss function must return (loss, d_outputs); got {type(result).__name__}."
@@ -171,7 +203,8 @@ def _checked(
                 layer=len(net.recurrent),
                 step=t0,
             )
-        expected = (t1 - t0, batch, net.output_size)
-        return value, checked_gradient(result[1], expected, dtype, lengths, t0)
+        expected = (*net.positions(t1 - t0, batch), net.output_size)
+        gradient = checked_gradient(result[1], expected, dtype, lengths, t0)
+        return value, gradient[None] if pooled else gradient
 
     return checked

@@ -88,9 +88,9 @@ def forward(
 class Pass:
     """A forward pass after which backward() can be called once; gradcore.forward makes it.
 
-    outputs (T, B, O): zero where t >= lengths[b]. state: the state after the last step (after step
-    lengths[b]-1). plan: the plan of the pass; about plan.bytes of memory are in use until
-    backward() or until this object is deleted.
+    outputs (T, B, O), or (B, O) behind a Pool: zero where t >= lengths[b]. state: the state after
+    the last step (after step lengths[b]-1). plan: the plan of the pass; about plan.bytes of memory
+    are in use until backward() or until this object is deleted.
     """
 
     outputs: Array
@@ -111,7 +111,8 @@ class Pass:
         steps, batch = inputs.steps, inputs.batch
         size = state_size(net, batch)
         self._params, self._batch, self._wanted = params, batch, wanted
-        self.outputs = empty((inputs.output_steps, batch, net.output_size), dtype)
+        shape = (*net.positions(inputs.output_steps, batch), net.output_size)
+        self.outputs = empty(shape, dtype)
         self.flat_state = np.empty(size, dtype)
         # The adjoint of the final state is written here before the backward pass.
         self._d_end = np.zeros(size, dtype)
@@ -132,9 +133,10 @@ class Pass:
         self.state = unflatten(net, batch, self.flat_state)
 
     def __repr__(self) -> str:
-        steps, batch, width = self.outputs.shape
+        width = self.outputs.shape[-1]
         state = "gone back" if self._done else "waits for d_outputs"
-        return f"Pass(T={steps}, B={batch}, O={width}, {self.plan.bytes:,} bytes, {state})"
+        sizes = f"T={self.plan.steps}, B={self._batch}, O={width}"
+        return f"Pass({sizes}, {self.plan.bytes:,} bytes, {state})"
 
     def __reduce__(self) -> Any:
         raise DTypeError(
@@ -145,9 +147,9 @@ class Pass:
     def backward(
         self, d_outputs: Any, dstate_out: Sequence[LayerState] | None = None
     ) -> PassGradient:
-        """Gradients from those of the outputs (T, B, O) and of the state after the last step.
+        """Gradients from those of the outputs and of the state after the last step.
 
-        dstate_out: has the form of `state`; None means zero.
+        d_outputs: has the shape of `outputs`. dstate_out: has the form of `state`; None means zero.
         Raises ShapeError, DTypeError, NonFiniteError; ArgumentError when called again.
         """
         net, dtype = self._params.net, self._params.dtype

@@ -28,7 +28,7 @@ from .._net.description import core_net
 from .._net.stack import Stack
 from ..errors import ArgumentError, DTypeError, InternalError, MemoryBudgetError
 from ..loss import CrossEntropy, Loss, LossFunction, NashSutcliffe
-from .objective import resolve
+from .objective import check_pooled, resolve
 from .operations import OP, OP_BYTES, Op, OpKind, Schedule, fewest_slots, goes_back, listed
 from .whole import whole_bytes
 
@@ -161,7 +161,10 @@ def plan(
     described = resolve(loss)
     settings: tuple[tuple[str, Any], ...] = ()
     copies, batch = 0, positive_int("batch", batch)
+    if net.pool is not None and reset:
+        raise ArgumentError("reset must be False for a net with a Pool, which takes no resets.")
     if isinstance(described, Loss):
+        check_pooled(net, described)
         described._targets(net.output_size)  # checks the number of outputs
         names.add(described.array)
         settings = described._settings()
@@ -195,7 +198,8 @@ def plan(
 
 def _with_whole(work: Workload, loss: Loss) -> Workload:
     """The workload with what a loss of the whole sequence takes."""
-    shape = (work.net.output_steps(work.steps), work.batch, work.net.output_size)
+    net = work.net
+    shape = (*net.positions(net.output_steps(work.steps), work.batch), net.output_size)
     return replace(
         work,
         arrays=(work.arrays - {loss.array}) | {"outputs"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,9 @@ class LayerSummary:
     """A line of a Summary.
 
     name: the layer with its options. place: its number in Stack.layers, None for the line of a
-    Residual. shape: (T, B, width) of what it puts out. parameters: how many values it has. flops:
-    floating-point operations of its matrix products in one pass forward over all steps.
+    Residual. shape: (T, B, width) of what it puts out, (B, width) from a Pool on. parameters: how
+    many values it has. flops: floating-point operations of its matrix products in one pass forward
+    over all steps.
     """
 
     name: str
@@ -142,8 +144,9 @@ def _lines(net: Stack, steps: int, batch: int, tokens: bool) -> tuple[LayerSumma
         if place is None:
             made.append(LayerSummary(text, None, (), 0, 0))
             continue
-        shape = (steps, batch, net.widths[place + 1])
-        flops = steps * batch * _products(net.layers[place], bare and place == 0)
+        rows = (batch,) if net.is_pooled(place) else (steps, batch)
+        shape = (*rows, net.widths[place + 1])
+        flops = prod(rows) * _products(net.layers[place], bare and place == 0)
         made.append(LayerSummary(text, place, shape, net.sizes[place], flops))
     return tuple(made)
 
@@ -174,7 +177,8 @@ def _times(
         if tokens
         else rng.standard_normal((steps, batch, net.input_size)).astype(dtype)
     )
-    slope = rng.standard_normal((steps, batch, net.output_size)).astype(dtype)
+    shape = (*net.positions(net.output_steps(steps), batch), net.output_size)
+    slope = rng.standard_normal(shape).astype(dtype)
     how: dict[str, Any] = {"memory": "full", "threads": threads}
     if net.static_size is not None:
         how["static"] = np.zeros((batch, net.static_size), dtype)

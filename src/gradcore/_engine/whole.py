@@ -16,7 +16,8 @@ from .whole_function import FunctionLoss
 __all__ = ["Shape", "Whole", "Workings", "whole_bytes"]
 
 Array = NDArray[Any]
-Shape = tuple[int, int, int]
+# (T, B, O), or (B, O) behind a Pool.
+Shape = tuple[int, ...]
 
 
 class Workings(Protocol):
@@ -55,10 +56,17 @@ def whole_bytes(
     """The bytes of a Whole whose targets are not known yet; of CTC for as many labels as steps."""
     beside = 0
     if isinstance(loss, ErrorToSignal):
-        beside = signal_bytes(shape)
+        beside = signal_bytes(_with_steps(shape))
     if isinstance(loss, CTC):
-        beside = ctc_bytes(shape, None, gradient, threads) + shape[0] * shape[1] * 8
+        labels = shape[0] * shape[1] * 8
+        beside = ctc_bytes(_with_steps(shape), None, gradient, threads) + labels
     return _arrays_bytes(shape, dtype, gradient) + beside
+
+
+def _with_steps(shape: Shape) -> tuple[int, int, int]:
+    """The shape for a loss that compares steps, which objective.check_pooled keeps from others."""
+    steps, batch, outputs = shape
+    return steps, batch, outputs
 
 
 def _arrays_bytes(shape: Shape, dtype: np.dtype[Any], gradient: bool) -> int:
@@ -71,7 +79,7 @@ def _workings(loss: Loss, shape: Shape, dtype: np.dtype[Any], y: object) -> Work
     if isinstance(loss, WholeSequence):
         return FunctionLoss(loss, dtype, y)
     if isinstance(loss, ErrorToSignal):
-        return SignalLoss(loss, shape, dtype, y)
+        return SignalLoss(loss, _with_steps(shape), dtype, y)
     if isinstance(loss, CTC):
-        return CtcLoss(loss, shape, y)
+        return CtcLoss(loss, _with_steps(shape), y)
     raise InternalError(f"nothing computes {loss!r}.")

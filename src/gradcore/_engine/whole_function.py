@@ -38,9 +38,9 @@ class FunctionLoss:
         if not math.isfinite(value):
             raise NonFiniteError(f"the function of the whole sequence returned {value}.")
         if not gradient:
-            return value, float(outputs.shape[1]), None
+            return value, float(outputs.shape[-2]), None
         slopes = checked_gradient(found, outputs.shape, self.dtype, lengths)
-        return value, float(outputs.shape[1]), slopes
+        return value, float(outputs.shape[-2]), slopes
 
 
 def checked_gradient(
@@ -65,7 +65,13 @@ def checked_gradient(
 
 
 def check_finite(gradient: Array, lengths: Array | None, t0: int = 0) -> None:
-    """Raises NonFiniteError if an element within `lengths` is not finite; the first step is t0."""
+    """Raises NonFiniteError if an element within `lengths` is not finite; the first step is t0.
+
+    A gradient (B, O) of pooled outputs is one step of all sequences that have any.
+    """
+    if gradient.ndim == 2:
+        gradient = gradient[None]
+        lengths = None if lengths is None else np.minimum(lengths, 1)
     for first in range(0, len(gradient), BLOCK_STEPS):
         wrong = ~np.isfinite(gradient[first : first + BLOCK_STEPS])
         if wrong.any() and lengths is not None:

@@ -11,7 +11,7 @@ from .._base.checks import flag
 from .._base.output import write_bytes
 from .._base.packages import needed
 from .._net import cells
-from .._net.layers import Dense, Dropout, Embedding, Layer, LayerNorm, Linear, Recurrent
+from .._net.layers import Dense, Dropout, Embedding, Layer, LayerNorm, Linear, Pool, Recurrent
 from .._net.stack import Params, Stack
 from ..errors import ArgumentError
 from .parts import Float32, bias, checked, refuse_options, regated
@@ -67,7 +67,8 @@ class _Graph:
                 self._node("Add", [at, begun.pop()[1]], [total])
                 at = total
         self._node("Identity", [at], ["outputs"])
-        self.outputs.insert(0, self._info("outputs", ["T", "B", self.net.output_size]))
+        axes = ["T", "B"] if self.net.pool is None else ["B"]
+        self.outputs.insert(0, self._info("outputs", [*axes, self.net.output_size]))
         graph = self.helper.make_graph(
             self.nodes, "gradcore", self.inputs, self.outputs, self.constants
         )
@@ -97,6 +98,8 @@ class _Graph:
                 self._activation(layer.activation, f"{out}_before", out)
         elif isinstance(layer, LayerNorm):
             self._norm(place, layer, at, out)
+        elif isinstance(layer, Pool):
+            self._pool(place, layer, at, out)
         elif isinstance(layer, Recurrent):
             self._recurrent(place, layer, at, out)
         else:
@@ -131,6 +134,22 @@ class _Graph:
             self._node("Mul", [erf, half], [halved])
             self._node("Add", [halved, half], [gate])
             self._node("Mul", [at, gate], [out])
+
+    def _pool(self, place: int, layer: Pool, at: str, out: str) -> None:
+        """Over all steps: the model takes no lengths."""
+        time = self._constant(f"{out}_time", np.array([0], np.int64))
+        if layer.kind == "last":
+            end = self._constant(f"{out}_end", np.array([-1], np.int64))
+            self._node("Gather", [at, end], [f"{out}_step"], axis=0)
+            self._node("Squeeze", [f"{out}_step", time], [out])
+        elif layer.kind != "attention":
+            self._node(f"Reduce{layer.kind.capitalize()}", [at], [out], axes=[0], keepdims=0)
+        else:
+            weight = self._constant(f"{place}.weight", self.arrays[f"{place}.weight"].T)
+            self._node("MatMul", [at, weight], [f"{out}_scores"])
+            self._node("Softmax", [f"{out}_scores"], [f"{out}_shares"], axis=0)
+            self._node("Mul", [f"{out}_shares", at], [f"{out}_terms"])
+            self._node("ReduceSum", [f"{out}_terms", time], [out], keepdims=0)
 
     def _norm(self, place: int, layer: LayerNorm, at: str, out: str) -> None:
         names = list(layer.parameter_shapes)

@@ -92,8 +92,8 @@ def window_shares(
     The gradient is dL/dtheta = sum over t of (dL/dh_t)(dh_t/dtheta at constant h_(t-1)); a window
     contributes the terms whose t lies in it, while dL/dh_t covers all later steps. windows: the
     number of windows of equal length, or their inner borders. The other arguments are those of
-    gradcore.value_and_grad; the net is in evaluation mode. Python loss functions and bidirectional
-    layers are refused.
+    gradcore.value_and_grad; the net is in evaluation mode. Python loss functions, bidirectional
+    layers and Pools are refused.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     """
     work = _Work(
@@ -190,10 +190,10 @@ def truncation_bias(
 class Reach:
     """The size, at each step, of a gradient that starts at the outputs of the last step.
 
-    norm_log10 (T, B): log10 of the root mean square norm of the gradient with respect to h_t, over
-    random cotangents of the outputs of each sequence's last step; -inf for 0 and from the
-    sequence's end on. ends (B,): the steps of each sequence. layer: the number of the recurrent
-    layer of h_t.
+    In a net with a Pool it starts at the one output of each sequence. norm_log10 (T, B): log10 of
+    the root mean square norm of the gradient with respect to h_t, over random cotangents of the
+    outputs of each sequence's last step; -inf for 0 and from the sequence's end on. ends (B,): the
+    steps of each sequence. layer: the number of the recurrent layer of h_t.
     """
 
     norm_log10: NDArray[np.float64]
@@ -205,7 +205,8 @@ class Reach:
 
         It is defined here as the largest lag at which the gradient with respect to h_(T-1-lag)
         still has `fraction` of its norm at lag 0; T-1 if the first step still has it, and 0 if the
-        gradient is 0 at lag 0.
+        gradient is 0 at lag 0. Behind a mean, a maximum or attention the output reads every step
+        itself, so that this is how early a step still counts rather than how long h_t remembers.
         """
         if not 0 < fraction < 1:
             raise ArgumentError(f"fraction must be in (0, 1); got {fraction}.")
@@ -236,6 +237,7 @@ def reach(
 ) -> Reach:
     """How far a gradient of the last step's outputs reaches back; it needs no targets.
 
+    Of a net with a Pool it is the gradient of the one output of each sequence.
     layer: the recurrent layer in whose outputs h_t the gradient is measured; negative numbers count
     from the end. probes: the number of random cotangents, each of which takes a backward pass;
     their mean square estimates the Frobenius norm of the Jacobian of the last outputs with respect
@@ -257,7 +259,7 @@ def reach(
             net,
             params,
             x,
-            loss=_at_end(cotangent, ends),
+            loss=_at_end(cotangent, ends) if net.pool is None else _of_pool(cotangent),
             layer=layer,
             norms_only=True,
             lengths=lengths,
@@ -298,6 +300,11 @@ def _at_end(cotangent: NDArray[Any], last: NDArray[Any]) -> LossFunction:
     return function
 
 
+def _of_pool(cotangent: NDArray[Any]) -> LossFunction:
+    """A loss function whose gradient is the cotangent of the outputs (B, O) behind a Pool."""
+    return lambda outputs, t0, t1: (0.0, cotangent)
+
+
 # ---- gradients of windows
 
 # (values, exponent): the true values are values * 2**exponent.
@@ -329,6 +336,12 @@ class _Work:
     ) -> None:
         validate.model(net, params)
         one_way(net, what)
+        if net.pool is not None:
+            raise ArgumentError(
+                f"{what} needs a loss that is a sum over windows of time, and the net has a Pool, "
+                "so that its loss depends on all steps at once. horizon.reach tells how the "
+                "gradient of its outputs is spread over the steps."
+            )
         described = resolve(loss)
         if not isinstance(described, Loss):
             raise ArgumentError(

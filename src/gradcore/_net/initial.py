@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .._base.checks import choice, finite_float, float_in
 from .flat import FlatArrays
 from .householder import orthogonal_factor
-from .layers import Dense, Embedding, Layer, LayerNorm, Linear, Recurrent, StaticInput
+from .layers import Dense, Embedding, Layer, LayerNorm, Linear, Pool, Recurrent, StaticInput
 
 __all__ = [
     "ChronoSpread",
@@ -118,6 +118,8 @@ def initial_values(
         return uniform(rng, shape, 1.0 / math.sqrt(shape[1]))
     if name.startswith("initial_"):
         return 0.0
+    if isinstance(layer, Pool):
+        return uniform(rng, shape, 1.0 / math.sqrt(layer.width))
     if isinstance(layer, LayerNorm):
         return 1.0 if name == "weight" else 0.0
     assert isinstance(layer, Recurrent)  # Dropout has no parameters

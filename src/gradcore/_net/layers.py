@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+import numpy as np
+
 from .._base.checks import choice, finite_float, flag, float_in, layer_size, store
 from ..errors import ArgumentError, DTypeError, ShapeError
 
@@ -17,6 +19,8 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "Linear",
+    "Pool",
+    "PoolKind",
     "Recurrent",
     "Residual",
     "RowLayer",
@@ -26,6 +30,7 @@ __all__ = [
 
 SkipKind = Literal["add", "mix"]
 InitialState = Literal["zeros", "learned", "static"]
+PoolKind = Literal["last", "mean", "max", "attention"]
 Activation = Literal["identity", "relu", "tanh", "gelu", "silu", "sigmoid", "softplus"]
 
 
@@ -460,6 +465,54 @@ class StaticInput(RowLayer):
         return {"weight": ((self.features, self.static_size), "(features, static_size)")}
 
 
+@dataclass(frozen=True)
+class Pool(RowLayer):
+    """One row per sequence from the rows of all its steps: what follows has no time axis.
+
+    kind: "last": the row of the last step, lengths[b]-1. "mean": the mean over the steps t <
+    lengths[b]. "max": the maximum of each unit; its gradient goes to the first step that has it.
+    "attention": the sum of a_t h_t with a = softmax over t of weight @ h_t, where weight [1, W] is
+    a parameter; a bias would change nothing. width: the size W of the rows. Of a sequence of length
+    0 the row is zero, and it counts for nothing in the loss.
+
+    It stands once in a net, behind the last recurrent layer, and outside of Residuals. Outputs of
+    the net are (B, O), targets (B,) or (B, O), weights (B,). Sums over steps are kept in float64
+    while the steps go by, so that no array over all steps is made; only between a bidirectional
+    layer and what needs both directions of a step (attention, or a layer in front of the pool)
+    there is one. Calls with `reset` are refused, because a sequence that is cut has no single row.
+    Raises ArgumentError for another kind or a size that is not positive.
+    Reference: Raffel and Ellis 2016, eq. 1, 2 (attention over the steps of a sequence); Milakov and
+    Gimelshein 2018, algorithm 3 (softmax in one pass).
+    """
+
+    kind: PoolKind
+    width: int
+
+    size_field: ClassVar[str | None] = "width"
+
+    def __post_init__(self) -> None:
+        choice("Pool.kind", self.kind, get_args(PoolKind))
+        store(self, "width", layer_size("Pool.width", self.width))
+
+    @property
+    def is_border(self) -> bool:
+        return True
+
+    def width_after(self, width: int) -> int:
+        return self.width
+
+    def steps_after(self, steps: Any) -> Any:
+        return np.minimum(steps, 1)
+
+    @property
+    def core_transforms(self) -> tuple[dict[str, Any], ...]:
+        return ({"kind": "pool", "function": self.kind},)
+
+    @property
+    def parameter_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        return {"weight": ((1, self.width), "(1, W)")} if self.kind == "attention" else {}
+
+
 Layer = Embedding | Recurrent | Linear | RowLayer
 
 
@@ -487,6 +540,11 @@ class Residual:
                 raise DTypeError(
                     "Residual must be made of RNN, LSTM, GRU, AntisymmetricRNN, Dense, LayerNorm, "
                     f"Dropout, StaticInput and Residual; argument {index} is {layer!r}."
+                )
+            if isinstance(layer, Pool):
+                raise ArgumentError(
+                    "Residual must not have a Pool, which makes one row of all steps; argument "
+                    f"{index} is {layer!r}. Put it behind the Residual."
                 )
             if isinstance(layer, Recurrent) and layer.bidirectional:
                 raise ArgumentError(

@@ -22,7 +22,7 @@ from .initial import (
     forget_gate_bias,
     initial_values,
 )
-from .layers import Embedding, Layer, Linear, Recurrent, Residual, RowLayer
+from .layers import Embedding, Layer, Linear, Pool, Recurrent, Residual, RowLayer
 from .table import layer_lines, table
 
 __all__ = ["Grads", "Params", "Stack"]
@@ -33,9 +33,10 @@ class Stack(ParameterOwner):
     """A net: an optional Embedding, one or more recurrent layers, an optional Linear.
 
     Any number of Dense, LayerNorm, Dropout and StaticInput layers may stand before, between and
-    after the recurrent layers, and a Residual around any run of these. layers: all of them in a
-    row, without the Residuals; residuals: the first layer of each Residual and the one behind its
-    last, outer ones first.
+    after the recurrent layers, and a Residual around any run of these. Behind the last recurrent
+    layer a Pool may make one row per sequence of all steps. layers: all of them in a row, without
+    the Residuals; residuals: the first layer of each Residual and the one behind its last, outer
+    ones first.
     Raises ShapeError if the sizes of neighbours do not fit, and ArgumentError if the layers have
     another order.
     """
@@ -50,6 +51,7 @@ class Stack(ParameterOwner):
         store(self, "layers", tuple(flat))
         store(self, "residuals", tuple(residuals))
         _check_order(self.layers)
+        _check_pool(self.layers)
         _check_residuals(self.residuals, self.widths, self.borders)
         _static_size(self.layers)
 
@@ -77,12 +79,30 @@ class Stack(ParameterOwner):
 
     def _shape_after(self, place: int) -> str:
         """The shape of what a layer puts out, with T/n steps where strides make one of n."""
+        if self.is_pooled(place):
+            return f"(B, {self.widths[place + 1]})"
         strides = prod(
             getattr(layer, "stride", getattr(layer, "n", 1))
             for layer in self.layers[: place + 1]
             if isinstance(layer, RowLayer) and layer.is_border
         )
         return f"(T{f'/{strides}' * (strides > 1)}, B, {self.widths[place + 1]})"
+
+    @cached_property
+    def pool(self) -> Pool | None:
+        """The pool over the steps of a sequence, if the net has one."""
+        return next((layer for layer in self.layers if isinstance(layer, Pool)), None)
+
+    def is_pooled(self, place: int) -> bool:
+        """Whether the rows behind a layer are one per sequence."""
+        return any(isinstance(layer, Pool) for layer in self.layers[: place + 1])
+
+    def positions(self, steps: int, batch: int) -> tuple[int, ...]:
+        """The shape of outputs without their last axis: (T, B), or (B,) behind a Pool.
+
+        Targets, weights and gradients of the outputs have it, too.
+        """
+        return (steps, batch) if self.pool is None else (batch,)
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
@@ -362,7 +382,8 @@ def _nest(
 def _check_order(layers: tuple[object, ...]) -> None:
     shape = (
         "[Embedding], one or more of RNN, LSTM, GRU and AntisymmetricRNN, [Linear], with Dense, "
-        "LayerNorm, Dropout, StaticInput, Frames, MaxPool1d and AvgPool1d anywhere between"
+        "LayerNorm, Dropout, StaticInput, Frames, MaxPool1d and AvgPool1d anywhere between, and "
+        "one Pool behind the last recurrent layer"
     )
     for index, layer in enumerate(layers):
         if isinstance(layer, (list, tuple)):
@@ -380,6 +401,25 @@ def _check_order(layers: tuple[object, ...]) -> None:
             )
     if not any(isinstance(layer, Recurrent) for layer in layers):
         raise ArgumentError(f"Stack must be {shape}; got no recurrent layer.")
+
+
+def _check_pool(layers: tuple[Layer, ...]) -> None:
+    places = [place for place, layer in enumerate(layers) if isinstance(layer, Pool)]
+    if len(places) > 1:
+        raise ArgumentError(
+            f"Stack must have one Pool at most, because behind it there is one row per sequence; "
+            f"got them at the places {places}."
+        )
+    for place, layer in enumerate(layers):
+        over_time = isinstance(layer, Recurrent) or (
+            isinstance(layer, RowLayer) and layer.is_border
+        )
+        if places and place > places[0] and over_time:
+            raise ArgumentError(
+                "Pool must stand behind the last layer that reads several steps, because it leaves "
+                f"one row per sequence; got a {type(layer).__name__} at place {place}, behind the "
+                f"Pool at place {places[0]}."
+            )
 
 
 def _widths(layers: tuple[Layer, ...]) -> tuple[int, ...]:

@@ -109,6 +109,11 @@ def inputs(
             'initial_state="learned" or "static". Pass what lies between two resets as sequences '
             "of their own."
         )
+    if reset is not None and net.pool is not None:
+        raise ArgumentError(
+            "reset must be None for a net with a Pool: a sequence that is cut has no single row. "
+            "Pass each piece as a sequence of its own, with lengths."
+        )
     arrays = {
         "x": None if tokens else array,
         "tokens": array if tokens else None,
@@ -138,6 +143,8 @@ def output_steps(net: Stack, steps: int) -> int:
 
 def steps_of_outputs(net: Stack, steps: int) -> str:
     """What messages add about shapes of outputs, targets and weights in nets that shorten time."""
+    if net.pool is not None:
+        return "; the net has a Pool, and with it one output per sequence"
     if not any(net.steps_at(p + 1, steps) != steps for p in net.borders):
         return ""
     names = " and ".join(type(net.layers[p]).__name__ for p in net.borders)

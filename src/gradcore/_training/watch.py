@@ -189,7 +189,7 @@ class Watch:
                 else self._state_at(batch, chosen, first, state)
             )
         loss = self.updater.loss
-        last = isinstance(loss, Loss) and loss.step == "last"
+        last = (isinstance(loss, Loss) and loss.step == "last") or self.updater.net.pool is not None
 
         def cut(array: Any, every_step: bool = True) -> Any:
             if array is None:

@@ -40,7 +40,8 @@ class Sequences(Source):
     or one array with time first, (T, N, I) or (T, N), with lengths (N,) if some sequences are
     shorter than T. Memory maps, frames, and arrays of h5py, zarr and xarray are read one batch at a
     time. y: targets laid out like x, (T_i,) or
-    (T_i, O); with step="last" one target per sequence, (N,) or (N, O), for losses with step="last".
+    (T_i, O); with step="last" one target per sequence, (N,) or (N, O), for losses with step="last"
+    and for nets with a Pool.
     weight: one weight per sequence, (N,), or one per step, laid out like x. static: what does not
     change with time, (N, S), an array or a frame with a row for each sequence.
     dtype: the dtype that floats of x, y, weight and static have in a batch; pass that of the
@@ -187,7 +188,8 @@ class Sequences(Source):
             if _ndim(y) == 1 if is_array(y) else _all_scalars(y):
                 raise ShapeError(
                     "y must have one value per step, and it has one per sequence. With a loss that "
-                    "looks at the last step (step='last'), pass step='last' here as well."
+                    "looks at the last step (step='last'), or a net with a Pool, pass step='last' "
+                    "here as well."
                 )
             part = _Part.make("y", y, self._x.lengths if is_array(y) else None)
             _same_layout("y", part, self._x, 'For one target per sequence, pass step="last".')

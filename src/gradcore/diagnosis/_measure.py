@@ -216,6 +216,8 @@ class _Work:
         loss = self.target["loss"]
         if part in SPLIT and isinstance(loss, Loss) and not loss.adds_up:
             return f"{type(loss).__name__} is no sum over windows of time."
+        if part in SPLIT and self.net.pool is not None:
+            return "the net has a Pool, so that its loss is no sum over windows of time."
         if part in ONE_WAY and self.net.bidirectional:
             return "this part needs layers that read time forward, and one is bidirectional."
         if part == "lyapunov" and self._is_reset():

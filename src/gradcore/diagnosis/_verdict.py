@@ -172,6 +172,15 @@ def _reach(m: Measured, front: Front) -> Iterator[Finding]:
                 remedy("explodes", front) + _default(m, name, layer, front, small=False),
                 values,
             )
+        elif m.net.pool is not None and m.net.pool.kind != "last":
+            yield Finding(
+                "note",
+                "reach",
+                f"{name}: the pool ({m.net.pool.kind}) reads every step itself, so that a gradient "
+                f"arrives at each; at the first it is 10^{grown:.3g} times that at the last. How "
+                "long the layer remembers cannot be told from it.",
+                values=values,
+            )
         elif length >= FAR * steps:
             yield Finding(
                 "good",

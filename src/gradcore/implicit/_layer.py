@@ -118,6 +118,11 @@ class FixedPoint:
 
     def _check_stack(self, net: Stack) -> None:
         one_way(net, "FixedPoint")
+        if net.pool is not None:
+            raise ArgumentError(
+                "f must have no Pool, because each sample of the layer is one step. Pool over time "
+                "in a Stack behind it."
+            )
         if net.is_random:
             raise ArgumentError(
                 "f must have no random masks (Dropout, zoneout, recurrent_dropout): every "

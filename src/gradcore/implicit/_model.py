@@ -18,7 +18,7 @@ from .._net.flat import ParameterOwner, ParameterSpec
 from .._net.layers import Layer
 from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState
-from ..errors import DTypeError, ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..jacobian import vjp
 from ..loss import Loss, LossFunction
 from ._function import Function
@@ -127,6 +127,12 @@ class Model(ParameterOwner):
                 f"Model.after must be a Stack, whose outputs the loss takes; got "
                 f"{type(self.after).__name__}."
             )
+        for name, part in (("before", self.before), ("after", self.after)):
+            if part is not None and part.pool is not None:
+                raise ArgumentError(
+                    f"Model.{name} must have no Pool: every step of a sequence is a sample of "
+                    "its own for the fixed point, and the loss takes the outputs of all steps."
+                )
         if self.before is not None and self.fixed.input_size not in (
             None,
             self.before.output_size,

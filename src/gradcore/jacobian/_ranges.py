@@ -7,16 +7,21 @@ from typing import Any
 import numpy as np
 
 from .._net import validate
-from .._net.stack import Stack
+from .._net.layers import Pool
+from .._net.stack import Params, Stack
 from ..errors import ArgumentError
 
-__all__ = ["Ranges", "one_way"]
+__all__ = ["Ranges", "before_pool", "one_way"]
 
 
 def one_way(net: Stack, what: str) -> None:
-    """Raises ArgumentError for nets that have no state between two steps."""
-    if net.borders:
-        names = " and ".join(sorted({type(net.layers[p]).__name__ for p in net.borders}))
+    """Raises ArgumentError for nets that have no state between two steps.
+
+    A Pool behind the last recurrent layer changes nothing about the states.
+    """
+    apart = [p for p in net.borders if not isinstance(net.layers[p], Pool)]
+    if apart:
+        names = " and ".join(sorted({type(net.layers[p]).__name__ for p in apart}))
         raise ArgumentError(
             f"{what} needs a net that goes step by step; {names} reads several steps at a time, so "
             "there is no single state between two steps. Use jvp or vjp over all steps."
@@ -26,6 +31,14 @@ def one_way(net: Stack, what: str) -> None:
             f"{what} needs a net whose layers all read time forward; this one has a bidirectional "
             "layer, so it has no single state between two steps. Use jvp or vjp over all steps."
         )
+
+
+def before_pool(net: Stack, params: Params) -> tuple[Stack, Params]:
+    """The layers in front of a Pool with their parameters: all that the states depend on."""
+    if net.pool is None:
+        return net, params
+    front = Stack(*net.nested[: net.nested.index(net.pool)])
+    return front, Params(front, params.flat[: front.n_parameters])
 
 
 class Ranges:

@@ -91,13 +91,14 @@ def vjp(
     gradcore.forward, which returns the outputs first and keeps the tape; vjp runs the net again.
 
     d_outputs: (K, T, B, O), cotangents of the outputs; those at t >= lengths[b] do not count.
+    Behind a Pool (K, B, O).
     dstate_out: cotangents of the state after the last step (after step lengths[b]-1), arrays with a
     leading axis K, to be multiplied by 2**dstate_out_exponent. Ranges of steps can be chained:
     pass the dstate of the call over the later steps. What is not given is zero.
     wrt: which cotangents to compute, of "params", "x", "state" and "static". Without "params", and
-    if all layers read time forward, the net is run once for all K cotangents, which are rows of one
-    wider product; otherwise each cotangent is a pass of its own. The other arguments are those of
-    gradcore.apply.
+    if all layers read time forward and there is no Pool, the net is run once for all K cotangents,
+    which are rows of one wider product; otherwise each cotangent is a pass of its own. The other
+    arguments are those of gradcore.apply.
 
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     Reference: Griewank and Walther 2008, section 3.2.
@@ -107,7 +108,7 @@ def vjp(
     wanted = validate.wrt(wrt, inputs.token_bytes > 0 and tuple(wrt) != _ALL, net)
     if inputs.token_bytes:
         wanted -= {"x"}
-    shape = (inputs.output_steps, inputs.batch, net.output_size)
+    shape = (*net.positions(inputs.output_steps, inputs.batch), net.output_size)
     outputs = (
         None if d_outputs is None else input_directions("d_outputs", d_outputs, shape, params.dtype)
     )
@@ -197,9 +198,8 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
     state_out = np.empty(size, dtype)
     outputs = call.outputs
     if outputs is None:
-        outputs = np.broadcast_to(
-            dtype.type(0), (count, inputs.output_steps, batch, net.output_size)
-        )
+        shape = (count, *net.positions(inputs.output_steps, batch), net.output_size)
+        outputs = np.broadcast_to(dtype.type(0), shape)
     for k in range(count):
         grad = np.empty(net.n_parameters, dtype)
         results: dict[str, NDArray[Any] | None] = {

@@ -19,7 +19,7 @@ from ..errors import ArgumentError, ConvergenceWarning
 from ._factors import log_singular_values
 from ._krylov import TOLERANCE, leading
 from ._path import Matrices, Path
-from ._ranges import Ranges, one_way
+from ._ranges import Ranges, before_pool, one_way
 
 __all__ = ["state_singular_values"]
 
@@ -72,6 +72,7 @@ def state_singular_values(
     """
     validate.model(net, params)
     one_way(net, "state_singular_values")
+    net, params = before_pool(net, params)
     ranges = Ranges(net, params.dtype, x, lengths, reset, static)
     wanted = [integer("lags", lag) for lag in lags]
     if not wanted or any(not 0 <= lag <= ranges.steps for lag in wanted):

@@ -95,7 +95,7 @@ def jvp(
     mode = validate.mode(net, train, seed)
     batch = inputs.batch
     directions, count = _directions(params, inputs, dparams, dx, dstate, dstatic)
-    outputs = empty((inputs.output_steps, batch, net.output_size), params.dtype)
+    outputs = empty((*net.positions(inputs.output_steps, batch), net.output_size), params.dtype)
     state_out = np.empty(state_size(net, batch), params.dtype)
     d_outputs = empty((count, *outputs.shape), params.dtype)
     exponent = np.empty(inputs.output_steps, np.int32)

@@ -106,7 +106,8 @@ class StackModule(nn.ModuleList):
     gradcore.torch where there is a skip connection or an AntisymmetricRNN; a Dense is a Linear with
     its activation function. forward adds what a Residual adds. net: the Stack.
     forward(x, state=None) -> (outputs, state): x (T, B, I), or (T, B) integer tokens; outputs
-    (T, B, O); state: a list with what each recurrent layer returns and takes, h_n or (h_n, c_n).
+    (T, B, O), or (B, O) behind a Pool, which takes all T steps of every sequence; state: a list
+    with what each recurrent layer returns and takes, h_n or (h_n, c_n).
     """
 
     def __init__(self, net: Stack) -> None:
@@ -157,6 +158,29 @@ class DenseModule(nn.Linear):
         return f"{super().extra_repr()}, activation={self.activation!r}"
 
 
+class PoolModule(nn.Module):
+    """A gradcore.Pool: (T, B, W) becomes (B, W), over all T steps of every sequence."""
+
+    def __init__(self, layer: layers.Pool) -> None:
+        super().__init__()
+        self.kind = layer.kind
+        if layer.kind == "attention":
+            self.weight = nn.Parameter(torch.zeros(1, layer.width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "last":
+            return x[-1]
+        if self.kind == "mean":
+            return x.mean(0)
+        if self.kind == "max":
+            return x.max(0).values
+        shares = (x @ self.weight.T).softmax(0)
+        return (shares * x).sum(0)
+
+    def extra_repr(self) -> str:
+        return self.kind
+
+
 def _module(place: int, layer: layers.Layer) -> nn.Module:
     """The module of PyTorch that computes a layer."""
     if isinstance(layer, layers.Embedding):
@@ -165,6 +189,8 @@ def _module(place: int, layer: layers.Layer) -> nn.Module:
         return nn.Linear(layer.in_features, layer.out_features, bias=layer.bias)
     if isinstance(layer, layers.Dense):
         return DenseModule(layer)
+    if isinstance(layer, layers.Pool):
+        return PoolModule(layer)
     if isinstance(layer, layers.Dropout):
         return nn.Dropout(layer.p)
     if isinstance(layer, layers.LayerNorm):
