@@ -72,12 +72,12 @@ if TYPE_CHECKING:
     from ._net.layers import Recurrent as Recurrent
     from ._net.layers import Residual as Residual
     from ._net.layers import Skip as Skip
-    from ._net.layers import StaticInput as StaticInput
     from ._net.stack import Grads as Grads
     from ._net.stack import Params as Params
     from ._net.stack import Stack as Stack
     from ._net.state import LayerState as LayerState
     from ._net.state import zero_state as zero_state
+    from ._net.static_input import StaticInput as StaticInput
     from ._training.minimize import minimize as minimize
     from ._training.report import FitReport as FitReport
     from ._training.trainer import Trainer as Trainer
@@ -149,10 +149,10 @@ _NAMES = {
         "Recurrent",
         "Residual",
         "Skip",
-        "StaticInput",
     ),
     "_net.stack": ("Grads", "Params", "Stack"),
     "_net.state": ("LayerState", "zero_state"),
+    "_net.static_input": ("StaticInput",),
     "_training.minimize": ("minimize",),
     "_training.report": ("FitReport",),
     "_training.trainer": ("Trainer",),

@@ -36,10 +36,10 @@ from .layers import (
     Linear,
     Residual,
     Skip,
-    StaticInput,
 )
 from .recognise import check_names, recognised
 from .stack import Params, Stack
+from .static_input import StaticInput
 from .validate import model
 
 __all__ = ["FORMAT_VERSION", "Checkpoint", "load", "save"]
