@@ -73,12 +73,12 @@ if TYPE_CHECKING:
     from ._net.layers import Recurrent as Recurrent
     from ._net.layers import Residual as Residual
     from ._net.layers import Skip as Skip
-    from ._net.layers import StaticInput as StaticInput
     from ._net.stack import Grads as Grads
     from ._net.stack import Params as Params
     from ._net.stack import Stack as Stack
     from ._net.state import LayerState as LayerState
     from ._net.state import zero_state as zero_state
+    from ._net.static_input import StaticInput as StaticInput
     from ._net.windows import AvgPool1d as AvgPool1d
     from ._net.windows import Frames as Frames
     from ._net.windows import MaxPool1d as MaxPool1d
@@ -154,11 +154,11 @@ _NAMES = {
         "Recurrent",
         "Residual",
         "Skip",
-        "StaticInput",
     ),
     "_net.windows": ("AvgPool1d", "Frames", "MaxPool1d"),
     "_net.stack": ("Grads", "Params", "Stack"),
     "_net.state": ("LayerState", "zero_state"),
+    "_net.static_input": ("StaticInput",),
     "_training.minimize": ("minimize",),
     "_training.report": ("FitReport",),
     "_training.trainer": ("Trainer",),

@@ -311,7 +311,8 @@ def test_the_last_steps_are_looked_at_from_their_own_state(monkeypatch):
         np.testing.assert_array_equal(
             getattr(part.inputs["state"][0], name), getattr(after[0], name)
         )
-    own, state = watcher._stretch(part)
+    own, begun = watcher._stretch(part)
+    state = begun["state"]
     np.testing.assert_array_equal(own, x[70:100, [1]])
     before = gd.apply(
         net, params, np.ascontiguousarray(x[:70, [1]]), state=sequences_of(start, [1])

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from .._base.checks import choice, finite_float, float_in
 from .flat import FlatArrays
 from .householder import orthogonal_factor
-from .layers import Dense, Embedding, Layer, LayerNorm, Linear, Pool, Recurrent, StaticInput
+from .layers import Dense, Embedding, Layer, LayerNorm, Linear, Pool, Recurrent
+from .static_input import StaticInput
 
 __all__ = [
     "ChronoSpread",

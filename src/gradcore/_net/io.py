@@ -37,10 +37,10 @@ from .layers import (
     Pool,
     Residual,
     Skip,
-    StaticInput,
 )
 from .recognise import check_names, recognised
 from .stack import Params, Stack
+from .static_input import StaticInput
 from .validate import model
 from .windows import AvgPool1d, Frames, MaxPool1d
 

@@ -131,6 +131,8 @@ def sharpness(
     most = positive_int("max_products", max_products)
     tolerance = float_in("tol", tol, 0.0)
     told = 0
+    data: dict[str, Any] = {"weight": weight, "lengths": lengths, "reset": reset}
+    begun: dict[str, Any] = {"state": state, "static": static, "seed": seed, "train": train}
 
     def hessian(direction: NDArray[Any]) -> NDArray[Any]:
         nonlocal told
@@ -141,13 +143,8 @@ def sharpness(
             y,
             direction[None],
             loss=loss,
-            weight=weight,
-            lengths=lengths,
-            reset=reset,
-            state=state,
-            static=static,
-            seed=seed,
-            train=train,
+            **data,
+            **begun,
             memory=memory,
             threads=threads,
         )
