@@ -3,27 +3,80 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._base.checks import choice
 from .._net import validate
+from .._net.named import joined
 from .._net.stack import Stack
 from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
-from ..loss import LOSSES, CrossEntropy, Given, Loss, LossFunction, NashSutcliffe
+from ..loss import LOSSES, CrossEntropy, Given, Heads, Loss, LossFunction, NashSutcliffe
 from .deviations import target_weights
 from .whole import Whole
 from .whole_function import as_number, check_finite, checked_gradient
 
-__all__ = ["Objective", "objective", "resolve"]
+__all__ = [
+    "AnyLoss",
+    "Head",
+    "LossPart",
+    "Objective",
+    "heads_of",
+    "objective",
+    "refuse_one_loss",
+    "resolve",
+]
+
+
+AnyLoss = str | Loss | LossFunction | Mapping[str, str | Loss]
+
+
+class LossPart(NamedTuple):
+    """What the core knows of the loss of one head; begin, outputs: its columns."""
+
+    name: str
+    kind: str
+    begin: int
+    outputs: int
+    scale: float
+    last: bool
+    total: bool
+    settings: tuple[tuple[str, Any], ...]
+
+
+class Head(NamedTuple):
+    """The loss of one head with its targets; scale: its weight in the sum."""
+
+    name: str
+    columns: slice
+    scale: float
+    goal: Objective
+
+    @property
+    def part(self) -> LossPart:
+        goal, begin = self.goal, self.columns.start
+        return LossPart(
+            f"head {self.name!r}",
+            goal.kind,
+            begin,
+            self.columns.stop - begin,
+            self.scale,
+            goal.last,
+            goal.total,
+            goal.settings,
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """A loss with its targets as the core takes them; copied: see validate.Inputs."""
+    """A loss with its targets as the core takes them; copied: see validate.Inputs.
+
+    heads: of a net with several heads those that have targets, in the order of their columns.
+    """
 
     kind: str
     last: bool = False
@@ -35,6 +88,7 @@ class Objective:
     per_position: int = 1
     sequences: float | None = None
     whole: Whole | None = None
+    heads: tuple[Head, ...] = ()
 
     def terms(self, weight: float) -> float:
         """The sum of the weights of the positions, from the divisor of a mean in the core.
@@ -47,7 +101,7 @@ class Objective:
 
 
 def objective(
-    loss: str | Loss | LossFunction,
+    loss: AnyLoss,
     net: Stack,
     dtype: np.dtype[Any],
     steps: int,
@@ -69,18 +123,45 @@ def objective(
                     "weights."
                 )
         return Objective("callback", function=_checked(described, net, dtype, batch, lengths))
+    sizes = steps, batch
+    if isinstance(described, Heads):
+        return _of_heads(described, net, dtype, sizes, y, weight, lengths)
+    refuse_one_loss(described, net)
+    return _of_outputs(described, net.output_size, dtype, sizes, y, weight, lengths)
+
+
+def refuse_one_loss(loss: Loss, net: Stack) -> None:
+    """Raises ArgumentError for a loss of one array where the net has several heads."""
+    if net.heads is not None:
+        names = ", ".join(f"{name!r}: ..." for name in net.heads.columns)
+        raise ArgumentError(
+            f"loss must be a dict with a loss for each head, {{{names}}}, because the net ends "
+            f"with Heads; got {type(loss).__name__}."
+        )
+
+
+def _of_outputs(
+    described: Loss,
+    outputs: int,
+    dtype: np.dtype[Any],
+    sizes: tuple[int, int],
+    y: object,
+    weight: object,
+    lengths: NDArray[Any] | None,
+) -> Objective:
+    """A loss of (T, B, outputs); sizes: T and B."""
     if described.kind == "whole":
         if weight is not None:
             raise ArgumentError(
                 f"weight must be None for {type(described).__name__}: its value is no sum over "
                 "steps that weights could count in."
             )
-        return Objective("given", whole=Whole(described, (steps, batch, net.output_size), dtype, y))
+        return Objective("given", whole=Whole(described, (*sizes, outputs), dtype, y))
     if y is None:
         raise ArgumentError(f"y must be given for loss {described.kind!r}.")
     last = described.step == "last"
-    positions = (batch,) if last else (steps, batch)
-    arrays = _targets(described, net, dtype, positions, y)
+    positions = sizes[1:] if last else sizes
+    arrays = _targets(described, outputs, dtype, positions, y)
     total = described.reduction == "sum"
     weights = validate.weights(weight, positions, dtype, signed=total)
     if isinstance(described, Given):
@@ -107,12 +188,105 @@ def objective(
         arrays=arrays,
         copied=validate.copied_bytes(arrays, (y, weight)),
         settings=described._settings(),
-        per_position=described._terms(net.output_size),
+        per_position=described._terms(outputs),
     )
 
 
-def resolve(loss: str | Loss | LossFunction) -> Loss | LossFunction:
-    """The loss that a name stands for; a loss or a function is returned as it is."""
+def heads_of(loss: Heads, net: Stack) -> list[tuple[str, slice, Loss, float]]:
+    """Name, columns, loss and weight of each head, in the order of the columns.
+
+    Raises ArgumentError unless the loss is one for each head of the net.
+    """
+    if net.heads is None:
+        raise ArgumentError(
+            "loss must not be one of several heads, because the net has one array of outputs. End "
+            f"it with gradcore.Heads; it ends with {net.layers[-1]!r}."
+        )
+    named = {name: (own, weight) for name, own, weight in loss.entries}
+    _check_names("loss", named, net)
+    if missing := [name for name in net.heads.columns if name not in named]:
+        raise ArgumentError(
+            f"loss must have one for each head; that of {missing[0]!r} is missing. A weight of 0 "
+            "leaves a head out: gradcore.loss.Heads(losses, weights=...)."
+        )
+    columns = sorted(net.heads.columns.items(), key=lambda pair: pair[1].start)
+    return [(name, where, *named[name]) for name, where in columns]
+
+
+def _of_heads(
+    loss: Heads,
+    net: Stack,
+    dtype: np.dtype[Any],
+    sizes: tuple[int, int],
+    y: object,
+    weight: object,
+    lengths: NDArray[Any] | None,
+) -> Objective:
+    """The losses of all heads that have targets, each checked as a loss of its own."""
+    listed = heads_of(loss, net)
+    assert net.heads is not None
+    if not isinstance(y, Mapping):
+        raise DTypeError(
+            f"y must be a dict with the targets of each head, {', '.join(net.heads.columns)}; got "
+            f"{type(y).__name__}."
+        )
+    _check_names("y", y, net)
+    if isinstance(weight, Mapping):
+        _check_names("weight", weight, net)
+    made = []
+    for name, columns, own, scale in listed:
+        if y.get(name) is None and scale == 0.0:
+            continue
+        given = weight.get(name) if isinstance(weight, Mapping) else weight
+        size = columns.stop - columns.start
+        try:
+            goal = _of_outputs(own, size, dtype, sizes, y.get(name), given, lengths)
+        except NonFiniteError as error:
+            raise NonFiniteError(
+                f"head {name!r}: {error}", error.layer, error.step, error.sequence
+            ) from None
+        except (ArgumentError, DTypeError, ShapeError) as error:
+            raise type(error)(f"head {name!r}: {error}") from None
+        made.append(Head(name, columns, scale, goal))
+    if not made:
+        raise ArgumentError("y must have the targets of a head, one or more.")
+    arrays = _given_gradients(made, sizes, net.output_size, dtype)
+    return Objective(
+        "parts",
+        arrays=arrays,
+        copied=sum(head.goal.copied for head in made) + validate.copied_bytes(arrays, ()),
+        heads=tuple(made),
+    )
+
+
+def _given_gradients(
+    heads: list[Head], sizes: tuple[int, int], outputs: int, dtype: np.dtype[Any]
+) -> dict[str, NDArray[Any] | None]:
+    """The gradients that heads are given, side by side in one array of all outputs."""
+    if not any("d_outputs" in head.goal.arrays for head in heads):
+        return {}
+    together = np.zeros((*sizes, outputs), dtype)
+    for head in heads:
+        gradient = head.goal.arrays.pop("d_outputs", None)
+        if gradient is not None:
+            np.multiply(gradient, head.scale, out=together[..., head.columns])
+    return {"d_outputs": together}
+
+
+def _check_names(what: str, given: Mapping[Any, Any], net: Stack) -> None:
+    assert net.heads is not None
+    unknown = [name for name in given if name not in net.heads.columns]
+    if unknown:
+        raise ArgumentError(
+            f"{what} must name heads of the net, {', '.join(net.heads.columns)}; got "
+            f"{unknown[0]!r}."
+        )
+
+
+def resolve(loss: AnyLoss) -> Loss | LossFunction:
+    """The loss that a name or a dict stands for; a loss or a function is returned as it is."""
+    if isinstance(loss, Mapping):
+        return Heads(loss)
     if isinstance(loss, str):
         return LOSSES[choice("loss", loss, LOSSES)]
     if isinstance(loss, Loss) and type(loss) is not Loss:
@@ -121,23 +295,23 @@ def resolve(loss: str | Loss | LossFunction) -> Loss | LossFunction:
         return loss
     names = ", ".join(repr(name) for name in LOSSES)
     raise DTypeError(
-        f"loss must be {names}, an object of gradcore.loss, or a function (outputs, t0, t1) -> "
-        f"(loss, d_outputs); got {loss!r}."
+        f"loss must be {names}, an object of gradcore.loss, a dict of these by head, or a function "
+        f"(outputs, t0, t1) -> (loss, d_outputs); got {loss!r}."
     )
 
 
 def _targets(
-    loss: Loss, net: Stack, dtype: np.dtype[Any], positions: tuple[int, ...], y: object
+    loss: Loss, outputs: int, dtype: np.dtype[Any], positions: tuple[int, ...], y: object
 ) -> dict[str, NDArray[Any] | None]:
     """Checks y and makes the core's target arrays of it; positions is (T, B) or (B,)."""
     if not isinstance(loss, CrossEntropy):
-        shape = (*positions, loss._targets(net.output_size))
+        shape = (*positions, loss._targets(outputs))
         each = "output" if loss._per_target == 1 else f"{loss._per_target} outputs"
-        why = f"one target per {each}; the net has {net.output_size}"
+        why = f"one target per {each}; the net has {outputs}"
         return {loss.array: validate.floats("y", y, shape, dtype, why)}
-    if loss.weight is not None and len(loss.weight) != net.output_size:
+    if loss.weight is not None and len(loss.weight) != outputs:
         raise ShapeError(
-            f"CrossEntropy.weight must have one weight per class, {net.output_size} of them; "
+            f"CrossEntropy.weight must have one weight per class, {outputs} of them; "
             f"got {len(loss.weight)}."
         )
     return {
@@ -156,7 +330,7 @@ def _checked(
     """Wraps a loss function so that its results are checked, which the core does not do."""
 
     def checked(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[Any]]:
-        result = function(outputs, t0, t1)
+        result = function(net.named(outputs), t0, t1)
         if not isinstance(result, tuple) or len(result) != 2:
             raise DTypeError(
                 f"the loss function must return (loss, d_outputs); got {type(result).__name__}."
@@ -169,6 +343,7 @@ def _checked(
                 step=t0,
             )
         expected = (t1 - t0, batch, net.output_size)
-        return value, checked_gradient(result[1], expected, dtype, lengths, t0)
+        gradient = joined("d_outputs", result[1], net, (t1 - t0, batch), dtype)
+        return value, checked_gradient(gradient, expected, dtype, lengths, t0)
 
     return checked

@@ -27,12 +27,12 @@ from .._net import validate
 from .._net.description import core_net
 from .._net.stack import Stack
 from ..errors import ArgumentError, DTypeError, InternalError, MemoryBudgetError
-from ..loss import CrossEntropy, Loss, LossFunction, NashSutcliffe
-from .objective import resolve
+from ..loss import CrossEntropy, Heads, Loss, NashSutcliffe
+from .objective import AnyLoss, Head, LossPart, Objective, heads_of, refuse_one_loss, resolve
 from .operations import OP, OP_BYTES, Op, OpKind, Schedule, fewest_slots, goes_back, listed
 from .whole import whole_bytes
 
-__all__ = ["Plan", "Workload", "make_plan", "plan"]
+__all__ = ["Plan", "Workload", "add_losses", "make_plan", "plan"]
 
 # The result arrays for each gradient; the core always sums the gradient of the parameters.
 GRADIENTS = {
@@ -89,7 +89,8 @@ class Workload:
     cotangents: the number of them that go back at once. tangents: the number of tangents carried
     forward. curvature: "hessian" or "gauss_newton" if such a product goes back, else "none".
     settings: what else describes the loss to the core. whole: the bytes of the outputs, of their
-    gradient and of what else a loss of the whole sequence takes.
+    gradient and of what else a loss of the whole sequence takes. parts: the losses of several
+    heads.
     """
 
     net: Stack
@@ -108,6 +109,7 @@ class Workload:
     curvature: str = "none"
     settings: tuple[tuple[str, Any], ...] = ()
     whole: int = 0
+    parts: tuple[LossPart, ...] = ()
 
     @property
     def aim(self) -> OpKind:
@@ -128,7 +130,7 @@ def plan(
     batch: int,
     *,
     dtype: DTypeLike = "float32",
-    loss: str | Loss | LossFunction = "cross_entropy",
+    loss: AnyLoss = "cross_entropy",
     wrt: Sequence[str] = ("params",),
     memory: int | str | None = None,
     threads: int | None = None,
@@ -157,7 +159,12 @@ def plan(
     described = resolve(loss)
     settings: tuple[tuple[str, Any], ...] = ()
     copies, batch = 0, positive_int("batch", batch)
-    if isinstance(described, Loss):
+    parts: tuple[LossPart, ...] = ()
+    if isinstance(described, Heads):
+        parts = _parts(described, net)
+        names |= {"target"} if any(part.kind != "given" for part in parts) else set()
+    elif isinstance(described, Loss):
+        refuse_one_loss(described, net)
         described._targets(net.output_size)  # checks the number of outputs
         names.add(described.array)
         settings = described._settings()
@@ -181,8 +188,11 @@ def plan(
         train=net.is_random and (bool(wrt) if train is None else flag("train", train)),
         copies=copies,
         settings=settings,
+        parts=parts,
     )
-    if isinstance(described, Loss) and described.kind == "whole":
+    if isinstance(described, Heads):
+        work = _with_whole_heads(work, described)
+    elif isinstance(described, Loss) and described.kind == "whole":
         work = _with_whole(work, described)
     return make_plan(work, budget_bytes(memory))
 
@@ -195,6 +205,45 @@ def _with_whole(work: Workload, loss: Loss) -> Workload:
         arrays=(work.arrays - {loss.array}) | {"outputs"},
         loss="given" if work.backward else "none",
         whole=whole_bytes(loss, shape, work.dtype, work.backward, work.threads),
+    )
+
+
+def _parts(loss: Heads, net: Stack) -> tuple[LossPart, ...]:
+    """The losses of all heads, as if each had targets."""
+    found = []
+    for name, columns, own, scale in heads_of(loss, net):
+        own._targets(columns.stop - columns.start)  # checks the number of outputs
+        kind = "given" if own.kind == "whole" else own.kind
+        goal = Objective(kind, own.step == "last", own.reduction == "sum", settings=own._settings())
+        found.append(Head(name, columns, scale, goal).part)
+    return tuple(found)
+
+
+def _with_whole_heads(work: Workload, loss: Heads) -> Workload:
+    """The workload with what losses of the whole sequence of some heads take, and sums by head."""
+    net, bytes_, copies = work.net, 0, 0
+    together = work.steps * work.batch * net.output_size * work.dtype.itemsize
+    wholes = set()
+    for name, columns, own, _ in heads_of(loss, net):
+        size = columns.stop - columns.start
+        if own.kind == "whole":
+            wholes.add(f"head {name!r}")
+            shape = (work.steps, work.batch, size)
+            bytes_ += whole_bytes(own, shape, work.dtype, work.backward, work.threads)
+        if isinstance(own, NashSutcliffe):
+            copies += work.batch * size * 8
+        if own.kind == "given":
+            copies += together
+    if not wholes:
+        return replace(work, copies=work.copies + copies)
+    parts = tuple(part for part in work.parts if work.backward or part.name not in wholes)
+    return replace(
+        work,
+        copies=work.copies + copies,
+        parts=parts,
+        loss="parts" if parts else "none",
+        arrays=work.arrays | {"outputs"},
+        whole=bytes_ + together * (2 if work.backward else 1),
     )
 
 
@@ -237,12 +286,15 @@ class Predictor:
         self.blocks = -(-work.steps // _core.block_steps())
         self._call = _core.Call(net, steps=work.steps, batch=work.batch)
         callback = work.loss == "callback"
-        self._call.loss(
-            work.loss,
-            last=work.last,
-            function=_no_loss if callback else None,
-            **dict(work.settings),
-        )
+        if work.parts:
+            add_losses(self._call, work.parts)
+        else:
+            self._call.loss(
+                work.loss,
+                last=work.last,
+                function=_no_loss if callback else None,
+                **dict(work.settings),
+            )
         self._call.mode(work.train)
         self._call.cotangents(work.cotangents)
         self._call.tangents(work.tangents, curvature=work.curvature)
@@ -287,6 +339,21 @@ class Predictor:
         self._call.plan(ops, segment_steps=segment_steps, slots=slots)
         held = self._call.bytes() - self.op_bytes * len(ops)
         return held + segment_steps * self._handed + self.work.copies + self.work.whole
+
+
+def add_losses(call: _core.Call, parts: Sequence[LossPart]) -> None:
+    """Describes the losses of several heads to the core."""
+    for part in parts:
+        call.add_loss(
+            part.kind,
+            name=part.name,
+            begin=part.begin,
+            outputs=part.outputs,
+            scale=part.scale,
+            last=part.last,
+            sum=part.total,
+            **dict(part.settings),
+        )
 
 
 def _no_loss(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[Any]]:

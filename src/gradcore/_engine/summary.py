@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .._base.checks import float_dtype, positive_int
-from .._net.layers import Dense, Layer, Linear, Recurrent
+from .._net.layers import Dense, Heads, Layer, Linear, Recurrent
 from .._net.stack import Stack
 from .._net.table import layer_lines, table
 from ..errors import DTypeError
@@ -150,7 +150,7 @@ def _lines(net: Stack, steps: int, batch: int, tokens: bool) -> tuple[LayerSumma
 
 def _products(layer: Layer, tokens: bool) -> int:
     """Operations of a layer's matrix products, for one row; tokens take a column instead."""
-    if isinstance(layer, (Linear, Dense)):
+    if isinstance(layer, (Linear, Heads, Dense)):
         return 2 * layer.in_features * layer.out_features
     if not isinstance(layer, Recurrent):
         return 0

@@ -37,7 +37,7 @@ def minimize(
     params: Params,
     data: Source | Batch | Sequence[Batch],
     *,
-    loss: str | Loss | LossFunction,
+    loss: AnyLoss,
     method: Method = "L-BFGS-B",
     steps: int | None = None,
     minutes: float | None = None,
@@ -106,7 +106,7 @@ def _problem(
     net: Stack,
     params: Params,
     data: object,
-    loss: str | Loss | LossFunction,
+    loss: AnyLoss,
     memory: int | str | None,
     threads: int | None,
 ) -> FullBatch:
@@ -117,7 +117,9 @@ def _problem(
             "random masks (Dropout, zoneout or recurrent_dropout). Leave them out, or use Trainer."
         )
     resolved = resolve(loss)
-    if isinstance(resolved, Given):
+    if isinstance(resolved, Heads):
+        heads_of(resolved, net)  # checks the names
+    if isinstance(resolved, Loss) and _is_given(resolved):
         raise ArgumentError("minimize needs a loss that follows from the outputs; Given does not.")
     given = data.float_dtype if isinstance(data, Source) else None
     if given is not None and given != params.dtype:

@@ -127,6 +127,11 @@ class Model(ParameterOwner):
                 f"Model.after must be a Stack, whose outputs the loss takes; got "
                 f"{type(self.after).__name__}."
             )
+        if self.after.heads is not None or (self.before is not None and self.before.heads):
+            raise ArgumentError(
+                "the Stacks of a Model must have one array of outputs; one ends with Heads. Use a "
+                "Linear."
+            )
         if self.before is not None and self.fixed.input_size not in (
             None,
             self.before.output_size,
