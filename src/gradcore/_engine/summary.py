@@ -14,8 +14,9 @@ from .._net.layers import Dense, Heads, Layer, Linear, Recurrent
 from .._net.stack import Stack
 from .._net.table import layer_lines, table
 from ..errors import DTypeError
-from ..loss import Given
+from ..loss import Given, Loss
 from .calls import value, value_and_grad
+from .objective import AnyLoss
 from .planner import Plan, plan
 
 __all__ = ["LayerSummary", "Summary", "summary"]
@@ -113,7 +114,7 @@ def summary(
         steps,
         batch,
         dtype=kind,
-        loss="mse",
+        loss=_loss(net, "mse"),
         memory=memory,
         threads=threads,
         tokens=tokens,
@@ -174,17 +175,23 @@ def _times(
         if tokens
         else rng.standard_normal((steps, batch, net.input_size)).astype(dtype)
     )
-    slope = rng.standard_normal((steps, batch, net.output_size)).astype(dtype)
+    slope = net.named(rng.standard_normal((steps, batch, net.output_size)).astype(dtype))
     how: dict[str, Any] = {"memory": "full", "threads": threads}
 
     def forward() -> None:
-        value(net, params, x, slope, loss="mse", **how)
+        value(net, params, x, slope, loss=_loss(net, "mse"), **how)
 
     def both() -> None:
         seed = 0 if net.is_random else None
-        value_and_grad(net, params, x, slope, loss=Given(), train=net.is_random, seed=seed, **how)
+        loss = _loss(net, Given())
+        value_and_grad(net, params, x, slope, loss=loss, train=net.is_random, seed=seed, **how)
 
     return _best(forward), _best(both)
+
+
+def _loss(net: Stack, loss: str | Loss) -> AnyLoss:
+    """A loss for all outputs of a net: for each head where it has several."""
+    return loss if net.heads is None else dict.fromkeys(net.heads.columns, loss)
 
 
 def _best(call: Any) -> float:

@@ -41,7 +41,8 @@ def export(
     it also has an input and an output for the state of each recurrent layer, "h_0" and "h_0_out"
     for layer 0 of the Stack, and "c_0" and "c_0_out" if it is an LSTM: (D, B, H), where D is 2 for
     bidirectional layers; otherwise it starts from zeros. RNN, LSTM and GRU with both directions and
-    residual=True, LayerNorm, Embedding and Linear. Needs the package onnx.
+    residual=True, LayerNorm, Embedding and Linear; of Heads each is an output by its name. Needs
+    the package onnx.
     "rtneural": JSON that RTNeural::json_parser::parseJson reads, for real-time audio in C++: LSTM,
     GRU and Linear, one direction.
     "nam": an amp model for the plug-in Neural Amp Modeler: LSTMs of equal width, the first with one

@@ -43,8 +43,8 @@ class Evaluating(Protocol):
 class Gathered:
     """Loss and gradient of the batches of one update; grads is None if the data have ended.
 
-    last: the last batch that counted, with its initial state. losses: those of several heads. The next update overwrites the arrays
-    of grads.
+    last: the last batch that counted, with its initial state. losses: those of several heads. The
+    next update overwrites the arrays of grads.
     """
 
     loss: float
@@ -269,9 +269,7 @@ class _Mean:
     def count(self) -> int:
         return len(self._losses)
 
-    def add(
-        self, loss: float, grads: Grads, weight: float, heads: dict[str, float] | None
-    ) -> None:
+    def add(self, loss: float, grads: Grads, weight: float, heads: dict[str, float] | None) -> None:
         weight = 1.0 if self._total else weight
         if self._losses and self._sum is None:
             self._sum = self._workspace.accumulator()

@@ -18,7 +18,7 @@ from .._net.flat import ParameterOwner, ParameterSpec
 from .._net.layers import Layer
 from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState
-from ..errors import DTypeError, ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..jacobian import vjp
 from ..loss import Loss, LossFunction
 from ._function import Function
