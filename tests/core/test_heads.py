@@ -209,8 +209,9 @@ def test_one_head_of_several_is_that_net_alone(name):
     for n, array in own.items():
         params[n] = array
     weight = call.weight.get(name)
+    own_loss = {n: one for n, one, _ in call.loss.entries}[name]
     expected = gd.value_and_grad(
-        linear, params, call.x, call.y[name], loss=dict(zip("abcdef", call.loss.entries))[name][1],
+        linear, params, call.x, call.y[name], loss=own_loss,
         weight=weight, **call.masks, wrt=("params", "x"),
     )  # fmt: skip
     assert np.isclose(found.loss, expected.loss, rtol=1e-14, atol=0)

@@ -98,6 +98,7 @@ def made():
         *constraints,
         gd.Skip(2, kind="mix", value=0.5),
         gd.Batch(X, Y),
+        gd.Heads(a=gd.Linear(4, 2), b=gd.Linear(4, 3, bias=False)),
         gd.loss.CrossEntropy(weight=[1.0, 2.0]),
         gd.loss.MeanSquaredError(),
         gd.loss.Given(),

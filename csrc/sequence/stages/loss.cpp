@@ -233,7 +233,6 @@ void Loss<T>::terms(const Chunk& chunk, const Slice& rows) {
   const int64_t B = this->batch();
   for (Piece& piece : pieces_) {
     const int32_t kind = piece.loss.kind;
-    if (kind == GC_LOSS_NONE) nothing(piece, rows);
     if (!has_terms(kind)) continue;
     for (int64_t r = rows.begin; r < rows.end; r++) {
       const int64_t t = chunk.first + r / B, b = r % B;
@@ -288,12 +287,14 @@ void Loss<T>::terms_of_numbers(Piece& piece, const Chunk& chunk, const Slice& ro
   }
 }
 
-// The columns become gradients that are known already: a callback's, of the whole range, or the
-// caller's.
+// The columns of losses without terms become gradients that are known already: a callback's, of the
+// whole range, the caller's, or zero.
 template <class T>
 void Loss<T>::given(const Chunk& chunk, const Slice& rows) {
   for (Piece& piece : pieces_)
-    if (piece.loss.kind == GC_LOSS_GIVEN || piece.loss.kind == GC_LOSS_CALLBACK)
+    if (piece.loss.kind == GC_LOSS_NONE)
+      nothing(piece, rows);
+    else if (!has_terms(piece.loss.kind))
       given(piece, chunk, rows);
 }
 
