@@ -97,7 +97,12 @@ def test_damaged_descriptions_of_heads(described):
         ({"a": max}, None, gd.DTypeError, "the loss of head 'a' must be a name or an object"),
         ({"a": gd.loss.Loss()}, None, gd.DTypeError, "the loss of head 'a'"),
         ({"a": "crossentropy"}, None, gd.ArgumentError, "the loss of 'a' must be one of"),
-        ({"a": "mse"}, {"b": 1.0}, gd.ArgumentError, "must name heads that have a loss, a; got 'b'"),
+        (
+            {"a": "mse"},
+            {"b": 1.0},
+            gd.ArgumentError,
+            "must name heads that have a loss, a; got 'b'",
+        ),
         ({"a": "mse"}, {"a": np.nan}, gd.ArgumentError, r"weights\['a'\] must be finite"),
         ({"a": "mse"}, [1.0], gd.DTypeError, "weights must be a dict"),
     ],
@@ -322,7 +327,7 @@ def test_losses_of_whole_sequences_beside_sums(memory, framework):
     assert list(found.losses) == list(widths)
     value = gd.value(net, params, x, y, loss=loss, memory=budget)
     assert np.isclose(value, found.loss, rtol=1e-14)
-    with pytest.raises(gd.ArgumentError, match="the Hessian of .* by the outputs is not known"):
+    with pytest.raises(gd.ArgumentError, match=r"the Hessian of .* by the outputs is not known"):
         gd.jacobian.hvp(net, params, x, y, found.grads.flat[None], loss=loss)
 
 
@@ -405,7 +410,7 @@ def test_from_and_to_pytorch():
     np.testing.assert_array_equal(taken["1.b.weight"], own.heads["b"].weight.detach())
     with pytest.raises(gd.ShapeError, match="the same in_features"):
         gd.from_torch(Own(a=torch.nn.Linear(8, 2), b=torch.nn.Linear(2, 2)))
-    with pytest.raises(gd.ArgumentError, match="Use gradcore.from_torch with the module"):
+    with pytest.raises(gd.ArgumentError, match=r"Use gradcore.from_torch with the module"):
         gd.from_torch(module.state_dict())
     named = gd.Stack(gd.GRU(3, 8), gd.Heads(keys=gd.Linear(8, 2)))
     with pytest.raises(gd.ArgumentError, match="'keys' has the name of an attribute"):

@@ -110,6 +110,7 @@ def made():
         gd.loss.ErrorToSignal(pre_emphasis=0.0),
         gd.loss.WholeSequence(mean_square),
         gd.loss.CTC(),
+        gd.loss.Heads({"a": "mse", "b": gd.loss.CTC()}, weights={"b": 0.5}),
         gd.plan(NET, 100, 2),
         costs,
         costs.layers[0],
