@@ -144,6 +144,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
         const gc_layer* layers
         int64_t head_outputs
         int32_t head_bias
+        int64_t head_unbiased
         int32_t n_transforms
         const gc_transform* transforms
 
@@ -186,6 +187,25 @@ cdef extern from "gradcore/gradcore.h" nogil:
         GC_LOSS_HUBER
         GC_LOSS_QUANTILE
         GC_LOSS_GAUSSIAN
+        GC_LOSS_PARTS
+
+    ctypedef struct gc_loss:
+        int32_t kind
+        int32_t last, sum
+        int64_t begin, outputs
+        double scale
+        const void* target
+        const void* weight
+        const void* class_weight
+        int64_t ignore_index
+        int32_t ignore_nan, full
+        double delta
+        int64_t n_quantiles
+        const double* quantiles
+        const double* target_weight
+        const char* name
+        double value
+        double divisor
 
     ctypedef int32_t (*gc_loss_fn)(void* context, const void* outputs, void* d_outputs, int64_t t0, int64_t t1, double* loss)
 
@@ -314,6 +334,8 @@ cdef extern from "gradcore/gradcore.h" nogil:
         const double* target_weight
         gc_loss_fn loss_fn
         void* loss_context
+        int64_t n_losses
+        gc_loss* losses
         const void* d_outputs
         void* outputs
         void* grads

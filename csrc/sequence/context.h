@@ -88,7 +88,6 @@ struct Context {
   int64_t origin = 0;                   // first step of the segment that the states are of
   bool goes_back = false;               // an operation that goes back has begun
   bool stopped = false;                 // a callback asked to stop
-  double loss_factor = 1;               // what terms of the loss are multiplied by: 1/N of a mean
 
   // Rows of a whole chunk.
   int64_t rows() const { return chunk_steps * timeline.batch; }

@@ -256,7 +256,7 @@ bool Job<T>::puts_out(const gc_op& op) const {
   const gc_call& call = context_.call;
   const int64_t index = &op - call.ops;
   if (!context_.part.last) return index < context_.purpose.first_backward;
-  const bool gives = call.loss == GC_LOSS_GIVEN && index < context_.purpose.first_backward;
+  const bool gives = loss_is_given(call) && index < context_.purpose.first_backward;
   return loss_ && (op.kind == GC_OP_EMIT || gives) && (call.outputs || loss_has_terms(call));
 }
 
@@ -425,15 +425,16 @@ void Job<T>::report(const NonFinite& o) {
          "at dparams, dx and dstate, or use float64.",
          step);
   if (head && loss_->target_is_nan(call.where_step, o.sequence))
-    fail(GC_NONFINITE,
-         "the target of step %lld, sequence %lld is NaN. If targets are missing, pass a loss with "
-         "nan=\"ignore\" (in C: gc_call.ignore_nan = 1), and they count for nothing.",
-         step, sequence);
+    fail(
+        GC_NONFINITE,
+        "%sthe target of step %lld, sequence %lld is NaN. If targets are missing, pass a loss with "
+        "nan=\"ignore\" (in C: gc_call.ignore_nan = 1), and they count for nothing.",
+        loss_->told().c_str(), step, sequence);
   if (head)
     fail(GC_NONFINITE,
-         "the loss is not finite at step %lld, sequence %lld, though the states are: outputs too "
+         "%sthe loss is not finite at step %lld, sequence %lld, though the states are: outputs too "
          "large, or targets or weights not finite.",
-         step, sequence);
+         loss_->told().c_str(), step, sequence);
   fail(GC_NONFINITE,
        "the forward pass gave a value that is not finite: recurrent layer %d, step %lld, sequence "
        "%lld. Either the input or a parameter is not finite, or the layer overflowed there (an "

@@ -87,11 +87,13 @@ static void check_transform(const gc_transform& spec, int64_t units) {
     fail(GC_INVALID, "before layer %d: eps must be positive and finite; got %g.", index, spec.eps);
 }
 
-static Transform make_transform(const gc_transform& spec, int64_t units, int64_t& offset) {
+// unbiased: the number of its last outputs that have no bias.
+static Transform make_transform(const gc_transform& spec, int64_t units, int64_t& offset,
+                                int64_t unbiased = 0) {
   check_transform(spec, units);
   const bool joins = spec.kind == GC_BORDER && spec.reduction == GC_REDUCE_NONE;
-  Transform t{spec, units, spec.kind == GC_DENSE ? spec.outputs : units, -1, -1};
-  if (joins) t.O = spec.taps * units;
+  const int64_t O = spec.kind == GC_DENSE ? spec.outputs : joins ? spec.taps * units : units;
+  Transform t{spec, units, O, -1, -1, O - unbiased};
   auto take = [&](bool present, int64_t count) {
     const int64_t at = present ? offset : -1;
     if (present) offset += count;
@@ -102,7 +104,7 @@ static Transform make_transform(const gc_transform& spec, int64_t units, int64_t
              attention = spec.kind == GC_POOL && spec.function == GC_POOL_ATTENTION;
   const int64_t weights = dense ? t.O * t.I : statics ? t.O * spec.inputs : units;
   t.weight = take(dense || statics || attention || (norm && spec.affine), weights);
-  t.bias = take((dense || norm) && spec.bias, t.O);
+  t.bias = take((dense || norm) && spec.bias, t.biased);
   return t;
 }
 
@@ -322,13 +324,18 @@ Network::Network(const gc_net& net) {
   check_pools(net);
   has_head = net.head_outputs != 0;
   if (has_head) check_size("head outputs", net.n_layers, net.head_outputs);
+  if (net.head_unbiased < 0 ||
+      net.head_unbiased > (has_head && net.head_bias ? net.head_outputs - 1 : 0))
+    fail(GC_INVALID,
+         "head_unbiased must leave an output with a bias, and be 0 without a bias; got %lld.",
+         static_cast<long long>(net.head_unbiased));
   gc_transform spec{};
   spec.kind = GC_DENSE;
   spec.before = net.n_layers;
   spec.bias = net.head_bias;
   spec.inputs = width;
   spec.outputs = net.head_outputs;
-  if (has_head) head = make_transform(spec, width, offset);
+  if (has_head) head = make_transform(spec, width, offset, net.head_unbiased);
   outputs = has_head ? head.O : width;
   ob = blocks(outputs, ub);
   Op = ob * ub;

@@ -42,6 +42,7 @@ struct Transform {
   gc_transform spec;
   int64_t I, O;
   int64_t weight, bias;  // offsets in the flat buffer; -1: absent
+  int64_t biased;        // with a bias: how many outputs, from the first on, have one
   bool has_parameters() const { return weight >= 0 || bias >= 0; }
 };
 

@@ -319,7 +319,7 @@ void Pipeline<T>::run() {
 
 template <class T>
 void Pipeline<T>::begin() {
-  if (!trains_ || call_.loss != GC_LOSS_GIVEN)
+  if (!trains_ || !loss_is_given(call_))
     fail(GC_INVALID, "a pass in two calls needs a plan with BACKWARD, and GC_LOSS_GIVEN.");
   start();
   advance(ahead());
@@ -343,7 +343,7 @@ void Pipeline<T>::go_back(const void* d_outputs) {
 
 template <class T>
 void Pipeline<T>::check_given(const void* d_outputs) const {
-  if (call_.loss == GC_LOSS_GIVEN && !d_outputs) fail(GC_INVALID, "d_outputs is missing.");
+  if (loss_is_given(call_) && !d_outputs) fail(GC_INVALID, "d_outputs is missing.");
 }
 
 // Chooses the common exponent of the gradients: 0 where the largest gradient is well inside the

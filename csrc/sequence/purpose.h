@@ -27,22 +27,6 @@ struct Purpose {
   bool scaled_tangents() const { return tangents > 0 && !curvature(); }
 };
 
-// Whether the loss is a sum of terms that the core computes.
-inline bool loss_has_terms(const gc_call& call) {
-  return call.loss != GC_LOSS_NONE && call.loss != GC_LOSS_CALLBACK && call.loss != GC_LOSS_GIVEN;
-}
-
-// Whether its targets are numbers rather than classes.
-inline bool targets_are_numbers(const gc_call& call) {
-  return loss_has_terms(call) && call.loss != GC_LOSS_CROSS_ENTROPY;
-}
-
-// The outputs that belong to one target: its quantiles, or its mean and its log-variance.
-inline int64_t outputs_per_target(const gc_call& call) {
-  if (call.loss == GC_LOSS_GAUSSIAN) return 2;
-  return call.loss == GC_LOSS_QUANTILE ? call.n_quantiles : 1;
-}
-
 // Whether a transform does something: dropout acts in training only.
 inline bool acts(const Transform& transform, const gc_call& call) {
   return transform.spec.kind != GC_DROPOUT || (call.train && transform.spec.p > 0);

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/errors.h"
+#include "sequence/losses.h"
 #include "sequence/presence.h"
 #include "sequence/timeline.h"
 #include "sequence/tokens.h"
@@ -114,28 +115,6 @@ void check_input(const Part& part, const gc_call& call) {
     fail(GC_INVALID, "tokens have no tangents: tangents.x needs float input.");
 }
 
-void check_loss(const Network& net, const gc_call& call) {
-  if (call.loss < GC_LOSS_NONE || call.loss > GC_LOSS_GAUSSIAN)
-    fail(GC_INVALID, "unknown loss %d.", call.loss);
-  if (call.loss == GC_LOSS_CALLBACK && !call.loss_fn)
-    fail(GC_INVALID, "the loss callback is missing.");
-  if (loss_has_terms(call) && !has(call, GC_ARRAY_TARGET))
-    fail(GC_INVALID, "the loss needs targets.");
-  if (call.loss == GC_LOSS_HUBER && !(call.loss_delta > 0 && std::isfinite(call.loss_delta)))
-    fail(GC_INVALID, "loss_delta must be above 0 and finite; got %g.", call.loss_delta);
-  if (call.loss == GC_LOSS_QUANTILE) {
-    if (call.n_quantiles < 1 || !call.quantiles)
-      fail(GC_INVALID, "the loss needs quantiles, one or more.");
-    for (int64_t q = 0; q < call.n_quantiles; q++)
-      if (!(call.quantiles[q] > 0 && call.quantiles[q] < 1))
-        fail(GC_INVALID, "quantiles must lie between 0 and 1; got %g.", call.quantiles[q]);
-  }
-  if (net.outputs % outputs_per_target(call) != 0)
-    fail(GC_INVALID,
-         "the loss needs %" PRId64 " outputs for each target; the net has %" PRId64 " outputs.",
-         outputs_per_target(call), net.outputs);
-}
-
 // Which arrays are there.
 void check_presence(const Part& part, const gc_call& call) {
   check_input(part, call);
@@ -156,7 +135,19 @@ void check_presence(const Part& part, const gc_call& call) {
     if (has(call, pair.array) && !has(call, pair.needed))
       fail(GC_INVALID, "%s needs %s.", pair.name, pair.needs);
   if (!has(call, GC_ARRAY_PARAMS)) fail(GC_INVALID, "params is missing.");
-  check_loss(part.net, call);
+  check_losses(part.net, call);
+}
+
+// Whether a loss of this kind has the curvature that is asked for.
+void check_curved(int32_t loss, bool hessian) {
+  if (loss == GC_LOSS_CALLBACK)
+    fail(GC_INVALID, "a loss function has no known Hessian: use a loss of gradcore.");
+  if (loss == GC_LOSS_GIVEN && !hessian)
+    fail(GC_INVALID, "a given gradient of the outputs has no Gauss-Newton matrix.");
+  if (loss == GC_LOSS_QUANTILE && !hessian)
+    fail(GC_INVALID,
+         "the quantile loss has no Gauss-Newton matrix: it is linear on both sides of its kink, so "
+         "that its Hessian by the outputs is 0. Use Huber or GaussianNLL.");
 }
 
 void check_tangents(const Part& part, const gc_call& call, const Purpose& purpose) {
@@ -179,14 +170,7 @@ void check_tangents(const Part& part, const gc_call& call, const Purpose& purpos
   }
   const bool hessian = curvature == GC_CURVATURE_HESSIAN;
   if (!purpose.trains || K != 1) fail(GC_INVALID, "a curvature needs BACKWARD and one tangent.");
-  if (call.loss == GC_LOSS_CALLBACK)
-    fail(GC_INVALID, "a loss function has no known Hessian: use a loss of gradcore.");
-  if (call.loss == GC_LOSS_GIVEN && !hessian)
-    fail(GC_INVALID, "a given gradient of the outputs has no Gauss-Newton matrix.");
-  if (call.loss == GC_LOSS_QUANTILE && !hessian)
-    fail(GC_INVALID,
-         "the quantile loss has no Gauss-Newton matrix: it is linear on both sides of its kink, so "
-         "that its Hessian by the outputs is 0. Use Huber or GaussianNLL.");
+  for (const gc_loss& loss : losses_of(call, part.net.outputs)) check_curved(loss.kind, hessian);
   if (hessian && (!has(call, GC_ARRAY_PRODUCT) || !call.no_scaling))
     fail(GC_INVALID, "a Hessian needs an array for the product, and adjoints without a scale.");
   if (hessian && ((has(call, GC_ARRAY_T_DX) && !has(call, GC_ARRAY_DX)) ||
@@ -344,21 +328,6 @@ static void check_tokens(const Part& part, const gc_call& call, const Source& so
   }
 }
 
-static void check_targets(const Part& part, const gc_call& call) {
-  const int64_t B = call.batch;
-  const auto* target = static_cast<const int64_t*>(call.target);
-  for (int64_t r = 0; r < (call.loss_last ? B : call.steps * B); r++) {
-    const int64_t b = r % B, t = r / B;
-    if (call.lengths && (call.loss_last ? call.lengths[b] == 0 : t >= call.lengths[b])) continue;
-    if (target[r] != call.ignore_index && (target[r] < 0 || target[r] >= part.net.outputs))
-      fail(GC_INVALID,
-           "targets must be classes in 0..%" PRId64 " or ignore_index = %" PRId64
-           "; sequence %" PRId64 ", step %" PRId64 " has %" PRId64 ".",
-           part.net.outputs - 1, call.ignore_index, b, call.loss_last ? call.steps - 1 : t,
-           target[r]);
-  }
-}
-
 void check_lengths(const gc_call& call) {
   for (int64_t b = 0; call.lengths && b < call.batch; b++)
     if (call.lengths[b] < 0 || call.lengths[b] > call.steps)
@@ -368,7 +337,7 @@ void check_lengths(const gc_call& call) {
 
 void check_contents(const Part& part, const gc_call& call, const Source& source) {
   check_tokens(part, call, source);
-  if (call.loss == GC_LOSS_CROSS_ENTROPY) check_targets(part, call);
+  check_classes(part.net, call);
 }
 
 }  // namespace gradcore

@@ -120,7 +120,7 @@ gc_transform make_transform(const std::string& kind, int32_t before, int32_t pla
 
 Net::Net(const std::string& dtype, int64_t embedding_rows, int64_t embedding_dim,
          std::vector<gc_layer> layers, int64_t head_outputs, bool head_bias,
-         std::vector<gc_transform> transforms)
+         std::vector<gc_transform> transforms, int64_t head_unbiased)
     : layers_(std::move(layers)), transforms_(std::move(transforms)) {
   net_.dtype = lookup(dtypes, dtype, "dtype");
   net_.embedding_rows = embedding_rows;
@@ -129,6 +129,7 @@ Net::Net(const std::string& dtype, int64_t embedding_rows, int64_t embedding_dim
   net_.layers = layers_.data();
   net_.head_outputs = head_outputs;
   net_.head_bias = head_bias;
+  net_.head_unbiased = head_unbiased;
   net_.n_transforms = static_cast<int32_t>(transforms_.size());
   net_.transforms = transforms_.data();
   parameters_ = gc_net_parameters(&net_);
@@ -216,10 +217,10 @@ void register_net(py::module_& module) {
   py::class_<Net>(module, "Net",
                   "A stack as the core sees it; made by gradcore from a Stack and a dtype.")
       .def(py::init<const std::string&, int64_t, int64_t, std::vector<gc_layer>, int64_t, bool,
-                    std::vector<gc_transform>>(),
+                    std::vector<gc_transform>, int64_t>(),
            py::kw_only(), py::arg("dtype"), py::arg("embedding_rows"), py::arg("embedding_dim"),
            py::arg("layers"), py::arg("head_outputs"), py::arg("head_bias"),
-           py::arg("transforms") = std::vector<gc_transform>{})
+           py::arg("transforms") = std::vector<gc_transform>{}, py::arg("head_unbiased") = 0)
       .def_property_readonly("n_parameters", &Net::parameters)
       .def_property_readonly("n_outputs", &Net::outputs)
       .def_property_readonly("n_parts", &Net::parts)

@@ -10,7 +10,7 @@ class Net {
  public:
   Net(const std::string& dtype, int64_t embedding_rows, int64_t embedding_dim,
       std::vector<gc_layer> layers, int64_t head_outputs, bool head_bias,
-      std::vector<gc_transform> transforms);
+      std::vector<gc_transform> transforms, int64_t head_unbiased);
   Net(const Net&) = delete;
   Net& operator=(const Net&) = delete;
 

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "callbacks.h"
+#include "losses.h"
 #include "net.h"
 #include "register.h"
 #include "status.h"
@@ -32,9 +33,6 @@ int64_t output_steps(const Net& net, const gc_call& call) {
 int64_t hidden_steps(const Net& net, const gc_call& call) {
   return net.direction_steps(call.hidden.direction, call.steps);
 }
-int64_t positions(const Net& net, const gc_call& call) {
-  return call.loss_last ? call.batch : times(output_steps(net, call), call.batch);
-}
 int64_t state_elements(const Net& net, const gc_call& call) {
   return times(net.state_size(1), call.batch);
 }
@@ -55,16 +53,10 @@ int64_t cotangent_output_elements(const Net& net, const gc_call& call) {
   return times(call.cotangents.count, output_elements(net, call));
 }
 int64_t targets_per_position(const Net& net, const gc_call& call) {
-  switch (call.loss) {
-    case GC_LOSS_CROSS_ENTROPY:
-      return 1;
-    case GC_LOSS_QUANTILE:
-      return net.outputs() / std::max<int64_t>(call.n_quantiles, 1);
-    case GC_LOSS_GAUSSIAN:
-      return net.outputs() / 2;
-    default:
-      return net.outputs();
-  }
+  return loss_targets(call.loss, net.outputs(), call.n_quantiles);
+}
+int64_t positions(const Net& net, const gc_call& call) {
+  return loss_positions(call.loss_last, net, call);
 }
 int64_t target_elements(const Net& net, const gc_call& call) {
   return times(positions(net, call), targets_per_position(net, call));
@@ -174,16 +166,6 @@ void set_array(gc_call& call, int array, void* data) {
   }
 }
 
-const std::map<std::string, gc_loss_kind> losses = {{"none", GC_LOSS_NONE},
-                                                    {"cross_entropy", GC_LOSS_CROSS_ENTROPY},
-                                                    {"binary_cross_entropy", GC_LOSS_BCE},
-                                                    {"mse", GC_LOSS_MSE},
-                                                    {"callback", GC_LOSS_CALLBACK},
-                                                    {"given", GC_LOSS_GIVEN},
-                                                    {"huber", GC_LOSS_HUBER},
-                                                    {"quantile", GC_LOSS_QUANTILE},
-                                                    {"gaussian_nll", GC_LOSS_GAUSSIAN}};
-
 const std::map<std::string, gc_curvature> curvatures = {
     {"none", GC_CURVATURE_NONE},
     {"hessian", GC_CURVATURE_HESSIAN},
@@ -237,6 +219,7 @@ struct Report {
   double loss, loss_weight;
   int64_t grads_exponent, arena_bytes;
   int32_t threads;
+  std::vector<std::pair<double, double>> losses;
 };
 
 // Builds one gc_call and keeps the arrays and functions alive that it points to.
@@ -254,9 +237,7 @@ class Call {
             double delta, const std::vector<double>& quantiles, bool full,
             const py::object& function) {
     sizes_change();
-    const auto found = losses.find(kind);
-    if (found == losses.end()) raise_error("InternalError", "there is no loss '" + kind + "'.");
-    call_.loss = found->second;
+    call_.loss = loss_kind(kind);
     call_.loss_last = last;
     call_.loss_sum = sum;
     call_.ignore_index = ignore_index;
@@ -269,6 +250,33 @@ class Call {
     loss_function_ = function;
     call_.loss_fn = function.is_none() ? nullptr : &Call::on_loss;
     call_.loss_context = this;
+  }
+
+  // Adds one of several losses, of the columns [begin, begin + outputs).
+  void add_loss(const std::string& kind, const std::string& name, int64_t begin, int64_t outputs,
+                double scale, bool last, bool sum, int64_t ignore_index, bool ignore_nan,
+                double delta, const std::vector<double>& quantiles, bool full) {
+    sizes_change();
+    gc_loss loss{};
+    loss.kind = loss_kind(kind);
+    loss.begin = begin;
+    loss.outputs = outputs;
+    loss.scale = scale;
+    loss.last = last;
+    loss.sum = sum;
+    loss.ignore_index = ignore_index;
+    loss.ignore_nan = ignore_nan;
+    loss.delta = delta;
+    loss.full = full;
+    losses_.add(name, loss, quantiles);
+    call_.loss = GC_LOSS_PARTS;
+    losses_.attach(call_);
+  }
+
+  // Puts the arrays of one of several losses into the call.
+  void bind_loss(size_t index, const py::KWArgs<py::object>& arrays) {
+    not_begun();
+    losses_.bind(index, arrays, net_, call_);
   }
 
   // Puts arrays into the call. The core trusts its pointers, so arrays of the wrong type or size
@@ -399,8 +407,8 @@ class Call {
                   call_.where_sequence);
     }
     check_status(status);
-    return {call_.loss_value, call_.loss_weight, call_.grads_exponent, call_.arena_bytes,
-            call_.threads_used};
+    return {call_.loss_value,  call_.loss_weight,  call_.grads_exponent,
+            call_.arena_bytes, call_.threads_used, losses_.values()};
   }
 
   // Raises if arrays are bound: bind() compares their sizes, so the settings that determine these
@@ -445,6 +453,7 @@ class Call {
   std::map<std::string, py::array> kept_;
   py::object loss_function_ = py::none();
   std::vector<double> quantiles_;
+  Losses losses_;
   Callbacks callbacks_;
   bool complete_ = true;
   std::atomic<bool> running_ = false;
@@ -488,7 +497,8 @@ void register_run(py::module_& module) {
       .def_readonly("loss_weight", &Report::loss_weight)
       .def_readonly("grads_exponent", &Report::grads_exponent)
       .def_readonly("arena_bytes", &Report::arena_bytes)
-      .def_readonly("threads", &Report::threads);
+      .def_readonly("threads", &Report::threads)
+      .def_readonly("losses", &Report::losses);
   py::class_<Call>(
       module, "Call",
       "One call of the engine: describe the loss, then bind arrays, then plan and run.")
@@ -498,6 +508,12 @@ void register_run(py::module_& module) {
            py::arg("sum") = false, py::arg("ignore_index") = 0, py::arg("ignore_nan") = false,
            py::arg("delta") = 1.0, py::arg("quantiles") = std::vector<double>(),
            py::arg("full") = false, py::arg("function") = py::none())
+      .def("add_loss", &Call::add_loss, py::arg("kind"), py::kw_only(), py::arg("name"),
+           py::arg("begin"), py::arg("outputs"), py::arg("scale") = 1.0, py::arg("last") = false,
+           py::arg("sum") = false, py::arg("ignore_index") = 0, py::arg("ignore_nan") = false,
+           py::arg("delta") = 1.0, py::arg("quantiles") = std::vector<double>(),
+           py::arg("full") = false)
+      .def("bind_loss", &Call::bind_loss, py::arg("index"))
       .def("bind", &Call::bind)
       .def("expect", &Call::expect, py::arg("names"), py::arg("token_bytes") = 0)
       .def("execution", &Call::execution, py::kw_only(), py::arg("threads") = 0,

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from ._net.layers import Dense as Dense
     from ._net.layers import Dropout as Dropout
     from ._net.layers import Embedding as Embedding
+    from ._net.layers import Heads as Heads
     from ._net.layers import LayerNorm as LayerNorm
     from ._net.layers import Linear as Linear
     from ._net.layers import Pool as Pool
@@ -148,6 +149,7 @@ _NAMES = {
         "Dense",
         "Dropout",
         "Embedding",
+        "Heads",
         "LayerNorm",
         "Linear",
         "Pool",

@@ -141,6 +141,7 @@ class Net:
         head_outputs: typing.SupportsInt | typing.SupportsIndex,
         head_bias: bool,
         transforms: collections.abc.Sequence[Transform] = [],
+        head_unbiased: typing.SupportsInt | typing.SupportsIndex = 0,
     ) -> None: ...
     def direction_steps(
         self,
@@ -175,6 +176,8 @@ class Report:
     @property
     def loss_weight(self) -> float: ...
     @property
+    def losses(self) -> list[tuple[float, float]]: ...
+    @property
     def threads(self) -> int: ...
 
 class Call:
@@ -188,8 +191,27 @@ class Call:
         steps: typing.SupportsInt | typing.SupportsIndex,
         batch: typing.SupportsInt | typing.SupportsIndex,
     ) -> None: ...
+    def add_loss(
+        self,
+        kind: str,
+        *,
+        name: str,
+        begin: typing.SupportsInt | typing.SupportsIndex,
+        outputs: typing.SupportsInt | typing.SupportsIndex,
+        scale: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+        last: bool = False,
+        sum: bool = False,
+        ignore_index: typing.SupportsInt | typing.SupportsIndex = 0,
+        ignore_nan: bool = False,
+        delta: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+        quantiles: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [],
+        full: bool = False,
+    ) -> None: ...
     def begin(self) -> Report: ...
     def bind(self, **kwargs: typing.Any) -> None: ...
+    def bind_loss(
+        self, index: typing.SupportsInt | typing.SupportsIndex, **kwargs: typing.Any
+    ) -> None: ...
     def bytes(self) -> int: ...
     def cotangents(
         self,

@@ -19,8 +19,8 @@ recomputed segment by segment as ever. They take no weight, and their Hessian pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, get_args
 
@@ -37,6 +37,7 @@ __all__ = [
     "ErrorToSignal",
     "GaussianNLL",
     "Given",
+    "Heads",
     "Huber",
     "Loss",
     "LossFunction",
@@ -77,6 +78,11 @@ class Loss:
     def _settings(self) -> Settings:
         """What describes the loss to the core besides kind, reduction and step."""
         return ()
+
+    @property
+    def _counts(self) -> bool:
+        """Whether the weights of its terms are known, by which several batches are averaged."""
+        return True
 
     @property
     def _per_target(self) -> int:
@@ -408,11 +414,107 @@ class Given(Loss):
                 "last step alone set y to 0 at all other steps."
             )
 
+    @property
+    def _counts(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Heads(Loss):
+    """The weighted sum of a loss for each head of a net that ends with gradcore.Heads.
+
+    gd.loss.Heads({"coding": "cross_entropy", "site": gd.loss.BinaryCrossEntropy(nan="ignore")},
+    weights={"site": 0.5}); a dict alone stands for weights of 1. losses: a name or an object of
+    this module for each head; each is a mean or a sum of its own terms, over all steps or the last
+    ones. weights: what the loss of a head is multiplied by, 1 where it is not named. y is then a
+    dict of what each loss takes. A head of weight 0 may lack targets; where it has them, its loss
+    is computed and reported. weight: an array for all heads, or a dict with one for some of them.
+    Raises ArgumentError or DTypeError.
+    """
+
+    entries: tuple[tuple[str, Loss, float], ...]
+
+    kind: ClassVar[str] = "parts"
+
+    def __init__(
+        self, losses: Mapping[str, str | Loss], *, weights: Mapping[str, float] | None = None
+    ) -> None:
+        if not isinstance(losses, Mapping) or not losses:
+            raise errors.DTypeError(
+                f"loss.Heads needs a dict with a loss for each head; got {losses!r:.80}."
+            )
+        given = {} if weights is None else weights
+        if not isinstance(given, Mapping):
+            raise errors.DTypeError(
+                f"weights must be a dict of numbers by head; got {given!r:.80}."
+            )
+        if unknown := [name for name in given if name not in losses]:
+            raise errors.ArgumentError(
+                f"weights must name heads that have a loss, {', '.join(losses)}; got "
+                f"{unknown[0]!r}."
+            )
+        entries = tuple(
+            (
+                name,
+                _of_head(name, loss),
+                checks.finite_float(f"weights[{name!r}]", given.get(name, 1.0)),
+            )
+            for name, loss in losses.items()
+        )
+        checks.store(self, "entries", entries)
+        every = {loss.reduction for _, loss, _ in entries}
+        checks.store(self, "reduction", "sum" if every == {"sum"} else "mean")
+        checks.store(self, "step", "all")
+
+    def __repr__(self) -> str:
+        losses = {name: loss for name, loss, _ in self.entries}
+        return f"Heads({losses!r}, weights={self.weights!r})"
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """What the loss of each head is multiplied by."""
+        return {name: weight for name, _, weight in self.entries}
+
+    @property
+    def adds_up(self) -> bool:  # type: ignore[override]
+        """Whether the losses of all heads add up over windows."""
+        return all(loss.adds_up for _, loss, _ in self.entries)
+
+    @property
+    def _counts(self) -> bool:
+        return any(loss._counts for _, loss, _ in self.entries)
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        """The heads whose losses need the outputs of all steps at once."""
+        return tuple(name for name, loss, _ in self.entries if loss.kind == "whole")
+
+    def reweighted(self, weights: Mapping[str, float]) -> Heads:
+        """The same losses with other weights."""
+        return Heads({name: loss for name, loss, _ in self.entries}, weights=weights)
+
+    def summed(self, weights: Mapping[str, float]) -> Heads:
+        """Sums over all steps in place of means or last steps, with other weights."""
+        losses = {
+            name: replace(loss, step="all", reduction="sum") for name, loss, _ in self.entries
+        }
+        return Heads(losses, weights=weights)
+
 
 LOSSES: dict[str, Loss] = {
     loss.kind: loss
     for loss in (CrossEntropy(), BinaryCrossEntropy(), MeanSquaredError(), Huber(), GaussianNLL())
 }
+
+
+def _of_head(name: object, loss: object) -> Loss:
+    if isinstance(loss, str) and isinstance(name, str):
+        return LOSSES[checks.choice(f"the loss of {name!r}", loss, LOSSES)]
+    if not isinstance(name, str) or not isinstance(loss, Loss) or type(loss) in (Loss, Heads):
+        raise errors.DTypeError(
+            f"the loss of head {name!r} must be a name or an object of gradcore.loss; got {loss!r}."
+        )
+    return loss
 
 
 def _levels(quantiles: Any) -> tuple[float, ...]:

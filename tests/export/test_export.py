@@ -292,6 +292,35 @@ def test_onnx_says_what_it_cannot(tmp_path, onnx, net, message):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("stateful", [False, True])
+def test_onnx_has_an_output_for_each_head(tmp_path, onnx, stateful):
+    heads = gd.Heads(site=gd.Linear(8, 2, bias=False), coding=gd.Linear(8, 7))
+    net = gd.Stack(gd.LSTM(3, 8), heads)
+    params = drawn(net)
+    gd.export(tmp_path / "net.onnx", net, params, stateful=stateful)
+    x = inputs_of(net)
+    expected, _ = gd.apply(net, params, x)
+    zeros = np.zeros((1, B, 8), np.float32)
+    found = ran(tmp_path / "net.onnx", x=x, **({"h_0": zeros, "c_0": zeros} if stateful else {}))
+    assert list(found)[:2] == ["site", "coding"]
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, atol=1e-5)
+
+
+def test_onnx_refuses_a_head_with_the_name_of_another_array(tmp_path, onnx):
+    net = gd.Stack(gd.LSTM(3, 8), gd.Heads(a=gd.Linear(8, 2), x=gd.Linear(8, 2)))
+    with pytest.raises(gd.ArgumentError, match="head 'x' has the name of another input or output"):
+        gd.export(tmp_path / "net.onnx", net, drawn(net))
+
+
+def test_formats_with_one_output_refuse_heads(tmp_path):
+    net = gd.Stack(gd.LSTM(1, 8), gd.Heads(a=gd.Linear(8, 1)))
+    with pytest.raises(gd.ArgumentError, match=r"layer 1 \(Heads\) cannot be exported"):
+        gd.export(tmp_path / "net.json", net, drawn(net))
+    with pytest.raises(gd.ArgumentError, match=r"net must be a net of LSTMs.*layer 1 is Heads"):
+        gd.export(tmp_path / "net.nam", net, drawn(net))
+
+
 def test_onnx_files_that_cannot_be_written_are_told(tmp_path, onnx):
     with pytest.raises(gd.ArgumentError, match="cannot write"):
         gd.export(tmp_path / "nowhere" / "a.onnx", AMP, AMP.init())

@@ -197,6 +197,8 @@ typedef struct gc_net {
   const gc_layer* layers;
   int64_t head_outputs; /* O, 0: no head; the outputs are what would come to it */
   int32_t head_bias;
+  int64_t head_unbiased; /* with head_bias: the last so many outputs have none, and the bias is
+                            [O - head_unbiased]; 0: all have one */
   int32_t n_transforms;
   const gc_transform* transforms; /* in the order in which they act; `before` must not decrease */
 } gc_net;
@@ -259,8 +261,31 @@ typedef enum gc_loss_kind {
   GC_LOSS_GIVEN = 5,    /* no loss: its gradient with respect to the outputs is d_outputs */
   GC_LOSS_HUBER = 6,    /* half the squared error up to loss_delta, linear beyond */
   GC_LOSS_QUANTILE = 7, /* n_quantiles consecutive outputs per target: its quantiles */
-  GC_LOSS_GAUSSIAN = 8  /* two outputs per target: mean and log-variance of its distribution */
+  GC_LOSS_GAUSSIAN = 8, /* two outputs per target: mean and log-variance of its distribution */
+  GC_LOSS_PARTS = 9     /* the sum of gc_call.losses, each of some of the outputs */
 } gc_loss_kind;
+
+/* The loss of consecutive outputs of a net that has several. Members without a comment are those of
+ * gc_call, with O the number of these outputs. */
+typedef struct gc_loss {
+  int32_t kind; /* of gc_loss_kind one with terms, or GC_LOSS_GIVEN, whose columns of d_outputs are
+                   used as they are */
+  int32_t last, sum;
+  int64_t begin, outputs; /* the columns [begin, begin + outputs) of the net's outputs */
+  double scale;           /* what its value counts in the sum; finite */
+  const void* target;
+  const void* weight;
+  const void* class_weight;
+  int64_t ignore_index;
+  int32_t ignore_nan, full;
+  double delta;
+  int64_t n_quantiles;
+  const double* quantiles;
+  const double* target_weight;
+  const char* name; /* what messages call it; or NULL */
+  double value;     /* out, before it is multiplied by scale */
+  double divisor;   /* out: the number by which a mean was divided */
+} gc_loss;
 
 /* A loss. outputs [t1-t0, B, O] in; d_outputs [t1-t0, B, O] out, the gradient (zeroed before the
  * call); *loss out: the loss of this range. A nonzero return stops the call (GC_INTERRUPTED).
@@ -396,6 +421,11 @@ typedef struct gc_call {
   const double* target_weight;
   gc_loss_fn loss_fn; /* for GC_LOSS_CALLBACK */
   void* loss_context;
+  /* GC_LOSS_PARTS: losses of different outputs, in the order of their columns; outputs of none have
+   * no gradient. The members above from loss_last on are not read. GC_ARRAY_TARGET promises the
+   * targets of all. */
+  int64_t n_losses;
+  gc_loss* losses;       /* [n_losses] in/out */
   const void* d_outputs; /* [T,B,O] for GC_LOSS_GIVEN; where t >= lengths[b] it is not used */
 
   /* outputs; NULL: not wanted */
@@ -408,7 +438,7 @@ typedef struct gc_call {
   void* dstate;             /* gradient with respect to state, same layout */
   int32_t* dstate_exponent; /* by layer and direction, as dx_exponent */
   double loss_value;
-  double loss_weight;     /* the number by which a mean was divided */
+  double loss_weight;     /* the number by which a mean was divided; PARTS: the sum of theirs */
   int64_t grads_exponent; /* the true gradient is grads * 2^grads_exponent */
 
   gc_cotangents cotangents;
@@ -454,9 +484,9 @@ GC_API gc_status gc_run(const gc_net* net, gc_call* call);
  * gives the outputs, the second runs backward from d_outputs. Between the calls the pass holds its
  * memory with states and tape, so that no more steps run again than in a single call. */
 typedef struct gc_pass gc_pass;
-/* Executes the operations before the first BACKWARD, for a call with GC_LOSS_GIVEN, whose d_outputs
- * is not read. The arrays of the call must exist until the pass is freed, with inputs and
- * parameters unchanged; the gc_call itself need not. */
+/* Executes the operations before the first BACKWARD, for a call with GC_LOSS_GIVEN, also as one of
+ * several losses, whose d_outputs is not read. The arrays of the call must exist until the pass is
+ * freed, with inputs and parameters unchanged; the gc_call itself need not. */
 GC_API gc_status gc_pass_begin(const gc_net* net, gc_call* call, gc_pass** begun);
 /* Executes the other operations. May be called once per pass; `call` is then as after gc_run. */
 GC_API gc_status gc_pass_finish(gc_pass* begun, const void* d_outputs, gc_call* call);

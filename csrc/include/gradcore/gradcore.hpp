@@ -295,8 +295,8 @@ std::vector<T> uniform_parameters(const Net& net, uint64_t seed) {
     }
   }
   transforms(static_cast<int32_t>(layers.size()));
-  if (described.head_outputs > 0)
-    uniform(described.head_outputs * (width + (described.head_bias ? 1 : 0)), width);
+  const int64_t biased = described.head_bias ? described.head_outputs - described.head_unbiased : 0;
+  if (described.head_outputs > 0) uniform(described.head_outputs * width + biased, width);
   if (static_cast<int64_t>(out.size()) != net.parameters())
     throw Error(GC_INTERNAL, "the net has other parameters than were drawn.");
   return out;

@@ -33,10 +33,8 @@ T* TangentLoss<T>::backward(Worker& m, const Chunk& chunk, const Gradient<T>&,
   const int64_t Op = loss_.stride();
   const Slice own = this->rows_of(m, chunk);
   refresh(m, chunk);
-  if (loss_has_terms(this->primal().call))
-    for (int64_t r = own.begin; r < own.end; r++) curve(chunk, r);
-  else  // what is given does not depend on the outputs
-    zero(rows_ + own.begin * Op, own.size() * Op);
+  for (const LossPiece<T>& piece : loss_.pieces())
+    for (int64_t r = own.begin; r < own.end; r++) curve(piece, chunk, r);
   if (this->purpose().gauss_newton)
     std::memcpy(below.rows + own.begin * Op, rows_ + own.begin * Op,
                 static_cast<size_t>(own.size() * Op) * sizeof(T));
@@ -44,22 +42,23 @@ T* TangentLoss<T>::backward(Worker& m, const Chunk& chunk, const Gradient<T>&,
   return rows_;
 }
 
-// Row r, of one tangent. The gradient of the term is what Loss has left.
+// The piece's columns of row r, of one tangent. The gradient of the term is what Loss has left.
 template <class T>
-void TangentLoss<T>::curve(const Chunk& chunk, int64_t r) const {
-  const Context<T>& c = this->primal();
-  const int64_t O = loss_.units();
-  T* moved = rows_ + r * loss_.stride();
-  const T* slope = loss_.rows(chunk.first) + r * loss_.stride();
-  const double scale = static_cast<double>(loss_.weight(r)) * c.loss_factor;
-  if (loss_.weight(r) == 0 || scale == 0) {
-    zero(moved, loss_.stride());
-  } else if (targets_are_numbers(c.call)) {
-    curvature_of(c.call, loss_.row(chunk, r), moved);
+void TangentLoss<T>::curve(const LossPiece<T>& piece, const Chunk& chunk, int64_t r) const {
+  const int64_t at = r * loss_.stride() + piece.loss.begin, O = piece.loss.outputs;
+  T* moved = rows_ + at;
+  const T* slope = loss_.rows(chunk.first) + at;
+  // What is given does not depend on the outputs.
+  const bool curved = has_terms(piece.loss.kind) && piece.weight[r] != 0;
+  const double scale = curved ? static_cast<double>(piece.weight[r]) * piece.factor() : 0;
+  if (scale == 0) {
+    zero(moved, piece.width);
+  } else if (targets_are_numbers(piece.loss.kind)) {
+    curvature_of(piece.loss, loss_.row(piece, chunk, r), moved);
   } else {
     // p_o (z'_o - sum p z'), relative to the target's z': where p is nearly 1 there, its own terms
     // would cancel.
-    const int64_t target = loss_.target(r);
+    const int64_t target = piece.target[r];
     const double at_target = static_cast<double>(moved[target]);
     double mean = 0;
     for (int64_t o = 0; o < O; o++)

@@ -26,7 +26,7 @@ class TangentLoss : public Tangent<T> {
   void emit(Worker& m, const Chunk& chunk) const;
 
  private:
-  void curve(const Chunk& chunk, int64_t r) const;
+  void curve(const LossPiece<T>& piece, const Chunk& chunk, int64_t r) const;
   int32_t choose_exponent(int64_t t, const T* rows, int32_t exponent) const;
 
   Loss<T>& loss_;

@@ -34,6 +34,7 @@ template <class T>
 struct TangentOf<Sum<T>> : std::type_identity<TangentSum<T>> {};
 template <class T>
 struct TangentOf<StaticInput<T>> : std::type_identity<TangentStatic<T>> {};
+template <class T>
 struct TangentOf<Pool<T>> : std::type_identity<TangentPool<T>> {};
 
 // The recursion of tangents is linear in what enters it, so that all tangents of a part are kept

@@ -47,7 +47,7 @@ void Dense<T>::pack_parameters(const Worker& m, const T* params, T* weight, T* b
   const Slice own = m.slice_of(this->stride());
   for (int64_t o = own.begin; o < own.end; o++) {
     const bool real = o < this->units();
-    bias[o] = transform_.bias >= 0 && real ? params[transform_.bias + o] : T(0);
+    bias[o] = has_bias(o) ? params[transform_.bias + o] : T(0);
     for (int64_t u = 0; u < Ip; u++) {
       const T value = real && u < I ? params[transform_.weight + o * I + u] : T(0);
       weight[(o / UB * Ip + u) * UB + o % UB] = value;
@@ -120,9 +120,11 @@ void Dense<T>::add_products(const Worker& m, const Slice& rows, const T* x, cons
 
 template <class T>
 void Dense<T>::add_bias(const Worker& m, const Slice& rows, const T* d, T* part) const {
-  if (m.me == 0 && transform_.bias >= 0)
-    this->kernels().column_sum(part + at_bias(), d + rows.begin * this->stride(), this->stride(),
-                               rows.size(), 0, this->stride());
+  if (m.me != 0 || transform_.bias < 0) return;
+  this->kernels().column_sum(part + at_bias(), d + rows.begin * this->stride(), this->stride(),
+                             rows.size(), 0, this->stride());
+  // Sums of outputs without a bias must not count where the largest gradient is looked for.
+  zero(part + at_bias() + transform_.biased, this->units() - transform_.biased);
 }
 
 template <class T>
@@ -145,7 +147,7 @@ void Dense<T>::unpack_sums(const T* sums, T* grads, int64_t shift) const {
   for (int64_t o = 0; o < this->units(); o++) {
     for (int64_t u = 0; u < I; u++)
       put(transform_.weight + o * I + u, (o / UB * I + u) * UB + o % UB);
-    if (transform_.bias >= 0) put(transform_.bias + o, at_bias() + o);
+    if (has_bias(o)) put(transform_.bias + o, at_bias() + o);
   }
 }
 

@@ -51,6 +51,7 @@ class Dense : public Stage<T> {
 
  private:
   using Stage<T>::UB;
+  bool has_bias(int64_t o) const { return transform_.bias >= 0 && o < transform_.biased; }
   int64_t at_bias() const { return this->below_->units() * this->stride(); }
 
   const Transform& transform_;

@@ -9,8 +9,29 @@
 namespace gradcore {
 
 template <class T>
+static LossPiece<T> nothing_between(int64_t begin, int64_t end) {
+  gc_loss none{};
+  none.kind = GC_LOSS_NONE;
+  none.begin = begin;
+  none.outputs = end - begin;
+  return {none, nullptr, end - begin};
+}
+
+template <class T>
 Loss<T>::Loss(Context<T>& context, Stage<T>* below)
-    : Stage<T>(context, below, context.net.outputs, context.net.Op) {}
+    : Stage<T>(context, below, context.net.outputs, context.net.Op) {
+  const bool several = context.call.loss == GC_LOSS_PARTS;
+  gc_loss* result = several ? context.call.losses : nullptr;
+  int64_t end = 0;
+  for (const gc_loss& loss : losses_of(context.call, this->units())) {
+    if (loss.begin > end) pieces_.push_back(nothing_between<T>(end, loss.begin));
+    pieces_.push_back({loss, result, loss.outputs});
+    end = loss.begin + loss.outputs;
+    if (result) result++;
+  }
+  if (end < this->units()) pieces_.push_back(nothing_between<T>(end, this->units()));
+  pieces_.back().width = this->stride() - pieces_.back().loss.begin;
+}
 
 template <class T>
 int64_t Loss<T>::chunks() const {
@@ -23,13 +44,23 @@ void Loss<T>::lay_out(Layout& layout) {
   const Context<T>& c = this->context_;
   this->share_gradient(layout);
   layout.share(scratch_outputs, rows_, c.rows() * this->stride());
-  if (c.call.loss == GC_LOSS_NONE) return;
-  layout.announce(weight_, c.rows());
-  layout.announce(target_, c.rows());
-  layout.announce(terms_, c.rows());
-  if (c.purpose.curvature() && curvature_needs_outputs(c.call))
-    layout.announce(kept_, c.rows() * this->stride());
-  if (c.call.loss != GC_LOSS_GIVEN) layout.announce(sums_, chunks());
+  bool keeps = false;
+  for (Piece& piece : pieces_) {
+    const int32_t kind = piece.loss.kind;
+    if (kind == GC_LOSS_NONE) continue;
+    layout.announce(piece.weight, c.rows());
+    if (has_terms(kind)) layout.announce(piece.terms, c.rows());
+    if (kind != GC_LOSS_GIVEN) layout.announce(piece.sums, chunks());
+    if (kind == GC_LOSS_CROSS_ENTROPY) {
+      layout.announce(piece.target, c.rows());
+      if (!is_whole(piece))
+        logits_stride_ =
+            std::max(logits_stride_, (piece.loss.outputs + this->UB - 1) / this->UB * this->UB);
+    }
+    keeps = keeps || (c.purpose.curvature() && curvature_needs_outputs(piece.loss));
+  }
+  if (keeps) layout.announce(kept_, c.rows() * this->stride());
+  if (logits_stride_) layout.announce(logits_, c.rows() * logits_stride_);
   if (c.call.loss != GC_LOSS_CALLBACK) return;
   layout.announce(range_outputs_, c.segment_steps * this->batch() * this->units());
   layout.announce(range_gradients_, c.segment_steps * this->batch() * this->units());
@@ -38,71 +69,82 @@ void Loss<T>::lay_out(Layout& layout) {
 template <class T>
 void Loss<T>::start() {
   gc_call& call = this->context_.call;
-  if (!sums_) return;
-  std::fill(sums_, sums_ + chunks(), 0.0);
-  if (!loss_has_terms(call)) return;
-  call.loss_weight = total_weight();
-  if (!std::isfinite(call.loss_weight))
-    fail(GC_INVALID, "the weights of the loss must be finite; their sum is %g.", call.loss_weight);
-  this->context_.loss_factor = call.loss_sum || call.loss_weight == 0 ? 1 : 1 / call.loss_weight;
+  call.loss_weight = 0;
+  for (Piece& piece : pieces_) {
+    if (piece.sums) std::fill(piece.sums, piece.sums + chunks(), 0.0);
+    if (!has_terms(piece.loss.kind)) continue;
+    const double weight = total_weight(piece.loss);
+    if (!std::isfinite(weight))
+      fail(GC_INVALID, "the weights of the loss must be finite; their sum is %g.", weight);
+    piece.mean = piece.loss.sum || weight == 0 ? 1 : 1 / weight;
+    piece.loss.divisor = weight;
+    call.loss_weight += weight;
+  }
 }
 
 template <class T>
 double Loss<T>::value() const {
-  if (!sums_) return 0;
-  double sum = 0;
-  for (int64_t c = 0; c < chunks(); c++) sum += sums_[c];
-  return sum * this->context_.loss_factor;
+  double all = 0;
+  for (const Piece& piece : pieces_) {
+    double sum = 0;
+    for (int64_t c = 0; piece.sums && c < chunks(); c++) sum += piece.sums[c];
+    const double value = sum * piece.mean;
+    if (piece.sums) all += value * piece.loss.scale;
+    if (!piece.result) continue;
+    piece.result->value = value;
+    piece.result->divisor = piece.loss.divisor;
+  }
+  return all;
 }
 
 // ---- weights
 
 // What a term at (t, b) counts in the loss; 0: it is not there.
 template <class T>
-T Loss<T>::term_weight(int64_t t, int64_t b) const {
+T Loss<T>::term_weight(const gc_loss& loss, int64_t t, int64_t b) const {
   const gc_call& call = this->context_.call;
   const int64_t length = call.lengths ? call.lengths[b] : this->context_.timeline.steps;
-  if (t >= length || (call.loss_last && t != length - 1)) return 0;
-  const int64_t row = target_row(t, b);
-  T weight = call.weight ? static_cast<const T*>(call.weight)[row] : T(1);
-  if (call.loss == GC_LOSS_CROSS_ENTROPY) {
-    const int64_t target = static_cast<const int64_t*>(call.target)[row];
-    if (target == call.ignore_index) return 0;
-    if (call.class_weight) weight *= static_cast<const T*>(call.class_weight)[target];
+  if (t >= length || (loss.last && t != length - 1)) return 0;
+  const int64_t row = target_row(loss, t, b);
+  T weight = loss.weight ? static_cast<const T*>(loss.weight)[row] : T(1);
+  if (loss.kind == GC_LOSS_CROSS_ENTROPY) {
+    const int64_t target = static_cast<const int64_t*>(loss.target)[row];
+    if (target == loss.ignore_index) return 0;
+    if (loss.class_weight) weight *= static_cast<const T*>(loss.class_weight)[target];
   }
   return weight;
 }
 
 // What a mean divides by.
 template <class T>
-double Loss<T>::total_weight() const {
-  const gc_call& call = this->context_.call;
+double Loss<T>::total_weight(const gc_loss& loss) const {
   const int64_t steps = this->context_.timeline.steps, B = this->batch();
-  const bool some_missing = targets_are_numbers(call) && call.ignore_nan;
-  const bool ones = !call.lengths && !call.weight && !call.loss_last &&
-                    call.loss != GC_LOSS_CROSS_ENTROPY && !some_missing;
-  const int64_t of_one = terms_of(call, some_missing ? 1 : target_count());
+  const bool some_missing = targets_are_numbers(loss.kind) && loss.ignore_nan;
+  const bool ones = !this->context_.call.lengths && !loss.weight && !loss.last &&
+                    loss.kind != GC_LOSS_CROSS_ENTROPY && !some_missing;
+  const int64_t count = target_count(loss), of_one = terms_of(loss, some_missing ? 1 : count);
   if (ones) return static_cast<double>(steps * B) * static_cast<double>(of_one);
   double total = 0;
   for (int64_t t0 = 0; t0 < steps; t0 += block_steps) {
     double block = 0;
     for (int64_t t = t0; t < std::min(t0 + block_steps, steps); t++)
       for (int64_t b = 0; b < B; b++) {
-        const auto weight = static_cast<double>(term_weight(t, b));
-        block +=
-            some_missing && weight != 0
-                ? weight * static_cast<double>(count_targets(call, targets(t, b), target_count()))
-                : weight;
+        const auto weight = static_cast<double>(term_weight(loss, t, b));
+        block += some_missing && weight != 0
+                     ? weight * static_cast<double>(count_targets(loss, targets(loss, t, b), count))
+                     : weight;
       }
     total += block;
   }
   return total * static_cast<double>(of_one);
 }
 
+// Whether a term of the piece may lie in the chunk.
 template <class T>
-bool Loss<T>::reaches(const Chunk& chunk) const {
+bool Loss<T>::reaches(const Piece& piece, const Chunk& chunk) const {
   const gc_call& call = this->context_.call;
-  if (!call.loss_last) return true;
+  if (piece.loss.kind == GC_LOSS_NONE) return false;
+  if (!piece.loss.last) return true;
   if (!call.lengths) return chunk.end() == this->context_.timeline.steps;
   for (int64_t b = 0; b < this->batch(); b++)
     if (call.lengths[b] > chunk.first && call.lengths[b] <= chunk.end()) return true;
@@ -110,43 +152,53 @@ bool Loss<T>::reaches(const Chunk& chunk) const {
 }
 
 template <class T>
-int64_t Loss<T>::target_row(int64_t t, int64_t b) const {
-  return this->context_.call.loss_last ? b : t * this->batch() + b;
+bool Loss<T>::reaches(const Chunk& chunk) const {
+  return std::any_of(pieces_.begin(), pieces_.end(),
+                     [&](const Piece& piece) { return reaches(piece, chunk); });
 }
 
 template <class T>
-int64_t Loss<T>::target_count() const {
-  return this->units() / outputs_per_target(this->context_.call);
+int64_t Loss<T>::target_row(const gc_loss& loss, int64_t t, int64_t b) const {
+  return loss.last ? b : t * this->batch() + b;
 }
 
+// The caller's targets at (t, b), of losses whose targets are numbers.
 template <class T>
-const T* Loss<T>::targets(int64_t t, int64_t b) const {
-  return static_cast<const T*>(this->context_.call.target) + target_row(t, b) * target_count();
+const T* Loss<T>::targets(const gc_loss& loss, int64_t t, int64_t b) const {
+  return static_cast<const T*>(loss.target) + target_row(loss, t, b) * target_count(loss);
 }
 
 // Those of row r of the chunk whose weight is known.
 template <class T>
-Targets<T> Loss<T>::weighted_targets(const Chunk& chunk, int64_t r) const {
-  const int64_t b = r % this->batch();
-  const double* each = this->context_.call.target_weight;
-  return {targets(chunk.first + r / this->batch(), b), each ? each + b * target_count() : nullptr,
-          target_count(), static_cast<double>(weight_[r])};
+Targets<T> Loss<T>::weighted_targets(const Piece& piece, const Chunk& chunk, int64_t r) const {
+  const gc_loss& loss = piece.loss;
+  const int64_t b = r % this->batch(), count = target_count(loss);
+  const double* each = loss.target_weight;
+  return {targets(loss, chunk.first + r / this->batch(), b), each ? each + b * count : nullptr,
+          count, static_cast<double>(piece.weight[r])};
 }
 
 template <class T>
-Row<T> Loss<T>::row(const Chunk& chunk, int64_t r) const {
-  const Context<T>& c = this->context_;
-  const int64_t at = r * this->stride();
-  return {kept_ ? kept_ + at : nullptr, rows_ + at, weighted_targets(chunk, r), c.loss_factor,
-          c.purpose.gauss_newton};
+Row<T> Loss<T>::row(const Piece& piece, const Chunk& chunk, int64_t r) const {
+  const int64_t at = r * this->stride() + piece.loss.begin;
+  return {kept_ ? kept_ + at : nullptr, rows_ + at, weighted_targets(piece, chunk, r),
+          piece.factor(), this->context_.purpose.gauss_newton};
 }
 
 template <class T>
 bool Loss<T>::target_is_nan(int64_t t, int64_t b) const {
-  const gc_call& call = this->context_.call;
-  if (!targets_are_numbers(call) || call.ignore_nan || term_weight(t, b) == 0) return false;
-  const T* y = targets(t, b);
-  return std::any_of(y, y + target_count(), [](T value) { return std::isnan(value); });
+  if (!not_finite_) return false;
+  const gc_loss& loss = not_finite_->loss;
+  if (!targets_are_numbers(loss.kind) || loss.ignore_nan || term_weight(loss, t, b) == 0)
+    return false;
+  const T* y = targets(loss, t, b);
+  return std::any_of(y, y + target_count(loss), [](T value) { return std::isnan(value); });
+}
+
+template <class T>
+std::string Loss<T>::told() const {
+  const char* name = not_finite_ ? not_finite_->loss.name : nullptr;
+  return name ? std::string(name) + ": " : "";
 }
 
 // ---- rows
@@ -174,55 +226,94 @@ void Loss<T>::copy_outputs(T* base, int64_t origin, const Chunk& chunk, const Sl
   }
 }
 
-// The rows become the gradient of the loss; terms_ gets the terms, weight_ what each counts.
+// The rows become the gradient of the losses that have terms; each piece gets its terms, and what
+// each row counts.
 template <class T>
 void Loss<T>::terms(const Chunk& chunk, const Slice& rows) {
-  const Context<T>& c = this->context_;
-  const Kernels<T>& k = this->kernels();
-  const int64_t O = this->units(), Op = this->stride(), B = this->batch();
-  const bool classes = c.call.loss == GC_LOSS_CROSS_ENTROPY;
-  for (int64_t r = rows.begin; r < rows.end; r++) {
-    weight_[r] = term_weight(chunk.first + r / B, r % B);
-    if (classes)
-      target_[r] =
-          static_cast<const int64_t*>(c.call.target)[target_row(chunk.first + r / B, r % B)];
+  const int64_t B = this->batch();
+  for (Piece& piece : pieces_) {
+    const int32_t kind = piece.loss.kind;
+    if (!has_terms(kind)) continue;
+    for (int64_t r = rows.begin; r < rows.end; r++) {
+      const int64_t t = chunk.first + r / B, b = r % B;
+      piece.weight[r] = term_weight(piece.loss, t, b);
+      if (piece.target)
+        piece.target[r] =
+            static_cast<const int64_t*>(piece.loss.target)[target_row(piece.loss, t, b)];
+    }
+    if (kind == GC_LOSS_CROSS_ENTROPY)
+      terms_of_classes(piece, rows);
+    else
+      terms_of_numbers(piece, chunk, rows);
   }
-  if (classes) {
-    k.cross_entropy(rows_, Op, O, target_, weight_, c.loss_factor, terms_, rows.begin, rows.end);
-    return;
+}
+
+template <class T>
+void Loss<T>::nothing(const Piece& piece, const Slice& rows) {
+  for (int64_t r = rows.begin; r < rows.end; r++)
+    zero(rows_ + r * this->stride() + piece.loss.begin, piece.width);
+}
+
+// The kernel works on whole vectors, so columns that are not whole rows are copied for it.
+template <class T>
+void Loss<T>::terms_of_classes(Piece& piece, const Slice& rows) {
+  const int64_t O = piece.loss.outputs, Op = this->stride();
+  const bool whole = is_whole(piece);
+  T* const logits = whole ? rows_ : logits_;
+  const int64_t stride = whole ? Op : (O + this->UB - 1) / this->UB * this->UB;
+  for (int64_t r = rows.begin; !whole && r < rows.end; r++) {
+    copy(logits + r * stride, rows_ + r * Op + piece.loss.begin, O);
+    zero(logits + r * stride + O, stride - O);
   }
+  this->kernels().cross_entropy(logits, stride, O, piece.target, piece.weight, piece.factor(),
+                                piece.terms, rows.begin, rows.end);
+  for (int64_t r = rows.begin; !whole && r < rows.end; r++)
+    copy(rows_ + r * Op + piece.loss.begin, logits + r * stride, O);
+}
+
+template <class T>
+void Loss<T>::terms_of_numbers(Piece& piece, const Chunk& chunk, const Slice& rows) {
   for (int64_t r = rows.begin; r < rows.end; r++) {
-    T* z = rows_ + r * Op;
-    const double weight = static_cast<double>(weight_[r]);
-    if (kept_) copy(kept_ + r * Op, z, Op);
-    if (weight == 0) {
-      zero(z, Op);
-      terms_[r] = 0;
+    const int64_t at = r * this->stride() + piece.loss.begin;
+    T* z = rows_ + at;
+    if (kept_) copy(kept_ + at, z, piece.width);
+    if (piece.weight[r] == 0) {
+      zero(z, piece.width);
+      piece.terms[r] = 0;
     } else {
-      terms_[r] = term_of(c.call, k, z, weighted_targets(chunk, r), c.loss_factor);
+      piece.terms[r] = term_of(piece.loss, this->kernels(), z, weighted_targets(piece, chunk, r),
+                               piece.factor());
     }
   }
 }
 
-// The rows become gradients that are known already: a callback's, of the whole range, or the
-// caller's.
+// The columns of losses without terms become gradients that are known already: a callback's, of the
+// whole range, the caller's, or zero.
 template <class T>
 void Loss<T>::given(const Chunk& chunk, const Slice& rows) {
+  for (Piece& piece : pieces_)
+    if (piece.loss.kind == GC_LOSS_NONE)
+      nothing(piece, rows);
+    else if (!has_terms(piece.loss.kind))
+      given(piece, chunk, rows);
+}
+
+template <class T>
+void Loss<T>::given(Piece& piece, const Chunk& chunk, const Slice& rows) {
   const Context<T>& c = this->context_;
-  const int64_t O = this->units(), Op = this->stride(), B = this->batch();
-  const bool callback = c.call.loss == GC_LOSS_CALLBACK;
+  const int64_t B = this->batch();
+  const bool callback = piece.loss.kind == GC_LOSS_CALLBACK;
   const T* gradients = callback ? range_gradients_ : static_cast<const T*>(c.call.d_outputs);
   const int64_t origin = callback ? c.origin : 0;
   for (int64_t r = rows.begin; r < rows.end; r++) {
     const int64_t t = chunk.first + r / B, b = r % B;
-    const T* from = gradients + ((t - origin) * B + b) * O;
-    T* z = rows_ + r * Op;
+    const T* from = gradients + ((t - origin) * B + b) * this->units() + piece.loss.begin;
+    T* z = rows_ + r * this->stride() + piece.loss.begin;
     const bool active = c.timeline.active(t, b);
-    weight_[r] = 0;
-    terms_[r] = 0;
-    for (int64_t o = 0; o < Op; o++) {
-      z[o] = active && o < O ? from[o] : T(0);
-      if (z[o] != 0) weight_[r] = 1;
+    piece.weight[r] = 0;
+    for (int64_t o = 0; o < piece.width; o++) {
+      z[o] = active && o < piece.loss.outputs ? from[o] : T(0);
+      if (z[o] != 0) piece.weight[r] = 1;
     }
   }
 }
@@ -231,16 +322,20 @@ void Loss<T>::given(const Chunk& chunk, const Slice& rows) {
 template <class T>
 void Loss<T>::sum(const Chunk& chunk) {
   const int64_t B = this->batch(), rows = chunk.n * B;
-  double sum = 0;
-  for (int64_t r = 0; r < rows; r++) sum += terms_[r];
-  sums_[chunk.first / this->context_.chunk_steps] = sum;
-  if (std::isfinite(sum)) return;
   const auto layer = static_cast<int64_t>(this->context_.net.layers.size());
-  for (int64_t r = 0; r < rows; r++)
-    if (!std::isfinite(terms_[r])) {
-      this->context_.crew.report(0, {layer, chunk.first + r / B, r % B});
-      return;
-    }
+  for (const Piece& piece : pieces_) {
+    if (!piece.terms) continue;
+    double sum = 0;
+    for (int64_t r = 0; r < rows; r++) sum += piece.terms[r];
+    piece.sums[chunk.first / this->context_.chunk_steps] = sum;
+    if (std::isfinite(sum) || not_finite_) continue;
+    for (int64_t r = 0; r < rows; r++)
+      if (!std::isfinite(piece.terms[r])) {
+        not_finite_ = &piece;
+        this->context_.crew.report(0, {layer, chunk.first + r / B, r % B});
+        break;
+      }
+  }
 }
 
 // ---- stages
@@ -283,7 +378,7 @@ void Loss<T>::ask(Worker& m, int64_t t0, int64_t t1) {
     const Callback outside(*m.team);
     stops = c.call.loss_fn(c.call.loss_context, range_outputs_, range_gradients_, t0, t1, &loss);
   }
-  sums_[t0 / c.chunk_steps] = loss;
+  pieces_.front().sums[t0 / c.chunk_steps] = loss;
   if (stops)
     this->context_.stopped = true;
   else if (!std::isfinite(loss))
@@ -302,9 +397,12 @@ Gradient<T> Loss<T>::backward(Worker& m, const Chunk& chunk, Gradient<T>) {
     this->below_->refresh(m, chunk);
     take_rows(own, chunk);
     terms(chunk, own);
+    given(chunk, own);
   } else {
-    std::fill(weight_ + own.begin, weight_ + own.end, T(0));
-    std::fill(terms_ + own.begin, terms_ + own.end, 0.0);
+    for (Piece& piece : pieces_) {
+      if (piece.weight) std::fill(piece.weight + own.begin, piece.weight + own.end, T(0));
+      if (piece.terms) std::fill(piece.terms + own.begin, piece.terms + own.end, 0.0);
+    }
   }
   m.barrier();
   if (m.me == 0 && has_terms) sum(chunk);
@@ -312,8 +410,9 @@ Gradient<T> Loss<T>::backward(Worker& m, const Chunk& chunk, Gradient<T>) {
   bool any = false;
   for (int64_t i = 0; i < chunk.n; i++) {
     exponents[i] = no_exponent;
-    for (int64_t b = 0; b < B; b++)
-      if (weight_[i * B + b] != 0) exponents[i] = 0;
+    for (const Piece& piece : pieces_)
+      for (int64_t b = 0; piece.weight && b < B; b++)
+        if (piece.weight[i * B + b] != 0) exponents[i] = 0;
     any = any || exponents[i] == 0;
   }
   return {any ? rows_ : nullptr, exponents};

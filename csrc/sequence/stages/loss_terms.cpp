@@ -41,17 +41,17 @@ double quantile(double z, double y, double level, double& slope) {
 }
 
 // Minus the log-density of y where z has the mean and the log-variance.
-double gaussian(const gc_call& call, const double (&z)[2], double y, double (&slope)[2]) {
+double gaussian(const gc_loss& loss, const double (&z)[2], double y, double (&slope)[2]) {
   const double precision = std::exp(-z[1]), error = z[0] - y;
   slope[0] = error * precision;
   slope[1] = (1 - error * error * precision) / 2;
   const double term = (z[1] + error * error * precision) / 2;
-  return call.loss_full ? term + half_log_2_pi : term;
+  return loss.full ? term + half_log_2_pi : term;
 }
 
 template <class T>
-bool left_out(const gc_call& call, T y) {
-  return call.ignore_nan && std::isnan(y);
+bool left_out(const gc_loss& loss, T y) {
+  return loss.ignore_nan && std::isnan(y);
 }
 
 template <class T>
@@ -61,16 +61,16 @@ bool narrowed(T* z, double slope) {
 }
 
 template <class T>
-double gaussian_terms(const gc_call& call, T* z, const Targets<T>& targets, double factor) {
+double gaussian_terms(const gc_loss& loss, T* z, const Targets<T>& targets, double factor) {
   double sum = 0;
   bool finite = true;
   for (int64_t i = 0; i < targets.count; i++) {
     const T y = targets.y[i];
     const double weight = targets.weight_of(i);
     double slope[2] = {0, 0};
-    if (!left_out(call, y)) {
+    if (!left_out(loss, y)) {
       const double at[2] = {static_cast<double>(z[2 * i]), static_cast<double>(z[2 * i + 1])};
-      sum += weight * gaussian(call, at, static_cast<double>(y), slope);
+      sum += weight * gaussian(loss, at, static_cast<double>(y), slope);
     }
     for (int k = 0; k < 2; k++)
       finite = narrowed(z + 2 * i + k, weight * factor * slope[k]) && finite;
@@ -82,11 +82,11 @@ double gaussian_terms(const gc_call& call, T* z, const Targets<T>& targets, doub
 // those of its target. It is a template because a choice among losses inside the loop made binary
 // cross-entropy of 64 outputs a fifth slower.
 template <class T, class F>
-double plain_terms(const gc_call& call, T* z, const Targets<T>& given, double factor, F term) {
+double plain_terms(const gc_loss& loss, T* z, const Targets<T>& given, double factor, F term) {
   // Copies, which the compiler knows not to change when an output is written.
   const Targets<T> targets = given;
-  const int64_t parts = outputs_per_target(call);
-  const bool some_missing = call.ignore_nan;
+  const int64_t parts = outputs_per_target(loss);
+  const bool some_missing = loss.ignore_nan;
   double sum = 0;
   for (int64_t i = 0; i < targets.count; i++) {
     const T y = targets.y[i];
@@ -104,23 +104,23 @@ double plain_terms(const gc_call& call, T* z, const Targets<T>& given, double fa
 }
 
 template <class T>
-double plain_terms(const gc_call& call, T* z, const Targets<T>& targets, double factor) {
-  switch (call.loss) {
+double plain_terms(const gc_loss& loss, T* z, const Targets<T>& targets, double factor) {
+  switch (loss.kind) {
     case GC_LOSS_BCE:
-      return plain_terms(call, z, targets, factor, [](double x, double y, int64_t, double& slope) {
+      return plain_terms(loss, z, targets, factor, [](double x, double y, int64_t, double& slope) {
         return cross_entropy_of_bit(x, y, slope);
       });
     case GC_LOSS_HUBER:
-      return plain_terms(call, z, targets, factor, [&](double x, double y, int64_t, double& slope) {
-        return huber(x, y, call.loss_delta, slope);
+      return plain_terms(loss, z, targets, factor, [&](double x, double y, int64_t, double& slope) {
+        return huber(x, y, loss.delta, slope);
       });
     case GC_LOSS_QUANTILE:
-      return plain_terms(call, z, targets, factor,
+      return plain_terms(loss, z, targets, factor,
                          [&](double x, double y, int64_t part, double& slope) {
-                           return quantile(x, y, call.quantiles[part], slope);
+                           return quantile(x, y, loss.quantiles[part], slope);
                          });
     default:
-      return plain_terms(call, z, targets, factor, [](double x, double y, int64_t, double& slope) {
+      return plain_terms(loss, z, targets, factor, [](double x, double y, int64_t, double& slope) {
         return squared_error(x, y, slope);
       });
   }
@@ -143,14 +143,14 @@ void gaussian_curvature(const Row<T>& row, int64_t i, double scale, T* moved) {
 
 // Scale times the second derivative of a term of one output and one target.
 template <class T>
-double plain_curvature(const gc_call& call, const Row<T>& row, int64_t o, double y, double scale) {
-  switch (call.loss) {
+double plain_curvature(const gc_loss& loss, const Row<T>& row, int64_t o, double y, double scale) {
+  switch (loss.kind) {
     case GC_LOSS_BCE: {
       const double p = static_cast<double>(row.slope[o]) / scale + y;
       return scale * p * (1 - p);
     }
     case GC_LOSS_HUBER:
-      return std::fabs(static_cast<double>(row.z[o]) - y) <= call.loss_delta ? scale : 0;
+      return std::fabs(static_cast<double>(row.z[o]) - y) <= loss.delta ? scale : 0;
     case GC_LOSS_QUANTILE:
       return 0;
     default:
@@ -160,59 +160,59 @@ double plain_curvature(const gc_call& call, const Row<T>& row, int64_t o, double
 
 }  // namespace
 
-int64_t terms_of(const gc_call& call, int64_t targets) {
-  if (!targets_are_numbers(call)) return 1;
-  return call.loss == GC_LOSS_QUANTILE ? targets * call.n_quantiles : targets;
+int64_t terms_of(const gc_loss& loss, int64_t targets) {
+  if (!targets_are_numbers(loss.kind)) return 1;
+  return loss.kind == GC_LOSS_QUANTILE ? targets * loss.n_quantiles : targets;
 }
 
-bool curvature_needs_outputs(const gc_call& call) {
-  return call.loss == GC_LOSS_HUBER || call.loss == GC_LOSS_GAUSSIAN;
+bool curvature_needs_outputs(const gc_loss& loss) {
+  return loss.kind == GC_LOSS_HUBER || loss.kind == GC_LOSS_GAUSSIAN;
 }
 
 template <class T>
-int64_t count_targets(const gc_call& call, const T* y, int64_t targets) {
+int64_t count_targets(const gc_loss& loss, const T* y, int64_t targets) {
   int64_t count = 0;
-  for (int64_t i = 0; i < targets; i++) count += !left_out(call, y[i]);
+  for (int64_t i = 0; i < targets; i++) count += !left_out(loss, y[i]);
   return count;
 }
 
 template <class T>
-double term_of(const gc_call& call, const Kernels<T>& kernels, T* z, const Targets<T>& targets,
+double term_of(const gc_loss& loss, const Kernels<T>& kernels, T* z, const Targets<T>& targets,
                double factor) {
-  if (call.loss == GC_LOSS_GAUSSIAN) return gaussian_terms(call, z, targets, factor);
+  if (loss.kind == GC_LOSS_GAUSSIAN) return gaussian_terms(loss, z, targets, factor);
   // A row without missing targets has the bits that it has where none may be missing.
   const bool complete =
-      !call.ignore_nan || count_targets(call, targets.y, targets.count) == targets.count;
-  if (call.loss == GC_LOSS_MSE && complete && !targets.each)
+      !loss.ignore_nan || count_targets(loss, targets.y, targets.count) == targets.count;
+  if (loss.kind == GC_LOSS_MSE && complete && !targets.each)
     return kernels.squared_error(z, targets.y, targets.count, targets.weight, factor);
-  return plain_terms(call, z, targets, factor);
+  return plain_terms(loss, z, targets, factor);
 }
 
 template <class T>
-void curvature_of(const gc_call& call, const Row<T>& row, T* moved) {
-  const int64_t parts = outputs_per_target(call);
+void curvature_of(const gc_loss& loss, const Row<T>& row, T* moved) {
+  const int64_t parts = outputs_per_target(loss);
   for (int64_t i = 0; i < row.targets.count; i++) {
     const T y = row.targets.y[i];
     const double scale = row.targets.weight_of(i) * row.factor;
-    if (left_out(call, y) || scale == 0) {
+    if (left_out(loss, y) || scale == 0) {
       std::fill(moved + i * parts, moved + (i + 1) * parts, T(0));
-    } else if (call.loss == GC_LOSS_GAUSSIAN) {
+    } else if (loss.kind == GC_LOSS_GAUSSIAN) {
       gaussian_curvature(row, i, scale, moved);
     } else {
       for (int64_t o = i * parts; o < (i + 1) * parts; o++)
-        moved[o] = static_cast<T>(plain_curvature(call, row, o, static_cast<double>(y), scale) *
+        moved[o] = static_cast<T>(plain_curvature(loss, row, o, static_cast<double>(y), scale) *
                                   static_cast<double>(moved[o]));
     }
   }
 }
 
-template int64_t count_targets(const gc_call&, const float*, int64_t);
-template int64_t count_targets(const gc_call&, const double*, int64_t);
-template double term_of(const gc_call&, const Kernels<float>&, float*, const Targets<float>&,
+template int64_t count_targets(const gc_loss&, const float*, int64_t);
+template int64_t count_targets(const gc_loss&, const double*, int64_t);
+template double term_of(const gc_loss&, const Kernels<float>&, float*, const Targets<float>&,
                         double);
-template double term_of(const gc_call&, const Kernels<double>&, double*, const Targets<double>&,
+template double term_of(const gc_loss&, const Kernels<double>&, double*, const Targets<double>&,
                         double);
-template void curvature_of(const gc_call&, const Row<float>&, float*);
-template void curvature_of(const gc_call&, const Row<double>&, double*);
+template void curvature_of(const gc_loss&, const Row<float>&, float*);
+template void curvature_of(const gc_loss&, const Row<double>&, double*);
 
 }  // namespace gradcore

@@ -6,18 +6,18 @@
 #include <cstdint>
 
 #include "kernels/kernel_table.h"
-#include "sequence/purpose.h"
+#include "sequence/losses.h"
 
 namespace gradcore {
 
 // What one position adds to the divisor of a mean, if it has weight 1 and `targets` targets.
-int64_t terms_of(const gc_call& call, int64_t targets);
+int64_t terms_of(const gc_loss& loss, int64_t targets);
 // Whether curvature_of() needs the outputs, not only the gradient.
-bool curvature_needs_outputs(const gc_call& call);
+bool curvature_needs_outputs(const gc_loss& loss);
 
 // y [targets] -> how many of them count.
 template <class T>
-int64_t count_targets(const gc_call& call, const T* y, int64_t targets);
+int64_t count_targets(const gc_loss& loss, const T* y, int64_t targets);
 
 // A row of outputs and its targets.
 template <class T>
@@ -34,7 +34,7 @@ struct Targets {
 // times `factor` and returns the weighted term, which for GC_LOSS_GAUSSIAN is not finite if the
 // gradient is not: exp(-s) may overflow there for an ordinary output s.
 template <class T>
-double term_of(const gc_call& call, const Kernels<T>& kernels, T* z, const Targets<T>& targets,
+double term_of(const gc_loss& loss, const Kernels<T>& kernels, T* z, const Targets<T>& targets,
                double factor);
 
 // A row that has gone through term_of().
@@ -53,6 +53,6 @@ struct Row {
 // mean and the log-variance s: Fisher's matrix (Martens 2020). The Hessian itself is
 // indefinite.
 template <class T>
-void curvature_of(const gc_call& call, const Row<T>& row, T* moved);
+void curvature_of(const gc_loss& loss, const Row<T>& row, T* moved);
 
 }  // namespace gradcore

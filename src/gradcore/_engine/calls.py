@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,20 @@ from .._base.memory import empty
 from .._net import validate
 from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState, state_size, unflatten
-from ..loss import Loss, LossFunction
-from .objective import Objective, objective
+from .objective import AnyLoss, Objective, objective
 from .planner import Plan
-from .prepare import Arrays, Progress, prepare
+from .prepare import Arrays, Progress, Report, prepare
 from .results import Results
 
-__all__ = ["GradientResult", "apply", "release_memory", "value", "value_and_grad"]
+__all__ = [
+    "GradientResult",
+    "WeightedLoss",
+    "apply",
+    "release_memory",
+    "value",
+    "value_and_grad",
+    "weighted_value",
+]
 
 Seed = int | tuple[int, int] | None
 
@@ -38,7 +45,9 @@ class GradientResult:
     2**dstate_exponent[i], where a bidirectional layer counts as two, one per direction of time.
     dstatic [B, S]: the gradient with respect to static, to be multiplied by 2**dstatic_exponent.
     plan: the plan that the call followed; arena_bytes: the working memory of the core in bytes;
-    threads: the number of threads in use at the end of the call.
+    threads: the number of threads in use at the end of the call. losses, loss_weights: of a net
+    with several heads the loss of each one that has targets, before it is multiplied by the head's
+    weight, and the sum of the weights of its terms, of which loss_weight is the sum; else None.
     """
 
     loss: float
@@ -54,6 +63,27 @@ class GradientResult:
     plan: Plan
     threads: int
     arena_bytes: int
+    losses: dict[str, float] | None = None
+    loss_weights: dict[str, float] | None = None
+
+
+class WeightedLoss(NamedTuple):
+    """A loss, the sum of the weights of its terms, and both of each of several heads."""
+
+    loss: float
+    weight: float
+    heads: dict[str, tuple[float, float]] | None
+
+    @staticmethod
+    def of(report: Report, goal: Objective, net: Stack) -> WeightedLoss:
+        if report.heads is None or net.heads is None:
+            return WeightedLoss(report.loss, goal.terms(report.loss_weight), None)
+        heads = {n: report.heads[n] for n in net.heads.columns if n in report.heads}
+        return WeightedLoss(report.loss, sum(weight for _, weight in heads.values()), heads)
+
+    def each(self, item: int) -> dict[str, float] | None:
+        """The losses (0) or the weights (1) of the heads by name."""
+        return None if self.heads is None else {n: pair[item] for n, pair in self.heads.items()}
 
 
 def value_and_grad(
@@ -62,7 +92,7 @@ def value_and_grad(
     x: Any,
     y: Any = None,
     *,
-    loss: str | Loss | LossFunction,
+    loss: AnyLoss,
     weight: Any = None,
     lengths: Any = None,
     reset: Any = None,
@@ -82,7 +112,9 @@ def value_and_grad(
     loss: "cross_entropy", "binary_cross_entropy", "mse", "huber", "gaussian_nll", an object of
     gradcore.loss, or a Python function (outputs [t1-t0, B, O], t0, t1) -> (loss, d_outputs), which
     is called for each segment of steps, not always in the order of time. If the net has a Pool, y
-    is (B,) or (B, O), and the function is called once, with outputs (B, O).
+    is (B,) or (B, O), and the function is called once, with outputs (B, O). Of a net with Heads,
+    loss is a dict with one for each head or a gradcore.loss.Heads, y is a dict of targets, and
+    weight may be a dict.
     weight: (T, B), or (B,) for losses of the last step and with a Pool. lengths: (B,) integers in
     0..T; from step lengths[b] on the state does not change, and there is no loss. reset: (T, B)
     bool; True sets the state of the sequence to zero before that step. state: the initial state, as
@@ -117,18 +149,21 @@ def value_and_grad(
     arrays: Arrays = {"state_out": state_out, **results.arrays}
     call = prepare(params, inputs, mode, goal, arrays, memory, threads, progress)
     report, made = call.run()
+    told = WeightedLoss.of(report, goal, net)
     grads = None
     if "params" in wanted:
         grads = (given or Grads(net, results.grads)).written(report.grads_exponent)
     return GradientResult(
         loss=report.loss,
-        loss_weight=goal.terms(report.loss_weight),
+        loss_weight=told.weight,
         grads=grads,
         state=unflatten(net, batch, state_out),
         **results.of_inputs(),
         plan=made,
         threads=report.threads,
         arena_bytes=report.arena_bytes,
+        losses=told.each(0),
+        loss_weights=told.each(1),
     )
 
 
@@ -138,7 +173,7 @@ def value(
     x: Any,
     y: Any = None,
     *,
-    loss: str | Loss | LossFunction,
+    loss: AnyLoss,
     weight: Any = None,
     lengths: Any = None,
     reset: Any = None,
@@ -170,7 +205,7 @@ def value(
         memory=memory,
         threads=threads,
         progress=progress,
-    )[0]
+    ).loss
 
 
 def weighted_value(
@@ -179,7 +214,7 @@ def weighted_value(
     x: Any,
     y: Any = None,
     *,
-    loss: str | Loss | LossFunction,
+    loss: AnyLoss,
     weight: Any = None,
     lengths: Any = None,
     reset: Any = None,
@@ -190,14 +225,14 @@ def weighted_value(
     memory: int | str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
-) -> tuple[float, float]:
+) -> WeightedLoss:
     """The loss, and the sum of the weights of its terms (see GradientResult.loss_weight)."""
     validate.model(net, params)
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state, static)
     mode = validate.mode(net, train, seed)
     goal = objective(loss, net, params.dtype, inputs, y, weight)
     report, _ = prepare(params, inputs, mode, goal, {}, memory, threads, progress).run()
-    return report.loss, goal.terms(report.loss_weight)
+    return WeightedLoss.of(report, goal, net)
 
 
 def apply(
@@ -214,11 +249,12 @@ def apply(
     memory: int | str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
-) -> tuple[NDArray[Any], tuple[LayerState, ...]]:
+) -> tuple[Any, tuple[LayerState, ...]]:
     """Outputs (T, B, O) of a net, (B, O) behind a Pool, and its state after the last step.
 
-    Outputs are zero where t >= lengths[b], and behind a Pool of sequences of length 0. Arguments
-    and errors are those of value_and_grad, but the default is train=False.
+    Outputs are zero where t >= lengths[b], and behind a Pool of sequences of length 0; those of a
+    net with Heads are a dict of such arrays. Arguments and errors are those of value_and_grad, but
+    the default is train=False.
     """
     validate.model(net, params)
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state, static)
@@ -228,7 +264,7 @@ def apply(
     results: Arrays = {"outputs": outputs, "state_out": state_out}
     mode = validate.mode(net, train, seed)
     prepare(params, inputs, mode, Objective("none"), results, memory, threads, progress).run()
-    return outputs, unflatten(net, inputs.batch, state_out)
+    return net.named(outputs), unflatten(net, inputs.batch, state_out)
 
 
 def release_memory() -> None:

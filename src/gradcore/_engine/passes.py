@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .._base.memory import empty
 from .._net import validate
+from .._net.named import joined
 from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState, flatten, state_size, unflatten
 from ..errors import ArgumentError, DTypeError
@@ -88,12 +89,13 @@ def forward(
 class Pass:
     """A forward pass after which backward() can be called once; gradcore.forward makes it.
 
-    outputs (T, B, O), or (B, O) behind a Pool: zero where t >= lengths[b]. state: the state after
-    the last step (after step lengths[b]-1). plan: the plan of the pass; about plan.bytes of memory
-    are in use until backward() or until this object is deleted.
+    outputs (T, B, O), or (B, O) behind a Pool: zero where t >= lengths[b]; a dict of such arrays if
+    the net has Heads. state: the state after the last step (after step lengths[b]-1). plan: the
+    plan of the pass; about plan.bytes of memory are in use until backward() or until this object is
+    deleted.
     """
 
-    outputs: Array
+    outputs: Any
     state: tuple[LayerState, ...]
     plan: Plan
 
@@ -112,17 +114,18 @@ class Pass:
         size = state_size(net, batch)
         self._params, self._batch, self._wanted = params, batch, wanted
         shape = (*net.positions(inputs.output_steps, batch), net.output_size)
-        self.outputs = empty(shape, dtype)
+        self.flat_outputs = empty(shape, dtype)
+        self.outputs = net.named(self.flat_outputs)
         self.flat_state = np.empty(size, dtype)
         # The adjoint of the final state is written here before the backward pass.
         self._d_end = np.zeros(size, dtype)
         self.results = Results.of(net, dtype, steps, batch, wanted)
-        self._call, self.plan, _ = prepare(
+        self._call, self.plan, *_ = prepare(
             params,
             inputs.beside({"cotangent_final_state": self._d_end}),
             mode,
             Objective("given"),
-            {"outputs": self.outputs, "state_out": self.flat_state, **self.results.arrays},
+            {"outputs": self.flat_outputs, "state_out": self.flat_state, **self.results.arrays},
             memory,
             threads,
             progress,
@@ -133,7 +136,7 @@ class Pass:
         self.state = unflatten(net, batch, self.flat_state)
 
     def __repr__(self) -> str:
-        width = self.outputs.shape[-1]
+        width = self.flat_outputs.shape[-1]
         state = "gone back" if self._done else "waits for d_outputs"
         sizes = f"T={self.plan.steps}, B={self._batch}, O={width}"
         return f"Pass({sizes}, {self.plan.bytes:,} bytes, {state})"
@@ -149,11 +152,14 @@ class Pass:
     ) -> PassGradient:
         """Gradients from those of the outputs and of the state after the last step.
 
-        d_outputs: has the shape of `outputs`. dstate_out: has the form of `state`; None means zero.
+        d_outputs: has the shape of `outputs`; of a net with Heads it is a dict with an array for
+        each head, or None for zeros. dstate_out: has the form of `state`; None means zero.
         Raises ShapeError, DTypeError, NonFiniteError; ArgumentError when called again.
         """
         net, dtype = self._params.net, self._params.dtype
-        checked = validate.floats("d_outputs", d_outputs, self.outputs.shape, dtype)
+        shape = self.flat_outputs.shape
+        together = joined("d_outputs", d_outputs, net, shape[:-1], dtype)
+        checked = validate.floats("d_outputs", together, shape, dtype)
         given = np.require(checked, requirements=["C", "A"])
         end = None
         if dstate_out is not None:

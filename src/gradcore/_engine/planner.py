@@ -11,6 +11,7 @@ Reference: Griewank and Walther 2000; Gruslys et al. 2016, sec. 3.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,12 +28,21 @@ from .._net import validate
 from .._net.description import core_net
 from .._net.stack import Stack
 from ..errors import ArgumentError, DTypeError, InternalError, MemoryBudgetError
-from ..loss import CrossEntropy, Loss, LossFunction, NashSutcliffe
-from .objective import check_pooled, resolve
+from ..loss import CrossEntropy, Heads, Loss, NashSutcliffe
+from .objective import (
+    AnyLoss,
+    Head,
+    LossPart,
+    Objective,
+    check_pooled,
+    heads_of,
+    refuse_one_loss,
+    resolve,
+)
 from .operations import OP, OP_BYTES, Op, OpKind, Schedule, fewest_slots, goes_back, listed
 from .whole import whole_bytes
 
-__all__ = ["Plan", "Workload", "make_plan", "plan"]
+__all__ = ["Plan", "Workload", "add_losses", "make_plan", "plan"]
 
 # The result arrays for each gradient; the core always sums the gradient of the parameters.
 GRADIENTS = {
@@ -92,7 +102,8 @@ class Workload:
     cotangents: the number of them that go back at once. tangents: the number of tangents carried
     forward. curvature: "hessian" or "gauss_newton" if such a product goes back, else "none".
     settings: what else describes the loss to the core. whole: the bytes of the outputs, of their
-    gradient and of what else a loss of the whole sequence takes.
+    gradient and of what else a loss of the whole sequence takes. parts: the losses of several
+    heads.
     """
 
     net: Stack
@@ -111,6 +122,7 @@ class Workload:
     curvature: str = "none"
     settings: tuple[tuple[str, Any], ...] = ()
     whole: int = 0
+    parts: tuple[LossPart, ...] = ()
 
     @property
     def aim(self) -> OpKind:
@@ -131,7 +143,7 @@ def plan(
     batch: int,
     *,
     dtype: DTypeLike = "float32",
-    loss: str | Loss | LossFunction = "cross_entropy",
+    loss: AnyLoss = "cross_entropy",
     wrt: Sequence[str] = ("params",),
     memory: int | str | None = None,
     threads: int | None = None,
@@ -163,7 +175,12 @@ def plan(
     copies, batch = 0, positive_int("batch", batch)
     if net.pool is not None and reset:
         raise ArgumentError("reset must be False for a net with a Pool, which takes no resets.")
-    if isinstance(described, Loss):
+    parts: tuple[LossPart, ...] = ()
+    if isinstance(described, Heads):
+        parts = _parts(described, net)
+        names |= {"target"} if any(part.kind != "given" for part in parts) else set()
+    elif isinstance(described, Loss):
+        refuse_one_loss(described, net)
         check_pooled(net, described)
         described._targets(net.output_size)  # checks the number of outputs
         names.add(described.array)
@@ -190,8 +207,11 @@ def plan(
         train=net.is_random and (bool(wrt) if train is None else flag("train", train)),
         copies=copies,
         settings=settings,
+        parts=parts,
     )
-    if isinstance(described, Loss) and described.kind == "whole":
+    if isinstance(described, Heads):
+        work = _with_whole_heads(work, described)
+    elif isinstance(described, Loss) and described.kind == "whole":
         work = _with_whole(work, described)
     return make_plan(work, budget_bytes(memory))
 
@@ -205,6 +225,47 @@ def _with_whole(work: Workload, loss: Loss) -> Workload:
         arrays=(work.arrays - {loss.array}) | {"outputs"},
         loss="given" if work.backward else "none",
         whole=whole_bytes(loss, shape, work.dtype, work.backward, work.threads),
+    )
+
+
+def _parts(loss: Heads, net: Stack) -> tuple[LossPart, ...]:
+    """The losses of all heads, as if each had targets."""
+    found = []
+    for name, columns, own, scale in heads_of(loss, net):
+        check_pooled(net, own)
+        own._targets(columns.stop - columns.start)  # checks the number of outputs
+        kind = "given" if own.kind == "whole" else own.kind
+        goal = Objective(kind, own.step == "last", own.reduction == "sum", settings=own._settings())
+        found.append(Head(name, columns, scale, goal).part)
+    return tuple(found)
+
+
+def _with_whole_heads(work: Workload, loss: Heads) -> Workload:
+    """The workload with what losses of the whole sequence of some heads take, and sums by head."""
+    net, bytes_, copies = work.net, 0, 0
+    positions = net.positions(net.output_steps(work.steps), work.batch)
+    together = math.prod(positions) * net.output_size * work.dtype.itemsize
+    wholes = set()
+    for name, columns, own, _ in heads_of(loss, net):
+        size = columns.stop - columns.start
+        if own.kind == "whole":
+            wholes.add(f"head {name!r}")
+            shape = (*positions, size)
+            bytes_ += whole_bytes(own, shape, work.dtype, work.backward, work.threads)
+        if isinstance(own, NashSutcliffe):
+            copies += work.batch * size * 8
+        if own.kind == "given":
+            copies += together
+    if not wholes:
+        return replace(work, copies=work.copies + copies)
+    parts = tuple(part for part in work.parts if work.backward or part.name not in wholes)
+    return replace(
+        work,
+        copies=work.copies + copies,
+        parts=parts,
+        loss="parts" if parts else "none",
+        arrays=work.arrays | {"outputs"},
+        whole=bytes_ + together * (2 if work.backward else 1),
     )
 
 
@@ -249,12 +310,15 @@ class Predictor:
         self.blocks = -(-max(self.steps) // _core.block_steps())
         self._call = _core.Call(net, steps=work.steps, batch=work.batch)
         callback = work.loss == "callback"
-        self._call.loss(
-            work.loss,
-            last=work.last,
-            function=_no_loss if callback else None,
-            **dict(work.settings),
-        )
+        if work.parts:
+            add_losses(self._call, work.parts)
+        else:
+            self._call.loss(
+                work.loss,
+                last=work.last,
+                function=_no_loss if callback else None,
+                **dict(work.settings),
+            )
         self._call.mode(work.train)
         self._call.cotangents(work.cotangents)
         self._call.tangents(work.tangents, curvature=work.curvature)
@@ -303,6 +367,21 @@ class Predictor:
         self._call.plan(ops, segment_steps=segment_steps, slots=slots)
         held = self._call.bytes() - self.op_bytes * len(ops)
         return held + segment_steps * self._handed + self.work.copies + self.work.whole
+
+
+def add_losses(call: _core.Call, parts: Sequence[LossPart]) -> None:
+    """Describes the losses of several heads to the core."""
+    for part in parts:
+        call.add_loss(
+            part.kind,
+            name=part.name,
+            begin=part.begin,
+            outputs=part.outputs,
+            scale=part.scale,
+            last=part.last,
+            sum=part.total,
+            **dict(part.settings),
+        )
 
 
 def _no_loss(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[Any]]:

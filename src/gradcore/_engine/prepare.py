@@ -19,8 +19,8 @@ from .._net.description import core_net
 from .._net.stack import Params
 from ..errors import ArgumentError
 from .execution import EXECUTION
-from .objective import Objective
-from .planner import Plan, Workload, make_plan
+from .objective import Head, Objective
+from .planner import Plan, Workload, add_losses, make_plan
 from .whole import Whole
 
 __all__ = ["Arrays", "Prepared", "Progress", "Report", "prepare"]
@@ -30,79 +30,121 @@ Arrays = dict[str, NDArray[Any] | None]
 
 
 class Report(NamedTuple):
-    """What a call says about itself; see GradientResult for the fields."""
+    """What a call says about itself; see GradientResult for the fields.
+
+    heads: the loss of each of several heads, and the sum of the weights of its terms.
+    """
 
     loss: float
     loss_weight: float
     grads_exponent: int
     arena_bytes: int
     threads: int
+    heads: dict[str, tuple[float, float]] | None = None
 
 
 class Prepared(NamedTuple):
     """A call of the core with its plan and its arrays, ready to run.
 
-    between: computes a loss of the whole sequence between the two halves of the call.
+    heads: those whose losses the core computes, in its order. between: computes losses of the
+    whole sequence between the two halves of the call.
     """
 
     call: _core.Call
     plan: Plan
+    heads: tuple[Head, ...] = ()
     between: _Between | None = None
 
     def run(self) -> tuple[Report, Plan]:
         """Runs the call; returns its report and the plan."""
         if self.between is not None:
-            return self.between.run(self.call), self.plan
-        return _report(self.call.run()), self.plan
+            return self.between.run(self.call, self.heads), self.plan
+        return _report(self.call.run(), self.heads), self.plan
 
 
 class _Between(NamedTuple):
-    """A loss of the whole sequence, and what it is computed from; gradient: whether it has one."""
+    """Losses of the whole sequence, and what they are computed from.
 
-    whole: Whole
+    wholes: each with its head, or None if it is that of all outputs. gradient: whether it is
+    wanted. given: the gradient that other heads are given, of all outputs.
+    """
+
+    wholes: tuple[tuple[Head | None, Whole], ...]
     lengths: NDArray[Any] | None
     gradient: bool
     threads: int
     outputs: NDArray[Any]
+    given: NDArray[Any] | None
 
     @staticmethod
     def of(
         goal: Objective, inputs: validate.Inputs, gradient: bool, threads: int, curvature: str
     ) -> _Between | None:
-        """None if the loss is no such loss; the outputs are still missing."""
-        if goal.whole is None:
+        """None if there is no such loss; the outputs are still missing."""
+        wholes: list[tuple[Head | None, Whole]] = [
+            (head, head.goal.whole) for head in goal.heads if head.goal.whole is not None
+        ]
+        if goal.whole is not None:
+            wholes.append((None, goal.whole))
+        if not wholes:
             return None
         if curvature != "none":
             raise ArgumentError(
-                f"the Hessian of {goal.whole.name} by the outputs is not known, because it is a "
+                f"the Hessian of {wholes[0][1].name} by the outputs is not known, because it is a "
                 "loss of the whole sequence. Finite differences of gradcore.value_and_grad along v "
                 "approximate the product."
             )
-        return _Between(goal.whole, inputs.output_lengths, gradient, threads, np.empty((0, 0, 0)))
+        lengths, given = inputs.output_lengths, goal.arrays.get("d_outputs")
+        return _Between(tuple(wholes), lengths, gradient, threads, np.empty((0, 0, 0)), given)
 
-    @property
-    def bytes(self) -> int:
-        """The memory of the outputs, of their gradient and of computing the loss."""
-        return self.whole.bytes(self.gradient, self.threads)
+    def bytes(self, outputs: int) -> int:
+        """The memory of all outputs, of their gradient and of computing the losses."""
+        steps, batch, _ = self.wholes[0][1].shape
+        own = sum(whole.bytes(self.gradient, self.threads) for _, whole in self.wholes)
+        if self.wholes[0][0] is None:
+            return own
+        # The outputs of a head are copied out of the array of all, and its gradient into another.
+        together = steps * batch * outputs * self.wholes[0][1].dtype.itemsize
+        return own + together * (2 if self.gradient and self.given is None else 1)
 
-    def run(self, call: _core.Call) -> Report:
-        """Runs the call up to the outputs, computes the loss, and runs the backward pass."""
+    def run(self, call: _core.Call, heads: tuple[Head, ...]) -> Report:
+        """Runs the call up to the outputs, computes the losses, and runs the backward pass."""
         done = call.begin() if self.gradient else call.run()
-        value, weight, slopes = self.whole.workings.evaluate(
-            self.outputs, self.lengths, self.gradient, self.threads
-        )
-        if slopes is not None:
-            done = call.finish(np.require(slopes, requirements=["C", "A"]))
-        return _report(done)._replace(loss=value, loss_weight=weight)
+        d_outputs = self.given
+        values: dict[str, tuple[float, float]] = {}
+        total = weight = 0.0
+        for head, whole in self.wholes:
+            outputs = self.outputs if head is None else self.outputs[..., head.columns]
+            value, weight, slopes = whole.workings.evaluate(
+                np.ascontiguousarray(outputs), self.lengths, self.gradient, self.threads
+            )
+            total += value if head is None else head.scale * value
+            if head is not None:
+                values[head.name] = value, weight
+            if slopes is not None and head is not None:
+                if d_outputs is None:
+                    d_outputs = empty(self.outputs.shape, self.outputs.dtype)
+                np.multiply(slopes, head.scale, out=d_outputs[..., head.columns])
+            elif slopes is not None:
+                d_outputs = np.require(slopes, requirements=["C", "A"])
+        if self.gradient:
+            assert d_outputs is not None
+            done = call.finish(d_outputs)
+        report = _report(done, heads)
+        if self.wholes[0][0] is None:
+            return report._replace(loss=total, loss_weight=weight)
+        return report._replace(loss=report.loss + total, heads={**(report.heads or {}), **values})
 
 
-def _report(report: _core.Report) -> Report:
+def _report(report: _core.Report, heads: tuple[Head, ...]) -> Report:
+    pairs = zip(heads, report.losses, strict=True)
     return Report(
         report.loss,
         report.loss_weight,
         report.grads_exponent,
         report.arena_bytes,
         report.threads,
+        {head.name: (value, head.goal.terms(weight)) for head, (value, weight) in pairs} or None,
     )
 
 
@@ -135,6 +177,12 @@ def prepare(
         if array is not None
     }
     between = _Between.of(goal, inputs, "grads" in results, validate.threads(threads), curvature)
+    # A loss of the whole sequence is given to the core, if its gradient is wanted.
+    ahead = between is None or between.gradient
+    heads = tuple(head for head in goal.heads if ahead or head.goal.whole is None)
+    kind = goal.kind if (heads if goal.heads else ahead) else "none"
+    if any("target" in head.goal.arrays for head in heads):
+        names.add("target")
     work = Workload(
         params.net,
         params.dtype,
@@ -142,7 +190,7 @@ def prepare(
         inputs.batch,
         frozenset(names if between is None else {*names, "outputs"}),
         inputs.token_bytes,
-        goal.kind if between is None or between.gradient else "none",
+        kind,
         goal.last,
         validate.threads(threads),
         inputs.copied + goal.copied,
@@ -151,27 +199,37 @@ def prepare(
         tangents,
         curvature,
         goal.settings,
-        0 if between is None else between.bytes,
+        0 if between is None else between.bytes(params.net.output_size),
+        tuple(head.part for head in heads),
     )
     made = make_plan(work, budget_bytes(memory))
     if between is not None:
-        between = between._replace(outputs=empty(between.whole.shape, params.dtype))
+        shape = (inputs.steps, inputs.batch, params.net.output_size)
+        between = between._replace(outputs=empty(shape, params.dtype))
         results = {**results, "outputs": between.outputs}
     arrays = {name: validate.laid_out(name, array) for name, array in arrays.items()}
     settings = EXECUTION.get()
     call = _core.Call(core_net(work.net, work.dtype), steps=work.steps, batch=work.batch)
-    call.loss(
-        work.loss,
-        last=goal.last,
-        sum=goal.total,
-        function=goal.function,
-        **dict(goal.settings),
-    )
+    if work.parts:
+        add_losses(call, work.parts)
+    else:
+        call.loss(
+            work.loss,
+            last=goal.last,
+            sum=goal.total,
+            function=goal.function,
+            **dict(goal.settings),
+        )
     call.tangents(tangents, curvature=curvature)
     call.cotangents(cotangents, final_exponent=final_exponent)
     call.hidden(hidden)
     call.mode(mode.train, seed=mode.seed, step=mode.step)
     call.bind(params=params.flat, **arrays, **results)
+    for place, head in enumerate(heads):
+        call.bind_loss(
+            place,
+            **{name: validate.laid_out(name, array) for name, array in head.goal.arrays.items()},
+        )
     call.execution(
         threads=work.threads,
         exact_threads=settings.exact_threads,
@@ -179,4 +237,4 @@ def prepare(
         progress=progress,
     )
     call.plan(made.schedule.ops(), segment_steps=made.segment_steps, slots=made.slots)
-    return Prepared(call, made, between)
+    return Prepared(call, made, heads, between)

@@ -95,27 +95,27 @@ class Stepper:
     def state(self, state: Sequence[LayerState]) -> None:
         self._states[self._turn][...] = flatten(self._net, self._batch, self._params.dtype, state)
 
-    def step(self, x_t: Any) -> NDArray[Any]:
+    def step(self, x_t: Any) -> Any:
         """The outputs (B, O) for the next input, (B, I) floats or (B,) integer tokens.
 
-        An exception leaves the state as it was.
+        Those of a net with Heads are a dict of such arrays. An exception leaves the state as it
+        was.
         """
         array = validate.as_array("x_t", x_t)
         tokens = array.dtype.kind in "iu"
         if array.ndim != (1 if tokens else 2):
             expected = f"({self._batch},)" if tokens else f"({self._batch}, {self._net.input_size})"
             raise ShapeError(f"x_t must have shape {expected}, one step; got {array.shape}.")
-        outputs: NDArray[Any] = self._advance("x_t", array[None])[0]
-        return outputs
+        return self._net.named(self._advance("x_t", array[None])[0])
 
-    def run(self, x: Any) -> NDArray[Any]:
+    def run(self, x: Any) -> Any:
         """The outputs (T, B, O) for the next T inputs, (T, B, I) floats or (T, B) integer tokens.
 
         They have the same bits as those of T steps, and cost far less: for short blocks hardly more
         than one step. Calls are prepared for the last few lengths, so keep to one, or a few. An
         exception leaves the state as it was.
         """
-        return self._advance("x", validate.as_array("x", x))
+        return self._net.named(self._advance("x", validate.as_array("x", x)))
 
     def _advance(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
         inputs = validate.inputs(self._net, self._params.dtype, array, static=self._static)

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .._base.checks import float_dtype, positive_int
-from .._net.layers import Dense, Layer, Linear, Recurrent
+from .._net.layers import Dense, Heads, Layer, Linear, Recurrent
 from .._net.stack import Stack
 from .._net.table import layer_lines, table
 from ..errors import DTypeError
-from ..loss import Given
+from ..loss import Given, Loss
 from .calls import value, value_and_grad
+from .objective import AnyLoss
 from .planner import Plan, plan
 
 __all__ = ["LayerSummary", "Summary", "summary"]
@@ -115,7 +116,7 @@ def summary(
         steps,
         batch,
         dtype=kind,
-        loss="mse",
+        loss=_loss(net, "mse"),
         memory=memory,
         threads=threads,
         tokens=tokens,
@@ -153,7 +154,7 @@ def _lines(net: Stack, steps: int, batch: int, tokens: bool) -> tuple[LayerSumma
 
 def _products(layer: Layer, tokens: bool) -> int:
     """Operations of a layer's matrix products, for one row; tokens take a column instead."""
-    if isinstance(layer, (Linear, Dense)):
+    if isinstance(layer, (Linear, Heads, Dense)):
         return 2 * layer.in_features * layer.out_features
     if not isinstance(layer, Recurrent):
         return 0
@@ -178,19 +179,25 @@ def _times(
         else rng.standard_normal((steps, batch, net.input_size)).astype(dtype)
     )
     shape = (*net.positions(net.output_steps(steps), batch), net.output_size)
-    slope = rng.standard_normal(shape).astype(dtype)
+    slope = net.named(rng.standard_normal(shape).astype(dtype))
     how: dict[str, Any] = {"memory": "full", "threads": threads}
     if net.static_size is not None:
         how["static"] = np.zeros((batch, net.static_size), dtype)
 
     def forward() -> None:
-        value(net, params, x, slope, loss="mse", **how)
+        value(net, params, x, slope, loss=_loss(net, "mse"), **how)
 
     def both() -> None:
         seed = 0 if net.is_random else None
-        value_and_grad(net, params, x, slope, loss=Given(), train=net.is_random, seed=seed, **how)
+        loss = _loss(net, Given())
+        value_and_grad(net, params, x, slope, loss=loss, train=net.is_random, seed=seed, **how)
 
     return _best(forward), _best(both)
+
+
+def _loss(net: Stack, loss: str | Loss) -> AnyLoss:
+    """A loss for all outputs of a net: for each head where it has several."""
+    return loss if net.heads is None else dict.fromkeys(net.heads.columns, loss)
 
 
 def _best(call: Any) -> float:

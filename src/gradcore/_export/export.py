@@ -38,11 +38,11 @@ def export(
 
     "onnx": a model of opset 17 for onnxruntime and others. Its input is "x", (T, B, I) floats or
     (T, B) int64 tokens, and its output "outputs", (T, B, O); T and B may be any. Behind a Pool it
-    is (B, O), of all T steps. With stateful=True the model also has an input and an output for the
-    state of each recurrent layer, "h_0" and "h_0_out" for layer 0 of the Stack, and "c_0" and
-    "c_0_out" if it is an LSTM: (D, B, H), where D is 2 for bidirectional layers; otherwise it
-    starts from zeros. RNN, LSTM and GRU with both directions and residual=True, LayerNorm, Pool,
-    Embedding and Linear. Needs the package onnx.
+    is (B, O), of all T steps; of Heads each is an output by its name. With stateful=True the model
+    also has an input and an output for the state of each recurrent layer, "h_0" and "h_0_out" for
+    layer 0 of the Stack, and "c_0" and "c_0_out" if it is an LSTM: (D, B, H), where D is 2 for
+    bidirectional layers; otherwise it starts from zeros. RNN, LSTM and GRU with both directions and
+    residual=True, LayerNorm, Pool, Embedding, Linear and Heads. Needs the package onnx.
     "rtneural": JSON that RTNeural::json_parser::parseJson reads, for real-time audio in C++: LSTM,
     GRU and Linear, one direction.
     "nam": an amp model for the plug-in Neural Amp Modeler: LSTMs of equal width, the first with one

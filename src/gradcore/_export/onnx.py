@@ -11,7 +11,17 @@ from .._base.checks import flag
 from .._base.output import write_bytes
 from .._base.packages import needed
 from .._net import cells
-from .._net.layers import Dense, Dropout, Embedding, Layer, LayerNorm, Linear, Pool, Recurrent
+from .._net.layers import (
+    Dense,
+    Dropout,
+    Embedding,
+    Heads,
+    Layer,
+    LayerNorm,
+    Linear,
+    Pool,
+    Recurrent,
+)
 from .._net.stack import Params, Stack
 from ..errors import ArgumentError
 from .parts import Float32, bias, checked, refuse_options, regated
@@ -66,9 +76,7 @@ class _Graph:
                 total = f"residual_{len(begun)}_{place}"
                 self._node("Add", [at, begun.pop()[1]], [total])
                 at = total
-        self._node("Identity", [at], ["outputs"])
-        axes = ["T", "B"] if self.net.pool is None else ["B"]
-        self.outputs.insert(0, self._info("outputs", [*axes, self.net.output_size]))
+        self._ending(at)
         graph = self.helper.make_graph(
             self.nodes, "gradcore", self.inputs, self.outputs, self.constants
         )
@@ -81,20 +89,40 @@ class _Graph:
         self.package.checker.check_model(made, full_check=True)
         return made
 
+    def _ending(self, at: str) -> None:
+        """The outputs of the model in front of those for states: one, or one for each head."""
+        heads = self.net.heads
+        named = [("outputs", at, self.net.output_size)]
+        if heads is not None:
+            place = len(self.net.layers) - 1
+            named = [(name, f"head_{name}", head.out_features) for name, head in heads.heads]
+            taken = {value.name for value in (*self.inputs, *self.outputs)}
+            for name, head in heads.heads:
+                if name in taken:
+                    raise ArgumentError(
+                        f"head {name!r} has the name of another input or output of the ONNX model, "
+                        f"{', '.join(sorted(taken))}. Give it another name."
+                    )
+                self._affine(f"{place}.{name}", head, at, f"head_{name}")
+        axes = ["T", "B"] if self.net.pool is None else ["B"]
+        for name, inner, _ in named:
+            self._node("Identity", [inner], [name])
+        self.outputs[:0] = [self._info(name, [*axes, width]) for name, _, width in named]
+
     def _layer(self, place: int, layer: Layer, at: str) -> str:
         """Adds the nodes of a layer whose input is called `at`; returns the name of its output."""
         out = f"layer_{place}"
-        if isinstance(layer, Dropout):
+        if isinstance(layer, (Dropout, Heads)):
             return at
         if isinstance(layer, Embedding):
             self._node("Gather", [self._own(place, "weight"), at], [out])
         elif isinstance(layer, Linear):
-            self._affine(place, layer, at, out)
+            self._affine(str(place), layer, at, out)
         elif isinstance(layer, Dense):
             if layer.activation == "identity":
-                self._affine(place, layer, at, out)
+                self._affine(str(place), layer, at, out)
             else:
-                self._affine(place, layer, at, f"{out}_before")
+                self._affine(str(place), layer, at, f"{out}_before")
                 self._activation(layer.activation, f"{out}_before", out)
         elif isinstance(layer, LayerNorm):
             self._norm(place, layer, at, out)
@@ -108,12 +136,13 @@ class _Graph:
             )
         return out
 
-    def _affine(self, place: int, layer: Linear | Dense, at: str, out: str) -> None:
-        weight = self._constant(f"{place}.weight", self.arrays[f"{place}.weight"].T)
+    def _affine(self, name: str, layer: Linear | Dense, at: str, out: str) -> None:
+        weight = self._constant(f"{name}.weight", self.arrays[f"{name}.weight"].T)
         product = f"{out}_product" if layer.bias else out
         self._node("MatMul", [at, weight], [product])
         if layer.bias:
-            self._node("Add", [product, self._own(place, "bias")], [out])
+            added = self._constant(f"{name}.bias", self.arrays[f"{name}.bias"])
+            self._node("Add", [product, added], [out])
 
     def _activation(self, name: str, at: str, out: str) -> None:
         if name in _ACTIVATIONS:

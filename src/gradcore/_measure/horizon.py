@@ -4,7 +4,7 @@ truncated backpropagation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._base.checks import integer, positive_int
+from .._base.named import each
 from .._base.scaled import log10_norm
-from .._engine.calls import apply
-from .._engine.objective import Objective, objective, resolve
+from .._engine.calls import apply, weighted_value
+from .._engine.objective import AnyLoss, Objective, objective, resolve
 from .._engine.prepare import Progress, prepare
 from .._net import validate
 from .._net.stack import Params, Stack
@@ -23,7 +24,7 @@ from .._net.state import LayerState, at_one_exponent, state_size
 from ..errors import ArgumentError
 from ..jacobian import HiddenGradients, hidden_gradients
 from ..jacobian._ranges import Ranges, one_way
-from ..loss import Loss, LossFunction
+from ..loss import Heads, Loss, LossFunction
 
 __all__ = [
     "Reach",
@@ -76,7 +77,7 @@ def window_shares(
     x: Any,
     y: Any,
     *,
-    loss: str | Loss,
+    loss: AnyLoss,
     windows: int | Sequence[int] = 20,
     weight: Any = None,
     lengths: Any = None,
@@ -129,7 +130,7 @@ def truncation_bias(
     x: Any,
     y: Any,
     *,
-    loss: str | Loss,
+    loss: AnyLoss,
     truncations: Sequence[int] | None = None,
     weight: Any = None,
     lengths: Any = None,
@@ -255,6 +256,7 @@ def reach(
     found: HiddenGradients | None = None
     for probe in range(count):
         cotangent = rng.standard_normal((ranges.batch, net.output_size)).astype(params.dtype)
+        cotangent = net.named(cotangent)
         found = hidden_gradients(
             net,
             params,
@@ -287,15 +289,24 @@ def memory_length(
     return reach(net, params, x, **how).memory_length(fraction)
 
 
-def _at_end(cotangent: NDArray[Any], last: NDArray[Any]) -> LossFunction:
-    """A loss function whose gradient is the cotangent at each sequence's last step."""
+def _at_end(cotangent: Any, last: NDArray[Any]) -> LossFunction:
+    """A loss function whose gradient is the cotangent at each sequence's last step.
 
-    def function(outputs: NDArray[Any], t0: int, t1: int) -> tuple[float, NDArray[Any]]:
+    cotangent: (B, O), or a dict of such arrays by head.
+    """
+
+    def slopes(outputs: NDArray[Any], own: NDArray[Any], t0: int, t1: int) -> NDArray[Any]:
         d_outputs = np.zeros_like(outputs)
         for b, end in enumerate(last):
             if t0 <= end - 1 < t1:
-                d_outputs[end - 1 - t0, b] = cotangent[b]
-        return 0.0, d_outputs
+                d_outputs[end - 1 - t0, b] = own[b]
+        return d_outputs
+
+    def function(outputs: Any, t0: int, t1: int) -> tuple[float, Any]:
+        if isinstance(cotangent, Mapping):
+            heads = {name: slopes(outputs[name], own, t0, t1) for name, own in cotangent.items()}
+            return 0.0, heads
+        return 0.0, slopes(outputs, cotangent, t0, t1)
 
     return function
 
@@ -324,7 +335,7 @@ class _Work:
         params: Params,
         x: Any,
         y: Any,
-        loss: str | Loss,
+        loss: AnyLoss,
         weight: Any,
         lengths: Any,
         reset: Any,
@@ -358,16 +369,67 @@ class _Work:
         steps, batch = self.ranges.steps, self.ranges.batch
         inputs = validate.Inputs(steps, batch, steps, {})
         objective(described, net, params.dtype, inputs, y, weight)  # checks y and weight
-        y = validate.as_array("y", y)
-        weights = None if weight is None else validate.as_array("weight", weight)
-        if described.step == "last":
-            ends = np.full(batch, steps) if lengths is None else np.asarray(lengths)
-            at_end = np.arange(steps)[:, None] == ends - 1
+        ends = np.full(batch, steps) if lengths is None else np.asarray(lengths)
+        at_end = np.arange(steps)[:, None] == ends - 1
+
+        def of_steps(own: Loss, y: Any, weight: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
+            """Targets and weights of a loss of all steps in place of one of the last step."""
+            y = validate.as_array("y", y)
+            weights = None if weight is None else validate.as_array("weight", weight)
+            if own.step != "last":
+                return y, weights
             weights = (at_end * (1 if weights is None else weights)).astype(params.dtype)
-            y = np.broadcast_to(y, (steps, *y.shape))
-        self.loss = replace(described, step="all", reduction="sum")
-        self.y, self.weights = y, weights
-        self.mean = described.reduction == "mean"
+            return np.broadcast_to(y, (steps, *y.shape)), weights
+
+        self.mean = False
+        self.loss: Loss
+        self.y: Any
+        self.weights: Any
+        if isinstance(described, Heads):
+            self.loss, given = self._summed(described, x, y, weight, lengths, reset)
+            by_head = {
+                name: of_steps(
+                    own, y[name], weight.get(name) if isinstance(weight, Mapping) else weight
+                )
+                for name, own, _ in described.entries
+                if name in given
+            }
+            self.y = {name: pair[0] for name, pair in by_head.items()}
+            self.weights = {name: pair[1] for name, pair in by_head.items()}
+        else:
+            self.loss = replace(described, step="all", reduction="sum")
+            self.y, self.weights = of_steps(described, y, weight)
+            self.mean = described.reduction == "mean"
+
+    def _summed(
+        self, loss: Heads, x: Any, y: Any, weight: Any, lengths: Any, reset: Any
+    ) -> tuple[Heads, set[str]]:
+        """Sums in place of the means of heads, which have divisors of their own; heads with y."""
+        found = weighted_value(
+            self.net,
+            self.params,
+            x,
+            y,
+            loss=loss,
+            weight=weight,
+            lengths=lengths,
+            reset=reset,
+            state=self.state,
+            memory=self.memory,
+            threads=self.threads,
+        )
+        assert found.heads is not None
+        assert self.net.heads is not None
+        columns = self.net.heads.columns
+        weights = dict.fromkeys(loss.weights, 0.0)
+        for name, own, scale in loss.entries:
+            if name in found.heads:
+                width = columns[name].stop - columns[name].start
+                terms = found.heads[name][1] * own._terms(width)
+                weights[name] = scale
+                if own.reduction == "mean":
+                    weights[name] = scale / terms if terms else 0.0
+        return loss.summed(weights), set(found.heads)
 
     def gradients(
         self, borders: Sequence[int], *, chained: bool, progress: Progress | None = None
@@ -416,11 +478,13 @@ class _Work:
         """The gradient, the weight of the loss terms, and the adjoint for the window before."""
         net, dtype, batch = self.net, self.params.dtype, self.ranges.batch
         inputs = validate.inputs(net, dtype, **self.ranges[t0:t1], state=state)
-        weights = None if self.weights is None else np.ascontiguousarray(self.weights[t0:t1])
-        y = np.ascontiguousarray(self.y[t0:t1])
-        goal: Objective = objective(
-            self.loss, net, dtype, validate.Inputs(t1 - t0, batch, t1 - t0, {}), y, weights
-        )
+
+        def cut(array: NDArray[Any] | None) -> NDArray[Any] | None:
+            return None if array is None else np.ascontiguousarray(array[t0:t1])
+
+        weights, y = each(self.weights, cut), each(self.y, cut)
+        window = validate.Inputs(t1 - t0, batch, t1 - t0, {})
+        goal: Objective = objective(self.loss, net, dtype, window, y, weights)
         grads = np.empty(net.n_parameters, dtype)
         dstate = np.empty(state_size(net, batch), dtype)
         exponents = np.empty(len(net.recurrent), np.int32)

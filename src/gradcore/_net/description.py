@@ -26,6 +26,7 @@ def core_net(net: Stack, dtype: np.dtype[Any]) -> _core.Net:
         ],
         head_outputs=net.head.out_features if net.head else 0,
         head_bias=net.head.bias if net.head else False,
+        head_unbiased=net.heads.unbiased if net.heads else 0,
         transforms=_transforms(net),
     )
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .._base.checks import choice, finite_float, float_in
 from .flat import FlatArrays
 from .householder import orthogonal_factor
-from .layers import Dense, Embedding, Layer, LayerNorm, Linear, Pool, Recurrent
+from .layers import Dense, Embedding, Heads, Layer, LayerNorm, Linear, Pool, Recurrent
 from .static_input import StaticInput
 
 __all__ = [
@@ -113,7 +113,7 @@ def initial_values(
     name = name.removesuffix("_reverse")
     if isinstance(layer, Embedding):
         return rng.standard_normal(shape)
-    if isinstance(layer, (Linear, Dense)):
+    if isinstance(layer, (Linear, Heads, Dense)):
         return uniform(rng, shape, 1.0 / math.sqrt(layer.in_features))
     if isinstance(layer, StaticInput) or (name.startswith("initial_") and len(shape) == 2):
         return uniform(rng, shape, 1.0 / math.sqrt(shape[1]))

@@ -31,6 +31,7 @@ from .layers import (
     Dense,
     Dropout,
     Embedding,
+    Heads,
     Layer,
     LayerNorm,
     Linear,
@@ -249,6 +250,8 @@ def _described(layer: Layer | Residual) -> dict[str, Any]:
     name = type(layer).__name__
     if isinstance(layer, Residual):
         return {"layer": name, "layers": [_described(inner) for inner in layer.layers]}
+    if isinstance(layer, Heads):
+        return {"layer": name, "heads": [[own, _fields(head)] for own, head in layer.heads]}
     return {"layer": name, **_fields(layer)}
 
 
@@ -269,7 +272,7 @@ def _count(description: object) -> int:
     return len(description) + sum(map(_count, inside))
 
 
-def _fields(item: Layer | Skip) -> dict[str, Any]:
+def _fields(item: Any) -> dict[str, Any]:
     values = {field.name: getattr(item, field.name) for field in fields(item)}
     return {name: _fields(v) if isinstance(v, Skip) else v for name, v in values.items()}
 
@@ -279,6 +282,8 @@ def _layer(entry: dict[str, Any]) -> Any:
     name = options.pop("layer", None)
     if name == Residual.__name__ and set(options) == {"layers"}:
         return Residual(*(_layer(inner) for inner in options["layers"]))
+    if name == Heads.__name__ and set(options) == {"heads"}:
+        return _heads(options["heads"])
     kind = LAYERS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise CheckpointError(f"the net has a layer {name!r}, which this version does not know")
@@ -286,6 +291,17 @@ def _layer(entry: dict[str, Any]) -> Any:
     if isinstance(skip, dict):
         options["skip"] = _make(Skip, skip)
     return _make(kind, options)
+
+
+def _heads(described: object) -> Heads:
+    pairs: list[Any] = described if isinstance(described, list) else [None]
+    made = {}
+    for pair in pairs:
+        fits = isinstance(pair, list) and len(pair) == 2
+        if not (fits and isinstance(pair[0], str) and isinstance(pair[1], dict)):
+            raise CheckpointError("the description of Heads is no list of names and options")
+        made[pair[0]] = _make(Linear, pair[1])
+    return Heads(**made)
 
 
 def _make(kind: type[Any], options: dict[str, Any]) -> Any:

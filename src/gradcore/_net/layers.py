@@ -9,6 +9,7 @@ import numpy as np
 
 from .._base.checks import choice, finite_float, flag, float_in, layer_size, store
 from ..errors import ArgumentError, DTypeError, ShapeError
+from .heads import Heads, Linear, affine_shapes
 
 __all__ = [
     "Activation",
@@ -16,6 +17,7 @@ __all__ = [
     "Dense",
     "Dropout",
     "Embedding",
+    "Heads",
     "Layer",
     "LayerNorm",
     "Linear",
@@ -245,25 +247,6 @@ class Recurrent:
 
 
 @dataclass(frozen=True)
-class Linear:
-    """The head of a net: outputs = inputs @ weight.T + bias, with weight [O, H] and bias [O]."""
-
-    in_features: int
-    out_features: int
-    _: KW_ONLY
-    bias: bool = True
-
-    def __post_init__(self) -> None:
-        store(self, "in_features", layer_size("Linear.in_features", self.in_features))
-        store(self, "out_features", layer_size("Linear.out_features", self.out_features))
-        flag("Linear.bias", self.bias)
-
-    @property
-    def parameter_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        return affine_shapes(self.in_features, self.out_features, self.bias)
-
-
-@dataclass(frozen=True)
 class RowLayer:
     """Base class of the layers that act on each row: any number may stand around recurrent layers.
 
@@ -350,19 +333,6 @@ class Dense(RowLayer):
     @property
     def parameter_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
         return affine_shapes(self.in_features, self.out_features, self.bias)
-
-
-def affine_shapes(
-    in_features: int, out_features: int, bias: bool
-) -> dict[str, tuple[tuple[int, ...], str]]:
-    """The parameters of a matrix with a bias."""
-    shape = (out_features, in_features)
-    specs: dict[str, tuple[tuple[int, ...], str]] = {
-        "weight": (shape, "(out_features, in_features)")
-    }
-    if bias:
-        specs["bias"] = ((out_features,), "(out_features,)")
-    return specs
 
 
 @dataclass(frozen=True)
@@ -477,7 +447,7 @@ class Pool(RowLayer):
         return {"weight": ((1, self.width), "(1, W)")} if self.kind == "attention" else {}
 
 
-Layer = Embedding | Recurrent | Linear | RowLayer
+Layer = Embedding | Recurrent | Linear | Heads | RowLayer
 
 
 @dataclass(frozen=True, init=False)

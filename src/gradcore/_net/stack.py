@@ -22,7 +22,7 @@ from .initial import (
     forget_gate_bias,
     initial_values,
 )
-from .layers import Embedding, Layer, Linear, Pool, Recurrent, Residual, RowLayer
+from .layers import Embedding, Heads, Layer, Linear, Pool, Recurrent, Residual, RowLayer
 from .table import layer_lines, table
 
 __all__ = ["Grads", "Params", "Stack"]
@@ -30,7 +30,7 @@ __all__ = ["Grads", "Params", "Stack"]
 
 @dataclass(frozen=True, init=False, repr=False)
 class Stack(ParameterOwner):
-    """A net: an optional Embedding, one or more recurrent layers, an optional Linear.
+    """A net: an optional Embedding, one or more recurrent layers, an optional Linear or Heads.
 
     Any number of Dense, LayerNorm, Dropout and StaticInput layers may stand before, between and
     after the recurrent layers, and a Residual around any run of these. Behind the last recurrent
@@ -133,10 +133,19 @@ class Stack(ParameterOwner):
         return tuple(layer for layer in self.layers if isinstance(layer, Recurrent))
 
     @cached_property
-    def head(self) -> Linear | None:
-        """The linear head, if the net has one."""
+    def head(self) -> Linear | Heads | None:
+        """The linear head, or several of them, if the net has one."""
         last = self.layers[-1]
-        return last if isinstance(last, Linear) else None
+        return last if isinstance(last, (Linear, Heads)) else None
+
+    @property
+    def heads(self) -> Heads | None:
+        """The Heads, if the net has several: its outputs are then a dict by their names."""
+        return self.head if isinstance(self.head, Heads) else None
+
+    def named(self, outputs: NDArray[Any]) -> Any:
+        """An array (..., O) of all outputs as calls return it: by head if the net has Heads."""
+        return outputs if self.heads is None else self.heads.split(outputs)
 
     @property
     def input_size(self) -> int:
@@ -381,9 +390,9 @@ def _nest(
 
 def _check_order(layers: tuple[object, ...]) -> None:
     shape = (
-        "[Embedding], one or more of RNN, LSTM, GRU and AntisymmetricRNN, [Linear], with Dense, "
-        "LayerNorm, Dropout, StaticInput, Frames, MaxPool1d and AvgPool1d anywhere between, and "
-        "one Pool behind the last recurrent layer"
+        "[Embedding], one or more of RNN, LSTM, GRU and AntisymmetricRNN, [Linear or Heads], with "
+        "Dense, LayerNorm, Dropout, StaticInput, Frames, MaxPool1d and AvgPool1d anywhere between, "
+        "and one Pool behind the last recurrent layer"
     )
     for index, layer in enumerate(layers):
         if isinstance(layer, (list, tuple)):
@@ -392,7 +401,7 @@ def _check_order(layers: tuple[object, ...]) -> None:
             raise DTypeError(f"Stack must be made of {shape}; argument {index} is {layer!r}.")
         inner = isinstance(layer, (Recurrent, RowLayer))
         first = isinstance(layer, Embedding) and index == 0
-        last = isinstance(layer, Linear) and index == len(layers) - 1
+        last = isinstance(layer, (Linear, Heads)) and index == len(layers) - 1
         if not (inner or first or last):
             hint = " A Dense may stand anywhere." if isinstance(layer, Linear) else ""
             raise ArgumentError(

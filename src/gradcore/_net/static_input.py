@@ -34,7 +34,7 @@ class StaticInput(RowLayer):
         store(self, "static_size", layer_size("StaticInput.static_size", self.static_size))
         store(self, "features", layer_size("StaticInput.features", self.features))
 
-    def width_after(self, width: int | None) -> int | None:
+    def width_after(self, width: int) -> int:
         return self.features
 
     @property

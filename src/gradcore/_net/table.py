@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 
-from .layers import Layer, Residual
+from .layers import Heads, Layer, Residual
 
 __all__ = ["layer_lines", "short", "table"]
 
@@ -14,6 +14,8 @@ def short(layer: Layer | Residual) -> str:
     """The repr of a layer without the options that have their default values."""
     if isinstance(layer, Residual):
         return f"Residual({' > '.join(map(short, layer.layers))})"
+    if isinstance(layer, Heads):
+        return f"Heads({', '.join(f'{name}={short(head)}' for name, head in layer.heads)})"
     given = []
     for part in fields(layer):
         value = getattr(layer, part.name)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._base.checks import integer
+from .._base.named import flat
 from ..data import Batch, Source
 from ..data._contents import fingerprint
 from ..data._rows import is_rows
@@ -76,7 +77,7 @@ def feed_of(data: object, epochs: int | None) -> Feed:
 
 def _arrays_of(batch: Batch, names: Sequence[str] = ARRAYS) -> list[NDArray[Any]]:
     """The arrays of a batch that are there."""
-    given = [getattr(batch, name) for name in names]
+    given = [value for name in names for value in flat(getattr(batch, name))]
     return [np.atleast_1d(np.asarray(value)) for value in given if value is not None]
 
 

@@ -190,8 +190,9 @@ class Fit(Supervised):
                 self._write_line()  # before the update: if the disk is full, nothing has changed
                 report, rate = self.updater.step(gathered.grads)
                 self.place.step += 1
-                self.place.line = self._line(epoch, gathered.loss, rate, report) | seen
+                self.place.line = self._line(epoch, gathered, rate, report) | seen
                 self.losses.append(gathered.loss)
+                self.take_losses(gathered.losses)
             self.carried = gathered.carried
             self.feed_state = self.feed.state_dict()
             if gathered.grads is not None and report.clipped:
@@ -252,11 +253,14 @@ class Fit(Supervised):
             return
         params = self.updater.averaged
         self._begun = None
-        score = self.score(params)
+        score, heads = self.score(params)
         with self._interrupts.held():
             place.evaluations.append((place.step, score))
             if place.line is not None:
                 place.line["score"] = score
+                if heads is not None:
+                    place.line["scores"] = heads
+            self.take_scores(place.step, heads)
             if self.updater.schedule is not None:
                 self.updater.schedule.observe(score)
             # An evaluation may change the data: those of a curriculum go on to the next stage.
@@ -268,12 +272,15 @@ class Fit(Supervised):
                     self.folder.save_best(params, step=place.step, score=score)
         self._call("on_evaluation")
 
-    def _line(self, epoch: int, loss: float, rate: float, report: StepReport) -> dict[str, Any]:
+    def _line(
+        self, epoch: int, gathered: Gathered, rate: float, report: StepReport
+    ) -> dict[str, Any]:
         norm, ratio = report.grad_norm_log10, report.update_ratio
         return {
             "step": self.place.step,
             "epoch": epoch,
-            "loss": loss,
+            "loss": gathered.loss,
+            **({} if gathered.losses is None else {"losses": gathered.losses}),
             "lr": rate,
             "grad_norm_log10": norm if math.isfinite(norm) else None,
             "clipped": report.clipped,

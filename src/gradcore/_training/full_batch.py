@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._base.memory import empty
-from .._engine.calls import value_and_grad, weighted_value
+from .._engine.calls import WeightedLoss, value_and_grad, weighted_value
 from .._net.stack import Grads, Params, Stack
 from ..data import Batch, Source
 from ..errors import ArgumentError, DTypeError, NonFiniteError
 from ..jacobian import gauss_newton_product, hvp
-from ..loss import Given, Loss, LossFunction
+from ..loss import Heads, Loss, LossFunction
 
 __all__ = ["Curvature", "FullBatch", "Vector", "batches_of"]
 
@@ -74,11 +74,11 @@ class FullBatch:
     def value_and_grad(self, x: Vector) -> tuple[float, Vector]:
         """The loss and its gradient; raises NonFiniteError as gradcore.value_and_grad does."""
         total, gradient = 0.0, np.zeros_like(x)
-        for batch, share in zip(self.batches, self.shares, strict=True):
+        for batch, (loss, share) in zip(self.batches, self.shares, strict=True):
             result = value_and_grad(
                 self.net,
                 self._at(x),
-                loss=self.loss,
+                loss=loss,
                 train=False,
                 out=self._out,
                 **self._how(batch),
@@ -92,7 +92,6 @@ class FullBatch:
 
     def product(self, x: Vector, v: Vector, curvature: Curvature) -> Vector:
         """The Hessian or the Gauss-Newton matrix at x times v."""
-        assert isinstance(self.loss, Loss)
         size = float(np.abs(v).max())
         if size == 0.0:
             return np.zeros_like(v)
@@ -100,9 +99,10 @@ class FullBatch:
         direction = (v / size)[None].astype(self.params.dtype)
         call = hvp if curvature == "hessian" else gauss_newton_product
         made = np.zeros_like(x)
-        for batch, share in zip(self.batches, self.shares, strict=True):
+        for batch, (loss, share) in zip(self.batches, self.shares, strict=True):
+            assert isinstance(loss, Loss)
             how = self._how(batch)
-            result = call(self.net, self._at(x), v=direction, loss=self.loss, **how)
+            result = call(self.net, self._at(x), v=direction, loss=loss, **how)
             made += share * size * result.product[0].astype(np.float64)
         return made
 
@@ -111,19 +111,38 @@ class FullBatch:
         return x.astype(self.params.dtype)
 
     @cached_property
-    def shares(self) -> tuple[float, ...]:
-        """The factor of every batch's loss. Raises ArgumentError if no loss term counts."""
+    def shares(self) -> tuple[tuple[Loss | LossFunction, float], ...]:
+        """The loss of every batch, and the factor of it in the whole.
+
+        Each mean over a head has a divisor of its own, so the weights of heads differ by batch.
+        Raises ArgumentError if no loss term counts.
+        """
         if isinstance(self.loss, Loss) and self.loss.reduction == "sum":
-            return (1.0,) * len(self.batches)
-        if not isinstance(self.loss, Loss) or isinstance(self.loss, Given):
-            return (1.0 / len(self.batches),) * len(self.batches)
-        weights = [
-            weighted_value(self.net, self.params, loss=self.loss, **self._how(batch))[1]
+            return ((self.loss, 1.0),) * len(self.batches)
+        if not isinstance(self.loss, Loss) or not self.loss._counts:
+            return ((self.loss, 1.0 / len(self.batches)),) * len(self.batches)
+        found = [
+            weighted_value(self.net, self.params, loss=self.loss, **self._how(batch))
             for batch in self.batches
         ]
-        if not sum(weights):
+        total = sum(one.weight for one in found)
+        if not total:
             raise ArgumentError("data must have loss terms with a weight other than 0.")
-        return tuple(weight / sum(weights) for weight in weights)
+        if isinstance(self.loss, Heads):
+            return tuple((self._of_heads(self.loss, one, found), 1.0) for one in found)
+        return tuple((self.loss, one.weight / total) for one in found)
+
+    def _of_heads(self, loss: Heads, one: WeightedLoss, found: Sequence[WeightedLoss]) -> Heads:
+        """The losses of one batch, each with its share of the terms of all batches."""
+        weights = dict.fromkeys(loss.weights, 0.0)
+        for name, own, scale in loss.entries:
+            if one.heads is None or name not in one.heads:
+                continue
+            total = sum(each.heads[name][1] for each in found if each.heads and name in each.heads)
+            weights[name] = scale
+            if own.reduction != "sum":
+                weights[name] *= one.heads[name][1] / total if total else 0.0
+        return loss.reweighted(weights)
 
     def _how(self, batch: Batch) -> dict[str, Any]:
         return {

@@ -197,11 +197,14 @@ class Minimization(Supervised):
         done = bool(place.evaluations) and place.evaluations[-1][0] == place.step
         if self.score is None or place.step == 0 or done:
             return
-        score = self.score(self.problem.params)
+        score, heads = self.score(self.problem.params)
         with self._interrupts.held():
             place.evaluations.append((place.step, score))
             if place.line is not None:
                 place.line["score"] = score
+                if heads is not None:
+                    place.line["scores"] = heads
+            self.take_scores(place.step, heads)
             sign = -1.0 if self.maximise else 1.0
             if place.best is None or sign * score < sign * place.best:
                 place.best_step, self._best = place.step, self._vector

@@ -9,14 +9,14 @@ from typing import Any, get_args
 from .._base.checks import choice, finite_float, flag, float_in, positive_int
 from .._base.interrupts import Interrupts
 from .._base.progress import progress
-from .._engine.objective import resolve
+from .._engine.objective import AnyLoss, heads_of, resolve
 from .._net import io
 from .._net.stack import Params, Stack
 from .._net.validate import model
 from ..callbacks import Callback
 from ..data import Batch, Source
 from ..errors import ArgumentError, DTypeError
-from ..loss import Given, Loss, LossFunction
+from ..loss import Given, Heads, Loss
 from .feed import feed_of
 from .fit import Limits
 from .full_batch import FullBatch, batches_of
@@ -37,7 +37,7 @@ def minimize(
     params: Params,
     data: Source | Batch | Sequence[Batch],
     *,
-    loss: str | Loss | LossFunction,
+    loss: AnyLoss,
     method: Method = "L-BFGS-B",
     steps: int | None = None,
     minutes: float | None = None,
@@ -106,7 +106,7 @@ def _problem(
     net: Stack,
     params: Params,
     data: object,
-    loss: str | Loss | LossFunction,
+    loss: AnyLoss,
     memory: int | str | None,
     threads: int | None,
 ) -> FullBatch:
@@ -117,7 +117,12 @@ def _problem(
             "random masks (Dropout, zoneout or recurrent_dropout). Leave them out, or use Trainer."
         )
     resolved = resolve(loss)
-    if isinstance(resolved, Given):
+    if isinstance(resolved, Heads):
+        heads_of(resolved, net)  # checks the names
+        losses: list[Any] = [own for _, own, _ in resolved.entries]
+    else:
+        losses = [resolved]
+    if any(isinstance(own, Given) for own in losses):
         raise ArgumentError("minimize needs a loss that follows from the outputs; Given does not.")
     given = data.float_dtype if isinstance(data, Source) else None
     if given is not None and given != params.dtype:

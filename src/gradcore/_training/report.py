@@ -22,7 +22,9 @@ class FitReport:
     stopped: the limit that ended the fit, "data" if the batches ran out, or "interrupted"; of
     minimize also "converged", or "precision" if rounding errors keep the loss from falling. run:
     the folder, if there is one. watched: the lines of metrics.jsonl of those updates of this call
-    at which watch or a StabilityMonitor measured something.
+    at which watch or a StabilityMonitor measured something. head_losses: of a net with several
+    heads the loss of each one at every update of this call, before its weight; head_scores: (step,
+    losses by head) of the evaluations of this call that used validation data.
     """
 
     steps: int
@@ -34,6 +36,8 @@ class FitReport:
     stopped: Stopped
     run: Path | None
     watched: tuple[dict[str, Any], ...] = ()
+    head_losses: dict[str, tuple[float, ...]] | None = None
+    head_scores: tuple[tuple[int, dict[str, float]], ...] = ()
 
     @property
     def interrupted(self) -> bool:
@@ -53,6 +57,8 @@ def report_of(fit: Supervised, stopped: Stopped) -> FitReport:
         stopped=stopped,
         run=None if fit.folder is None else fit.folder.folder,
         watched=tuple(fit.watched),
+        head_losses={name: tuple(own) for name, own in fit.head_losses.items()} or None,
+        head_scores=tuple(fit.head_scores),
     )
 
 

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from .._base.checks import finite_float
-from .._engine.calls import weighted_value
+from .._engine.calls import WeightedLoss, weighted_value
 from .._net.stack import Params
 from ..data import Batch, Source
 from ..errors import ArgumentError, DTypeError
-from ..loss import Loss
+from ..loss import Heads, Loss
 from .updates import Carried, Evaluating, start_state, state_after
 
-__all__ = ["Score", "scorer"]
+__all__ = ["Score", "Scored", "scorer"]
 
-Score = Callable[[Params], float]
 Validation = Source | Sequence[Batch]
+
+
+class Scored(NamedTuple):
+    """A score, and the loss of each of several heads from which it was made."""
+
+    value: float
+    heads: dict[str, float] | None = None
+
+
+Score = Callable[[Params], Scored]
 
 
 def scorer(
@@ -31,7 +41,7 @@ def scorer(
                 "validation and evaluate must not both be given, because there is only one score."
             )
         given = evaluate
-        return lambda params: finite_float("the score of evaluate", given(params))
+        return lambda params: Scored(finite_float("the score of evaluate", given(params)))
     if validation is None:
         return None
     if not isinstance(how.loss, Loss):
@@ -48,13 +58,13 @@ def scorer(
     return lambda params: _loss(how, data, params)
 
 
-def _loss(how: Evaluating, validation: Validation, params: Params) -> float:
+def _loss(how: Evaluating, validation: Validation, params: Params) -> Scored:
     assert isinstance(how.loss, Loss)
-    total = weights = 0.0
+    mean = _Mean(how.loss)
     carried: Carried = None
     for batch in _batches(validation):
         start = start_state(how.net, batch, carried)
-        loss, weight = weighted_value(
+        found = weighted_value(
             how.net,
             params,
             batch.x,
@@ -68,12 +78,39 @@ def _loss(how: Evaluating, validation: Validation, params: Params) -> float:
             memory=how.memory,
             threads=how.threads,
         )
-        total += loss if how.loss.reduction == "sum" else loss * weight
-        weights += weight
+        mean.add(found)
         carried = state_after(how, params, batch, start, carried, {})
-    if weights == 0.0:
-        raise ArgumentError("validation must have loss terms with a weight other than 0.")
-    return total if how.loss.reduction == "sum" else total / weights
+    return mean.score()
+
+
+class _Mean:
+    """The loss of all batches together; of several heads each by itself, and their sum."""
+
+    def __init__(self, loss: Loss) -> None:
+        entries = loss.entries if isinstance(loss, Heads) else (("", loss, 1.0),)
+        self._scales = {name: scale for name, _, scale in entries}
+        self._sums = {name for name, own, _ in entries if own.reduction == "sum"}
+        self._heads = isinstance(loss, Heads)
+        self._totals = dict.fromkeys(self._scales, 0.0)
+        self._weights = dict.fromkeys(self._scales, 0.0)
+
+    def add(self, found: WeightedLoss) -> None:
+        pairs = {"": (found.loss, found.weight)} if found.heads is None else found.heads
+        for name, (loss, weight) in pairs.items():
+            self._totals[name] += loss if name in self._sums else loss * weight
+            self._weights[name] += weight
+
+    def score(self) -> Scored:
+        losses = {
+            name: total if name in self._sums else total / self._weights[name]
+            for name, total in self._totals.items()
+            if self._weights[name] != 0.0
+        }
+        if not losses:
+            raise ArgumentError("validation must have loss terms with a weight other than 0.")
+        if not self._heads:
+            return Scored(losses[""])
+        return Scored(sum(self._scales[name] * loss for name, loss in losses.items()), losses)
 
 
 def _batches(validation: Validation) -> Iterator[Batch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -28,7 +29,8 @@ SAVE_SECONDS = 60.0
 class Supervised(ABC):
     """A training while it runs; what derives from it opens a run and makes its updates.
 
-    place: its progress. losses: one per update of this call. metrics: the line of the last update;
+    place: its progress. losses: one per update of this call. head_losses, head_scores: see
+    FitReport. metrics: the line of the last update;
     place.line is the same until it has been written. watched: lines that have measurements.
     settings: what a resumed run compares. saved_step: the update of the last checkpoint.
     """
@@ -46,6 +48,8 @@ class Supervised(ABC):
     ) -> None:
         self.place, self.folder, self.maximise, self.tell = place, folder, maximise, tell
         self.losses: list[float] = []
+        self.head_losses: dict[str, list[float]] = {}
+        self.head_scores: list[tuple[int, dict[str, float]]] = []
         self.watched: list[dict[str, Any]] = []
         self.metrics: dict[str, Any] = {}
         self.stopped: Stopped | Literal["error"] | None = None
@@ -104,6 +108,18 @@ class Supervised(ABC):
 
     def seconds(self) -> float:
         return self.place.seconds + time.monotonic() - self._start
+
+    def take_losses(self, losses: dict[str, float] | None) -> None:
+        """Keeps the loss of each head at the update that has just been made."""
+        for name, loss in (losses or {}).items():
+            # A head of weight 0 may have had no targets before.
+            known = self.head_losses.setdefault(name, [])
+            known += [math.nan] * (len(self.losses) - 1 - len(known)) + [loss]
+
+    def take_scores(self, step: int, heads: dict[str, float] | None) -> None:
+        """Keeps the loss of each head on the validation data after update `step`."""
+        if heads is not None:
+            self.head_scores.append((step, heads))
 
     def status(self) -> Status:
         recent = self.losses[-20:]

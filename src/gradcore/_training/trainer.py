@@ -9,13 +9,13 @@ from .._base.checks import flag, integer, positive_int
 from .._base.interrupts import Interrupts
 from .._base.progress import progress
 from .._base.reprs import described
-from .._engine.objective import resolve
+from .._engine.objective import AnyLoss, heads_of, resolve
 from .._net.stack import Params, Stack
 from .._net.validate import model
 from ..callbacks import Callback
 from ..data import Batch, Source
 from ..errors import ArgumentError, DTypeError
-from ..loss import Loss, LossFunction
+from ..loss import Heads
 from ..optim import Average, Optimizer
 from ..schedule import Plateau, Schedule, WarmUp
 from ..stability import StabilityMonitor
@@ -57,7 +57,7 @@ class Trainer:
         params: Params,
         optimizer: Optimizer,
         *,
-        loss: str | Loss | LossFunction,
+        loss: AnyLoss,
         schedule: Schedule | None = None,
         average: Average | None = None,
         stability: StabilityMonitor | None = None,
@@ -86,6 +86,15 @@ class Trainer:
                     f"stability must be a gradcore.stability.StabilityMonitor; got {stability!r}."
                 )
             stability.check(optimizer, resolved)
+        batches = positive_int("accumulate", accumulate)
+        if isinstance(resolved, Heads):
+            heads_of(resolved, net)  # checks the names
+            if batches > 1 and resolved.reduction != "sum":
+                raise ArgumentError(
+                    "accumulate must be 1 for losses of several heads that are means, because each "
+                    "mean has a divisor of its own: the update would not be that of one large "
+                    "batch. Give each loss reduction='sum', or make the batches larger."
+                )
         self.callbacks = checked_callbacks(callbacks)
         self.quiet = flag("quiet", quiet)
         self._updater = Updater(
@@ -95,7 +104,7 @@ class Trainer:
             resolved,
             schedule,
             average,
-            positive_int("accumulate", accumulate),
+            batches,
             integer("seed", seed),
             memory,
             threads,

@@ -13,7 +13,7 @@ from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState
 from ..data import Batch
 from ..errors import ArgumentError, DTypeError
-from ..loss import Given, Loss, LossFunction
+from ..loss import Loss, LossFunction
 from ..optim import Accumulator, Average, Optimizer, StepReport
 from ..schedule import Schedule
 from ..stability import StabilityMonitor
@@ -43,14 +43,15 @@ class Evaluating(Protocol):
 class Gathered:
     """Loss and gradient of the batches of one update; grads is None if the data have ended.
 
-    last: the last batch that counted, with its initial state. The next update overwrites the arrays
-    of grads.
+    last: the last batch that counted, with its initial state. losses: those of several heads. The
+    next update overwrites the arrays of grads.
     """
 
     loss: float
     grads: Grads | None
     carried: Carried
     last: tuple[Batch, Carried] | None
+    losses: dict[str, float] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,7 @@ class Updater:
             carried = self._add(batch, start, carried, mean)
             if mean.count > count:
                 last = batch, start
-        return Gathered(mean.loss(), mean.take(), carried, last)
+        return Gathered(mean.loss(), mean.take(), carried, last, mean.heads())
 
     def step(self, grads: Grads) -> tuple[StepReport, float]:
         """Updates parameters and average; returns the report and the learning rate of the step."""
@@ -156,10 +157,10 @@ class Updater:
         assert result.grads is not None
         # A single batch without weights makes an update even if all its targets are ignored.
         alone = self.accumulate == 1 and batch.weight is None
-        known = isinstance(self.loss, Loss) and not isinstance(self.loss, Given)
+        known = isinstance(self.loss, Loss) and self.loss._counts
         weight = result.loss_weight if known and not alone else 1.0
         if weight != 0.0:
-            mean.add(result.loss, result.grads, weight)
+            mean.add(result.loss, result.grads, weight, result.losses)
         if batch.keep == len(batch.x):
             return result.state
         return state_after(self, self.params, batch, start, carried, random)
@@ -262,6 +263,7 @@ class _Mean:
     def __init__(self, workspace: _Workspace, total: bool) -> None:
         self._total, self._workspace = total, workspace
         self._losses: list[tuple[float, float]] = []
+        self._heads: dict[str, float] = {}
         self._single: Grads | None = None
         self._sum: Accumulator | None = None
 
@@ -269,7 +271,7 @@ class _Mean:
     def count(self) -> int:
         return len(self._losses)
 
-    def add(self, loss: float, grads: Grads, weight: float) -> None:
+    def add(self, loss: float, grads: Grads, weight: float, heads: dict[str, float] | None) -> None:
         weight = 1.0 if self._total else weight
         if self._losses and self._sum is None:
             self._sum = self._workspace.accumulator()
@@ -281,6 +283,12 @@ class _Mean:
         else:
             self._sum.add(grads, weight)
         self._losses.append((loss, weight))
+        for name, own in (heads or {}).items():
+            self._heads[name] = self._heads.get(name, 0.0) + own
+
+    def heads(self) -> dict[str, float] | None:
+        """The losses of several heads, which are sums if there are several batches."""
+        return self._heads or None
 
     def loss(self) -> float:
         if self.count < 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,7 +18,7 @@ from .._net.state import LayerState, sequences_of, state_size
 from ..data import Batch
 from ..errors import ArgumentError, GradcoreError, NonFiniteError
 from ..jacobian import hidden_gradients
-from ..loss import Loss
+from ..loss import Heads, Loss
 from .updates import Carried, Updater
 
 __all__ = ["WATCHED", "Watch", "grown_before"]
@@ -85,7 +85,7 @@ class Watch:
 
         def hidden() -> dict[str, Any]:
             loss = self.updater.loss
-            if not isinstance(loss, Loss) or loss.kind == "whole":
+            if not isinstance(loss, Loss) or _is_whole(loss):
                 what = type(loss).__name__ if isinstance(loss, Loss) else "a Python loss function"
                 raise ArgumentError(f"{what} may not be defined for a part of the steps.")
             norms = [
@@ -188,8 +188,6 @@ class Watch:
                 if self.updater.net.bidirectional
                 else self._state_at(batch, chosen, first, state)
             )
-        loss = self.updater.loss
-        last = (isinstance(loss, Loss) and loss.step == "last") or self.updater.net.pool is not None
 
         def cut(array: Any, every_step: bool = True) -> Any:
             if array is None:
@@ -204,9 +202,17 @@ class Watch:
             "state": state,
             "static": cut(batch.static, False),
         }
-        weight = cut(batch.weight, not last)
-        whole = isinstance(loss, Loss) and loss.kind == "whole"  # its y may have any form
-        return _Part(first, inputs, None if whole else cut(batch.y, not last), weight)
+        loss, pooled = self.updater.loss, self.updater.net.pool is not None
+
+        def targets(given: Any) -> Any:
+            if isinstance(loss, Heads) and isinstance(given, Mapping):
+                last = {name: pooled or own.step == "last" for name, own, _ in loss.entries}
+                return {name: cut(own, not last[name]) for name, own in given.items()}
+            at_end = pooled or (isinstance(loss, Loss) and loss.step == "last")
+            return cut(given, not at_end)
+
+        whole = isinstance(loss, Loss) and _is_whole(loss)  # its y may have any form
+        return _Part(first, inputs, None if whole else targets(batch.y), targets(batch.weight))
 
     def _state_at(
         self, batch: Batch, chosen: list[int], stop: int, state: Carried
@@ -242,6 +248,11 @@ class Watch:
     ) -> tuple[LayerState, ...]:
         net, params = self.updater.net, self.updater.params
         return apply(net, params, x, reset=reset, state=state, static=static, **self._how)[1]
+
+
+def _is_whole(loss: Loss) -> bool:
+    """Whether it needs the outputs of all steps at once, if only of one of several heads."""
+    return loss.kind == "whole" or (isinstance(loss, Heads) and bool(loss.whole))
 
 
 @dataclass(frozen=True, eq=False)

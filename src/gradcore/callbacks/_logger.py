@@ -14,16 +14,23 @@ __all__ = ["Logger", "numbers"]
 
 # Fields with one number for each recurrent layer or exponent.
 _LISTS = ("memory_length", "lyapunov", "lyapunov_error")
+# Fields with one number for each of several heads.
+_BY_NAME = ("losses", "scores")
 # The step is the axis over which the others are drawn.
 _NOT_LOGGED = ("step", "score")
 
 
 def numbers(line: dict[str, Any]) -> dict[str, float]:
-    """The finite numbers of a line of metrics by name; "memory_length/0" is that of layer 0."""
+    """The finite numbers of a line of metrics by name.
+
+    "memory_length/0" is that of layer 0, and "losses/site" that of the head "site".
+    """
     found = {name: value for name, value in line.items() if name not in _NOT_LOGGED}
     for name in _LISTS:
         values = found.pop(name, None) or ()
         found |= {f"{name}/{place}": value for place, value in enumerate(values)}
+    for name in _BY_NAME:
+        found |= {f"{name}/{own}": value for own, value in (found.pop(name, None) or {}).items()}
     plain = {n: float(v) for n, v in found.items() if isinstance(v, (bool, int, float))}
     return {name: value for name, value in plain.items() if math.isfinite(value)}
 
@@ -51,7 +58,8 @@ class Logger(Callback):
 
     def on_evaluation(self, view: FitView) -> None:
         assert view.score is not None
-        self._write(view, {"score": view.score})
+        by_head = numbers({"scores": view.metrics.get("scores")})
+        self._write(view, {"score": view.score, **by_head})
 
     def on_end(self, view: FitView) -> None:
         self._close(view)

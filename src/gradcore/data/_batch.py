@@ -15,6 +15,7 @@ __all__ = ["Batch"]
 class Batch:
     """One batch with the arguments of value_and_grad: x (T, B, I) or (T, B), y, and masks.
 
+    y and weight are dicts by head for a net with Heads.
     state: the state to start from instead of the net's own. static: (B, S), what does not change
     with time. continues: start from the state that an
     earlier batch kept (at least one batch with keep must have come before). keep: a number of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -41,7 +41,8 @@ class Sequences(Source):
     shorter than T. Memory maps, frames, and arrays of h5py, zarr and xarray are read one batch at a
     time. y: targets laid out like x, (T_i,) or
     (T_i, O); with step="last" one target per sequence, (N,) or (N, O), for losses with step="last"
-    and for nets with a Pool.
+    and for nets with a Pool. For a net with Heads y is a dict of these by head, and step and weight
+    may be dicts as well.
     weight: one weight per sequence, (N,), or one per step, laid out like x. static: what does not
     change with time, (N, S), an array or a frame with a row for each sequence.
     dtype: the dtype that floats of x, y, weight and static have in a batch; pass that of the
@@ -63,7 +64,7 @@ class Sequences(Source):
         weight: Any = None,
         static: Any = None,
         lengths: Any = None,
-        step: Step = "all",
+        step: Step | Mapping[str, Step] = "all",
         batch_size: int,
         shuffle: bool = True,
         bucket: bool = True,
@@ -72,7 +73,7 @@ class Sequences(Source):
         dtype: DTypeLike = "float32",
     ) -> None:
         super().__init__()
-        self._last = choice("step", step, get_args(Step)) == "last"
+        self._last = _last_steps(step, y)
         self._dtype = float_dtype("dtype", dtype)
         self._x = _Part.make("x", x, lengths)
         if self._x.integers and self._x.trailing:
@@ -81,8 +82,16 @@ class Sequences(Source):
                 f"{self._x.trailing} columns. If these are tokens, pass them without a column "
                 f"axis; if they are features, pass x.astype({str(self._dtype)!r})."
             )
-        self._y = self._targets(y)
-        self._weight = self._weights(weight)
+        # By head; "" stands for targets and weights that are not named.
+        self._y = {
+            name: self._targets(_told("y", name), own, self._last[name])
+            for name, own in _by_name("y", y, self._last).items()
+        }
+        self._weight = {
+            name: self._weights(_told("weight", name), own, self._last[name])
+            for name, own in _each_weight(weight, self._last).items()
+            if own is not None
+        }
         self._static = None if static is None else table_of(static, self._x.count, "sequence")
         self.batch_size = positive_int("batch_size", batch_size)
         self.shuffle, self.bucket = flag("shuffle", shuffle), flag("bucket", bucket)
@@ -103,8 +112,8 @@ class Sequences(Source):
 
     @property
     def float_dtype(self) -> np.dtype[Any] | None:
-        y = self._y.kind if isinstance(self._y, _Part) else self._y.dtype
-        some = not self._x.integers or y.kind == "f" or self._weight is not None
+        targets = (y.kind if isinstance(y, _Part) else y.dtype for y in self._y.values())
+        some = not self._x.integers or bool(self._weight) or any(y.kind == "f" for y in targets)
         some = some or self._static is not None
         return self._dtype if some else None
 
@@ -119,18 +128,14 @@ class Sequences(Source):
         x = self._x.batch(rows, steps, self._dtype)
         if x.ndim == 2 and not self._x.integers:
             x = x[:, :, None]
-        if isinstance(self._y, _Part):
-            y = self._y.batch(rows, steps, self._dtype)
-        else:
-            y = cast(self._y[rows], self._dtype)
-        if y.dtype.kind == "f" and y.ndim == (1 if self._last else 2):
-            y = y[..., None]
+        y = {name: self._batch_targets(name, rows, steps) for name in self._y}
+        weight = {name: self._batch_weight(name, rows, steps) for name in self._weight}
         ragged = bool((lengths != steps).any())
         return Batch(
             x,
-            y,
+            y.get("", y),
             lengths=lengths if ragged else None,
-            weight=self._batch_weight(rows, steps),
+            weight=weight.get("", weight) if weight else None,
             static=None if self._static is None else cast(self._static[rows], self._dtype),
         )
 
@@ -146,8 +151,8 @@ class Sequences(Source):
             "sequences": self._x.count,
             "lengths_crc32": checksum(self._x.lengths),
             "x": f"{self._x.kind} {self._x.trailing}",
-            "step": "last" if self._last else "all",
-            "weighted": self._weight is not None,
+            "step": _step_names(self._last),
+            "weighted": bool(self._weight),
             "batch_size": self.batch_size,
             "shuffle": self.shuffle,
             "bucket": self.bucket,
@@ -159,10 +164,12 @@ class Sequences(Source):
 
     def contents(self) -> dict[str, str]:
         found = {}
-        parts = {"x": self._x, "y": self._y, "weight": self._weight, "static": self._static}
+        parts: dict[str, _Part | NDArray[Any]] = {"x": self._x}
+        parts |= {_told("y", name): part for name, part in self._y.items()}
+        parts |= {_told("weight", name): part for name, part in self._weight.items()}
+        parts |= {} if self._static is None else {"static": self._static}
         for name, part in parts.items():
-            if part is not None:
-                found[name] = fingerprint(part.arrays if isinstance(part, _Part) else part)
+            found[name] = fingerprint(part.arrays if isinstance(part, _Part) else part)
         return found
 
     def _plan(self, epoch: int) -> list[NDArray[np.int64]]:
@@ -182,55 +189,60 @@ class Sequences(Source):
             batches = [batches[i] for i in random.permutation(len(batches))]
         return batches
 
-    def _targets(self, y: Any) -> _Part | NDArray[Any]:
+    def _targets(self, told: str, y: Any, last: bool) -> _Part | NDArray[Any]:
         count = self._x.count
-        if not self._last:
+        if not last:
             if _ndim(y) == 1 if is_array(y) else _all_scalars(y):
                 raise ShapeError(
-                    "y must have one value per step, and it has one per sequence. With a loss that "
-                    "looks at the last step (step='last'), or a net with a Pool, pass step='last' "
-                    "here as well."
+                    f"{told} must have one value per step, and it has one per sequence. With a "
+                    "loss that looks at the last step (step='last'), or a net with a Pool, pass "
+                    "step='last' here as well."
                 )
-            part = _Part.make("y", y, self._x.lengths if is_array(y) else None)
-            _same_layout("y", part, self._x, 'For one target per sequence, pass step="last".')
+            part = _Part.make(told, y, self._x.lengths if is_array(y) else None)
+            _same_layout(told, part, self._x, 'For one target per sequence, pass step="last".')
             return part
-        array = loaded("y", y)
+        array = loaded(told, y)
         if array.ndim not in (1, 2) or array.shape[0] != count:
             raise ShapeError(
-                f"y must have one target per sequence with step='last', shape ({count},) or "
+                f"{told} must have one target per sequence with step='last', shape ({count},) or "
                 f"({count}, O); got {array.shape}."
             )
         return array
 
-    def _weights(self, weight: Any) -> _Part | NDArray[Any] | None:
-        if weight is None:
-            return None
+    def _weights(self, told: str, weight: Any, last: bool) -> _Part | NDArray[Any]:
         if _ndim(weight) == 1 if is_array(weight) else _all_scalars(weight):
-            array = loaded("weight", weight).astype(self._dtype)
+            array = loaded(told, weight).astype(self._dtype)
             if array.shape != (self._x.count,):
                 raise ShapeError(
-                    f"weight must have one value per sequence, {self._x.count} of them; got "
+                    f"{told} must have one value per sequence, {self._x.count} of them; got "
                     f"{array.shape[0]}."
                 )
             _check_weights(array)
             return array
-        if self._last:
-            raise ShapeError("weight must have one value per sequence with step='last'.")
-        part = _Part.make("weight", weight, self._x.lengths if is_array(weight) else None)
+        if last:
+            raise ShapeError(f"{told} must have one value per sequence with step='last'.")
+        part = _Part.make(told, weight, self._x.lengths if is_array(weight) else None)
         if part.trailing:
             raise ShapeError(
-                f"weight must have one value per step; it has {part.trailing} values per step."
+                f"{told} must have one value per step; it has {part.trailing} values per step."
             )
-        _same_layout("weight", part, self._x, "For one weight per sequence, pass a 1-D array.")
+        _same_layout(told, part, self._x, "For one weight per sequence, pass a 1-D array.")
         return part
 
-    def _batch_weight(self, rows: NDArray[np.int64], steps: int) -> NDArray[Any] | None:
-        if self._weight is None:
-            return None
-        if isinstance(self._weight, _Part):
-            return self._weight.batch(rows, steps, self._dtype).astype(self._dtype, copy=False)
-        each = self._weight[rows]
-        return each if self._last else np.repeat(each[None, :], steps, axis=0)
+    def _batch_targets(self, name: str, rows: NDArray[np.int64], steps: int) -> NDArray[Any]:
+        own, last = self._y[name], self._last[name]
+        if isinstance(own, _Part):
+            y = own.batch(rows, steps, self._dtype)
+        else:
+            y = cast(own[rows], self._dtype)
+        return y[..., None] if y.dtype.kind == "f" and y.ndim == (1 if last else 2) else y
+
+    def _batch_weight(self, name: str, rows: NDArray[np.int64], steps: int) -> NDArray[Any]:
+        own = self._weight[name]
+        if isinstance(own, _Part):
+            return own.batch(rows, steps, self._dtype).astype(self._dtype, copy=False)
+        each = own[rows]
+        return each if self._last[name] else np.repeat(each[None, :], steps, axis=0)
 
 
 class _Part:
@@ -314,6 +326,49 @@ class _Part:
         for column, row in enumerate(rows):
             padded[: lengths[column], column] = self.arrays[row]
         return cast(padded, dtype)
+
+
+def _told(what: str, name: str) -> str:
+    """What messages call the targets or weights of a head."""
+    return f"{what}[{name!r}]" if name else what
+
+
+def _by_name(what: str, given: Any, heads: dict[str, bool]) -> dict[str, Any]:
+    """Targets or weights by head; raises ArgumentError for a head without targets."""
+    if not isinstance(given, Mapping):
+        return {"": given}
+    if unknown := [name for name in given if name not in heads]:
+        raise ArgumentError(
+            f"{what} must name heads that have targets, {', '.join(heads)}; got {unknown[0]!r}."
+        )
+    return dict(given)
+
+
+def _each_weight(weight: Any, heads: dict[str, bool]) -> dict[str, Any]:
+    """Weights by head, of which an array is that of all."""
+    by_name = _by_name("weight", weight, heads)
+    return dict.fromkeys(heads, by_name[""]) if "" in by_name else by_name
+
+
+def _last_steps(step: Any, y: Any) -> dict[str, bool]:
+    """Whether the targets of each head are one per sequence; of all of them under ""."""
+    names = list(y) if isinstance(y, Mapping) else []
+    if isinstance(y, Mapping) and not all(isinstance(name, str) and name for name in names):
+        raise ArgumentError(f"y must be a dict by the names of heads; got {names!r}.")
+    if isinstance(y, Mapping) and not names:
+        raise ArgumentError("y must have the targets of a head, one or more.")
+    steps = _by_name("step", step, dict.fromkeys(names, False))
+    common = choice("step", steps.pop("", "all"), get_args(Step))
+    for name, own in steps.items():
+        choice(f"step[{name!r}]", own, get_args(Step))
+    found = {name: steps.get(name, common) == "last" for name in names}
+    return found or {"": common == "last"}
+
+
+def _step_names(last: dict[str, bool]) -> Any:
+    """As JSON values: "all" or "last", by head where there are several."""
+    names = {name: "last" if own else "all" for name, own in last.items()}
+    return names.get("", names)
 
 
 def _all_scalars(value: Any) -> bool:

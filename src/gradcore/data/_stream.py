@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .._base.checks import float_dtype, integer, positive_int
+from .._base.named import each, flat
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ._arrays import array_of, cast, is_array, not_empty, table_of
 from ._batch import Batch
@@ -25,9 +27,10 @@ class Stream(Source):
     (pandas, polars, pyarrow, ...), a LazyFrame of polars, or an array of h5py, zarr or xarray. Of
     files one window is read at a time, and pages of memory maps are returned to the system after
     reading (except in mode "c"), so that a pass over 10^8 steps takes the memory of a few windows.
-    y: one target per step, (N,) or (N, O). weight: (N,) weights of the loss terms. reset: (N,)
-    bool; True sets the state to zero before that step, for example where a new recording starts.
-    static: what does not change with time, (S,) for all lanes or (batch_size, S).
+    y: one target per step, (N,) or (N, O); for a net with Heads a dict of these. weight: (N,)
+    weights of the loss terms. reset: (N,) bool; True sets the state to zero before that step, for
+    example where a new recording starts. static: what does not change with time, (S,) for all lanes
+    or (batch_size, S).
     dtype: the dtype that floats have in a batch; pass that of the parameters.
 
     The N steps are cut into batch_size lanes: contiguous pieces whose lengths differ by at most one
@@ -66,7 +69,9 @@ class Stream(Source):
                 f"are features, pass x.astype({str(self._dtype)!r})."
             )
         steps = len(self._x)
-        self._y = _as_long("y", _long("y", y), steps)
+        self._y = each(y, lambda own: _as_long("y", _long("y", own), steps))
+        if not flat(self._y):
+            raise ArgumentError("y must have the targets of a head, one or more.")
         self._weight = None if weight is None else _column("weight", weight, steps)
         self._reset = None if reset is None else _column("reset", reset, steps)
         if self._reset is not None and self._reset.dtype != np.bool_:
@@ -91,7 +96,7 @@ class Stream(Source):
         self._lengths[:more] += 1
         self._starts = np.concatenate([[0], np.cumsum(self._lengths)[:-1]])
         self.lane_steps = int(self._lengths.max())
-        self._pages = ReadPages((self._x, self._y, self._weight, self._reset))
+        self._pages = ReadPages((self._x, *flat(self._y), self._weight, self._reset))
         if not 0 <= self.burn_in < self.lane_steps:
             raise ArgumentError(
                 f"burn_in must be at least 0 and less than the steps of a lane, "
@@ -102,7 +107,7 @@ class Stream(Source):
     def float_dtype(self) -> np.dtype[Any] | None:
         weighted = self._static is not None or self._weight is not None
         weighted = weighted or self.burn_in > 0 or self.k2 > self.k1
-        some = weighted or "f" in (self._x.dtype.kind, self._y.dtype.kind)
+        some = weighted or "f" in {array.dtype.kind for array in (self._x, *flat(self._y))}
         return self._dtype if some else None
 
     def __len__(self) -> int:
@@ -111,13 +116,17 @@ class Stream(Source):
     def batch(self, epoch: int, index: int) -> Batch:
         t0, t1 = self.window(index)
         x = self._cut(self._x, t0, t1)
-        y = self._cut(self._y, t0, t1)
+
+        def targets(array: NDArray[Any]) -> NDArray[Any]:
+            y = self._cut(array, t0, t1)
+            return y if y.ndim == 3 or y.dtype.kind != "f" else y[..., None]
+
         lengths = np.clip(self._lengths - t0, 0, t1 - t0)
         reset = None if self._reset is None else self._cut(self._reset, t0, t1)
         next_t0 = self.window(index + 1)[0] if index + 1 < len(self) else 0
         return Batch(
             x if x.ndim == 3 or x.dtype.kind != "f" else x[..., None],
-            y if y.ndim == 3 or y.dtype.kind != "f" else y[..., None],
+            each(self._y, targets),
             lengths=None if (lengths == t1 - t0).all() else lengths,
             weight=self._weights(index, t0, t1),
             reset=reset,
@@ -135,7 +144,7 @@ class Stream(Source):
         return {
             "source": "Stream",
             "x": f"{self._x.dtype} {self._x.shape}",
-            "y": f"{self._y.dtype} {self._y.shape}",
+            "y": each(self._y, lambda y: f"{y.dtype} {y.shape}"),
             "weighted": self._weight is not None,
             "reset": self._reset is not None,
             "batch_size": self.batch_size,
@@ -147,8 +156,10 @@ class Stream(Source):
         }
 
     def contents(self) -> dict[str, str]:
-        arrays = {"x": self._x, "y": self._y, "weight": self._weight, "reset": self._reset}
+        named = self._y.items() if isinstance(self._y, Mapping) else ()
+        arrays = {"x": self._x, "weight": self._weight, "reset": self._reset}
         arrays |= {"static": self._static}
+        arrays |= {f"y[{name!r}]": y for name, y in named} if named else {"y": self._y}
         return {name: fingerprint(array) for name, array in arrays.items() if array is not None}
 
     def _statics(self, static: Any) -> NDArray[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,13 +14,14 @@ from .. import amplification, gates, horizon, lyapunov
 from .._base.checks import choice, integer, positive_int
 from .._base.scaled import log10_norm
 from .._engine.calls import apply
+from .._engine.objective import AnyLoss
 from .._net import validate
 from .._net.stack import Params, Stack
 from .._net.state import LayerState, clear_sequences, sequences_of, state_size
 from ..errors import ArgumentError, NonFiniteError
 from ..jacobian import HiddenGradients, hidden_gradients, state_singular_values
 from ..jacobian._ranges import Ranges
-from ..loss import Given, Loss
+from ..loss import Given, Heads, Loss
 from ._measured import Measured, Overflow
 from ._result import Diagnosis
 from ._verdict import findings_of
@@ -63,7 +64,7 @@ def diagnose(
     x: Any,
     y: Any = None,
     *,
-    loss: str | Loss | None = None,
+    loss: AnyLoss | None = None,
     weight: Any = None,
     lengths: Any = None,
     reset: Any = None,
@@ -99,6 +100,8 @@ def diagnose(
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError.
     """
     validate.model(net, params)
+    if isinstance(loss, Mapping):
+        loss = Heads(loss)
     if (loss is None) != (y is None):
         missing, given = ("loss", "y") if loss is None else ("y", "loss")
         raise ArgumentError(f"{given} is given, but not {missing}; give both, or neither.")

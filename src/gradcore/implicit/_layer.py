@@ -128,6 +128,10 @@ class FixedPoint:
                 "f must have no random masks (Dropout, zoneout, recurrent_dropout): every "
                 "evaluation of f must be the same function. Put them before or after the layer."
             )
+        if net.heads is not None:
+            raise ArgumentError(
+                "f must have one array of outputs; this Stack ends with Heads. Use a Linear."
+            )
         last = net.layers[-1]
         if self.feedback == "state" and isinstance(last, (Linear, Dense)):
             raise ArgumentError(

@@ -133,6 +133,11 @@ class Model(ParameterOwner):
                     f"Model.{name} must have no Pool: every step of a sequence is a sample of "
                     "its own for the fixed point, and the loss takes the outputs of all steps."
                 )
+        if self.after.heads is not None or (self.before is not None and self.before.heads):
+            raise ArgumentError(
+                "the Stacks of a Model must have one array of outputs; one ends with Heads. Use a "
+                "Linear."
+            )
         if self.before is not None and self.fixed.input_size not in (
             None,
             self.before.output_size,

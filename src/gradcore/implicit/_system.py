@@ -194,7 +194,8 @@ class OutputSystem(System):
         v = v.astype(self.dtype, copy=False)
         moved = np.concatenate([v, np.zeros((*v.shape[:2], self.x.shape[1]), self.dtype)], axis=2)
         found = jvp(self.net, self.params, self._input(z), dx=moved[:, None], threads=self.threads)
-        return np.ldexp(found.d_outputs[:, 0].astype(np.float64), int(found.d_outputs_exponent[0]))
+        moved_outputs: Array = found.d_outputs[:, 0]
+        return np.ldexp(moved_outputs.astype(np.float64), int(found.d_outputs_exponent[0]))
 
     def cotangents(self, z: Array, u: Array) -> NDArray[np.float64]:
         found = vjp(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._engine.calls import Seed
-from .._engine.objective import objective, resolve
+from .._engine.objective import AnyLoss, objective, resolve
 from .._engine.planner import Plan
 from .._engine.prepare import Arrays, Progress, Report, prepare
 from .._net import validate
@@ -61,7 +61,7 @@ def hvp(
     y: Any = None,
     v: NDArray[Any] | Sequence[Params | Grads] | None = None,
     *,
-    loss: str | Loss,
+    loss: AnyLoss,
     weight: Any = None,
     lengths: Any = None,
     reset: Any = None,
@@ -107,7 +107,7 @@ def gauss_newton_product(
     y: Any = None,
     v: NDArray[Any] | Sequence[Params | Grads] | None = None,
     *,
-    loss: str | Loss,
+    loss: AnyLoss,
     weight: Any = None,
     lengths: Any = None,
     reset: Any = None,
@@ -165,7 +165,7 @@ class _Work:
         x: Any,
         y: Any,
         v: object,
-        loss: str | Loss,
+        loss: AnyLoss,
         weight: Any,
         lengths: Any,
         reset: Any,

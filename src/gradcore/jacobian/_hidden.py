@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from .._base.checks import integer
 from .._engine.calls import Seed
-from .._engine.objective import objective
+from .._engine.objective import AnyLoss, objective
 from .._engine.prepare import Progress, prepare
 from .._net import validate
 from .._net.stack import Grads, Params, Stack
 from ..errors import ArgumentError
-from ..loss import Loss, LossFunction
 
 __all__ = ["HiddenGradients", "hidden_gradients"]
 
@@ -46,7 +45,7 @@ def hidden_gradients(
     x: Any,
     y: Any = None,
     *,
-    loss: str | Loss | LossFunction,
+    loss: AnyLoss,
     layer: int = -1,
     reverse: bool = False,
     norms_only: bool = False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from .._engine.calls import Seed
 from .._engine.objective import Objective
 from .._engine.prepare import Arrays, Progress, prepare
 from .._net import validate
+from .._net.named import joined
 from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState, state_size, unflatten
 from ._directions import count_of, input_directions, state_directions
@@ -91,7 +92,7 @@ def vjp(
     gradcore.forward, which returns the outputs first and keeps the tape; vjp runs the net again.
 
     d_outputs: (K, T, B, O), cotangents of the outputs; those at t >= lengths[b] do not count.
-    Behind a Pool (K, B, O).
+    Behind a Pool (K, B, O). Of a net with Heads it is a dict of such arrays, with None for zeros.
     dstate_out: cotangents of the state after the last step (after step lengths[b]-1), arrays with a
     leading axis K, to be multiplied by 2**dstate_out_exponent. Ranges of steps can be chained:
     pass the dstate of the call over the later steps. What is not given is zero.
@@ -109,9 +110,10 @@ def vjp(
     if inputs.token_bytes:
         wanted -= {"x"}
     shape = (*net.positions(inputs.output_steps, inputs.batch), net.output_size)
-    outputs = (
-        None if d_outputs is None else input_directions("d_outputs", d_outputs, shape, params.dtype)
-    )
+    outputs = None
+    if d_outputs is not None:
+        together = _together_by_head(d_outputs, net, shape[:-1], params.dtype)
+        outputs = input_directions("d_outputs", together, shape, params.dtype)
     state_out = (
         None
         if dstate_out is None
@@ -135,6 +137,17 @@ def vjp(
 
 
 _ALL = ("params", "x", "state")
+
+
+def _together_by_head(
+    d_outputs: Any, net: Stack, lead: tuple[int, ...], dtype: np.dtype[Any]
+) -> Any:
+    """Cotangents of all outputs from a dict of those of each head."""
+    if net.heads is None or not isinstance(d_outputs, Mapping):
+        return joined("d_outputs", d_outputs, net, lead, dtype)
+    given = [np.shape(array) for array in d_outputs.values() if array is not None]
+    count = given[0][0] if given and given[0] else 1
+    return joined("d_outputs", d_outputs, net, (count, *lead), dtype)
 
 
 def _together(call: _Cotangents, wanted: frozenset[str]) -> Vjp:

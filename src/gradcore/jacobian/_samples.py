@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._base.named import each, flat
 from .._engine.calls import value_and_grad
+from .._engine.objective import AnyLoss, resolve
 from .._engine.prepare import Progress
 from .._net import validate
 from .._net.stack import Grads, Params, Stack
@@ -25,7 +28,7 @@ def per_sample_gradients(
     x: Any,
     y: Any,
     *,
-    loss: str | Loss,
+    loss: AnyLoss,
     weight: Any = None,
     lengths: Any = None,
     reset: Any = None,
@@ -46,15 +49,22 @@ def per_sample_gradients(
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError, NonFiniteError.
     """
     validate.model(net, params)
-    if not isinstance(loss, (str, Loss)):
+    if not isinstance(resolve(loss), Loss):
         raise ArgumentError(
             "loss must be a name or an object of gradcore.loss for per_sample_gradients; got "
             f"{loss!r}."
         )
     inputs = validate.inputs(net, params.dtype, x, lengths, reset, state, static)
-    x, y = validate.as_array("x", x), validate.as_array("y", y)
-    if y.ndim == 0 or inputs.batch not in y.shape[:2]:
-        raise ArgumentError(f"y must have an axis of B = {inputs.batch} sequences; got {y.shape}.")
+    x, y = validate.as_array("x", x), each(y, lambda own: validate.as_array("y", own))
+    for own in flat(y):
+        if own.ndim == 0 or inputs.batch not in own.shape[:2]:
+            raise ArgumentError(
+                f"y must have an axis of B = {inputs.batch} sequences; got {own.shape}."
+            )
+
+    def sequence(array: Any, b: int) -> NDArray[Any] | None:
+        return None if array is None else _one(np.asarray(array), b, _axis(array, inputs))
+
     results = []
     for b in range(inputs.batch):
         results.append(
@@ -62,11 +72,9 @@ def per_sample_gradients(
                 net,
                 params,
                 _one(x, b, 1),
-                _one(y, b, _axis(y, inputs)),
+                each(y, partial(sequence, b=b)),
                 loss=loss,
-                weight=None
-                if weight is None
-                else _one(np.asarray(weight), b, _axis(weight, inputs)),
+                weight=each(weight, partial(sequence, b=b)),
                 lengths=None if lengths is None else np.asarray(lengths)[b : b + 1],
                 reset=None if reset is None else _one(np.asarray(reset), b, 1),
                 state=None if state is None else [_of(layer, b) for layer in state],

@@ -36,14 +36,15 @@ class Jvp:
     the true tangent of outputs[t] is d_outputs[:, t] * 2**d_outputs_exponent[t]. dstate: tangents
     of state, whose arrays have a leading axis K; those of layer i are to be multiplied by
     2**dstate_exponent[i], where a bidirectional layer counts as two, one per direction of time.
+    Of a net with Heads, outputs and d_outputs are dicts of such arrays.
     Exponents are 0 unless the numbers would leave the range of the dtype. plan: the plan that the
     pass followed; arena_bytes: the working memory of the core in bytes; threads: the number of
     threads in use at the end of the pass.
     """
 
-    outputs: NDArray[Any]
+    outputs: Any
     state: tuple[LayerState, ...]
-    d_outputs: NDArray[Any]
+    d_outputs: Any
     d_outputs_exponent: NDArray[np.int32]
     dstate: tuple[LayerState, ...]
     dstate_exponent: NDArray[np.int32]
@@ -121,9 +122,9 @@ def jvp(
         tangents=count,
     ).run()
     return Jvp(
-        outputs=outputs,
+        outputs=net.named(outputs),
         state=unflatten(net, batch, state_out),
-        d_outputs=d_outputs,
+        d_outputs=net.named(d_outputs),
         d_outputs_exponent=exponent,
         dstate=unflatten(net, batch, d_state),
         dstate_exponent=d_state_exponent,

@@ -11,7 +11,7 @@ from .._base.checks import choice, finite_float, float_in, positive_int
 from .._base.reprs import described
 from .._net.state import LayerState
 from ..errors import DTypeError, GradcoreError, ShapeError
-from ..loss import Loss
+from ..loss import Heads, Loss
 from ..optim._optimizer import Optimizer
 from ._rules import curvature_limit
 from ._sharpness import sharpness, stability_of
@@ -84,7 +84,7 @@ class StabilityMonitor:
                 "a StabilityMonitor needs a loss of gradcore.loss: the Hessian of a loss function "
                 "is not known."
             )
-        if loss.kind == "whole":
+        if loss.kind == "whole" or (isinstance(loss, Heads) and loss.whole):
             raise DTypeError(
                 f"a StabilityMonitor needs a loss with a known Hessian; {type(loss).__name__} is a "
                 "loss of the whole sequence."

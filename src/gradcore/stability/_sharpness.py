@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from .._base.checks import float_in, integer, positive_int
 from .._base.lanczos import Eigenpairs, top_eigenpairs
 from .._engine.calls import Seed
+from .._engine.objective import AnyLoss
 from .._engine.prepare import Progress
 from .._net import validate
 from .._net.stack import Params, Stack
 from .._net.state import LayerState
 from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
 from ..jacobian import hvp
-from ..loss import Loss
 from ..optim._optimizer import Optimizer
 from ._rules import curvature_decay, curvature_limit, curvature_scale, limit_terms, step_map
 
@@ -93,7 +93,7 @@ def sharpness(
     x: Any,
     y: Any,
     *,
-    loss: str | Loss,
+    loss: AnyLoss,
     k: int = 1,
     optimizer: Optimizer | None = None,
     tol: float = 1e-3,
@@ -175,7 +175,7 @@ def step_stability(
     x: Any,
     y: Any,
     *,
-    loss: str | Loss,
+    loss: AnyLoss,
     lr: float | None = None,
     **how: Any,
 ) -> StepStability:

@@ -52,7 +52,8 @@ def from_torch(source: nn.Module | Mapping[str, Tensor]) -> tuple[Stack, Params]
     """The net of a PyTorch model and a copy of its parameters: net, params = gd.from_torch(model).
 
     source: a module made of Embedding, RNN, LSTM and GRU (of torch.nn or gradcore.torch), Linear,
-    LayerNorm and Dropout, in Sequential or as attributes. They are taken in the order in which they
+    LayerNorm and Dropout, in Sequential or as attributes; a ModuleDict of Linear that ends the net
+    becomes Heads. They are taken in the order in which they
     were registered, which must be that in which forward uses them, each once; what else forward
     does cannot be seen. A Linear that does not end the net, or behind which a ReLU, Tanh, Sigmoid,
     GELU, SiLU or Softplus is registered, becomes a Dense. Or a state dict with names of such
@@ -106,15 +107,16 @@ class StackModule(nn.ModuleList):
     gradcore.torch where there is a skip connection or an AntisymmetricRNN; a Dense is a Linear with
     its activation function. forward adds what a Residual adds. net: the Stack.
     forward(x, state=None) -> (outputs, state): x (T, B, I), or (T, B) integer tokens; outputs
-    (T, B, O), or (B, O) behind a Pool, which takes all T steps of every sequence; state: a list
-    with what each recurrent layer returns and takes, h_n or (h_n, c_n).
+    (T, B, O), or (B, O) behind a Pool, which takes all T steps of every sequence; a dict of these
+    if the net has Heads; state: a list with what each recurrent layer returns and takes, h_n or
+    (h_n, c_n).
     """
 
     def __init__(self, net: Stack) -> None:
         super().__init__([_module(place, layer) for place, layer in enumerate(net.layers)])
         self.net = net
 
-    def forward(self, x: Tensor, state: Sequence[Any] | None = None) -> tuple[Tensor, list[Any]]:
+    def forward(self, x: Tensor, state: Sequence[Any] | None = None) -> tuple[Any, list[Any]]:
         left = [None] * len(self.net.recurrent) if state is None else list(state)
         if len(left) != len(self.net.recurrent):
             raise ArgumentError(
@@ -181,8 +183,30 @@ class PoolModule(nn.Module):
         return self.kind
 
 
+class HeadsModule(nn.ModuleDict):
+    """gradcore.Heads: a Linear for each name, whose outputs are a dict."""
+
+    def __init__(self, heads: layers.Heads) -> None:
+        if wrong := [name for name, _ in heads.heads if hasattr(nn.ModuleDict, name)]:
+            raise ArgumentError(
+                f"head {wrong[0]!r} has the name of an attribute of torch.nn.ModuleDict. Give it "
+                "another name."
+            )
+        super().__init__(
+            {
+                name: nn.Linear(head.in_features, head.out_features, bias=head.bias)
+                for name, head in heads.heads
+            }
+        )
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {name: head(x) for name, head in self.items()}
+
+
 def _module(place: int, layer: layers.Layer) -> nn.Module:
     """The module of PyTorch that computes a layer."""
+    if isinstance(layer, layers.Heads):
+        return HeadsModule(layer)
     if isinstance(layer, layers.Embedding):
         return nn.Embedding(layer.num_embeddings, layer.embedding_dim)
     if isinstance(layer, layers.Linear):
@@ -275,9 +299,11 @@ def _walk(name: str, module: nn.Module) -> Iterator[Found | _Function]:
         if module.max_norm is not None:
             raise ArgumentError(f"{shown} has max_norm, which gradcore's Embedding has not.")
         yield layers.Embedding(module.num_embeddings, module.embedding_dim), [_own(module)]
+    elif isinstance(module, nn.ModuleDict) and _all_linear(module):
+        made = {own: _linear(part) for own, part in module.items()}
+        yield layers.Heads(**made), [dict(module.named_parameters())]
     elif isinstance(module, nn.Linear):
-        has = module.bias is not None
-        yield layers.Linear(module.in_features, module.out_features, bias=has), [_own(module)]
+        yield _linear(module), [_own(module)]
     elif isinstance(module, nn.LayerNorm):
         if len(module.normalized_shape) != 1:
             raise ArgumentError(
@@ -285,13 +311,13 @@ def _walk(name: str, module: nn.Module) -> Iterator[Found | _Function]:
                 f"{tuple(module.normalized_shape)}."
             )
         affine, has = module.elementwise_affine, module.bias is not None
-        made = layers.LayerNorm(
+        norm = layers.LayerNorm(
             module.normalized_shape[0],
             module.eps,
             elementwise_affine=affine,
             bias=has or not affine,
         )
-        yield made, [_own(module)]
+        yield norm, [_own(module)]
     elif isinstance(module, nn.Dropout):
         yield layers.Dropout(module.p), [{}]
     elif isinstance(module, nn.Identity):
@@ -309,6 +335,15 @@ def _walk(name: str, module: nn.Module) -> Iterator[Found | _Function]:
         for inner, child in module._modules.items():
             if child is not None:
                 yield from _walk(f"{name}.{inner}" if name else inner, child)
+
+
+def _all_linear(module: nn.ModuleDict) -> bool:
+    """Whether all of a ModuleDict are Linear, so that it is taken for Heads."""
+    return bool(module) and all(type(part) is nn.Linear for part in module.values())
+
+
+def _linear(module: Any) -> layers.Linear:
+    return layers.Linear(module.in_features, module.out_features, bias=module.bias is not None)
 
 
 def _function(shown: str, module: nn.Module) -> _Function:
