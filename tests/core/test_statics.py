@@ -6,6 +6,8 @@ import pytest
 import gradcore as gd
 import tolerances
 from gradcore import _core
+from gradcore._engine.operations import OpKind, Schedule
+from gradcore._net.description import core_net
 from overriding import override
 from problem import error, isa, norm
 from static_nets import LEARNED, LOSS, NETS, STATIC, S, case_of
@@ -333,3 +335,118 @@ def test_tokens_need_an_embedding():
     net, params, _, static = small()
     with pytest.raises(gd.DTypeError, match="starts with a StaticInput"):
         gd.apply(net, params, np.zeros((5, 2), np.int32), static=static)
+
+
+# ---- the edges
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(("steps", "batch"), [(1, 1), (1, 3), (7, 1), (BLOCK, 2)])
+def test_short_sequences_and_small_batches(name, steps, batch):
+    case = case_of(name, steps=steps, batch=batch, ragged=False)
+    value, params, static, *_ = case.by_reference()
+    found = solve(case, threads=3)
+    assert abs(found.loss - value) <= 20 * tolerances.DOUBLE * abs(value)
+    floor = 1e-2 * norm(params.values())
+    for n, a in params.items():
+        assert error(found.grads[n], a, floor) <= 100 * tolerances.DOUBLE
+    if case.net.static_size:
+        assert error(found.dstatic, static) <= 100 * tolerances.DOUBLE
+
+
+def test_sequences_without_steps_have_no_gradient_of_static():
+    case = case_of("all")
+    found = solve(case)
+    empty = np.flatnonzero(case.lengths == 0)
+    assert empty.size
+    assert not found.dstatic[empty].any()
+    assert found.dstatic[case.lengths > 0].all()
+
+
+def test_behind_an_embedding():
+    rng = np.random.default_rng(0)
+    net = gd.Stack(
+        gd.Embedding(11, 4), gd.StaticInput(S, 4), gd.GRU(4, 5, **STATIC), gd.Linear(5, 11)
+    )
+    params = net.init(seed=0, dtype="float64")
+    x, static = rng.integers(11, size=(40, 3)), rng.standard_normal((3, S))
+    along = rng.standard_normal(params.flat.size)
+
+    def loss(step):
+        moved = gd.Params(net, params.flat + step * along)
+        return gd.value(net, moved, x, x, static=static * (1 + step), loss="cross_entropy")
+
+    h = 5e-4
+    differences = (8 * (loss(h) - loss(-h)) - (loss(2 * h) - loss(-2 * h))) / (12 * h)
+    found = gd.value_and_grad(
+        net, params, x, x, static=static, loss="cross_entropy", wrt=("params", "static")
+    )
+    exact = found.grads.flat @ along + np.vdot(found.dstatic, static)
+    assert abs(differences - exact) <= 1e-9 * norm([found.grads.flat]) * norm([along])
+
+
+def core_call(net, batch=2, steps=5, **arrays):
+    """A call of the core that Python has not checked, which runs forward or also back."""
+    back = "grads" in arrays
+    schedule = Schedule(steps, 1, 0, core_parts(net), OpKind.BACKWARD if back else OpKind.EMIT)
+    call = _core.Call(core_net(net, np.dtype("float32")), steps=steps, batch=batch)
+    if back:
+        call.loss("mse")
+        arrays["target"] = np.zeros((steps, batch, net.output_size), np.float32)
+    call.bind(
+        params=net.init().flat,
+        x=np.zeros((steps, batch, net.input_size), np.float32),
+        outputs=np.zeros((steps, batch, net.output_size), np.float32),
+        **arrays,
+    )
+    call.plan(schedule.ops(), segment_steps=steps, slots=0)
+    call.run()
+
+
+def core_parts(net):
+    return core_net(net, np.dtype("float32")).n_parts
+
+
+def test_the_core_refuses_what_does_not_fit():
+    net = gd.Stack(gd.StaticInput(S, 2), gd.GRU(2, 4))
+    static = np.zeros((2, S), np.float32)
+    core_call(net, static=static)
+    with pytest.raises(gd.ArgumentError, match=r"reads 3 static inputs .* statics is missing"):
+        core_call(net)
+    with pytest.raises(gd.ArgumentError, match=r"statics.gradient needs statics.exponent"):
+        core_call(
+            net, static=static, grads=np.zeros(net.n_parameters, np.float32), d_static=static.copy()
+        )
+    learned = gd.Stack(gd.GRU(2, 4, **LEARNED))
+    core_call(learned)
+    with pytest.raises(gd.ArgumentError, match="a reset sets the state to zero"):
+        core_call(learned, reset=np.zeros((5, 2), bool))
+    bad = [
+        ({"kind": "static", "inputs": 3, "outputs": 5}, "must have as many outputs"),
+        ({"kind": "static", "inputs": 0, "outputs": 2}, "statics must be in 1"),
+    ]
+    for options, says in bad:
+        with pytest.raises(gd.ArgumentError, match=says):
+            described(_core.Transform(before=0, place=0, **options))
+    with pytest.raises(gd.ArgumentError, match="all must read the same"):
+        described(
+            *(
+                _core.Transform(before=0, place=0, kind="static", inputs=n, outputs=2)
+                for n in (3, 4)
+            )
+        )
+    with pytest.raises(gd.ArgumentError, match="static_size is that of an initial state"):
+        described(static_size=3, initial_state="learned")
+
+
+def described(*transforms, **options):
+    """A net of one layer as the core sees it."""
+    return _core.Net(
+        dtype="float32",
+        embedding_rows=0,
+        embedding_dim=0,
+        layers=[_core.Layer(cell="gru", input_size=2, hidden_size=4, **options)],
+        head_outputs=0,
+        head_bias=False,
+        transforms=list(transforms),
+    )

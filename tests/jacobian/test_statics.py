@@ -276,3 +276,31 @@ def test_measures_of_the_state(name):
     for step in every[1:]:
         product = step @ product
     assert error(np.ldexp(whole.mantissa, whole.exponent), product) <= 1e-11
+
+
+def test_directions_of_the_state_join_those_that_the_net_makes():
+    case = case_of("states with skips")
+    along, by_static = directions(case, 1)
+    (net, params, x), keywords = case.core()
+    end = gd.apply(net, params, x, **keywords)[1]
+    moved = tuple(
+        gd.LayerState(s.h[None], None if s.c is None else s.c[None], s.skip[None]) for s in end
+    )
+    by_params = flat(case, along)
+
+    def outputs(**given):
+        return true_outputs(jacobian.jvp(net, params, x, **given, **keywords))
+
+    both = outputs(dparams=by_params, dstatic=by_static, dstate=moved)
+    apart = outputs(dparams=by_params, dstatic=by_static) + outputs(dstate=moved)
+    assert error(both, apart) <= 1e-12
+
+
+def test_directions_of_static_are_checked():
+    case = case_of("first")
+    (net, params, x), keywords = case.core()
+    with pytest.raises(gd.ShapeError, match=r"dstatic must have shape \(K, 5, 3\)"):
+        jacobian.jvp(net, params, x, dstatic=case.static, **keywords)
+    plain = gd.Stack(gd.GRU(2, 4))
+    with pytest.raises(gd.ArgumentError, match="dstatic must be None"):
+        jacobian.jvp(plain, plain.init(dtype="float64"), x, dstatic=case.static[None])

@@ -330,7 +330,7 @@ def states(net, count):
 @pytest.mark.parametrize(
     ("wrong", "kind", "says"),
     [
-        ({}, gd.ArgumentError, r"at least one of dparams, dx, dstate must be given"),
+        ({}, gd.ArgumentError, r"at least one of dparams, dx, dstate, dstatic must be given"),
         ({"dx": np.zeros((5, 2, 3), "f4")}, gd.ShapeError, r"dx must have shape \(K, 5, 2, 3\).*"),
         ({"dx": np.zeros((2, 5, 2, 3))}, gd.DTypeError, r"dx must have dtype float32"),
         ({"dparams": np.zeros(7, "f4")}, gd.ShapeError, r"dparams must have shape \(K, \d+\)"),

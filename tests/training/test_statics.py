@@ -175,3 +175,20 @@ def test_sharpness_of_a_net_with_static_inputs():
         net, params, x, case.y, eye, loss="mse", static=keywords["static"]
     ).product
     assert error(found.values[:1], np.linalg.eigvalsh(matrix)[-1:]) <= 1e-5
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_a_training_that_is_watched(ragged):
+    net = net_of(**STATIC)
+    data = sequences() if ragged else [long_record()]
+    report = trained(net, data, steps=4, fit={"watch": 2})[1]
+    assert report.watched
+    for line in report.watched:
+        assert "watch_missing" not in line
+        assert line["lyapunov"]
+
+
+def long_record():
+    x = RNG.standard_normal((2500, 3, 2)).astype("float32")
+    y = np.cumsum(x[..., :1], axis=0) / 50
+    return gd.Batch(x, y, static=STATICS[:3])
