@@ -191,21 +191,22 @@ cdef extern from "gradcore/gradcore.h" nogil:
 
     ctypedef struct gc_loss:
         int32_t kind
-        int32_t last, sum
-        int64_t begin, outputs
-        double scale
+        int32_t last
+        int32_t sum
         const void* target
         const void* weight
         const void* class_weight
         int64_t ignore_index
-        int32_t ignore_nan, full
+        int32_t ignore_nan
+        int32_t full
         double delta
         int64_t n_quantiles
         const double* quantiles
         const double* target_weight
+        int64_t begin, outputs
+        double scale
         const char* name
-        double value
-        double divisor
+        double value, divisor
 
     ctypedef int32_t (*gc_loss_fn)(void* context, const void* outputs, void* d_outputs, int64_t t0, int64_t t1, double* loss)
 
@@ -319,19 +320,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
         const uint8_t* reset
         const void* state
         gc_statics statics
-        int32_t loss
-        int32_t loss_last
-        int32_t loss_sum
-        const void* target
-        const void* weight
-        const void* class_weight
-        int64_t ignore_index
-        int32_t ignore_nan
-        int32_t loss_full
-        double loss_delta
-        int64_t n_quantiles
-        const double* quantiles
-        const double* target_weight
+        gc_loss loss
         gc_loss_fn loss_fn
         void* loss_context
         int64_t n_losses

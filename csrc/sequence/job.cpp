@@ -302,7 +302,7 @@ bool Job<T>::forward_op(Worker& m, const gc_op& op) {
     }
     if (!goes_on(m, chunk)) return false;
   }
-  if (op.kind == GC_OP_EMIT && context_.call.loss == GC_LOSS_CALLBACK) {
+  if (op.kind == GC_OP_EMIT && context_.call.loss.kind == GC_LOSS_CALLBACK) {
     loss_->ask(m, op.t0, op.t1);
     if (judge(m) != Verdict::go_on) return false;
   }
@@ -329,7 +329,7 @@ void Job<T>::backward_chunk(Worker& m, const Chunk& chunk) {
 template <class T>
 bool Job<T>::backward_op(Worker& m, const gc_op& op) {
   if (m.me == 0) context_.goes_back = true;
-  if (context_.call.loss == GC_LOSS_CALLBACK) {
+  if (context_.call.loss.kind == GC_LOSS_CALLBACK) {
     loss_->ask(m, op.t0, op.t1);
     if (judge(m) != Verdict::go_on) return false;
   }
@@ -428,7 +428,7 @@ void Job<T>::report(const NonFinite& o) {
     fail(
         GC_NONFINITE,
         "%sthe target of step %lld, sequence %lld is NaN. If targets are missing, pass a loss with "
-        "nan=\"ignore\" (in C: gc_call.ignore_nan = 1), and they count for nothing.",
+        "nan=\"ignore\" (in C: gc_loss.ignore_nan = 1), and they count for nothing.",
         loss_->told().c_str(), step, sequence);
   if (head)
     fail(GC_NONFINITE,

@@ -11,34 +11,22 @@
 namespace gradcore {
 
 std::vector<gc_loss> losses_of(const gc_call& call, int64_t outputs) {
-  if (call.loss == GC_LOSS_PARTS) return {call.losses, call.losses + call.n_losses};
-  gc_loss loss{};
-  loss.kind = call.loss;
-  loss.last = call.loss_last;
-  loss.sum = call.loss_sum;
+  if (call.loss.kind == GC_LOSS_PARTS) return {call.losses, call.losses + call.n_losses};
+  gc_loss loss = call.loss;
+  loss.begin = 0;
   loss.outputs = outputs;
   loss.scale = 1;
-  loss.target = call.target;
-  loss.weight = call.weight;
-  loss.class_weight = call.class_weight;
-  loss.ignore_index = call.ignore_index;
-  loss.ignore_nan = call.ignore_nan;
-  loss.full = call.loss_full;
-  loss.delta = call.loss_delta;
-  loss.n_quantiles = call.n_quantiles;
-  loss.quantiles = call.quantiles;
-  loss.target_weight = call.target_weight;
   return {loss};
 }
 
 bool loss_has_terms(const gc_call& call) {
-  if (call.loss != GC_LOSS_PARTS) return has_terms(call.loss);
+  if (call.loss.kind != GC_LOSS_PARTS) return has_terms(call.loss.kind);
   return std::any_of(call.losses, call.losses + call.n_losses,
                      [](const gc_loss& loss) { return has_terms(loss.kind); });
 }
 
 bool loss_is_given(const gc_call& call) {
-  if (call.loss != GC_LOSS_PARTS) return call.loss == GC_LOSS_GIVEN;
+  if (call.loss.kind != GC_LOSS_PARTS) return call.loss.kind == GC_LOSS_GIVEN;
   return std::any_of(call.losses, call.losses + call.n_losses,
                      [](const gc_loss& loss) { return loss.kind == GC_LOSS_GIVEN; });
 }
@@ -66,8 +54,7 @@ void check_options(const gc_loss& loss, bool targets) {
   if (has_terms(loss.kind) && !targets)
     fail(GC_INVALID, "%sthe loss needs targets.", told(loss).c_str());
   if (loss.kind == GC_LOSS_HUBER && !(loss.delta > 0 && std::isfinite(loss.delta)))
-    fail(GC_INVALID, "%sloss_delta must be above 0 and finite; got %g.", told(loss).c_str(),
-         loss.delta);
+    fail(GC_INVALID, "%sdelta must be above 0 and finite; got %g.", told(loss).c_str(), loss.delta);
   if (loss.kind == GC_LOSS_QUANTILE) {
     if (loss.n_quantiles < 1 || !loss.quantiles)
       fail(GC_INVALID, "%sthe loss needs quantiles, one or more.", told(loss).c_str());
@@ -100,11 +87,11 @@ void check_classes(const gc_loss& loss, const gc_call& call) {
 }  // namespace
 
 void check_losses(const Network& net, const gc_call& call) {
-  if (call.loss < GC_LOSS_NONE || call.loss > GC_LOSS_PARTS)
-    fail(GC_INVALID, "unknown loss %d.", call.loss);
-  if (call.loss == GC_LOSS_CALLBACK && !call.loss_fn)
+  if (call.loss.kind < GC_LOSS_NONE || call.loss.kind > GC_LOSS_PARTS)
+    fail(GC_INVALID, "unknown loss %d.", call.loss.kind);
+  if (call.loss.kind == GC_LOSS_CALLBACK && !call.loss_fn)
     fail(GC_INVALID, "the loss callback is missing.");
-  const bool several = call.loss == GC_LOSS_PARTS;
+  const bool several = call.loss.kind == GC_LOSS_PARTS;
   if (several && (call.n_losses < 1 || !call.losses))
     fail(GC_INVALID, "GC_LOSS_PARTS needs losses, one or more.");
   const bool promised = has(call, GC_ARRAY_TARGET);

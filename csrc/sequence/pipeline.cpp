@@ -126,8 +126,7 @@ gc_call Pipeline<T>::call_of(size_t p) const {
   if (parts_.size() > 1) call.ops = ops_[p].data();
   call.n_ops = n_ops_[p];
   if (!part.last) {
-    call.loss = GC_LOSS_NONE;
-    call.target = call.weight = call.class_weight = nullptr;
+    call.loss = {};
     call.outputs = nullptr;
     for (const int array :
          {GC_ARRAY_TARGET, GC_ARRAY_WEIGHT, GC_ARRAY_CLASS_WEIGHT, GC_ARRAY_OUTPUTS})

@@ -84,7 +84,7 @@ void check_backward(const Part& part, const gc_call& call, const Purpose& purpos
     fail(GC_INVALID,
          "BACKWARD begins from one cotangent of the final state; cotangents.count is %" PRId64 ".",
          call.cotangents.count);
-  if (part.last && call.loss == GC_LOSS_NONE) fail(GC_INVALID, "BACKWARD needs a loss.");
+  if (part.last && call.loss.kind == GC_LOSS_NONE) fail(GC_INVALID, "BACKWARD needs a loss.");
   if (!has(call, GC_ARRAY_GRADS)) fail(GC_INVALID, "BACKWARD needs an array for the gradients.");
 }
 
@@ -310,7 +310,7 @@ Purpose check_call(const Part& part, const gc_call& call) {
   purpose.moved_statics =
       purpose.tangents && has(call, GC_ARRAY_T_STATICS) && adds_statics(part.net);
   purpose.reads_table = has(call, GC_ARRAY_TOKENS) && !part.net.embedding_rows;
-  const bool wanted = has(call, GC_ARRAY_OUTPUTS) || call.loss != GC_LOSS_NONE;
+  const bool wanted = has(call, GC_ARRAY_OUTPUTS) || call.loss.kind != GC_LOSS_NONE;
   purpose.puts_out = part.last && (purpose.trains || (purpose.emits && wanted));
   return purpose;
 }

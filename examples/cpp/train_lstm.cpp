@@ -48,10 +48,10 @@ int main(int argc, char** argv) try {
   call.batch = B;
   call.params = params.data();
   call.x = x.data();
-  call.loss = GC_LOSS_CROSS_ENTROPY;
-  call.loss_last = 1;
-  call.ignore_index = -100;
-  call.target = target.data();
+  call.loss.kind = GC_LOSS_CROSS_ENTROPY;
+  call.loss.last = 1;
+  call.loss.ignore_index = -100;
+  call.loss.target = target.data();
   call.grads = grads.data();
   std::printf("gradcore %s, %lld parameters\n", gc_version(),
               static_cast<long long>(net.parameters()));

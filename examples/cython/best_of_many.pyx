@@ -29,8 +29,8 @@ cdef int loss_of(gradcore.gc_net* net, double[::1] params, double[:, :, ::1] x,
     call.segment_steps = x.shape[0]
     call.params = &params[0]
     call.x = &x[0, 0, 0]
-    call.target = &y[0, 0, 0]
-    call.loss = gradcore.GC_LOSS_MSE
+    call.loss.target = &y[0, 0, 0]
+    call.loss.kind = gradcore.GC_LOSS_MSE
     call.threads = 1
     if gradcore.gc_run(net, &call) != gradcore.GC_OK:
         return 1

@@ -53,10 +53,10 @@ int64_t cotangent_output_elements(const Net& net, const gc_call& call) {
   return times(call.cotangents.count, output_elements(net, call));
 }
 int64_t targets_per_position(const Net& net, const gc_call& call) {
-  return loss_targets(call.loss, net.outputs(), call.n_quantiles);
+  return loss_targets(call.loss.kind, net.outputs(), call.loss.n_quantiles);
 }
 int64_t positions(const Net& net, const gc_call& call) {
-  return loss_positions(call.loss_last, net, call);
+  return loss_positions(call.loss.last, net, call);
 }
 int64_t target_elements(const Net& net, const gc_call& call) {
   return times(positions(net, call), targets_per_position(net, call));
@@ -209,7 +209,8 @@ bool has_element(const py::dtype& dtype, Element element, const Net& net, const 
       return dtype.equal(py::dtype::of<uint8_t>()) || dtype.equal(py::dtype::of<int32_t>()) ||
              dtype.equal(py::dtype::of<int64_t>());
     case Element::target:
-      return has_element(dtype, call.loss == GC_LOSS_CROSS_ENTROPY ? Element::int64 : Element::real,
+      return has_element(dtype,
+                         call.loss.kind == GC_LOSS_CROSS_ENTROPY ? Element::int64 : Element::real,
                          net, call);
   }
   return false;
@@ -237,16 +238,16 @@ class Call {
             double delta, const std::vector<double>& quantiles, bool full,
             const py::object& function) {
     sizes_change();
-    call_.loss = loss_kind(kind);
-    call_.loss_last = last;
-    call_.loss_sum = sum;
-    call_.ignore_index = ignore_index;
-    call_.ignore_nan = ignore_nan;
-    call_.loss_delta = delta;
-    call_.loss_full = full;
+    call_.loss.kind = loss_kind(kind);
+    call_.loss.last = last;
+    call_.loss.sum = sum;
+    call_.loss.ignore_index = ignore_index;
+    call_.loss.ignore_nan = ignore_nan;
+    call_.loss.delta = delta;
+    call_.loss.full = full;
     quantiles_ = quantiles;
-    call_.n_quantiles = static_cast<int64_t>(quantiles_.size());
-    call_.quantiles = quantiles_.data();
+    call_.loss.n_quantiles = static_cast<int64_t>(quantiles_.size());
+    call_.loss.quantiles = quantiles_.data();
     loss_function_ = function;
     call_.loss_fn = function.is_none() ? nullptr : &Call::on_loss;
     call_.loss_context = this;
@@ -269,7 +270,7 @@ class Call {
     loss.delta = delta;
     loss.full = full;
     losses_.add(name, loss, quantiles);
-    call_.loss = GC_LOSS_PARTS;
+    call_.loss.kind = GC_LOSS_PARTS;
     losses_.attach(call_);
   }
 

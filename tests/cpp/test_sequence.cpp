@@ -143,16 +143,16 @@ class Problem {
     c.lengths = one_.ragged ? lengths_.data() : nullptr;
     c.reset = one_.ragged ? reset_.data() : nullptr;
     c.state = state_.data();
-    c.loss = one_.loss;
-    c.target = one_.loss == GC_LOSS_CROSS_ENTROPY ? static_cast<const void*>(classes_.data())
-                                                  : target_.data();
-    c.weight = one_.weighted ? weight_.data() : nullptr;
-    c.ignore_index = -100;
-    c.ignore_nan = one_.loss >= GC_LOSS_HUBER;
-    c.loss_delta = 0.5;
-    c.quantiles = quantiles;
-    c.n_quantiles = 3;
-    c.target_weight = of_numbers(one_.loss) ? each_.data() : nullptr;
+    c.loss.kind = one_.loss;
+    c.loss.target = one_.loss == GC_LOSS_CROSS_ENTROPY ? static_cast<const void*>(classes_.data())
+                                                       : target_.data();
+    c.loss.weight = one_.weighted ? weight_.data() : nullptr;
+    c.loss.ignore_index = -100;
+    c.loss.ignore_nan = one_.loss >= GC_LOSS_HUBER;
+    c.loss.delta = 0.5;
+    c.loss.quantiles = quantiles;
+    c.loss.n_quantiles = 3;
+    c.loss.target_weight = of_numbers(one_.loss) ? each_.data() : nullptr;
     c.exact_threads = 1;
     c.train = one_.masks;
     c.seed = 5;
@@ -341,11 +341,87 @@ TEST(segments_and_threads_give_the_same_bits) {
   }
 }
 
+// Losses of the last columns in front of which one has none: classes, and squares of one column.
+class SeveralLosses {
+ public:
+  explicit SeveralLosses(Problem& problem) : target_(problem.normal(T * B, 1)) {
+    for (int64_t i = 0; i < T * B; i++) classes_.push_back(i % 5 == 0 ? -100 : i % 2);
+    losses_[0].kind = GC_LOSS_CROSS_ENTROPY;
+    losses_[0].target = classes_.data();
+    losses_[0].ignore_index = -100;
+    losses_[0].begin = Problem::outputs - 3;
+    losses_[0].outputs = 2;
+    losses_[0].scale = 0.5;
+    losses_[1].kind = GC_LOSS_MSE;
+    losses_[1].target = target_.data();
+    losses_[1].begin = Problem::outputs - 1;
+    losses_[1].outputs = 1;
+    losses_[1].scale = -2;
+    losses_[1].sum = 1;
+  }
+
+  gc_loss& operator[](size_t i) { return losses_[i]; }
+  gc_call of(gc_call call) {
+    call.loss = {};
+    call.loss.kind = GC_LOSS_PARTS;
+    call.losses = losses_;
+    call.n_losses = 2;
+    return call;
+  }
+
+ private:
+  gc_loss losses_[2]{};
+  std::vector<double> target_;
+  std::vector<int64_t> classes_;
+};
+
+TEST(several_losses_are_differentiated_as_their_sum) {
+  for (const Case& one : cases) {
+    Problem problem(one);
+    SeveralLosses losses(problem);
+    const std::vector<double> gradient = problem.gradient(T, 1, losses.of(problem.call()));
+    CHECK_EQUAL(problem.status, GC_OK);
+    CHECK_NEAR(gradient.back(), 0.5 * losses[0].value - 2 * losses[1].value,
+               1e-12 * std::abs(gradient.back()));
+    CHECK(losses[0].divisor > 0 && losses[0].divisor < losses[1].divisor);
+    for (const int threads : {1, 2, 3})
+      CHECK(problem.gradient(128, threads, losses.of(problem.call())) == gradient);
+    const std::vector<double> before = problem.params;
+    const std::vector<double> direction = problem.normal(static_cast<int64_t>(before.size()), 1);
+    double along = 0;
+    for (size_t i = 0; i < before.size(); i++) along += gradient[i] * direction[i];
+    const double step = 1e-4;
+    auto at = [&](double t) {
+      for (size_t i = 0; i < before.size(); i++) problem.params[i] = before[i] + t * direction[i];
+      return problem.forward([&](gc_call& call) { call = losses.of(call); });
+    };
+    const double difference =
+        (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12 * step);
+    if (one.nonlinearity != GC_RELU)
+      CHECK_NEAR(along, difference, 1e-6 * std::abs(difference) + 1e-8);
+  }
+}
+
+TEST(several_losses_must_fit) {
+  Problem problem(cases[0]);
+  SeveralLosses losses(problem);
+  gc_call call = losses.of(problem.call());
+  losses[1].name = "squares";
+  losses[1].begin--;
+  problem.gradient(T, 1, call);
+  CHECK_EQUAL(problem.status, GC_INVALID);
+  CHECK_CONTAINS(gc_last_error(), "squares: the losses must be of different outputs");
+  call.n_losses = 0;
+  problem.gradient(T, 1, call);
+  CHECK_EQUAL(problem.status, GC_INVALID);
+  CHECK_CONTAINS(gc_last_error(), "GC_LOSS_PARTS needs losses");
+}
+
 TEST(a_pass_in_two_calls_has_the_bits_of_one) {
   for (const Case& one : cases) {
     Problem problem(one);
     gc_call call = problem.call();
-    call.loss = GC_LOSS_GIVEN;
+    call.loss.kind = GC_LOSS_GIVEN;
     const std::vector<double> d_outputs = problem.normal(T * B * Problem::outputs, 1);
     std::vector<double> before(d_outputs.size()), after(d_outputs.size());
     call.d_outputs = d_outputs.data();
@@ -371,7 +447,7 @@ TEST(a_pass_in_two_calls_needs_a_given_gradient) {
   CHECK_CONTAINS(gc_last_error(), "GC_LOSS_GIVEN");
   problem.two_calls = false;
   gc_call call = problem.call();
-  call.loss = GC_LOSS_GIVEN;
+  call.loss.kind = GC_LOSS_GIVEN;
   problem.gradient(T, 1, call);
   CHECK_EQUAL(problem.status, GC_INVALID);
   CHECK_CONTAINS(gc_last_error(), "d_outputs is missing");

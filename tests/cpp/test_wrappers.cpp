@@ -44,8 +44,8 @@ struct Problem {
     call.batch = B;
     call.params = params.data();
     call.x = x.data();
-    call.loss = GC_LOSS_MSE;
-    call.target = target.data();
+    call.loss.kind = GC_LOSS_MSE;
+    call.loss.target = target.data();
     call.grads = grads.data();
     call.threads = 1;
   }

@@ -259,32 +259,41 @@ typedef enum gc_loss_kind {
   GC_LOSS_MSE = 3,
   GC_LOSS_CALLBACK = 4,
   GC_LOSS_GIVEN = 5,    /* no loss: its gradient with respect to the outputs is d_outputs */
-  GC_LOSS_HUBER = 6,    /* half the squared error up to loss_delta, linear beyond */
+  GC_LOSS_HUBER = 6,    /* half the squared error up to delta, linear beyond */
   GC_LOSS_QUANTILE = 7, /* n_quantiles consecutive outputs per target: its quantiles */
   GC_LOSS_GAUSSIAN = 8, /* two outputs per target: mean and log-variance of its distribution */
   GC_LOSS_PARTS = 9     /* the sum of gc_call.losses, each of some of the outputs */
 } gc_loss_kind;
 
-/* The loss of consecutive outputs of a net that has several. Members without a comment are those of
- * gc_call, with O the number of these outputs. */
+/* A loss of all outputs, or of some of a net that has several losses. A mean divides by the sum of
+ * the weights over all terms: of BCE, MSE, HUBER and QUANTILE each output is a term, of GAUSSIAN
+ * each target. O: the number of its outputs. */
 typedef struct gc_loss {
-  int32_t kind; /* of gc_loss_kind one with terms, or GC_LOSS_GIVEN, whose columns of d_outputs are
-                   used as they are */
-  int32_t last, sum;
-  int64_t begin, outputs; /* the columns [begin, begin + outputs) of the net's outputs */
-  double scale;           /* what its value counts in the sum; finite */
-  const void* target;
-  const void* weight;
-  const void* class_weight;
-  int64_t ignore_index;
-  int32_t ignore_nan, full;
-  double delta;
-  int64_t n_quantiles;
-  const double* quantiles;
+  int32_t kind; /* gc_loss_kind */
+  int32_t last; /* 1: only the step lengths[b]-1 of each sequence counts; targets and weight lack
+                   the T axis */
+  int32_t sum;  /* 1: a sum instead of a mean */
+  const void* target;       /* cross-entropy: int64 [T,B]; BCE, MSE, HUBER: [T,B,O] net dtype;
+                               QUANTILE: [T,B,O/n_quantiles]; GAUSSIAN: [T,B,O/2] */
+  const void* weight;       /* [T,B] net dtype, or NULL: 1 */
+  const void* class_weight; /* [O] net dtype, cross-entropy only, or NULL: 1 */
+  int64_t ignore_index;     /* cross-entropy only: targets of this value do not count */
+  int32_t ignore_nan;       /* losses of numbers: 1: targets that are NaN do not count */
+  int32_t full;             /* GAUSSIAN: 1: log(2 pi) / 2 is added to each term */
+  double delta;             /* HUBER: above 0 */
+  int64_t n_quantiles;      /* QUANTILE: */
+  const double* quantiles;  /* [n_quantiles], each in (0,1) */
+  /* Losses of numbers: what the terms of each sequence's targets are multiplied by, at all steps;
+   * the divisor of a mean does not count it. [B, O / outputs per target], or NULL: 1. */
   const double* target_weight;
-  const char* name; /* what messages call it; or NULL */
-  double value;     /* out, before it is multiplied by scale */
-  double divisor;   /* out: the number by which a mean was divided */
+  /* Of one of several losses, else not read: its columns [begin, begin + outputs) of the net's
+   * outputs; what its value counts in the sum, finite; what messages call it, or NULL. */
+  int64_t begin, outputs;
+  double scale;
+  const char* name;
+  /* out, of one of several losses: its value before it is multiplied by scale; the number by which
+   * a mean was divided */
+  double value, divisor;
 } gc_loss;
 
 /* A loss. outputs [t1-t0, B, O] in; d_outputs [t1-t0, B, O] out, the gradient (zeroed before the
@@ -400,30 +409,12 @@ typedef struct gc_call {
   const void* state;      /* gc_net_state_size elements; NULL: each layer's initial state */
   gc_statics statics;
 
-  /* the loss; a mean divides by the sum of the weights over all terms: of BCE, MSE, HUBER and
-   * QUANTILE each output is a term, of GAUSSIAN each target */
-  int32_t loss;       /* gc_loss_kind */
-  int32_t loss_last;  /* 1: only the step lengths[b]-1 of each sequence counts; targets and weight
-                         lack the T axis */
-  int32_t loss_sum;   /* 1: a sum instead of a mean */
-  const void* target; /* cross-entropy: int64 [T,B]; BCE, MSE, HUBER: [T,B,O] net dtype;
-                         QUANTILE: [T,B,O/n_quantiles]; GAUSSIAN: [T,B,O/2] */
-  const void* weight; /* [T,B] net dtype, or NULL: 1 */
-  const void* class_weight; /* [O] net dtype, cross-entropy only, or NULL: 1 */
-  int64_t ignore_index;     /* cross-entropy only: targets of this value do not count */
-  int32_t ignore_nan;       /* losses of numbers: 1: targets that are NaN do not count */
-  int32_t loss_full;        /* GAUSSIAN: 1: log(2 pi) / 2 is added to each term */
-  double loss_delta;        /* HUBER: above 0 */
-  int64_t n_quantiles;      /* QUANTILE: */
-  const double* quantiles;  /* [n_quantiles], each in (0,1) */
-  /* Losses of numbers: what the terms of each sequence's targets are multiplied by, at all steps;
-   * the divisor of a mean does not count it. [B, O / outputs per target], or NULL: 1. */
-  const double* target_weight;
+  gc_loss loss;
   gc_loss_fn loss_fn; /* for GC_LOSS_CALLBACK */
   void* loss_context;
-  /* GC_LOSS_PARTS: losses of different outputs, in the order of their columns; outputs of none have
-   * no gradient. The members above from loss_last on are not read. GC_ARRAY_TARGET promises the
-   * targets of all. */
+  /* With the kind GC_LOSS_PARTS: losses of different outputs, in the order of their columns, of
+   * kinds with terms or GIVEN, whose columns of d_outputs are used as they are. Outputs of none
+   * have no gradient. Else they are not read. GC_ARRAY_TARGET promises the targets of all. */
   int64_t n_losses;
   gc_loss* losses;       /* [n_losses] in/out */
   const void* d_outputs; /* [T,B,O] for GC_LOSS_GIVEN; where t >= lengths[b] it is not used */

@@ -20,7 +20,7 @@ static LossPiece<T> nothing_between(int64_t begin, int64_t end) {
 template <class T>
 Loss<T>::Loss(Context<T>& context, Stage<T>* below)
     : Stage<T>(context, below, context.net.outputs, context.net.Op) {
-  const bool several = context.call.loss == GC_LOSS_PARTS;
+  const bool several = context.call.loss.kind == GC_LOSS_PARTS;
   gc_loss* result = several ? context.call.losses : nullptr;
   int64_t end = 0;
   for (const gc_loss& loss : losses_of(context.call, this->units())) {
@@ -61,7 +61,7 @@ void Loss<T>::lay_out(Layout& layout) {
   }
   if (keeps) layout.announce(kept_, c.rows() * this->stride());
   if (logits_stride_) layout.announce(logits_, c.rows() * logits_stride_);
-  if (c.call.loss != GC_LOSS_CALLBACK) return;
+  if (c.call.loss.kind != GC_LOSS_CALLBACK) return;
   layout.announce(range_outputs_, c.segment_steps * this->batch() * this->units());
   layout.announce(range_gradients_, c.segment_steps * this->batch() * this->units());
 }

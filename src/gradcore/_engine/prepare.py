@@ -207,29 +207,16 @@ def prepare(
         shape = (inputs.steps, inputs.batch, params.net.output_size)
         between = between._replace(outputs=empty(shape, params.dtype))
         results = {**results, "outputs": between.outputs}
-    arrays = {name: validate.laid_out(name, array) for name, array in arrays.items()}
     settings = EXECUTION.get()
     call = _core.Call(core_net(work.net, work.dtype), steps=work.steps, batch=work.batch)
-    if work.parts:
-        add_losses(call, work.parts)
-    else:
-        call.loss(
-            work.loss,
-            last=goal.last,
-            sum=goal.total,
-            function=goal.function,
-            **dict(goal.settings),
-        )
+    _describe_loss(call, work, goal)
     call.tangents(tangents, curvature=curvature)
     call.cotangents(cotangents, final_exponent=final_exponent)
     call.hidden(hidden)
     call.mode(mode.train, seed=mode.seed, step=mode.step)
-    call.bind(params=params.flat, **arrays, **results)
+    call.bind(params=params.flat, **_laid_out(arrays), **results)
     for place, head in enumerate(heads):
-        call.bind_loss(
-            place,
-            **{name: validate.laid_out(name, array) for name, array in head.goal.arrays.items()},
-        )
+        call.bind_loss(place, **_laid_out(head.goal.arrays))
     call.execution(
         threads=work.threads,
         exact_threads=settings.exact_threads,
@@ -238,3 +225,20 @@ def prepare(
     )
     call.plan(made.schedule.ops(), segment_steps=made.segment_steps, slots=made.slots)
     return Prepared(call, made, heads, between)
+
+
+def _describe_loss(call: _core.Call, work: Workload, goal: Objective) -> None:
+    if work.parts:
+        add_losses(call, work.parts)
+        return
+    call.loss(
+        work.loss,
+        last=goal.last,
+        sum=goal.total,
+        function=goal.function,
+        **dict(goal.settings),
+    )
+
+
+def _laid_out(arrays: Arrays) -> Arrays:
+    return {name: validate.laid_out(name, array) for name, array in arrays.items()}
