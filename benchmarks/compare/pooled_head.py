@@ -123,7 +123,7 @@ def measured(name: str, net: gd.Stack, args: argparse.Namespace) -> dict[str, An
         module.zero_grad()
         loss = torch.nn.functional.cross_entropy(module(inputs)[0], targets)
         loss.backward()
-        return float(loss)
+        return loss.item()
 
     try:
         usual, result = ours, ours()

@@ -114,8 +114,8 @@ class Brackets {
   void see(const gc_transform& spec, int64_t units) {
     if (spec.kind == GC_POOL && !open_.empty())
       fail(GC_INVALID,
-           "before layer %d: a pool over the sequence makes one row of all, so that it cannot lie in "
-           "a residual run of layers.",
+           "before layer %d: a pool over the sequence makes one row of all, so that it cannot lie "
+           "in a residual run of layers.",
            spec.before);
     if (spec.kind == GC_BORDER && !open_.empty())
       fail(GC_INVALID,

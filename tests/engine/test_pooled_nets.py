@@ -211,6 +211,20 @@ def test_a_gradient_that_is_not_finite_is_told():
     gd.value_and_grad(net, params, x, d, loss=gd.loss.Given(), lengths=LENGTHS)
 
 
+@each_kind
+def test_a_hessian_where_the_gradient_is_zero(kind):
+    """With targets that are the outputs the gradient vanishes, and J^T (2 / n) J v remains."""
+    net, params = made(kind)
+    x, _ = data()
+    y, _ = gd.apply(net, params, x)
+    v = np.random.default_rng(3).standard_normal((1, net.n_parameters))
+    assert not gd.value_and_grad(net, params, x, y, loss="mse").grads.flat.any()
+    hessian = jacobian.hvp(net, params, x, y, v=v, loss="mse").product
+    other = jacobian.gauss_newton_product(net, params, x, y, v=v, loss="mse").product
+    assert np.linalg.norm(hessian) > 0
+    np.testing.assert_allclose(hessian, other, atol=1e-12 * np.linalg.norm(other))
+
+
 # ---- behind layers that shorten time
 
 
@@ -289,6 +303,29 @@ def test_training_on_sequences(kind, tmp_path):
         ),
         rel=1e-6,
     )
+
+
+@each_kind
+def test_trainings_are_watched(kind):
+    """Measurements beside a training, and a fit by SciPy, take batches of one label each."""
+    rng = np.random.default_rng(6)
+    x = [rng.standard_normal((n, 2)) for n in rng.integers(20, 90, 24)]
+    y = np.array([a[:, 0].mean() for a in x])
+    data = gd.data.Sequences(x, y, step="last", batch_size=8, dtype="float64")
+    net = gd.Stack(gd.GRU(2, 6), gd.Pool(kind, 6), gd.Dropout(0.1), gd.Linear(6, 1))
+    params = net.init(seed=0, dtype="float64")
+    optimizer = gd.optim.Adam(params, lr=1e-2, clip=gd.clip.GlobalNorm(1e-6))
+    trainer = gd.Trainer(net, params, optimizer, loss="mse", quiet=True)
+    report = trainer.fit(data, steps=4, watch=2)
+    measured = [line for line in report.watched if "memory_length" in line]
+    assert [line["step"] for line in measured] == [2, 4]
+    assert all(np.isfinite(line["memory_length"]).all() for line in measured)
+    reasons = [str(line["watch_missing"]) for line in report.watched if "watch_missing" in line]
+    assert any("its loss depends on all steps at once" in reason for reason in reasons)
+    plain = gd.Stack(*net.layers[:2], net.layers[3])
+    start = plain.init(seed=0, dtype="float64")
+    fitted = gd.minimize(plain, start, data, loss="mse", method="least-squares", steps=10)
+    assert fitted.losses[-1] < 0.6 * fitted.losses[0]
 
 
 def test_gradients_of_single_sequences():

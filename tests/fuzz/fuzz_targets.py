@@ -331,6 +331,8 @@ NETS = (
     gd.Stack(gd.Embedding(4, 2), gd.GRU(2, 3, bidirectional=True), gd.Linear(6, 2)),
     gd.Stack(gd.RNN(2, 3, skip=gd.Skip(5, kind="mix", value=0.5))),
     gd.Stack(gd.Dense(2, 3, "gelu"), gd.Residual(gd.GRU(3, 4), gd.Dense(4, 3)), gd.Linear(3, 2)),
+    gd.Stack(gd.GRU(2, 3), gd.Pool("attention", 3), gd.Dense(3, 2, "relu")),
+    gd.Stack(gd.LSTM(2, 3, bidirectional=True), gd.Pool("max", 6), gd.Linear(6, 2)),
 )
 PARAMS = tuple(net.init(seed=0) for net in NETS)
 
@@ -342,7 +344,7 @@ def python_api(rng: random.Random) -> None:
     tokens = net.embedding is not None
     steps, batch = rng.choice((1, 2, 140)), rng.choice((1, 2))
     x = np.zeros((steps, batch), np.int64) if tokens else np.zeros((steps, batch, 2), np.float32)
-    y = np.zeros((steps, batch), np.int64)
+    y = np.zeros(net.positions(steps, batch), np.int64)
     arguments: dict[str, object] = {"x": x, "y": y, "loss": "cross_entropy"}
     for name in rng.sample(
         ("x", "y", "loss", "weight", "lengths", "reset", "state", "memory", "threads", "wrt"),
@@ -393,9 +395,10 @@ def core_plan(rng: random.Random) -> None:
         arrays["tokens"] = np.zeros((steps, batch), rng.choice((np.uint8, np.int32, np.int64)))
     else:
         arrays["x"] = np.zeros((steps, batch, 2), np.float32)
-    arrays["target"] = np.zeros((steps, batch, net.output_size), np.float32)
+    rows = net.positions(net.output_steps(steps), batch)
+    arrays["target"] = np.zeros((*rows, net.output_size), np.float32)
     arrays["grads"] = np.zeros_like(params.flat)
-    arrays["outputs"] = np.zeros((steps, batch, net.output_size), np.float32)
+    arrays["outputs"] = np.zeros((*rows, net.output_size), np.float32)
     if rng.random() < 0.2:
         arrays[rng.choice(sorted(arrays))] = rng.choice((None, an_array(rng)))
     try:
@@ -416,8 +419,10 @@ def core_plan(rng: random.Random) -> None:
         for _ in range(rng.randrange(6))
     ]
     if rng.random() < 0.5:  # the right one, or nearly
-        ops = [(1, -1, -1, part, 0, steps) for part in range(core_net(net, params.dtype).n_parts)]
-        ops += [(2, -2, -1, part, 0, steps) for part in reversed(range(len(ops)))]
+        made = core_net(net, params.dtype)
+        ends = [made.part_steps(part, steps) for part in range(made.n_parts)]
+        ops = [(1, -1, -1, part, 0, end) for part, end in enumerate(ends)]
+        ops += [(2, -2, -1, part, 0, ends[part]) for part in reversed(range(len(ends)))]
         if ops and rng.random() < 0.5:
             ops.pop(rng.randrange(len(ops)))
     length = rng.choice((steps,) * 8 + (128, 0, -1, 2**62))
@@ -609,10 +614,12 @@ def bindings(rng: random.Random) -> None:
                     fields[rng.choice(list(fields))] = rng.choice(("lstm", "add", number(rng)))
                 layer = _core.Layer(**fields)
                 kinds = ("dense", "activation", "residual_begin", "residual_end", "layer_norm")
+                pooled = rng.random() < 0.3
                 transforms = [
                     _core.Transform(
-                        kind=rng.choice(kinds),
+                        kind="pool" if pooled else rng.choice(kinds),
                         before=rng.choice((0, 0, 1, number(rng))),
+                        function=rng.choice(("mean", "attention", "x")) if pooled else "relu",
                         place=0,
                         eps=1.0,
                         inputs=rng.choice((*small, number(rng))),

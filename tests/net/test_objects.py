@@ -54,7 +54,8 @@ def made():
     accumulator = gd.optim.Accumulator(params)
     accumulator.add(result.grads)
     residual = gd.Residual(gd.RNN(4, 4), gd.Dense(4, 4))
-    rows = (gd.Dropout(0.2), gd.Dense(3, 4, "gelu"), gd.StaticInput(3, 4), residual)
+    dense = gd.Dense(3, 4, "gelu")
+    rows = (gd.Dropout(0.2), gd.Pool("attention", 4), dense, gd.StaticInput(3, 4), residual)
     layers = (gd.GRU(3, 4), gd.RNN(3, 4), gd.AntisymmetricRNN(3, 4), *rows, *NET.layers)
     kinds = (gd.optim.SGD, gd.optim.AdamW, gd.optim.RMSprop, gd.optim.Adagrad, gd.optim.Lion)
     optimizers = [kind(params, 0.1) for kind in kinds]

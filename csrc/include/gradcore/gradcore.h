@@ -45,9 +45,10 @@ typedef enum gc_transform_kind {
   GC_ACTIVATION = 3, /* a gc_activation of every element */
   GC_RESIDUAL_BEGIN =
       4, /* the row goes on, and is added to that at the GC_RESIDUAL_END which closes */
-  GC_RESIDUAL_END = 5, /* this bracket; no bidirectional layer, window or pool lies between the two */
-  GC_BORDER = 6, /* each row is made of several rows before it, and there may be fewer rows: a border
-                    between two parts of the net */
+  GC_RESIDUAL_END = 5, /* this bracket; no bidirectional layer or window lies between the two */
+  /* Each row is made of several rows before it, and there may be fewer rows: a border between two
+   * parts of the net. */
+  GC_BORDER = 6,
   GC_STATIC = 7, /* weight [O, S] times gc_statics.values of the row's sequence is added to it */
   /* The rows of a sequence become one, see gc_pool; at most once, behind the last recurrent layer
    * and the last GC_BORDER. */
