@@ -64,6 +64,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
         GC_ACTIVATION
         GC_RESIDUAL_BEGIN
         GC_RESIDUAL_END
+        GC_WINDOW
 
     ctypedef enum gc_activation:
         GC_ACTIVATION_RELU
@@ -110,6 +111,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
         double p
         int64_t inputs, outputs
         int32_t function
+        int64_t taps, dilation, groups
 
     ctypedef struct gc_net:
         int32_t dtype

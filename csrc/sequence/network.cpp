@@ -37,6 +37,15 @@ static void check_dense(const gc_transform& spec, int64_t units) {
          "before layer %d: a dense layer must have inputs %lld, the size of what comes before it; "
          "got %lld.",
          spec.before, static_cast<long long>(units), static_cast<long long>(spec.inputs));
+  const int64_t taps = spec.taps ? spec.taps : 1, groups = spec.groups ? spec.groups : 1;
+  check_size("taps of a dense layer", spec.before, taps);
+  check_size("groups of a dense layer", spec.before, groups);
+  if (spec.inputs % taps || spec.inputs / taps % groups || spec.outputs % groups)
+    fail(GC_INVALID,
+         "before layer %d: a dense layer must have groups that divide outputs and inputs / taps; "
+         "got %lld groups, %lld outputs, %lld inputs and %lld taps.",
+         spec.before, static_cast<long long>(groups), static_cast<long long>(spec.outputs),
+         static_cast<long long>(spec.inputs), static_cast<long long>(taps));
 }
 
 static void check_transform(const gc_transform& spec, int64_t units) {
@@ -62,7 +71,7 @@ static Transform make_transform(const gc_transform& spec, int64_t units, int64_t
     return at;
   };
   const bool dense = spec.kind == GC_DENSE, norm = spec.kind == GC_LAYER_NORM;
-  t.weight = take(dense || (norm && spec.affine), dense ? t.O * t.I : units);
+  t.weight = take(dense || (norm && spec.affine), dense ? t.O * t.I / t.groups() : units);
   t.bias = take((dense || norm) && spec.bias, t.O);
   return t;
 }

@@ -37,6 +37,9 @@ struct Transform {
   gc_transform spec;
   int64_t I, O;
   int64_t weight, bias;  // offsets in the flat buffer; -1: absent
+  // Of a GC_DENSE or GC_WINDOW.
+  int64_t taps() const { return spec.taps > 0 ? spec.taps : 1; }
+  int64_t groups() const { return spec.groups > 0 ? spec.groups : 1; }
   bool has_parameters() const { return weight >= 0 || bias >= 0; }
 };
 

@@ -20,7 +20,8 @@ const Names transform_kinds = {{"layer_norm", GC_LAYER_NORM},
                                {"dense", GC_DENSE},
                                {"activation", GC_ACTIVATION},
                                {"residual_begin", GC_RESIDUAL_BEGIN},
-                               {"residual_end", GC_RESIDUAL_END}};
+                               {"residual_end", GC_RESIDUAL_END},
+                               {"window", GC_WINDOW}};
 const Names activations = {
     {"relu", GC_ACTIVATION_RELU},       {"tanh", GC_ACTIVATION_TANH},
     {"gelu", GC_ACTIVATION_GELU},       {"silu", GC_ACTIVATION_SILU},
@@ -79,7 +80,8 @@ gc_layer make_layer(const std::string& cell, int64_t input_size, int64_t hidden_
 
 gc_transform make_transform(const std::string& kind, int32_t before, int32_t place, bool affine,
                             bool bias, double eps, double p, int64_t inputs, int64_t outputs,
-                            const std::string& function) {
+                            const std::string& function, int64_t taps, int64_t dilation,
+                            int64_t groups) {
   gc_transform transform{};
   transform.kind = lookup(transform_kinds, kind, "transform");
   transform.before = before;
@@ -91,6 +93,9 @@ gc_transform make_transform(const std::string& kind, int32_t before, int32_t pla
   transform.inputs = inputs;
   transform.outputs = outputs;
   transform.function = lookup(activations, function, "activation");
+  transform.taps = taps;
+  transform.dilation = dilation;
+  transform.groups = groups;
   return transform;
 }
 
@@ -174,7 +179,8 @@ void register_net(py::module_& module) {
       .def(py::init(&make_transform), py::kw_only(), py::arg("kind"), py::arg("before"),
            py::arg("place"), py::arg("affine") = false, py::arg("bias") = false,
            py::arg("eps") = 0.0, py::arg("p") = 0.0, py::arg("inputs") = 0, py::arg("outputs") = 0,
-           py::arg("function") = "relu");
+           py::arg("function") = "relu", py::arg("taps") = 1, py::arg("dilation") = 1,
+           py::arg("groups") = 1);
   py::class_<Net>(module, "Net",
                   "A stack as the core sees it; made by gradcore from a Stack and a dtype.")
       .def(py::init<const std::string&, int64_t, int64_t, std::vector<gc_layer>, int64_t, bool,

@@ -41,11 +41,15 @@ typedef enum gc_skip { GC_SKIP_NONE = 0, GC_SKIP_ADD = 1, GC_SKIP_MIX = 2 } gc_s
 typedef enum gc_transform_kind {
   GC_LAYER_NORM = 0,
   GC_DROPOUT = 1,
-  GC_DENSE = 2,      /* weight [O, I] times the row, plus bias [O] */
+  GC_DENSE = 2,      /* weight [O, I] times the row, plus bias [O]; with taps and groups that of a
+                        convolution */
   GC_ACTIVATION = 3, /* a gc_activation of every element */
   GC_RESIDUAL_BEGIN =
       4, /* the row goes on, and is added to that at the GC_RESIDUAL_END which closes */
-  GC_RESIDUAL_END = 5 /* this bracket; no bidirectional layer lies between the two */
+  GC_RESIDUAL_END = 5, /* this bracket; no bidirectional layer lies between the two */
+  GC_WINDOW = 6        /* rows of [taps, I]: those of the steps t - (taps-1) * dilation, ...,
+                          t - dilation, t, one after the other. Steps before the first, or before a
+                          reset at or before t, are zero; the net's state has the past ones */
 } gc_transform_kind;
 /* gelu(x) = x * P(X <= x) of a standard normal X (the form with erf); silu(x) = x * sigmoid(x);
  * softplus(x) = log(1 + exp(x)). */
@@ -124,7 +128,7 @@ typedef struct gc_layer {
 } gc_layer;
 
 /* An operation on each row that comes to a recurrent layer or to the head; several act one after
- * the other. All but GC_DENSE leave the width of the rows as it is. */
+ * the other. All but GC_DENSE and GC_WINDOW leave the width of the rows as it is. */
 typedef struct gc_transform {
   int32_t kind;   /* gc_transform_kind */
   int32_t before; /* the number of the recurrent layer that reads the rows; n_layers: the head, or
@@ -135,8 +139,14 @@ typedef struct gc_transform {
   double eps;     /* GC_LAYER_NORM: added to the variance, > 0 */
   double p;       /* GC_DROPOUT: the probability in [0,1) that a unit is dropped in training; the
                      others are divided by 1 - p */
-  int64_t inputs, outputs; /* GC_DENSE: I, the width of the rows that it reads, and O */
+  int64_t inputs, outputs; /* GC_DENSE, GC_WINDOW: I, the width of the rows that it reads; GC_DENSE:
+                              O */
   int32_t function;        /* GC_ACTIVATION: gc_activation */
+  int64_t taps;     /* GC_WINDOW: K >= 1; GC_DENSE: its rows are [K, I/K], the rows of a window
+                       behind it, and its weight is [O, I/K/groups, K]; 0 stands for 1 */
+  int64_t dilation; /* GC_WINDOW: steps between two taps, >= 1 */
+  int64_t groups;   /* GC_DENSE: each of as many runs of outputs reads only its run of the I/K
+                       elements of every tap; 0 stands for 1 */
 } gc_transform;
 
 /* A stack: an optional embedding, recurrent layers with transforms between them, an optional linear

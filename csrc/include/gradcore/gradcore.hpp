@@ -264,7 +264,8 @@ std::vector<T> uniform_parameters(const Net& net, uint64_t seed) {
     for (const gc_transform& one : net.transforms()) {
       if (one.before != before) continue;
       if (one.kind == GC_DENSE) {
-        uniform(one.outputs * (one.inputs + (one.bias ? 1 : 0)), one.inputs);
+        const int64_t inputs = one.inputs / std::max<int64_t>(one.groups, 1);
+        uniform(one.outputs * (inputs + (one.bias ? 1 : 0)), inputs);
         width = one.outputs;
       } else if (one.kind == GC_LAYER_NORM) {
         if (one.affine) out.insert(out.end(), static_cast<size_t>(width), T{1});

@@ -27,6 +27,7 @@ from .._base.output import write_output
 from ..errors import ArgumentError, CheckpointError, GradcoreError
 from .cells import CELLS
 from .checksum import CHECKSUM, checksum
+from .convolution import Conv1d
 from .layers import Dense, Dropout, Embedding, Layer, LayerNorm, Linear, Residual, Skip
 from .recognise import check_names, recognised
 from .stack import Params, Stack
@@ -42,7 +43,15 @@ FORMAT_VERSION = 2
 TRAINING = "training"
 # A header of a few bytes per layer must not keep the reader busy for minutes.
 MOST_LAYERS = 10_000
-_KINDS: tuple[type[Layer], ...] = (Embedding, *CELLS, Linear, Dense, LayerNorm, Dropout)
+_KINDS: tuple[type[Layer], ...] = (
+    Embedding,
+    *CELLS,
+    Linear,
+    Dense,
+    Conv1d,
+    LayerNorm,
+    Dropout,
+)
 # All metadata that a file may have.
 _NAMES = {"format", "format_version", "net", "user", TRAINING, CHECKSUM}
 # Those that no other program writes.

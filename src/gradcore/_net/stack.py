@@ -178,8 +178,8 @@ class Stack(ParameterOwner):
         recurrent: the initial value of each gate's block of weight_hh. "orthogonal" and "identity"
         are multiplied by gain, and biases are 0; for an AntisymmetricRNN "orthogonal" means normal
         with deviation gain/sqrt(H). "uniform" draws weight_hh and biases from +-1/sqrt(H), as
-        PyTorch does. weight_ih is always uniform in +-1/sqrt(H), Dense layers and the head in
-        +-1/sqrt(in_features), an embedding standard normal, and a LayerNorm has weight 1 and bias
+        PyTorch does. weight_ih is always uniform in +-1/sqrt(H), Dense layers, convolutions and the
+        head in +-1/sqrt(number of inputs of an output), an embedding standard normal, and a LayerNorm has weight 1 and bias
         0, as in PyTorch. forget_bias: the bias of memory gates, see
         gradcore.init.forget_gate_bias; None leaves it as it is. chrono: the longest time constant
         in steps; it replaces forget_bias. chrono_spread: "even" or "log", see
