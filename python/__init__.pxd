@@ -128,6 +128,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
     int64_t gc_net_inputs(const gc_net* net)
     int64_t gc_net_outputs(const gc_net* net)
     int64_t gc_net_state_size(const gc_net* net, int64_t batch)
+    int32_t gc_net_states(const gc_net* net)
     int64_t gc_net_gates(const gc_net* net, int32_t direction)
     int32_t gc_net_parts(const gc_net* net)
 

@@ -48,13 +48,27 @@ static void check_dense(const gc_transform& spec, int64_t units) {
          static_cast<long long>(spec.inputs), static_cast<long long>(taps));
 }
 
+static void check_window(const gc_transform& spec, int64_t units) {
+  check_size("inputs of a window", spec.before, spec.inputs);
+  check_size("taps of a window", spec.before, spec.taps);
+  check_size("dilation of a window", spec.before, spec.dilation);
+  check_size("steps of a window", spec.before, (spec.taps - 1) * spec.dilation + 1);
+  check_size("taps times inputs of a window", spec.before, spec.taps * spec.inputs);
+  if (spec.inputs != units)
+    fail(GC_INVALID,
+         "before layer %d: a window must have inputs %lld, the size of what comes before it; got "
+         "%lld.",
+         spec.before, static_cast<long long>(units), static_cast<long long>(spec.inputs));
+}
+
 static void check_transform(const gc_transform& spec, int64_t units) {
   const int index = spec.before;
-  if (spec.kind < GC_LAYER_NORM || spec.kind > GC_RESIDUAL_END)
+  if (spec.kind < GC_LAYER_NORM || spec.kind > GC_WINDOW)
     fail(GC_INVALID, "before layer %d: unknown transform %d.", index, spec.kind);
   check_place(index, spec.place);
   if (spec.kind == GC_DROPOUT) check_probability("dropout", index, spec.p);
   if (spec.kind == GC_DENSE) check_dense(spec, units);
+  if (spec.kind == GC_WINDOW) check_window(spec, units);
   if (spec.kind == GC_ACTIVATION &&
       (spec.function < GC_ACTIVATION_RELU || spec.function > GC_ACTIVATION_SOFTPLUS))
     fail(GC_INVALID, "before layer %d: unknown activation %d.", index, spec.function);
@@ -64,7 +78,9 @@ static void check_transform(const gc_transform& spec, int64_t units) {
 
 static Transform make_transform(const gc_transform& spec, int64_t units, int64_t& offset) {
   check_transform(spec, units);
-  Transform t{spec, units, spec.kind == GC_DENSE ? spec.outputs : units, -1, -1};
+  Transform t{spec, units, units, -1, -1};
+  if (spec.kind == GC_DENSE) t.O = spec.outputs;
+  if (spec.kind == GC_WINDOW) t.O = spec.taps * units;
   auto take = [&](bool present, int64_t count) {
     const int64_t at = present ? offset : -1;
     if (present) offset += count;
@@ -109,13 +125,13 @@ class Brackets {
   std::vector<int64_t> open_;
 };
 
-// Units of the rows that come to the first transform of the net: the first dense layer in front of
-// the first recurrent layer knows them, or that layer itself.
+// Units of the rows that come to the first transform of the net: the first dense layer or window in
+// front of the first recurrent layer knows them, or that layer itself.
 static int64_t first_units(const gc_net& net) {
   if (net.embedding_rows) return net.embedding_dim;
   for (int i = 0; i < net.n_transforms && net.transforms[i].before == 0; i++)
-    if (net.transforms[i].kind == GC_DENSE) {
-      check_size("inputs of a dense layer", 0, net.transforms[i].inputs);
+    if (net.transforms[i].kind == GC_DENSE || net.transforms[i].kind == GC_WINDOW) {
+      check_size("inputs of a dense layer or window", 0, net.transforms[i].inputs);
       return net.transforms[i].inputs;
     }
   return net.layers[0].input_size;
@@ -237,7 +253,7 @@ Network::Network(const gc_net& net) {
     for (int d = 0; d < directions; d++) {
       Layer layer = make_layer(spec, ub, offset, state);
       layer.index = i;
-      layer.direction = static_cast<int32_t>(layers.size());
+      layer.direction = layer.state_index = static_cast<int32_t>(layers.size());
       layer.reverse = d == 1;
       layer.column = d * layer.H;
       layers.push_back(layer);
@@ -262,7 +278,31 @@ Network::Network(const gc_net& net) {
   ob = blocks(outputs, ub);
   Op = ob * ub;
   n_parameters = offset;
+  n_states = static_cast<int32_t>(layers.size());
+  for (std::vector<Transform>& some : transforms)
+    for (Transform& t : some)
+      if (t.spec.kind == GC_WINDOW) {
+        t.past = {t.I, blocks(t.I, ub) * ub, (t.spec.taps - 1) * t.spec.dilation, 1, 0, state,
+                  n_states++};
+        state += t.past.lead * t.past.H;
+      }
   state_size = state;
+}
+
+std::vector<const Transform*> Network::windows() const {
+  std::vector<const Transform*> found;
+  for (const std::vector<Transform>& some : transforms)
+    for (const Transform& t : some)
+      if (t.spec.kind == GC_WINDOW) found.push_back(&t);
+  return found;
+}
+
+std::vector<const StateShape*> Network::states() const {
+  std::vector<const StateShape*> found;
+  for (const Layer& layer : layers)
+    if (!layer.pass) found.push_back(&layer);
+  for (const Transform* window : windows()) found.push_back(&window->past);
+  return found;
 }
 
 // Makes a layer without recurrence that passes rows of `width` on, for a head without a layer of
@@ -294,13 +334,24 @@ static bool run_ahead(const std::vector<Transform>& transforms) {
   });
 }
 
+// Whether transforms read earlier steps, so that they cannot run in a part that reads time backward.
+static bool reads_past(const std::vector<Transform>& transforms) {
+  return std::any_of(transforms.begin(), transforms.end(),
+                     [](const Transform& t) { return t.spec.kind == GC_WINDOW; });
+}
+
 // Layers that read time in the same order, as groups; a head behind a bidirectional layer gets a
-// group of its own.
+// group of its own, and so do transforms in front of such a layer that cannot run in both its
+// directions, where there is no layer with one direction before them.
 std::vector<std::vector<Layer>> Network::groups() const {
   std::vector<std::vector<Layer>> found;
   for (const Layer& layer : layers) {
     const bool joins =
         !found.empty() && !layer.spec.bidirectional && !found.back().back().spec.bidirectional;
+    const bool alone = found.empty() || found.back().back().spec.bidirectional;
+    const std::vector<Transform>& before = transforms[static_cast<size_t>(layer.index)];
+    if (alone && layer.spec.bidirectional && !layer.reverse && reads_past(before))
+      found.push_back({passing(before.front().I, layer.index, ub)});
     if (!joins) found.emplace_back();
     found.back().push_back(layer);
   }
@@ -315,17 +366,21 @@ std::vector<std::vector<Transform>> Network::transforms_of(const std::vector<Lay
                                                            const Layer* behind) const {
   auto of = [&](const Layer& layer) { return transforms[static_cast<size_t>(layer.index)]; };
   auto ahead = [&](const Layer* one, const Layer& two) {
-    return one && !one->spec.bidirectional && two.spec.bidirectional && run_ahead(of(two));
+    return two.spec.bidirectional &&
+           (reads_past(of(two)) || (one && !one->spec.bidirectional && run_ahead(of(two))));
   };
+  if (group[0].pass) return {{}, transforms[static_cast<size_t>(group[0].index)]};
   std::vector<std::vector<Transform>> found;
   for (const Layer& layer : group) {
-    const bool taken = layer.pass || (&layer == &group.front() && ahead(before, layer));
+    const bool taken = &layer == &group.front() && ahead(before, layer);
     found.push_back(taken ? std::vector<Transform>{} : of(layer));
   }
   if (!behind)
     found.push_back(transforms.back());
   else
-    found.push_back(ahead(&group.back(), *behind) ? of(*behind) : std::vector<Transform>{});
+    found.push_back(!group.back().spec.bidirectional && ahead(&group.back(), *behind)
+                        ? of(*behind)
+                        : std::vector<Transform>{});
   return found;
 }
 
@@ -343,7 +398,7 @@ std::vector<Part> Network::parts() const {
     const std::vector<Layer>& group = all[g];
     Part part{*this, false, false, false, 0, 0};
     const bool both = group[0].spec.bidirectional;
-    part.first = group[0].index == 0 && !group[0].pass;
+    part.first = g == 0 || (group[0].index == 0 && !all[0][0].pass);
     part.last = g + 1 == all.size();
     part.reverse = group[0].reverse;
     part.column = group[0].column;

@@ -146,6 +146,12 @@ int64_t Net::direction_size(int32_t direction) const noexcept {
   return 0;
 }
 
+int32_t Net::states() const {
+  const int32_t states = gc_net_states(&net_);
+  if (states < 0) raise_error("ArgumentError", gc_last_error());
+  return states;
+}
+
 int64_t Net::directions() const noexcept {
   int64_t n = 0;
   for (const gc_layer& layer : layers_) n += layer.bidirectional ? 2 : 1;
@@ -192,5 +198,6 @@ void register_net(py::module_& module) {
       .def_property_readonly("n_outputs", &Net::outputs)
       .def_property_readonly("n_parts", &Net::parts)
       .def_property_readonly("n_directions", &Net::directions)
+      .def_property_readonly("n_states", &Net::states)
       .def("state_size", &Net::state_size, py::arg("batch"));
 }

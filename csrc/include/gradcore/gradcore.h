@@ -174,8 +174,12 @@ GC_API int64_t gc_net_inputs(const gc_net* net);
 GC_API int64_t gc_net_outputs(const gc_net* net);
 /* Number of elements of a state. A state has, per layer and direction, the outputs [max(1,k), B, H]
  * of the last k steps, oldest first (the last is h), then for LSTM c [B, H]. The backward direction
- * starts from its initial state at step lengths[b]-1, and its final state is that after step 0. */
+ * starts from its initial state at step lengths[b]-1, and its final state is that after step 0.
+ * Behind all of these it has, per GC_WINDOW, the rows [(taps-1) * dilation, B, I] that it has read
+ * last, oldest first. */
 GC_API int64_t gc_net_state_size(const gc_net* net, int64_t batch);
+/* Number of these states: of layers, directions and windows; -1 as above. */
+GC_API int32_t gc_net_states(const gc_net* net);
 
 /* Number of gates of a layer times its H. direction: counts the layers and their directions over
  * the whole net. -1 with a message if there is no such direction. */
@@ -264,7 +268,7 @@ typedef struct gc_tangents {
   void* outputs;           /* [K,T,B,O] out, zeros where t >= lengths[b] */
   int32_t* exponent;       /* [T] with outputs: the true tangent is outputs[:,t] * 2^exponent[t] */
   void* state_out;         /* [K, gc_net_state_size] out */
-  int32_t* state_exponent; /* by layer and direction, with state_out */
+  int32_t* state_exponent; /* by state (gc_net_states), with state_out */
   void* product;           /* [gc_net_parameters] out, GC_CURVATURE_HESSIAN: the tangent of grads.
                               Adjoints are then kept without a scale */
   void* dx;                /* out, GC_CURVATURE_HESSIAN, with gc_call.dx: its tangent */
@@ -332,7 +336,7 @@ typedef struct gc_call {
   int32_t* dx_exponent;     /* [T] with dx: the true gradient of x[t] is dx[t] * 2^dx_exponent[t] */
   void* state_out;          /* the state after step T-1 (after lengths[b]-1) */
   void* dstate;             /* gradient with respect to state, same layout */
-  int32_t* dstate_exponent; /* by layer and direction, as dx_exponent */
+  int32_t* dstate_exponent; /* by state (gc_net_states), as dx_exponent */
   double loss_value;
   double loss_weight;     /* the number by which a mean was divided */
   int64_t grads_exponent; /* the true gradient is grads * 2^grads_exponent */

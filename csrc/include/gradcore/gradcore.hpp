@@ -105,6 +105,7 @@ class Net {
   int64_t parameters() const { return parameters_; }
   int64_t outputs() const { return gc_net_outputs(&net_); }
   int64_t state_size(int64_t batch) const { return gc_net_state_size(&net_, batch); }
+  int32_t states() const { return gc_net_states(&net_); }
   int32_t parts() const { return gc_net_parts(&net_); }
   const std::vector<gc_layer>& layers() const { return layers_; }
   const std::vector<gc_transform>& transforms() const { return transforms_; }

@@ -16,7 +16,7 @@ Padding = Literal["causal"]
 
 @dataclass(frozen=True)
 class Conv1d(RowLayer):
-    """A convolution over time, anywhere in a net: activation(bias + sum of weight[:, :, k] @ tap k).
+    """A convolution over time, anywhere in a net: activation(bias + sum of weight[..., k] @ tap k).
 
     weight [out_channels, in_channels / groups, kernel_size] and bias [out_channels] as in
     torch.nn.Conv1d. Tap k of step t is the input (kernel_size - 1 - k) * dilation steps before t;
@@ -26,8 +26,8 @@ class Conv1d(RowLayer):
     groups: inputs and outputs are divided into as many runs of channels, and each run of outputs
     reads its own run of inputs only; groups == in_channels gives a depthwise convolution.
     activation: as in Dense.
-    The last (kernel_size - 1) * dilation inputs of each sequence are part of the net's state: a
-    ConvState.
+    The last (kernel_size - 1) * dilation inputs of each sequence are part of the net's state, in a
+    LayerState behind those of the recurrent layers.
     Raises ArgumentError for an unknown option, ShapeError if groups does not divide both channels.
     Reference: van den Oord et al. 2016, sec. 2.1.
     """
