@@ -107,17 +107,30 @@ def turned(a, lengths):
     return result
 
 
+def pieces(net):
+    return [piece for stage in stages(net) for piece in stage]
+
+
 def zero_state(net, batch):
-    return [s for stage in stages(net) for p in stage for s in pipeline.zero_state(p, batch)]
+    return joined(net, [pipeline.zero_state(piece, batch) for piece in pieces(net)])
+
+
+def joined(net, parts):
+    """The states of the pieces as that of the net: of recurrent layers, then of convolutions."""
+    counts = [len(pipeline.recurrent(piece)) for piece in pieces(net)]
+    layers = [s for part, n in zip(parts, counts, strict=True) for s in part[:n]]
+    return layers + [s for part, n in zip(parts, counts, strict=True) for s in part[n:]]
 
 
 def divided(net, state):
     """The state of the net as one list per piece."""
-    parts, rest = [], list(state)
-    for piece in (p for stage in stages(net) for p in stage):
-        n = len(pipeline.recurrent(piece))
-        parts.append(rest[:n])
-        rest = rest[n:]
+    total = sum(len(pipeline.recurrent(piece)) for piece in pieces(net))
+    layers, windows = list(state[:total]), list(state[total:])
+    parts = []
+    for piece in pieces(net):
+        n, k = len(pipeline.recurrent(piece)), len(pipeline.convolutions(piece))
+        parts.append(layers[:n] + windows[:k])
+        layers, windows = layers[n:], windows[k:]
     return parts
 
 
@@ -142,7 +155,7 @@ def forward(net, params, x, *, lengths=None, reset=None, state=None, mode=None):
                     mode.train, mode.seed, mode.step, tuple(piece.places), bool(piece.end), last
                 ),
             )
-            after += trace.state
+            after.append(trace.state)
             traces.append(trace)
         outputs = [t.outputs for t in traces]
         if len(stage) == 2:
@@ -152,7 +165,7 @@ def forward(net, params, x, *, lengths=None, reset=None, state=None, mode=None):
         if residual(net, stage):
             signal = signal + masked(entered, lengths)
         record.append((stage, traces))
-    return Trace(signal, after, record, lengths)
+    return Trace(signal, joined(net, after), record, lengths)
 
 
 def masked(a, lengths):
@@ -176,7 +189,7 @@ def backward(net, params, trace, d_outputs):
                 d_own = turned(d_own, trace.lengths)
             found = pipeline.backward(piece, piece.params(params), one, d_own)
             total |= piece.names(found.params)
-            d_states += found.state
+            d_states.append(found.state)
             turn = piece.end and found.x is not None
             d_inputs.append(turned(found.x, trace.lengths) if turn else found.x)
         d_entered = None if d_inputs[0] is None else sum(d_inputs)
@@ -184,7 +197,7 @@ def backward(net, params, trace, d_outputs):
             d_entered = d_entered + masked(d_signal, trace.lengths)
         d_signal = d_entered
         d_state = d_states + d_state
-    return pipeline.Gradients(total, d_signal, d_state)
+    return pipeline.Gradients(total, d_signal, joined(net, d_state))
 
 
 def tangent(net, params, trace, t_params, t_x=None, t_state=None):
@@ -199,8 +212,8 @@ def tangent(net, params, trace, t_params, t_x=None, t_state=None):
                 piece, piece.params(params), one, piece.params(t_params), t_own, next(states)
             )
             outputs.append(turned(t_out, trace.lengths) if piece.end else t_out)
-            after += t_after
+            after.append(t_after)
         entered, t_signal = t_signal, np.concatenate(outputs, axis=2)
         if residual(net, stage):
             t_signal = t_signal + masked(entered, trace.lengths)
-    return t_signal, after
+    return t_signal, joined(net, after)
