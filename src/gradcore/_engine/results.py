@@ -58,7 +58,7 @@ class Results:
             empty((steps, batch, net.input_size), dtype) if x else None,
             np.empty(steps, np.int32) if x else None,
             np.empty(state_size(net, batch), dtype) if state else None,
-            np.empty(net.n_directions, np.int32) if state else None,
+            np.empty(net.n_states, np.int32) if state else None,
         )
 
     @property

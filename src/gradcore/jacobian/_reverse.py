@@ -166,7 +166,7 @@ def _together(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
         dx,
         None if dx is None else exponents,
         unflatten(net, batch, dstate) if by_state else None,
-        np.repeat(dstate_exponent, net.n_directions) if by_state else None,
+        np.repeat(dstate_exponent, net.n_states) if by_state else None,
         unflatten(net, batch, state_out),
     )
 
@@ -181,7 +181,7 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
     dx = empty((count, steps, batch, net.input_size), dtype) if "x" in wanted else None
     dx_exponents = np.empty((count, steps), np.int32)
     dstate = np.empty((count, size), dtype)
-    dstate_exponents = np.empty((count, net.n_directions), np.int32)
+    dstate_exponents = np.empty((count, net.n_states), np.int32)
     state_out = np.empty(size, dtype)
     outputs = call.outputs
     if outputs is None:
