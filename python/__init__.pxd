@@ -64,6 +64,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
         GC_ACTIVATION
         GC_RESIDUAL_BEGIN
         GC_RESIDUAL_END
+        GC_WINDOW
         GC_BORDER
         GC_STATIC
         GC_POOL
@@ -131,9 +132,10 @@ cdef extern from "gradcore/gradcore.h" nogil:
         double p
         int64_t inputs, outputs
         int32_t function
+        int64_t taps, dilation, groups
         int32_t reduction
         int32_t inside
-        int64_t taps, stride, dilation
+        int64_t stride
         int64_t left
 
     ctypedef struct gc_net:
@@ -153,6 +155,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
     int64_t gc_net_outputs(const gc_net* net)
     int64_t gc_net_statics(const gc_net* net)
     int64_t gc_net_state_size(const gc_net* net, int64_t batch)
+    int32_t gc_net_states(const gc_net* net)
     int64_t gc_net_gates(const gc_net* net, int32_t direction)
     int32_t gc_net_parts(const gc_net* net)
     int64_t gc_net_part_steps(const gc_net* net, int32_t part, int64_t steps)

@@ -66,6 +66,12 @@ int64_t gc_net_state_size(const gc_net* net, int64_t batch) {
   return n;
 }
 
+int32_t gc_net_states(const gc_net* net) {
+  int32_t n = -1;
+  guarded([&] { n = Network(*net).n_states; });
+  return n;
+}
+
 int64_t gc_net_gates(const gc_net* net, int32_t direction) {
   int64_t n = -1;
   guarded([&] {

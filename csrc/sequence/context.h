@@ -92,14 +92,14 @@ struct Context {
   // Rows of a whole chunk.
   int64_t rows() const { return chunk_steps * timeline.batch; }
   const T* params() const { return static_cast<const T*>(call.params); }
-  // Where a layer's part of state k begins among several flat states.
-  int64_t state_place(const Layer& layer, int64_t k) const {
+  // Where a layer's or window's part of state k begins among several flat states.
+  int64_t state_place(const StateShape& layer, int64_t k) const {
     return (k * net.state_size + layer.state_offset) * timeline.batch;
   }
 };
 
-// Elements of a layer's state, for `batch` sequences.
-inline int64_t state_elements(const Layer& layer, int64_t batch) {
+// Elements of a layer's or window's state, for `batch` sequences.
+inline int64_t state_elements(const StateShape& layer, int64_t batch) {
   return (layer.lead + layer.states - 1) * batch * layer.H;
 }
 

@@ -31,7 +31,7 @@ Division::Division(const Network& net, const gc_call& call, int64_t followers)
     most_blocks = std::max(most_blocks, l.nb);
   }
   auto dense = [&](const Transform& t) {
-    return t.spec.kind == GC_DENSE ? (1 + followers) * 2 * t.I * t.O * B : 0;
+    return t.spec.kind == GC_DENSE ? (1 + followers) * 2 * t.I * t.O * B / t.groups() : 0;
   };
   for (const std::vector<Transform>& transforms : net.transforms)
     for (const Transform& t : transforms) flops += dense(t);

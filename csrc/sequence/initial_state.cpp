@@ -39,7 +39,7 @@ void InitialState<T>::lay_out(Layout& layout, bool trains) {
   }
   if (trains) {
     make(dstate_, state_elements(), GC_ARRAY_DSTATE);
-    make(dstate_exponent_, static_cast<int64_t>(net_.layers.size()), GC_ARRAY_DSTATE_EXPONENT);
+    make(dstate_exponent_, int64_t{net_.n_states}, GC_ARRAY_DSTATE_EXPONENT);
     if (hessian) make(t_dstate_, state_elements(), GC_ARRAY_T_DSTATE);
   }
   if (cotangents) {

@@ -16,6 +16,7 @@
 #include "sequence/stages/pool.h"
 #include "sequence/stages/recurrent.h"
 #include "sequence/stages/static_input.h"
+#include "sequence/stages/window.h"
 #include "sequence/validate.h"
 
 namespace gradcore {
@@ -23,9 +24,10 @@ namespace gradcore {
 // Every 20 ms at most: cheap against a chunk, quick against a person.
 static constexpr int64_t poll_interval_ns = 20'000'000;
 
-static bool has_skips(const Network& net) {
-  return std::any_of(net.layers.begin(), net.layers.end(),
-                     [](const Layer& layer) { return layer.has_skip(); });
+// Whether something other than a recurrence reads earlier steps.
+static bool reads_back(const Network& net) {
+  return !net.windows().empty() || std::any_of(net.layers.begin(), net.layers.end(),
+                                               [](const Layer& layer) { return layer.has_skip(); });
 }
 
 // Steps of a chunk: the widest rows of one take up 256 KB, and it is a power of two of steps
@@ -41,7 +43,8 @@ static int64_t steps_of_chunk(const Part& part, const gc_call& call, const Purpo
   }
   for (const std::vector<Transform>& transforms : net.transforms)
     for (const Transform& t : transforms)
-      if (t.spec.kind == GC_DENSE) row = std::max(row, call.batch * std::max(t.I, t.O));
+      if (t.spec.kind == GC_DENSE || t.spec.kind == GC_WINDOW)
+        row = std::max(row, call.batch * std::max(t.I, t.O));
   if (part.border) row = std::max(row, call.batch * part.border->O);
   while (steps > look_steps && steps * row * element > 256 * 1024) steps /= 2;
   return steps;
@@ -59,7 +62,7 @@ Job<T>::Job(const Part& part, gc_call& call, const Link<T>& link, Progress& prog
                check_call(part, call),
                MaskSource(call, kernels<T>()),
                Division(part.net, call, call.tangents.count + call.cotangents.count),
-               Timeline(call, part.reverse, has_skips(part.net)),
+               Timeline(call, part.reverse, reads_back(part.net)),
                {}},
       progress_(progress) {
   context_.chunk_steps = steps_of_chunk(part, call, context_.purpose);
@@ -80,13 +83,26 @@ void Job<T>::build() {
     add<Input<T>>();
   for (size_t l = 0; l < part.net.layers.size(); l++) {
     if (part.net.layers[l].pass) continue;
-    add_transforms(l);
+    add_transforms(l, 0, part.net.transforms[l].size());
     add<Recurrent<T>>(stages_.back().get(), static_cast<int>(l));
   }
+  add_ending();
+}
+
+// A window keeps what it reads, and its state goes on from operation to operation, so that all up
+// to the last one belongs to the layers.
+template <class T>
+void Job<T>::add_ending() {
+  const Part& part = context_.part;
+  const std::vector<Transform>& behind = part.net.transforms.back();
+  size_t kept = behind.size();
+  while (kept > 0 && behind[kept - 1].spec.kind != GC_WINDOW) kept--;
+  const size_t reader = part.net.layers.size();
+  add_transforms(reader, 0, kept);
   ending_ = stages_.size();
   const bool outputs = context_.purpose.puts_out, ends = outputs || context_.purpose.cotangents;
   if (part.last && !ends) return;
-  add_transforms(part.net.layers.size());
+  add_transforms(reader, kept, behind.size());
   if (part.pool) {
     add<Pool<T>>(stages_.back().get(), *part.pool);
     return;
@@ -99,11 +115,14 @@ void Job<T>::build() {
   if (outputs) loss_ = &add<Loss<T>>(stages_.back().get());
 }
 
+// Transforms [begin,end) of those in front of a layer, or behind the last one.
 template <class T>
-void Job<T>::add_transforms(size_t reader) {
-  for (const Transform& transform : context_.net.transforms[reader])
+void Job<T>::add_transforms(size_t reader, size_t begin, size_t end) {
+  for (size_t i = begin; i < end; i++) {
+    const Transform& transform = context_.net.transforms[reader][i];
     if (acts(transform, context_.call))
       add_transform(transform, context_.link.joins && reader == 0);
+  }
 }
 
 template <class T>
@@ -124,6 +143,9 @@ void Job<T>::add_transform(const Transform& transform, bool joins) {
       break;
     case GC_STATIC:
       add<StaticInput<T>>(below, transform, joins);
+      break;
+    case GC_WINDOW:
+      add<Window<T>>(below, transform);
       break;
     case GC_RESIDUAL_BEGIN:
       forks_.push_back(&add<Fork<T>>(below));

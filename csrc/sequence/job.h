@@ -53,7 +53,8 @@ class Job {
 
  private:
   void build();
-  void add_transforms(size_t reader);
+  void add_ending();
+  void add_transforms(size_t reader, size_t begin, size_t end);
   void add_transform(const Transform& transform, bool joins);
   template <class S, class... Arguments>
   S& add(Arguments&&... arguments);
@@ -88,7 +89,7 @@ class Job {
   std::optional<Cotangents<T>> cotangents_;
   std::vector<std::unique_ptr<Stage<T>>> stages_;
   std::vector<Fork<T>*> forks_;  // of residual connections that have not ended yet
-  size_t ending_ = 0;            // the first stage behind the layers
+  size_t ending_ = 0;            // the first stage behind layers and windows
   Loss<T>* loss_ = nullptr;      // of the last part, if it puts out anything
   Layout layout_;
   std::optional<Arena> arena_;

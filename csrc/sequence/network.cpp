@@ -17,8 +17,6 @@ static void check_size(const char* what, int layer, int64_t value) {
          static_cast<long long>(size_limit), static_cast<long long>(value));
 }
 
-static int64_t blocks(int64_t n, int32_t ub) { return (n + ub - 1) / ub; }
-
 static void check_probability(const char* what, int layer, double p) {
   if (!(p >= 0 && p < 1))
     fail(GC_INVALID, "layer %d: %s must be in [0, 1); got %g.", layer, what, p);
@@ -37,9 +35,31 @@ static void check_dense(const gc_transform& spec, int64_t units) {
          "before layer %d: a dense layer must have inputs %lld, the size of what comes before it; "
          "got %lld.",
          spec.before, static_cast<long long>(units), static_cast<long long>(spec.inputs));
+  const int64_t taps = spec.taps ? spec.taps : 1, groups = spec.groups ? spec.groups : 1;
+  check_size("taps of a dense layer", spec.before, taps);
+  check_size("groups of a dense layer", spec.before, groups);
+  if (spec.inputs % taps || spec.inputs / taps % groups || spec.outputs % groups)
+    fail(GC_INVALID,
+         "before layer %d: a dense layer must have groups that divide outputs and inputs / taps; "
+         "got %lld groups, %lld outputs, %lld inputs and %lld taps.",
+         spec.before, static_cast<long long>(groups), static_cast<long long>(spec.outputs),
+         static_cast<long long>(spec.inputs), static_cast<long long>(taps));
 }
 
 static void check_window(const gc_transform& spec, int64_t units) {
+  check_size("inputs of a window", spec.before, spec.inputs);
+  check_size("taps of a window", spec.before, spec.taps);
+  check_size("dilation of a window", spec.before, spec.dilation);
+  check_size("steps of a window", spec.before, (spec.taps - 1) * spec.dilation + 1);
+  check_size("taps times inputs of a window", spec.before, spec.taps * spec.inputs);
+  if (spec.inputs != units)
+    fail(GC_INVALID,
+         "before layer %d: a window must have inputs %lld, the size of what comes before it; got "
+         "%lld.",
+         spec.before, static_cast<long long>(units), static_cast<long long>(spec.inputs));
+}
+
+static void check_border(const gc_transform& spec, int64_t units) {
   const int index = spec.before;
   check_size("inputs of a window", index, spec.inputs);
   check_size("taps of a window", index, spec.taps);
@@ -70,7 +90,8 @@ static void check_transform(const gc_transform& spec, int64_t units) {
   check_place(index, spec.place);
   if (spec.kind == GC_DROPOUT) check_probability("dropout", index, spec.p);
   if (spec.kind == GC_DENSE) check_dense(spec, units);
-  if (spec.kind == GC_BORDER) check_window(spec, units);
+  if (spec.kind == GC_WINDOW) check_window(spec, units);
+  if (spec.kind == GC_BORDER) check_border(spec, units);
   if (spec.kind == GC_STATIC) check_size("statics", index, spec.inputs);
   if (spec.kind == GC_STATIC && spec.outputs != units)
     fail(
@@ -92,7 +113,8 @@ static Transform make_transform(const gc_transform& spec, int64_t units, int64_t
                                 int64_t unbiased = 0) {
   check_transform(spec, units);
   const bool joins = spec.kind == GC_BORDER && spec.reduction == GC_REDUCE_NONE;
-  const int64_t O = spec.kind == GC_DENSE ? spec.outputs : joins ? spec.taps * units : units;
+  const bool taps = spec.kind == GC_WINDOW || joins;
+  const int64_t O = spec.kind == GC_DENSE ? spec.outputs : taps ? spec.taps * units : units;
   Transform t{spec, units, O, -1, -1, O - unbiased};
   auto take = [&](bool present, int64_t count) {
     const int64_t at = present ? offset : -1;
@@ -102,7 +124,9 @@ static Transform make_transform(const gc_transform& spec, int64_t units, int64_t
   const bool dense = spec.kind == GC_DENSE, norm = spec.kind == GC_LAYER_NORM,
              statics = spec.kind == GC_STATIC,
              attention = spec.kind == GC_POOL && spec.function == GC_POOL_ATTENTION;
-  const int64_t weights = dense ? t.O * t.I : statics ? t.O * spec.inputs : units;
+  const int64_t weights = dense     ? t.O * t.I / t.groups()
+                          : statics ? t.O * spec.inputs
+                                    : units;
   t.weight = take(dense || statics || attention || (norm && spec.affine), weights);
   t.bias = take((dense || norm) && spec.bias, t.biased);
   return t;
@@ -155,7 +179,7 @@ static void check_pools(const gc_net& net) {
   bool found = false;
   for (int i = 0; i < net.n_transforms; i++) {
     const gc_transform& spec = net.transforms[i];
-    if (found && (spec.kind == GC_POOL || spec.kind == GC_BORDER))
+    if (found && (spec.kind == GC_POOL || spec.kind == GC_BORDER || spec.kind == GC_WINDOW))
       fail(GC_INVALID,
            "behind a pool over the sequence there is one step, so that neither another pool nor a "
            "window can follow.");
@@ -174,8 +198,9 @@ static void check_pools(const gc_net& net) {
 static int64_t first_units(const gc_net& net) {
   if (net.embedding_rows) return net.embedding_dim;
   for (int i = 0; i < net.n_transforms && net.transforms[i].before == 0; i++)
-    if (net.transforms[i].kind == GC_DENSE || net.transforms[i].kind == GC_BORDER) {
-      check_size("inputs of a dense layer or a window", 0, net.transforms[i].inputs);
+    if (net.transforms[i].kind == GC_DENSE || net.transforms[i].kind == GC_WINDOW ||
+        net.transforms[i].kind == GC_BORDER) {
+      check_size("inputs of a dense layer or window", 0, net.transforms[i].inputs);
       return net.transforms[i].inputs;
     }
   return net.layers[0].input_size;
@@ -309,7 +334,7 @@ Network::Network(const gc_net& net) {
     for (int d = 0; d < directions; d++) {
       Layer layer = make_layer(spec, ub, offset, state);
       layer.index = i;
-      layer.direction = static_cast<int32_t>(layers.size());
+      layer.direction = layer.state_index = static_cast<int32_t>(layers.size());
       layer.reverse = d == 1;
       layer.column = d * layer.H;
       layers.push_back(layer);
@@ -340,6 +365,14 @@ Network::Network(const gc_net& net) {
   ob = blocks(outputs, ub);
   Op = ob * ub;
   n_parameters = offset;
+  n_states = static_cast<int32_t>(layers.size());
+  for (std::vector<Transform>& some : transforms)
+    for (Transform& t : some)
+      if (t.spec.kind == GC_WINDOW) {
+        t.past = {t.I,       blocks(t.I, ub) * ub, (t.spec.taps - 1) * t.spec.dilation, 1, 0, state,
+                  n_states++};
+        state += t.past.lead * t.past.H;
+      }
   state_size = state;
 }
 
@@ -354,18 +387,20 @@ void Network::read_statics(int64_t size, int before) {
   statics = size;
 }
 
-// Makes a layer without recurrence that passes rows of `width` on, for a head without a layer of
-// its own.
-static Layer passing(int64_t width, int32_t index, int32_t ub) {
-  Layer layer{};
-  layer.pass = true;
-  layer.index = index;
-  layer.H = layer.I = width;
-  layer.nb = layer.ib = blocks(width, ub);
-  layer.Hp = layer.Ip = layer.nb * ub;
-  layer.weight_ih = layer.weight_hh = layer.bias_ih = layer.bias_hh = layer.skip = -1;
-  layer.initial = layer.initial_weight = -1;
-  return layer;
+std::vector<const Transform*> Network::windows() const {
+  std::vector<const Transform*> found;
+  for (const std::vector<Transform>& some : transforms)
+    for (const Transform& t : some)
+      if (t.spec.kind == GC_WINDOW) found.push_back(&t);
+  return found;
+}
+
+std::vector<const StateShape*> Network::states() const {
+  std::vector<const StateShape*> found;
+  for (const Layer& layer : layers)
+    if (!layer.pass) found.push_back(&layer);
+  for (const Transform* window : windows()) found.push_back(&window->past);
+  return found;
 }
 
 const Layer& Network::at(int32_t direction) const {
@@ -373,195 +408,6 @@ const Layer& Network::at(int32_t direction) const {
   if (direction < 0 || direction >= count)
     fail(GC_INVALID, "the net's layers and directions are 0..%d; got %d.", count - 1, direction);
   return layers[static_cast<size_t>(direction)];
-}
-
-// Whether transforms run in the part before them where they stand between layers with one direction
-// and a bidirectional layer, rather than once in each of its directions. What was there first,
-// LayerNorm and dropout, stays in both: sums of its gradients keep their bits.
-static bool run_ahead(const std::vector<Transform>& transforms) {
-  return std::any_of(transforms.begin(), transforms.end(), [](const Transform& t) {
-    return t.spec.kind != GC_LAYER_NORM && t.spec.kind != GC_DROPOUT;
-  });
-}
-
-static bool is_border(const Transform& t) { return t.spec.kind == GC_BORDER; }
-
-namespace {
-
-// Layers and transforms of a net become groups, from the input to the outputs.
-class Grouping {
- public:
-  explicit Grouping(int32_t ub) : ub_(ub) {}
-
-  // A group without a layer, whose transforms run behind it.
-  void pass(std::optional<Transform> border, std::vector<Transform> transforms, int64_t width,
-            int32_t index) {
-    groups_.push_back(
-        {{passing(width, index, ub_)}, std::move(border), {{}, std::move(transforms)}});
-  }
-  // The transforms in front of recurrent layer `index`, or of the end: each window begins a group.
-  // What remains for the layer is left in `front`, with its window in `border`.
-  void divide(std::vector<Transform>& front, std::optional<Transform>& border, int64_t units,
-              bool keeps_last, int32_t index) {
-    auto at = std::find_if(front.begin(), front.end(), is_border);
-    if (at == front.end()) return;
-    std::vector<Transform> ahead(front.begin(), at);
-    if (open())
-      groups_.back().transforms.back() = ahead;
-    else if (!ahead.empty() || units)
-      pass({}, ahead, ahead.empty() ? units : ahead.front().I, index);
-    while (at != front.end()) {
-      const auto next = std::find_if(at + 1, front.end(), is_border);
-      const std::vector<Transform> own(at + 1, next);
-      if (next == front.end() && keeps_last) {
-        border = *at;
-        front = own;
-        return;
-      }
-      pass(*at, own, at->O, index);
-      at = next;
-    }
-    front.clear();
-  }
-  // Whether the last group may go on: it reads time forward.
-  bool open() const { return !groups_.empty() && !groups_.back().layers.back().spec.bidirectional; }
-  void begin(const Layer& layer, std::vector<Transform> front, std::optional<Transform> border) {
-    groups_.push_back({{layer}, std::move(border), {std::move(front), {}}});
-  }
-  void extend(const Layer& layer, std::vector<Transform> front) {
-    groups_.back().layers.push_back(layer);
-    groups_.back().transforms.back() = std::move(front);
-    groups_.back().transforms.emplace_back();
-  }
-  void end_with(std::vector<Transform> transforms) {
-    groups_.back().transforms.back() = std::move(transforms);
-  }
-  std::vector<Group> take() { return std::move(groups_); }
-
- private:
-  const int32_t ub_;
-  std::vector<Group> groups_;
-};
-
-}  // namespace
-
-std::vector<Group> Network::groups() const {
-  Grouping grouping(ub);
-  // An embedding in front of a window runs by itself, since its rows are read several times.
-  int64_t units = embedding_rows ? embedding_dim : 0;
-  bool ahead =
-      false;  // the transforms in front of a bidirectional layer run in the group before it
-  for (const Layer& layer : layers) {
-    std::vector<Transform> front = transforms[static_cast<size_t>(layer.index)];
-    std::optional<Transform> border;
-    const bool both = layer.spec.bidirectional;
-    const bool divides = std::any_of(front.begin(), front.end(), is_border);
-    if (divides && !layer.reverse) grouping.divide(front, border, units, !both, layer.index);
-    units = 0;
-    if (!both && grouping.open() && !border) {
-      grouping.extend(layer, front);
-      continue;
-    }
-    if (!layer.reverse) {
-      ahead = divides || (both && grouping.open() && run_ahead(front));
-      if (ahead && both && !divides) grouping.end_with(front);
-    }
-    if (both && ahead) front.clear();
-    grouping.begin(layer, front, border);
-  }
-  std::vector<Transform> rest = transforms.back();
-  std::optional<Transform> none;
-  const bool divides = std::any_of(rest.begin(), rest.end(), is_border);
-  if (divides)
-    grouping.divide(rest, none, 0, false, top().index + 1);
-  else if (!grouping.open())
-    grouping.pass({}, rest, 2 * top().H, top().index + 1);
-  else
-    grouping.end_with(rest);
-  return grouping.take();
-}
-
-std::vector<Part> Network::parts() const {
-  const std::vector<Group> all = groups();
-  std::vector<Part> parts;
-  for (size_t g = 0; g < all.size(); g++) {
-    const std::vector<Layer>& group = all[g].layers;
-    Part part{*this, false, false, false, 0, 0, -1, all[g].border};
-    part.reverse = group[0].reverse;
-    if (part.reverse)
-      part.before = parts[g - 1].before;
-    else if (g > 0)
-      part.before = static_cast<int32_t>(parts[g - 1].reverse ? g - 2 : g - 1);
-    part.first = part.before < 0;
-    part.last = g + 1 == all.size();
-    part.column = group[0].column;
-    part.net.layers = group;
-    part.net.transforms = all[g].transforms;
-    const std::vector<Transform>& front = part.net.transforms.front();
-    part.net.input_size = part.border     ? part.border->O
-                          : front.empty() ? group[0].I
-                                          : front.front().I;
-    if (!part.first) part.net.embedding_rows = part.net.embedding_dim = 0;
-    const std::vector<Transform>& back = part.net.transforms.back();
-    const int64_t width = back.empty() ? group.back().H : back.back().O;
-    part.width = group[0].spec.bidirectional ? 2 * width : width;
-    if (!part.last) {
-      part.net.has_head = false;
-      part.net.outputs = width;
-      part.net.ob = blocks(width, ub);
-      part.net.Op = part.net.ob * ub;
-    }
-    parts.push_back(part);
-  }
-  cut_at_pool(parts);
-  return parts;
-}
-
-static bool is_pool(const Transform& t) { return t.spec.kind == GC_POOL; }
-
-bool Network::pools() const {
-  return std::any_of(transforms.back().begin(), transforms.back().end(), is_pool);
-}
-
-// A pool over the sequence ends a part, and what is behind it is a part of its own. Right behind a
-// bidirectional layer each direction pools its own columns, so that nothing of all steps lies
-// between them and the pool; but the scores of attention and a residual connection need both.
-void Network::cut_at_pool(std::vector<Part>& parts) const {
-  if (!pools()) return;
-  Part& end = parts.back();
-  std::vector<Transform>& back = end.net.transforms.back();
-  const auto at = std::find_if(back.begin(), back.end(), is_pool);
-  const Transform pool = *at;
-  const bool each = top().spec.bidirectional && !top().spec.residual && !end.border &&
-                    at == back.begin() && pool.spec.function != GC_POOL_ATTENTION;
-  if (each) {
-    back.erase(at);
-    end.pooled = true;
-    for (size_t p = parts.size() - 3; p < parts.size() - 1; p++) parts[p].pool = pool;
-    return;
-  }
-  Part rest{*this, false, true, false, 0, outputs, static_cast<int32_t>(parts.size()) - 1, {}};
-  rest.net.layers = {passing(pool.O, top().index + 1, ub)};
-  rest.net.transforms = {{}, {at + 1, back.end()}};
-  rest.net.input_size = pool.O;
-  rest.net.embedding_rows = rest.net.embedding_dim = 0;
-  rest.pooled = true;
-  back.erase(at, back.end());
-  end.pool = pool;
-  end.last = false;
-  end.width = pool.O;
-  end.net.has_head = false;
-  end.net.outputs = pool.O;
-  end.net.ob = blocks(pool.O, ub);
-  end.net.Op = end.net.ob * ub;
-  parts.push_back(rest);
-}
-
-std::vector<int64_t> steps_of(const std::vector<Part>& parts, int64_t n) {
-  std::vector<int64_t> steps;
-  for (const Part& part : parts)
-    steps.push_back(part.steps(part.first ? n : steps[static_cast<size_t>(part.before)]));
-  return steps;
 }
 
 }  // namespace gradcore

@@ -10,8 +10,20 @@
 
 namespace gradcore {
 
+// What a layer or a window carries from step to step.
+struct StateShape {
+  int64_t H, Hp;         // units of a row, without and with padding
+  int64_t lead;          // rows of earlier steps in a state: of outputs, of a window its inputs
+  int32_t states;        // of a cell; the first is its outputs
+  int32_t saved;         // values that the tape keeps per unit and step
+  int64_t state_offset;  // elements in front of its state if B = 1; multiplied by B otherwise
+  int32_t state_index;   // its number among all layers, directions and windows
+};
+
+inline int64_t blocks(int64_t n, int32_t ub) { return (n + ub - 1) / ub; }
+
 // A recurrent layer, or one direction of a bidirectional layer.
-struct Layer {
+struct Layer : StateShape {
   gc_layer spec;
   int32_t index;      // number of the layer among the net's recurrent layers
   int32_t direction;  // number among all layers and directions
@@ -20,16 +32,14 @@ struct Layer {
   // without a layer.
   bool pass;
   int64_t column;  // first column of its output in the rows of the layer: 0 or H
-  int32_t gates, states, saved, planes;
+  int32_t gates, planes;
   bool antisymmetric;
   const int32_t* input_plane;
-  int64_t H, nb, Hp;  // units, unit blocks (64 bytes each), units with padding
+  int64_t nb;         // unit blocks, of 64 bytes each
   int64_t z_row;      // distance in elements between rows of adjoints of pre-activations
   int64_t I, ib, Ip;  // inputs, blocks of inputs, inputs with padding
-  int64_t lead;       // outputs of earlier steps in a state: max(1, lag of the skip connection)
   int64_t weight_ih, weight_hh, bias_ih, bias_hh, skip;  // offsets in the flat buffer; -1: absent
   int64_t initial, initial_weight;  // the same of the initial state [states*H] and [states*H, S]
-  int64_t state_offset;  // elements in front of its state if B = 1; multiplied by B otherwise
   bool has_skip() const { return spec.skip_kind != GC_SKIP_NONE; }
   // A bidirectional layer's residual connection adds only this direction's columns of the input;
   // that of a layer with one direction adds whole rows.
@@ -43,6 +53,10 @@ struct Transform {
   int64_t I, O;
   int64_t weight, bias;  // offsets in the flat buffer; -1: absent
   int64_t biased;        // with a bias: how many outputs, from the first on, have one
+  StateShape past{};     // of a GC_WINDOW: its inputs
+  // Of a GC_DENSE or GC_WINDOW.
+  int64_t taps() const { return spec.taps > 0 ? spec.taps : 1; }
+  int64_t groups() const { return spec.groups > 0 ? spec.groups : 1; }
   bool has_parameters() const { return weight >= 0 || bias >= 0; }
 };
 
@@ -72,12 +86,17 @@ struct Network {
   int64_t n_parameters;
   int64_t statics = 0;  // S, the width of what does not change with time; 0: none
   int64_t state_size;   // elements in the state of one sequence
+  int32_t n_states;     // layers, directions and windows
 
   // Divides the net into parts that run one after the other. Layers, embedding and head are
   // distributed among the parts; offsets and sizes remain those of the whole net.
   std::vector<Part> parts() const;
 
   const Layer& top() const { return layers.back(); }
+  // The windows, in order.
+  std::vector<const Transform*> windows() const;
+  // What this net, or the part that it is, carries from step to step.
+  std::vector<const StateShape*> states() const;
   // Returns one of the layers and directions of the whole net; throws Error(GC_INVALID).
   const Layer& at(int32_t direction) const;
   // Whether the outputs have one step per sequence.

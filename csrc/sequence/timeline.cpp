@@ -6,12 +6,12 @@
 
 namespace gradcore {
 
-Timeline::Timeline(const gc_call& call, bool reverse, bool skips)
+Timeline::Timeline(const gc_call& call, bool reverse, bool reads_back)
     : steps(call.steps),
       batch(call.batch),
       call_(call),
       reverse_(reverse),
-      keeps_last_reset_(skips && has(call, GC_ARRAY_RESET)) {}
+      keeps_last_reset_(reads_back && has(call, GC_ARRAY_RESET)) {}
 
 void Timeline::lay_out(Layout& layout) {
   if (keeps_last_reset_) layout.announce(last_reset_, steps * batch);

@@ -21,8 +21,8 @@ struct Chunk {
 // begins late, while in a part that reads time forward it ends early.
 class Timeline {
  public:
-  // skips: a layer of the part has a skip connection.
-  Timeline(const gc_call& call, bool reverse, bool skips);
+  // reads_back: a skip connection or a window of the part reads earlier steps.
+  Timeline(const gc_call& call, bool reverse, bool reads_back);
 
   const int64_t steps, batch;
 
@@ -41,8 +41,8 @@ class Timeline {
   int64_t earliest_end() const { return earliest_end_; }
   // [T,B] nonzero where the state is zeroed before a step; null without resets.
   const uint8_t* reset() const { return reverse_ ? mirrored_ : call_.reset; }
-  // [T,B] the latest reset at or before a step, INT32_MIN if there is none; null without resets or
-  // skip connections.
+  // [T,B] the latest reset at or before a step, INT32_MIN if there is none; null without resets,
+  // or if nothing reads earlier steps.
   const int32_t* last_reset() const { return last_reset_; }
   // The latest reset of sequence b before its end: outputs of earlier steps are no part of its
   // final state.

@@ -208,6 +208,11 @@ void check_sizes(const Network& net, const gc_call& call) {
                static_cast<double>(t.O);
   bytes += (2 + static_cast<double>(K) + static_cast<double>(cotangents)) * 32 *
            static_cast<double>(call.batch) * static_cast<double>(net.statics);
+  for (const Transform* window : net.windows())
+    bytes += (1 + static_cast<double>(K) + static_cast<double>(cotangents)) * 8 *
+             static_cast<double>(call.batch) * static_cast<double>(window->past.Hp) *
+             (static_cast<double>(segment) +
+              static_cast<double>(window->past.lead) * (3 + static_cast<double>(call.n_slots)));
   if (bytes > 1e18)
     fail(GC_NO_MEMORY,
          "The call needs more than 10^18 bytes: of %" PRId64 " sequences, segments of %" PRId64

@@ -21,6 +21,7 @@ const Names transform_kinds = {{"layer_norm", GC_LAYER_NORM},
                                {"activation", GC_ACTIVATION},
                                {"residual_begin", GC_RESIDUAL_BEGIN},
                                {"residual_end", GC_RESIDUAL_END},
+                               {"window", GC_WINDOW},
                                {"border", GC_BORDER},
                                {"static", GC_STATIC},
                                {"pool", GC_POOL}};
@@ -93,8 +94,9 @@ gc_layer make_layer(const std::string& cell, int64_t input_size, int64_t hidden_
 
 gc_transform make_transform(const std::string& kind, int32_t before, int32_t place, bool affine,
                             bool bias, double eps, double p, int64_t inputs, int64_t outputs,
-                            const std::string& function, const std::string& reduction, bool inside,
-                            int64_t taps, int64_t stride, int64_t dilation, int64_t left) {
+                            const std::string& function, int64_t taps, int64_t dilation,
+                            int64_t groups, const std::string& reduction, bool inside,
+                            int64_t stride, int64_t left) {
   gc_transform transform{};
   transform.kind = lookup(transform_kinds, kind, "transform");
   transform.before = before;
@@ -107,11 +109,12 @@ gc_transform make_transform(const std::string& kind, int32_t before, int32_t pla
   transform.outputs = outputs;
   transform.function = transform.kind == GC_POOL ? lookup(pools, function, "pool")
                                                  : lookup(activations, function, "activation");
+  transform.taps = taps;
+  transform.dilation = dilation;
+  transform.groups = groups;
   transform.reduction = lookup(reductions, reduction, "reduction");
   transform.inside = inside;
-  transform.taps = taps;
   transform.stride = stride;
-  transform.dilation = dilation;
   transform.left = left;
   return transform;
 }
@@ -177,6 +180,12 @@ int64_t Net::direction_size(int32_t direction) const noexcept {
   return 0;
 }
 
+int32_t Net::states() const {
+  const int32_t states = gc_net_states(&net_);
+  if (states < 0) raise_error("ArgumentError", gc_last_error());
+  return states;
+}
+
 int64_t Net::directions() const noexcept {
   int64_t n = 0;
   for (const gc_layer& layer : layers_) n += layer.bidirectional ? 2 : 1;
@@ -211,9 +220,9 @@ void register_net(py::module_& module) {
       .def(py::init(&make_transform), py::kw_only(), py::arg("kind"), py::arg("before"),
            py::arg("place"), py::arg("affine") = false, py::arg("bias") = false,
            py::arg("eps") = 0.0, py::arg("p") = 0.0, py::arg("inputs") = 0, py::arg("outputs") = 0,
-           py::arg("function") = "relu", py::arg("reduction") = "none", py::arg("inside") = false,
-           py::arg("taps") = 1, py::arg("stride") = 1, py::arg("dilation") = 1,
-           py::arg("left") = 0);
+           py::arg("function") = "relu", py::arg("taps") = 1, py::arg("dilation") = 1,
+           py::arg("groups") = 1, py::arg("reduction") = "none", py::arg("inside") = false,
+           py::arg("stride") = 1, py::arg("left") = 0);
   py::class_<Net>(module, "Net",
                   "A stack as the core sees it; made by gradcore from a Stack and a dtype.")
       .def(py::init<const std::string&, int64_t, int64_t, std::vector<gc_layer>, int64_t, bool,
@@ -227,5 +236,6 @@ void register_net(py::module_& module) {
       .def_property_readonly("n_directions", &Net::directions)
       .def("part_steps", &Net::part_steps, py::arg("part"), py::arg("steps"))
       .def("direction_steps", &Net::direction_steps, py::arg("direction"), py::arg("steps"))
+      .def_property_readonly("n_states", &Net::states)
       .def("state_size", &Net::state_size, py::arg("batch"));
 }

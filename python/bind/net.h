@@ -22,6 +22,7 @@ class Net {
   int64_t direction_steps(int32_t direction, int64_t steps) const;
   // Number of recurrent layers, where a bidirectional layer counts twice.
   int64_t directions() const noexcept;
+  int32_t states() const;  // of layers, directions and windows
   // Number of units of one of these directions; 0 if it does not exist.
   int64_t direction_size(int32_t direction) const noexcept;
   int64_t gates(int32_t direction) const;

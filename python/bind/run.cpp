@@ -67,7 +67,7 @@ int64_t static_elements(const Net& net, const gc_call& call) {
 }
 int64_t one(const Net&, const gc_call&) { return 1; }
 int64_t of_steps(const Net&, const gc_call& call) { return call.steps; }
-int64_t of_layers(const Net& net, const gc_call&) { return net.directions(); }
+int64_t of_states(const Net& net, const gc_call&) { return net.states(); }
 int64_t of_tangents(const gc_call& call, int64_t elements) {
   return times(call.tangents.count, elements);
 }
@@ -104,7 +104,7 @@ const Field fields[] = {
     {"dx_exponent", GC_ARRAY_DX_EXPONENT, Element::int32, true, of_steps},
     {"state_out", GC_ARRAY_STATE_OUT, Element::real, true, state_elements},
     {"dstate", GC_ARRAY_DSTATE, Element::real, true, state_elements},
-    {"dstate_exponent", GC_ARRAY_DSTATE_EXPONENT, Element::int32, true, of_layers},
+    {"dstate_exponent", GC_ARRAY_DSTATE_EXPONENT, Element::int32, true, of_states},
     {"gates", GC_ARRAY_GATES, Element::real, true,
      [](const Net& n, const gc_call& c) {
        return times(times(hidden_steps(n, c), c.batch), n.gates(c.hidden.direction));
@@ -136,7 +136,7 @@ const Field fields[] = {
     {"t_exponent", GC_ARRAY_T_EXPONENT, Element::int32, true, output_steps},
     {"t_state_out", GC_ARRAY_T_STATE_OUT, Element::real, true,
      [](const Net& n, const gc_call& c) { return of_tangents(c, state_elements(n, c)); }},
-    {"t_state_exponent", GC_ARRAY_T_STATE_EXPONENT, Element::int32, true, of_layers},
+    {"t_state_exponent", GC_ARRAY_T_STATE_EXPONENT, Element::int32, true, of_states},
     {"product", GC_ARRAY_PRODUCT, Element::real, true, parameter_elements},
     {"t_dx", GC_ARRAY_T_DX, Element::real, true, input_elements},
     {"t_dstate", GC_ARRAY_T_DSTATE, Element::real, true, state_elements},

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from ._net.cells import LSTM as LSTM
     from ._net.cells import RNN as RNN
     from ._net.cells import AntisymmetricRNN as AntisymmetricRNN
+    from ._net.convolution import Conv1d as Conv1d
     from ._net.io import Checkpoint as Checkpoint
     from ._net.io import load as load
     from ._net.io import save as save
@@ -144,6 +145,7 @@ _NAMES = {
     "_engine.summary": ("LayerSummary", "Summary", "summary"),
     "_export.export": ("export",),
     "_net.cells": ("GRU", "LSTM", "RNN", "AntisymmetricRNN"),
+    "_net.convolution": ("Conv1d",),
     "_net.io": ("Checkpoint", "load", "save"),
     "_net.layers": (
         "Dense",

@@ -119,11 +119,12 @@ class Transform:
         inputs: typing.SupportsInt | typing.SupportsIndex = 0,
         outputs: typing.SupportsInt | typing.SupportsIndex = 0,
         function: str = "relu",
+        taps: typing.SupportsInt | typing.SupportsIndex = 1,
+        dilation: typing.SupportsInt | typing.SupportsIndex = 1,
+        groups: typing.SupportsInt | typing.SupportsIndex = 1,
         reduction: str = "none",
         inside: bool = False,
-        taps: typing.SupportsInt | typing.SupportsIndex = 1,
         stride: typing.SupportsInt | typing.SupportsIndex = 1,
-        dilation: typing.SupportsInt | typing.SupportsIndex = 1,
         left: typing.SupportsInt | typing.SupportsIndex = 0,
     ) -> None: ...
 
@@ -162,6 +163,8 @@ class Net:
     def n_parameters(self) -> int: ...
     @property
     def n_parts(self) -> int: ...
+    @property
+    def n_states(self) -> int: ...
 
 class Report:
     """

@@ -63,6 +63,10 @@ def test_files_keep_pools(tmp_path):
             [gd.GRU(4, 4), gd.Pool("mean", 4), gd.MaxPool1d(2)],
             "got a MaxPool1d at place 2, behind the Pool",
         ),
+        (
+            [gd.GRU(4, 4), gd.Pool("mean", 4), gd.Conv1d(4, 4, 3)],
+            "got a Conv1d at place 2, behind the Pool",
+        ),
     ],
 )
 def test_other_places_are_refused(layers, message):
@@ -228,14 +232,27 @@ def test_a_hessian_where_the_gradient_is_zero(kind):
 # ---- behind layers that shorten time
 
 
+FRONTS = {
+    "pools": lambda both: [
+        gd.MaxPool1d(3, 2, padding="same"),
+        gd.GRU(I, H, bidirectional=both),
+        gd.AvgPool1d(2),
+    ],
+    "convolutions": lambda both: [
+        gd.Conv1d(I, I, 5, 3, padding="same", activation="relu"),
+        gd.GRU(I, H, bidirectional=both),
+        gd.Conv1d(H * (1 + both), H * (1 + both), 3),
+    ],
+}
+
+
+@pytest.mark.parametrize("ends", FRONTS)
 @pytest.mark.parametrize("both", [False, True])
 @each_kind
-def test_behind_windows(kind, both):
+def test_behind_windows(kind, both, ends):
     """A front end with strides, and windows between the layer and the pool: as in two nets."""
     width = 2 * H if both else H
-    front = gd.Stack(
-        gd.MaxPool1d(3, 2, padding="same"), gd.GRU(I, H, bidirectional=both), gd.AvgPool1d(2)
-    )
+    front = gd.Stack(*FRONTS[ends](both))
     net = gd.Stack(*front.layers, gd.Pool(kind, width), gd.Linear(width, C))
     params = net.init(seed=2, dtype="float64")
     x, y = data()

@@ -53,6 +53,12 @@ BETWEEN = {
         gd.Dense(size + 2, 9, "softplus", bias=False),
         gd.Dense(9, size),
     ],
+    # Taps reach over the borders of chunks, blocks and short sequences.
+    "convolution": lambda size: [
+        gd.Conv1d(size, 6, 3, dilation=2, groups=1, activation="tanh"),
+        gd.Conv1d(6, 6, 2, dilation=131, groups=3, bias=False),
+        gd.Conv1d(6, size, 1),
+    ],
     # Residuals also go around layers with one direction that are as wide as their input.
     "residual": lambda size: [
         gd.Residual(

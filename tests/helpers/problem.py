@@ -102,24 +102,32 @@ def core_state(problem, dtype):
         return gd.LayerState(past[-1].copy(), c, None if layer.skip is None else past, reverse)
 
     layers = tuple(take(layer, len(layer.directions)) for layer in problem.net.recurrent)
-    assert not left
-    return layers
+    windows = tuple(s.past.astype(dtype) for s in left)
+    assert len(windows) == len(problem.net.windows)
+    return layers + tuple(gd.LayerState(past[-1].copy(), None, past) for past in windows)
 
 
 def by_direction(net, states):
-    """Pairs (layer, state) for every layer and direction."""
-    for layer, state in zip(net.recurrent, states, strict=True):
+    """Pairs (layer, state) for every layer and direction, then for every convolution."""
+    layers = [*net.recurrent, *(layer for layer, _ in net.windows)]
+    for layer, state in zip(layers, states, strict=True):
         yield layer, state
-        assert (state.reverse is not None) == layer.bidirectional
+        assert (state.reverse is not None) == getattr(layer, "bidirectional", False)
         if state.reverse is not None:
             yield layer, state.reverse
+
+
+def past_rows(layer, state):
+    """The rows of a state [k, B, H], oldest first; of a layer without a skip only the last one."""
+    only_last = getattr(layer, "skip", state.skip) is None
+    return state.h[None] if only_last else state.skip
 
 
 def from_core(net, states, exponents=None):
     """A state of gradcore as float64 arrays by name."""
     arrays = {}
     for i, (layer, state) in enumerate(by_direction(net, states)):
-        past = state.h[None] if layer.skip is None else state.skip
+        past = past_rows(layer, state)
         scale = 0 if exponents is None else int(exponents[i])
         arrays[f"{i}.past"] = np.ldexp(past.astype(float), scale)
         if state.c is not None:

@@ -126,7 +126,8 @@ def true_state(net, r, k):
     """The tangents of the final state along direction k, by name."""
     arrays = {}
     for i, (layer, state) in enumerate(by_direction(net, r.dstate)):
-        past = state.h[:, None] if layer.skip is None else state.skip
+        only_last = getattr(layer, "skip", state.skip) is None
+        past = state.h[:, None] if only_last else state.skip
         scale = int(r.dstate_exponent[i])
         arrays[f"{i}.past"] = np.ldexp(past[k].astype(float), scale)
         if state.c is not None:

@@ -9,12 +9,15 @@ from importlib import import_module
 
 import numpy as np
 
-from . import between, philox, skip
+from . import between, convolution, philox, skip
 
 
 @dataclass
 class State:
-    """past [k, B, H]: the last k outputs h, oldest first (k = 1 without skip); c [B, H] or None."""
+    """past [k, B, H]: the last k outputs h, oldest first (k = 1 without skip); c [B, H] or None.
+
+    Of a convolution: its last k inputs. Its states come behind those of all recurrent layers.
+    """
 
     past: np.ndarray
     c: np.ndarray | None = None
@@ -56,6 +59,7 @@ class Step:
     active: np.ndarray  # [B]
     x: np.ndarray  # [B, I], or tokens [B]; zeros where not active
     layers: list[LayerStep] = field(default_factory=list)
+    zeroed: np.ndarray | None = None  # [B]
     # Saved by the layers that stand before the recurrent layers and before the head.
     between: list[list] = field(default_factory=list)
     top: np.ndarray | None = None  # [B, H], the head's input
@@ -102,6 +106,55 @@ def chains(net):
         elif type(a).__name__ in between.KINDS:
             found[-1].append((i, a))
     return found
+
+
+def convolutions(net):
+    """Pairs (place, layer) of the convolutions that read earlier steps."""
+    return [(i, a) for i, a in enumerate(net.layers) if type(a).__name__ == "Conv1d" and past_of(a)]
+
+
+def past_of(layer):
+    return (layer.kernel_size - 1) * layer.dilation
+
+
+@dataclass
+class Pasts:
+    """What convolutions carry from step to step, by place: from `before` to `after` a step.
+
+    Backward, `before` has the adjoint of the state after the step, and `after` that before it.
+    """
+
+    before: dict
+    active: np.ndarray
+    zeroed: np.ndarray
+    after: dict = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, net, states, active, zeroed):
+        found = zip(convolutions(net), states[len(recurrent(net)) :], strict=True)
+        return cls({place: state for (place, _), state in found}, active, zeroed)
+
+    def states(self, net):
+        return [self.after[place] for place, _ in convolutions(net)]
+
+    def rows(self, place, signal):
+        """The rows that a step reads; those behind the first are the state after it."""
+        if place not in self.before:
+            return signal[None]
+        before = self.before[place]
+        rows = np.concatenate([cleared(self.zeroed, before).past, signal[None]])
+        self.after[place] = chosen(self.active, State(rows[1:]), before)
+        return rows
+
+    def back(self, place, d_rows):
+        """The gradient of the step's own row."""
+        if place in self.before:
+            after = self.before[place]
+            d_rows = d_rows.copy()
+            d_rows[1:] += cleared(~self.active, after).past
+            new = cleared(self.zeroed, State(d_rows[:-1]))
+            self.after[place] = chosen(self.active, new, after)
+        return d_rows[-1]
 
 
 class Rounds:
@@ -158,6 +211,9 @@ def zero_state(net, batch, dtype=float):
             np.zeros((batch, layer.hidden_size), dtype) if type(layer).__name__ == "LSTM" else None,
         )
         for _, layer in recurrent(net)
+    ] + [
+        State(np.zeros((past_of(layer), batch, layer.in_channels), dtype))
+        for _, layer in convolutions(net)
     ]
 
 
@@ -202,26 +258,29 @@ def forward(net, params, x, *, lengths=None, reset=None, state=None, mode=None):
     for t in range(n_steps):
         active = np.full(batch, True) if lengths is None else t < np.asarray(lengths)
         zeroed = np.full(batch, False) if reset is None else reset[t] & active
-        step = Step(active, where(active, x[t], np.zeros_like(x[t])))
+        step = Step(active, where(active, x[t], np.zeros_like(x[t])), zeroed=zeroed)
+        pasts = Pasts.of(net, now, active, zeroed)
         if has_embedding(net):
             signal = params["0.weight"][step.x]
         elif x.dtype.kind in "iu":
-            signal = one_hot(step.x, recurrent(net)[0][1].input_size)
+            signal = one_hot(step.x, token_count(net)) * active[:, None]
         else:
             signal = step.x
         after, rounds = [], Rounds(net)
         *inner, before_head = chains(net)
-        for (place, layer), before, chain in zip(recurrent(net), now, inner, strict=True):
-            signal = chain_forward(chain, params, signal, mode, t, step, rounds)
+        for (place, layer), before, chain in zip(
+            recurrent(net), now[: len(inner)], inner, strict=True
+        ):
+            signal = chain_forward(chain, params, signal, mode, t, step, rounds, pasts)
             signal = rounds.forward(place, signal)
             masks = layer_masks(layer, place, mode, t, batch)
             new, record = layer_forward(layer, own(params, place), signal, before, zeroed, masks)
             after.append(chosen(active, new, before))
             signal = new.past[-1] + signal if layer.residual else new.past[-1]
             step.layers.append(record)
-        signal = chain_forward(before_head, params, signal, mode, t, step, rounds)
+        signal = chain_forward(before_head, params, signal, mode, t, step, rounds, pasts)
         signal = rounds.forward(len(net.layers) - has_head(net), signal)
-        now, step.top = after, signal
+        now, step.top = after + pasts.states(net), signal
         output = affine(own(params, len(net.layers) - 1), signal) if has_head(net) else signal
         outputs.append(where(active, output, np.zeros_like(output)))
         steps.append(step)
@@ -232,11 +291,20 @@ def affine(params, signal):
     return signal @ params["weight"].T + params.get("bias", 0.0)
 
 
-def chain_forward(chain, params, signal, mode, t, step, rounds):
+def token_count(net):
+    first = net.layers[0]
+    return first.in_channels if type(first).__name__ == "Conv1d" else first.input_size
+
+
+def chain_forward(chain, params, signal, mode, t, step, rounds, pasts):
     step.between.append([])
     for place, layer in chain:
         signal = rounds.forward(place, signal)
-        signal, saved = between.forward(layer, place, own(params, place), signal, mode, t)
+        if type(layer).__name__ == "Conv1d":
+            rows = pasts.rows(place, signal)
+            signal, saved = convolution.forward(layer, own(params, place), rows)
+        else:
+            signal, saved = between.forward(layer, place, own(params, place), signal, mode, t)
         step.between[-1].append(saved)
     return signal
 
@@ -297,10 +365,11 @@ def step_backward(net, params, step, d_output, adjoint):
     rounds = Rounds(net)
     d_signal = rounds.backward(len(net.layers) - has_head(net), d_signal)
     *inner, before_head = zip(chains(net), step.between, strict=True)
-    d_signal = chain_backward(*before_head, params, d_signal, d_params, rounds)
-    before = []
+    pasts = Pasts.of(net, adjoint, step.active, step.zeroed)
+    d_signal = chain_backward(*before_head, params, d_signal, d_params, rounds, pasts)
+    before, layers = [], len(recurrent(net))
     for (place, layer), record, after, chain in reversed(
-        list(zip(recurrent(net), step.layers, adjoint, inner, strict=True))
+        list(zip(recurrent(net), step.layers, adjoint[:layers], inner, strict=True))
     ):
         inside = own(params, place)
         d_before, d_signal, shares = layer_backward(
@@ -309,7 +378,8 @@ def step_backward(net, params, step, d_output, adjoint):
         before.insert(0, d_before)
         d_params.update({f"{place}.{name}": d for name, d in shares.items()})
         d_signal = rounds.backward(place, d_signal)
-        d_signal = chain_backward(*chain, params, d_signal, d_params, rounds)
+        d_signal = chain_backward(*chain, params, d_signal, d_params, rounds, pasts)
+    before += pasts.states(net)
     d_x = d_signal
     if step.x.ndim == 1:
         d_x = None
@@ -318,9 +388,14 @@ def step_backward(net, params, step, d_output, adjoint):
     return before, {name: d for name, d in d_params.items() if name in params}, d_x
 
 
-def chain_backward(chain, saved, params, d_signal, d_params, rounds):
+def chain_backward(chain, saved, params, d_signal, d_params, rounds, pasts):
     for (place, layer), record in reversed(list(zip(chain, saved, strict=True))):
-        d_signal, shares = between.backward(layer, own(params, place), record, d_signal)
+        if type(layer).__name__ == "Conv1d":
+            d_signal = where(pasts.active, d_signal, np.zeros_like(d_signal))
+            d_rows, shares = convolution.backward(layer, own(params, place), record, d_signal)
+            d_signal = pasts.back(place, d_rows)
+        else:
+            d_signal, shares = between.backward(layer, own(params, place), record, d_signal)
         d_params.update({f"{place}.{name}": d for name, d in shares.items()})
         d_signal = rounds.backward(place, d_signal)
     return d_signal
@@ -367,26 +442,27 @@ def tangent(net, params, trace, t_params, t_x=None, t_state=None):
         if has_embedding(net):
             t_signal = t_params["0.weight"][step.x]
         elif step.x.ndim == 1:
-            t_signal = np.zeros_like(step.layers[0].input)
+            t_signal = np.zeros((batch, token_count(net)))
         elif t_x is None:
             t_signal = np.zeros_like(step.x)
         else:
             t_signal = where(step.active, t_x[t], np.zeros_like(t_x[t]))
         after, rounds = [], Rounds(net)
         *inner, before_head = zip(chains(net), step.between, strict=True)
+        pasts = Pasts.of(net, now, step.active, step.zeroed)
         for (place, layer), record, before, chain in zip(
-            recurrent(net), step.layers, now, inner, strict=True
+            recurrent(net), step.layers, now[: len(inner)], inner, strict=True
         ):
-            t_signal = chain_tangent(*chain, params, t_params, t_signal, rounds)
+            t_signal = chain_tangent(*chain, params, t_params, t_signal, rounds, pasts)
             t_signal = rounds.forward(place, t_signal)
             new = layer_tangent(
                 layer, own(params, place), own(t_params, place), record, t_signal, before
             )
             after.append(chosen(step.active, new, before))
             t_signal = new.past[-1] + t_signal if layer.residual else new.past[-1]
-        t_signal = chain_tangent(*before_head, params, t_params, t_signal, rounds)
+        t_signal = chain_tangent(*before_head, params, t_params, t_signal, rounds, pasts)
         t_signal = rounds.forward(len(net.layers) - has_head(net), t_signal)
-        now, t_output = after, t_signal
+        now, t_output = after + pasts.states(net), t_signal
         if has_head(net):
             place = len(net.layers) - 1
             head, t_head = own(params, place), own(t_params, place)
@@ -395,12 +471,15 @@ def tangent(net, params, trace, t_params, t_x=None, t_state=None):
     return np.array(t_outputs), now
 
 
-def chain_tangent(chain, saved, params, t_params, t_signal, rounds):
+def chain_tangent(chain, saved, params, t_params, t_signal, rounds, pasts):
     for (place, layer), record in zip(chain, saved, strict=True):
         t_signal = rounds.forward(place, t_signal)
-        t_signal = between.tangent(
-            layer, own(params, place), own(t_params, place), record, t_signal
-        )
+        inside = own(params, place), own(t_params, place)
+        if type(layer).__name__ == "Conv1d":
+            t_rows = pasts.rows(place, t_signal)
+            t_signal = convolution.tangent(layer, *inside, record, t_rows)
+        else:
+            t_signal = between.tangent(layer, *inside, record, t_signal)
     return t_signal
 
 

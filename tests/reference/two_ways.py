@@ -116,17 +116,30 @@ def turned(a, lengths):
     return result
 
 
+def pieces(net):
+    return [piece for stage in stages(net) for piece in stage]
+
+
 def zero_state(net, batch):
-    return [s for stage in stages(net) for p in stage for s in pipeline.zero_state(p, batch)]
+    return joined(net, [pipeline.zero_state(piece, batch) for piece in pieces(net)])
+
+
+def joined(net, parts):
+    """The states of the pieces as that of the net: of recurrent layers, then of convolutions."""
+    counts = [len(pipeline.recurrent(piece)) for piece in pieces(net)]
+    layers = [s for part, n in zip(parts, counts, strict=True) for s in part[:n]]
+    return layers + [s for part, n in zip(parts, counts, strict=True) for s in part[n:]]
 
 
 def divided(net, state):
     """The state of the net as one list per piece."""
-    parts, rest = [], list(state)
-    for piece in (p for stage in stages(net) for p in stage):
-        n = len(pipeline.recurrent(piece))
-        parts.append(rest[:n])
-        rest = rest[n:]
+    total = sum(len(pipeline.recurrent(piece)) for piece in pieces(net))
+    layers, windows = list(state[:total]), list(state[total:])
+    parts = []
+    for piece in pieces(net):
+        n, k = len(pipeline.recurrent(piece)), len(pipeline.convolutions(piece))
+        parts.append(layers[:n] + windows[:k])
+        layers, windows = layers[n:], windows[k:]
     return parts
 
 
@@ -138,7 +151,7 @@ def forward(net, params, x, *, lengths=None, reset=None, state=None, mode=None):
     signal, record, after = x, [], []
     for stage in stages(net):
         if stage[0].pool:
-            next(states)
+            after.append(next(states))
             record.append((stage, [signal], lengths))
             own = pipeline.own(params, stage[0].places[0])
             signal = pool.forward(stage[0].pool, own, signal, lengths)[None]
@@ -158,7 +171,7 @@ def forward(net, params, x, *, lengths=None, reset=None, state=None, mode=None):
                     mode.train, mode.seed, mode.step, tuple(piece.places), bool(piece.end), last
                 ),
             )
-            after += trace.state
+            after.append(trace.state)
             traces.append(trace)
         outputs = [t.outputs for t in traces]
         if len(stage) == 2:
@@ -169,7 +182,7 @@ def forward(net, params, x, *, lengths=None, reset=None, state=None, mode=None):
             signal = signal + masked(entered, lengths)
         record.append((stage, traces, lengths))
     pooled = any(stage[0].pool for stage in stages(net))
-    return Trace(signal[0] if pooled else signal, after, record, pooled)
+    return Trace(signal[0] if pooled else signal, joined(net, after), record, pooled)
 
 
 def masked(a, lengths):
@@ -188,6 +201,7 @@ def backward(net, params, trace, d_outputs):
             own = pipeline.own(params, stage[0].places[0])
             d_signal, shares = pool.backward(stage[0].pool, own, traces[0], lengths, d_signal[0])
             total |= {f"{stage[0].places[0]}.{name}": d for name, d in shares.items()}
+            d_state = [[], *d_state]
             continue
         d_inputs, d_states, first = [], [], 0
         for piece, one in zip(stage, traces, strict=True):
@@ -198,7 +212,7 @@ def backward(net, params, trace, d_outputs):
                 d_own = turned(d_own, lengths)
             found = pipeline.backward(piece, piece.params(params), one, d_own)
             total |= piece.names(found.params)
-            d_states += found.state
+            d_states.append(found.state)
             turn = piece.end and found.x is not None
             d_inputs.append(turned(found.x, lengths) if turn else found.x)
         d_entered = None if d_inputs[0] is None else sum(d_inputs)
@@ -206,7 +220,7 @@ def backward(net, params, trace, d_outputs):
             d_entered = d_entered + masked(d_signal, lengths)
         d_signal = d_entered
         d_state = d_states + d_state
-    return pipeline.Gradients(total, d_signal, d_state)
+    return pipeline.Gradients(total, d_signal, joined(net, d_state))
 
 
 def tangent(net, params, trace, t_params, t_x=None, t_state=None):
@@ -215,7 +229,7 @@ def tangent(net, params, trace, t_params, t_x=None, t_state=None):
     t_signal, after = t_x, []
     for stage, traces, lengths in trace.pieces:
         if stage[0].pool:
-            next(states)
+            after.append(next(states))
             own, t_own = (pipeline.own(p, stage[0].places[0]) for p in (params, t_params))
             t_signal = pool.tangent(stage[0].pool, own, t_own, traces[0], lengths, t_signal)[None]
             continue
@@ -226,8 +240,8 @@ def tangent(net, params, trace, t_params, t_x=None, t_state=None):
                 piece, piece.params(params), one, piece.params(t_params), t_own, next(states)
             )
             outputs.append(turned(t_out, lengths) if piece.end else t_out)
-            after += t_after
+            after.append(t_after)
         entered, t_signal = t_signal, np.concatenate(outputs, axis=2)
         if residual(net, stage):
             t_signal = t_signal + masked(entered, lengths)
-    return t_signal[0] if trace.pooled else t_signal, after
+    return t_signal[0] if trace.pooled else t_signal, joined(net, after)

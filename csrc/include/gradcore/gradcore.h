@@ -41,18 +41,22 @@ typedef enum gc_skip { GC_SKIP_NONE = 0, GC_SKIP_ADD = 1, GC_SKIP_MIX = 2 } gc_s
 typedef enum gc_transform_kind {
   GC_LAYER_NORM = 0,
   GC_DROPOUT = 1,
-  GC_DENSE = 2,      /* weight [O, I] times the row, plus bias [O] */
+  GC_DENSE = 2,      /* weight [O, I] times the row, plus bias [O]; with taps and groups that of a
+                        convolution */
   GC_ACTIVATION = 3, /* a gc_activation of every element */
   GC_RESIDUAL_BEGIN =
       4, /* the row goes on, and is added to that at the GC_RESIDUAL_END which closes */
-  GC_RESIDUAL_END = 5, /* this bracket; no bidirectional layer or window lies between the two */
+  GC_RESIDUAL_END = 5, /* this bracket; no bidirectional layer or border lies between the two */
+  GC_WINDOW = 6,       /* rows of [taps, I]: those of the steps t - (taps-1) * dilation, ...,
+                          t - dilation, t, one after the other. Steps before the first, or before a
+                          reset at or before t, are zero; the net's state has the past ones */
   /* Each row is made of several rows before it, and there may be fewer rows: a border between two
    * parts of the net. */
-  GC_BORDER = 6,
-  GC_STATIC = 7, /* weight [O, S] times gc_statics.values of the row's sequence is added to it */
-  /* The rows of a sequence become one, see gc_pool; at most once, behind the last recurrent layer
-   * and the last GC_BORDER. */
-  GC_POOL = 8
+  GC_BORDER = 7,
+  GC_STATIC = 8, /* weight [O, S] times gc_statics.values of the row's sequence is added to it */
+  /* The rows of a sequence become one, see gc_pool; at most once, behind the last recurrent layer,
+   * GC_WINDOW and GC_BORDER. */
+  GC_POOL = 9
 } gc_transform_kind;
 /* What a GC_POOL makes of the rows h of a sequence: the last; their mean; the maximum of each unit;
  * sum of a h with a = softmax over the rows of weight . h, where weight [H] is a parameter. Of a
@@ -156,7 +160,7 @@ typedef struct gc_layer {
 } gc_layer;
 
 /* An operation on each row that comes to a recurrent layer or to the head; several act one after
- * the other. All but GC_DENSE and GC_BORDER leave the width of the rows as it is.
+ * the other. All but GC_DENSE, GC_WINDOW and GC_BORDER leave the width of the rows as it is.
  * Row t of a GC_BORDER is made of the rows t * stride - left + k * dilation, k in 0..taps-1, as
  * far as they lie in the same sequence and no reset lies between them and row t * stride. Of n rows
  * it makes ceil(n / stride), or with `inside` as many as lie in the sequence with all their rows:
@@ -171,13 +175,19 @@ typedef struct gc_transform {
   double eps;     /* GC_LAYER_NORM: added to the variance, > 0 */
   double p;       /* GC_DROPOUT: the probability in [0,1) that a unit is dropped in training; the
                      others are divided by 1 - p */
-  int64_t inputs, outputs; /* GC_DENSE: I, the width of the rows that it reads, and O; GC_BORDER:
-                              `inputs` only; GC_STATIC: S and O, the width of the rows */
+  int64_t inputs, outputs; /* GC_DENSE, GC_WINDOW, GC_BORDER: I, the width of the rows that it
+                              reads; GC_DENSE: O; GC_STATIC: S and O, the width of the rows */
   int32_t function;        /* GC_ACTIVATION: gc_activation; GC_POOL: gc_pool */
-  int32_t reduction;       /* GC_BORDER: gc_reduction, */
-  int32_t inside;          /* 1: only windows whose rows all lie in the sequence, */
-  int64_t taps, stride, dilation; /* each 1 or more, */
-  int64_t left;                   /* 0..(taps - 1) * dilation; 0 with `inside` */
+  int64_t taps;      /* GC_WINDOW, GC_BORDER: K >= 1; GC_DENSE: its rows are [K, I/K], the rows of a
+                        window or border behind it, and its weight is [O, I/K/groups, K]; 0 stands
+                        for 1 */
+  int64_t dilation;  /* GC_WINDOW, GC_BORDER: steps between two taps, >= 1 */
+  int64_t groups;    /* GC_DENSE: each of as many runs of outputs reads only its run of the I/K
+                        elements of every tap; 0 stands for 1 */
+  int32_t reduction; /* GC_BORDER: gc_reduction, */
+  int32_t inside;    /* 1: only windows whose rows all lie in the sequence, */
+  int64_t stride;    /* rows from one window to the next, >= 1, */
+  int64_t left;      /* rows before its own, 0..(taps - 1) * dilation; 0 with `inside` */
 } gc_transform;
 
 /* A stack: an optional embedding, recurrent layers with transforms between them, an optional linear
@@ -213,8 +223,12 @@ GC_API int64_t gc_net_outputs(const gc_net* net);
 GC_API int64_t gc_net_statics(const gc_net* net);
 /* Number of elements of a state. A state has, per layer and direction, the outputs [max(1,k), B, H]
  * of the last k steps, oldest first (the last is h), then for LSTM c [B, H]. The backward direction
- * starts from its initial state at step lengths[b]-1, and its final state is that after step 0. */
+ * starts from its initial state at step lengths[b]-1, and its final state is that after step 0.
+ * Behind all of these it has, per GC_WINDOW, the rows [(taps-1) * dilation, B, I] that it has read
+ * last, oldest first. */
 GC_API int64_t gc_net_state_size(const gc_net* net, int64_t batch);
+/* Number of these states: of layers, directions and windows; -1 as above. */
+GC_API int32_t gc_net_states(const gc_net* net);
 
 /* Number of gates of a layer times its H. direction: counts the layers and their directions over
  * the whole net. -1 with a message if there is no such direction. */
@@ -344,7 +358,7 @@ typedef struct gc_tangents {
   void* outputs;           /* [K,T,B,O] out, zeros where t >= lengths[b] */
   int32_t* exponent;       /* [T] with outputs: the true tangent is outputs[:,t] * 2^exponent[t] */
   void* state_out;         /* [K, gc_net_state_size] out */
-  int32_t* state_exponent; /* by layer and direction, with state_out */
+  int32_t* state_exponent; /* by state (gc_net_states), with state_out */
   void* product;           /* [gc_net_parameters] out, GC_CURVATURE_HESSIAN: the tangent of grads.
                               Adjoints are then kept without a scale */
   void* dx;                /* out, GC_CURVATURE_HESSIAN, with gc_call.dx: its tangent */
@@ -428,7 +442,7 @@ typedef struct gc_call {
   int32_t* dx_exponent;     /* [T] with dx: the true gradient of x[t] is dx[t] * 2^dx_exponent[t] */
   void* state_out;          /* the state after step T-1 (after lengths[b]-1) */
   void* dstate;             /* gradient with respect to state, same layout */
-  int32_t* dstate_exponent; /* by layer and direction, as dx_exponent */
+  int32_t* dstate_exponent; /* by state (gc_net_states), as dx_exponent */
   double loss_value;
   double loss_weight;     /* the number by which a mean was divided; PARTS: the sum of theirs */
   int64_t grads_exponent; /* the true gradient is grads * 2^grads_exponent */

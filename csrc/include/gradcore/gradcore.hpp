@@ -106,6 +106,7 @@ class Net {
   int64_t outputs() const { return gc_net_outputs(&net_); }
   int64_t statics() const { return gc_net_statics(&net_); }
   int64_t state_size(int64_t batch) const { return gc_net_state_size(&net_, batch); }
+  int32_t states() const { return gc_net_states(&net_); }
   int32_t parts() const { return gc_net_parts(&net_); }
   const std::vector<gc_layer>& layers() const { return layers_; }
   const std::vector<gc_transform>& transforms() const { return transforms_; }
@@ -265,7 +266,8 @@ std::vector<T> uniform_parameters(const Net& net, uint64_t seed) {
     for (const gc_transform& one : net.transforms()) {
       if (one.before != before) continue;
       if (one.kind == GC_DENSE) {
-        uniform(one.outputs * (one.inputs + (one.bias ? 1 : 0)), one.inputs);
+        const int64_t inputs = one.inputs / std::max<int64_t>(one.groups, 1);
+        uniform(one.outputs * (inputs + (one.bias ? 1 : 0)), inputs);
         width = one.outputs;
       } else if (one.kind == GC_LAYER_NORM) {
         if (one.affine) out.insert(out.end(), static_cast<size_t>(width), T{1});

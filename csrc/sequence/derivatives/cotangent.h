@@ -70,4 +70,18 @@ class Cotangent {
   CotangentContext<T>& cotangents_;
 };
 
+// Of a stage with a state: cotangents of it are carried from chunk to chunk.
+template <class T>
+class CarriedCotangent : public Cotangent<T> {
+ public:
+  using Cotangent<T>::Cotangent;
+  // From the cotangents of the final state; to those of the initial one, which keep their exponent.
+  // Thread 0 only.
+  virtual void load() = 0;
+  virtual void store() const = 0;
+  virtual void scale(const Slice& rows, T factor) const = 0;
+  // Of a thread's rows; with what waits in a ring for earlier steps, if so asked.
+  virtual double largest(const Slice& rows, bool with_ring) const = 0;
+};
+
 }  // namespace gradcore

@@ -118,20 +118,16 @@ class CotangentStatic : public Cotangent<T> {
 };
 
 template <class T>
-class CotangentRecurrent : public Cotangent<T> {
+class CotangentRecurrent : public CarriedCotangent<T> {
  public:
   CotangentRecurrent(CotangentContext<T>& cotangents, Recurrent<T>& stage)
-      : Cotangent<T>(cotangents), stage_(stage) {}
+      : CarriedCotangent<T>(cotangents), stage_(stage) {}
   void lay_out(Layout& layout) override;
   T* backward(Worker& m, const Chunk& chunk, T* d) override;
-
-  // From the cotangents of the final state; to those of the initial one, which keep their exponent.
-  // Thread 0 only.
-  void load();
-  void store() const;
-  void scale(const Slice& rows, T factor) const;
-  // Of a thread's rows; with what waits in the ring of a skip connection, if so asked.
-  double largest(const Slice& rows, bool with_ring) const;
+  void load() override;
+  void store() const override;
+  void scale(const Slice& rows, T factor) const override;
+  double largest(const Slice& rows, bool with_ring) const override;
 
  private:
   static constexpr int64_t UB = unit_block<T>;

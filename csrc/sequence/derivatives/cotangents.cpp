@@ -14,6 +14,14 @@ void Cotangents<T>::follow_stage(Recurrent<T>& recurrent) {
 }
 
 template <class T>
+void Cotangents<T>::follow_stage(Window<T>& window) {
+  top_ = &window;
+  auto made = std::make_unique<CotangentWindow<T>>(cotangents_, window);
+  layers_.push_back(made.get());
+  chain_.push_back(std::move(made));
+}
+
+template <class T>
 void Cotangents<T>::lay_out(Layout& layout) {
   layout.announce(outputs_, look_steps * cotangents_.rows * top_->stride());
   for (auto& cotangent : chain_) cotangent->lay_out(layout);
@@ -24,14 +32,14 @@ void Cotangents<T>::lay_out(Layout& layout) {
 template <class T>
 double Cotangents<T>::largest(Worker& m, bool with_ring) {
   double most = 0;
-  for (const CotangentRecurrent<T>* layer : layers_)
+  for (const CarriedCotangent<T>* layer : layers_)
     most = std::max(most, layer->largest(cotangents_.rows_of(m), with_ring));
   return cotangents_.primal.crew.reduce_max(m, most);
 }
 
 template <class T>
 void Cotangents<T>::scale(const Worker& m, T factor) {
-  for (const CotangentRecurrent<T>* layer : layers_) layer->scale(cotangents_.rows_of(m), factor);
+  for (const CarriedCotangent<T>* layer : layers_) layer->scale(cotangents_.rows_of(m), factor);
 }
 
 // ---- steps
@@ -39,7 +47,7 @@ void Cotangents<T>::scale(const Worker& m, T factor) {
 template <class T>
 void Cotangents<T>::start(Worker& m) {
   if (m.me == 0)
-    for (CotangentRecurrent<T>* layer : layers_) layer->load();
+    for (CarriedCotangent<T>* layer : layers_) layer->load();
   for (auto& cotangent : chain_) cotangent->start(m);
   m.barrier();
   const int32_t exponent = cotangents_.primal.call.cotangents.final_exponent;
@@ -51,7 +59,7 @@ void Cotangents<T>::start(Worker& m) {
 template <class T>
 void Cotangents<T>::finish(const Worker& m) {
   if (m.me == 0)
-    for (const CotangentRecurrent<T>* layer : layers_) layer->store();
+    for (const CarriedCotangent<T>* layer : layers_) layer->store();
 }
 
 template <class T>

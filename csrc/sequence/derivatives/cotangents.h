@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "sequence/derivatives/cotangent_stages.h"
+#include "sequence/derivatives/cotangent_window.h"
 
 namespace gradcore {
 
@@ -44,6 +45,7 @@ class Cotangents {
     chain_.push_back(std::make_unique<typename CotangentOf<S>::type>(cotangents_, stage));
   }
   void follow_stage(Recurrent<T>& recurrent);
+  void follow_stage(Window<T>& window);
   void lay_out(Layout& layout);
 
   // From the final state; behind step 0, to the initial one.
@@ -64,7 +66,7 @@ class Cotangents {
   CotangentContext<T> cotangents_;
   Stage<T>* top_ = nullptr;  // the last stage that is followed
   std::vector<std::unique_ptr<Cotangent<T>>> chain_;
-  std::vector<CotangentRecurrent<T>*> layers_;
+  std::vector<CarriedCotangent<T>*> layers_;
   T* outputs_ = nullptr;  // [n][rows][Op] of a chunk
 };
 

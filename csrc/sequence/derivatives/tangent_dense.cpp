@@ -17,7 +17,7 @@ void TangentDense<T>::lay_out(Layout& layout) {
     layout.announce(weight_, this->K() * dense_.weights());
     layout.announce(bias_, this->K() * stride);
     if (c.purpose.hessian && dense_.wants_transposed())
-      layout.announce(transposed_, dense_.weights());
+      layout.announce(transposed_, dense_.transposed_weights());
     layout.share(scratch_t_product, product_, c.rows() * std::max(stride, below));
   }
   if (!c.purpose.hessian) return;

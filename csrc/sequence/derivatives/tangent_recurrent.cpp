@@ -8,7 +8,7 @@ TangentRecurrent<T>::TangentRecurrent(TangentContext<T>& tangents, Recurrent<T>&
     : Tangent<T>(tangents, below),
       stage_(stage),
       weights_(tangents, stage),
-      states_(tangents, stage.layer()) {}
+      states_(tangents, stage.layer(), stage.layer().adds_rows()) {}
 
 template <class T>
 void TangentRecurrent<T>::lay_out(Layout& layout) {

@@ -13,10 +13,10 @@ int64_t TangentStates<T>::row() const {
 template <class T>
 void TangentStates<T>::lay_out(Layout& layout) {
   const Context<T>& c = tangents_.primal;
-  const Layer& l = layer_;
+  const StateShape& l = layer_;
   layout.announce(h_, (l.lead + tangents_.length) * row());
   if (l.states > 1) layout.announce(c_, (1 + tangents_.length) * row());
-  if (l.adds_rows()) layout.announce(outputs_, tangents_.length * row());
+  if (has_outputs_) layout.announce(outputs_, tangents_.length * row());
   layout.announce(slots_, c.call.n_slots * (l.lead + l.states - 1) * row());
   const bool late = c.part.reverse && has(c.call, GC_ARRAY_LENGTHS) &&
                     has(c.call, GC_ARRAY_T_STATE) && l.lead > 1;
@@ -156,7 +156,7 @@ void TangentStates<T>::fold(int32_t exponent) const {
     each_final([&](T* state) {
       for (int64_t i = 0; i < count; i++) state[i] = std::ldexp(state[i], exponent);
     });
-  c.call.tangents.state_exponent[layer_.direction] = folds ? 0 : exponent;
+  c.call.tangents.state_exponent[layer_.state_index] = folds ? 0 : exponent;
 }
 
 // ---- sizes

@@ -7,8 +7,9 @@ namespace gradcore {
 template <class T>
 class TangentStates {
  public:
-  TangentStates(TangentContext<T>& tangents, const Layer& layer)
-      : tangents_(tangents), layer_(layer) {}
+  // outputs: the layer's outputs are not its states, so that they are kept too.
+  TangentStates(TangentContext<T>& tangents, const StateShape& layer, bool outputs)
+      : tangents_(tangents), layer_(layer), has_outputs_(outputs) {}
 
   void lay_out(Layout& layout);
   // Zeroes pads, which stay zero, and final states; thread 0 only.
@@ -45,7 +46,8 @@ class TangentStates {
   void each_final(F f) const;
 
   TangentContext<T>& tangents_;
-  const Layer& layer_;
+  const StateShape& layer_;
+  const bool has_outputs_;
   T *h_ = nullptr, *c_ = nullptr, *outputs_ = nullptr, *slots_ = nullptr, *start_ = nullptr;
 };
 

@@ -6,12 +6,12 @@
 namespace gradcore {
 
 // Where a curvature goes back, a segment's tangents are kept; else a chunk's, or a block's where a
-// skip connection makes it costly to carry over what it reaches back to.
+// skip connection or a window makes it costly to carry over what it reaches back to.
 template <class T>
 static int64_t kept_steps(const Context<T>& context) {
   if (context.purpose.curvature()) return context.segment_steps;
-  for (const Layer& layer : context.net.layers)
-    if (!layer.pass && layer.lead > look_steps) return block_steps;
+  for (const StateShape* state : context.net.states())
+    if (state->lead > look_steps) return block_steps;
   return context.chunk_steps;
 }
 
@@ -46,6 +46,13 @@ void Tangents<T>::follow_stage(Recurrent<T>& recurrent) {
 }
 
 template <class T>
+void Tangents<T>::follow_stage(Window<T>& window) {
+  auto made = std::make_unique<TangentWindow<T>>(tangents_, window, last());
+  states_.push_back(&made->states());
+  chain_.push_back(std::move(made));
+}
+
+template <class T>
 void Tangents<T>::follow_stage(Loss<T>& loss) {
   auto made = std::make_unique<TangentLoss<T>>(tangents_, loss, last());
   loss_ = made.get();
@@ -71,10 +78,10 @@ void Tangents<T>::start(Worker& m) {
   const Context<T>& c = tangents_.primal;
   const T* given = static_cast<const T*>(c.call.tangents.state);
   double most = 0;
-  for (const Layer& layer : c.net.layers)
-    for (int64_t k = 0; given && !layer.pass && k < tangents_.K; k++) {
-      const T* state = given + c.state_place(layer, k);
-      for (int64_t i = 0; i < state_elements(layer, c.timeline.batch); i++)
+  for (const StateShape* shape : c.net.states())
+    for (int64_t k = 0; given && k < tangents_.K; k++) {
+      const T* state = given + c.state_place(*shape, k);
+      for (int64_t i = 0; i < state_elements(*shape, c.timeline.batch); i++)
         most = std::max(most, std::fabs(static_cast<double>(state[i])));
     }
   tangents_.band.start(m.me, 0, most);

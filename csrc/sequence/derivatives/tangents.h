@@ -13,6 +13,7 @@
 #include "sequence/derivatives/tangent_recurrent.h"
 #include "sequence/derivatives/tangent_static.h"
 #include "sequence/derivatives/tangent_transforms.h"
+#include "sequence/derivatives/tangent_window.h"
 
 namespace gradcore {
 
@@ -55,6 +56,7 @@ class Tangents {
   void follow_stage(Input<T>& input);
   void follow_stage(Border<T>& border);
   void follow_stage(Recurrent<T>& recurrent);
+  void follow_stage(Window<T>& window);
   void follow_stage(Loss<T>& loss);
   void follow_stage(Exit<T>& exit);
   Tangent<T>& of(size_t stage) { return *chain_[stage]; }
@@ -93,7 +95,7 @@ class Tangents {
 
   TangentContext<T> tangents_;
   std::vector<std::unique_ptr<Tangent<T>>> chain_;  // by stage
-  std::vector<TangentStates<T>*> states_;           // of the layers
+  std::vector<TangentStates<T>*> states_;           // of layers and windows
   TangentSource<T>* input_ = nullptr;
   TangentLoss<T>* loss_ = nullptr;
 };

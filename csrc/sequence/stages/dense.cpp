@@ -1,8 +1,21 @@
 #include "sequence/stages/dense.h"
 
-#include "sequence/runs.h"
+#include <algorithm>
 
 namespace gradcore {
+
+// f(at, o, u): the sum of output o and of element u of the rows.
+template <class T>
+template <class F>
+void Dense<T>::each_sum(const DenseSpan& span, F f) const {
+  const int64_t end = std::min(int64_t{span.j1} * UB, this->units());
+  for (int64_t o = int64_t{span.j0} * UB; o < end; o++) {
+    int64_t n = (o / UB - span.j0) * span.elements;
+    for (const Slice& range : span.ranges)
+      for (int64_t u = range.begin; u < range.end; u++, n++)
+        f(span.at_sums + n * UB + o % UB, o, u);
+  }
+}
 
 template <class T>
 Dense<T>::Dense(Context<T>& context, Stage<T>* below, const Transform& transform, bool joins,
@@ -11,9 +24,17 @@ Dense<T>::Dense(Context<T>& context, Stage<T>* below, const Transform& transform
       transform_(transform),
       joins_(joins),
       head_(head),
-      input_runs_(runs_of<T>(transform.I)),
-      output_runs_(runs_of<T>(transform.O)) {
-  if (context.purpose.trains) sums_.emplace(context, sums_size());
+      inputs_{transform.taps(), transform.I / transform.taps(), transform.groups()},
+      outputs_{1, transform.O, transform.groups()},
+      forward_(outputs_, inputs_, UB),
+      back_(inputs_, outputs_, UB) {
+  if (!context.purpose.trains) return;
+  sums_.emplace(context, sums_size());
+  foreign_.resize(forward_.spans().size());
+  for (size_t s = 0; outputs_.groups > 1 && s < foreign_.size(); s++)
+    each_sum(forward_.spans()[s], [&](int64_t at, int64_t o, int64_t u) {
+      if (place(o, u) < 0) foreign_[s].push_back(at);
+    });
 }
 
 template <class T>
@@ -27,7 +48,7 @@ void Dense<T>::lay_out(Layout& layout) {
   this->share_gradient(layout);
   layout.announce(weight_, weights());
   layout.announce(bias_, this->stride());
-  if (wants_transposed()) layout.announce(transposed_, weights());
+  if (wants_transposed()) layout.announce(transposed_, transposed_weights());
   if (head_)
     layout.share(scratch_outputs, rows_, this->context_.rows() * this->stride());
   else
@@ -41,35 +62,61 @@ void Dense<T>::pack(const Worker& m) {
 }
 
 template <class T>
+int64_t Dense<T>::place(int64_t o, int64_t u) const {
+  if (outputs_.group_of(o) != inputs_.group_of(u)) return -1;
+  const int64_t size = inputs_.each / inputs_.groups;  // of a group
+  return (o * size + u % inputs_.each % size) * inputs_.taps + u / inputs_.each;
+}
+
+template <class T>
 void Dense<T>::pack_parameters(const Worker& m, const T* params, T* weight, T* bias,
                                T* transposed) const {
-  const int64_t I = transform_.I, Ip = this->below_->stride();
+  const int64_t O = this->units(), I = transform_.I;
+  auto value = [&](int64_t o, int64_t u) {
+    const int64_t at = o < O && u < I ? place(o, u) : -1;
+    return at < 0 ? T(0) : params[transform_.weight + at];
+  };
+  // f(at, element): where the weight of lane `lane` of a map's own side and an element lies.
+  auto each = [&](const DenseMap& map, int64_t lane, auto f) {
+    const DenseSpan& span = map.span_of(lane / UB);
+    const auto runs = static_cast<int64_t>(span.runs.size());
+    for (int64_t q = 0; q < runs; q++)
+      for (int64_t e = 0; e < UB; e++)
+        f(span.at_weight + (((lane / UB - span.j0) * runs + q) * UB + e) * UB + lane % UB,
+          e < span.runs[static_cast<size_t>(q)].length
+              ? span.runs[static_cast<size_t>(q)].offset + e
+              : std::max(O, I));
+  };
   const Slice own = m.slice_of(this->stride());
   for (int64_t o = own.begin; o < own.end; o++) {
-    const bool real = o < this->units();
     bias[o] = has_bias(o) ? params[transform_.bias + o] : T(0);
-    for (int64_t u = 0; u < Ip; u++) {
-      const T value = real && u < I ? params[transform_.weight + o * I + u] : T(0);
-      weight[(o / UB * Ip + u) * UB + o % UB] = value;
-      if (transposed) transposed[(u / UB * this->stride() + o) * UB + u % UB] = value;
-    }
+    each(forward_, o, [&](int64_t at, int64_t u) { weight[at] = value(o, u); });
   }
+  const Slice lanes = m.slice_of(transposed ? this->below_->stride() : 0);
+  for (int64_t u = lanes.begin; u < lanes.end; u++)
+    each(back_, u, [&](int64_t at, int64_t o) { transposed[at] = value(o, u); });
+}
+
+template <class T>
+void Dense<T>::products(const DenseMap& map, T* out, int64_t out_stride, const T* weight,
+                        const T* bias, const T* in, int64_t in_stride, const Slice& rows) const {
+  for (const DenseSpan& span : map.spans())
+    this->kernels().dense(out + span.j0 * UB, out_stride, weight + span.at_weight,
+                          bias ? bias + span.j0 * UB : nullptr, in, in_stride, span.runs.data(),
+                          static_cast<int64_t>(span.runs.size()), rows.begin, rows.end, 0,
+                          span.j1 - span.j0);
 }
 
 template <class T>
 void Dense<T>::product(T* out, const T* weight, const T* bias, const T* in,
                        const Slice& rows) const {
-  this->kernels().dense(out, this->stride(), weight, bias, in, this->below_->stride(),
-                        input_runs_.data(), static_cast<int64_t>(input_runs_.size()), rows.begin,
-                        rows.end, 0, static_cast<int32_t>(output_runs_.size()));
+  products(forward_, out, this->stride(), weight, bias, in, this->below_->stride(), rows);
 }
 
 template <class T>
 void Dense<T>::transposed_product(T* d_in, const T* transposed, const T* d,
                                   const Slice& rows) const {
-  this->kernels().dense(d_in, this->below_->stride(), transposed, nullptr, d, this->stride(),
-                        output_runs_.data(), static_cast<int64_t>(output_runs_.size()), rows.begin,
-                        rows.end, 0, static_cast<int32_t>(input_runs_.size()));
+  products(back_, d_in, this->below_->stride(), transposed, nullptr, d, this->stride(), rows);
 }
 
 template <class T>
@@ -103,19 +150,35 @@ Gradient<T> Dense<T>::backward(Worker& m, const Chunk& chunk, Gradient<T> d) {
   return {passes ? this->d_below_ : nullptr, d.exponents};
 }
 
-// Threads divide inputs where there are enough, else output blocks.
+// Threads divide inputs where there are enough, else output blocks; with groups they take spans in
+// turn.
 template <class T>
 void Dense<T>::add_products(const Worker& m, const Slice& rows, const T* x, const T* d,
                             T* part) const {
-  const int64_t I = transform_.I, stride = this->below_->stride();
-  const auto blocks = static_cast<int64_t>(output_runs_.size());
-  const bool by_inputs = I >= 4 * m.size;
-  const Slice inputs = by_inputs ? m.slice_of(I) : Slice{0, I},
-              outputs = by_inputs ? Slice{0, blocks} : m.slice_of(blocks);
-  this->kernels().outer_dense(part, x + rows.begin * stride, stride, I,
-                              d + rows.begin * this->stride(), this->stride(), rows.size(),
-                              static_cast<int32_t>(outputs.begin),
-                              static_cast<int32_t>(outputs.end), inputs.begin, inputs.end);
+  const bool grouped = outputs_.groups > 1;
+  const std::vector<DenseSpan>& spans = forward_.spans();
+  for (size_t s = 0; s < spans.size(); s++) {
+    const DenseSpan& span = spans[s];
+    if (grouped && static_cast<int>(s) % m.size != m.me) continue;
+    const int64_t blocks = span.j1 - span.j0;
+    const bool by_inputs = !grouped && span.elements >= 4 * m.size;
+    const Slice inputs = by_inputs ? m.slice_of(span.elements) : Slice{0, span.elements},
+                outputs = by_inputs || grouped ? Slice{0, blocks} : m.slice_of(blocks);
+    int64_t before = 0;  // elements of the ranges before
+    for (const Slice& range : span.ranges) {
+      const int64_t begin = std::max(inputs.begin, before),
+                    end = std::min(inputs.end, before + range.size()),
+                    from = range.begin + begin - before;
+      before += range.size();
+      if (begin >= end) continue;
+      this->kernels().outer_dense(
+          part + span.at_sums + begin * UB, x + rows.begin * this->below_->stride() + from,
+          this->below_->stride(), span.elements, d + rows.begin * this->stride() + span.j0 * UB,
+          this->stride(), rows.size(), static_cast<int32_t>(outputs.begin),
+          static_cast<int32_t>(outputs.end), 0, end - begin);
+    }
+    for (const int64_t at : foreign_[s]) part[at] = T(0);
+  }
 }
 
 template <class T>
@@ -139,16 +202,17 @@ void Dense<T>::unpack(T* grads, int64_t exponent) {
 
 template <class T>
 void Dense<T>::unpack_sums(const T* sums, T* grads, int64_t shift) const {
-  const int64_t I = transform_.I;
   auto put = [&](int64_t to, int64_t from) {
     const T value = shifted(sums[from], shift);
     grads[to] = joins_ ? grads[to] + value : value;
   };
-  for (int64_t o = 0; o < this->units(); o++) {
-    for (int64_t u = 0; u < I; u++)
-      put(transform_.weight + o * I + u, (o / UB * I + u) * UB + o % UB);
+  for (const DenseSpan& span : forward_.spans())
+    each_sum(span, [&](int64_t at, int64_t o, int64_t u) {
+      const int64_t to = place(o, u);
+      if (to >= 0) put(transform_.weight + to, at);
+    });
+  for (int64_t o = 0; o < this->units(); o++)
     if (has_bias(o)) put(transform_.bias + o, at_bias() + o);
-  }
 }
 
 template <class T>

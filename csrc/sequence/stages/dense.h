@@ -1,8 +1,10 @@
-// A dense layer: rows times a matrix, plus a bias. The head of a net is the last one.
+// A dense layer: rows times a matrix, plus a bias. The head of a net is the last one, and the
+// product of a convolution is one whose rows are windows of taps.
 #pragma once
 #include <optional>
 
 #include "sequence/scale/gradient_sums.h"
+#include "sequence/stages/dense_map.h"
 #include "sequence/stages/stage.h"
 
 namespace gradcore {
@@ -29,9 +31,8 @@ class Dense : public Stage<T> {
   void unpack(T* grads, int64_t exponent) override;
   void follow(int me) override;
 
-  // For tangents and cotangents. Weight [O,I] and bias [O] of a flat buffer, brought into the order
-  // of Kernels::dense, [output block][input runs][UB][UB]: this thread's outputs. transposed: null
-  // if not wanted.
+  // For tangents and cotangents. Weight and bias of a flat buffer, brought into the order of
+  // Kernels::dense, by DenseSpan: this thread's outputs. transposed: null if not wanted.
   void pack_parameters(const Worker& m, const T* params, T* weight, T* bias, T* transposed) const;
   // out = rows [r0,r1) of `in` times a weight, plus a bias (null: 0); d_in = rows of d times a
   // transposed weight.
@@ -45,20 +46,32 @@ class Dense : public Stage<T> {
   // outputs, and of d alone (bias), into `part`, of sums_size() elements.
   void add_products(const Worker& m, const Slice& rows, const T* x, const T* d, T* part) const;
   void add_bias(const Worker& m, const Slice& rows, const T* d, T* part) const;
-  int64_t weights() const { return this->stride() * this->below_->stride(); }
+  int64_t weights() const { return forward_.weights(); }
+  int64_t transposed_weights() const { return back_.weights(); }
   int64_t sums_size() const { return at_bias() + this->stride(); }
   void unpack_sums(const T* sums, T* grads, int64_t shift) const;
 
  private:
   using Stage<T>::UB;
   bool has_bias(int64_t o) const { return transform_.bias >= 0 && o < transform_.biased; }
-  int64_t at_bias() const { return this->below_->units() * this->stride(); }
+  int64_t at_bias() const { return forward_.sums(); }
+  // Where the weight of output o and element u of a row lies in the parameters of the layer; -1:
+  // they belong to different groups.
+  int64_t place(int64_t o, int64_t u) const;
+  void products(const DenseMap& map, T* out, int64_t out_stride, const T* weight, const T* bias,
+                const T* in, int64_t in_stride, const Slice& rows) const;
+  template <class F>
+  void each_sum(const DenseSpan& span, F f) const;
 
   const Transform& transform_;
   const bool joins_, head_;
   T *weight_ = nullptr, *transposed_ = nullptr, *bias_ = nullptr;
   T* rows_ = nullptr;  // [rows][stride] of the chunk
-  std::vector<Run> input_runs_, output_runs_;
+  const DenseSide inputs_, outputs_;
+  const DenseMap forward_, back_;  // of blocks of outputs, and of blocks of inputs
+  // By span, sums of outputs and elements of different groups, which share a block: what arises
+  // there is nobody's, and must not decide about exponents.
+  std::vector<std::vector<int64_t>> foreign_;
   std::optional<GradientSums<T>> sums_;
 };
 

@@ -71,7 +71,8 @@ void Input<T>::start_backward(Worker& m) {
 template <class T>
 Gradient<T> Input<T>::backward(Worker& m, const Chunk& chunk, Gradient<T> d) {
   if (this->context_.call.dx) write_dx(m, chunk, d);
-  if (embedding_) embedding_->add(m, chunk, d.rows, d.exponents, this->stride(), runs_.data());
+  if (embedding_ && d.rows)
+    embedding_->add(m, chunk, d.rows, d.exponents, this->stride(), runs_.data());
   m.barrier();
   return d;
 }

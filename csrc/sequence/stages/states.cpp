@@ -13,7 +13,7 @@ static void widen(T* to, const T* from, int64_t rows, int64_t H, int64_t Hp) {
 
 template <class T>
 void States<T>::lay_out(Layout& layout) {
-  const Layer& l = layer_;
+  const StateShape& l = layer_;
   const gc_call& call = context_.call;
   const int64_t length = context_.segment_steps;
   layout.announce(h_, (l.lead + length) * row());
@@ -47,7 +47,7 @@ void States<T>::load(const gc_op& op, int64_t n) {
 
 template <class T>
 void States<T>::load_initial() {
-  const Layer& l = layer_;
+  const StateShape& l = layer_;
   const int64_t B = context_.timeline.batch;
   if (!context_.call.state) {
     zero(h_, l.lead * row());
@@ -95,7 +95,7 @@ void States<T>::save_slot(const gc_op& op) const {
 // before it. The second state is held past a sequence's end, so that the last row has it.
 template <class T>
 void States<T>::capture(const gc_op& op) const {
-  const Layer& l = layer_;
+  const StateShape& l = layer_;
   const gc_call& call = context_.call;
   const Timeline& timeline = context_.timeline;
   if (!call.state_out) return;

@@ -1,5 +1,5 @@
 // The states of a layer over the steps of a segment, what the tape keeps of them, and where they
-// come from and go to at the segment's ends.
+// come from and go to at the segment's ends. Of a window they are the rows that it reads.
 #pragma once
 #include "sequence/context.h"
 
@@ -8,7 +8,7 @@ namespace gradcore {
 template <class T>
 class States {
  public:
-  States(Context<T>& context, const Layer& layer) : context_(context), layer_(layer) {}
+  States(Context<T>& context, const StateShape& layer) : context_(context), layer_(layer) {}
 
   void lay_out(Layout& layout);
   // The state that the segment of `op` begins with, when context.origin is still the first step of
@@ -34,7 +34,7 @@ class States {
   void load_slot(int slot);
 
   Context<T>& context_;
-  const Layer& layer_;
+  const StateShape& layer_;
   // Rows [B][Hp]: outputs, of which the first `lead` come before the segment; second states, one
   // before it; what the cell saves, by step.
   T *h_ = nullptr, *c_ = nullptr, *saved_ = nullptr;

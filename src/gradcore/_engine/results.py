@@ -62,7 +62,7 @@ class Results:
             empty((steps, batch, net.input_size), dtype) if x else None,
             np.empty(steps, np.int32) if x else None,
             np.empty(state_size(net, batch), dtype) if state else None,
-            np.empty(net.n_directions, np.int32) if state else None,
+            np.empty(net.n_states, np.int32) if state else None,
             np.empty((batch, net.static_size or 0), dtype) if static else None,
             np.empty(1, np.int32) if static else None,
         )

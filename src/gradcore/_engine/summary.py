@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .._base.checks import float_dtype, positive_int
+from .._net.convolution import Conv1d
 from .._net.layers import Dense, Heads, Layer, Linear, Recurrent
 from .._net.stack import Stack
 from .._net.table import layer_lines, table
@@ -75,8 +76,8 @@ class Summary:
             )
             for line in self.layers
         ]
-        again = self.plan.recomputed_steps
-        repeated = f", {again:,} of {self.plan.steps:,} steps run again" if again else ""
+        again, steps = self.plan.recomputed_steps, self.plan.schedule.longest.steps
+        repeated = f", {again:,} of {steps:,} steps run again" if again else ""
         return "\n".join(
             [
                 table(("", "layer", "output", "parameters", "flops forward"), rows),
@@ -124,8 +125,8 @@ def summary(
     integer = net.embedding is not None if tokens is None else tokens
     lines = _lines(net, steps, batch, integer)
     forward = sum(line.flops for line in lines)
-    repeated = made.recomputed_steps / steps
-    short = _timed_steps(steps, forward / steps)
+    repeated = made.recomputed_steps / made.schedule.longest.steps
+    short = _timed_steps(net, steps, forward / steps)
     ahead, whole = _times(net, kind, short, batch, integer, threads)
     return Summary(
         kind.name,
@@ -145,7 +146,8 @@ def _lines(net: Stack, steps: int, batch: int, tokens: bool) -> tuple[LayerSumma
         if place is None:
             made.append(LayerSummary(text, None, (), 0, 0))
             continue
-        rows = (batch,) if net.is_pooled(place) else (steps, batch)
+        after = (net.steps_at(place + 1, steps), batch)
+        rows = after[1:] if net.is_pooled(place) else after
         shape = (*rows, net.widths[place + 1])
         flops = prod(rows) * _products(net.layers[place], bare and place == 0)
         made.append(LayerSummary(text, place, shape, net.sizes[place], flops))
@@ -156,15 +158,20 @@ def _products(layer: Layer, tokens: bool) -> int:
     """Operations of a layer's matrix products, for one row; tokens take a column instead."""
     if isinstance(layer, (Linear, Heads, Dense)):
         return 2 * layer.in_features * layer.out_features
+    if isinstance(layer, Conv1d):
+        return 2 * layer.in_channels // layer.groups * layer.kernel_size * layer.out_channels
     if not isinstance(layer, Recurrent):
         return 0
     rows = len(layer.cell.gates) * layer.hidden_size * len(layer.directions)
     return 2 * rows * (layer.hidden_size + (0 if tokens else layer.input_size))
 
 
-def _timed_steps(steps: int, flops: float) -> int:
+def _timed_steps(net: Stack, steps: int, flops: float) -> int:
     """flops: those of one step forward."""
-    return min(steps, MOST_STEPS, max(LEAST_STEPS, int(TIMED_FLOPS / max(1.0, flops))))
+    timed = min(steps, MOST_STEPS, max(LEAST_STEPS, int(TIMED_FLOPS / max(1.0, flops))))
+    while net.output_steps(timed) < 1:  # shorter than a window
+        timed = min(steps, 2 * timed)
+    return timed
 
 
 def _times(

@@ -487,7 +487,7 @@ class _Work:
         goal: Objective = objective(self.loss, net, dtype, window, y, weights)
         grads = np.empty(net.n_parameters, dtype)
         dstate = np.empty(state_size(net, batch), dtype)
-        exponents = np.empty(len(net.recurrent), np.int32)
+        exponents = np.empty(net.n_states, np.int32)
         report, _ = prepare(
             self.params,
             inputs.beside({"cotangent_final_state": arriving[0]}),

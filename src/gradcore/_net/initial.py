@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._base.checks import choice, finite_float, float_in
+from .convolution import Conv1d
 from .flat import FlatArrays
 from .householder import orthogonal_factor
 from .layers import Dense, Embedding, Heads, Layer, LayerNorm, Linear, Pool, Recurrent
@@ -121,6 +122,9 @@ def initial_values(
         return 0.0
     if isinstance(layer, Pool):
         return uniform(rng, shape, 1.0 / math.sqrt(layer.width))
+    if isinstance(layer, Conv1d):
+        fan_in = layer.in_channels // layer.groups * layer.kernel_size
+        return uniform(rng, shape, 1.0 / math.sqrt(fan_in))
     if isinstance(layer, LayerNorm):
         return 1.0 if name == "weight" else 0.0
     assert isinstance(layer, Recurrent)  # Dropout has no parameters

@@ -27,6 +27,7 @@ from .._base.output import write_output
 from ..errors import ArgumentError, CheckpointError, GradcoreError
 from .cells import CELLS
 from .checksum import CHECKSUM, checksum
+from .convolution import Conv1d
 from .layers import (
     Dense,
     Dropout,
@@ -60,6 +61,7 @@ _KINDS: tuple[type[Layer], ...] = (
     *CELLS,
     Linear,
     Dense,
+    Conv1d,
     LayerNorm,
     Dropout,
     Pool,

@@ -273,6 +273,11 @@ class RowLayer:
         return steps
 
     @property
+    def past(self) -> int:
+        """The number of past rows that it reads, which are part of the net's state."""
+        return 0
+
+    @property
     def core_transforms(self) -> tuple[dict[str, Any], ...]:
         """What the core runs for this layer, one after the other, as options of its Transform."""
         raise NotImplementedError
@@ -454,10 +459,10 @@ Layer = Embedding | Recurrent | Linear | Heads | RowLayer
 class Residual:
     """A residual connection around a run of layers: x + layers(x).
 
-    layers: recurrent layers with one direction, Dense, LayerNorm, Dropout, StaticInput or further
-    Residuals, of which the last puts out rows as wide as the first reads. A Stack counts the
-    layers inside one by one: in Stack(Embedding(9, 8), Residual(LayerNorm(8), LSTM(8, 8))) the LSTM
-    is layer 2.
+    layers: recurrent layers with one direction, Dense, Conv1d, LayerNorm, Dropout, StaticInput or
+    further Residuals, of which the last puts out rows as wide as the first reads. A Stack counts
+    the layers inside one by one: in Stack(Embedding(9, 8), Residual(LayerNorm(8), LSTM(8, 8))) the
+    LSTM is layer 2.
     Resets and zoneout act on the states of the layers inside, not on x.
     Raises DTypeError for something else than such a layer, ArgumentError for a bidirectional layer,
     which reads all steps before it puts out the first: its own option residual=True adds its input.
@@ -472,8 +477,8 @@ class Residual:
         for index, layer in enumerate(layers):
             if not isinstance(layer, (Recurrent, RowLayer, Residual)):
                 raise DTypeError(
-                    "Residual must be made of RNN, LSTM, GRU, AntisymmetricRNN, Dense, LayerNorm, "
-                    f"Dropout, StaticInput and Residual; argument {index} is {layer!r}."
+                    "Residual must be made of RNN, LSTM, GRU, AntisymmetricRNN, Dense, Conv1d, "
+                    f"LayerNorm, Dropout, StaticInput and Residual; argument {index} is {layer!r}."
                 )
             if isinstance(layer, Pool):
                 raise ArgumentError(

@@ -32,9 +32,10 @@ __all__ = ["Grads", "Params", "Stack"]
 class Stack(ParameterOwner):
     """A net: an optional Embedding, one or more recurrent layers, an optional Linear or Heads.
 
-    Any number of Dense, LayerNorm, Dropout and StaticInput layers may stand before, between and
-    after the recurrent layers, and a Residual around any run of these. Behind the last recurrent
-    layer a Pool may make one row per sequence of all steps. layers: all of them in a row, without
+    Any number of Dense, Conv1d, LayerNorm, Dropout, StaticInput, Frames, MaxPool1d and AvgPool1d
+    layers may stand before, between and after the recurrent layers, and a Residual around any run
+    of these that leaves the steps as they are. Behind the last of them that reads several steps a
+    Pool may make one row per sequence of all steps. layers: all of them in a row, without
     the Residuals; residuals: the first layer of each Residual and the one behind its last, outer
     ones first.
     Raises ShapeError if the sizes of neighbours do not fit, and ArgumentError if the layers have
@@ -177,6 +178,19 @@ class Stack(ParameterOwner):
         """The number of recurrent layers, where a bidirectional layer counts as two."""
         return sum(len(layer.directions) for layer in self.recurrent)
 
+    @cached_property
+    def windows(self) -> tuple[tuple[RowLayer, int], ...]:
+        """The layers that keep past rows in the net's state, with the width of these."""
+        layers = zip(self.layers, self.widths[:-1], strict=True)
+        return tuple(
+            (layer, width) for layer, width in layers if isinstance(layer, RowLayer) and layer.past
+        )
+
+    @property
+    def n_states(self) -> int:
+        """The number of states with an exponent each: of all directions, then of `windows`."""
+        return self.n_directions + len(self.windows)
+
     @property
     def bidirectional(self) -> bool:
         """Whether a layer is bidirectional, so that outputs depend on later inputs."""
@@ -263,9 +277,9 @@ class Stack(ParameterOwner):
         recurrent: the initial value of each gate's block of weight_hh. "orthogonal" and "identity"
         are multiplied by gain, and biases are 0; for an AntisymmetricRNN "orthogonal" means normal
         with deviation gain/sqrt(H). "uniform" draws weight_hh and biases from +-1/sqrt(H), as
-        PyTorch does. weight_ih is always uniform in +-1/sqrt(H), Dense layers and the head in
-        +-1/sqrt(in_features), an embedding standard normal, and a LayerNorm has weight 1 and bias
-        0, as in PyTorch. forget_bias: the bias of memory gates, see
+        PyTorch does. weight_ih is always uniform in +-1/sqrt(H), Dense layers, convolutions and the
+        head in +-1/sqrt(number of inputs of an output), an embedding standard normal, and a
+        LayerNorm has weight 1 and bias 0, as in PyTorch. forget_bias: the bias of memory gates, see
         gradcore.init.forget_gate_bias; None leaves it as it is. chrono: the longest time constant
         in steps; it replaces forget_bias. chrono_spread: "even" or "log", see
         gradcore.init.chrono_bias. Raises ArgumentError or DTypeError for a wrong option.
@@ -391,8 +405,8 @@ def _nest(
 def _check_order(layers: tuple[object, ...]) -> None:
     shape = (
         "[Embedding], one or more of RNN, LSTM, GRU and AntisymmetricRNN, [Linear or Heads], with "
-        "Dense, LayerNorm, Dropout, StaticInput, Frames, MaxPool1d and AvgPool1d anywhere between, "
-        "and one Pool behind the last recurrent layer"
+        "Dense, Conv1d, LayerNorm, Dropout, StaticInput, Frames, MaxPool1d and AvgPool1d anywhere "
+        "between, and one Pool behind the last layer that reads several steps"
     )
     for index, layer in enumerate(layers):
         if isinstance(layer, (list, tuple)):
@@ -421,7 +435,7 @@ def _check_pool(layers: tuple[Layer, ...]) -> None:
         )
     for place, layer in enumerate(layers):
         over_time = isinstance(layer, Recurrent) or (
-            isinstance(layer, RowLayer) and layer.is_border
+            isinstance(layer, RowLayer) and (layer.is_border or getattr(layer, "past", 0) > 0)
         )
         if places and place > places[0] and over_time:
             raise ArgumentError(

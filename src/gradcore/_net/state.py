@@ -11,7 +11,6 @@ from numpy.typing import DTypeLike, NDArray
 
 from .._base.checks import float_dtype, positive_int
 from ..errors import ArgumentError, DTypeError, ShapeError
-from .layers import Recurrent
 from .stack import Stack
 
 __all__ = ["LayerState", "zero_state"]
@@ -23,6 +22,9 @@ class LayerState:
 
     h [B, H]: the output. c [B, H]: the cell state of an LSTM, otherwise None. skip [k, B, H]: the
     last k outputs, oldest first, for a layer with Skip(lag=k), otherwise None; skip[-1] equals h.
+    A causal Conv1d has such a state as well, behind those of all recurrent layers: skip [k, B, I]
+    holds its last k = (kernel_size - 1) * dilation inputs and h the last of them; inputs that are
+    tokens are rows of zeros with a one at the token.
     reverse: for a bidirectional layer, the state of the direction that reads time backward. In a
     final state this is the state after step 0; in an initial state, that before it reads each
     sequence's last step.
@@ -35,28 +37,80 @@ class LayerState:
 
 
 def zero_state(net: Stack, batch: int, dtype: DTypeLike = "float32") -> tuple[LayerState, ...]:
-    """The state before the first step, all zeros: one LayerState per recurrent layer."""
+    """The state before the first step, all zeros: one LayerState per recurrent layer, then one per
+    causal Conv1d with a kernel_size above 1.
+    """
     batch = positive_int("batch", batch)
     return unflatten(net, batch, np.zeros(state_size(net, batch), float_dtype("dtype", dtype)))
+
+
+@dataclass(frozen=True)
+class StateShape:
+    """What a recurrent layer or a convolution carries from step to step.
+
+    kind: the class of the layer. lag: rows of past outputs, or of past inputs, of `width` elements.
+    extra: rows besides those. skip: whether LayerState shows all past rows. directions: of time.
+    """
+
+    kind: str
+    lag: int
+    width: int
+    extra: int
+    skip: bool
+    directions: int
+
+
+def state_shapes(net: Stack) -> tuple[StateShape, ...]:
+    """Of each LayerState of the net: of the recurrent layers, then of the convolutions."""
+    recurrent = (
+        StateShape(
+            type(layer).__name__,
+            layer.lag,
+            layer.hidden_size,
+            len(layer.cell.states) - 1,
+            layer.skip is not None,
+            len(layer.directions),
+        )
+        for layer in net.recurrent
+    )
+    windows = (
+        StateShape(type(layer).__name__, layer.past, width, 0, True, 1)
+        for layer, width in net.windows
+    )
+    return (*recurrent, *windows)
 
 
 def state_size(net: Stack, batch: int) -> int:
     """The number of values in the flat state.
 
-    It has, for each layer and direction, the last outputs [k, B, H], then c [B, H] if there is one.
+    It has, for each layer and direction, the last outputs [k, B, H], then c [B, H] if there is one;
+    then the last inputs [k, B, I] of each convolution.
     """
     return sum(span.stop - span.start for span in spans(net, batch))
 
 
 def spans(net: Stack, batch: int) -> list[slice]:
-    """The slice of each direction of each recurrent layer in the flat state."""
+    """The slice of each direction of each recurrent layer, and of each convolution, in the flat
+    state.
+    """
     found, start = [], 0
-    for layer in net.recurrent:
-        size = (layer.lag + _extra(layer)) * batch * layer.hidden_size
-        for _ in layer.directions:
+    for shape in state_shapes(net):
+        size = (shape.lag + shape.extra) * batch * shape.width
+        for _ in range(shape.directions):
             found.append(slice(start, start + size))
             start += size
     return found
+
+
+def state_rows(net: Stack, batch: int) -> NDArray[np.intp]:
+    """Index of element s of sequence b in the flat state of the batch, [B, S]."""
+    flat = np.arange(state_size(net, batch))
+    widths = [shape.width for shape in state_shapes(net) for _ in range(shape.directions)]
+    parts = []
+    for width, span in zip(widths, spans(net, batch), strict=True):
+        block = flat[span].reshape(-1, batch, width)
+        parts.append(block.transpose(1, 0, 2).reshape(batch, -1))
+    return np.concatenate(parts, axis=1)
 
 
 def at_one_exponent(
@@ -64,7 +118,7 @@ def at_one_exponent(
 ) -> int:
     """Scales flat states (..., size) in place to one exponent, the largest, which it returns.
 
-    exponents: one per layer and direction.
+    exponents: one per layer and direction, then per convolution.
     """
     common = int(exponents.max())
     for span, exponent in zip(spans(net, batch), exponents, strict=True):
@@ -76,16 +130,16 @@ def unflatten(net: Stack, batch: int, flat: NDArray[Any]) -> tuple[LayerState, .
     """The state as LayerStates that are views of the flat state, or states (..., size)."""
     layers, start = [], 0
     places = spans(net, batch)
-    for layer in net.recurrent:
+    for shape in state_shapes(net):
         made: LayerState | None = None
-        stop = start + len(layer.directions)
+        stop = start + shape.directions
         for place in reversed(places[start:stop]):
-            block = flat[..., place].reshape(*flat.shape[:-1], -1, batch, layer.hidden_size)
-            past = block[..., : layer.lag, :, :]
+            block = flat[..., place].reshape(*flat.shape[:-1], -1, batch, shape.width)
+            past = block[..., : shape.lag, :, :]
             made = LayerState(
                 h=past[..., -1, :, :],
-                c=block[..., layer.lag, :, :] if _extra(layer) else None,
-                skip=past if layer.skip is not None else None,
+                c=block[..., shape.lag, :, :] if shape.extra else None,
+                skip=past if shape.skip else None,
                 reverse=made,
             )
         assert made is not None
@@ -144,45 +198,43 @@ def flatten(
             f"{name} must be a tuple with one gradcore.LayerState per recurrent layer, as calls "
             f"return it; got {type(state).__name__}."
         )
-    if len(state) != len(net.recurrent):
+    shapes = state_shapes(net)
+    if len(state) != len(shapes):
+        windows = f", then one per Conv1d, {len(net.windows)}" if net.windows else ""
         raise ShapeError(
-            f"{name} must have one LayerState per recurrent layer, {len(net.recurrent)} of them; "
-            f"got {len(state)}."
+            f"{name} must have one LayerState per recurrent layer, {len(net.recurrent)} of them"
+            f"{windows}; got {len(state)}."
         )
     size = state_size(net, batch)
     flat = np.empty(size if count is None else (count, size), dtype)
-    for index, (layer, source, target) in enumerate(
-        zip(net.recurrent, state, unflatten(net, batch, flat), strict=True)
+    for index, (shape, source, target) in enumerate(
+        zip(shapes, state, unflatten(net, batch, flat), strict=True)
     ):
-        _copy_layer(f"{name}[{index}]", layer, source, target)
+        _copy_layer(f"{name}[{index}]", shape, source, target)
     return flat
 
 
-def _extra(layer: Recurrent) -> int:
-    return len(layer.cell.states) - 1
-
-
-def _copy_layer(where: str, layer: Recurrent, source: LayerState, target: LayerState) -> None:
+def _copy_layer(where: str, shape: StateShape, source: LayerState, target: LayerState) -> None:
     _copy(f"{where}.h", source.h, target.h)
-    kind = type(layer).__name__
+    kind = shape.kind
     if (source.c is None) != (target.c is None):
         need = "must be None" if target.c is None else "must be an array (B, H)"
         raise ArgumentError(f"{where}.c {need} for this {kind} layer.")
     if (source.skip is None) != (target.skip is None):
-        need = "must be None" if target.skip is None else f"must be an array ({layer.lag}, B, H)"
+        need = "must be None" if target.skip is None else f"must be an array ({shape.lag}, B, H)"
         raise ArgumentError(f"{where}.skip {need} for this {kind} layer.")
     if (source.reverse is None) != (target.reverse is None):
         need = "must be None" if target.reverse is None else "must be a gradcore.LayerState"
         raise ArgumentError(f"{where}.reverse {need} for this {kind} layer.")
     if source.reverse is not None and target.reverse is not None:
-        _copy_layer(f"{where}.reverse", layer, source.reverse, target.reverse)
+        _copy_layer(f"{where}.reverse", shape, source.reverse, target.reverse)
     if source.c is not None and target.c is not None:
         _copy(f"{where}.c", source.c, target.c)
     if source.skip is not None and target.skip is not None:
         _copy(f"{where}.skip", source.skip, target.skip)
         if not np.array_equal(source.skip[..., -1, :, :], source.h, equal_nan=True):
             raise ArgumentError(
-                f"{where}.skip[-1] and {where}.h must be equal: both are the last output. "
+                f"{where}.skip[-1] and {where}.h must be equal: both are the last row. "
                 "Change both when editing a state."
             )
 

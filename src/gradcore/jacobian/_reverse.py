@@ -187,7 +187,7 @@ def _together(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
         dx,
         None if dx is None else exponents,
         unflatten(net, batch, dstate) if by_state else None,
-        np.repeat(dstate_exponent, net.n_directions) if by_state else None,
+        np.repeat(dstate_exponent, net.n_states) if by_state else None,
         results.get("cotangent_static"),
         results.get("cotangent_static_exponent"),
         unflatten(net, batch, state_out),
@@ -204,7 +204,7 @@ def _one_by_one(call: _Cotangents, wanted: frozenset[str]) -> Vjp:
     dx = empty((count, steps, batch, net.input_size), dtype) if "x" in wanted else None
     dx_exponents = np.empty((count, steps), np.int32)
     dstate = np.empty((count, size), dtype)
-    dstate_exponents = np.empty((count, net.n_directions), np.int32)
+    dstate_exponents = np.empty((count, net.n_states), np.int32)
     by_static = "static" in wanted
     dstatic = np.empty((count, batch, net.static_size or 0), dtype) if by_static else None
     dstatic_exponents = np.empty((count, 1), np.int32)

@@ -101,7 +101,7 @@ def jvp(
     d_outputs = empty((count, *outputs.shape), params.dtype)
     exponent = np.empty(inputs.output_steps, np.int32)
     d_state = np.empty((count, state_size(net, batch)), params.dtype)
-    d_state_exponent = np.empty(net.n_directions, np.int32)
+    d_state_exponent = np.empty(net.n_states, np.int32)
     results: Arrays = {
         "outputs": outputs,
         "state_out": state_out,

@@ -165,7 +165,7 @@ def tangents(
         ),
         "t_exponent": (exponent := np.empty(inputs.output_steps, np.int32)),
         "t_state_out": (t_end := np.empty((count, size), dtype)),
-        "t_state_exponent": (end_exponent := np.empty(net.n_directions, np.int32)),
+        "t_state_exponent": (end_exponent := np.empty(net.n_states, np.int32)),
     }
     arrays = dict(zip(("t_params", "t_x", "t_state"), moved, strict=True))
     prepare(
