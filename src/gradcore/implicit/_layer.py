@@ -123,6 +123,11 @@ class FixedPoint:
                 "f must have no random masks (Dropout, zoneout, recurrent_dropout): every "
                 "evaluation of f must be the same function. Put them before or after the layer."
             )
+        if net.static_size is not None or net.starts_elsewhere:
+            raise ArgumentError(
+                "f must have no static inputs, and its layers must have initial_state='zeros': z "
+                "is all that it reads besides x."
+            )
         last = net.layers[-1]
         if self.feedback == "state" and isinstance(last, (Linear, Dense)):
             raise ArgumentError(

@@ -18,7 +18,7 @@ from .._net.flat import ParameterOwner, ParameterSpec
 from .._net.layers import Layer
 from .._net.stack import Grads, Params, Stack
 from .._net.state import LayerState
-from ..errors import DTypeError, ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..jacobian import vjp
 from ..loss import Loss, LossFunction
 from ._function import Function
@@ -127,6 +127,11 @@ class Model(ParameterOwner):
                 f"Model.after must be a Stack, whose outputs the loss takes; got "
                 f"{type(self.after).__name__}."
             )
+        for net in (self.before, self.after):
+            if net is not None and net.static_size is not None:
+                raise ArgumentError(
+                    "a Model takes no static inputs, so before and after must not read any."
+                )
         if self.before is not None and self.fixed.input_size not in (
             None,
             self.before.output_size,
