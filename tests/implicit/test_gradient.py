@@ -460,6 +460,8 @@ def test_what_a_model_cannot_do_is_refused(tmp_path):
         Model(gd.Stack(gd.GRU(3, 5)), FixedPoint(gd.Stack(gd.RNN(4, 7))), made.after)
     with pytest.raises(gd.ShapeError, match=r"Model\.after must read S = 7 values"):
         Model(None, FixedPoint(gd.Stack(gd.RNN(4, 7))), gd.Stack(gd.GRU(6, 2)))
+    with pytest.raises(gd.ArgumentError, match="a Model takes no static inputs"):
+        Model(gd.Stack(gd.StaticInput(2, 3), gd.GRU(3, 4)), made.fixed, made.after)
     with pytest.raises(gd.DTypeError, match=r"Model\.before must be a Stack"):
         Model(3, made.fixed, made.after)
     with pytest.raises(gd.ShapeError, match="x must have shape"):

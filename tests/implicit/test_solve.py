@@ -223,6 +223,16 @@ def test_values_that_are_not_finite_end_a_sample():
             "FixedPoint needs a net whose layers all read time forward",
         ),
         (
+            lambda: FixedPoint(gd.Stack(gd.StaticInput(2, 3), gd.GRU(3, 4))),
+            gd.ArgumentError,
+            "f must have no static inputs",
+        ),
+        (
+            lambda: FixedPoint(gd.Stack(gd.GRU(3, 4, initial_state="learned"))),
+            gd.ArgumentError,
+            "initial_state='zeros'",
+        ),
+        (
             lambda: FixedPoint(gd.Stack(gd.GRU(3, 4, zoneout=0.1))),
             gd.ArgumentError,
             "no random masks",

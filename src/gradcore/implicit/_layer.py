@@ -132,6 +132,11 @@ class FixedPoint:
             raise ArgumentError(
                 "f must have one array of outputs; this Stack ends with Heads. Use a Linear."
             )
+        if net.static_size is not None or net.starts_elsewhere:
+            raise ArgumentError(
+                "f must have no static inputs, and its layers must have initial_state='zeros': z "
+                "is all that it reads besides x."
+            )
         last = net.layers[-1]
         if self.feedback == "state" and isinstance(last, (Linear, Dense)):
             raise ArgumentError(

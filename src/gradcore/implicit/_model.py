@@ -138,6 +138,11 @@ class Model(ParameterOwner):
                 "the Stacks of a Model must have one array of outputs; one ends with Heads. Use a "
                 "Linear."
             )
+        for net in (self.before, self.after):
+            if net is not None and net.static_size is not None:
+                raise ArgumentError(
+                    "a Model takes no static inputs, so before and after must not read any."
+                )
         if self.before is not None and self.fixed.input_size not in (
             None,
             self.before.output_size,
