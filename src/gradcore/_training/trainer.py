@@ -45,9 +45,10 @@ class Trainer:
     gradcore.stability.StabilityMonitor, which reports when steps are too large for the curvature,
     or limits them. accumulate: the number of batches per update; they are weighted by the weights
     of their loss terms, so that the update is that of one large batch (with a Python loss function
-    all batches count the same). seed: seed of the net's random masks. callbacks: instances of
-    gradcore.callbacks.Callback, which are called after updates, evaluations and checkpoints, and at
-    the end, and change nothing about the training. quiet: show no progress.
+    all batches count the same; losses of several heads must be sums). seed: seed of the net's
+    random masks. callbacks: instances of gradcore.callbacks.Callback, which are called after
+    updates, evaluations and checkpoints, and at the end, and change nothing about the training.
+    quiet: show no progress.
     Raises ArgumentError, ShapeError or DTypeError.
     """
 

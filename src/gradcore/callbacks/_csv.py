@@ -23,6 +23,7 @@ COLUMNS = (*_COLUMNS, "seconds", "score")
 class CSVLogger(Logger):
     """Writes a table with a row per update: step, epoch, loss, lr and others, and the score.
 
+    Losses of several heads are not in it: metrics.jsonl and the other loggers have them.
     path: the file. Its rows of earlier steps are kept, so that a resumed run goes on with its
     table; the others are replaced, so that a new training starts a new table. every: write every
     `every`-th update, and all that have a score. An empty cell is a number that there is not. The
