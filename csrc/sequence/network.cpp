@@ -289,6 +289,12 @@ Network::Network(const gc_net& net) {
   state_size = state;
 }
 
+bool Network::begins_with_convolution() const {
+  const std::vector<Transform>& first = front();
+  return first.size() > 1 && first[0].spec.kind == GC_WINDOW && first[1].spec.kind == GC_DENSE &&
+         first[0].taps() == first[1].taps();
+}
+
 std::vector<const Transform*> Network::windows() const {
   std::vector<const Transform*> found;
   for (const std::vector<Transform>& some : transforms)

@@ -76,6 +76,12 @@ struct Network {
   std::vector<Part> parts() const;
 
   const Layer& top() const { return layers.back(); }
+  // The transforms that the rows of the input come to first.
+  const std::vector<Transform>& front() const {
+    return layers[0].pass ? transforms.back() : transforms.front();
+  }
+  // Whether these begin with a convolution, which can take tokens.
+  bool begins_with_convolution() const;
   // The windows, in order.
   std::vector<const Transform*> windows() const;
   // What this net, or the part that it is, carries from step to step.

@@ -110,9 +110,7 @@ def chains(net):
 
 def convolutions(net):
     """Pairs (place, layer) of the convolutions that read earlier steps."""
-    return [
-        (i, a) for i, a in enumerate(net.layers) if type(a).__name__ == "Conv1d" and past_of(a)
-    ]
+    return [(i, a) for i, a in enumerate(net.layers) if type(a).__name__ == "Conv1d" and past_of(a)]
 
 
 def past_of(layer):

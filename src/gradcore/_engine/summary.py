@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .._base.checks import float_dtype, positive_int
+from .._net.convolution import Conv1d
 from .._net.layers import Dense, Layer, Linear, Recurrent
 from .._net.stack import Stack
 from .._net.table import layer_lines, table
@@ -152,6 +153,9 @@ def _products(layer: Layer, tokens: bool) -> int:
     """Operations of a layer's matrix products, for one row; tokens take a column instead."""
     if isinstance(layer, (Linear, Dense)):
         return 2 * layer.in_features * layer.out_features
+    if isinstance(layer, Conv1d):
+        taps = layer.kernel_size * layer.out_channels
+        return taps if tokens else 2 * taps * (layer.in_channels // layer.groups)
     if not isinstance(layer, Recurrent):
         return 0
     rows = len(layer.cell.gates) * layer.hidden_size * len(layer.directions)

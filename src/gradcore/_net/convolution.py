@@ -26,6 +26,8 @@ class Conv1d(RowLayer):
     groups: inputs and outputs are divided into as many runs of channels, and each run of outputs
     reads its own run of inputs only; groups == in_channels gives a depthwise convolution.
     activation: as in Dense.
+    As the first layer it also takes integer tokens (T, B) in [0, in_channels), with a kernel_size
+    above 1: each tap is then a row of a table, as if tokens were rows of zeros with a one.
     The last (kernel_size - 1) * dilation inputs of each sequence are part of the net's state, in a
     LayerState behind those of the recurrent layers.
     Raises ArgumentError for an unknown option, ShapeError if groups does not divide both channels.
@@ -65,6 +67,10 @@ class Conv1d(RowLayer):
     def past(self) -> int:
         """The number of past inputs that the next output depends on."""
         return (self.kernel_size - 1) * self.dilation
+
+    @property
+    def takes_tokens(self) -> bool:
+        return self.kernel_size > 1
 
     def width_after(self, width: int | None) -> int | None:
         return self.out_channels
