@@ -131,7 +131,9 @@ static int64_t first_units(const gc_net& net) {
   if (net.embedding_rows) return net.embedding_dim;
   for (int i = 0; i < net.n_transforms && net.transforms[i].before == 0; i++)
     if (net.transforms[i].kind == GC_DENSE || net.transforms[i].kind == GC_WINDOW) {
-      check_size("inputs of a dense layer or window", 0, net.transforms[i].inputs);
+      const bool dense = net.transforms[i].kind == GC_DENSE;
+      check_size(dense ? "inputs of a dense layer" : "inputs of a window", 0,
+                 net.transforms[i].inputs);
       return net.transforms[i].inputs;
     }
   return net.layers[0].input_size;

@@ -382,3 +382,57 @@ def test_hessian_product_is_the_difference_of_gradients(tokens):
 
     expected = (gradient(step) - gradient(-step)) / (2 * step)
     assert norm([found.product[0] - expected]) < 1e-7 * norm([expected])
+
+
+# ---- scaled adjoints
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+@pytest.mark.parametrize("growth", [1.3, 0.75])
+def test_gradients_beyond_the_range_of_float32(growth, tokens):
+    """h multiplies by `growth` at each of 2,000 steps: 10^228, or 10^-250."""
+    steps = 2000
+    net = gd.Stack(
+        gd.Conv1d(4, 6, 5, dilation=40),
+        gd.RNN(6, 6, nonlinearity="identity"),
+        gd.Conv1d(6, 6, 3, dilation=7),
+        gd.Linear(6, 2),
+    )
+    wide = net.init(seed=0, dtype="float64")
+    wide["1.weight_hh"] = growth * np.eye(6)
+    rng = np.random.default_rng(0)
+    x = rng.integers(4, size=(steps, 2)) if tokens else rng.standard_normal((steps, 2, 4))
+    if growth > 1:  # states of zero stay finite
+        x *= 0
+        if tokens:
+            wide["0.weight"][...] = 0.0
+        wide["0.bias"][...] = wide["1.bias_ih"][...] = wide["1.bias_hh"][...] = 0.0
+    loss = gd.loss.CrossEntropy(step="last")
+    y = np.array([0, 1])
+    how = {"loss": loss, "wrt": ("params", "state")}
+    exact = gd.value_and_grad(net, wide, x, y, **how)
+    narrow = gd.Params(net, wide.flat.astype(np.float32))
+    single = x if tokens else x.astype(np.float32)
+    found = gd.value_and_grad(net, narrow, single, y, **how)
+
+    def close(own, own_exponent, wanted, exponent, largest):
+        """Within 1e-3 of the largest, which is far outside float32."""
+        own = np.ldexp(own.astype(float), int(own_exponent))
+        wanted = np.ldexp(wanted, int(exponent))
+        assert np.abs(own - wanted).max() <= 1e-3 * max(np.abs(wanted).max(), largest)
+        return np.abs(wanted).max()
+
+    largest = np.ldexp(np.abs(exact.grads.flat).max(), exact.grads.exponent)
+    for name, grad in exact.grads.items():  # all have one exponent, so that small ones are 0
+        own = found.grads[name]
+        close(own, found.grads.exponent, grad, exact.grads.exponent, 1e-30 * largest)
+    for index in (1, 2):
+        most = close(
+            found.dstate[index].skip,
+            found.dstate_exponent[index],
+            exact.dstate[index].skip,
+            exact.dstate_exponent[index],
+            0.0,
+        )
+        if index == 1 and wide["0.weight"].any():
+            assert abs(np.log10(most)) > 200
