@@ -89,6 +89,12 @@ struct Network {
   std::vector<Part> parts() const;
 
   const Layer& top() const { return layers.back(); }
+  // The transforms that the rows of the input come to first.
+  const std::vector<Transform>& front() const {
+    return layers[0].pass ? transforms.back() : transforms.front();
+  }
+  // Whether these begin with a convolution, which can take tokens.
+  bool begins_with_convolution() const;
   // The windows, in order.
   std::vector<const Transform*> windows() const;
   // What this net, or the part that it is, carries from step to step.
@@ -99,6 +105,7 @@ struct Network {
   int64_t vocabulary() const { return embedding_rows ? embedding_rows : input_size; }
 
  private:
+  void take_head(const gc_net& net, int64_t width, int64_t& offset);
   std::vector<Group> groups() const;
 };
 

@@ -54,6 +54,7 @@ def made():
     accumulator = gd.optim.Accumulator(params)
     accumulator.add(result.grads)
     rows = (gd.Dropout(0.2), gd.Dense(3, 4, "gelu"), gd.Residual(gd.RNN(4, 4), gd.Dense(4, 4)))
+    rows = (*rows, gd.Conv1d(3, 4, 5, dilation=2, activation="relu"))
     layers = (gd.GRU(3, 4), gd.RNN(3, 4), gd.AntisymmetricRNN(3, 4), *rows, *NET.layers)
     kinds = (gd.optim.SGD, gd.optim.AdamW, gd.optim.RMSprop, gd.optim.Adagrad, gd.optim.Lion)
     optimizers = [kind(params, 0.1) for kind in kinds]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .._net import cells, layers
+from .._net.convolution import Conv1d
 from .._net.recognise import common_dtype, recognised
 from .._net.stack import Params, Stack
 from .._net.validate import model
@@ -106,7 +107,8 @@ class StackModule(nn.ModuleList):
     gradcore.torch where there is a skip connection or an AntisymmetricRNN; a Dense is a Linear with
     its activation function. forward adds what a Residual adds. net: the Stack.
     forward(x, state=None) -> (outputs, state): x (T, B, I), or (T, B) integer tokens; outputs
-    (T, B, O); state: a list with what each recurrent layer returns and takes, h_n or (h_n, c_n).
+    (T, B, O); state: a list with what each recurrent layer returns and takes, h_n or (h_n, c_n). A
+    Conv1d begins each call with zeros before the first step.
     """
 
     def __init__(self, net: Stack) -> None:
@@ -157,6 +159,34 @@ class DenseModule(nn.Linear):
         return f"{super().extra_repr()}, activation={self.activation!r}"
 
 
+class ConvolutionModule(nn.Conv1d):
+    """A gradcore.Conv1d: a Conv1d behind zeros for the steps before the first.
+
+    forward(x): (T, B, I), or (T, B) integer tokens, to (T, B, O).
+    """
+
+    def __init__(self, layer: Conv1d) -> None:
+        super().__init__(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,
+            dilation=layer.dilation,
+            groups=layer.groups,
+            bias=layer.bias,
+        )
+        self.activation = layer.activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            x = nn.functional.one_hot(x.long(), self.in_channels).to(self.weight.dtype)
+        past = (self.kernel_size[0] - 1) * self.dilation[0]
+        rows = super().forward(nn.functional.pad(x.permute(1, 2, 0), (past, 0)))
+        return _FUNCTIONS[self.activation](rows.permute(2, 0, 1))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, activation={self.activation!r}"
+
+
 def _module(place: int, layer: layers.Layer) -> nn.Module:
     """The module of PyTorch that computes a layer."""
     if isinstance(layer, layers.Embedding):
@@ -165,6 +195,8 @@ def _module(place: int, layer: layers.Layer) -> nn.Module:
         return nn.Linear(layer.in_features, layer.out_features, bias=layer.bias)
     if isinstance(layer, layers.Dense):
         return DenseModule(layer)
+    if isinstance(layer, Conv1d):
+        return ConvolutionModule(layer)
     if isinstance(layer, layers.Dropout):
         return nn.Dropout(layer.p)
     if isinstance(layer, layers.LayerNorm):
