@@ -89,9 +89,15 @@ def to_torch(net: Stack, params: Params) -> StackModule:
     """A PyTorch module that computes the net, with a copy of its parameters; see StackModule.
 
     Raises ArgumentError for what PyTorch's layers cannot do: zoneout, recurrent_dropout, and an RNN
-    with nonlinearity="identity".
+    with nonlinearity="identity"; and for layers that shorten time or look ahead.
     """
     model(net, params)
+    for place in net.borders:
+        raise ArgumentError(
+            f"layer {place} ({type(net.layers[place]).__name__}) shortens time or looks ahead, "
+            "which the module of a Stack cannot express for ragged sequences. Build it of "
+            "torch.nn's Conv1d and pools, whose weights are the same."
+        )
     made = StackModule(net).to(torch.float32 if params.dtype == np.float32 else torch.float64)
     with torch.no_grad():
         for place, own in enumerate(made._tensors()):
