@@ -264,6 +264,14 @@ struct Kernels {
   void (*scatter_add)(T* table, int64_t table_stride, const int64_t* tokens, const int32_t* heads,
                       int64_t n_distinct, const int32_t* next, const T* z, int64_t z_stride,
                       T factor, int64_t i0, int64_t i1) noexcept;
+  // out[r] = start + sum over taps of table[index[r][tap]], in ascending order, for rows [r0,r1) of
+  // `stride` elements each; an index below 0 stands for a row of zeros.
+  void (*gather_rows)(T* out, int64_t stride, const T* start, const T* table, const int32_t* index,
+                      int64_t taps, int64_t r0, int64_t r1) noexcept;
+  // table[index[r][tap]][i] += factor * z[r][i] for rows r = rows-1..0 and all taps, for i in
+  // [i0,i1).
+  void (*scatter_rows)(T* table, int64_t stride, const int32_t* index, int64_t taps, const T* z,
+                       int64_t rows, T factor, int64_t i0, int64_t i1) noexcept;
   // Replaces rows [r0,r1) of logits [.][stride] by the gradient of weight[r] *
   // cross_entropy(logits, target[r]) * factor and sets loss[r] to the weighted loss. A row of
   // weight 0 becomes zero, whatever it holds. The padding stays 0.

@@ -10,6 +10,7 @@
 #include "kernels/masks.h"
 #include "kernels/norm.h"
 #include "kernels/tangent_norm.h"
+#include "kernels/taps.h"
 
 namespace gradcore::GRADCORE_ISA {
 
@@ -56,6 +57,8 @@ static constexpr Kernels<T> all_kernels() {
   k.mask_rows = &Masks<T>::mask_rows;
   k.max_abs = &Elementwise<T>::max_abs;
   k.scatter_add = &Elementwise<T>::scatter_add;
+  k.gather_rows = &TapTables<T>::gather_rows;
+  k.scatter_rows = &TapTables<T>::scatter_rows;
   k.cross_entropy = &Loss<T>::cross_entropy;
   k.squared_error = &Loss<T>::squared_error;
   return k;

@@ -16,6 +16,7 @@
 #include "sequence/stages/pool.h"
 #include "sequence/stages/recurrent.h"
 #include "sequence/stages/static_input.h"
+#include "sequence/stages/token_taps.h"
 #include "sequence/stages/window.h"
 #include "sequence/validate.h"
 
@@ -41,10 +42,11 @@ static int64_t steps_of_chunk(const Part& part, const gc_call& call, const Purpo
     const int64_t widest = l.pass ? 1 : std::max(l.planes, l.gates);
     row = std::max(row, call.batch * l.Hp * widest);
   }
+  const Transform* const window = purpose.looks_up_taps ? &net.front()[0] : nullptr;
   for (const std::vector<Transform>& transforms : net.transforms)
     for (const Transform& t : transforms)
-      if (t.spec.kind == GC_DENSE || t.spec.kind == GC_WINDOW)
-        row = std::max(row, call.batch * std::max(t.I, t.O));
+      if (&t != window && (t.spec.kind == GC_DENSE || t.spec.kind == GC_WINDOW))
+        row = std::max(row, call.batch * (window && &t == window + 1 ? t.O : std::max(t.I, t.O)));
   if (part.border) row = std::max(row, call.batch * part.border->O);
   while (steps > look_steps && steps * row * element > 256 * 1024) steps /= 2;
   return steps;
@@ -95,9 +97,11 @@ template <class T>
 void Job<T>::add_ending() {
   const Part& part = context_.part;
   const std::vector<Transform>& behind = part.net.transforms.back();
+  const size_t reader = part.net.layers.size();
   size_t kept = behind.size();
   while (kept > 0 && behind[kept - 1].spec.kind != GC_WINDOW) kept--;
-  const size_t reader = part.net.layers.size();
+  if (kept == 1 && context_.purpose.looks_up_taps && reader == 1 && part.net.layers[0].pass)
+    kept = 2;  // the convolution is one stage
   add_transforms(reader, 0, kept);
   ending_ = stages_.size();
   const bool outputs = context_.purpose.puts_out, ends = outputs || context_.purpose.cotangents;
@@ -120,6 +124,10 @@ template <class T>
 void Job<T>::add_transforms(size_t reader, size_t begin, size_t end) {
   for (size_t i = begin; i < end; i++) {
     const Transform& transform = context_.net.transforms[reader][i];
+    if (context_.purpose.looks_up_taps && stages_.size() == 1) {
+      add<TokenTaps<T>>(stages_.back().get(), transform, context_.net.transforms[reader][++i]);
+      continue;
+    }
     if (acts(transform, context_.call))
       add_transform(transform, context_.link.joins && reader == 0);
   }

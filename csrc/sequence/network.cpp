@@ -200,7 +200,9 @@ static int64_t first_units(const gc_net& net) {
   for (int i = 0; i < net.n_transforms && net.transforms[i].before == 0; i++)
     if (net.transforms[i].kind == GC_DENSE || net.transforms[i].kind == GC_WINDOW ||
         net.transforms[i].kind == GC_BORDER) {
-      check_size("inputs of a dense layer or window", 0, net.transforms[i].inputs);
+      const bool dense = net.transforms[i].kind == GC_DENSE;
+      check_size(dense ? "inputs of a dense layer" : "inputs of a window", 0,
+                 net.transforms[i].inputs);
       return net.transforms[i].inputs;
     }
   return net.layers[0].input_size;
@@ -286,6 +288,27 @@ static Layer make_layer(const gc_layer& spec, int32_t ub, int64_t& offset, int64
   return l;
 }
 
+// The head, behind rows of `width`.
+void Network::take_head(const gc_net& net, int64_t width, int64_t& offset) {
+  has_head = net.head_outputs != 0;
+  if (has_head) check_size("head outputs", net.n_layers, net.head_outputs);
+  if (net.head_unbiased < 0 ||
+      net.head_unbiased > (has_head && net.head_bias ? net.head_outputs - 1 : 0))
+    fail(GC_INVALID,
+         "head_unbiased must leave an output with a bias, and be 0 without a bias; got %lld.",
+         static_cast<long long>(net.head_unbiased));
+  gc_transform spec{};
+  spec.kind = GC_DENSE;
+  spec.before = net.n_layers;
+  spec.bias = net.head_bias;
+  spec.inputs = width;
+  spec.outputs = net.head_outputs;
+  if (has_head) head = make_transform(spec, width, offset, net.head_unbiased);
+  outputs = has_head ? head.O : width;
+  ob = blocks(outputs, ub);
+  Op = ob * ub;
+}
+
 Network::Network(const gc_net& net) {
   if (net.dtype != GC_FLOAT32 && net.dtype != GC_FLOAT64)
     fail(GC_INVALID, "unknown dtype %d.", net.dtype);
@@ -347,23 +370,7 @@ Network::Network(const gc_net& net) {
          net.n_layers, net.transforms[next].before);
   brackets.end(net.n_layers);
   check_pools(net);
-  has_head = net.head_outputs != 0;
-  if (has_head) check_size("head outputs", net.n_layers, net.head_outputs);
-  if (net.head_unbiased < 0 ||
-      net.head_unbiased > (has_head && net.head_bias ? net.head_outputs - 1 : 0))
-    fail(GC_INVALID,
-         "head_unbiased must leave an output with a bias, and be 0 without a bias; got %lld.",
-         static_cast<long long>(net.head_unbiased));
-  gc_transform spec{};
-  spec.kind = GC_DENSE;
-  spec.before = net.n_layers;
-  spec.bias = net.head_bias;
-  spec.inputs = width;
-  spec.outputs = net.head_outputs;
-  if (has_head) head = make_transform(spec, width, offset, net.head_unbiased);
-  outputs = has_head ? head.O : width;
-  ob = blocks(outputs, ub);
-  Op = ob * ub;
+  take_head(net, width, offset);
   n_parameters = offset;
   n_states = static_cast<int32_t>(layers.size());
   for (std::vector<Transform>& some : transforms)
@@ -385,6 +392,12 @@ void Network::read_statics(int64_t size, int before) {
         "same.",
         before, static_cast<long long>(size), static_cast<long long>(statics));
   statics = size;
+}
+
+bool Network::begins_with_convolution() const {
+  const std::vector<Transform>& first = front();
+  return first.size() > 1 && first[0].spec.kind == GC_WINDOW && first[1].spec.kind == GC_DENSE &&
+         first[0].taps() == first[1].taps();
 }
 
 std::vector<const Transform*> Network::windows() const {

@@ -93,6 +93,12 @@ struct Network {
   std::vector<Part> parts() const;
 
   const Layer& top() const { return layers.back(); }
+  // The transforms that the rows of the input come to first.
+  const std::vector<Transform>& front() const {
+    return layers[0].pass ? transforms.back() : transforms.front();
+  }
+  // Whether these begin with a convolution, which can take tokens.
+  bool begins_with_convolution() const;
   // The windows, in order.
   std::vector<const Transform*> windows() const;
   // What this net, or the part that it is, carries from step to step.
@@ -106,6 +112,7 @@ struct Network {
 
  private:
   void read_statics(int64_t size, int before);
+  void take_head(const gc_net& net, int64_t width, int64_t& offset);
   std::vector<Group> groups() const;
   void cut_at_pool(std::vector<Part>& parts) const;
 };

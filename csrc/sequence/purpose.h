@@ -18,6 +18,7 @@ struct Purpose {
   bool hessian = false, gauss_newton = false;
   bool puts_out = false;          // computes outputs of the net, or the loss
   bool reads_table = false;       // tokens choose columns of weight_ih: there is no embedding
+  bool looks_up_taps = false;     // tokens choose rows of a convolution's tables
   bool moved_parameters = false;  // the parameters have tangents
   bool moved_statics = false;     // static inputs that are added to rows have tangents
 

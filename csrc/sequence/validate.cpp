@@ -96,11 +96,12 @@ void check_input(const Part& part, const gc_call& call) {
   if (net.embedding_rows && !tokens)
     fail(GC_INVALID, "a net that begins with an embedding takes tokens, not x.");
   if (!tokens) return;
-  if (!net.embedding_rows && net.layers[0].spec.residual)
+  if (!net.embedding_rows && net.front().empty() && net.layers[0].spec.residual)
     fail(GC_INVALID,
          "a residual first layer adds its input to its output, and tokens are no such input: put "
          "an embedding before it, or take the residual connection away.");
-  if (!net.embedding_rows && (!net.transforms[0].empty() || net.layers[0].pass || part.border))
+  const bool alone = !net.front().empty() && !net.begins_with_convolution();
+  if (!net.embedding_rows && (alone || part.border))
     fail(
         GC_INVALID,
         "a LayerNorm, a Dropout, a dense layer, a window, a static input or a residual connection "
@@ -314,7 +315,9 @@ Purpose check_call(const Part& part, const gc_call& call) {
   purpose.moved_parameters = purpose.tangents && has(call, GC_ARRAY_T_PARAMS);
   purpose.moved_statics =
       purpose.tangents && has(call, GC_ARRAY_T_STATICS) && adds_statics(part.net);
-  purpose.reads_table = has(call, GC_ARRAY_TOKENS) && !part.net.embedding_rows;
+  const bool bare = has(call, GC_ARRAY_TOKENS) && !part.net.embedding_rows;
+  purpose.looks_up_taps = bare && part.net.begins_with_convolution();
+  purpose.reads_table = bare && !purpose.looks_up_taps;
   const bool wanted = has(call, GC_ARRAY_OUTPUTS) || call.loss.kind != GC_LOSS_NONE;
   purpose.puts_out = part.last && (purpose.trains || (purpose.emits && wanted));
   return purpose;
@@ -333,6 +336,25 @@ static void check_tokens(const Part& part, const gc_call& call, const Source& so
   }
 }
 
+// Tokens before the first step are rows of the state, of zeros with a one at the token.
+template <class T>
+static void check_past_tokens(const Part& part, const gc_call& call) {
+  const StateShape& past = part.net.front().front().past;
+  const T* state = static_cast<const T*>(call.state) + past.state_offset * call.batch;
+  for (int64_t r = 0; r < past.lead * call.batch; r++) {
+    int64_t ones = 0, others = 0;
+    for (int64_t v = 0; v < past.H; v++) {
+      ones += state[r * past.H + v] == 1;
+      others += state[r * past.H + v] != 0 && state[r * past.H + v] != 1;
+    }
+    if (others || ones > 1)
+      fail(GC_INVALID,
+           "the state of a convolution over tokens must have rows of zeros, or of zeros with a one "
+           "at the token; row %" PRId64 " of sequence %" PRId64 " is another.",
+           r / call.batch, r % call.batch);
+  }
+}
+
 void check_lengths(const gc_call& call) {
   for (int64_t b = 0; call.lengths && b < call.batch; b++)
     if (call.lengths[b] < 0 || call.lengths[b] > call.steps)
@@ -342,6 +364,9 @@ void check_lengths(const gc_call& call) {
 
 void check_contents(const Part& part, const gc_call& call, const Source& source) {
   check_tokens(part, call, source);
+  if (call.tokens && call.state && !part.net.embedding_rows && part.net.begins_with_convolution())
+    part.net.dtype == GC_FLOAT32 ? check_past_tokens<float>(part, call)
+                                 : check_past_tokens<double>(part, call);
   check_classes(part.net, call);
 }
 

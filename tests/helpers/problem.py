@@ -256,7 +256,7 @@ def random_params(net, rng, gain=1.0):
     sizes = {i: getattr(a, "hidden_size", None) for i, a in enumerate(net.layers)}
     params = {}
     for name, shape in shapes.items():
-        fan = sizes[int(name.split(".")[0])] or shape[-1]
+        fan = sizes[int(name.split(".")[0])] or np.prod(shape[1:] or shape)
         bound = 1.0 if name == "0.weight" else gain / np.sqrt(fan)
         params[name] = exact(rng.uniform(-bound, bound, shape))
     for i, layer in enumerate(net.layers):

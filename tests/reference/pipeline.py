@@ -150,8 +150,8 @@ class Pasts:
         """The gradient of the step's own row."""
         if place in self.before:
             after = self.before[place]
-            d_rows = d_rows.copy()
-            d_rows[1:] += cleared(~self.active, after).past
+            sent = np.concatenate([np.zeros_like(d_rows[:1]), cleared(~self.active, after).past])
+            d_rows = d_rows + sent
             new = cleared(self.zeroed, State(d_rows[:-1]))
             self.after[place] = chosen(self.active, new, after)
         return d_rows[-1]

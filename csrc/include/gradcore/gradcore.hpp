@@ -108,6 +108,11 @@ class Net {
   int64_t state_size(int64_t batch) const { return gc_net_state_size(&net_, batch); }
   int32_t states() const { return gc_net_states(&net_); }
   int32_t parts() const { return gc_net_parts(&net_); }
+  // Steps of a part if x has `steps`; those of the last part are the outputs'.
+  int64_t part_steps(int32_t part, int64_t steps) const {
+    return gc_net_part_steps(&net_, part, steps);
+  }
+  int64_t output_steps(int64_t steps) const { return part_steps(parts() - 1, steps); }
   const std::vector<gc_layer>& layers() const { return layers_; }
   const std::vector<gc_transform>& transforms() const { return transforms_; }
 
@@ -161,13 +166,14 @@ inline int64_t longest(const std::vector<int64_t>& borders) {
 
 // A plan for outputs and loss of all steps, in segments of `blocks` blocks of gc_block_steps().
 inline Plan forward_plan(const Net& net, int64_t steps, int64_t blocks = 8) {
-  const std::vector<int64_t> borders = detail::borders(steps, blocks);
   Plan plan;
-  plan.segment_steps = detail::longest(borders);
-  for (int32_t part = 0; part < net.parts(); part++)
+  for (int32_t part = 0; part < net.parts(); part++) {
+    const std::vector<int64_t> borders = detail::borders(net.part_steps(part, steps), blocks);
+    plan.segment_steps = std::max(plan.segment_steps, detail::longest(borders));
     for (size_t i = 1; i < borders.size(); i++)
       plan.ops.push_back({GC_OP_EMIT, i == 1 ? GC_FROM_START : GC_FROM_PREVIOUS, GC_TO_NOWHERE,
                           part, borders[i - 1], borders[i]});
+  }
   return plan;
 }
 
@@ -175,24 +181,30 @@ inline Plan forward_plan(const Net& net, int64_t steps, int64_t blocks = 8) {
 // then runs each segment again with its tape and backward, from the last to the first. With one
 // segment the whole tape is kept and nothing runs again.
 inline Plan gradient_plan(const Net& net, int64_t steps, int64_t blocks) {
-  const std::vector<int64_t> borders = detail::borders(steps, blocks);
-  const int32_t n = static_cast<int32_t>(borders.size()) - 1;
   Plan plan;
-  plan.segment_steps = detail::longest(borders);
-  plan.slots = std::max(0, n - 2);
+  std::vector<std::vector<int64_t>> all;  // borders by part
   const auto from = [](int32_t i) { return i == 0 ? int32_t{GC_FROM_START} : i - 1; };
-  for (int32_t part = 0; part < net.parts(); part++)
+  for (int32_t part = 0; part < net.parts(); part++) {
+    all.push_back(detail::borders(net.part_steps(part, steps), blocks));
+    const std::vector<int64_t>& borders = all.back();
+    const int32_t n = static_cast<int32_t>(borders.size()) - 1;
+    plan.segment_steps = std::max(plan.segment_steps, detail::longest(borders));
+    plan.slots = std::max<int64_t>(plan.slots, n - 2);
     for (int32_t i = 0; i < n; i++)
       plan.ops.push_back(
           {i == n - 1 ? GC_OP_TAPE : GC_OP_FORWARD, i == 0 ? GC_FROM_START : GC_FROM_PREVIOUS,
            i < n - 2 ? i : int32_t{GC_TO_NOWHERE}, part, borders[i], borders[i + 1]});
-  for (int32_t part = net.parts() - 1; part >= 0; part--)
+  }
+  for (int32_t part = net.parts() - 1; part >= 0; part--) {
+    const std::vector<int64_t>& borders = all[static_cast<size_t>(part)];
+    const int32_t n = static_cast<int32_t>(borders.size()) - 1;
     for (int32_t i = n - 1; i >= 0; i--) {
       if (i < n - 1)
         plan.ops.push_back({GC_OP_TAPE, from(i), GC_TO_NOWHERE, part, borders[i], borders[i + 1]});
       plan.ops.push_back(
           {GC_OP_BACKWARD, GC_FROM_PREVIOUS, GC_TO_NOWHERE, part, borders[i], borders[i + 1]});
     }
+  }
   return plan;
 }
 
@@ -269,6 +281,8 @@ std::vector<T> uniform_parameters(const Net& net, uint64_t seed) {
         const int64_t inputs = one.inputs / std::max<int64_t>(one.groups, 1);
         uniform(one.outputs * (inputs + (one.bias ? 1 : 0)), inputs);
         width = one.outputs;
+      } else if (one.kind == GC_WINDOW || (one.kind == GC_BORDER && !one.reduction)) {
+        width = one.inputs * one.taps;
       } else if (one.kind == GC_LAYER_NORM) {
         if (one.affine) out.insert(out.end(), static_cast<size_t>(width), T{1});
         if (one.bias) out.insert(out.end(), static_cast<size_t>(width), T{0});

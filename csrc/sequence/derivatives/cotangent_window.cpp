@@ -1,6 +1,7 @@
 #include "sequence/derivatives/cotangent_window.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace gradcore {
 
@@ -102,6 +103,70 @@ double CotangentWindow<T>::largest(const Slice& rows, bool with_ring) const {
   return most;
 }
 
+// ---- tokens
+
+template <class T>
+void CotangentTokenTaps<T>::lay_out(Layout& layout) {
+  const StateShape& past = taps_.past();
+  layout.announce(past_, (past.lead * this->cotangents_.rows * past.H + unit_block<T> - 1) /
+                             unit_block<T> * unit_block<T>);
+}
+
+template <class T>
+T* CotangentTokenTaps<T>::backward(Worker& m, const Chunk& chunk, T* d) {
+  const Slice own = this->cotangents_.rows_of(m);
+  for (int64_t i = chunk.n - 1; d && i >= 0; i--)
+    if (chunk.first + i < taps_.past().lead)
+      taps_.add_to_past(chunk, i, own, this->K(), taps_.table(), d, T(1), past_);
+  m.barrier();
+  return nullptr;
+}
+
+template <class T>
+void CotangentTokenTaps<T>::load() {
+  const Context<T>& c = this->primal();
+  const int64_t B = c.timeline.batch, K = this->K(), V = taps_.past().H;
+  zero(past_, taps_.past().lead * this->cotangents_.rows * V);
+  const T* given = static_cast<const T*>(c.call.cotangents.final_state);
+  for (int64_t k = 0; given && k < K; k++)
+    taps_.each_kept([&](int64_t q, int64_t b, int64_t r) {
+      copy(past_ + ((r * B + b) * K + k) * V,
+           given + c.state_place(taps_.past(), k) + (q * B + b) * V, V);
+    });
+}
+
+template <class T>
+void CotangentTokenTaps<T>::store() const {
+  const Context<T>& c = this->primal();
+  if (!c.call.cotangents.state) return;
+  const int64_t B = c.timeline.batch, K = this->K(), V = taps_.past().H;
+  for (int64_t k = 0; k < K; k++) {
+    T* state = static_cast<T*>(c.call.cotangents.state) + c.state_place(taps_.past(), k);
+    for (int64_t r = 0; r < taps_.past().lead * B; r++)
+      copy(state + r * V, past_ + (r * K + k) * V, V);
+  }
+  *c.call.cotangents.state_exponent = this->cotangents_.band.exponent(0);
+}
+
+template <class T>
+void CotangentTokenTaps<T>::scale(const Slice& rows, T factor) const {
+  const int64_t V = taps_.past().H, row = this->cotangents_.rows * V;
+  for (int64_t q = 0; q < taps_.past().lead; q++)
+    for (int64_t e = rows.begin * V; e < rows.end * V; e++) past_[q * row + e] *= factor;
+}
+
+template <class T>
+double CotangentTokenTaps<T>::largest(const Slice& rows, bool with_ring) const {
+  const int64_t V = taps_.past().H, row = this->cotangents_.rows * V;
+  double most = 0;
+  for (int64_t q = 0; with_ring && q < taps_.past().lead; q++)
+    for (int64_t e = rows.begin * V; e < rows.end * V; e++)
+      most = std::max(most, std::fabs(static_cast<double>(past_[q * row + e])));
+  return most;
+}
+
+template class CotangentTokenTaps<float>;
+template class CotangentTokenTaps<double>;
 template class CotangentWindow<float>;
 template class CotangentWindow<double>;
 

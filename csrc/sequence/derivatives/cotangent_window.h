@@ -1,6 +1,7 @@
-// Cotangents of a window of taps.
+// Cotangents of a window of taps, and of a convolution over tokens.
 #pragma once
 #include "sequence/derivatives/cotangent.h"
+#include "sequence/stages/token_taps.h"
 #include "sequence/stages/window.h"
 
 namespace gradcore {
@@ -28,6 +29,24 @@ class CotangentWindow : public CarriedCotangent<T> {
   // sequence's own steps only.
   T* ring_ = nullptr;
   T* d_below_[2] = {nullptr, nullptr};
+};
+
+// Only the initial state has cotangents: tokens have none.
+template <class T>
+class CotangentTokenTaps : public CarriedCotangent<T> {
+ public:
+  CotangentTokenTaps(CotangentContext<T>& cotangents, TokenTaps<T>& taps)
+      : CarriedCotangent<T>(cotangents), taps_(taps) {}
+  void lay_out(Layout& layout) override;
+  T* backward(Worker& m, const Chunk& chunk, T* d) override;
+  void load() override;
+  void store() const override;
+  void scale(const Slice& rows, T factor) const override;
+  double largest(const Slice& rows, bool with_ring) const override;
+
+ private:
+  TokenTaps<T>& taps_;
+  T* past_ = nullptr;  // [lead][rows][V]
 };
 
 }  // namespace gradcore

@@ -6,19 +6,27 @@
 namespace gradcore {
 
 template <class T>
-void Cotangents<T>::follow_stage(Recurrent<T>& recurrent) {
-  top_ = &recurrent;
-  auto made = std::make_unique<CotangentRecurrent<T>>(cotangents_, recurrent);
+template <class Made, class S>
+void Cotangents<T>::follow_carried(S& stage) {
+  top_ = &stage;
+  auto made = std::make_unique<Made>(cotangents_, stage);
   layers_.push_back(made.get());
   chain_.push_back(std::move(made));
 }
 
 template <class T>
+void Cotangents<T>::follow_stage(Recurrent<T>& recurrent) {
+  follow_carried<CotangentRecurrent<T>>(recurrent);
+}
+
+template <class T>
 void Cotangents<T>::follow_stage(Window<T>& window) {
-  top_ = &window;
-  auto made = std::make_unique<CotangentWindow<T>>(cotangents_, window);
-  layers_.push_back(made.get());
-  chain_.push_back(std::move(made));
+  follow_carried<CotangentWindow<T>>(window);
+}
+
+template <class T>
+void Cotangents<T>::follow_stage(TokenTaps<T>& taps) {
+  follow_carried<CotangentTokenTaps<T>>(taps);
 }
 
 template <class T>

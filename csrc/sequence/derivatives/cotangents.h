@@ -46,6 +46,7 @@ class Cotangents {
   }
   void follow_stage(Recurrent<T>& recurrent);
   void follow_stage(Window<T>& window);
+  void follow_stage(TokenTaps<T>& taps);
   void lay_out(Layout& layout);
 
   // From the final state; behind step 0, to the initial one.
@@ -66,6 +67,8 @@ class Cotangents {
   CotangentContext<T> cotangents_;
   Stage<T>* top_ = nullptr;  // the last stage that is followed
   std::vector<std::unique_ptr<Cotangent<T>>> chain_;
+  template <class Made, class S>
+  void follow_carried(S& stage);
   std::vector<CarriedCotangent<T>*> layers_;
   T* outputs_ = nullptr;  // [n][rows][Op] of a chunk
 };

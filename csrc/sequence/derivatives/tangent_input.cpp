@@ -8,10 +8,11 @@ template <class T>
 TangentInput<T>::TangentInput(TangentContext<T>& tangents, Input<T>& input, bool transformed)
     : TangentSource<T>(tangents, input.units()),
       input_(input),
-      moves_(transformed || !tangents.primal.part.first ||
-             has(tangents.primal.call, GC_ARRAY_T_X) ||
-             (tangents.primal.net.embedding_rows && tangents.primal.purpose.moved_parameters) ||
-             tangents.primal.net.layers[0].pass || tangents.primal.net.layers[0].spec.residual) {}
+      moves_(!tangents.primal.purpose.looks_up_taps &&
+             (transformed || !tangents.primal.part.first ||
+              has(tangents.primal.call, GC_ARRAY_T_X) ||
+              (tangents.primal.net.embedding_rows && tangents.primal.purpose.moved_parameters) ||
+              tangents.primal.net.layers[0].pass || tangents.primal.net.layers[0].spec.residual)) {}
 
 template <class T>
 void TangentInput<T>::lay_out(Layout& layout) {

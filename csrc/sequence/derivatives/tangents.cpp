@@ -53,6 +53,13 @@ void Tangents<T>::follow_stage(Window<T>& window) {
 }
 
 template <class T>
+void Tangents<T>::follow_stage(TokenTaps<T>& taps) {
+  auto made = std::make_unique<TangentTokenTaps<T>>(tangents_, taps, last());
+  taps_ = made.get();
+  chain_.push_back(std::move(made));
+}
+
+template <class T>
 void Tangents<T>::follow_stage(Loss<T>& loss) {
   auto made = std::make_unique<TangentLoss<T>>(tangents_, loss, last());
   loss_ = made.get();
@@ -132,8 +139,10 @@ double Tangents<T>::largest_behind(Worker& m, int64_t first) {
 template <class T>
 void Tangents<T>::adjust(Worker& m, const Chunk& chunk) {
   const int32_t before = tangents_.band.exponent(m.me);
+  const int32_t source = input_->source(m, chunk),
+                needed = taps_ && taps_->enters(chunk) ? std::max(source, 0) : source;
   tangents_.band.adjust(
-      m.me, input_->source(m, chunk), [&] { return largest_behind(m, chunk.first); },
+      m.me, needed, [&] { return largest_behind(m, chunk.first); },
       [&](T factor) {
         m.barrier();
         for (const TangentStates<T>* states : states_)

@@ -12,6 +12,7 @@
 #include "sequence/derivatives/tangent_pool.h"
 #include "sequence/derivatives/tangent_recurrent.h"
 #include "sequence/derivatives/tangent_static.h"
+#include "sequence/derivatives/tangent_token_taps.h"
 #include "sequence/derivatives/tangent_transforms.h"
 #include "sequence/derivatives/tangent_window.h"
 
@@ -57,6 +58,7 @@ class Tangents {
   void follow_stage(Border<T>& border);
   void follow_stage(Recurrent<T>& recurrent);
   void follow_stage(Window<T>& window);
+  void follow_stage(TokenTaps<T>& taps);
   void follow_stage(Loss<T>& loss);
   void follow_stage(Exit<T>& exit);
   Tangent<T>& of(size_t stage) { return *chain_[stage]; }
@@ -98,6 +100,7 @@ class Tangents {
   std::vector<TangentStates<T>*> states_;           // of layers and windows
   TangentSource<T>* input_ = nullptr;
   TangentLoss<T>* loss_ = nullptr;
+  TangentTokenTaps<T>* taps_ = nullptr;
 };
 
 template <class T>

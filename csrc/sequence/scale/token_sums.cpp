@@ -16,7 +16,7 @@ TokenSums<T>::TokenSums(Context<T>& context, int64_t vocabulary, int64_t width)
 
 template <class T>
 void TokenSums<T>::lay_out(Layout& layout) {
-  layout.announce(table_, size());
+  lay_out_table(layout);
   layout.announce(last_, vocabulary_);
   layout.announce(next_, context_.rows());
   layout.announce(heads_, context_.rows());
@@ -24,10 +24,20 @@ void TokenSums<T>::lay_out(Layout& layout) {
 }
 
 template <class T>
-void TokenSums<T>::start(const Worker& m) {
+void TokenSums<T>::lay_out_table(Layout& layout) {
+  layout.announce(table_, size());
+}
+
+template <class T>
+void TokenSums<T>::start_table(const Worker& m) {
   exponent_[m.me] = no_exponent;
+  if (m.me == 0) zero(table_, size());
+}
+
+template <class T>
+void TokenSums<T>::start(const Worker& m) {
+  start_table(m);
   if (m.me != 0) return;
-  zero(table_, size());
   std::fill(last_, last_ + vocabulary_, -1);
   n_distinct_ = 0;
 }
@@ -69,12 +79,13 @@ int32_t TokenSums<T>::common_exponent(Worker& m, const Chunk& chunk, const T* z,
   return common == no_exponent ? exponents[0] : common;
 }
 
+// Brings the rows of a chunk to one exponent and the table to that of the new sums; returns what
+// the rows are to be multiplied by. Ends with a barrier.
 template <class T>
-void TokenSums<T>::add(Worker& m, const Chunk& chunk, T* z, const int32_t* exponents,
-                       int64_t stride, const Run* from) {
+T TokenSums<T>::join(Worker& m, const Chunk& chunk, T* z, const int32_t* exponents,
+                     int64_t stride) {
   const Kernels<T>& k = context_.kernels;
   constexpr int64_t UB = unit_block<T>;
-  if (m.me == 0) link(chunk);
   int32_t& sum = exponent_[m.me];
   const int32_t common = common_exponent(m, chunk, z, exponents, stride);
   const Slice own = m.slice_of(size() / UB).times(UB);
@@ -93,10 +104,29 @@ void TokenSums<T>::add(Worker& m, const Chunk& chunk, T* z, const int32_t* expon
               power_of_two<T>(static_cast<int64_t>(sum) - next));
   sum = next;
   m.barrier();
+  return power_of_two<T>(static_cast<int64_t>(common) - next);
+}
+
+template <class T>
+void TokenSums<T>::add(Worker& m, const Chunk& chunk, T* z, const int32_t* exponents,
+                       int64_t stride, const Run* from) {
+  constexpr int64_t UB = unit_block<T>;
+  if (m.me == 0) link(chunk);
+  const T factor = join(m, chunk, z, exponents, stride);
+  const Slice pieces = m.slice_of(width_ / UB);
   for (int64_t p = pieces.begin; p < pieces.end; p++)
-    k.scatter_add(table_ + p * UB, width_, distinct_, heads_, n_distinct_, next_,
-                  z + from[p].offset, stride, power_of_two<T>(static_cast<int64_t>(common) - next),
-                  0, UB);
+    context_.kernels.scatter_add(table_ + p * UB, width_, distinct_, heads_, n_distinct_, next_,
+                                 z + from[p].offset, stride, factor, 0, UB);
+}
+
+template <class T>
+void TokenSums<T>::add_taps(Worker& m, const Chunk& chunk, T* z, const int32_t* exponents,
+                            const int32_t* index, int64_t taps) {
+  const T factor = join(m, chunk, z, exponents, width_);
+  const Slice columns = m.slice_of(width_ / unit_block<T>).times(unit_block<T>);
+  context_.kernels.scatter_rows(table_, width_, index, taps, z,
+                                chunk.n * context_.timeline.batch, factor, columns.begin,
+                                columns.end);
 }
 
 template <class T>

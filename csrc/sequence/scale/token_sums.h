@@ -1,4 +1,5 @@
-// Gradients of what tokens choose: rows of an embedding, or columns of the first layer's weight_ih.
+// Gradients of what tokens choose: rows of an embedding, columns of the first layer's weight_ih, or
+// rows of the tables of a convolution's taps.
 #pragma once
 #include "sequence/context.h"
 #include "sequence/scale/exponents.h"
@@ -20,6 +21,12 @@ class TokenSums {
   // The same for a second table whose rows have no exponents, such as tangents, behind add() of the
   // same chunk.
   void add_plain(const Worker& m, T* table, const T* z, int64_t stride, const Run* from) const;
+  // Of a table whose rows a convolution's taps choose: `index` [n][B][taps] has them, -1: none. No
+  // lists of tokens are needed; z is [n][B][width].
+  void lay_out_table(Layout& layout);
+  void start_table(const Worker& m);
+  void add_taps(Worker& m, const Chunk& chunk, T* z, const int32_t* exponents,
+                const int32_t* index, int64_t taps);
   void follow(int me) { exponent_.follow(me); }
 
   const T* sums() const { return table_; }
@@ -30,6 +37,7 @@ class TokenSums {
 
  private:
   void link(const Chunk& chunk);
+  T join(Worker& m, const Chunk& chunk, T* z, const int32_t* exponents, int64_t stride);
   int32_t common_exponent(Worker& m, const Chunk& chunk, const T* z, const int32_t* exponents,
                           int64_t stride) const;
 

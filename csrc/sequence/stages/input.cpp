@@ -28,7 +28,8 @@ const T* Input<T>::rows(int64_t first) const {
 template <class T>
 void Input<T>::lay_out(Layout& layout) {
   this->share_gradient(layout);
-  if (!in_place_ && !this->context_.purpose.reads_table)
+  const Purpose& purpose = this->context_.purpose;
+  if (!in_place_ && !purpose.reads_table && !purpose.looks_up_taps)
     layout.announce(rows_, this->context_.rows() * this->stride());
   if (embedding_) embedding_->lay_out(layout);
 }

@@ -159,7 +159,8 @@ def _products(layer: Layer, tokens: bool) -> int:
     if isinstance(layer, (Linear, Heads, Dense)):
         return 2 * layer.in_features * layer.out_features
     if isinstance(layer, Conv1d):
-        return 2 * layer.in_channels // layer.groups * layer.kernel_size * layer.out_channels
+        taps = layer.kernel_size * layer.out_channels
+        return taps if tokens else 2 * taps * (layer.in_channels // layer.groups)
     if not isinstance(layer, Recurrent):
         return 0
     rows = len(layer.cell.gates) * layer.hidden_size * len(layer.directions)

@@ -29,6 +29,9 @@ class Conv1d(RowLayer):
     groups: inputs and outputs are divided into as many runs of channels, and each run of outputs
     reads its own run of inputs only; groups == in_channels gives a depthwise convolution.
     activation: as in Dense.
+    As the first layer, causal with stride 1, it also takes integer tokens (T, B) in
+    [0, in_channels), with a kernel_size above 1: each tap is then a row of a table, as if tokens
+    were rows of zeros with a one.
     At stride 1 with padding="causal", the last (kernel_size - 1) * dilation inputs of each sequence
     are part of the net's state, in a LayerState behind those of the recurrent layers. Other
     convolutions keep their inputs of all steps, and nets with one have no Stepper.
@@ -77,6 +80,10 @@ class Conv1d(RowLayer):
         if self.padding == "valid":
             return valid_steps(steps, self.kernel_size, self.stride, self.dilation)
         return padded_steps(steps, self.stride)
+
+    @property
+    def takes_tokens(self) -> bool:
+        return self.kernel_size > 1 and not self.is_border
 
     def width_after(self, width: int) -> int:
         return self.out_channels

@@ -278,6 +278,11 @@ class RowLayer:
         return 0
 
     @property
+    def takes_tokens(self) -> bool:
+        """Whether it may come first in a net whose inputs are integer tokens."""
+        return False
+
+    @property
     def core_transforms(self) -> tuple[dict[str, Any], ...]:
         """What the core runs for this layer, one after the other, as options of its Transform."""
         raise NotImplementedError

@@ -363,7 +363,7 @@ def _imported(name: str, value: Any) -> NDArray[Any]:
 def _tokens(net: Stack, array: NDArray[Any]) -> NDArray[Any]:
     first = net.layers[0]
     wrapped = any(begin == 0 for begin, _ in net.residuals)
-    if wrapped or isinstance(first, RowLayer):
+    if wrapped or (isinstance(first, RowLayer) and not first.takes_tokens):
         kind = "Residual" if wrapped else type(first).__name__
         raise DTypeError(
             f"x must be float, because the net starts with a {kind}; got integer "

@@ -184,6 +184,14 @@ def start_state(net: Stack, batch: Batch, carried: Carried) -> Carried:
             "because it depends on later steps as well. Train on whole sequences, such as "
             "gradcore.data.Sequences gives."
         )
+    borders = getattr(net, "borders", ())  # a Model of gradcore.implicit has none
+    if borders and (batch.continues or batch.keep is not None):
+        first = borders[0]
+        raise ArgumentError(
+            f"layer {first} ({type(net.layers[first]).__name__}) reads several steps at a time, so "
+            "that no state can be carried from one window to the next. Train on whole sequences, "
+            "such as gradcore.data.Sequences gives."
+        )
     if not batch.continues:
         return None if batch.state is None else tuple(batch.state)
     if batch.state is not None:

@@ -43,6 +43,12 @@ class Watch:
     """Measures every `every`-th update, and explains at most one clipped update in as many."""
 
     def __init__(self, updater: Updater, every: int) -> None:
+        for place in updater.net.borders:
+            raise ArgumentError(
+                "watch needs a net whose layers all have the steps of x; layer "
+                f"{place} ({type(updater.net.layers[place]).__name__}) shortens time or looks "
+                "ahead. Train without watch."
+            )
         self.updater, self.every = updater, every
         self._how: dict[str, Any] = {"memory": updater.memory, "threads": updater.threads}
         self._before: NDArray[Any] | None = None

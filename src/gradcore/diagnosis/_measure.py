@@ -58,6 +58,16 @@ STRETCH = 1024
 Progress = Callable[[str, float], None]
 
 
+def one_way_steps(net: Stack) -> None:
+    """Raises ArgumentError for nets whose layers have steps of their own, which no part measures."""
+    for place in net.borders:
+        raise ArgumentError(
+            f"diagnose needs layers that all have the steps of x; layer {place} "
+            f"({type(net.layers[place]).__name__}) shortens time or looks ahead. Diagnose the "
+            "layers behind it as a net of their own, with what comes to them as x."
+        )
+
+
 def diagnose(
     net: Stack,
     params: Params,
@@ -102,6 +112,7 @@ def diagnose(
     validate.model(net, params)
     if isinstance(loss, Mapping):
         loss = Heads(loss)
+    one_way_steps(net)
     if (loss is None) != (y is None):
         missing, given = ("loss", "y") if loss is None else ("y", "loss")
         raise ArgumentError(f"{given} is given, but not {missing}; give both, or neither.")

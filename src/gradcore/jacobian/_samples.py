@@ -92,7 +92,16 @@ def per_sample_gradients(
 def _axis(array: Any, inputs: validate.Inputs) -> int:
     """The axis of the sequences: 1, or 0 in targets of the last step, which have no time axis."""
     shape = np.shape(array)
-    return 1 if len(shape) > 1 and shape[:2] == (inputs.steps, inputs.batch) else 0
+    return (
+        1
+        if len(shape) > 1
+        and shape[:2]
+        in (
+            (inputs.steps, inputs.batch),
+            (inputs.output_steps, inputs.batch),
+        )
+        else 0
+    )
 
 
 def _one(array: NDArray[Any], b: int, axis: int) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .._net import cells, layers
+from .._net.convolution import Conv1d
 from .._net.recognise import common_dtype, recognised
 from .._net.stack import Params, Stack
 from .._net.validate import model
@@ -89,9 +90,16 @@ def to_torch(net: Stack, params: Params) -> StackModule:
     """A PyTorch module that computes the net, with a copy of its parameters; see StackModule.
 
     Raises ArgumentError for what PyTorch's layers cannot do: zoneout, recurrent_dropout, an RNN
-    with nonlinearity="identity", StaticInput, and initial_state other than "zeros".
+    with nonlinearity="identity", StaticInput, and initial_state other than "zeros"; and for layers
+    that shorten time or look ahead.
     """
     model(net, params)
+    for place in net.borders:
+        raise ArgumentError(
+            f"layer {place} ({type(net.layers[place]).__name__}) shortens time or looks ahead, "
+            "which the module of a Stack cannot express for ragged sequences. Build it of "
+            "torch.nn's Conv1d and pools, whose weights are the same."
+        )
     made = StackModule(net).to(torch.float32 if params.dtype == np.float32 else torch.float64)
     with torch.no_grad():
         for place, own in enumerate(made._tensors()):
@@ -109,7 +117,7 @@ class StackModule(nn.ModuleList):
     forward(x, state=None) -> (outputs, state): x (T, B, I), or (T, B) integer tokens; outputs
     (T, B, O), or (B, O) behind a Pool, which takes all T steps of every sequence; a dict of these
     if the net has Heads; state: a list with what each recurrent layer returns and takes, h_n or
-    (h_n, c_n).
+    (h_n, c_n). A Conv1d begins each call with zeros before the first step.
     """
 
     def __init__(self, net: Stack) -> None:
@@ -203,6 +211,34 @@ class HeadsModule(nn.ModuleDict):
         return {name: head(x) for name, head in self.items()}
 
 
+class ConvolutionModule(nn.Conv1d):
+    """A gradcore.Conv1d: a Conv1d behind zeros for the steps before the first.
+
+    forward(x): (T, B, I), or (T, B) integer tokens, to (T, B, O).
+    """
+
+    def __init__(self, layer: Conv1d) -> None:
+        super().__init__(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,
+            dilation=layer.dilation,
+            groups=layer.groups,
+            bias=layer.bias,
+        )
+        self.activation = layer.activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            x = nn.functional.one_hot(x.long(), self.in_channels).to(self.weight.dtype)
+        past = (self.kernel_size[0] - 1) * self.dilation[0]
+        rows = super().forward(nn.functional.pad(x.permute(1, 2, 0), (past, 0)))
+        return _FUNCTIONS[self.activation](rows.permute(2, 0, 1))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, activation={self.activation!r}"
+
+
 def _module(place: int, layer: layers.Layer) -> nn.Module:
     """The module of PyTorch that computes a layer."""
     if isinstance(layer, layers.Heads):
@@ -215,6 +251,8 @@ def _module(place: int, layer: layers.Layer) -> nn.Module:
         return DenseModule(layer)
     if isinstance(layer, layers.Pool):
         return PoolModule(layer)
+    if isinstance(layer, Conv1d):
+        return ConvolutionModule(layer)
     if isinstance(layer, layers.Dropout):
         return nn.Dropout(layer.p)
     if isinstance(layer, layers.LayerNorm):
