@@ -24,9 +24,8 @@ static constexpr int64_t poll_interval_ns = 20'000'000;
 
 // Whether something other than a recurrence reads earlier steps.
 static bool reads_back(const Network& net) {
-  return !net.windows().empty() ||
-         std::any_of(net.layers.begin(), net.layers.end(),
-                     [](const Layer& layer) { return layer.has_skip(); });
+  return !net.windows().empty() || std::any_of(net.layers.begin(), net.layers.end(),
+                                               [](const Layer& layer) { return layer.has_skip(); });
 }
 
 // Steps of a chunk: the widest rows of one take up 256 KB, and it is a power of two of steps

@@ -284,7 +284,7 @@ Network::Network(const gc_net& net) {
   for (std::vector<Transform>& some : transforms)
     for (Transform& t : some)
       if (t.spec.kind == GC_WINDOW) {
-        t.past = {t.I, blocks(t.I, ub) * ub, (t.spec.taps - 1) * t.spec.dilation, 1, 0, state,
+        t.past = {t.I,       blocks(t.I, ub) * ub, (t.spec.taps - 1) * t.spec.dilation, 1, 0, state,
                   n_states++};
         state += t.past.lead * t.past.H;
       }
@@ -342,7 +342,8 @@ static bool run_ahead(const std::vector<Transform>& transforms) {
   });
 }
 
-// Whether transforms read earlier steps, so that they cannot run in a part that reads time backward.
+// Whether transforms read earlier steps, so that they cannot run in a part that reads time
+// backward.
 static bool reads_past(const std::vector<Transform>& transforms) {
   return std::any_of(transforms.begin(), transforms.end(),
                      [](const Transform& t) { return t.spec.kind == GC_WINDOW; });

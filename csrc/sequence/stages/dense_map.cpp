@@ -40,13 +40,18 @@ DenseMap::DenseMap(const DenseSide& own, const DenseSide& other, int64_t ub) {
     if (j > 0 && groups == before) {
       spans_.back().j1++;
     } else {
-      DenseSpan span{static_cast<int32_t>(j), static_cast<int32_t>(j + 1),
-                     ranges_of(other, groups), {}, 0, 0, 0};
+      DenseSpan span{static_cast<int32_t>(j),
+                     static_cast<int32_t>(j + 1),
+                     ranges_of(other, groups),
+                     {},
+                     0,
+                     0,
+                     0};
       for (const Slice& range : span.ranges) {
         span.elements += range.size();
         for (int64_t at = range.begin; at < range.end; at += ub)
-          span.runs.push_back({static_cast<int32_t>(at),
-                               static_cast<int32_t>(std::min(ub, range.end - at))});
+          span.runs.push_back(
+              {static_cast<int32_t>(at), static_cast<int32_t>(std::min(ub, range.end - at))});
       }
       spans_.push_back(std::move(span));
     }
