@@ -117,6 +117,9 @@ class Transform:
         inputs: typing.SupportsInt | typing.SupportsIndex = 0,
         outputs: typing.SupportsInt | typing.SupportsIndex = 0,
         function: str = "relu",
+        taps: typing.SupportsInt | typing.SupportsIndex = 1,
+        dilation: typing.SupportsInt | typing.SupportsIndex = 1,
+        groups: typing.SupportsInt | typing.SupportsIndex = 1,
     ) -> None: ...
 
 class Net:
@@ -143,6 +146,8 @@ class Net:
     def n_parameters(self) -> int: ...
     @property
     def n_parts(self) -> int: ...
+    @property
+    def n_states(self) -> int: ...
 
 class Report:
     """

@@ -406,8 +406,9 @@ class Residual:
     """A residual connection around a run of layers: x + layers(x).
 
     layers: recurrent layers with one direction, Dense, Conv1d, LayerNorm, Dropout or further
-    Residuals, of which the last puts out rows as wide as the first reads. A Stack counts the layers
-    inside one by one: in Stack(Embedding(9, 8), Residual(LayerNorm(8), LSTM(8, 8))) the LSTM is layer 2.
+    Residuals, of which the last puts out rows as wide as the first reads. A Stack counts the
+    layers inside one by one: in Stack(Embedding(9, 8), Residual(LayerNorm(8), LSTM(8, 8))) the LSTM
+    is layer 2.
     Resets and zoneout act on the states of the layers inside, not on x.
     Raises DTypeError for something else than such a layer, ArgumentError for a bidirectional layer,
     which reads all steps before it puts out the first: its own option residual=True adds its input.

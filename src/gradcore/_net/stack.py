@@ -33,9 +33,9 @@ class Stack(ParameterOwner):
     """A net: an optional Embedding, one or more recurrent layers, an optional Linear.
 
     Any number of Dense, Conv1d, LayerNorm and Dropout layers may stand before, between and after
-    the recurrent layers, and a Residual around any run of these. layers: all of them in a row, without
-    the Residuals; residuals: the first layer of each Residual and the one behind its last, outer
-    ones first.
+    the recurrent layers, and a Residual around any run of these. layers: all of them in a row,
+    without the Residuals; residuals: the first layer of each Residual and the one behind its last,
+    outer ones first.
     Raises ShapeError if the sizes of neighbours do not fit, and ArgumentError if the layers have
     another order.
     """
