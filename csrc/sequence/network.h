@@ -92,6 +92,7 @@ struct Network {
   int64_t vocabulary() const { return embedding_rows ? embedding_rows : input_size; }
 
  private:
+  void add_window_states();
   std::vector<std::vector<Layer>> groups() const;
   std::vector<std::vector<Transform>> transforms_of(const std::vector<Layer>& group,
                                                     const Layer* before, const Layer* behind) const;
