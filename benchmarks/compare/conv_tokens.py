@@ -1,9 +1,9 @@
 """How close do causal convolutions over tokens and floats come to their bound, beside PyTorch?
 
-Milliseconds of the outputs (apply) and of the loss with all parameter gradients (value_and_grad), in
-float32, of Conv1d(V, 128, 15), RNN(128, 1), with gradcore's default budget. The recurrent layer is
-the smallest that a net can have, and its own time, that of RNN(128, 1) alone over float inputs, is
-subtracted. PyTorch computes conv1d over one-hot inputs, which it also has to make.
+Milliseconds of the outputs (apply) and of the loss with all parameter gradients (value_and_grad),
+in float32, of Conv1d(V, 128, 15), RNN(128, 1), with gradcore's default budget. The recurrent layer
+is the smallest that a net can have, and its own time, that of RNN(128, 1) alone over float inputs,
+is subtracted. PyTorch computes conv1d over one-hot inputs, which it also has to make.
 
 Bounds, per core times threads:
 * tokens, forward: each step adds 15 rows of 128 floats, read from the smallest cache that holds the

@@ -13,8 +13,7 @@ struct TapTables {
 
   template <int NV>
   static GC_INLINE void gather_columns(T* out, int64_t stride, const T* start, const T* table,
-                                       const int32_t* index, int64_t taps, int64_t r0,
-                                       int64_t r1) {
+                                       const int32_t* index, int64_t taps, int64_t r0, int64_t r1) {
     for (int64_t r = r0; r < r1; r++) {
       V sum[NV];
       GC_UNROLL
@@ -59,16 +58,15 @@ struct TapTables {
     }
   }
 
-  static void scatter_rows(T* table, int64_t stride, const int32_t* index, int64_t taps,
-                           const T* z, int64_t rows, T factor, int64_t i0, int64_t i1) noexcept {
+  static void scatter_rows(T* table, int64_t stride, const int32_t* index, int64_t taps, const T* z,
+                           int64_t rows, T factor, int64_t i0, int64_t i1) noexcept {
     const V f = broadcast<V>(factor);
     int64_t i = i0;
     for (; i + wide * L <= i1; i += wide * L)
       scatter_columns<wide>(table + i, stride, index, taps, z + i, rows, f);
     for (; i + 2 * L <= i1; i += 2 * L)
       scatter_columns<2>(table + i, stride, index, taps, z + i, rows, f);
-    for (; i < i1; i += L)
-      scatter_columns<1>(table + i, stride, index, taps, z + i, rows, f);
+    for (; i < i1; i += L) scatter_columns<1>(table + i, stride, index, taps, z + i, rows, f);
   }
 };
 

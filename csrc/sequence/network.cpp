@@ -372,15 +372,20 @@ Network::Network(const gc_net& net) {
   check_pools(net);
   take_head(net, width, offset);
   n_parameters = offset;
+  state_size = state;
+  add_window_states();
+}
+
+// Behind those of all layers.
+void Network::add_window_states() {
   n_states = static_cast<int32_t>(layers.size());
   for (std::vector<Transform>& some : transforms)
-    for (Transform& t : some)
-      if (t.spec.kind == GC_WINDOW) {
-        t.past = {t.I,       blocks(t.I, ub) * ub, (t.spec.taps - 1) * t.spec.dilation, 1, 0, state,
-                  n_states++};
-        state += t.past.lead * t.past.H;
-      }
-  state_size = state;
+    for (Transform& t : some) {
+      if (t.spec.kind != GC_WINDOW) continue;
+      const int64_t lead = (t.spec.taps - 1) * t.spec.dilation;
+      t.past = {t.I, blocks(t.I, ub) * ub, lead, 1, 0, state_size, n_states++};
+      state_size += lead * t.I;
+    }
 }
 
 // All that reads static inputs reads the same.

@@ -113,6 +113,7 @@ struct Network {
  private:
   void read_statics(int64_t size, int before);
   void take_head(const gc_net& net, int64_t width, int64_t& offset);
+  void add_window_states();
   std::vector<Group> groups() const;
   void cut_at_pool(std::vector<Part>& parts) const;
 };

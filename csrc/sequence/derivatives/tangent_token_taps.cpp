@@ -70,7 +70,8 @@ void TangentTokenTaps<T>::forward(Worker& m, const Chunk& chunk) {
   }
   for (int64_t i = 0; enters(chunk) && i < chunk.n; i++) {
     const Slice rows{std::max(own.begin, i * B) - i * B, std::min(own.end, (i + 1) * B) - i * B};
-    if (rows.begin < rows.end) taps_.add_from_past(chunk, i, rows.times(K), K, past_, factor, rows_);
+    if (rows.begin < rows.end)
+      taps_.add_from_past(chunk, i, rows.times(K), K, past_, factor, rows_);
   }
   if (table_) m.barrier();  // others use the room for products with rows of another width
 }

@@ -27,9 +27,7 @@ class TangentTokenTaps : public Tangent<T> {
   bool enters(const Chunk& chunk) const { return past_ && chunk.first < taps_.past().lead; }
 
  private:
-  int64_t state_size() const {
-    return taps_.past().lead * this->batch() * taps_.past().H;
-  }
+  int64_t state_size() const { return taps_.past().lead * this->batch() * taps_.past().H; }
   void load_past();
   void store_final() const;
 

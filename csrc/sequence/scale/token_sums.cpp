@@ -124,9 +124,8 @@ void TokenSums<T>::add_taps(Worker& m, const Chunk& chunk, T* z, const int32_t* 
                             const int32_t* index, int64_t taps) {
   const T factor = join(m, chunk, z, exponents, width_);
   const Slice columns = m.slice_of(width_ / unit_block<T>).times(unit_block<T>);
-  context_.kernels.scatter_rows(table_, width_, index, taps, z,
-                                chunk.n * context_.timeline.batch, factor, columns.begin,
-                                columns.end);
+  context_.kernels.scatter_rows(table_, width_, index, taps, z, chunk.n * context_.timeline.batch,
+                                factor, columns.begin, columns.end);
 }
 
 template <class T>

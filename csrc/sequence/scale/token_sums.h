@@ -25,8 +25,8 @@ class TokenSums {
   // lists of tokens are needed; z is [n][B][width].
   void lay_out_table(Layout& layout);
   void start_table(const Worker& m);
-  void add_taps(Worker& m, const Chunk& chunk, T* z, const int32_t* exponents,
-                const int32_t* index, int64_t taps);
+  void add_taps(Worker& m, const Chunk& chunk, T* z, const int32_t* exponents, const int32_t* index,
+                int64_t taps);
   void follow(int me) { exponent_.follow(me); }
 
   const T* sums() const { return table_; }

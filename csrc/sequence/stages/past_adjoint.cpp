@@ -36,8 +36,7 @@ void PastAdjoint<T>::follow(int me) {
 template <class T>
 template <class F>
 void PastAdjoint<T>::each_tap(const Chunk& chunk, int64_t s, F f) const {
-  const int64_t d = taps_.dilation,
-                first = std::max<int64_t>(0, (chunk.first - s + d - 1) / d),
+  const int64_t d = taps_.dilation, first = std::max<int64_t>(0, (chunk.first - s + d - 1) / d),
                 last = std::min(taps_.count - 1, (chunk.end() - 1 - s) / d);
   for (int64_t j = last; j >= first; j--) f(taps_.count - 1 - j, s + j * d - chunk.first);
 }

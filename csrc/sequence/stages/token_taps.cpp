@@ -42,13 +42,17 @@ void TokenTaps<T>::lay_out(Layout& layout) {
   if (sums_ && has(c.call, GC_ARRAY_DSTATE)) layout.announce(d_past_, rows * vocabulary());
 }
 
-// Where the weight of output o, token v and a tap lies in the parameters of the layer; -1: token
-// and output belong to different groups.
+// f(v, tap, o, at): every weight, of token v's own group of outputs o, and where it lies in the
+// parameters of the layer.
 template <class T>
-int64_t TokenTaps<T>::place(int64_t o, int64_t v, int64_t tap) const {
-  const int64_t groups = product_.groups(), size = vocabulary() / groups;
-  if (o / (product_.O / groups) != v / size) return -1;
-  return (o * size + v % size) * taps_.count + tap;
+template <class F>
+void TokenTaps<T>::each_weight(const Slice& tokens, F f) const {
+  const int64_t groups = product_.groups(), own = vocabulary() / groups,
+                outputs = product_.O / groups;
+  for (int64_t v = tokens.begin; v < tokens.end; v++)
+    for (int64_t tap = 0; tap < taps_.count; tap++)
+      for (int64_t o = v / own * outputs; o < (v / own + 1) * outputs; o++)
+        f(v, tap, o, (o * own + v % own) * taps_.count + tap);
 }
 
 template <class T>
@@ -60,16 +64,15 @@ void TokenTaps<T>::pack(const Worker& m) {
 template <class T>
 void TokenTaps<T>::pack_parameters(const Worker& m, const T* params, T* table, T* bias) const {
   const int64_t V = vocabulary(), stride = this->stride();
-  const Slice own = m.slice_of(stride);
-  for (int64_t o = own.begin; o < own.end; o++) {
-    const bool real = o < this->units();
-    bias[o] = real && product_.bias >= 0 ? params[product_.bias + o] : T(0);
-    for (int64_t v = 0; v < V; v++)
-      for (int64_t tap = 0; tap < taps_.count; tap++) {
-        const int64_t at = real ? place(o, v, tap) : -1;
-        table[(tap * V + v) * stride + o] = at < 0 ? T(0) : params[product_.weight + at];
-      }
-  }
+  const Slice own = m.slice_of(V);
+  for (int64_t tap = 0; tap < taps_.count; tap++)
+    zero(table + (tap * V + own.begin) * stride, own.size() * stride);
+  each_weight(own, [&](int64_t v, int64_t tap, int64_t o, int64_t at) {
+    table[(tap * V + v) * stride + o] = params[product_.weight + at];
+  });
+  if (m.me != 0) return;
+  zero(bias, stride);
+  if (product_.bias >= 0) copy(bias, params + product_.bias, this->units());
 }
 
 // The state's rows have been checked.
@@ -153,8 +156,7 @@ void TokenTaps<T>::start_backward(Worker& m) {
   const int64_t B = this->batch(), V = vocabulary();
   zero(d_past_, past().lead * B * V);
   if (!given.final_state) return;
-  const T* state =
-      static_cast<const T*>(given.final_state) + this->context_.state_place(past(), 0);
+  const T* state = static_cast<const T*>(given.final_state) + this->context_.state_place(past(), 0);
   each_kept([&](int64_t q, int64_t b, int64_t r) {
     copy(d_past_ + (r * B + b) * V, state + (q * B + b) * V, V);
   });
@@ -190,8 +192,7 @@ Gradient<T> TokenTaps<T>::backward(Worker& m, const Chunk& chunk, Gradient<T> d)
   m.barrier();
   if (d_past_) add_past_gradient(m, chunk, d);
   m.barrier();
-  if (table_sums_)
-    table_sums_->add_taps(m, chunk, d.rows, d.exponents, index_, taps_.count);
+  if (table_sums_) table_sums_->add_taps(m, chunk, d.rows, d.exponents, index_, taps_.count);
   m.barrier();
   return {nullptr, d.exponents};
 }
@@ -210,8 +211,8 @@ void TokenTaps<T>::add_past_gradient(const Worker& m, const Chunk& chunk, const 
           d_past_[e] *= factor;
       now = d.exponents[i];
     }
-    add_to_past(chunk, i, own, 1, table_, d.rows,
-                power_of_two<T>(int64_t{d.exponents[i]} - now), d_past_);
+    add_to_past(chunk, i, own, 1, table_, d.rows, power_of_two<T>(int64_t{d.exponents[i]} - now),
+                d_past_);
   }
 }
 
@@ -288,14 +289,11 @@ template <class T>
 void TokenTaps<T>::unpack_sums(const T* table, int64_t table_shift, const T* bias,
                                int64_t bias_shift, T* grads) const {
   const int64_t V = vocabulary();
-  for (int64_t o = 0; o < this->units(); o++) {
-    if (product_.bias >= 0) grads[product_.bias + o] = shifted(bias[o], bias_shift);
-    for (int64_t v = 0; v < V; v++)
-      for (int64_t tap = 0; tap < taps_.count; tap++)
-        if (const int64_t at = place(o, v, tap); at >= 0)
-          grads[product_.weight + at] =
-              shifted(table[(tap * V + v) * this->stride() + o], table_shift);
-  }
+  for (int64_t o = 0; product_.bias >= 0 && o < this->units(); o++)
+    grads[product_.bias + o] = shifted(bias[o], bias_shift);
+  each_weight({0, V}, [&](int64_t v, int64_t tap, int64_t o, int64_t at) {
+    grads[product_.weight + at] = shifted(table[(tap * V + v) * this->stride() + o], table_shift);
+  });
 }
 
 template <class T>

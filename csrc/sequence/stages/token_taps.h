@@ -74,7 +74,8 @@ class TokenTaps : public Stage<T> {
   int64_t vocabulary() const { return window_.I; }
   // Whether the table's sums are few enough to be added up by blocks of steps.
   bool by_blocks() const { return vocabulary() <= 32 * this->batch(); }
-  int64_t place(int64_t o, int64_t v, int64_t tap) const;
+  template <class F>
+  void each_weight(const Slice& tokens, F f) const;
   void find(const Slice& rows, const Chunk& chunk);
   int32_t token(int64_t t, int64_t b, int64_t s) const;
   void load_past();

@@ -23,8 +23,7 @@ void Window<T>::lay_out(Layout& layout) {
 template <class T>
 bool Window<T>::wants_gradient() const {
   const Context<T>& c = this->context_;
-  return this->below_->wants_gradient() ||
-         (c.purpose.trains && has(c.call, GC_ARRAY_DSTATE)) ||
+  return this->below_->wants_gradient() || (c.purpose.trains && has(c.call, GC_ARRAY_DSTATE)) ||
          (c.purpose.cotangents && has(c.call, GC_ARRAY_COTANGENT_STATE));
 }
 
@@ -63,8 +62,7 @@ void Window<T>::refresh(Worker& m, const Chunk& chunk) {
 template <class T>
 void Window<T>::gather(const Chunk& chunk, const Slice& rows, int64_t K, const T* at,
                        T* out) const {
-  const int64_t B = this->batch(), H = past_.H, stride = this->stride(),
-                step = B * K * past_.Hp;
+  const int64_t B = this->batch(), H = past_.H, stride = this->stride(), step = B * K * past_.Hp;
   const Timeline& timeline = this->context_.timeline;
   for (int64_t r = rows.begin; r < rows.end; r++) {
     const int64_t t = chunk.first + r / B, b = r % B;

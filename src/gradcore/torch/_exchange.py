@@ -236,7 +236,8 @@ class ConvolutionModule(nn.Conv1d):
         return _FUNCTIONS[self.activation](rows.permute(2, 0, 1))
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, activation={self.activation!r}"
+        described: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        return f"{described}, activation={self.activation!r}"
 
 
 def _module(place: int, layer: layers.Layer) -> nn.Module:
