@@ -23,6 +23,7 @@ from places import ROOT
         ("howto/minimize.md", 1),
         ("howto/losses.md", 3),
         ("howto/dense.md", 2),
+        ("howto/front_end.md", 1),
         ("howto/remedies.md", 1),
         ("jacobian.md", 3),
         ("diagnose.md", 3),
