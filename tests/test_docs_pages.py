@@ -27,6 +27,7 @@ from places import ROOT
         ("howto/static_inputs.md", 2),
         ("howto/one_label_per_sequence.md", 2),
         ("howto/causal_convolutions.md", 3),
+        ("howto/front_end.md", 1),
         ("howto/remedies.md", 1),
         ("jacobian.md", 3),
         ("diagnose.md", 3),

@@ -1,10 +1,10 @@
 """A strided front end on a raw signal and recurrent layers, beside the same modules of PyTorch.
 
-Conv1d(1, 32, 16, stride=4), Dense 64, two bidirectional GRUs of 64 units and a head: milliseconds for
-the loss and all parameter gradients in float32, and how much the resident set of a process grows
-by one such call. Losses and gradients of both are compared before anything is timed. The best of
---repeats turns counts; contestants take turns; the resident sets are those of processes of their own.
-Needs PyTorch.
+Conv1d(1, 32, 16, stride=4), Dense 64, two bidirectional GRUs of 64 units and a head: milliseconds
+for the loss and all parameter gradients in float32, and how much the resident set of a process
+grows by one such call. Losses and gradients of both are compared before anything is timed. The best
+of --repeats turns counts; contestants take turns; the resident sets are those of processes of their
+own. Needs PyTorch.
 
     python benchmarks/compare/front_end.py [--threads N] [--steps T] [--batch B] [--json FILE]
 """

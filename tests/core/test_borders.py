@@ -424,6 +424,36 @@ def test_what_is_refused():
         gd.apply(tokens, tokens.init(), np.zeros((40, 1), np.int32))
 
 
+def test_sequences_for_a_training():
+    net = net_of("causal, stride", "both ways")
+    rng = np.random.default_rng(0)
+    x = [rng.standard_normal((n, 3)).astype("float32") for n in (60, 7, 31)]
+    y = [rng.standard_normal((net.output_steps(len(a)), 2)).astype("float32") for a in x]
+    with pytest.raises(gd.ShapeError, match="pass output_lengths"):
+        gd.data.Sequences(x, y, batch_size=3)
+    with pytest.raises(gd.ShapeError, match="60 steps in x, of which output_lengths makes 20"):
+        gd.data.Sequences(x, x, batch_size=3, output_lengths=net.output_lengths)
+    source = gd.data.Sequences(
+        x, y, batch_size=3, shuffle=False, weight=[1.0, 2.0, 0.5], output_lengths=net.output_lengths
+    )
+    batch = source.batch(0, 0)
+    assert batch.y.shape == (20, 3, 2)
+    assert batch.weight.shape == (20, 3)
+    params = net.init()
+    optimizer = gd.optim.Adam(params, lr=1e-2)
+    report = gd.Trainer(net, params, optimizer, loss="mse").fit(source, epochs=3)
+    assert report.losses[-1] < report.losses[0]
+    with pytest.raises(gd.ArgumentError, match="without watch"):
+        gd.Trainer(net, params, optimizer, loss="mse").fit(source, epochs=1, watch=1)
+    with pytest.raises(gd.ArgumentError, match="diagnose needs"):
+        gd.diagnose(net, params, batch.x, batch.y, loss="mse")
+    with pytest.raises(gd.ArgumentError, match="shortens time"):
+        gd.to_torch(net, params)
+    text = str(net)
+    assert "(T/3, B, 6)" in text
+    assert gd.summary(net, steps=300, batch=2).layers[0].shape == (100, 2, 6)
+
+
 def test_embedded_tokens():
     net = gd.Stack(
         gd.Embedding(7, 3),

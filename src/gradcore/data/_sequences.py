@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -51,7 +51,9 @@ class Sequences(Source):
     shuffle: take the sequences in a new order in every pass, which depends on the seed and the
     number of the pass alone. bucket: put sequences of similar length into a batch: they are sorted
     by length within pools of 50 batches, and then the batches are shuffled. It has an effect only
-    with shuffle. drop_last: leave out the last batch of a pass if it is incomplete.
+    with shuffle. drop_last: leave out the last batch of a pass if it is incomplete. output_lengths:
+    net.output_lengths of a net whose layers shorten time; y and weight then have that many steps of
+    each sequence.
     Raises ArgumentError, ShapeError or DTypeError naming the sequence.
     Reference: Khomenko et al. 2016 for bucketing.
     """
@@ -71,6 +73,7 @@ class Sequences(Source):
         seed: int = 0,
         drop_last: bool = False,
         dtype: DTypeLike = "float32",
+        output_lengths: Callable[[NDArray[np.int64]], Any] | None = None,
     ) -> None:
         super().__init__()
         self._last = _last_steps(step, y)
@@ -82,6 +85,10 @@ class Sequences(Source):
                 f"{self._x.trailing} columns. If these are tokens, pass them without a column "
                 f"axis; if they are features, pass x.astype({str(self._dtype)!r})."
             )
+        # The steps of y and weight.
+        self._outputs = self._x.lengths
+        if output_lengths is not None:
+            self._outputs = np.asarray(output_lengths(self._x.lengths), np.int64)
         # By head; "" stands for targets and weights that are not named.
         self._y = {
             name: self._targets(_told("y", name), own, self._last[name])
@@ -128,8 +135,8 @@ class Sequences(Source):
         x = self._x.batch(rows, steps, self._dtype)
         if x.ndim == 2 and not self._x.integers:
             x = x[:, :, None]
-        y = {name: self._batch_targets(name, rows, steps) for name in self._y}
-        weight = {name: self._batch_weight(name, rows, steps) for name in self._weight}
+        y = {name: self._batch_targets(name, rows) for name in self._y}
+        weight = {name: self._batch_weight(name, rows) for name in self._weight}
         ragged = bool((lengths != steps).any())
         return Batch(
             x,
@@ -198,8 +205,8 @@ class Sequences(Source):
                     "loss that looks at the last step (step='last'), or a net with a Pool, pass "
                     "step='last' here as well."
                 )
-            part = _Part.make(told, y, self._x.lengths if is_array(y) else None)
-            _same_layout(told, part, self._x, 'For one target per sequence, pass step="last".')
+            part = _Part.make(told, y, self._outputs if is_array(y) else None)
+            self._same_layout(told, part, 'For one target per sequence, pass step="last".')
             return part
         array = loaded(told, y)
         if array.ndim not in (1, 2) or array.shape[0] != count:
@@ -221,24 +228,42 @@ class Sequences(Source):
             return array
         if last:
             raise ShapeError(f"{told} must have one value per sequence with step='last'.")
-        part = _Part.make(told, weight, self._x.lengths if is_array(weight) else None)
+        part = _Part.make(told, weight, self._outputs if is_array(weight) else None)
         if part.trailing:
             raise ShapeError(
                 f"{told} must have one value per step; it has {part.trailing} values per step."
             )
-        _same_layout(told, part, self._x, "For one weight per sequence, pass a 1-D array.")
+        self._same_layout(told, part, "For one weight per sequence, pass a 1-D array.")
         return part
 
-    def _batch_targets(self, name: str, rows: NDArray[np.int64], steps: int) -> NDArray[Any]:
+    def _same_layout(self, name: str, part: _Part, hint: str) -> None:
+        if part.count != self._x.count:
+            raise ShapeError(
+                f"{name} must have as many sequences as x, {self._x.count}; it has {part.count}. "
+                f"{hint}"
+            )
+        wrong = np.flatnonzero(part.lengths != self._outputs)
+        if not wrong.size:
+            return
+        i = wrong[0]
+        steps, outputs = self._x.lengths[i], self._outputs[i]
+        made = f", of which output_lengths makes {outputs}," if steps != outputs else ""
+        if self._outputs is self._x.lengths:
+            hint += " If layers of the net shorten time, pass output_lengths=net.output_lengths."
+        raise ShapeError(
+            f"sequence {i} has {steps} steps in x{made} and {part.lengths[i]} in {name}. {hint}"
+        )
+
+    def _batch_targets(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
         own, last = self._y[name], self._last[name]
         if isinstance(own, _Part):
-            y = own.batch(rows, steps, self._dtype)
+            y = own.batch(rows, int(self._outputs[rows].max()), self._dtype)
         else:
             y = cast(own[rows], self._dtype)
         return y[..., None] if y.dtype.kind == "f" and y.ndim == (1 if last else 2) else y
 
-    def _batch_weight(self, name: str, rows: NDArray[np.int64], steps: int) -> NDArray[Any]:
-        own = self._weight[name]
+    def _batch_weight(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        own, steps = self._weight[name], int(self._outputs[rows].max())
         if isinstance(own, _Part):
             return own.batch(rows, steps, self._dtype).astype(self._dtype, copy=False)
         each = own[rows]
@@ -378,19 +403,6 @@ def _all_scalars(value: Any) -> bool:
 def _ndim(value: Any) -> int:
     exported = is_array(value) and not isinstance(value, np.ndarray)
     return array_of("an array", value).ndim if exported else np.ndim(value)
-
-
-def _same_layout(name: str, part: _Part, x: _Part, hint: str) -> None:
-    if part.count != x.count:
-        raise ShapeError(
-            f"{name} must have as many sequences as x, {x.count}; it has {part.count}. {hint}"
-        )
-    wrong = np.flatnonzero(part.lengths != x.lengths)
-    if wrong.size:
-        i = wrong[0]
-        raise ShapeError(
-            f"sequence {i} has {x.lengths[i]} steps in x and {part.lengths[i]} in {name}. {hint}"
-        )
 
 
 def _check_weights(array: NDArray[Any]) -> None:

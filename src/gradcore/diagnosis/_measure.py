@@ -59,7 +59,7 @@ Progress = Callable[[str, float], None]
 
 
 def one_way_steps(net: Stack) -> None:
-    """Raises ArgumentError for nets whose layers have steps of their own, which no part measures."""
+    """Raises ArgumentError for nets whose layers have steps of their own."""
     for place in net.borders:
         raise ArgumentError(
             f"diagnose needs layers that all have the steps of x; layer {place} "
