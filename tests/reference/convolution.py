@@ -46,8 +46,8 @@ def backward(layer, params, saved, d):
     """The gradients of the rows, and of the parameters by name."""
     rows, z = saved
     d_z = d * activations.slope(layer.activation, z)
-    d_rows = np.zeros_like(rows)
     weight = dense_weight(layer, params["weight"])
+    d_rows = np.zeros(rows.shape, np.result_type(rows, weight, d_z))
     d_rows[:: layer.dilation] = np.einsum("bo,koi->kbi", d_z, weight)
     d_weight = own_weight(layer, np.einsum("bo,kbi->koi", d_z, taps(layer, rows)))
     return d_rows, {"weight": d_weight, "bias": d_z.sum(axis=0)}
