@@ -55,6 +55,8 @@ def check(case, seed):
     tolerance = tolerances.SINGLE if case["dtype"] == "float32" else tolerances.DOUBLE
     if "norm" in case["between"] or case["between"] == "all":
         tolerance *= tolerances.NORM
+    if case["between"] == "convolution":
+        tolerance *= tolerances.CONVOLUTION
     if case["hidden"] == 1:
         tolerance *= tolerances.ONE_UNIT
     if case["cell"] == "antisymmetric":

@@ -68,6 +68,8 @@ BETWEEN = {
         ),
     ],
 }
+# Those of BETWEEN that read several steps.
+OVER_TIME = ("convolution",)
 # Kinds of a Pool behind the last layers.
 POOLS = ("last", "mean", "max", "attention")
 # Options of layers; zoneout_cell is for LSTMs only.
@@ -126,7 +128,9 @@ def stack(
         width = layer.output_size
     made += BETWEEN[between](width)
     if pool is not None:
-        made += [gd.Pool(pool, width), *BETWEEN[between](width)]
+        # What reads several steps has no place behind a Pool.
+        behind = [] if between in OVER_TIME else BETWEEN[between](width)
+        made += [gd.Pool(pool, width), *behind]
     if classes is not None:
         made.append(gd.Linear(width, classes, bias=bias))
     return gd.Stack(*made)
