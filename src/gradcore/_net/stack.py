@@ -205,6 +205,11 @@ class Stack(ParameterOwner):
             if isinstance(layer, RowLayer) and layer.is_border
         )
 
+    @cached_property
+    def windowed(self) -> tuple[int, ...]:
+        """Those of `borders` behind which there are steps still: all but a Pool."""
+        return tuple(p for p in self.borders if not isinstance(self.layers[p], Pool))
+
     @property
     def step_by_step(self) -> bool:
         """Whether outputs at a step need no later inputs, and each step has one: no bidirectional

@@ -80,7 +80,7 @@ class Frames(RowLayer):
 
 
 @dataclass(frozen=True)
-class Pool(RowLayer):
+class WindowPool(RowLayer):
     """Base class of the pools over windows of steps."""
 
     kernel_size: int
@@ -116,7 +116,7 @@ class Pool(RowLayer):
 
 
 @dataclass(frozen=True)
-class MaxPool1d(Pool):
+class MaxPool1d(WindowPool):
     """The largest value of each feature over windows of kernel_size steps, as torch.nn.MaxPool1d.
 
     Window t begins at step t*stride (valid), or lies around it (same: (kernel_size-1)*dilation // 2
@@ -131,7 +131,7 @@ class MaxPool1d(Pool):
 
 
 @dataclass(frozen=True)
-class AvgPool1d(Pool):
+class AvgPool1d(WindowPool):
     """The mean of each feature over windows of kernel_size steps, as torch.nn.AvgPool1d.
 
     Windows and steps are those of MaxPool1d. The mean is over the steps of the sequence alone

@@ -43,7 +43,7 @@ class Watch:
     """Measures every `every`-th update, and explains at most one clipped update in as many."""
 
     def __init__(self, updater: Updater, every: int) -> None:
-        for place in updater.net.borders:
+        for place in updater.net.windowed:
             raise ArgumentError(
                 "watch needs a net whose layers all have the steps of x; layer "
                 f"{place} ({type(updater.net.layers[place]).__name__}) shortens time or looks "

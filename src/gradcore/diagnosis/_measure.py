@@ -60,7 +60,7 @@ Progress = Callable[[str, float], None]
 
 def one_way_steps(net: Stack) -> None:
     """Raises ArgumentError for nets whose layers have steps of their own."""
-    for place in net.borders:
+    for place in net.windowed:
         raise ArgumentError(
             f"diagnose needs layers that all have the steps of x; layer {place} "
             f"({type(net.layers[place]).__name__}) shortens time or looks ahead. Diagnose the "

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from .._net import validate
-from .._net.layers import Pool
 from .._net.stack import Params, Stack
 from ..errors import ArgumentError
 
@@ -19,9 +18,8 @@ def one_way(net: Stack, what: str) -> None:
 
     A Pool behind the last recurrent layer changes nothing about the states.
     """
-    apart = [p for p in net.borders if not isinstance(net.layers[p], Pool)]
-    if apart:
-        names = " and ".join(sorted({type(net.layers[p]).__name__ for p in apart}))
+    if net.windowed:
+        names = " and ".join(sorted({type(net.layers[p]).__name__ for p in net.windowed}))
         raise ArgumentError(
             f"{what} needs a net that goes step by step; {names} reads several steps at a time, so "
             "there is no single state between two steps. Use jvp or vjp over all steps."

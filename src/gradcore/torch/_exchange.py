@@ -94,7 +94,7 @@ def to_torch(net: Stack, params: Params) -> StackModule:
     that shorten time or look ahead.
     """
     model(net, params)
-    for place in net.borders:
+    for place in net.windowed:
         raise ArgumentError(
             f"layer {place} ({type(net.layers[place]).__name__}) shortens time or looks ahead, "
             "which the module of a Stack cannot express for ragged sequences. Build it of "
