@@ -46,6 +46,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
         int32_t n_saved
         int32_t n_planes
         int32_t antisymmetric
+        const char* options
 
     ctypedef enum gc_nonlinearity:
         GC_TANH
@@ -99,6 +100,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
         int32_t place
         double zoneout, zoneout_cell, recurrent_dropout
         double step, diffusion
+        double cell_options[8]
 
     ctypedef struct gc_transform:
         int32_t kind

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/errors.h"
+#include "kernels/kernel_table.h"
 #include "sequence/presence.h"
 #include "sequence/scale/exponents.h"
 
@@ -17,6 +18,14 @@ Pipeline<T>::Pipeline(const Network& net, gc_call& call) : call_(call), parts_(n
   if (has(call, GC_ARRAY_GATES) || has(call, GC_ARRAY_HIDDEN) ||
       has(call, GC_ARRAY_HIDDEN_LOG2_NORM))
     net.at(call.hidden_direction);
+  if (has(call, GC_ARRAY_GATES)) {
+    const int32_t cell = net.at(call.hidden_direction).spec.cell;
+    if (!cell_shape(cell).keeps_gates)
+      fail(GC_INVALID,
+           "the cell %s does not tell the activations of its gates: its forward() needs a last "
+           "argument to which it writes them.",
+           gc_cell_info(cell)->name);
+  }
   divide_plan();
   lay_out();
   make_jobs();
