@@ -22,6 +22,7 @@ from places import ROOT
         ("howto/frames.md", 2),
         ("howto/minimize.md", 1),
         ("howto/losses.md", 3),
+        ("howto/your_own_cell.md", 2),
         ("howto/dense.md", 2),
         ("howto/remedies.md", 1),
         ("jacobian.md", 3),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import amplification as amplification
     from . import callbacks as callbacks
+    from . import cells as cells
     from . import clip as clip
     from . import constrain as constrain
     from . import ctc as ctc
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from ._net.stack import Stack as Stack
     from ._net.state import LayerState as LayerState
     from ._net.state import zero_state as zero_state
+    from ._net.traced import cell as cell
     from ._training.minimize import minimize as minimize
     from ._training.report import FitReport as FitReport
     from ._training.trainer import Trainer as Trainer
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
     from .diagnosis import diagnose as diagnose
     from .errors import ArgumentError as ArgumentError
     from .errors import CheckpointError as CheckpointError
+    from .errors import CompileError as CompileError
     from .errors import ConditioningWarning as ConditioningWarning
     from .errors import ConvergenceWarning as ConvergenceWarning
     from .errors import DTypeError as DTypeError
@@ -104,6 +107,7 @@ if TYPE_CHECKING:
 _MODULES = (
     "amplification",
     "callbacks",
+    "cells",
     "clip",
     "constrain",
     "ctc",
@@ -151,6 +155,7 @@ _NAMES = {
     ),
     "_net.stack": ("Grads", "Params", "Stack"),
     "_net.state": ("LayerState", "zero_state"),
+    "_net.traced": ("cell",),
     "_training.minimize": ("minimize",),
     "_training.report": ("FitReport",),
     "_training.trainer": ("Trainer",),
@@ -159,6 +164,7 @@ _NAMES = {
     "errors": (
         "ArgumentError",
         "CheckpointError",
+        "CompileError",
         "ConditioningWarning",
         "ConvergenceWarning",
         "DTypeError",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+import numpy as np
+
 from .._base.checks import choice, finite_float, flag, float_in, layer_size, store
 from ..errors import ArgumentError, DTypeError, ShapeError
 
@@ -185,8 +187,16 @@ class Recurrent:
 
     @property
     def core_zoneout_cell(self) -> float:
-        """The zoneout of the second state, which only the LSTM has; 0 otherwise."""
+        """The zoneout of the second state, which only cells with two states have; 0 otherwise."""
         return 0.0
+
+    @property
+    def core_options(self) -> tuple[float, ...]:
+        """The options of a compiled cell, in their order."""
+        return ()
+
+    def make_ready(self, dtype: np.dtype[Any]) -> None:
+        """Has the core know the cell in this dtype, which only compiled cells need."""
 
     @property
     def is_random(self) -> bool:
