@@ -47,6 +47,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
         int32_t n_planes
         int32_t antisymmetric
         const char* options
+        int32_t keeps_gates
 
     ctypedef enum gc_nonlinearity:
         GC_TANH

@@ -199,6 +199,8 @@ struct Written {
   static constexpr int gates = Cell::gates, states = Cell::states, saved = Cell::saved,
                        planes = Cell::planes;
   static constexpr auto& input_plane = Cell::input_plane;
+  // By convention the activations of the gates are kept first.
+  static constexpr bool keeps_gates = saved >= gates;
 
   template <class W>
   static GC_INLINE void forward(const CellOptions& options, const W* x, const W* h, const W* s,

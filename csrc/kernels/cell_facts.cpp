@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::array<gc_cell_facts, cell_count> names = {{
 #define GRADCORE_CELL(number, Cell, name, gates, functions, states, memory_gate, input_gate) \
-  {name, gates, functions, states, memory_gate, input_gate, 0, 0, 0, 0, 0, ""},
+  {name, gates, functions, states, memory_gate, input_gate, 0, 0, 0, 0, 0, "", 1},
 #include <gradcore/cells.def>
 #undef GRADCORE_CELL
 }};

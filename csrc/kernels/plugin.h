@@ -22,7 +22,7 @@ struct Counted : User {
   static constexpr int gates = count_names(User::gates), states = count_names(User::states);
   static constexpr int kept = [] {
     if constexpr (requires { User::saved; })
-      return User::saved;
+      return User::saved < gates ? gates : User::saved;
     else
       return gates;
   }();

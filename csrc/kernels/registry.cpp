@@ -109,6 +109,7 @@ int32_t add(const gc_cell_plugin& plugin) {
     place->facts.n_states = shape.states;
     place->facts.n_saved = shape.saved;
     place->facts.n_planes = shape.planes;
+    place->facts.keeps_gates = shape.keeps_gates;
     place->shape = shape;
   } else if (place->shape.gates != shape.gates || place->shape.states != shape.states ||
              place->shape.saved != shape.saved || place->shape.planes != shape.planes) {

@@ -5,7 +5,6 @@
 #include <limits>
 
 #include "base/errors.h"
-#include "kernels/kernel_table.h"
 #include "sequence/presence.h"
 #include "sequence/scale/exponents.h"
 
@@ -19,12 +18,12 @@ Pipeline<T>::Pipeline(const Network& net, gc_call& call) : call_(call), parts_(n
       has(call, GC_ARRAY_HIDDEN_LOG2_NORM))
     net.at(call.hidden_direction);
   if (has(call, GC_ARRAY_GATES)) {
-    const int32_t cell = net.at(call.hidden_direction).spec.cell;
-    if (!cell_shape(cell).keeps_gates)
+    const gc_cell_facts& cell = *gc_cell_info(net.at(call.hidden_direction).spec.cell);
+    if (!cell.keeps_gates)
       fail(GC_INVALID,
            "the cell %s does not tell the activations of its gates: its forward() needs a last "
            "argument to which it writes them.",
-           gc_cell_info(cell)->name);
+           cell.name);
   }
   divide_plan();
   lay_out();

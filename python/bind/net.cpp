@@ -184,6 +184,8 @@ void register_net(py::module_& module) {
       .def_readonly("memory_gate", &gc_cell_facts::memory_gate)
       .def_readonly("input_gate", &gc_cell_facts::input_gate)
       .def_readonly("options", &gc_cell_facts::options)
+      .def_property_readonly("keeps_gates",
+                             [](const gc_cell_facts& facts) { return facts.keeps_gates != 0; })
       .def_readonly("n_gates", &gc_cell_facts::n_gates)
       .def_readonly("n_states", &gc_cell_facts::n_states)
       .def_readonly("n_saved", &gc_cell_facts::n_saved)

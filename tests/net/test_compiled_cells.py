@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import subprocess
+import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import gradcore as gd
 import nets
 import tolerances
 import user_cells
-from gradcore._net import compiled, compiler
+from gradcore._net import compiled, compiler, io
 from problem import assert_agree, by_core, by_reference, isa, random_problem
 
 pytestmark = pytest.mark.skipif(
@@ -214,6 +216,36 @@ def test_activations_are_refused_where_the_cell_does_not_tell_them() -> None:
         gd.gates.statistics(net, net.init(seed=0, dtype="float64"), x)
 
 
+def test_a_diagnosis_leaves_out_what_the_cell_does_not_tell() -> None:
+    net = gd.Stack(layer_of("Lstm")(2, 8), gd.Linear(8, 1))
+    x, y, _ = numbers(net, 200, 2)
+    report = gd.diagnose(net, net.init(seed=0, dtype="float64"), x, y, loss="mse")
+    assert "does not tell the activations" in report.measured.left_out["gates"]
+    assert report.measured.lyapunov is not None
+
+
+def test_a_trainer_fits_the_layer() -> None:
+    net = gd.Stack(layer_of("MinimalGated")(2, 8), gd.Linear(8, 1))
+    x, _, _ = numbers(net, 40, 8)
+    y = np.cumsum(x, 0)[:, :, :1]
+    params = net.init(seed=0, dtype="float64")
+    trainer = gd.Trainer(net, params, gd.optim.Adam(params, lr=0.02), loss="mse")
+    report = trainer.fit([gd.Batch(x, y)] * 20)
+    assert report.losses[-1] < report.losses[0]
+
+
+def test_pytorch_has_no_counterpart() -> None:
+    pytest.importorskip("torch")
+    # A name that torch.nn has must not bring in its layer.
+    layer = gd.cells.compile(
+        user_cells.GRU.replace("struct Gru", "struct GRU").replace("V* gate)", "V* gate) "),
+        dtype="float64",
+    )
+    net = gd.Stack(layer(2, 3))
+    with pytest.raises(gd.ArgumentError, match="has a compiled cell, which PyTorch does not have"):
+        gd.to_torch(net, net.init(seed=0, dtype="float64"))
+
+
 def test_options_are_fields_of_the_layer() -> None:
     layer = layer_of("Peephole")
     assert layer(2, 3).from_f == -0.2
@@ -250,6 +282,38 @@ def test_the_source_travels_in_the_file_and_is_compiled_only_if_allowed(
     assert again.net.layers[0].from_i == 0.9
     x, _, _ = numbers(net)
     assert (gd.apply(again.net, again.params, x)[0] == gd.apply(net, params, x)[0]).all()
+
+
+def test_another_process_loads_the_file_and_has_the_same_bits(tmp_path: Path) -> None:
+    net = gd.Stack(layer_of("Peephole")(3, 4), gd.Linear(4, 1))
+    params = net.init(seed=1, dtype="float64")
+    x, _, _ = numbers(net)
+    gd.save(tmp_path / "net", net, params)
+    np.save(tmp_path / "x.npy", x)
+    program = (
+        "import sys, numpy as np, gradcore as gd\n"
+        "net, params, _ = gd.load('net', allow_compile=True)\n"
+        "np.save('y.npy', gd.apply(net, params, np.load('x.npy'))[0])\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    assert (np.load(tmp_path / "y.npy") == gd.apply(net, params, x)[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({}, "is not complete"),
+        ({"source": 3, "name": "A", "options": []}, "must be a str"),
+        ({"source": "struct A {};", "name": "B", "options": []}, "struct B"),
+        ({"source": "struct A {};", "name": "A", "options": [3]}, "are not pairs"),
+        ({"source": "struct A {};", "name": "A", "options": [["b", "c"]]}, "must be a number"),
+        ({"source": "struct A {};", "name": "A", "options": [["b; c", 1]]}, "small letters"),
+    ],
+)
+def test_damaged_descriptions_of_cells_are_told(entry, message) -> None:
+    layer = {"layer": "compiled cell", "compiled cell": entry, "input_size": 1, "hidden_size": 1}
+    with pytest.raises(gd.GradcoreError, match=message):
+        io.build([layer], allow_compile=True)
 
 
 def test_layers_can_be_pickled() -> None:
@@ -361,8 +425,6 @@ def test_what_was_compiled_is_found_again(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_library_that_is_no_plugin_or_an_old_one_is_refused(tmp_path: Path) -> None:
-    import subprocess
-
     from gradcore import _core
 
     (tmp_path / "old.c").write_text(

@@ -98,6 +98,7 @@ typedef struct gc_cell_facts {
   int32_t n_planes;      /* adjoints of pre-activations per unit */
   int32_t antisymmetric; /* 1: weight_hh is A of the recurrent weights A - A' - diffusion * I */
   const char* options;   /* names of gc_layer.cell_options; "": none */
+  int32_t keeps_gates;   /* 1: gc_call.gates may ask for the activations of its gates */
 } gc_cell_facts;
 
 /* Facts of the cell with this number (a gc_cell or a registered one), valid for ever; null if there

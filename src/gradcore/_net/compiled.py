@@ -241,6 +241,7 @@ def _layer_class(source: CellSource) -> type[CompiledCell]:
         states=tuple(facts.states.split()),
         memory_gate=facts.memory_gate or None,
         input_gate=facts.input_gate or None,
+        tells_gates=facts.keeps_gates,
     )
     text = f"Recurrent layer with the compiled cell {source.name}, gates {', '.join(gates)}."
     options = dict(source.options) | ({"zoneout_cell": 0.0} if len(cell.states) > 1 else {})

@@ -38,6 +38,7 @@ class Cell:
     nonlinearity. states: the arrays carried from step to step, h first. memory_gate, input_gate:
     the gate that keeps the state and the gate that lets new values in, None if the cell has no such
     gate. antisymmetric: whether weight_hh is A of the recurrent matrix A - A' - diffusion*I.
+    tells_gates: whether the activations of its gates can be had.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Cell:
     memory_gate: str | None = None
     input_gate: str | None = None
     antisymmetric: bool = False
+    tells_gates: bool = True
 
     def rows(self, gate: str, hidden_size: int) -> slice:
         """The rows of weight_ih, weight_hh and the biases that belong to a gate."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .._net import cells, layers
+from .._net.compiled import CompiledCell
 from .._net.recognise import common_dtype, recognised
 from .._net.stack import Params, Stack
 from .._net.validate import model
@@ -174,6 +175,11 @@ def _module(place: int, layer: layers.Layer) -> nn.Module:
         )
     assert isinstance(layer, layers.Recurrent)
     name = type(layer).__name__
+    if isinstance(layer, CompiledCell):
+        raise ArgumentError(
+            f"layer {place} ({name}) has a compiled cell, which PyTorch does not have. Use "
+            "gradcore.forward with its outputs and gradients, or write the cell in PyTorch."
+        )
     if layer.is_random:
         raise ArgumentError(
             f"layer {place} ({name}) has zoneout or recurrent_dropout, which PyTorch's layers do "
