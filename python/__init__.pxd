@@ -46,6 +46,8 @@ cdef extern from "gradcore/gradcore.h" nogil:
         int32_t n_saved
         int32_t n_planes
         int32_t antisymmetric
+        const char* options
+        int32_t keeps_gates
 
     ctypedef enum gc_nonlinearity:
         GC_TANH
@@ -121,6 +123,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
         double step, diffusion
         int32_t initial_state
         int64_t static_size
+        double cell_options[8]
 
     ctypedef struct gc_transform:
         int32_t kind

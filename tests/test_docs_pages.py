@@ -23,6 +23,7 @@ from places import ROOT
         ("howto/sklearn.md", 3),
         ("howto/minimize.md", 1),
         ("howto/losses.md", 3),
+        ("howto/your_own_cell.md", 2),
         ("howto/dense.md", 2),
         ("howto/static_inputs.md", 2),
         ("howto/one_label_per_sequence.md", 2),

@@ -14,8 +14,8 @@ struct Antisymmetric {
   static constexpr bool antisymmetric = true;
 
   template <class V>
-  static GC_INLINE void forward(const CellOptions& options, const V* x, const V* h, const V* s,
-                                V* s1, V* k) {
+  static constexpr GC_INLINE void forward(const CellOptions& options, const V* x, const V* h,
+                                          const V* s, V* s1, V* k) {
     k[0] = tanh(x[0] + h[0]);
     s1[0] = fma(constant<V>(options.step), k[0], s[0]);
   }

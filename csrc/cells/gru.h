@@ -15,8 +15,8 @@ struct Gru {
 
   // k [saved]: the values r, z, n, h_n that backward() needs.
   template <class V>
-  static GC_INLINE void forward(const CellOptions&, const V* x, const V* h, const V* s, V* s1,
-                                V* k) {
+  static constexpr GC_INLINE void forward(const CellOptions&, const V* x, const V* h, const V* s,
+                                          V* s1, V* k) {
     k[0] = sigmoid(x[0] + h[0]);
     k[1] = sigmoid(x[1] + h[1]);
     k[2] = tanh(fma(k[0], h[2], x[2]));

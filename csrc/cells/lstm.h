@@ -18,8 +18,8 @@ struct Lstm {
   // x, h [gates]: the two sets of pre-activations; s [states]: the states before the step; s1
   // [states]: those after it; k [saved]: i, f, g, o.
   template <class V>
-  static GC_INLINE void forward(const CellOptions&, const V* x, const V* h, const V* s, V* s1,
-                                V* k) {
+  static constexpr GC_INLINE void forward(const CellOptions&, const V* x, const V* h, const V* s,
+                                          V* s1, V* k) {
     k[0] = sigmoid(x[0] + h[0]);
     k[1] = sigmoid(x[1] + h[1]);
     k[2] = tanh(x[2] + h[2]);

@@ -15,8 +15,8 @@ struct Rnn {
   static constexpr int input_plane[] = {0};
 
   template <class V>
-  static GC_INLINE void forward(const CellOptions& options, const V* x, const V* h, const V*, V* s1,
-                                V* k) {
+  static constexpr GC_INLINE void forward(const CellOptions& options, const V* x, const V* h,
+                                          const V*, V* s1, V* k) {
     const V a = x[0] + h[0];
     k[0] = options.nonlinearity == GC_TANH   ? tanh(a)
            : options.nonlinearity == GC_RELU ? relu(a)

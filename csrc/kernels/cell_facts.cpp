@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::array<gc_cell_facts, cell_count> names = {{
 #define GRADCORE_CELL(number, Cell, name, gates, functions, states, memory_gate, input_gate) \
-  {name, gates, functions, states, memory_gate, input_gate, 0, 0, 0, 0, 0},
+  {name, gates, functions, states, memory_gate, input_gate, 0, 0, 0, 0, 0, "", 1},
 #include <gradcore/cells.def>
 #undef GRADCORE_CELL
 }};
@@ -35,6 +35,7 @@ std::array<gc_cell_facts, cell_count> with_numbers() noexcept {
 
 extern "C" const gc_cell_facts* gc_cell_info(int32_t cell) {
   static const auto facts = gradcore::with_numbers();
-  if (cell < 0 || cell >= gradcore::cell_count) return nullptr;
+  if (cell < 0) return nullptr;
+  if (cell >= gradcore::cell_count) return gradcore::registered_facts(cell);
   return &facts[static_cast<size_t>(cell)];
 }

@@ -7,6 +7,8 @@
 // and check no arguments. They divide work by output elements, never by partial sums: every output
 // element is one fma chain in a fixed order, so results do not depend on the number of threads.
 #pragma once
+#include <gradcore/gradcore.h>
+
 #include <cstdint>
 
 #include "base/team.h"
@@ -140,11 +142,16 @@ struct TangentView {
   const T* carried;  // [.][B][Hp] in: dz times the tangent of weight_hh
 };
 
-template <class T>
-struct CellKernels {
+// The sizes of a cell, which are the same for both precisions.
+struct CellShape {
   int32_t gates, states, saved, planes;
   int32_t input_plane[4];
   bool antisymmetric;  // the recurrent matrix is A - A' - diffusion * I, where A is weight_hh
+  bool keeps_gates;    // the first saved values are the activations of the gates
+};
+
+template <class T>
+struct CellKernels : CellShape {
   // Computes steps [i0,i1) of the chunk. Ends with a barrier if share.by_units.
   void (*forward)(const LayerView<T>&, int64_t i0, int64_t i1, const Share&, Team&,
                   int me) noexcept;
@@ -176,17 +183,38 @@ struct CellKernels {
                       int64_t k1) noexcept;
 };
 
+// A sum over the sizes of the structures that kernels read, by which a library notices that a
+// plug-in was compiled with others.
+template <class T>
+constexpr int32_t sum_of_sizes() {
+  return static_cast<int32_t>(sizeof(CellKernels<T>) + 3 * sizeof(LayerView<T>) +
+                              5 * sizeof(TangentView<T>) + 7 * sizeof(CotangentView<T>) +
+                              11 * sizeof(CellOptions) + 13 * sizeof(Share) + 17 * sizeof(Team));
+}
+
 #define GRADCORE_CELL(...) +1
 constexpr int cell_count =
 #include <gradcore/cells.def>
     ;
 #undef GRADCORE_CELL
 
-// The kernels of every cell, by its number in gc_cell.
+// The kernels of a registered cell for the level in use; null if it has none of this precision.
+template <class T>
+const CellKernels<T>* registered_kernels(int32_t cell) noexcept;
+// The sizes of any cell by its number, which must exist.
+const CellShape& cell_shape(int32_t cell) noexcept;
+// Whether the cell can run in this precision at the level in use.
+bool cell_runs(int32_t cell, gc_dtype dtype) noexcept;
+// The facts of a registered cell; null if there is no such cell.
+const gc_cell_facts* registered_facts(int32_t cell) noexcept;
+
+// The kernels of every cell, by its number in gc_cell or a registered one's.
 template <class T>
 struct CellTable {
   const CellKernels<T>* by_number[cell_count];
-  const CellKernels<T>& operator[](int32_t cell) const noexcept { return *by_number[cell]; }
+  const CellKernels<T>& operator[](int32_t cell) const noexcept {
+    return cell < cell_count ? *by_number[cell] : *registered_kernels<T>(cell);
+  }
 };
 
 template <class T>

@@ -208,9 +208,22 @@ static int64_t first_units(const gc_net& net) {
   return net.layers[0].input_size;
 }
 
-static void check_layer(const gc_layer& spec, int index) {
-  if (spec.cell < GC_RNN || spec.cell >= cell_count)
-    fail(GC_INVALID, "layer %d: unknown cell %d.", index, spec.cell);
+static void check_cell(const gc_layer& spec, int index, gc_dtype dtype) {
+  const gc_cell_facts* facts = gc_cell_info(spec.cell);
+  if (!facts) fail(GC_INVALID, "layer %d: unknown cell %d.", index, spec.cell);
+  if (!cell_runs(spec.cell, dtype))
+    fail(GC_INVALID,
+         "layer %d: the cell %s has not been compiled in %s for the instruction-set level in use "
+         "(v%d).",
+         index, facts->name, dtype == GC_FLOAT32 ? "float32" : "float64", gc_isa_in_use());
+  for (double option : spec.cell_options)
+    if (!std::isfinite(option))
+      fail(GC_INVALID, "layer %d: options of the cell %s must be finite; got %g.", index,
+           facts->name, option);
+}
+
+static void check_layer(const gc_layer& spec, int index, gc_dtype dtype) {
+  check_cell(spec, index, dtype);
   if (spec.nonlinearity < GC_TANH || spec.nonlinearity > GC_IDENTITY)
     fail(GC_INVALID, "layer %d: unknown nonlinearity %d.", index, spec.nonlinearity);
   if (spec.skip_kind < GC_SKIP_NONE || spec.skip_kind > GC_SKIP_MIX)
@@ -221,7 +234,7 @@ static void check_layer(const gc_layer& spec, int index) {
   if (spec.skip_kind != GC_SKIP_NONE && !spec.skip_learned && !std::isfinite(spec.skip_value))
     fail(GC_INVALID, "layer %d: the skip connection's value must be finite; got %g.", index,
          spec.skip_value);
-  if (kernels<float>().cells[spec.cell].antisymmetric) {
+  if (cell_shape(spec.cell).antisymmetric) {
     if (!(spec.step > 0) || !std::isfinite(spec.step) || !(spec.diffusion >= 0) ||
         !std::isfinite(spec.diffusion))
       fail(GC_INVALID, "layer %d: step must be above 0 and diffusion 0 or more; got %g and %g.",
@@ -233,7 +246,7 @@ static void check_layer(const gc_layer& spec, int index) {
   check_probability("zoneout", index, spec.zoneout);
   check_probability("zoneout_cell", index, spec.zoneout_cell);
   check_probability("recurrent_dropout", index, spec.recurrent_dropout);
-  if (spec.zoneout_cell > 0 && kernels<float>().cells[spec.cell].states < 2)
+  if (spec.zoneout_cell > 0 && cell_shape(spec.cell).states < 2)
     fail(GC_INVALID, "layer %d: zoneout_cell needs a cell with a second state.", index);
   if (spec.initial_state < GC_INITIAL_ZEROS || spec.initial_state > GC_INITIAL_STATIC)
     fail(GC_INVALID, "layer %d: unknown initial state %d.", index, spec.initial_state);
@@ -251,7 +264,7 @@ static void check_layer(const gc_layer& spec, int index) {
 }
 
 static Layer make_layer(const gc_layer& spec, int32_t ub, int64_t& offset, int64_t& state) {
-  const CellKernels<float>& cell = kernels<float>().cells[spec.cell];
+  const CellShape& cell = cell_shape(spec.cell);
   Layer l{};
   l.spec = spec;
   l.gates = cell.gates;
@@ -345,7 +358,7 @@ Network::Network(const gc_net& net) {
   int64_t width = input_size;
   for (int i = 0; i < net.n_layers; i++) {
     const gc_layer& spec = net.layers[i];
-    check_layer(spec, i);
+    check_layer(spec, i, dtype);
     width = take_transforms(i, width);
     if (spec.input_size != width)
       fail(GC_INVALID,

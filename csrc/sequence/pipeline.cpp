@@ -24,6 +24,14 @@ Pipeline<T>::Pipeline(const Network& net, gc_call& call)
   if (has(call, GC_ARRAY_GATES) || has(call, GC_ARRAY_HIDDEN) ||
       has(call, GC_ARRAY_HIDDEN_LOG2_NORM))
     net.at(call.hidden.direction);
+  if (has(call, GC_ARRAY_GATES)) {
+    const gc_cell_facts& cell = *gc_cell_info(net.at(call.hidden.direction).spec.cell);
+    if (!cell.keeps_gates)
+      fail(GC_INVALID,
+           "the cell %s does not tell the activations of its gates: its forward() needs a last "
+           "argument to which it writes them.",
+           cell.name);
+  }
   check_steps(parts_, call);
   steps_ = steps_of(parts_, call.steps);
   divide_plan();

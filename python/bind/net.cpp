@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "register.h"
@@ -57,10 +58,18 @@ Names cells() {
   return names;
 }
 
-std::vector<gc_cell_facts> cell_facts() {
-  std::vector<gc_cell_facts> all;
-  for (int32_t i = 0; const gc_cell_facts* facts = gc_cell_info(i); i++) all.push_back(*facts);
-  return all;
+#define GRADCORE_CELL(...) +1
+constexpr int32_t built_in_cells =
+#include <gradcore/cells.def>
+    ;
+#undef GRADCORE_CELL
+
+std::vector<gc_cell_facts> cell_facts(bool registered) {
+  std::vector<gc_cell_facts> found;
+  for (int32_t i = registered ? built_in_cells : 0; const gc_cell_facts* facts = gc_cell_info(i);
+       i++)
+    if (registered || i < built_in_cells) found.push_back(*facts);
+  return found;
 }
 
 gc_layer make_layer(const std::string& cell, int64_t input_size, int64_t hidden_size,
@@ -68,7 +77,8 @@ gc_layer make_layer(const std::string& cell, int64_t input_size, int64_t hidden_
                     const std::string& skip_kind, bool skip_learned, int64_t skip_lag,
                     double skip_value, int32_t place, double zoneout, double zoneout_cell,
                     double recurrent_dropout, double step, double diffusion,
-                    const std::string& initial_state, int64_t static_size) {
+                    const std::string& initial_state, int64_t static_size,
+                    const std::vector<double>& cell_options) {
   gc_layer layer{};
   layer.cell = lookup(cells(), cell, "cell");
   layer.nonlinearity = lookup(nonlinearities, nonlinearity, "nonlinearity");
@@ -89,7 +99,25 @@ gc_layer make_layer(const std::string& cell, int64_t input_size, int64_t hidden_
   layer.diffusion = diffusion;
   layer.initial_state = lookup(initial_states, initial_state, "initial state");
   layer.static_size = static_size;
+  if (cell_options.size() > GC_CELL_OPTIONS)
+    raise_error("ArgumentError", "a cell has at most " + std::to_string(GC_CELL_OPTIONS) +
+                                     " options; got " + std::to_string(cell_options.size()) + ".");
+  std::copy(cell_options.begin(), cell_options.end(), layer.cell_options);
   return layer;
+}
+
+std::string load_cell(const std::string& path) {
+  int32_t number = -1;
+  {
+    py::gil_scoped_release unlocked;
+    number = gc_cell_load(path.c_str());
+  }
+  if (number < 0) raise_error("ArgumentError", gc_last_error());
+  return gc_cell_info(number)->name;
+}
+
+bool cell_runs(const std::string& cell, const std::string& dtype) {
+  return gc_cell_runs(lookup(cells(), cell, "cell"), lookup(dtypes, dtype, "dtype")) != 0;
 }
 
 gc_transform make_transform(const std::string& kind, int32_t before, int32_t place, bool affine,
@@ -200,13 +228,22 @@ void register_net(py::module_& module) {
       .def_readonly("states", &gc_cell_facts::states)
       .def_readonly("memory_gate", &gc_cell_facts::memory_gate)
       .def_readonly("input_gate", &gc_cell_facts::input_gate)
+      .def_readonly("options", &gc_cell_facts::options)
+      .def_property_readonly("keeps_gates",
+                             [](const gc_cell_facts& facts) { return facts.keeps_gates != 0; })
       .def_readonly("n_gates", &gc_cell_facts::n_gates)
       .def_readonly("n_states", &gc_cell_facts::n_states)
       .def_readonly("n_saved", &gc_cell_facts::n_saved)
       .def_readonly("n_planes", &gc_cell_facts::n_planes)
       .def_property_readonly("antisymmetric",
                              [](const gc_cell_facts& facts) { return facts.antisymmetric != 0; });
-  module.def("cell_facts", &cell_facts, "Facts of every cell, in the order of their numbers.");
+  module.def("load_cell", &load_cell, py::arg("path"),
+             "Loads the plug-in of a cell, a library, and returns the cell's name.");
+  module.def("cell_runs", &cell_runs, py::arg("cell"), py::arg("dtype"),
+             "Whether a cell has kernels of this dtype for the instruction-set level in use.");
+  module.def(
+      "cell_facts", &cell_facts, py::arg("registered") = false,
+      "Facts of the built-in cells, or of the registered ones, in the order of their numbers.");
   py::class_<gc_layer>(module, "Layer", "A recurrent layer as the core sees it.")
       .def(py::init(&make_layer), py::kw_only(), py::arg("cell"), py::arg("input_size"),
            py::arg("hidden_size"), py::arg("nonlinearity") = "tanh", py::arg("bias") = true,
@@ -215,7 +252,8 @@ void register_net(py::module_& module) {
            py::arg("skip_value") = 0.0, py::arg("place") = 0, py::arg("zoneout") = 0.0,
            py::arg("zoneout_cell") = 0.0, py::arg("recurrent_dropout") = 0.0, py::arg("step") = 0.0,
            py::arg("diffusion") = 0.0, py::arg("initial_state") = "zeros",
-           py::arg("static_size") = 0);
+           py::arg("static_size") = 0,
+           py::arg("cell_options") = std::vector<double>{});
   py::class_<gc_transform>(module, "Transform", "What acts on rows between layers.")
       .def(py::init(&make_transform), py::kw_only(), py::arg("kind"), py::arg("before"),
            py::arg("place"), py::arg("affine") = false, py::arg("bias") = false,

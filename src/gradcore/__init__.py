@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import amplification as amplification
     from . import callbacks as callbacks
+    from . import cells as cells
     from . import clip as clip
     from . import constrain as constrain
     from . import ctc as ctc
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from ._net.state import LayerState as LayerState
     from ._net.state import zero_state as zero_state
     from ._net.static_input import StaticInput as StaticInput
+    from ._net.traced import cell as cell
     from ._net.windows import AvgPool1d as AvgPool1d
     from ._net.windows import Frames as Frames
     from ._net.windows import MaxPool1d as MaxPool1d
@@ -91,6 +93,7 @@ if TYPE_CHECKING:
     from .diagnosis import diagnose as diagnose
     from .errors import ArgumentError as ArgumentError
     from .errors import CheckpointError as CheckpointError
+    from .errors import CompileError as CompileError
     from .errors import ConditioningWarning as ConditioningWarning
     from .errors import ConvergenceWarning as ConvergenceWarning
     from .errors import DTypeError as DTypeError
@@ -111,6 +114,7 @@ if TYPE_CHECKING:
 _MODULES = (
     "amplification",
     "callbacks",
+    "cells",
     "clip",
     "constrain",
     "ctc",
@@ -163,6 +167,7 @@ _NAMES = {
     "_net.stack": ("Grads", "Params", "Stack"),
     "_net.state": ("LayerState", "zero_state"),
     "_net.static_input": ("StaticInput",),
+    "_net.traced": ("cell",),
     "_training.minimize": ("minimize",),
     "_training.report": ("FitReport",),
     "_training.trainer": ("Trainer",),
@@ -171,6 +176,7 @@ _NAMES = {
     "errors": (
         "ArgumentError",
         "CheckpointError",
+        "CompileError",
         "ConditioningWarning",
         "ConvergenceWarning",
         "DTypeError",

@@ -29,6 +29,7 @@ __all__: list[str] = [
     "Update",
     "block_steps",
     "cell_facts",
+    "cell_runs",
     "compile_flags",
     "compiler",
     "ctc_bytes",
@@ -39,6 +40,7 @@ __all__: list[str] = [
     "force_isa",
     "isa_available",
     "isa_in_use",
+    "load_cell",
     "measure_flops",
     "measure_reads",
     "openmp_runtime",
@@ -60,6 +62,8 @@ class CellFacts:
     @property
     def input_gate(self) -> str: ...
     @property
+    def keeps_gates(self) -> bool: ...
+    @property
     def memory_gate(self) -> str: ...
     @property
     def n_gates(self) -> int: ...
@@ -71,6 +75,8 @@ class CellFacts:
     def n_states(self) -> int: ...
     @property
     def name(self) -> str: ...
+    @property
+    def options(self) -> str: ...
     @property
     def states(self) -> str: ...
 
@@ -100,6 +106,7 @@ class Layer:
         diffusion: typing.SupportsFloat | typing.SupportsIndex = 0.0,
         initial_state: str = "zeros",
         static_size: typing.SupportsInt | typing.SupportsIndex = 0,
+        cell_options: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [],
     ) -> None: ...
 
 class Transform:
@@ -376,9 +383,14 @@ class Update:
     def where(self) -> int: ...
 
 def block_steps() -> int: ...
-def cell_facts() -> list[CellFacts]:
+def cell_facts(registered: bool = False) -> list[CellFacts]:
     """
-    Facts of every cell, in the order of their numbers.
+    Facts of the built-in cells, or of the registered ones, in the order of their numbers.
+    """
+
+def cell_runs(cell: str, dtype: str) -> bool:
+    """
+    Whether a cell has kernels of this dtype for the instruction-set level in use.
     """
 
 def compile_flags() -> str:
@@ -444,6 +456,11 @@ def isa_available() -> list[str]:
     """
 
 def isa_in_use() -> str: ...
+def load_cell(path: str) -> str:
+    """
+    Loads the plug-in of a cell, a library, and returns the cell's name.
+    """
+
 def measure_flops(
     dtype: str,
     *,

@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = [
     "ArgumentError",
     "CheckpointError",
+    "CompileError",
     "ConditioningWarning",
     "ConvergenceWarning",
     "DTypeError",
@@ -28,6 +29,10 @@ class GradcoreError(Exception):
 
 class ArgumentError(GradcoreError, ValueError):
     """An argument has a value that cannot be used."""
+
+
+class CompileError(GradcoreError):
+    """A cell cannot be compiled: no compiler, or an error of the compiler in the cell's source."""
 
 
 class ShapeError(ArgumentError):

@@ -1,6 +1,7 @@
 // Compiled once per instruction-set level, like the kernels.
 #include "probe.h"
 
+#include "cells/derived.h"
 #include "every_cell.h"
 #include "simd/dual.h"
 
@@ -20,6 +21,10 @@ EACH_FUNCTION(sigmoid, float, f32)
 EACH_FUNCTION(sigmoid, double, f64)
 EACH_FUNCTION(tanh, float, f32)
 EACH_FUNCTION(tanh, double, f64)
+EACH_FUNCTION(log, float, f32)
+EACH_FUNCTION(log, double, f64)
+EACH_FUNCTION(sqrt, float, f32)
+EACH_FUNCTION(sqrt, double, f64)
 
 template <class Cell>
 static void step_of(int nonlinearity, CellStep* p) noexcept {
@@ -38,7 +43,7 @@ static void step_of(int nonlinearity, CellStep* p) noexcept {
     s[i] = read(p->s[i], p->ds[i]);
     w[i] = read(p->w[i], p->dw[i]);
   }
-  const CellOptions options{nonlinearity, 0.3};
+  const CellOptions options{nonlinearity, 0.3, {0.7}};
   Cell::forward(options, x, h, s, s1, k);
   Cell::backward(options, k, s, s1, w, z, d);
   for (int i = 0; i < Cell::states; i++) {
@@ -59,7 +64,50 @@ static void step(int cell, int nonlinearity, CellStep* p) noexcept {
 #undef GRADCORE_CELL
 }
 
+// A cell of the library without its backward().
+template <class Cell>
+struct Forward : Cell {
+  static constexpr int kept = Cell::saved;
+};
+static void derived_step(int cell, int nonlinearity, CellStep* p) noexcept {
+#define GRADCORE_CELL(number, Cell, ...)                                                \
+  static_assert(Derived<Forward<Cell>>::planes == Cell::planes);                        \
+  static_assert([] {                                                                    \
+    for (int g = 0; g < Cell::gates; g++)                                               \
+      if (Derived<Forward<Cell>>::input_plane[g] != Cell::input_plane[g]) return false; \
+    return true;                                                                        \
+  }());                                                                                 \
+  if (cell == number) step_of<Derived<Forward<Cell>>>(nonlinearity, p);
+#include <gradcore/cells.def>
+#undef GRADCORE_CELL
+}
+
+struct Leak {
+  Option leak;
+  explicit constexpr Leak(const CellOptions& all) : leak(all.value[0]) {}
+};
+struct Everything {
+  static constexpr int gates = 4, states = 2, kept = 4;
+  template <class V>
+  static constexpr GC_INLINE void forward(const Leak& o, const V* x, const V* h, const V* s,
+                                          V* s1) {
+    const V a = x[0] + h[0], b = x[1] * h[1], c = where(a > b, softplus(a), b / (2 + a * a));
+    const V d = where(b <= s[0], exp(-abs(b)), sqrt(1 + s[1] * s[1])), e = log(1.5 + abs(h[2]));
+    s1[0] = o.leak * max(c, d) + (1 - o.leak) * min(s[0], e) + relu(x[3] + h[3]);
+    V sum = sigmoid(h[2]) - tanh(x[2]);
+    sum += fma(a, b, s[1]);
+    sum *= one_minus(c) * one_minus_square(d);
+    sum -= where(a >= 0.25, a, 0) + where(b < o.leak, -b, +b);
+    sum /= 3;
+    s1[1] = sum;
+  }
+};
+static_assert(Derived<Everything, Leak>::separate == 0b0110);
+static void language_step(CellStep* p) noexcept { step_of<Derived<Everything, Leak>>(0, p); }
+
 extern const Probe probe;
-const Probe probe = {exp_f32, exp_f64, sigmoid_f32, sigmoid_f64, tanh_f32, tanh_f64, step};
+const Probe probe = {exp_f32,  exp_f64,      sigmoid_f32,  sigmoid_f64, tanh_f32,
+                     tanh_f64, log_f32,      log_f64,      sqrt_f32,    sqrt_f64,
+                     step,     derived_step, language_step};
 
 }  // namespace gradcore::GRADCORE_ISA

@@ -69,6 +69,35 @@ TEST(elementary_functions_are_accurate_over_their_range) {
   });
 }
 
+TEST(logarithm_and_root_are_accurate_and_keep_their_edges) {
+  for_each_level([](const Probe& probe) {
+    auto check = [](auto f, auto zero, auto want, double most) {
+      using T = decltype(zero);
+      std::vector<T> x, y;
+      for (int i = 0; i < 8000; i++) {
+        x.push_back(static_cast<T>(std::pow(10.0, (i - 4000) * 37.0 / 4000)));
+        x.push_back(static_cast<T>(1 + (i - 4000) * 2.5e-5));
+      }
+      y.resize(x.size());
+      f(x.data(), y.data(), static_cast<int64_t>(x.size()));
+      for (size_t i = 0; i < x.size(); i++) CHECK(ulp_error(y[i], want(x[i])) <= most);
+      const T infinity = std::numeric_limits<T>::infinity();
+      T edges[16] = {0, -1, infinity, NAN, 1}, results[16];
+      f(edges, results, 16);
+      CHECK(std::isnan(results[1]));
+      CHECK_EQUAL(results[2], infinity);
+      CHECK(std::isnan(results[3]));
+      return results[0];
+    };
+    auto log = [](long double x) { return std::log(x); };
+    auto sqrt = [](long double x) { return std::sqrt(x); };
+    CHECK_EQUAL(check(probe.log_f32, 0.f, log, 2.0), -INFINITY);
+    CHECK_EQUAL(check(probe.log_f64, 0.0, log, 2.0), -std::numeric_limits<double>::infinity());
+    CHECK_EQUAL(check(probe.sqrt_f32, 0.f, sqrt, 0.51), 0.f);
+    CHECK_EQUAL(check(probe.sqrt_f64, 0.0, sqrt, 0.51), 0.0);
+  });
+}
+
 TEST(elementary_functions_saturate_and_pass_nan) {
   for_each_level([](const Probe& probe) {
     float x[16] = {0, -0.0f, 1e30f, -1e30f, INFINITY, -INFINITY, NAN}, y[16];
@@ -157,6 +186,62 @@ TEST(a_cells_backward_is_the_transpose_of_its_derivative) {
       size += std::fabs(terms);
     }
     CHECK_NEAR(backward, forward, 1e-14 * size);
+  });
+}
+
+// Relative to the size of what was computed: the two have other roundings.
+static void check_equal_steps(const CellStep& got, const CellStep& want, double tolerance) {
+  auto same = [&](const double* a, const double* b, int n) {
+    for (int i = 0; i < n; i++) CHECK_NEAR(a[i], b[i], tolerance * (1 + std::fabs(b[i])));
+  };
+  same(got.s1, want.s1, 2);
+  same(got.ds1, want.ds1, 2);
+  same(got.z, want.z, 4);
+  same(got.dz, want.dz, 4);
+  same(got.d, want.d, 2);
+  same(got.dd, want.dd, 2);
+}
+
+TEST(the_derived_backward_of_a_cell_is_the_one_written_by_hand) {
+  for_each_step([](const Probe& probe, int cell, int nonlinearity, CellStep p) {
+    CellStep derived = p;
+    probe.step(cell, nonlinearity, &p);
+    probe.derived_step(cell, nonlinearity, &derived);
+    check_equal_steps(derived, p, 1e-14);
+  });
+}
+
+TEST(a_cell_of_all_functions_is_differentiated) {
+  constexpr double step = 1e-6, tolerance = 1e-7;
+  std::mt19937 random(1);
+  std::normal_distribution<double> normal;
+  for_each_level([&](const Probe& probe) {
+    for (int sample = 0; sample < 200; sample++) {
+      CellStep p{};
+      for (double* values : {p.x, p.h, p.dx, p.dh})
+        for (int i = 0; i < 4; i++) values[i] = normal(random);
+      for (double* values : {p.s, p.w, p.ds, p.dw})
+        for (int i = 0; i < 2; i++) values[i] = normal(random);
+      CellStep plus = moved(p, step), minus = moved(p, -step);
+      probe.language_step(&p);
+      probe.language_step(&plus);
+      probe.language_step(&minus);
+      double forward = 0, backward = 0, size = 1;
+      for (int i = 0; i < 2; i++) {
+        CHECK_NEAR(p.ds1[i], (plus.s1[i] - minus.s1[i]) / (2 * step), tolerance * 100);
+        CHECK_NEAR(p.dd[i], (plus.d[i] - minus.d[i]) / (2 * step), tolerance * 1000);
+        forward += p.ds1[i] * p.w[i];
+        backward += p.ds[i] * p.d[i];
+        size += std::fabs(p.ds1[i] * p.w[i]);
+      }
+      constexpr int input_plane[] = {0, 4, 5, 3};
+      for (int g = 0; g < 4; g++) {
+        const double terms = p.dh[g] * p.z[g] + p.dx[g] * p.z[input_plane[g]];
+        backward += terms;
+        size += std::fabs(terms);
+      }
+      CHECK_NEAR(backward, forward, 1e-13 * size);
+    }
   });
 }
 

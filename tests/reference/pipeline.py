@@ -208,7 +208,7 @@ def zero_state(net, batch, dtype=float):
     return [
         State(
             np.zeros((lag(layer), batch, layer.hidden_size), dtype),
-            np.zeros((batch, layer.hidden_size), dtype) if type(layer).__name__ == "LSTM" else None,
+            np.zeros((batch, layer.hidden_size), dtype) if len(layer.cell.states) > 1 else None,
         )
         for _, layer in recurrent(net)
     ] + [

@@ -115,6 +115,9 @@ GC_API int32_t gc_default_threads(void);
 
 /* ---- Nets ---- */
 
+/* The number of options that a registered cell can have at most. */
+#define GC_CELL_OPTIONS 8
+
 /* What is known of a cell; strings are those of cells.def, names in them separated by blanks. */
 typedef struct gc_cell_facts {
   const char* name;
@@ -128,11 +131,52 @@ typedef struct gc_cell_facts {
   int32_t n_saved;       /* values kept per unit and step for the way back, the gates first */
   int32_t n_planes;      /* adjoints of pre-activations per unit */
   int32_t antisymmetric; /* 1: weight_hh is A of the recurrent weights A - A' - diffusion * I */
+  const char* options;   /* names of gc_layer.cell_options; "": none */
+  int32_t keeps_gates;   /* 1: gc_call.gates may ask for the activations of its gates */
 } gc_cell_facts;
 
-/* Facts of the cell with this number (a gc_cell), valid for ever; null if there is none such, so
- * that counting from 0 finds all. */
+/* Facts of the cell with this number (a gc_cell or a registered one), valid for ever; null if there
+ * is none such, so that counting from 0 finds all. */
 GC_API const gc_cell_facts* gc_cell_info(int32_t cell);
+
+/* ---- Cells that are compiled outside ---- */
+
+/* Changes whenever a header under gradcore/source that a cell is compiled with changes in a way
+ * that its object code notices. */
+#define GC_CELL_PLUGIN_VERSION 1
+
+/* What a library with one cell hands over, for one instruction-set level and one precision. Files
+ * are made by csrc/cells/plugin.h. A plug-in is code: it runs with all rights of the process. */
+typedef struct gc_cell_plugin {
+  int32_t version;     /* GC_CELL_PLUGIN_VERSION */
+  int32_t isa;         /* gc_isa */
+  int32_t dtype;       /* gc_dtype */
+  int32_t layout;      /* a sum over the sizes of the structures that the kernels read */
+  gc_cell_facts facts; /* name: unique, as of the cell's source; n_* are set by the plug-in */
+  const void* kernels; /* the table of kernels, laid out as `version` says */
+  /* out: the barrier of the thread team, set before the first call of a kernel. */
+  void (**wait)(void* team, int me);
+  /* The check that the plug-in makes of itself; the value is 0 if all is well, else a gc_cell_fault
+   * with the places and numbers in `found` [4]. */
+  int32_t (*check)(double* found);
+} gc_cell_plugin;
+
+/* found: NOT_FINITE: state (or -1 for derivatives), value. WRONG_BACKWARD: input (a plane of the
+ * pre-activations, then the states), state, derivative by backward(), derivative of forward(). */
+typedef enum gc_cell_fault {
+  GC_CELL_FINE = 0,
+  GC_CELL_NOT_FINITE = 1,    /* forward() or backward() gives infinity or NaN where all is zero */
+  GC_CELL_WRONG_BACKWARD = 2 /* the cell's backward() is not the derivative of its forward() */
+} gc_cell_fault;
+
+/* Takes a cell: it gets the next number, or, if its name is known, further levels and precisions.
+ * What the plug-in points to must stay for ever. Returns the number, or -1 with a message. */
+GC_API int32_t gc_cell_register(const gc_cell_plugin* plugin);
+/* Loads a library that defines `const gc_cell_plugin* gradcore_cell_plugin(void)` and registers its
+ * cell. Returns the cell's number, or -1 with a message. */
+GC_API int32_t gc_cell_load(const char* path);
+/* 1 if this cell has kernels of this precision for the level in use, else 0. */
+GC_API int32_t gc_cell_runs(int32_t cell, int32_t dtype);
 
 typedef struct gc_layer {
   int32_t cell;         /* gc_cell */
@@ -157,6 +201,8 @@ typedef struct gc_layer {
   double step, diffusion;
   int32_t initial_state; /* gc_initial_state */
   int64_t static_size;   /* GC_INITIAL_STATIC: S; else 0 */
+  /* Options of a registered cell, finite, in the order of gc_cell_facts.options. Others: 0. */
+  double cell_options[GC_CELL_OPTIONS];
 } gc_layer;
 
 /* An operation on each row that comes to a recurrent layer or to the head; several act one after

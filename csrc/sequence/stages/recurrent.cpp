@@ -68,7 +68,8 @@ LayerView<T> Recurrent<T>::view(int64_t first) const {
   v.B = this->batch();
   v.H = static_cast<int32_t>(layer_.H);
   v.nb = static_cast<int32_t>(layer_.nb);
-  v.options = {layer_.spec.nonlinearity, layer_.spec.step};
+  v.options = {layer_.spec.nonlinearity, layer_.spec.step, {}};
+  std::copy_n(layer_.spec.cell_options, GC_CELL_OPTIONS, v.options.value);
   v.skip_kind = layer_.spec.skip_kind;
   v.skip_lag = layer_.spec.skip_lag;
   v.w_forward = weights_.forward();

@@ -12,9 +12,15 @@ from .layers import Recurrent, RowLayer
 from .stack import Stack
 
 
-@lru_cache(maxsize=64)
 def core_net(net: Stack, dtype: np.dtype[Any]) -> _core.Net:
     """The core's description of a Stack in a dtype; made once and then cached."""
+    for layer in net.recurrent:
+        layer.make_ready(dtype)
+    return _core_net(net, dtype)
+
+
+@lru_cache(maxsize=64)
+def _core_net(net: Stack, dtype: np.dtype[Any]) -> _core.Net:
     return _core.Net(
         dtype=dtype.name,
         embedding_rows=net.embedding.num_embeddings if net.embedding else 0,
@@ -54,6 +60,7 @@ def _layer(place: int, layer: Recurrent) -> _core.Layer:
         diffusion=layer.core_diffusion,
         initial_state=layer.initial_state,
         static_size=layer.static_size or 0,
+        cell_options=list(layer.core_options),
     )
 
 

@@ -1,9 +1,10 @@
 """Checkpoints: safetensors files with the parameters by name and the net as JSON.
 
 They are ordinary safetensors files, so other programs can read the tensors. The metadata are format
-"gradcore", format_version, net (JSON), user (JSON) and checksum. Nothing in a file is ever
-executed. Version 2 is a training checkpoint: version 1 plus tensors and metadata whose names start
-with "training". Files without a checksum, as other programs may write them, are read as well.
+"gradcore", format_version, net (JSON), user (JSON) and checksum. Nothing in a file is executed,
+except that cells whose source is in it are compiled and run if the caller allows that. Version 2 is
+a training checkpoint: version 1 plus tensors and metadata whose names start with "training". Files
+without a checksum, as other programs may write them, are read as well.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,11 +23,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from .._base.checks import path_like
+from .._base.checks import flag, path_like
 from .._base.output import write_output
-from ..errors import ArgumentError, CheckpointError, GradcoreError
+from ..errors import ArgumentError, CheckpointError, CompileError, GradcoreError
 from .cells import CELLS
 from .checksum import CHECKSUM, checksum
+from .compiled import CellSource, CompiledCell, compiled, known
 from .convolution import Conv1d
 from .layers import (
     Dense,
@@ -70,6 +72,8 @@ _KINDS: tuple[type[Layer], ...] = (
     AvgPool1d,
     StaticInput,
 )
+# The name of layers with a compiled cell in files.
+COMPILED = "compiled cell"
 # All metadata that a file may have.
 _NAMES = {"format", "format_version", "net", "user", TRAINING, CHECKSUM}
 # Those that no other program writes.
@@ -96,13 +100,15 @@ def save(path: str | os.PathLike[str], net: Stack, params: Params, **metadata: A
     write(path_like("path", path), params, metadata)
 
 
-def load(path: str | os.PathLike[str]) -> Checkpoint:
+def load(path: str | os.PathLike[str], *, allow_compile: bool = False) -> Checkpoint:
     """Reads the net and its parameters from a file that save or Trainer.fit wrote.
 
     A safetensors file of another program is read if the names and shapes of its tensors are those
     of torch.nn's layers ("rnn.weight_ih_l0", "head.weight") or ours ("0.weight_ih"): an optional
     embedding, RNNs (taken for ones with tanh), GRUs or LSTMs, an optional Linear, and LayerNorms if
     the names are numbered; metadata are then what the file has as such.
+    allow_compile: whether cells whose source is in the file may be compiled and run, which gives
+    the file all rights of the process; cells that this process has compiled itself need no leave.
     Raises CheckpointError with the reason if the file cannot be read, is damaged, was written by a
     newer version, has no net that is recognised, or has tensors that do not fit its net.
     """
@@ -111,7 +117,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         header = file.metadata() or {}
         if header.get("format") != FORMAT and not set(header) & _OURS:
             return _foreign(source, header, file)
-        return read(source, file)
+        return read(source, file, flag("allow_compile", allow_compile))
 
 
 def _foreign(source: Path, header: dict[str, str], file: Any) -> Checkpoint:
@@ -202,10 +208,10 @@ def _refuse_others(path: Path) -> None:
         )
 
 
-def read(source: Path, file: Any) -> Checkpoint:
+def read(source: Path, file: Any, allow_compile: bool = False) -> Checkpoint:
     """The net, its parameters and the user's metadata of an open checkpoint."""
     header = file.metadata() or {}
-    net, metadata = _read_header(source, header)
+    net, metadata = _read_header(source, header, allow_compile)
     params = _read_params(source, net, file)
     if CHECKSUM in header:
         check_undamaged(source, file)
@@ -254,16 +260,18 @@ def _described(layer: Layer | Residual) -> dict[str, Any]:
         return {"layer": name, "layers": [_described(inner) for inner in layer.layers]}
     if isinstance(layer, Heads):
         return {"layer": name, "heads": [[own, _fields(head)] for own, head in layer.heads]}
+    if isinstance(layer, CompiledCell):
+        return {"layer": COMPILED, COMPILED: asdict(layer.source), **_fields(layer)}
     return {"layer": name, **_fields(layer)}
 
 
-def build(description: object) -> Stack:
+def build(description: object, allow_compile: bool = False) -> Stack:
     """The net from the JSON values of describe; raises CheckpointError or another GradcoreError."""
     count = _count(description)
     if count > MOST_LAYERS:
         raise CheckpointError(f"the net has {count:,} layers; at most {MOST_LAYERS:,} are read")
     assert isinstance(description, list)
-    return Stack(*(_layer(entry) for entry in description))
+    return Stack(*(_layer(entry, allow_compile) for entry in description))
 
 
 def _count(description: object) -> int:
@@ -279,14 +287,16 @@ def _fields(item: Any) -> dict[str, Any]:
     return {name: _fields(v) if isinstance(v, Skip) else v for name, v in values.items()}
 
 
-def _layer(entry: dict[str, Any]) -> Any:
+def _layer(entry: dict[str, Any], allow_compile: bool) -> Any:
     options = dict(entry)
     name = options.pop("layer", None)
     if name == Residual.__name__ and set(options) == {"layers"}:
-        return Residual(*(_layer(inner) for inner in options["layers"]))
+        return Residual(*(_layer(inner, allow_compile) for inner in options["layers"]))
     if name == Heads.__name__ and set(options) == {"heads"}:
         return _heads(options["heads"])
     kind = LAYERS.get(name) if isinstance(name, str) else None
+    if name == COMPILED:
+        kind = _compiled(options.pop(COMPILED, None), allow_compile)
     if kind is None:
         raise CheckpointError(f"the net has a layer {name!r}, which this version does not know")
     skip = options.get("skip")
@@ -306,6 +316,27 @@ def _heads(described: object) -> Heads:
     return Heads(**made)
 
 
+class _NotAllowedError(CheckpointError):
+    """A file has a cell that would have to be compiled, which the caller has not allowed."""
+
+
+def _compiled(entry: object, allow_compile: bool) -> type[CompiledCell]:
+    """The layer of a cell whose source is in a file."""
+    if not isinstance(entry, dict) or set(entry) != {"source", "name", "options"}:
+        raise CheckpointError("the description of a compiled cell is not complete")
+    pairs = entry["options"]
+    if not isinstance(pairs, list) or not all(isinstance(p, list) and len(p) == 2 for p in pairs):
+        raise CheckpointError("the options of a compiled cell are not pairs of a name and a number")
+    source = CellSource(entry["source"], entry["name"], tuple((n, v) for n, v in pairs))
+    if not allow_compile and not known(source):
+        raise _NotAllowedError(
+            f"has a cell of its own, {source.name}, whose C++ would be compiled and run with all "
+            "rights of this process. If you trust whoever wrote the file, pass allow_compile=True; "
+            "or compile the same source first with gradcore.cells.compile"
+        )
+    return compiled(source)
+
+
 def _make(kind: type[Any], options: dict[str, Any]) -> Any:
     unknown = set(options) - {field.name for field in fields(kind)}
     if unknown:
@@ -322,7 +353,9 @@ def _make(kind: type[Any], options: dict[str, Any]) -> Any:
         ) from error
 
 
-def _read_header(source: Path, header: dict[str, str]) -> tuple[Stack, dict[str, Any]]:
+def _read_header(
+    source: Path, header: dict[str, str], allow_compile: bool
+) -> tuple[Stack, dict[str, Any]]:
     if header.get("format") != FORMAT:
         raise CheckpointError(
             f"{source} is a safetensors file, but not one that gradcore.save wrote: its metadata "
@@ -339,8 +372,12 @@ def _read_header(source: Path, header: dict[str, str]) -> tuple[Stack, dict[str,
             "Update gradcore."
         )
     try:
-        net = build(json.loads(header.get("net", "")))
+        net = build(json.loads(header.get("net", "")), allow_compile)
         metadata = json.loads(header.get("user", ""))
+    except _NotAllowedError as error:
+        raise _NotAllowedError(f"{source} {error}.") from None
+    except CompileError as error:
+        raise CompileError(f"{source} cannot be loaded: {error}") from error
     except (GradcoreError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{source} is damaged: {str(error).rstrip('.')}.") from error
     if not isinstance(metadata, dict):

@@ -44,6 +44,7 @@ class Cell:
     nonlinearity. states: the arrays carried from step to step, h first. memory_gate, input_gate:
     the gate that keeps the state and the gate that lets new values in, None if the cell has no such
     gate. antisymmetric: whether weight_hh is A of the recurrent matrix A - A' - diffusion*I.
+    tells_gates: whether the activations of its gates can be had.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Cell:
     memory_gate: str | None = None
     input_gate: str | None = None
     antisymmetric: bool = False
+    tells_gates: bool = True
 
     def rows(self, gate: str, hidden_size: int) -> slice:
         """The rows of weight_ih, weight_hh and the biases that belong to a gate."""
@@ -210,8 +212,16 @@ class Recurrent:
 
     @property
     def core_zoneout_cell(self) -> float:
-        """The zoneout of the second state, which only the LSTM has; 0 otherwise."""
+        """The zoneout of the second state, which only cells with two states have; 0 otherwise."""
         return 0.0
+
+    @property
+    def core_options(self) -> tuple[float, ...]:
+        """The options of a compiled cell, in their order."""
+        return ()
+
+    def make_ready(self, dtype: np.dtype[Any]) -> None:
+        """Has the core know the cell in this dtype, which only compiled cells need."""
 
     @property
     def is_random(self) -> bool:

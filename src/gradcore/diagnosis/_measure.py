@@ -234,6 +234,11 @@ class _Work:
             return "the net has a Pool, so that its loss is no sum over windows of time."
         if part in ONE_WAY and self.net.bidirectional:
             return "this part needs layers that read time forward, and one is bidirectional."
+        silent = [layer for layer in self.net.recurrent if not layer.cell.tells_gates]
+        if part == "gates" and silent:
+            return (
+                f"the cell {type(silent[0]).__name__} does not tell the activations of its gates."
+            )
         if part == "lyapunov" and self._is_reset():
             return "resets interrupt the trajectory of the sequences that are measured."
         if self.overflow is not None and part in NEED_LOSS:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .._net import cells, layers
+from .._net.compiled import CompiledCell
 from .._net.convolution import Conv1d
 from .._net.recognise import common_dtype, recognised
 from .._net.stack import Params, Stack
@@ -262,6 +263,11 @@ def _module(place: int, layer: layers.Layer) -> nn.Module:
             layer.normalized_shape, layer.eps, affine, **({"bias": layer.bias} if affine else {})
         )
     name = type(layer).__name__
+    if isinstance(layer, CompiledCell):
+        raise ArgumentError(
+            f"layer {place} ({name}) has a compiled cell, which PyTorch does not have. Use "
+            "gradcore.forward with its outputs and gradients, or write the cell in PyTorch."
+        )
     if not isinstance(layer, layers.Recurrent):
         raise ArgumentError(f"layer {place} ({name}) has no counterpart in PyTorch.")
     if layer.initial_state != "zeros":

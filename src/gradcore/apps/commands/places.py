@@ -12,6 +12,7 @@ PLACES = {
     "gradcore": {
         "annotate": "dna",
         "bench": "bench",
+        "cell": "cell",
         "check": "brackets",
         "diagnose": "diagnose",
         "info": "info",
