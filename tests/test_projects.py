@@ -186,7 +186,8 @@ def fields(text):
 
 
 def test_the_pxd_says_what_the_header_says():
-    header = (ROOT / "csrc" / "include" / "gradcore" / "gradcore.h").read_text()
+    headers = sorted((ROOT / "csrc" / "include" / "gradcore").glob("*.h"))
+    header = "\n".join(path.read_text() for path in headers)
     header = re.sub(r"/\*.*?\*/|^#.*?$", "", header, flags=re.DOTALL | re.MULTILINE)
     pxd = (ROOT / "python" / "__init__.pxd").read_text()
     pxd = pxd.split('"""')[2]

@@ -457,7 +457,7 @@ def test_core_library_exports_the_c_abi_and_nothing_else() -> None:
         ["nm", "-D", "--defined-only", str(library)], capture_output=True, text=True, check=True
     )
     exported = {line.split()[-1].split("@")[0] for line in run.stdout.splitlines()}
-    header = (ROOT / "csrc/include/gradcore/gradcore.h").read_text()
+    header = "".join(p.read_text() for p in (ROOT / "csrc/include/gradcore").glob("*.h"))
     declared = set(re.findall(r"GC_API\b[^;(]*\b(gc_\w+)\(", header))
     assert declared
     assert exported == declared

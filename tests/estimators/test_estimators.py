@@ -143,17 +143,17 @@ def test_a_net_that_learned_nothing_repeats_the_last_value() -> None:
 
 def test_strings_are_sequences_of_characters() -> None:
     random = np.random.default_rng(0)
-    x = ["".join(random.choice(list("ACGT"), n)) for n in random.integers(5, 30, 120)]
+    x = ["".join(random.choice(list("ACGT"), n)) for n in random.integers(5, 30, 200)]
     y = [text.count("G") > text.count("A") for text in x]
-    model = small(SequenceClassifier, max_iter=60).fit(x[:100], y[:100])
-    assert model.score(x[100:], y[100:]) > 0.75
+    model = small(SequenceClassifier, max_iter=60).fit(x[:150], y[:150])
+    assert model.score(x[150:], y[150:]) > 0.75
     with pytest.raises(ValueError, match=r"without 'N', which sequence 1 has at step 2"):
         model.predict(["AC", "ACN"])
     with pytest.raises(TypeError, match="trained on strings"):
         model.predict([np.zeros(3)])
     words = [list(text.replace("G", "T")) + ["GG"] * text.count("G") for text in x]
-    by_word = small(SequenceClassifier, max_iter=60).fit(words[:100], y[:100])
-    assert by_word.score(words[100:], y[100:]) > 0.75
+    by_word = small(SequenceClassifier, max_iter=60).fit(words[:150], y[:150])
+    assert by_word.score(words[150:], y[150:]) > 0.75
     assert by_word.predict(np.array([["GG"] * 9, ["A"] * 9])).tolist() == [True, False]
 
 

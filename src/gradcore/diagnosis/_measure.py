@@ -22,6 +22,7 @@ from ..errors import ArgumentError, NonFiniteError
 from ..jacobian import HiddenGradients, hidden_gradients, state_singular_values
 from ..jacobian._ranges import Ranges
 from ..loss import Given, Heads, Loss
+from ._front_end import behind_windows
 from ._measured import Measured, Overflow
 from ._result import Diagnosis
 from ._verdict import findings_of
@@ -56,16 +57,6 @@ STRETCH = 1024
 
 # progress(part, share): the part that is being measured, and the share of all work that is done.
 Progress = Callable[[str, float], None]
-
-
-def one_way_steps(net: Stack) -> None:
-    """Raises ArgumentError for nets whose layers have steps of their own."""
-    for place in net.windowed:
-        raise ArgumentError(
-            f"diagnose needs layers that all have the steps of x; layer {place} "
-            f"({type(net.layers[place]).__name__}) shortens time or looks ahead. Diagnose the "
-            "layers behind it as a net of their own, with what comes to them as x."
-        )
 
 
 def diagnose(
@@ -106,21 +97,31 @@ def diagnose(
     diagnosis.
 
     A forward pass that overflows is a finding, not an error. A part that cannot be measured, for
-    example because a layer is bidirectional, is missing, and `left_out` has the reason.
+    example because a layer is bidirectional, is missing, and `left_out` has the reason. Of a net
+    that begins with layers that shorten time or look ahead, the layers behind these are measured.
     Raises ShapeError, DTypeError, ArgumentError, MemoryBudgetError.
     """
     validate.model(net, params)
     if isinstance(loss, Mapping):
         loss = Heads(loss)
-    one_way_steps(net)
     if (loss is None) != (y is None):
         missing, given = ("loss", "y") if loss is None else ("y", "loss")
         raise ArgumentError(f"{given} is given, but not {missing}; give both, or neither.")
     wanted = [choice("parts", part, tuple(PARTS)) for part in (PARTS if parts is None else parts)]
     if not wanted:
         raise ArgumentError(f"parts must name at least one of {', '.join(PARTS)}.")
-    inputs = Ranges(net, params.dtype, x, lengths, reset, static)
     how: dict[str, Any] = {"memory": memory, "threads": threads}
+    told = {}
+    if net.windowed:
+        if state is not None:
+            raise ArgumentError(
+                "state must be None for a net with layers that shorten time or look ahead, which "
+                "begin each call anew."
+            )
+        behind = behind_windows(net, params, x, lengths, reset, static, how)
+        net, params, told = behind.net, behind.params, {"front end": behind.told}
+        x, lengths, reset, static = (behind.inputs[name] for name in behind.inputs)
+    inputs = Ranges(net, params.dtype, x, lengths, reset, static)
     work = _Work(
         net,
         params,
@@ -133,6 +134,7 @@ def diagnose(
         how,
         _Bar(wanted, progress),
     )
+    work.left_out |= told
     measured = work.run(wanted)
     return Diagnosis(measured, findings_of(measured))
 

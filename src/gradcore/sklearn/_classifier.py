@@ -35,16 +35,16 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
     classes are numbers or strings.
 
     cell: the name of a cell, such as "LSTM", "GRU" or "RNN". hidden_size, num_layers,
-    bidirectional, dropout: of the recurrent layers, as in torch.nn.LSTM. embedding_dim: features of
-    a step where steps are strings. targets: "sequence" if y has a target per sequence, "step" if
-    it has one per step; "auto" tells from its shape, and asks where it could be both.
-    batch_size: sequences per update. max_iter: passes over the data. learning_rate_init,
-    weight_decay: of AdamW. max_norm: the norm to which gradients are clipped; None: no clipping.
-    early_stopping: hold back validation_fraction of the sequences, stop after n_iter_no_change
-    passes without a better loss on them, and keep the parameters of the best. random_state: seed of
-    initial values, order and held-back sequences. sequence_column: the column of a long frame that
-    says which sequence a row belongs to. memory, threads: see gradcore.value_and_grad. verbose:
-    show progress.
+    bidirectional, dropout: of the recurrent layers, as in torch.nn.LSTM. pool: what is made of all
+    steps for one target per sequence, "mean", "max", "last" or "attention". embedding_dim: features
+    of a step where steps are strings. targets: "sequence" if y has a target per sequence, "step" if
+    it has one per step; "auto" tells from its shape, and asks where it could be both. batch_size:
+    sequences per update. max_iter: passes over the data. learning_rate_init, weight_decay: of
+    AdamW. max_norm: the norm to which gradients are clipped; None: no clipping. early_stopping:
+    hold back validation_fraction of the sequences, stop after n_iter_no_change passes without a
+    better loss on them, and keep the parameters of the best. random_state: seed of initial values,
+    order and held-back sequences. sequence_column: the column of a long frame that says which
+    sequence a row belongs to. memory, threads: see gradcore.value_and_grad. verbose: show progress.
 
     class_weight: None, "balanced", which weights each class by the inverse of its frequency, or a
     dict class -> weight.
@@ -62,6 +62,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
         num_layers: int = 1,
         bidirectional: bool = False,
         dropout: float = 0.0,
+        pool: str = "mean",
         embedding_dim: int = 16,
         targets: str = "auto",
         class_weight: Any = None,
@@ -85,6 +86,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
             num_layers=num_layers,
             bidirectional=bidirectional,
             dropout=dropout,
+            pool=pool,
             embedding_dim=embedding_dim,
             targets=targets,
             batch_size=batch_size,
@@ -206,7 +208,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
 
     def _loss(self, numbers: Any) -> CrossEntropy:
         weight = self._class_weights(flat(numbers, self.kind_))
-        return CrossEntropy(weight=weight, step="last" if self.kind_ == "sequence" else "all")
+        return CrossEntropy(weight=weight)
 
     def _class_weights(self, numbers: NDArray[Any]) -> NDArray[Any] | None:
         count = len(self.classes_)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,10 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils import check_random_state
 
-from .._base.checks import flag, float_in, positive_int
+from .._base.checks import choice, flag, float_in, positive_int
 from .._net.cells import CELLS
-from .._net.layers import Dropout, Embedding, Linear
+from .._net.heads import Linear
+from .._net.layers import Dropout, Embedding, Pool, PoolKind
 from .._net.stack import Stack
 from ..errors import ArgumentError
 from ..loss import Loss
@@ -35,6 +36,7 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         num_layers: int = 1,
         bidirectional: bool = False,
         dropout: float = 0.0,
+        pool: str = "mean",
         embedding_dim: int = 16,
         targets: str = "auto",
         batch_size: int = 32,
@@ -56,6 +58,7 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         self.num_layers = num_layers
         self.bidirectional = bidirectional
         self.dropout = dropout
+        self.pool = pool
         self.embedding_dim = embedding_dim
         self.targets = targets
         self.batch_size = batch_size
@@ -116,6 +119,9 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
             width = size * (2 if both else 1)
             if self.dropout:
                 layers.append(Dropout(self.dropout))
+        if self.kind_ == "sequence":
+            pool: Any = choice("pool", self.pool, get_args(PoolKind))
+            layers.append(Pool(pool, width))
         return Stack(*layers, Linear(width, outputs))
 
     def _settings(self, passes: int, patience: int | None) -> Settings:
@@ -181,7 +187,7 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
     # ---- Outputs -------------------------------------------------------------------------------
 
     def _outputs(self, X: Any) -> tuple[Sequences, list[NDArray[Any]]]:
-        """The outputs of the net for each sequence: (T_i, O), or the last step's (O,)."""
+        """The outputs of the net for each sequence: (T_i, O), or (O,) behind a pool."""
         name = type(self).__name__
         if not hasattr(self, "params_"):
             raise NotFittedError(
@@ -200,8 +206,6 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
             False,
         )
         outputs = outputs_of(self.net_, self.params_, arrays, settings)
-        if self.kind_ == "sequence":
-            outputs = [output[-1] for output in outputs]
         return sequences, outputs
 
 

@@ -30,16 +30,16 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):  # type: ignore[misc
     and predictions are in their units.
 
     cell: the name of a cell, such as "LSTM", "GRU" or "RNN". hidden_size, num_layers,
-    bidirectional, dropout: of the recurrent layers, as in torch.nn.LSTM. embedding_dim: features of
-    a step where steps are strings. targets: "sequence" if y has a target per sequence, "step" if
-    it has one per step; "auto" tells from its shape, and asks where it could be both.
-    batch_size: sequences per update. max_iter: passes over the data. learning_rate_init,
-    weight_decay: of AdamW. max_norm: the norm to which gradients are clipped; None: no clipping.
-    early_stopping: hold back validation_fraction of the sequences, stop after n_iter_no_change
-    passes without a better loss on them, and keep the parameters of the best. random_state: seed of
-    initial values, order and held-back sequences. sequence_column: the column of a long frame that
-    says which sequence a row belongs to. memory, threads: see gradcore.value_and_grad. verbose:
-    show progress.
+    bidirectional, dropout: of the recurrent layers, as in torch.nn.LSTM. pool: what is made of all
+    steps for one target per sequence, "mean", "max", "last" or "attention". embedding_dim: features
+    of a step where steps are strings. targets: "sequence" if y has a target per sequence, "step" if
+    it has one per step; "auto" tells from its shape, and asks where it could be both. batch_size:
+    sequences per update. max_iter: passes over the data. learning_rate_init, weight_decay: of
+    AdamW. max_norm: the norm to which gradients are clipped; None: no clipping. early_stopping:
+    hold back validation_fraction of the sequences, stop after n_iter_no_change passes without a
+    better loss on them, and keep the parameters of the best. random_state: seed of initial values,
+    order and held-back sequences. sequence_column: the column of a long frame that says which
+    sequence a row belongs to. memory, threads: see gradcore.value_and_grad. verbose: show progress.
 
     Attributes: net_ and params_, the gradcore net and its parameters; kind_, "sequence" or "step";
     n_iter_, the passes made; loss_curve_ and validation_loss_curve_, the mean squared error of
@@ -127,7 +127,7 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):  # type: ignore[misc
         return Material(x, y, weights, self.kind_)
 
     def _loss(self) -> MeanSquaredError:
-        return MeanSquaredError(step="last" if self.kind_ == "sequence" else "all")
+        return MeanSquaredError()
 
     def _predicted(self, X: Any) -> tuple[Sequences, list[NDArray[Any]]]:
         sequences, outputs = self._outputs(X)

@@ -139,7 +139,7 @@ def train(
 def outputs_of(
     net: Stack, params: Params, x: Sequence[NDArray[Any]], settings: Settings
 ) -> list[NDArray[Any]]:
-    """The outputs (T_i, O) of each sequence, computed in batches of similar lengths."""
+    """The outputs of each sequence, (T_i, O) or, behind a pool, (O,)."""
     lengths = np.array([len(item) for item in x])
     order = np.argsort(lengths, kind="stable")
     found: list[Any] = [None] * len(x)
@@ -158,5 +158,6 @@ def outputs_of(
             threads=settings.threads,
         )
         for column, row in enumerate(rows):
-            found[row] = outputs[: lengths[row], column].copy()
+            own = outputs[: lengths[row], column] if net.pool is None else outputs[column]
+            found[row] = own.copy()
     return found
