@@ -107,6 +107,27 @@ cdef extern from "gradcore/gradcore.h" nogil:
     int32_t gc_default_threads()
     const gc_cell_facts* gc_cell_info(int32_t cell)
 
+    int GC_CELL_OPTIONS
+
+    ctypedef struct gc_cell_plugin:
+        int32_t version
+        int32_t isa
+        int32_t dtype
+        int32_t layout
+        gc_cell_facts facts
+        const void* kernels
+        void (**wait)(void* team, int me)
+        int32_t (*check)(double* found)
+
+    ctypedef enum gc_cell_fault:
+        GC_CELL_FINE
+        GC_CELL_NOT_FINITE
+        GC_CELL_WRONG_BACKWARD
+
+    int32_t gc_cell_register(const gc_cell_plugin* plugin)
+    int32_t gc_cell_load(const char* path)
+    int32_t gc_cell_runs(int32_t cell, int32_t dtype)
+
     ctypedef struct gc_layer:
         int32_t cell
         int32_t nonlinearity

@@ -341,7 +341,7 @@ def test_no_imports_go_in_a_circle() -> None:
         pytest.fail(" <- ".join(error.args[1]))
 
 
-def test_fewer_than_275_names_are_public() -> None:
+def test_fewer_than_300_names_are_public() -> None:
     """Counts public modules, and the classes and functions of gradcore that can be reached in each.
 
     What can be reached in two modules, as errors can, counts once. A helper that a public module
@@ -363,7 +363,7 @@ def test_fewer_than_275_names_are_public() -> None:
             ours = getattr(value, "__module__", "").startswith("gradcore")
             if ours and (inspect.isclass(value) or inspect.isfunction(value)):
                 things[id(value)] = f"{name}.{inner}"
-    assert len(modules) + len(things) < 275, (modules, things)
+    assert len(modules) + len(things) < 300, (modules, things)
 
 
 def test_layout_page_has_a_line_for_every_folder() -> None:

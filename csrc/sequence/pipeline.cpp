@@ -15,12 +15,7 @@ namespace gradcore {
 // set when the plan runs.
 template <class T>
 Pipeline<T>::Pipeline(const Network& net, gc_call& call)
-    : net_(net),
-      call_(call),
-      parts_(net.parts()),
-      initial_(net_, call),
-      statics_(call.batch * std::max<int64_t>(call.cotangents.count, 1), net.statics) {
-  check_statics(net, call);
+    : net_(net), call_(call), parts_(net.parts()), initial_(net_, call) {
   if (has(call, GC_ARRAY_GATES) || has(call, GC_ARRAY_HIDDEN) ||
       has(call, GC_ARRAY_HIDDEN_LOG2_NORM))
     net.at(call.hidden.direction);
@@ -33,6 +28,7 @@ Pipeline<T>::Pipeline(const Network& net, gc_call& call)
            cell.name);
   }
   check_steps(parts_, call);
+  check_statics(net, call);
   steps_ = steps_of(parts_, call.steps);
   divide_plan();
   lay_out();
@@ -94,8 +90,10 @@ void Pipeline<T>::check_order() const {
 template <class T>
 void Pipeline<T>::lay_out() {
   initial_.lay_out(layout_, trains_);
-  if (has(call_, GC_ARRAY_D_STATICS) || has(call_, GC_ARRAY_COTANGENT_STATICS))
-    statics_.lay_out(layout_);
+  if (has(call_, GC_ARRAY_D_STATICS) || has(call_, GC_ARRAY_COTANGENT_STATICS)) {
+    statics_.emplace(call_.batch * std::max<int64_t>(call_.cotangents.count, 1), net_.statics);
+    statics_->lay_out(layout_);
+  }
   meetings_.resize(parts_.size());
   lengths_.resize(parts_.size());
   reset_.resize(parts_.size());
@@ -384,23 +382,23 @@ void Pipeline<T>::finish() {
 // The order of what joins is fixed, so that the bits are.
 template <class T>
 void Pipeline<T>::finish_statics() {
-  statics_.start();
+  statics_->start();
   if (call_.cotangents.statics) {
-    for (const auto& job : jobs_) job->add_static_cotangents(statics_);
-    initial_.add_static_cotangents(statics_);
-    statics_.write_cotangents(static_cast<T*>(call_.cotangents.statics),
-                              call_.cotangents.statics_exponent, call_.cotangents.count);
+    for (const auto& job : jobs_) job->add_static_cotangents(*statics_);
+    initial_.add_static_cotangents(*statics_);
+    statics_->write_cotangents(static_cast<T*>(call_.cotangents.statics),
+                               call_.cotangents.statics_exponent, call_.cotangents.count);
     return;
   }
-  for (const auto& job : jobs_) job->add_static(statics_);
-  initial_.add_static(statics_);
-  statics_.write(static_cast<T*>(call_.statics.gradient), call_.statics.exponent);
+  for (const auto& job : jobs_) job->add_static(*statics_);
+  initial_.add_static(*statics_);
+  statics_->write(static_cast<T*>(call_.statics.gradient), call_.statics.exponent);
   if (!call_.tangents.d_statics) return;
-  statics_.start();
-  for (const auto& job : jobs_) job->add_static_tangent(statics_);
-  initial_.add_static_tangent(statics_);
+  statics_->start();
+  for (const auto& job : jobs_) job->add_static_tangent(*statics_);
+  initial_.add_static_tangent(*statics_);
   int32_t exponent = 0;
-  statics_.write(static_cast<T*>(call_.tangents.d_statics), &exponent);
+  statics_->write(static_cast<T*>(call_.tangents.d_statics), &exponent);
   if (exponent)
     fail(GC_NONFINITE,
          "the Hessian-vector product overflowed by the static inputs; scale the direction or the "

@@ -69,7 +69,7 @@ class Pipeline {
   std::vector<int64_t*> lengths_;
   std::vector<uint8_t*> reset_;
   InitialState<T> initial_;
-  StaticGradient
+  std::optional<StaticGradient>
       statics_;  // the gradient of the static inputs, or its tangent, or their cotangents
   // Operations by part; there are none for a single part, which uses the call's.
   std::vector<std::vector<gc_op>> ops_;

@@ -247,6 +247,8 @@ void check_statics(const Network& net, const gc_call& call) {
     fail(GC_INVALID, "statics.gradient needs statics.exponent.");
   if (has(call, GC_ARRAY_COTANGENT_STATICS) && !has(call, GC_ARRAY_COTANGENT_STATICS_EXPONENT))
     fail(GC_INVALID, "cotangents.statics needs cotangents.statics_exponent.");
+  if (has(call, GC_ARRAY_COTANGENT_STATICS) && call.cotangents.count > INT32_MAX / call.batch)
+    fail(GC_INVALID, "cotangents times batch must be below 2^31.");
   if (has(call, GC_ARRAY_T_D_STATICS) && !has(call, GC_ARRAY_D_STATICS))
     fail(GC_INVALID, "tangents.d_statics needs statics.gradient.");
   if (has(call, GC_ARRAY_RESET) &&

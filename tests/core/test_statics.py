@@ -388,7 +388,7 @@ def test_behind_an_embedding():
 def core_call(net, batch=2, steps=5, **arrays):
     """A call of the core that Python has not checked, which runs forward or also back."""
     back = "grads" in arrays
-    schedule = Schedule(steps, 1, 0, core_parts(net), OpKind.BACKWARD if back else OpKind.EMIT)
+    schedule = Schedule((steps,) * core_parts(net), 1, 0, OpKind.BACKWARD if back else OpKind.EMIT)
     call = _core.Call(core_net(net, np.dtype("float32")), steps=steps, batch=batch)
     if back:
         call.loss("mse")

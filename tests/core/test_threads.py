@@ -124,8 +124,8 @@ def gradient(threads):
 expected, _ = gradient(1)
 with open("/proc/self/statm") as statm:
     used = int(statm.read().split()[0]) * resource.getpagesize()
-# Not enough for the stack of another thread.
-resource.setrlimit(resource.RLIMIT_AS, (used + 2**21, resource.RLIM_INFINITY))
+# Enough for the 3 MB of a call, and not for the stack of another thread, 8 MB.
+resource.setrlimit(resource.RLIMIT_AS, (used + 5 * 2**20, resource.RLIM_INFINITY))
 for threads in (2, 8, 2):
     found, ran = gradient(threads)
     assert ran == 1, ran

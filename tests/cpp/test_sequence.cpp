@@ -82,8 +82,9 @@ class Problem {
       layer.skip_value = 0.2;
       if (one.masks) {
         for (const gc_transform_kind kind : {GC_LAYER_NORM, GC_DROPOUT})
-          transforms_.push_back({kind, l, 4 * l + kind, 1, 1, 0.1, 0.25, 0, 0, 0});
+          add_row_transform(kind, l, 4 * l + kind, 1, 0.25);
         add_dense_block(l, layer.input_size);
+        add_windows(l, layer.input_size);
         layer.place = 4 * l + 2;
         layer.zoneout = 0.1;
         layer.zoneout_cell = one.cell == GC_LSTM ? 0.2 : 0;
@@ -91,9 +92,7 @@ class Problem {
       }
       layers_.push_back(layer);
     }
-    if (one.masks)
-      transforms_.push_back(
-          {GC_LAYER_NORM, static_cast<int32_t>(layers_.size()), 9, 1, 0, 0.1, 0, 0, 0, 0});
+    if (one.masks) add_row_transform(GC_LAYER_NORM, static_cast<int32_t>(layers_.size()), 9, 0, 0);
     net_.n_transforms = static_cast<int32_t>(transforms_.size());
     net_.transforms = transforms_.data();
     net_.dtype = GC_FLOAT64;
@@ -123,6 +122,7 @@ class Problem {
     weight_ = normal(T * B, 1);
     for (double& value : weight_) value = std::abs(value);
     state_ = normal(gc_net_state_size(&net_, B), 0.5);
+    statics_ = normal(2 * B, 1);
   }
 
   std::vector<double> normal(int64_t n, double scale) {
@@ -154,6 +154,7 @@ class Problem {
     c.loss.n_quantiles = 3;
     c.loss.target_weight = of_numbers(one_.loss) ? each_.data() : nullptr;
     c.exact_threads = 1;
+    c.statics.values = one_.masks ? statics_.data() : nullptr;
     c.train = one_.masks;
     c.seed = 5;
     c.step = 6;
@@ -224,7 +225,7 @@ class Problem {
     }
     std::vector<double> grads(params.size()), dx(one_.tokens ? 0 : x_.size()),
         dstate(state_.size());
-    std::vector<int32_t> dx_exponent(T), dstate_exponent(2 * layers_.size());
+    std::vector<int32_t> dx_exponent(T), dstate_exponent(static_cast<size_t>(gc_net_states(&net_)));
     c.ops = ops.data();
     c.n_ops = static_cast<int64_t>(ops.size());
     c.segment_steps = std::min(T, segment);
@@ -271,6 +272,47 @@ class Problem {
   int64_t where_step = -1;
 
  private:
+  void add_row_transform(int32_t kind, int32_t before, int32_t place, int32_t bias, double p) {
+    gc_transform one{};
+    one.kind = kind;
+    one.before = before;
+    one.place = place;
+    one.affine = 1;
+    one.bias = bias;
+    one.eps = 0.1;
+    one.p = p;
+    transforms_.push_back(one);
+  }
+
+  // Before layer l: a causal convolution in place, one that looks ahead, which begins a part, and
+  // static inputs.
+  void add_windows(int32_t l, int64_t units) {
+    for (const gc_transform_kind kind : {GC_WINDOW, GC_BORDER}) {
+      gc_transform window{}, dense{};
+      window.kind = kind;
+      window.before = dense.before = l;
+      window.inputs = units;
+      window.taps = dense.taps = 3;
+      window.dilation = 2;
+      if (kind == GC_BORDER) {
+        window.stride = 1;
+        window.left = 2;
+      }
+      dense.kind = GC_DENSE;
+      dense.bias = 1;
+      dense.inputs = 3 * units;
+      dense.outputs = units;
+      transforms_.push_back(window);
+      transforms_.push_back(dense);
+    }
+    gc_transform fixed{};
+    fixed.kind = GC_STATIC;
+    fixed.before = l;
+    fixed.inputs = 2;
+    fixed.outputs = units;
+    transforms_.push_back(fixed);
+  }
+
   // Two dense layers inside a residual connection, before layer l.
   void add_dense_block(int32_t l, int64_t units) {
     auto add = [&](int32_t kind, int64_t inputs, int64_t made, int32_t function) {
@@ -296,7 +338,7 @@ class Problem {
   std::vector<gc_layer> layers_;
   std::vector<gc_transform> transforms_;
   gc_net net_{};
-  std::vector<double> x_, target_, weight_, each_, state_;
+  std::vector<double> x_, target_, weight_, each_, state_, statics_;
   std::vector<int64_t> tokens_, classes_, lengths_;
   std::vector<uint8_t> reset_;
 };
@@ -484,7 +526,7 @@ TEST(plan_for_another_number_of_parts_is_refused) {
   CHECK_CONTAINS(gc_last_error(), "every part");
   op.part = 9;
   CHECK_EQUAL(problem.run(call), GC_INVALID);
-  CHECK_CONTAINS(gc_last_error(), "parts 0..3");
+  CHECK_CONTAINS(gc_last_error(), "parts 0..5");
 }
 
 // Found by fuzzing: a part whose backward was left out read gradients that nobody had written.

@@ -28,7 +28,11 @@ gradcore::Net net() {
   skip.skip_kind = GC_SKIP_MIX;
   skip.skip_learned = 1;
   skip.skip_value = 0.25;
-  const gc_transform norm{GC_LAYER_NORM, 1, 0, 1, 1, 1e-5, 0, 0, 0, 0};
+  gc_transform norm{};
+  norm.kind = GC_LAYER_NORM;
+  norm.before = 1;
+  norm.affine = norm.bias = 1;
+  norm.eps = 1e-5;
   return {GC_FLOAT64, {skip, both}, 2, {}, {norm}};
 }
 

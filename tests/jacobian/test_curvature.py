@@ -88,9 +88,10 @@ def products(problem, found):
     return [dict(gd.Params(problem.net, row.copy()).items()) for row in rows]
 
 
-def assert_agree(got, expected, tolerance):
+def assert_agree(got, expected, tolerance, scale=0.0):
+    """scale: the size of numbers whose rounding errors reach the product."""
     assert got.keys() == expected.keys()
-    floor = 1e-2 * norm(expected.values())
+    floor = max(1e-2 * norm(expected.values()), scale)
     off = {name: error(got[name], array, floor) for name, array in expected.items()}
     assert {name: e for name, e in off.items() if not e <= tolerance} == {}
 
@@ -122,7 +123,10 @@ def test_products_of_the_reference(seed, case):
     (got,) = products(problem, of_hessian)
     assert_agree(got, hessian_product(problem, d_params[0]), tolerance * 2)
     (got,) = products(problem, of_outputs)
-    assert_agree(got, gauss_newton(problem, d_params[0]), tolerance * 2)
+    # Where softmax is saturated its curvature is far below the gradient, and so are the digits of
+    # 1 - p that are left.
+    scale = norm([ordinary.grads.flat])
+    assert_agree(got, gauss_newton(problem, d_params[0]), tolerance * 2, scale)
 
 
 def test_symmetry_and_definiteness():

@@ -100,7 +100,7 @@ def assert_agree(net, got, expected, tolerance):
         floor = 1e-2 * norm(want.values())
         # A tangent that has nearly vanished was multiplied by that many Jacobians, each with a
         # rounding error.
-        vanished = norm(want.values()) < 1e-1 * norm([d_outputs[k]])
+        vanished = norm(want.values()) < 1e-1 * max(norm([d_outputs[k]]), 1.0)
         for name, array in want.items():
             off = error(have[name], array, floor)
             assert off <= tolerance * (20 if vanished else 1), (k, name)

@@ -56,6 +56,7 @@ def made():
     residual = gd.Residual(gd.RNN(4, 4), gd.Dense(4, 4))
     dense = gd.Dense(3, 4, "gelu")
     rows = (gd.Dropout(0.2), gd.Pool("attention", 4), dense, gd.StaticInput(3, 4), residual)
+    rows = (*rows, residual, gd.Frames(2), gd.MaxPool1d(3), gd.AvgPool1d(3, padding="same"))
     rows = (*rows, gd.Conv1d(3, 4, 5, dilation=2, activation="relu"))
     layers = (gd.GRU(3, 4), gd.RNN(3, 4), gd.AntisymmetricRNN(3, 4), *rows, *NET.layers)
     kinds = (gd.optim.SGD, gd.optim.AdamW, gd.optim.RMSprop, gd.optim.Adagrad, gd.optim.Lion)

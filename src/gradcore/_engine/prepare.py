@@ -7,6 +7,7 @@ outputs first, and the backward pass when their gradient is known.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,12 +100,12 @@ class _Between(NamedTuple):
 
     def bytes(self, outputs: int) -> int:
         """The memory of all outputs, of their gradient and of computing the losses."""
-        steps, batch, _ = self.wholes[0][1].shape
+        *lead, _ = self.wholes[0][1].shape
         own = sum(whole.bytes(self.gradient, self.threads) for _, whole in self.wholes)
         if self.wholes[0][0] is None:
             return own
         # The outputs of a head are copied out of the array of all, and its gradient into another.
-        together = steps * batch * outputs * self.wholes[0][1].dtype.itemsize
+        together = prod(lead) * outputs * self.wholes[0][1].dtype.itemsize
         return own + together * (2 if self.gradient and self.given is None else 1)
 
     def run(self, call: _core.Call, heads: tuple[Head, ...]) -> Report:
@@ -204,7 +205,8 @@ def prepare(
     )
     made = make_plan(work, budget_bytes(memory))
     if between is not None:
-        shape = (inputs.steps, inputs.batch, params.net.output_size)
+        positions = params.net.positions(inputs.output_steps, inputs.batch)
+        shape = (*positions, params.net.output_size)
         between = between._replace(outputs=empty(shape, params.dtype))
         results = {**results, "outputs": between.outputs}
     settings = EXECUTION.get()

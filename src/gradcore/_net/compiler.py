@@ -18,6 +18,7 @@ from pathlib import Path
 
 from .. import _core
 from .._base.embed import get_include
+from .._base.files import replace_file
 from ..errors import CompileError
 
 __all__ = ["cache_folder", "compiler", "plugin"]
@@ -116,8 +117,12 @@ def plugin(source: str, main: str, stem: str, level: str) -> Path:
             (work / "main.cpp").write_text(main, encoding="utf-8")
             include = Path(get_include())
             places = [f"-I{include}", f"-I{include / 'gradcore' / 'source'}"]
-            _run([*command, *flags, *places, "-o", "made.so", "main.cpp"], work, source, stem)
-            os.replace(work / "made.so", made)
+            replace_file(
+                made,
+                lambda path: _run(
+                    [*command, *flags, *places, "-o", str(path), "main.cpp"], work, source, stem
+                ),
+            )
     except OSError as error:
         raise CompileError(
             f"a compiled cell cannot be kept in {folder}: {error.strerror}. Set the environment "
