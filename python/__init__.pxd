@@ -107,8 +107,6 @@ cdef extern from "gradcore/gradcore.h" nogil:
     int32_t gc_default_threads()
     const gc_cell_facts* gc_cell_info(int32_t cell)
 
-    int GC_CELL_OPTIONS
-
     ctypedef struct gc_cell_plugin:
         int32_t version
         int32_t isa

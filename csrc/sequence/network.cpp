@@ -22,6 +22,8 @@ static void check_probability(const char* what, int layer, double p) {
     fail(GC_INVALID, "layer %d: %s must be in [0, 1); got %g.", layer, what, p);
 }
 
+static_assert(sizeof(gc_layer::cell_options) == GC_CELL_OPTIONS * sizeof(double));
+
 static void check_place(int layer, int32_t place) {
   if (place < 0 || place > INT32_MAX / 8)
     fail(GC_INVALID, "layer %d: place must be in 0..%d; got %d.", layer, INT32_MAX / 8, place);

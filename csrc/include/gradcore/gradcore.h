@@ -202,7 +202,7 @@ typedef struct gc_layer {
   int32_t initial_state; /* gc_initial_state */
   int64_t static_size;   /* GC_INITIAL_STATIC: S; else 0 */
   /* Options of a registered cell, finite, in the order of gc_cell_facts.options. Others: 0. */
-  double cell_options[GC_CELL_OPTIONS];
+  double cell_options[8]; /* GC_CELL_OPTIONS of them */
 } gc_layer;
 
 /* An operation on each row that comes to a recurrent layer or to the head; several act one after
