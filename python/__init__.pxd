@@ -154,7 +154,9 @@ cdef extern from "gradcore/gradcore.h" nogil:
         double p
         int64_t inputs, outputs
         int32_t function
-        int64_t taps, dilation, groups
+        int64_t taps
+        int64_t dilation
+        int64_t groups
         int32_t reduction
         int32_t inside
         int64_t stride

@@ -126,9 +126,7 @@ static Transform make_transform(const gc_transform& spec, int64_t units, int64_t
   const bool dense = spec.kind == GC_DENSE, norm = spec.kind == GC_LAYER_NORM,
              statics = spec.kind == GC_STATIC,
              attention = spec.kind == GC_POOL && spec.function == GC_POOL_ATTENTION;
-  const int64_t weights = dense     ? t.O * t.I / t.groups()
-                          : statics ? t.O * spec.inputs
-                                    : units;
+  const int64_t weights = dense ? t.O * t.I / t.groups() : statics ? t.O * spec.inputs : units;
   t.weight = take(dense || statics || attention || (norm && spec.affine), weights);
   t.bias = take((dense || norm) && spec.bias, t.biased);
   return t;

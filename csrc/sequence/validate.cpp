@@ -102,11 +102,10 @@ void check_input(const Part& part, const gc_call& call) {
          "an embedding before it, or take the residual connection away.");
   const bool alone = !net.front().empty() && !net.begins_with_convolution();
   if (!net.embedding_rows && (alone || part.border))
-    fail(
-        GC_INVALID,
-        "a LayerNorm, a Dropout, a dense layer, a window, a static input or a residual connection "
-        "before the first recurrent layer takes floats, and tokens are none: put an embedding "
-        "before it.");
+    fail(GC_INVALID,
+         "a LayerNorm, a Dropout, a dense layer, a window, a static input or a residual connection "
+         "before the first recurrent layer takes floats, and tokens are none: put an embedding "
+         "before it.");
   if (call.token_bytes != 1 && call.token_bytes != 4 && call.token_bytes != 8)
     fail(GC_INVALID, "tokens must have 1, 4 or 8 bytes; got %d.", call.token_bytes);
   if (has(call, GC_ARRAY_DX)) fail(GC_INVALID, "tokens have no gradient: dx needs float input.");

@@ -252,8 +252,7 @@ void register_net(py::module_& module) {
            py::arg("skip_value") = 0.0, py::arg("place") = 0, py::arg("zoneout") = 0.0,
            py::arg("zoneout_cell") = 0.0, py::arg("recurrent_dropout") = 0.0, py::arg("step") = 0.0,
            py::arg("diffusion") = 0.0, py::arg("initial_state") = "zeros",
-           py::arg("static_size") = 0,
-           py::arg("cell_options") = std::vector<double>{});
+           py::arg("static_size") = 0, py::arg("cell_options") = std::vector<double>{});
   py::class_<gc_transform>(module, "Transform", "What acts on rows between layers.")
       .def(py::init(&make_transform), py::kw_only(), py::arg("kind"), py::arg("before"),
            py::arg("place"), py::arg("affine") = false, py::arg("bias") = false,
