@@ -238,7 +238,8 @@ def reach(
 ) -> Reach:
     """How far a gradient of the last step's outputs reaches back; it needs no targets.
 
-    Of a net with a Pool it is the gradient of the one output of each sequence.
+    Of a net with a Pool it is the gradient of the one output of each sequence. Where layers shorten
+    time, steps are those of the layer, and a lag is counted from its own last step.
     layer: the recurrent layer in whose outputs h_t the gradient is measured; negative numbers count
     from the end. probes: the number of random cotangents, each of which takes a backward pass;
     their mean square estimates the Frobenius norm of the Jacobian of the last outputs with respect
@@ -251,8 +252,9 @@ def reach(
     ranges = Ranges(net, params.dtype, x, lengths, reset, static)
     rng = np.random.default_rng(integer("seed", seed))
     count = positive_int("probes", probes)
-    squares = np.full((ranges.steps, ranges.batch), -np.inf)
     ends = np.full(ranges.batch, ranges.steps) if lengths is None else np.array(lengths, np.int64)
+    last = net.output_lengths(ends)
+    squares: Any = -np.inf
     found: HiddenGradients | None = None
     for probe in range(count):
         cotangent = rng.standard_normal((ranges.batch, net.output_size)).astype(params.dtype)
@@ -261,7 +263,7 @@ def reach(
             net,
             params,
             x,
-            loss=_at_end(cotangent, ends) if net.pool is None else _of_pool(cotangent),
+            loss=_at_end(cotangent, last) if net.pool is None else _of_pool(cotangent),
             layer=layer,
             norms_only=True,
             lengths=lengths,
@@ -275,7 +277,9 @@ def reach(
         if progress is not None:
             progress(probe + 1, count)
     assert found is not None
-    return Reach((squares - np.log2(count)) * 0.5 * np.log10(2.0), ends, found.layer)
+    place = int(net.recurrent_names[found.layer].partition(".")[0])
+    own = np.asarray(net.steps_at(place, ends), np.int64)
+    return Reach((squares - np.log2(count)) * 0.5 * np.log10(2.0), own, found.layer)
 
 
 def memory_length(
