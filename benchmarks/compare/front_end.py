@@ -80,7 +80,9 @@ def calls(args: argparse.Namespace) -> tuple[Callable[[], Any], Callable[[], Any
     inputs, targets = torch.from_numpy(x), torch.from_numpy(y).flatten()
 
     def ours() -> Any:
-        return gd.value_and_grad(NET, params, x, y, loss="cross_entropy", threads=args.threads)
+        return gd.value_and_grad(
+            NET, params, x, y, loss="cross_entropy", threads=args.threads, memory=args.memory
+        )
 
     def theirs() -> float:
         module.zero_grad()
@@ -138,6 +140,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=gd.build_info().threads)
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--memory", default="550MB", help="the budget of gradcore")
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--json", type=Path, help="write machine and row to this file")
     parser.add_argument("--alone", choices=["gradcore", "PyTorch"], help=argparse.SUPPRESS)
