@@ -446,8 +446,6 @@ def test_sequences_for_a_training():
     with pytest.raises(gd.ArgumentError, match="without watch"):
         gd.Trainer(net, params, optimizer, loss="mse").fit(source, epochs=1, watch=1)
     assert gd.diagnose(net, params, batch.x, batch.y, loss="mse").measured.steps == 20
-    with pytest.raises(gd.ArgumentError, match="shortens time"):
-        gd.to_torch(net, params)
     text = str(net)
     assert "(T/3, B, 6)" in text
     assert gd.summary(net, steps=300, batch=2).layers[0].shape == (100, 2, 6)

@@ -18,6 +18,7 @@ from .._net.convolution import Conv1d
 from .._net.recognise import common_dtype, recognised
 from .._net.stack import Params, Stack
 from .._net.validate import model
+from .._net.windows import Frames, WindowPool
 from ..errors import ArgumentError, DTypeError
 from . import _modules
 from ._describe import CELLS
@@ -91,16 +92,9 @@ def to_torch(net: Stack, params: Params) -> StackModule:
     """A PyTorch module that computes the net, with a copy of its parameters; see StackModule.
 
     Raises ArgumentError for what PyTorch's layers cannot do: zoneout, recurrent_dropout, an RNN
-    with nonlinearity="identity", StaticInput, and initial_state other than "zeros"; and for layers
-    that shorten time or look ahead.
+    with nonlinearity="identity", StaticInput, and initial_state other than "zeros".
     """
     model(net, params)
-    for place in net.windowed:
-        raise ArgumentError(
-            f"layer {place} ({type(net.layers[place]).__name__}) shortens time or looks ahead, "
-            "which the module of a Stack cannot express for ragged sequences. Build it of "
-            "torch.nn's Conv1d and pools, whose weights are the same."
-        )
     made = StackModule(net).to(torch.float32 if params.dtype == np.float32 else torch.float64)
     with torch.no_grad():
         for place, own in enumerate(made._tensors()):
@@ -118,7 +112,8 @@ class StackModule(nn.ModuleList):
     forward(x, state=None) -> (outputs, state): x (T, B, I), or (T, B) integer tokens; outputs
     (T, B, O), or (B, O) behind a Pool, which takes all T steps of every sequence; a dict of these
     if the net has Heads; state: a list with what each recurrent layer returns and takes, h_n or
-    (h_n, c_n). A Conv1d begins each call with zeros before the first step.
+    (h_n, c_n). A Conv1d begins each call with zeros before the first step. All sequences have T
+    steps: there are no lengths.
     """
 
     def __init__(self, net: Stack) -> None:
@@ -212,10 +207,43 @@ class HeadsModule(nn.ModuleDict):
         return {name: head(x) for name, head in self.items()}
 
 
-class ConvolutionModule(nn.Conv1d):
-    """A gradcore.Conv1d: a Conv1d behind zeros for the steps before the first.
+def _pads(padding: str, span: int) -> tuple[int, int]:
+    """The steps that are added before the first and behind the last one."""
+    left = {"causal": span, "same": span // 2, "valid": 0}[padding]
+    return left, span - left if padding == "same" else 0
 
-    forward(x): (T, B, I), or (T, B) integer tokens, to (T, B, O).
+
+class WindowModule(nn.Module):
+    """gradcore's MaxPool1d, AvgPool1d and Frames: (T, B, I) becomes (T', B, I), or (T', B, n*I)."""
+
+    def __init__(self, layer: WindowPool | Frames) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer, steps = self.layer, len(x)
+        if isinstance(layer, Frames):
+            whole = x[: steps // layer.n * layer.n]
+            return whole.reshape(-1, layer.n, *x.shape[1:]).transpose(1, 2).flatten(2)
+        assert layer.stride is not None
+        left, right = _pads(layer.padding, (layer.kernel_size - 1) * layer.dilation)
+        taps = torch.arange(layer.kernel_size, device=x.device) * layer.dilation
+        starts = torch.arange(layer.steps_after(steps), device=x.device) * layer.stride
+        places = starts[:, None] + taps  # of the padded steps
+        there = ((places >= left) & (places < left + steps))[:, :, None, None]
+        rows = nn.functional.pad(x, (0, 0, 0, 0, left, right))[places]
+        if layer.reduction == "max":
+            return rows.masked_fill(~there, -torch.inf).max(1).values
+        return (rows * there).sum(1) / there.sum(1)
+
+    def extra_repr(self) -> str:
+        return repr(self.layer)
+
+
+class ConvolutionModule(nn.Conv1d):
+    """A gradcore.Conv1d: a Conv1d between zeros for the steps that are not there.
+
+    forward(x): (T, B, I), or (T, B) integer tokens, to (T', B, O).
     """
 
     def __init__(self, layer: Conv1d) -> None:
@@ -223,17 +251,18 @@ class ConvolutionModule(nn.Conv1d):
             layer.in_channels,
             layer.out_channels,
             layer.kernel_size,
+            layer.stride,
             dilation=layer.dilation,
             groups=layer.groups,
             bias=layer.bias,
         )
         self.activation = layer.activation
+        self.pads = _pads(layer.padding, (layer.kernel_size - 1) * layer.dilation)
 
     def forward(self, x: Tensor) -> Tensor:
         if not x.is_floating_point():
             x = nn.functional.one_hot(x.long(), self.in_channels).to(self.weight.dtype)
-        past = (self.kernel_size[0] - 1) * self.dilation[0]
-        rows = super().forward(nn.functional.pad(x.permute(1, 2, 0), (past, 0)))
+        rows = super().forward(nn.functional.pad(x.permute(1, 2, 0), self.pads))
         return _FUNCTIONS[self.activation](rows.permute(2, 0, 1))
 
     def extra_repr(self) -> str:
@@ -255,6 +284,8 @@ def _module(place: int, layer: layers.Layer) -> nn.Module:
         return PoolModule(layer)
     if isinstance(layer, Conv1d):
         return ConvolutionModule(layer)
+    if isinstance(layer, (WindowPool, Frames)):
+        return WindowModule(layer)
     if isinstance(layer, layers.Dropout):
         return nn.Dropout(layer.p)
     if isinstance(layer, layers.LayerNorm):
