@@ -82,8 +82,8 @@ struct Everything {
   }
 };
 """
-# Beck et al. 2024 (xLSTM), eq. 8 to 19, with dense recurrent weights. The stabiliser m keeps what is
-# exponentiated at most 0; c and n are those of eq. 8 and 9 times e^-m, so that h does not depend on it.
+# Beck et al. 2024 (xLSTM), eq. 8 to 19, with dense recurrent weights. The stabiliser m keeps what
+# is exponentiated at most 0; c and n are those of eq. 8 and 9 times e^-m, which h does not notice.
 SLSTM = """
 struct Slstm {
   static constexpr const char *gates = "z i f o", *states = "h c n m", *memory_gate = "f";

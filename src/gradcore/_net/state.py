@@ -21,8 +21,9 @@ class LayerState:
     """The state of one recurrent layer after a step, or the gradient with respect to it.
 
     h [B, H]: the output. c [B, H]: the second state of a cell that has one, as an LSTM has, else
-    None. further [n, B, H]: the n states behind c of a cell with more than two, in their order, else
-    None. skip [k, B, H]: the last k outputs, oldest first, for a layer with Skip(lag=k), otherwise None; skip[-1] equals h.
+    None. further [n, B, H]: the n states behind c of a cell with more than two, in their order,
+    else None. skip [k, B, H]: the last k outputs, oldest first, for a layer with Skip(lag=k),
+    otherwise None; skip[-1] equals h.
     A causal Conv1d has such a state as well, behind those of all recurrent layers: skip [k, B, I]
     holds its last k = (kernel_size - 1) * dilation inputs and h the last of them; inputs that are
     tokens are rows of zeros with a one at the token.
