@@ -107,7 +107,7 @@ struct Derived {
   // Backward computes the states after the step again, so that it does not read this one.
   template <class V>
   static GC_INLINE V second_state(const V*, const V* s) {
-    return s[states - 1];
+    return s[states > 1 ? 1 : 0];
   }
 
   // Packs are computed vector by vector: the tangents of a whole pack would not fit into registers,

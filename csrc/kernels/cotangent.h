@@ -31,17 +31,22 @@ struct Cotangents {
     for (int j = 0; j < v.nb; j++)
       for (int m = 0; m < M; m++) {
         const Tile<Cell, T, 1> tile(v.B, v.nb, i, [&](int) GC_LAMBDA { return Place{b, j, m}; });
-        V k[NK], s[NS], s1[NS], part[2] = {};
+        V k[NK], s[NS], s1[NS], part[NS > 1 ? NS : 2] = {};
         GC_UNROLL
         for (int n = 0; n < NK; n++) k[n] = tile.read_saved(v.saved, n);
         s[0] = cleared ? V{} : tile.read_state(v.h);
         s1[0] = tile.read_state(v.h + tile.step());
         if (v.zone_h) part[0] = tile.read_state(v.zone_h);
-        if constexpr (NS > 1) {
-          s[1] = cleared ? V{} : tile.read_state(v.c);
-          s1[1] = v.zone_c ? Cell::second_state(k, s) : tile.read_state(v.c + tile.step());
-          if (v.zone_c) part[1] = tile.read_state(v.zone_c);
+        GC_UNROLL
+        for (int c = 1; c < NS; c++) {
+          s[c] = cleared ? V{} : tile.read_state(Loop::state_of(v, c));
+          s1[c] = tile.read_state(Loop::state_of(v, c) + tile.step());
         }
+        if constexpr (NS > 1)
+          if (v.zone_c) {
+            s1[1] = Cell::second_state(k, s);
+            part[1] = tile.read_state(v.zone_c);
+          }
         GC_UNROLL
         for (int o = 0; o < NS; o++) {
           V d1[NS] = {}, z[NZ], d[NS];

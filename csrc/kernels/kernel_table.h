@@ -86,9 +86,10 @@ struct LayerView {
   T* r;  // [.][B][Hp] the operand of the recurrent product: h itself, or with r_mask, in/out, a
          // copy of h times the mask, where entry 0 belongs to entry 0 of h
   T* c;  // [.][B][Hp] in/out: the second state, c of the LSTM
-  const T* zeros;  // [Hp] zeros
-  const T* start;  // [lag][B][Hp] with begins and a skip connection: the outputs before a
-                   // sequence's first step; null if they are zero or there is no skip connection
+  int64_t c_stride;  // distance in elements from a state behind h to the next one
+  const T* zeros;    // [Hp] zeros
+  const T* start;    // [lag][B][Hp] with begins and a skip connection: the outputs before a
+                     // sequence's first step; null if they are zero or there is no skip connection
   T* saved;  // [.][B][nb][cell saved][UB] out: what the cell keeps for backward; null if nothing is
              // kept
   const T* x_pre;  // [.][B][nb][gates][UB] in: the input product plus its bias
@@ -143,6 +144,7 @@ struct TangentView {
   // [.][B*K][Hp] in/out, as in LayerView: entry 0 is the state before the first step, entries
   // -lag+1..-1 are earlier outputs.
   T *h, *r, *c;
+  int64_t c_stride;  // as in LayerView
   T* saved;  // [.][B][nb][cell saved][UB] out of forward, in of backward (K == 1); null if not kept
 
   // The fields below are for the backward pass only, where K == 1.

@@ -27,7 +27,7 @@ struct Counted : User {
       return gates;
   }();
   static_assert(gates <= 4, "a cell can have at most four gates");
-  static_assert(states <= 2, "a cell can have at most two states");
+  static_assert(states <= 4, "a cell can have at most four states");
 };
 
 template <class User>

@@ -77,6 +77,11 @@ struct Recurrent {
 
   // ---- forward
 
+  // State c > 0 of a LayerView or TangentView.
+  template <class AnyView>
+  static GC_INLINE T* state_of(const AnyView& v, int c) {
+    return v.c + (c - 1) * v.c_stride;
+  }
   // Reads the states before a step, or zeros if `cleared`.
   template <class TileOf, class W>
   static GC_INLINE void read_states(const View& v, const TileOf& tile, bool cleared, W (&s)[NS]) {
@@ -85,7 +90,8 @@ struct Recurrent {
       for (int c = 0; c < NS; c++) s[c] = constant<W>(0);
     } else {
       s[0] = tile.read_state(v.h);
-      if constexpr (NS > 1) s[1] = tile.read_state(v.c);
+      GC_UNROLL
+      for (int c = 1; c < NS; c++) s[c] = tile.read_state(state_of(v, c));
     }
   }
 
@@ -162,7 +168,9 @@ struct Recurrent {
       for (int c = 0; c < NK; c++)
         __builtin_prefetch(v.saved + tile.saved(n) + tile.step() * NK + c * UB, 1);
       __builtin_prefetch(v.h + tile.state(n) + 2 * tile.step(), 1);
-      if constexpr (NS > 1) __builtin_prefetch(v.c + tile.state(n) + 2 * tile.step(), 1);
+      GC_UNROLL
+      for (int c = 1; c < NS; c++)
+        __builtin_prefetch(state_of(v, c) + tile.state(n) + 2 * tile.step(), 1);
     }
   }
 
@@ -188,7 +196,8 @@ struct Recurrent {
     zoneout(v, tile, s, s1);
     if (v.skip_kind != GC_SKIP_NONE) s1[0] = with_skip(v, v.first + i, tile, s1[0]);
     tile.write_state(v.h + step, s1[0]);
-    if constexpr (NS > 1) tile.write_state(v.c + step, s1[1]);
+    GC_UNROLL
+    for (int c = 1; c < NS; c++) tile.write_state(state_of(v, c) + step, s1[c]);
     if (v.r_mask) tile.write_state(v.r + step, s1[0] * tile.read_carried(v.r_mask));
     if (v.saved) keep(v, tile, k);
   }
@@ -295,7 +304,8 @@ struct Recurrent {
       h = v.start + ((r > 0 ? r : 0) * v.B + b) * Hp + w.j0 * UB;
     }
     __builtin_memcpy(v.h + from + step, h, bytes);
-    if constexpr (NS > 1) __builtin_memcpy(v.c + from + step, v.c + from, bytes);
+    for (int c = 1; c < NS; c++)
+      __builtin_memcpy(state_of(v, c) + from + step, state_of(v, c) + from, bytes);
     if (v.r_mask)
       for (int64_t u = 0; u < (w.j1 - w.j0) * UB; u += L)
         store<V>(v.r + from + step + u,
@@ -363,7 +373,9 @@ struct Recurrent {
       for (int c = 0; c < NK; c++)
         __builtin_prefetch(v.saved + (tile.saved(n) - tile.step() * NK + c * UB), 0, 2);
       __builtin_prefetch(v.h + (tile.state(n) - tile.step()), 0, 2);
-      if constexpr (NS > 1) __builtin_prefetch(v.c + (tile.state(n) - tile.step()), 0, 2);
+      GC_UNROLL
+      for (int c = 1; c < NS; c++)
+        __builtin_prefetch(state_of(v, c) + (tile.state(n) - tile.step()), 0, 2);
     }
   }
 
@@ -376,9 +388,10 @@ struct Recurrent {
     for (int c = 0; c < NK; c++) k[c] = tile.read_saved(v.saved, c);
     s[0] = tile.read_state(v.h);
     s1[0] = tile.read_state(v.h + step);
-    if constexpr (NS > 1) {
-      s[1] = tile.read_state(v.c);
-      s1[1] = tile.read_state(v.c + step);
+    GC_UNROLL
+    for (int c = 1; c < NS; c++) {
+      s[c] = tile.read_state(state_of(v, c));
+      s1[c] = tile.read_state(state_of(v, c) + step);
     }
     // The state was set to zero before this step.
     if (v.reset) {
@@ -411,7 +424,8 @@ struct Recurrent {
     if (v.d_steps) {
       T* to = v.d_steps + i * NS * step;
       tile.write_carried(to, arrived);
-      if constexpr (NS > 1) tile.write_carried(to + step, d1[1]);
+      GC_UNROLL
+      for (int c = 1; c < NS; c++) tile.write_carried(to + c * step, d1[c]);
     }
     W held_h = constant<W>(0), held_c = held_h;
     if (v.zone_h) held_h = split_adjoint(tile.read_state(v.zone_h), d1[0]);

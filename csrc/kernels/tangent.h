@@ -60,7 +60,8 @@ struct Tangent {
                                               bool cleared, Local<P>* to) {
     using W = typename PackOf<V, P>::type;
     const Sequences<P> tile = sequences<P>(v, i, j, m, b);
-    W x[G], g[G], s[NS], s1[NS], k[NK], part[2] = {constant<W>(0), constant<W>(0)};
+    W x[G], g[G], s[NS], s1[NS], k[NK], part[NS > 1 ? NS : 2];
+    for (W& held : part) held = constant<W>(0);
     GC_UNROLL
     for (int c = 0; c < G; c++) x[c] = tile.read_gate(v.x_pre, c);
     GC_UNROLL
@@ -112,7 +113,9 @@ struct Tangent {
         }
       }
       s[0] = cleared ? constant<W>(0) : tile.read_state(w.h);
-      if constexpr (NS > 1) s[1] = cleared ? constant<W>(0) : tile.read_state(w.c);
+      GC_UNROLL
+      for (int c = 1; c < NS; c++)
+        s[c] = cleared ? constant<W>(0) : tile.read_state(R::state_of(w, c));
       GC_UNROLL
       for (int o = 0; o < NS; o++) {
         s1[o] = jac.z[o][0] * z[0];
@@ -124,7 +127,8 @@ struct Tangent {
       if (v.skip_kind != GC_SKIP_NONE)
         s1[0] = with_skip(v, w, v.first + i, primal, tile, k0 + n, pair(jac.h, s1[0])).tangent[0];
       tile.write_state(w.h + step, s1[0]);
-      if constexpr (NS > 1) tile.write_state(w.c + step, s1[1]);
+      GC_UNROLL
+      for (int c = 1; c < NS; c++) tile.write_state(R::state_of(w, c) + step, s1[c]);
       if (v.r_mask) tile.write_state(w.r + step, s1[0] * primal.read_carried(v.r_mask));
     }
   }
@@ -154,7 +158,9 @@ struct Tangent {
       for (int c = 0; c < NS; c++) s[c] = constant<J>(0);
     } else {
       s[0] = pair(tile.read_state(v.h), tile.read_state(w.h));
-      if constexpr (NS > 1) s[1] = pair(tile.read_state(v.c), tile.read_state(w.c));
+      GC_UNROLL
+      for (int c = 1; c < NS; c++)
+        s[c] = pair(tile.read_state(R::state_of(v, c)), tile.read_state(R::state_of(w, c)));
     }
     Cell::forward(v.options, x, g, s, s1, k);
     if (v.zone_h) s1[0] = R::hold_part(fixed(tile.read_state(v.zone_h)), s[0], s1[0]);
@@ -162,7 +168,8 @@ struct Tangent {
       if (v.zone_c) s1[1] = R::hold_part(fixed(tile.read_state(v.zone_c)), s[1], s1[1]);
     if (v.skip_kind != GC_SKIP_NONE) s1[0] = with_skip(v, w, v.first + i, tile, tile, 0, s1[0]);
     tile.write_state(w.h + step, s1[0].tangent[0]);
-    if constexpr (NS > 1) tile.write_state(w.c + step, s1[1].tangent[0]);
+    GC_UNROLL
+    for (int c = 1; c < NS; c++) tile.write_state(R::state_of(w, c) + step, s1[c].tangent[0]);
     if (v.r_mask) tile.write_state(w.r + step, s1[0].tangent[0] * tile.read_carried(v.r_mask));
     GC_UNROLL
     for (int c = 0; c < NK; c++) tile.write_saved(w.saved, c, k[c].tangent[0]);
@@ -290,7 +297,8 @@ struct Tangent {
         h = w.start + (((r > 0 ? r : 0) * v.B + b) * w.K + k) * Hp + j0 * UB;
       }
       __builtin_memcpy(w.h + from + t_step, h, bytes);
-      if constexpr (NS > 1) __builtin_memcpy(w.c + from + t_step, w.c + from, bytes);
+      for (int c = 1; c < NS; c++)
+        __builtin_memcpy(R::state_of(w, c) + from + t_step, R::state_of(w, c) + from, bytes);
       if (v.r_mask)
         for (int64_t u = 0; u < (j1 - j0) * UB; u += L)
           store<V>(w.r + from + t_step + u,
@@ -346,9 +354,11 @@ struct Tangent {
       k[c] = pair(tile.read_saved(v.saved, c), tile.read_saved(w.saved, c));
     s[0] = pair(tile.read_state(v.h), tile.read_state(w.h));
     s1[0] = pair(tile.read_state(v.h + step), tile.read_state(w.h + step));
-    if constexpr (NS > 1) {
-      s[1] = pair(tile.read_state(v.c), tile.read_state(w.c));
-      s1[1] = pair(tile.read_state(v.c + step), tile.read_state(w.c + step));
+    GC_UNROLL
+    for (int c = 1; c < NS; c++) {
+      const T *value = R::state_of(v, c), *moved = R::state_of(w, c);
+      s[c] = pair(tile.read_state(value), tile.read_state(moved));
+      s1[c] = pair(tile.read_state(value + step), tile.read_state(moved + step));
     }
     // The state was set to zero before this step.
     if (v.reset) {

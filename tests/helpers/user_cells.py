@@ -85,10 +85,41 @@ struct Everything {
   }
 };
 """
+# Beck et al. 2024 (xLSTM), eq. 8 to 19, with dense recurrent weights. The stabiliser m keeps what
+# is exponentiated at most 0; c and n are those of eq. 8 and 9 times e^-m, which h does not notice.
+SLSTM = """
+struct Slstm {
+  static constexpr const char *gates = "z i f o", *states = "h c n m", *memory_gate = "f";
+  template <class V>
+  static constexpr GC_INLINE void forward(const V* x, const V* h, const V* s, V* s1) {
+    const V z = tanh(x[0] + h[0]), i = x[1] + h[1], f = -softplus(-(x[2] + h[2])) + s[3];
+    const V m = max(f, i), input = exp(i - m), keep = exp(f - m);
+    s1[1] = keep * s[1] + input * z;
+    s1[2] = keep * s[2] + input;
+    s1[3] = m;
+    s1[0] = sigmoid(x[3] + h[3]) * s1[1] / s1[2];
+  }
+};
+"""
+# An LSTM cell whose memory runs through a second, slower one; three states, a gate of each kind.
+SLOW_MEMORY = """
+struct SlowMemory {
+  static constexpr const char *gates = "i f g", *states = "h c a";
+  template <class V>
+  static constexpr GC_INLINE void forward(const Options& o, const V* x, const V* h, const V* s,
+                                          V* s1) {
+    const V i = sigmoid(x[0] + h[0]), f = sigmoid(x[1]) * tanh(h[1] + 1);
+    s1[1] = f * s[1] + i * tanh(x[2] + h[2]) - 0.3 * s[2] * s[0];
+    s1[2] = s[2] + o.rate * (s1[1] - s[2]) + 0.1 * i * s[2];
+    s1[0] = tanh(s1[1] + s1[2]) + 0.1 * s[0];
+  }
+};
+"""
 
 OPTIONS = {
     "Peephole": {"from_i": 0.3, "from_f": -0.2, "from_o": 0.1},
     "Everything": {"leak": 0.7},
+    "SlowMemory": {"rate": 0.2},
 }
 SOURCES = {
     "Lstm": LSTM,
@@ -97,6 +128,8 @@ SOURCES = {
     "MinimalGated": MGU,
     "MinGru": MIN_GRU,
     "Everything": EVERYTHING,
+    "Slstm": SLSTM,
+    "SlowMemory": SLOW_MEMORY,
 }
 
 
@@ -142,6 +175,22 @@ def _everything(x, h, s, leak):
     return out, total / 3
 
 
+def _slstm(x, h, s):
+    z, i = torch.tanh(x[0] + h[0]), x[1] + h[1]
+    f = torch.nn.functional.logsigmoid(x[2] + h[2]) + s[3]
+    m = torch.maximum(f, i)
+    c = torch.exp(f - m) * s[1] + torch.exp(i - m) * z
+    n = torch.exp(f - m) * s[2] + torch.exp(i - m)
+    return torch.sigmoid(x[3] + h[3]) * c / n, c, n, m
+
+
+def _slow_memory(x, h, s, rate):
+    i, f = torch.sigmoid(x[0] + h[0]), torch.sigmoid(x[1]) * torch.tanh(h[1] + 1)
+    c = f * s[1] + i * torch.tanh(x[2] + h[2]) - 0.3 * s[2] * s[0]
+    a = s[2] + rate * (c - s[2]) + 0.1 * i * s[2]
+    return torch.tanh(c + a) + 0.1 * s[0], c, a
+
+
 STEPS = {
     "Lstm": _lstm,
     "Gru": _gru,
@@ -149,6 +198,8 @@ STEPS = {
     "MinimalGated": _mgu,
     "MinGru": _min_gru,
     "Everything": _everything,
+    "Slstm": _slstm,
+    "SlowMemory": _slow_memory,
 }
 
 

@@ -278,10 +278,10 @@ GC_API int64_t gc_net_outputs(const gc_net* net);
 /* S, the width of gc_statics.values; 0 if the net reads none; -1 as above. */
 GC_API int64_t gc_net_statics(const gc_net* net);
 /* Number of elements of a state. A state has, per layer and direction, the outputs [max(1,k), B, H]
- * of the last k steps, oldest first (the last is h), then for LSTM c [B, H]. The backward direction
- * starts from its initial state at step lengths[b]-1, and its final state is that after step 0.
- * Behind all of these it has, per GC_WINDOW, the rows [(taps-1) * dilation, B, I] that it has read
- * last, oldest first. */
+ * of the last k steps, oldest first (the last is h), then each further state of the cell [B, H], c
+ * of an LSTM. The backward direction starts from its initial state at step lengths[b]-1, and its
+ * final state is that after step 0. Behind all of these it has, per GC_WINDOW, the rows [(taps-1) *
+ * dilation, B, I] that it has read last, oldest first. */
 GC_API int64_t gc_net_state_size(const gc_net* net, int64_t batch);
 /* Number of these states: of layers, directions and windows; -1 as above. */
 GC_API int32_t gc_net_states(const gc_net* net);

@@ -256,7 +256,8 @@ void CotangentRecurrent<T>::store() const {
       for (int64_t u = 0; u < H; u++)
         to[u] = (waiting ? waiting[u] : T(0)) + (last ? last[u] : T(0));
     }
-    if (l.states > 1) copy(state + (l.lead * B + b) * H, d_ + row() + r * l.Hp, H);
+    for (int64_t s = 1; s < l.states; s++)
+      copy(state + ((l.lead + s - 1) * B + b) * H, d_ + s * row() + r * l.Hp, H);
   }
   *results.state_exponent = this->cotangents_.band.exponent(0);
 }

@@ -51,6 +51,7 @@ TangentView<T> TangentRecurrent<T>::view(int64_t first) const {
   v.start = states_.start_rows();
   v.h = states_.h(first);
   v.c = states_.c(first);
+  v.c_stride = states_.c_stride();
   v.r = masked_ ? masked_ : v.h;
   if (saved_) v.saved = saved_ + (first - this->tangents_.origin) * row() * stage_.layer().saved;
   v.d = d_;

@@ -15,7 +15,7 @@ void TangentStates<T>::lay_out(Layout& layout) {
   const Context<T>& c = tangents_.primal;
   const StateShape& l = layer_;
   layout.announce(h_, (l.lead + tangents_.length) * row());
-  if (l.states > 1) layout.announce(c_, (1 + tangents_.length) * row());
+  if (l.states > 1) layout.announce(c_, (l.states - 1) * c_stride());
   if (has_outputs_) layout.announce(outputs_, tangents_.length * row());
   layout.announce(slots_, c.call.n_slots * (l.lead + l.states - 1) * row());
   const bool late = c.part.reverse && has(c.call, GC_ARRAY_LENGTHS) &&
@@ -52,7 +52,7 @@ void TangentStates<T>::each_final(F f) const {
 template <class T>
 void TangentStates<T>::start() {
   zero(h_, (layer_.lead + tangents_.length) * row());
-  if (c_) zero(c_, (1 + tangents_.length) * row());
+  zero(c_, (layer_.states - 1) * c_stride());
   each_final(
       [&](T* state) { zero(state, state_elements(layer_, tangents_.primal.timeline.batch)); });
 }
@@ -63,7 +63,7 @@ void TangentStates<T>::load_initial() {
   const int64_t B = c.timeline.batch, K = tangents_.K, H = layer_.H;
   zero(h_, layer_.lead * row());
   if (start_) zero(start_, layer_.lead * row());
-  if (c_) zero(c_, row());
+  each_further([&](int, T* c) { zero(c, row()); });
   if (!c.call.tangents.state) return;
   for (int64_t k = 0; k < K; k++) {
     const T* state = static_cast<const T*>(c.call.tangents.state) + c.state_place(layer_, k);
@@ -75,15 +75,18 @@ void TangentStates<T>::load_initial() {
         // A sequence that begins at step s has its outputs of the initial state at s - lead .. s-1.
         copy(h_ + r * row() + at, r >= begin ? state + ((r - begin) * B + b) * H : from, H);
       }
-      if (c_) copy(c_ + at, state + (layer_.lead * B + b) * H, H);
+      each_further(
+          [&](int s, T* c) { copy(c + at, state + ((layer_.lead + s - 1) * B + b) * H, H); });
     }
   }
 }
 
 template <class T>
-void TangentStates<T>::copy_state(T* to_h, const T* from_h, T* to_c, const T* from_c) const {
+void TangentStates<T>::copy_state(T* to_h, const T* from_h, T* to_c, int64_t to_stride,
+                                  const T* from_c, int64_t from_stride) const {
   copy(to_h, from_h, layer_.lead * row());
-  if (c_) copy(to_c, from_c, row());
+  for (int64_t s = 0; s < layer_.states - 1; s++)
+    copy(to_c + s * to_stride, from_c + s * from_stride, row());
 }
 
 template <class T>
@@ -93,7 +96,7 @@ void TangentStates<T>::load(const gc_op& op) {
     load_initial();
   } else if (op.from_slot != GC_FROM_PREVIOUS) {
     const T* from = slots_ + op.from_slot * (layer_.lead + layer_.states - 1) * row();
-    copy_state(h_, from, c_, from + layer_.lead * row());
+    copy_state(h_, from, c_, c_stride(), from + layer_.lead * row(), row());
   } else if (c.purpose.curvature()) {
     carry_over(op.t0 - c.origin);
   }  // otherwise the chunk before has done it
@@ -101,7 +104,7 @@ void TangentStates<T>::load(const gc_op& op) {
 
 template <class T>
 void TangentStates<T>::carry_over(int64_t kept) {
-  copy_state(h_, h_ + kept * row(), c_, c_ ? c_ + kept * row() : nullptr);
+  copy_state(h_, h_ + kept * row(), c_, c_stride(), c_ ? c_ + kept * row() : nullptr, c_stride());
 }
 
 template <class T>
@@ -109,7 +112,8 @@ void TangentStates<T>::save_slot(const gc_op& op) const {
   if (op.to_slot == GC_TO_NOWHERE) return;
   const int64_t n = op.t1 - op.t0;
   T* to = slots_ + op.to_slot * (layer_.lead + layer_.states - 1) * row();
-  copy_state(to, h_ + n * row(), to + layer_.lead * row(), c_ ? c_ + n * row() : nullptr);
+  copy_state(to, h_ + n * row(), to + layer_.lead * row(), row(), c_ ? c_ + n * row() : nullptr,
+             c_stride());
 }
 
 template <class T>
@@ -135,8 +139,11 @@ void TangentStates<T>::capture(const Chunk& chunk, int32_t exponent) const {
                       : std::ldexp(start[((lead + step - timeline.begin(b)) * B + b) * H + u],
                                    -exponent);
       }
-      if (c_ && chunk.end() == timeline.steps)
-        copy(state + (lead * B + b) * H, c_ + (timeline.steps - tangents_.origin) * row() + at, H);
+      if (chunk.end() == timeline.steps)
+        each_further([&](int s, const T* c) {
+          copy(state + ((lead + s - 1) * B + b) * H,
+               c + (timeline.steps - tangents_.origin) * row() + at, H);
+        });
     }
     k++;
   });
@@ -166,7 +173,10 @@ double TangentStates<T>::largest(const Chunk& chunk, const Slice& rows) const {
   const Kernels<T>& k = tangents_.primal.kernels;
   const Slice own = rows.times(tangents_.K * layer_.Hp);
   double most = k.max_abs(h(chunk.first) + row() + own.begin, own.size());
-  if (c_) most = std::max(most, k.max_abs(c(chunk.first) + row() + own.begin, own.size()));
+  each_further([&](int, const T* c) {
+    c += (chunk.first + 1 - tangents_.origin) * row() + own.begin;
+    most = std::max(most, k.max_abs(c, own.size()));
+  });
   if (outputs_) most = std::max(most, k.max_abs(outputs(chunk.first) + own.begin, own.size()));
   return most;
 }
@@ -175,7 +185,9 @@ template <class T>
 double TangentStates<T>::largest_behind(int64_t first) const {
   const Kernels<T>& k = tangents_.primal.kernels;
   double most = k.max_abs(h_ + (first - tangents_.origin) * row(), layer_.lead * row());
-  if (c_) most = std::max(most, k.max_abs(c(first), row()));
+  each_further([&](int, const T* c) {
+    most = std::max(most, k.max_abs(c + (first - tangents_.origin) * row(), row()));
+  });
   if (start_ && first < tangents_.primal.timeline.latest_begin())
     most = std::max(most, k.max_abs(start_, layer_.lead * row()));
   return most;
@@ -185,7 +197,7 @@ template <class T>
 void TangentStates<T>::scale(int64_t first, T factor) const {
   const Kernels<T>& k = tangents_.primal.kernels;
   k.scale(h_ + (first - tangents_.origin) * row(), layer_.lead * row(), factor);
-  if (c_) k.scale(c(first), row(), factor);
+  each_further([&](int, T* c) { k.scale(c + (first - tangents_.origin) * row(), row(), factor); });
   if (start_) k.scale(start_, layer_.lead * row(), factor);
   each_final([&](T* state) {
     for (int64_t i = 0; i < state_elements(layer_, tangents_.primal.timeline.batch); i++)

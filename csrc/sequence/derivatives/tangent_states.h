@@ -28,6 +28,7 @@ class TangentStates {
   // As in States, of rows [B][K][Hp].
   T* h(int64_t first) const;
   T* c(int64_t first) const;
+  int64_t c_stride() const { return (1 + tangents_.length) * row(); }
   T* outputs(int64_t first) const;  // of a residual layer; null
   const T* start_rows() const { return start_; }
 
@@ -41,7 +42,14 @@ class TangentStates {
  private:
   int64_t row() const;
   void load_initial();
-  void copy_state(T* to_h, const T* from_h, T* to_c, const T* from_c) const;
+  // States one after the other, those behind h at the given distances.
+  void copy_state(T* to_h, const T* from_h, T* to_c, int64_t to_stride, const T* from_c,
+                  int64_t from_stride) const;
+  // f(s, c) for each state s > 0 of the cell, whose rows begin at c.
+  template <class F>
+  void each_further(F f) const {
+    for (int s = 1; s < layer_.states; s++) f(s, c_ + (s - 1) * c_stride());
+  }
   template <class F>
   void each_final(F f) const;
 

@@ -221,8 +221,9 @@ void gather_dstate(const Context<T>& context, const Layer& layer, const T* d, co
         out[(r * B + b) * H + u] = value;
       }
     }
-  for (int64_t b = 0; b < B && layer.states > 1; b++)
-    copy(out + (layer.lead * B + b) * H, d + row + b * layer.Hp, H);
+  for (int64_t s = 1; s < layer.states; s++)
+    for (int64_t b = 0; b < B; b++)
+      copy(out + ((layer.lead + s - 1) * B + b) * H, d + s * row + b * layer.Hp, H);
 }
 
 template <class T>
@@ -239,7 +240,8 @@ void load_final_cotangents(const Context<T>& context, const Layer& layer, T* d, 
       T* to = q == layer.lead - 1 ? d : ring + (end + q) % layer.lead * row;
       copy(to + r * layer.Hp, state + (q * B + b) * H, H);
     }
-    if (layer.states > 1) copy(d + row + r * layer.Hp, state + (layer.lead * B + b) * H, H);
+    for (int64_t s = 1; s < layer.states; s++)
+      copy(d + s * row + r * layer.Hp, state + ((layer.lead + s - 1) * B + b) * H, H);
   }
 }
 

@@ -94,6 +94,7 @@ LayerView<T> Recurrent<T>::view(int64_t first) const {
   v.max_begin = c.timeline.latest_begin();
   v.h = states_.h(first);
   v.c = states_.c(first);
+  v.c_stride = states_.c_stride();
   v.r_mask = masks_.recurrent();
   v.r = v.r_mask ? masks_.masked_h() : v.h;
   v.zone_h = masks_.zone_h();

@@ -17,7 +17,8 @@ void States<T>::lay_out(Layout& layout) {
   const gc_call& call = context_.call;
   const int64_t length = context_.segment_steps;
   layout.announce(h_, (l.lead + length) * row());
-  if (l.states > 1) layout.announce(c_, (1 + length) * row());
+  c_stride_ = (1 + length) * row();
+  if (l.states > 1) layout.announce(c_, (l.states - 1) * c_stride_);
   if (context_.purpose.tape) layout.announce(saved_, length * row() * l.saved);
   const bool late = context_.part.reverse && has(call, GC_ARRAY_LENGTHS) &&
                     has(call, GC_ARRAY_STATE) && l.lead > 1;
@@ -51,7 +52,7 @@ void States<T>::load_initial() {
   const int64_t B = context_.timeline.batch;
   if (!context_.call.state) {
     zero(h_, l.lead * row());
-    if (c_) zero(c_, row());
+    each_further([&](int, T* c) { zero(c, row()); });
     return;
   }
   const T* state = static_cast<const T*>(context_.call.state) + l.state_offset * B;
@@ -65,20 +66,20 @@ void States<T>::load_initial() {
         copy(h_ + (r * B + b) * l.Hp, start_ + ((r - begin) * B + b) * l.Hp, l.Hp);
     }
   }
-  if (c_) widen(c_, state + l.lead * B * l.H, B, l.H, l.Hp);
+  each_further([&](int s, T* c) { widen(c, state + (l.lead + s - 1) * B * l.H, B, l.H, l.Hp); });
 }
 
 template <class T>
 void States<T>::carry_over(int64_t n) {
   copy(h_, h_ + n * row(), layer_.lead * row());
-  if (c_) copy(c_, c_ + n * row(), row());
+  each_further([&](int, T* c) { copy(c, c + n * row(), row()); });
 }
 
 template <class T>
 void States<T>::load_slot(int slot) {
   const T* from = slots_ + slot * (layer_.lead + layer_.states - 1) * row();
   copy(h_, from, layer_.lead * row());
-  if (c_) copy(c_, from + layer_.lead * row(), row());
+  each_further([&](int s, T* c) { copy(c, from + (layer_.lead + s - 1) * row(), row()); });
 }
 
 template <class T>
@@ -87,12 +88,13 @@ void States<T>::save_slot(const gc_op& op) const {
   const int64_t n = op.t1 - op.t0;
   T* to = slots_ + op.to_slot * (layer_.lead + layer_.states - 1) * row();
   copy(to, h_ + n * row(), layer_.lead * row());
-  if (c_) copy(to + layer_.lead * row(), c_ + n * row(), row());
+  each_further(
+      [&](int s, T* c) { copy(to + (layer_.lead + s - 1) * row(), c + n * row(), row()); });
 }
 
 // Outputs of the steps end-lead .. end-1 of each sequence that lie in the operation's range go to
 // state_out; those before step 0 come from the initial state, and a reset has zeroed what lies
-// before it. The second state is held past a sequence's end, so that the last row has it.
+// before it. The other states are held past a sequence's end, so that the last row has them.
 template <class T>
 void States<T>::capture(const gc_op& op) const {
   const StateShape& l = layer_;
@@ -115,8 +117,10 @@ void States<T>::capture(const gc_op& op) const {
       else
         zero(to, l.H);
     }
-    if (c_ && op.t1 == T_end)
-      copy(state + (l.lead * B + b) * l.H, c_ + ((T_end - op.t0) * B + b) * l.Hp, l.H);
+    if (op.t1 == T_end)
+      each_further([&](int s, const T* c) {
+        copy(state + ((l.lead + s - 1) * B + b) * l.H, c + ((T_end - op.t0) * B + b) * l.Hp, l.H);
+      });
   }
 }
 

@@ -19,15 +19,21 @@ class States {
   void capture(const gc_op& op) const;
 
   // Places of the chunk that begins at step `first`, as LayerView has them: h before that step, the
-  // second state, the tape (null without one).
+  // states behind it, the tape (null without one).
   T* h(int64_t first) const {
     return h_ + (layer_.lead - 1 + first - context_.origin) * context_.timeline.batch * layer_.Hp;
   }
   T* c(int64_t first) const;
+  int64_t c_stride() const { return c_stride_; }
   T* saved(int64_t first) const;
   const T* start() const { return start_; }
 
  private:
+  // f(s, c) for each state s > 0 of the cell, whose rows begin at c.
+  template <class F>
+  void each_further(F f) const {
+    for (int s = 1; s < layer_.states; s++) f(s, c_ + (s - 1) * c_stride_);
+  }
   int64_t row() const { return context_.timeline.batch * layer_.Hp; }
   void load_initial();
   void carry_over(int64_t n);
@@ -35,9 +41,10 @@ class States {
 
   Context<T>& context_;
   const StateShape& layer_;
-  // Rows [B][Hp]: outputs, of which the first `lead` come before the segment; second states, one
-  // before it; what the cell saves, by step.
+  // Rows [B][Hp]: outputs, of which the first `lead` come before the segment; the states behind
+  // h one after the other, each with one row before it; what the cell saves, by step.
   T *h_ = nullptr, *c_ = nullptr, *saved_ = nullptr;
+  int64_t c_stride_ = 0;
   T* slots_ = nullptr;  // n_slots of [lead + states - 1][B][Hp]
   // Time backward, ragged sequences, skip connection: the outputs [lead][B][Hp] of the initial
   // state, which every sequence has just before its own first step.

@@ -174,7 +174,7 @@ def compile(
     runs with all rights of the process: compile only what you would run.
 
     Raises CompileError with the lines in which the compiler found errors, or if there is no
-    compiler; ArgumentError if the cell has more than 4 gates or 2 states, has another name, gives
+    compiler; ArgumentError if the cell has more than 4 gates or 4 states, has another name, gives
     infinity or NaN where all is zero, or has a backward that is not the derivative of forward.
     Reference: Griewank and Walther 2008, section 3.1 (the derivation, by dual numbers).
     """

@@ -20,8 +20,10 @@ __all__ = ["LayerState", "zero_state"]
 class LayerState:
     """The state of one recurrent layer after a step, or the gradient with respect to it.
 
-    h [B, H]: the output. c [B, H]: the cell state of an LSTM, otherwise None. skip [k, B, H]: the
-    last k outputs, oldest first, for a layer with Skip(lag=k), otherwise None; skip[-1] equals h.
+    h [B, H]: the output. c [B, H]: the second state of a cell that has one, as an LSTM has, else
+    None. further [n, B, H]: the n states behind c of a cell with more than two, in their order,
+    else None. skip [k, B, H]: the last k outputs, oldest first, for a layer with Skip(lag=k),
+    otherwise None; skip[-1] equals h.
     A causal Conv1d has such a state as well, behind those of all recurrent layers: skip [k, B, I]
     holds its last k = (kernel_size - 1) * dilation inputs and h the last of them; inputs that are
     tokens are rows of zeros with a one at the token.
@@ -34,6 +36,7 @@ class LayerState:
     c: NDArray[Any] | None = None
     skip: NDArray[Any] | None = None
     reverse: LayerState | None = None
+    further: NDArray[Any] | None = None
 
 
 def zero_state(net: Stack, batch: int, dtype: DTypeLike = "float32") -> tuple[LayerState, ...]:
@@ -83,8 +86,8 @@ def state_shapes(net: Stack) -> tuple[StateShape, ...]:
 def state_size(net: Stack, batch: int) -> int:
     """The number of values in the flat state.
 
-    It has, for each layer and direction, the last outputs [k, B, H], then c [B, H] if there is one;
-    then the last inputs [k, B, I] of each convolution.
+    It has, for each layer and direction, the last outputs [k, B, H], then c [B, H] and further
+    [n, B, H] if there are such; then the last inputs [k, B, I] of each convolution.
     """
     return sum(span.stop - span.start for span in spans(net, batch))
 
@@ -141,6 +144,7 @@ def unflatten(net: Stack, batch: int, flat: NDArray[Any]) -> tuple[LayerState, .
                 c=block[..., shape.lag, :, :] if shape.extra else None,
                 skip=past if shape.skip else None,
                 reverse=made,
+                further=block[..., shape.lag + 1 :, :, :] if shape.extra > 1 else None,
             )
         assert made is not None
         layers.append(made)
@@ -157,6 +161,7 @@ def sequences_of(state: Sequence[LayerState], chosen: Sequence[int]) -> tuple[La
             None if layer.c is None else layer.c[index],
             None if layer.skip is None else np.ascontiguousarray(layer.skip[:, index]),
             None if layer.reverse is None else sequences_of([layer.reverse], index)[0],
+            None if layer.further is None else np.ascontiguousarray(layer.further[:, index]),
         )
         for layer in state
     )
@@ -170,7 +175,7 @@ def clear_sequences(
     """Sets the state of the chosen sequences, (B,) flags, to that of start, or zero, in place."""
     begin: Sequence[LayerState | None] = [None] * len(state) if start is None else start
     for layer, first in zip(state, begin, strict=True):
-        for name in ("h", "c", "skip"):
+        for name in ("h", "c", "skip", "further"):
             array = getattr(layer, name)
             if array is not None:
                 new = 0.0 if first is None else getattr(first, name)[..., chosen, :]
@@ -223,6 +228,10 @@ def _copy_layer(where: str, shape: StateShape, source: LayerState, target: Layer
     if (source.skip is None) != (target.skip is None):
         need = "must be None" if target.skip is None else f"must be an array ({shape.lag}, B, H)"
         raise ArgumentError(f"{where}.skip {need} for this {kind} layer.")
+    if (source.further is None) != (target.further is None):
+        count = shape.extra - 1
+        need = "must be None" if target.further is None else f"must be an array ({count}, B, H)"
+        raise ArgumentError(f"{where}.further {need} for this {kind} layer.")
     if (source.reverse is None) != (target.reverse is None):
         need = "must be None" if target.reverse is None else "must be a gradcore.LayerState"
         raise ArgumentError(f"{where}.reverse {need} for this {kind} layer.")
@@ -230,6 +239,8 @@ def _copy_layer(where: str, shape: StateShape, source: LayerState, target: Layer
         _copy_layer(f"{where}.reverse", shape, source.reverse, target.reverse)
     if source.c is not None and target.c is not None:
         _copy(f"{where}.c", source.c, target.c)
+    if source.further is not None and target.further is not None:
+        _copy(f"{where}.further", source.further, target.further)
     if source.skip is not None and target.skip is not None:
         _copy(f"{where}.skip", source.skip, target.skip)
         if not np.array_equal(source.skip[..., -1, :, :], source.h, equal_nan=True):

@@ -268,6 +268,7 @@ def _with_axis(layer: LayerState) -> LayerState:
         layer.h[None],
         None if layer.c is None else layer.c[None],
         None if layer.skip is None else layer.skip[None],
+        further=None if layer.further is None else layer.further[None],
     )
 
 
@@ -276,4 +277,5 @@ def _without_axis(layer: LayerState) -> LayerState:
         layer.h[0],
         None if layer.c is None else layer.c[0],
         None if layer.skip is None else layer.skip[0],
+        further=None if layer.further is None else layer.further[0],
     )

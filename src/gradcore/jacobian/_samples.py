@@ -114,4 +114,5 @@ def _of(state: LayerState, b: int) -> LayerState:
         c=None if state.c is None else state.c[b : b + 1],
         skip=None if state.skip is None else state.skip[:, b : b + 1],
         reverse=None if state.reverse is None else _of(state.reverse, b),
+        further=None if state.further is None else state.further[:, b : b + 1],
     )
