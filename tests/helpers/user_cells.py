@@ -1,6 +1,9 @@
 """Cells as a user would write them, each with its step in PyTorch."""
 
-import torch
+try:
+    import torch
+except ImportError:  # The tests that call torch_outputs skip themselves.
+    torch = None
 
 LSTM = """
 struct Lstm {
