@@ -47,6 +47,7 @@ def test_examples_run(page, count, tmp_path, monkeypatch):
     if page == "howto/keras.md":
         pytest.importorskip("torch", reason="needs PyTorch: install gradcore[torch]")
         monkeypatch.setenv("KERAS_BACKEND", "torch")
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path))
         keras = pytest.importorskip("keras", reason="needs Keras 3: pip install keras")
         if keras.backend.backend() != "torch":
             pytest.skip("Keras was imported before with another backend")
