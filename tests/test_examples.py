@@ -19,6 +19,11 @@ SHORT = {
         r"exponent of the net: -?\d+\.\d+ \+-",
         None,
     ),
+    "optuna_search.py": (
+        ["--trials", "8", "--updates", "80", "--steps", "40"],
+        r"[1-7] of 8 trials were pruned; the best net is right on (1\.0|0\.9)",
+        None,
+    ),
     "diode_clipper.py": (
         ["--epochs", "1", "--data", "few"],
         r"ESR of the best curve without memory: 0\.\d+\nESR of the net: \d+\.\d+",
@@ -39,6 +44,8 @@ def test_every_example_is_run_here():
 @pytest.mark.parametrize("name", SHORT)
 def test_an_example_is_short_and_runs(name, tmp_path):
     pytest.importorskip("scipy", reason="simulates: install gradcore[diagnose]")
+    if name == "optuna_search.py":
+        pytest.importorskip("optuna", reason="searches: install optuna")
     text = (EXAMPLES / name).read_text()
     assert len(text.splitlines()) <= 80
     for node in ast.walk(ast.parse(text)):

@@ -33,6 +33,7 @@ def test_training_needs_numpy_and_nothing_else_that_is_large(used):
 
 def test_type_checkers_see_the_names_that_are_there():
     """The imports for type checkers and the table for Python name the same things."""
+    pytest.importorskip("torch", reason="from_torch and to_torch need PyTorch")
     path = Path(gd.__file__)
     (block,) = (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.If))
     checked = {}
@@ -50,6 +51,7 @@ def test_type_checkers_see_the_names_that_are_there():
 
 
 def test_dir_lists_what_is_there_and_nothing_else():
+    pytest.importorskip("torch", reason="from_torch and to_torch need PyTorch")
     public = [name for name in dir(gd) if not name.startswith("_")]
     assert set(public) >= {"LSTM", "optim", "diagnose", "ArgumentError", "AntisymmetricRNN"}
     assert {"Any", "annotations", "import_module"} & set(public) == set()
