@@ -236,7 +236,6 @@ def test_errors_survive_a_process_border():
 
 def test_no_public_class_is_forgotten():
     """Every class that users create by name, in gradcore and its modules, is among the objects."""
-    pytest.importorskip("torch", reason="from_torch and to_torch need PyTorch")
     modules = [gd, gd.optim, gd.clip, gd.schedule, gd.data, gd.loss]
     public = {
         one
