@@ -32,7 +32,7 @@ from places import ROOT
         ("howto/remedies.md", 1),
         ("jacobian.md", 3),
         ("diagnose.md", 3),
-        ("constraints.md", 3),
+        ("constraints.md", 4),
         ("clipping.md", 1),
         ("flow.md", 3),
         ("implicit.md", 4),
