@@ -220,6 +220,27 @@ def test_a_training_is_resumed_with_its_mask_and_an_average_keeps_it(tmp_path):
         make(~present).fit(data(), steps=9, run=tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("case", ["adamw-decay", "nesterov", "rmsprop-both", "lion-options"])
+def test_fixed_weights_keep_their_value_also_in_a_resumed_training(case):
+    name, options = {**optim_cases.TORCH, **optim_cases.LION}[case]
+    net, params = setting()
+    fixed, sign = rules((H, H))
+    wide = np.tile(fixed, (4, 1))
+    wanted = params[NAME][wide].copy()
+    assert (wanted * np.tile(sign, (4, 1))[wide] < 0).any()  # a fixed weight may have any sign
+    mask = constrain.Mask(fixed=fixed, sign=sign, weights=NAME)
+    optimizer = getattr(gd.optim, name)(params, constraints=[mask], **options)
+    for step in range(10):
+        optimizer.step(gradient(net, "float32", step))
+        np.testing.assert_array_equal(params[NAME][wide], wanted)
+        assert_kept(params[NAME], wide | True, np.where(wide, 0, np.tile(sign, (4, 1))))
+    other = gd.Params(net, np.ones_like(params.flat))
+    again = getattr(gd.optim, name)(other, constraints=[mask], **options)
+    again.load_state_dict(optimizer.state_dict())
+    again.step(gradient(net, "float32", 11))
+    np.testing.assert_array_equal(other[NAME][wide], wanted)
+
+
 def test_weights_that_are_not_finite_are_left_to_the_next_pass():
     net, params = setting()
     present, sign = rules((H, H))
@@ -266,7 +287,7 @@ def test_optimizers_of_torch_keep_it(name):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: constrain.Mask(), gd.ArgumentError, "needs present or sign; got neither"),
+        (lambda: constrain.Mask(), gd.ArgumentError, "needs present, sign or fixed; got none"),
         (lambda: constrain.Mask([[0, 1]]), gd.DTypeError, "must be booleans.*got int64"),
         (lambda: constrain.Mask(sign=[0.5]), gd.ArgumentError, "must be 1, -1 and 0"),
         (lambda: constrain.Mask(sign="+"), gd.ArgumentError, "must be 1, -1 and 0"),

@@ -31,7 +31,7 @@ class ConstraintReport:
     norm: the largest spectral norm among its blocks after the optimizer's step and before the
     constraint acted; with how="reparametrise" it is that of the free weights. It is only an upper
     bound where the size of the updates alone proves that the limit holds, and NaN where the step
-    left weights that are not finite. For a Mask it is the norm of the weights that it set to 0.
+    left weights that are not finite. For a Mask it is the norm of what it changed.
     active: whether the constraint changed weights.
     """
 
@@ -100,7 +100,7 @@ class Keeper:
 
     def prepare(self, grads: Grads) -> Grads:
         """Prepares the optimizer's step; returns the gradients that it should use, 0 where a weight
-        is absent.
+        is absent or fixed.
 
         With how="reparametrise" the step is made on the free weights V, so they replace W in the
         parameters until finish(), and their gradient replaces that of W.
@@ -221,13 +221,15 @@ class Keeper:
     # ---- state
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """The upper bounds and the free weights, as copies."""
+        """The upper bounds, the free weights and the fixed ones, as copies."""
         state: dict[str, NDArray[Any]] = {}
         for kept in self._kept:
             if kept.free is not None:
                 state[f"constraint.{kept.name}.free"] = kept.free.copy()
             elif isinstance(kept.constraint, SpectralNorm):
                 state[f"constraint.{kept.name}.upper"] = kept.upper.copy()
+        for mask in self._masks:
+            state[f"constraint.{mask.name}.held"] = mask.held.copy()
         return state
 
     def load_state_dict(self, state: dict[str, NDArray[Any]]) -> None:
@@ -238,6 +240,8 @@ class Keeper:
                 kept.free = state[f"constraint.{kept.name}.free"].copy()
             elif isinstance(kept.constraint, SpectralNorm):
                 kept.upper = state[f"constraint.{kept.name}.upper"].copy()
+        for mask in self._masks:
+            mask.held = state[f"constraint.{mask.name}.held"].copy()
 
     # ---- blocks
 
