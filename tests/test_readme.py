@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
+from typing import Any
 
 import numpy as np
 import pytest
 
+from gradcore._net import compiler
 from places import ROOT
 
 README = ROOT / "README.md"
@@ -29,6 +32,22 @@ def test_example_runs_and_prints_what_the_readme_says(capsys: pytest.CaptureFixt
         atol=0.05,
     )
     assert float(number.findall(printed)[-1]) > 0.95  # guessing: 1/16
+
+
+def test_the_readme_has_a_new_cell_in_ten_lines() -> None:
+    first, cell = re.findall(
+        r"^```python\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert len([line for line in cell.splitlines() if line]) <= 10
+    if not any(map(shutil.which, compiler.NAMES)):
+        pytest.skip("needs a C++ compiler")
+    names: dict[str, Any] = {}
+    exec(compile(first.partition("for step")[0], str(README), "exec"), names)
+    exec(compile(cell, str(README), "exec"), names)
+    assert names["net"].layers[1].cell.gates == ("f", "n")
+    result = names["result"]
+    assert abs(result.loss - np.log(16)) < 0.1  # untrained: as good as guessing
+    assert result.grads["1.weight_hh"].any()
 
 
 def test_commands_name_extras_that_exist() -> None:

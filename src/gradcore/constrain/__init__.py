@@ -14,3 +14,5 @@ from ._descriptions import Orthogonal as Orthogonal
 from ._descriptions import SpectralNorm as SpectralNorm
 from ._descriptions import by_name as by_name
 from ._keeper import ConstraintReport as ConstraintReport
+from ._mask import Mask as Mask
+from ._mask import dale as dale

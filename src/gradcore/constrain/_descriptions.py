@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from fnmatch import fnmatchcase
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from .._base.checks import choice, flag, float_in, store
 from .._net.flat import ParameterOwner
@@ -20,15 +20,17 @@ How = Literal["clip", "scale", "reparametrise"]
 
 @dataclass(frozen=True)
 class Constraint:
-    """Base class of SpectralNorm and Orthogonal.
+    """Base class of SpectralNorm, Orthogonal and Mask.
 
     weights: one or several fnmatch patterns for names of parameters, such as "*.weight_hh*" (the
-    default, recurrent weights of both directions) or "0.*"; all parameters that they match must be
-    matrices.
+    default, recurrent weights of both directions) or "0.*"; for SpectralNorm and Orthogonal all
+    parameters that they match must be matrices.
     """
 
     _: KW_ONLY
     weights: str | Sequence[str] = "*.weight_hh*"
+
+    matrices_only: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         kind = type(self).__name__
@@ -54,7 +56,7 @@ class Constraint:
                     f"net has {', '.join(spec.name for spec in net.parameter_specs)}."
                 )
             for spec in matched:
-                if len(spec.shape) != 2:
+                if self.matrices_only and len(spec.shape) != 2:
                     raise ArgumentError(
                         f"{type(self).__name__} acts on matrices; {spec.name} has shape "
                         f"{spec.shape}. Choose others with weights=."
@@ -123,11 +125,12 @@ def by_name(name: str | None, limit: float = 1.0) -> list[Constraint]:
 def blocks_of(net: Stack | ParameterOwner, name: str, by_gate: bool) -> int:
     """The number of blocks of rows of a parameter that are constrained separately.
 
-    It is the number of gates for recurrent weights if by_gate, and 1 otherwise.
+    It is the number of gates for weights and biases of recurrent layers if by_gate, and 1
+    otherwise.
     """
     if not by_gate:
         return 1
     layer, own = net.layer_of(name)
-    if isinstance(layer, Recurrent) and own.startswith(("weight_ih", "weight_hh")):
+    if isinstance(layer, Recurrent) and own.startswith(("weight_", "bias_")):
         return len(layer.cell.gates)
     return 1

@@ -13,6 +13,7 @@ from .._base.blas import single_threaded
 from .._net.stack import Grads, Params
 from ..errors import ArgumentError, DTypeError
 from ._descriptions import Constraint, Orthogonal, SpectralNorm, blocks_of
+from ._mask import Mask, MaskKeeper
 from ._matrices import Array, cayley, clipped, largest, nearest_orthogonal, polished, top_pair
 
 __all__ = ["ConstraintReport", "Keeper"]
@@ -30,7 +31,8 @@ class ConstraintReport:
     norm: the largest spectral norm among its blocks after the optimizer's step and before the
     constraint acted; with how="reparametrise" it is that of the free weights. It is only an upper
     bound where the size of the updates alone proves that the limit holds, and NaN where the step
-    left weights that are not finite. active: whether the constraint changed weights.
+    left weights that are not finite. For a Mask it is the norm of what it changed.
+    active: whether the constraint changed weights.
     """
 
     norm: float
@@ -75,6 +77,7 @@ class Keeper:
         self.constraints = tuple(constraints)
         self._params = params
         self._kept: list[_Kept] = []
+        self._masks: list[MaskKeeper] = []
         seen: set[str] = set()
         for constraint in self.constraints:
             for name in constraint.names(params.owner):
@@ -84,16 +87,20 @@ class Keeper:
                         "weights=."
                     )
                 seen.add(name)
+                if isinstance(constraint, Mask):
+                    self._masks.append(MaskKeeper.begin(params, name, constraint))
+                    continue
                 with single_threaded():
                     self._kept.append(self._begin(name, constraint))
 
     def __bool__(self) -> bool:
-        return bool(self._kept)
+        return bool(self._kept or self._masks)
 
     # ---- around a step
 
     def prepare(self, grads: Grads) -> Grads:
-        """Prepares the optimizer's step; returns the gradients that it should use.
+        """Prepares the optimizer's step; returns the gradients that it should use, 0 where a weight
+        is absent or fixed.
 
         With how="reparametrise" the step is made on the free weights V, so they replace W in the
         parameters until finish(), and their gradient replaces that of W.
@@ -103,9 +110,11 @@ class Keeper:
                 self._catch_up(kept)
             elif kept.free is not None and not np.array_equal(kept.last, self._params[kept.name]):
                 kept.free, kept.top = self._params[kept.name].copy(), None  # set from outside
-        if not any(kept.free is not None for kept in self._kept):
+        if not self._masks and not any(kept.free is not None for kept in self._kept):
             return grads
         made = Grads(grads.owner, grads.flat.copy(), grads.exponent)
+        for mask in self._masks:
+            mask.clear_gradient(made)
         for kept in self._kept:
             if kept.free is None:
                 continue
@@ -125,9 +134,16 @@ class Keeper:
             if kept.free is not None and kept.last is not None:
                 self._params[kept.name] = kept.last
 
-    def finish(self) -> dict[str, ConstraintReport]:
-        """Makes the constraints hold again after the optimizer's step; reports by parameter."""
-        return {kept.name: self._finish(kept) for kept in self._kept}
+    def finish(self, momenta: Sequence[NDArray[Any]] = ()) -> dict[str, ConstraintReport]:
+        """Makes the constraints hold again after the optimizer's step; reports by parameter.
+
+        momenta: flat arrays like the parameters, along whose negative the optimizer moves; what
+        pushes weights against a bound is taken out of them.
+        """
+        reports = {kept.name: self._finish(kept) for kept in self._kept}
+        for mask in self._masks:
+            reports[mask.name] = ConstraintReport(*mask.project(self._params, momenta))
+        return reports
 
     def _finish(self, kept: _Kept) -> ConstraintReport:
         report = self._held(kept)
@@ -205,13 +221,15 @@ class Keeper:
     # ---- state
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """The upper bounds and the free weights, as copies."""
+        """The upper bounds, the free weights and the fixed ones, as copies."""
         state: dict[str, NDArray[Any]] = {}
         for kept in self._kept:
             if kept.free is not None:
                 state[f"constraint.{kept.name}.free"] = kept.free.copy()
             elif isinstance(kept.constraint, SpectralNorm):
                 state[f"constraint.{kept.name}.upper"] = kept.upper.copy()
+        for mask in self._masks:
+            state[f"constraint.{mask.name}.held"] = mask.held.copy()
         return state
 
     def load_state_dict(self, state: dict[str, NDArray[Any]]) -> None:
@@ -222,6 +240,8 @@ class Keeper:
                 kept.free = state[f"constraint.{kept.name}.free"].copy()
             elif isinstance(kept.constraint, SpectralNorm):
                 kept.upper = state[f"constraint.{kept.name}.upper"].copy()
+        for mask in self._masks:
+            mask.held = state[f"constraint.{mask.name}.held"].copy()
 
     # ---- blocks
 

@@ -94,6 +94,8 @@ class Optimizer:
     """
 
     kind = ""
+    # The moments along whose negative a step goes.
+    momenta: tuple[str, ...] = ("velocity",)
 
     def __init__(
         self,
@@ -206,7 +208,9 @@ class Optimizer:
                 self._keeper.abandon()
         if not done:
             raise NonFiniteError(_place(grads, update.where))
-        kept = self._keeper.finish()
+        kept = self._keeper.finish(
+            [self.moments[name] for name in self.momenta if name in self.moments]
+        )
         self.steps += 1
         total = update.total
         if isinstance(self._clip, ZScore) and self._running is not None:

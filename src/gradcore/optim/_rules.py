@@ -57,6 +57,7 @@ class Adam(Optimizer):
     """
 
     kind = "adam"
+    momenta = ("first_moment",)
 
     def __init__(
         self,
@@ -178,6 +179,7 @@ class Lion(Optimizer):
     """
 
     kind = "lion"
+    momenta = ("first_moment",)
 
     def __init__(
         self,

@@ -27,6 +27,7 @@ from ._modules import GRU as GRU
 from ._modules import LSTM as LSTM
 from ._modules import RNN as RNN
 from ._modules import AntisymmetricRNN as AntisymmetricRNN
+from ._recurrent import Recurrent as Recurrent
 from ._stability import StabilityMonitor as StabilityMonitor
 from ._stability import StabilityReport as StabilityReport
 from ._stability import sharpness as sharpness

@@ -22,7 +22,7 @@ INPUTS = "Tensor flat, Tensor x, Tensor? state, Tensor? lengths, Tensor? reset, 
 OPTIONS = (
     "str memory, str mode, int input_size, int hidden_size, int num_layers, bool bias, "
     "bool bidirectional, float dropout, str skip_kind, int skip_lag, float skip_value, "
-    "bool skip_learned, float step, float diffusion"
+    "bool skip_learned, float step, float diffusion, str own"
 )
 
 

@@ -18,6 +18,9 @@ from ._layer import Layer
 
 __all__ = ["Constrained", "constrain", "params_of"]
 
+# What optimizers of torch.optim call the moments along whose negative they step.
+MOMENTA = ("momentum_buffer", "exp_avg")
+
 
 def constrain(
     model: nn.Module, optimizer: torch.optim.Optimizer, constraints: Sequence[Constraint]
@@ -59,6 +62,7 @@ class Constrained:
         for layer, params, _ in self._kept.values():
             _write(_weights(layer), params.flat)
         self.reports = {}
+        self._optimizer = optimizer
         self._hooks = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
@@ -83,8 +87,16 @@ class Constrained:
         for name, (layer, params, keeper) in self._kept.items():
             weights = _weights(layer)
             params.flat[...] = _flat(weights)
-            self.reports[name] = keeper.finish()
+            states = [self._optimizer.state.get(weight, {}) for weight in weights]
+            momenta = {
+                key: _flat([state[key] for state in states])
+                for key in MOMENTA
+                if all(isinstance(state.get(key), Tensor) for state in states)
+            }
+            self.reports[name] = keeper.finish(list(momenta.values()))
             _write(weights, params.flat)
+            for key, flat in momenta.items():
+                _write([state[key] for state in states], flat)
 
 
 def params_of(layer: Layer) -> Params:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from .._net import cells
+from .._net import cells, io
 from .._net.layers import Dropout, Recurrent, Skip
 from .._net.stack import Stack
 
@@ -24,7 +26,8 @@ class Description(NamedTuple):
     """A layer in plain values.
 
     mode: torch.nn's name of the cell, "LSTM", "GRU", "RNN_TANH" or "RNN_RELU", or "ANTISYMMETRIC",
-    the only one with step and diffusion. skip_kind: "" if there is no skip connection.
+    the only one with step and diffusion. skip_kind: "" if there is no skip connection. own: the
+    first layer as JSON, as in files, if it has a cell of another kind; mode is then its name.
     """
 
     mode: str
@@ -40,6 +43,7 @@ class Description(NamedTuple):
     skip_learned: bool
     step: float
     diffusion: float
+    own: str
 
     def stack(self) -> Stack:
         """The net that computes the layer; made once per description and then cached."""
@@ -52,12 +56,27 @@ class Description(NamedTuple):
 
     def state_size(self, batch: int) -> int:
         """The number of values in the flat state."""
-        planes = self.skip_lag + (self.mode == "LSTM")
+        layer = self.stack().recurrent[0]
+        planes = layer.lag + len(layer.cell.states) - 1
         return self.num_layers * planes * batch * self.width
 
 
 @lru_cache(maxsize=64)
 def _stack(description: Description) -> Stack:
+    first = _first(description)
+    layers: list[Any] = [first]
+    for _ in range(1, description.num_layers):
+        if description.dropout:
+            layers.append(Dropout(description.dropout))
+        layers.append(replace(first, input_size=description.width))
+    return Stack(*layers)
+
+
+def _first(description: Description) -> Recurrent:
+    """The layer that reads the inputs; the others differ in their input_size only."""
+    if description.own:
+        # A cell with a source must be known in this process: nothing is compiled here.
+        return io.build(json.loads(description.own)).recurrent[0]
     mode = description.mode
     options: dict[str, Any] = {
         "bias": description.bias,
@@ -74,11 +93,4 @@ def _stack(description: Description) -> Stack:
         options["nonlinearity"] = mode[4:].lower()
     elif mode == "ANTISYMMETRIC":
         options |= {"step": description.step, "diffusion": description.diffusion}
-    layers: list[Any] = []
-    width = description.input_size
-    for index in range(description.num_layers):
-        if index and description.dropout:
-            layers.append(Dropout(description.dropout))
-        layers.append(CELLS[mode](width, description.hidden_size, **options))
-        width = description.width
-    return Stack(*layers)
+    return CELLS[mode](description.input_size, description.hidden_size, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..errors import ArgumentError, DTypeError
 from . import _modules, _windows
 from ._describe import CELLS
 from ._layer import Layer
+from ._recurrent import Recurrent
 
 __all__ = ["StackModule", "from_torch", "to_torch"]
 
@@ -90,8 +91,8 @@ class StackModule(nn.ModuleList):
     """A net of gradcore made of PyTorch's layers; to_torch makes it.
 
     Its modules are the layers, by their places in the Stack: those of torch.nn, and those of
-    gradcore.torch where there is a skip connection or an AntisymmetricRNN; a Dense is a Linear with
-    its activation function. forward adds what a Residual adds. net: the Stack.
+    gradcore.torch where there is a skip connection, an AntisymmetricRNN or a compiled cell; a Dense
+    is a Linear with its activation function. forward adds what a Residual adds. net: the Stack.
     forward(x, state=None) -> (outputs, state): x (T, B, I), or (T, B) integer tokens; outputs
     (T, B, O), or (B, O) behind a Pool, which takes all T steps of every sequence; a dict of these
     if the net has Heads; state: a list with what each recurrent layer returns and takes, h_n or
@@ -278,10 +279,7 @@ def _module(place: int, layer: layers.Layer) -> nn.Module:
         )
     name = type(layer).__name__
     if isinstance(layer, CompiledCell):
-        raise ArgumentError(
-            f"layer {place} ({name}) has a compiled cell, which PyTorch does not have. Use "
-            "gradcore.forward with its outputs and gradients, or write the cell in PyTorch."
-        )
+        return Recurrent(replace(layer, residual=False))  # StackModule adds the input
     if not isinstance(layer, layers.Recurrent):
         raise ArgumentError(f"layer {place} ({name}) has no counterpart in PyTorch.")
     if layer.initial_state != "zeros":
@@ -425,6 +423,15 @@ def _count(part: layers.Layer | layers.Residual) -> int:
 
 def _of_layers(shown: str, module: nn.RNNBase) -> Iterator[Found]:
     """The layers of a recurrent module, with Dropout between them."""
+    if isinstance(module, Recurrent):
+        place = -1
+        for own in module.stack().layers:
+            if isinstance(own, layers.Recurrent):
+                place += 1
+                yield own, [_of_recurrent(module, place, own)]
+            else:
+                yield own, [{}]
+        return
     if module.proj_size or module.mode not in CELLS:
         raise ArgumentError(
             f"{shown} has proj_size={module.proj_size}; gradcore has no output projection."

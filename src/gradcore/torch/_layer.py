@@ -50,7 +50,7 @@ class Seen:
 # The layers are not subclasses of torch.nn.RNN, LSTM and GRU, because torch.compile refuses all
 # subclasses of these.
 class Layer(nn.RNNBase):
-    """Base class of RNN, LSTM, GRU and AntisymmetricRNN: what gradcore adds to those of torch.nn.
+    """Base class of RNN, LSTM, GRU, AntisymmetricRNN and Recurrent: what gradcore adds to torch.nn.
 
     skip: a gradcore.Skip, a connection through time in every layer and direction. If its strength
     is learned, it is a parameter skip_scale_l0 or skip_logit_l0 [H] beside weight_hh_l0. With a lag
@@ -74,6 +74,8 @@ class Layer(nn.RNNBase):
     skip: Skip | None
     memory: int | str | None
     _mode: str
+    # The layer as JSON where its cell is none of torch.nn's, see Recurrent.
+    _own = ""
 
     def __init__(
         self,
@@ -157,9 +159,10 @@ class Layer(nn.RNNBase):
         See gradcore.init.chrono_bias; PyTorch's generator draws the values. Raises ArgumentError
         for a layer without memory gates or without biases, and unless longest > 2.
         """
-        if self.mode not in ("LSTM", "GRU") or not self.bias:
+        if self.stack().recurrent[0].cell.memory_gate is None or not self.bias:
             raise ArgumentError(
-                "init_chrono_ needs an LSTM or GRU with biases, which hold its memory gates open; "
+                "init_chrono_ needs an LSTM or GRU with biases, which hold its memory gates open, "
+                "or a cell of yours with a memory_gate and biases; "
                 f"this is {self!r}."
             )
         weights = [getattr(self, name) for name in self.parameter_names()]
@@ -193,12 +196,23 @@ class Layer(nn.RNNBase):
             0.0 if skip is None or skip.value is None else skip.value,
             skip is not None and skip.learned,
             *self._flow,
+            self._own,
         )
 
     @property
     def _flow(self) -> tuple[float, float]:
         """step and diffusion, which only the antisymmetric RNN has."""
         return 0.0, 0.0
+
+    @property
+    def _cell_states(self) -> tuple[str, ...]:
+        """The names of what the cell carries from step to step, its output first."""
+        return ("h", "c") if self.mode == "LSTM" else ("h",)
+
+    @property
+    def _has_masks(self) -> bool:
+        """Whether random masks act in training."""
+        return self.dropout > 0 and self.num_layers > 1
 
     def parameter_names(self) -> list[str]:
         """The names of the layer's parameters in the order of the parameters of stack()."""
@@ -261,18 +275,24 @@ class Layer(nn.RNNBase):
         return PackedSequence(outputs[there], batch_sizes, order, back), self._given_back(end)
 
     def _states(self, hx: Any, dims: int) -> list[Tensor] | None:
-        """hx as a list: h, or h and c; with a lag, the second axis of h is that of past outputs."""
+        """hx as a list of states; with a lag, the second axis of h is that of past outputs."""
         if hx is None:
             return None
-        states = list(hx) if self.mode == "LSTM" else [hx]
-        expected = [dims + (self._lag > 1), dims][: len(states)]
+        names = self._cell_states
+        states = list(hx) if len(names) > 1 else [hx]
+        if len(states) != len(names):
+            raise ShapeError(
+                f"hx must have the states {', '.join(names)}; got {len(states)} tensors."
+            )
+        expected = [dims + (self._lag > 1), *[dims] * (len(names) - 1)]
         found = [state.dim() for state in states]
         if found != expected:
             what = "batched 3-D" if dims == 3 else "unbatched 2-D"
-            if self.mode == "LSTM":
+            if len(names) > 1:
+                told = " and ".join(f"{name}x" for name in names)
                 raise RuntimeError(
-                    f"For {what} input, hx and cx should also be {dims}-D but got "
-                    f"({found[0]}-D, {found[1]}-D) tensors"
+                    f"For {what} input, {told} should also be {dims}-D but got "
+                    f"({', '.join(f'{number}-D' for number in found)}) tensors"
                 )
             raise RuntimeError(
                 f"For {what} input, hx should also be {dims}-D but got {found[0]}-D tensor"
@@ -317,10 +337,9 @@ class Layer(nn.RNNBase):
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
         if states is None:
             return
-        size = (self.num_layers * self._directions, x.shape[1], self.hidden_size)
-        first = (size[0], self._lag, *size[1:]) if self._lag > 1 else size
-        for index, (state, expected) in enumerate(zip(states, (first, size), strict=False)):
-            name = f"hidden[{index}]" if self.mode == "LSTM" else "hidden"
+        sizes = self._state_sizes(x.shape[1])
+        for index, (state, expected) in enumerate(zip(states, sizes, strict=True)):
+            name = f"hidden[{index}]" if len(states) > 1 else "hidden"
             self.check_hidden_size(state, expected, f"Expected {name} size {{}}, got {{}}")  # type: ignore[arg-type]
             if state.dtype != weight.dtype and not torch.is_autocast_enabled("cpu"):
                 raise ValueError(
@@ -355,8 +374,7 @@ class Layer(nn.RNNBase):
 
     def _seed(self) -> Tensor | None:
         """A seed for random masks from PyTorch's generator; None if the layer has no masks now."""
-        random = self.training and self.dropout > 0 and self.num_layers > 1
-        return torch.randint(2**62, ()) if random else None
+        return torch.randint(2**62, ()) if self.training and self._has_masks else None
 
     def _run_compiled(
         self,
@@ -403,7 +421,7 @@ class Layer(nn.RNNBase):
         )
 
     def _flat(self, states: list[Tensor]) -> Tensor:
-        """The flat state: for each layer and direction the past outputs, then c."""
+        """The flat state: for each layer and direction the past outputs, then the other states."""
         rows = self.num_layers * self._directions
         parts = [state.reshape(rows, -1) for state in states]
         return torch.cat(parts, 1).reshape(-1)
@@ -412,19 +430,21 @@ class Layer(nn.RNNBase):
         rows = self.num_layers * self._directions
         planes = end.reshape(rows, -1, batch, self.hidden_size)
         h = planes[:, : self._lag] if self._lag > 1 else planes[:, 0]
-        if self.mode != "LSTM":
-            return [h.contiguous()]
-        return [h.contiguous(), planes[:, self._lag].contiguous()]
+        others = [planes[:, place] for place in range(self._lag, planes.shape[1])]
+        return [state.contiguous() for state in (h, *others)]
+
+    def _state_sizes(self, batch: int) -> list[tuple[int, ...]]:
+        """The shape of each state; with a lag, h has an axis of past outputs."""
+        size = (self.num_layers * self._directions, batch, self.hidden_size)
+        first = (size[0], self._lag, *size[1:]) if self._lag > 1 else size
+        return [first, *[size] * (len(self._cell_states) - 1)]
 
     def _of_nothing(self, x: Tensor, others: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Outputs and states of a batch of no sequences, connected to inputs by zero gradients."""
         zero = x.sum() + torch.stack([other.sum() for other in others]).sum() * 0
         width = self.hidden_size * self._directions
         outputs = zero + x.new_zeros((x.shape[0], 0, width))
-        size = (self.num_layers * self._directions, 0, self.hidden_size)
-        first = (size[0], self._lag, *size[1:]) if self._lag > 1 else size
-        count = 2 if self.mode == "LSTM" else 1
-        return outputs, [zero + x.new_zeros(shape) for shape in (first, size)[:count]]
+        return outputs, [zero + x.new_zeros(shape) for shape in self._state_sizes(0)]
 
     def _given_back(self, states: list[Tensor]) -> Any:
-        return tuple(states) if self.mode == "LSTM" else states[0]
+        return tuple(states) if len(states) > 1 else states[0]
