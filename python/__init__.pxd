@@ -396,6 +396,7 @@ cdef extern from "gradcore/gradcore.h" nogil:
 
     gc_status gc_pass_begin(const gc_net* net, gc_call* call, gc_pass** begun)
     gc_status gc_pass_finish(gc_pass* begun, const void* d_outputs, gc_call* call)
+    void gc_pass_move(gc_pass* begun, const gc_call* moved)
     void gc_pass_free(gc_pass* begun)
 
     ctypedef struct gc_buffer:

@@ -153,6 +153,10 @@ gc_status gc_pass_finish(gc_pass* pass, const void* d_outputs, gc_call* call) {
   return status;
 }
 
+void gc_pass_move(gc_pass* pass, const gc_call* moved) {
+  std::visit([&](auto& pipeline) { pipeline->move(*moved); }, pass->pipeline);
+}
+
 void gc_pass_free(gc_pass* pass) { delete pass; }
 
 gc_buffer* gc_buffer_new(int64_t bytes) {

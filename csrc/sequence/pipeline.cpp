@@ -346,6 +346,28 @@ void Pipeline<T>::go_back(const void* d_outputs) {
   }
 }
 
+// Parts whose array lies in a Meeting keep it.
+template <class T>
+void Pipeline<T>::move(const gc_call& moved) noexcept {
+  const auto replace = [&](auto member) {
+    const auto before = member(call_);
+    const auto after = member(moved);
+    if (!before || !after) return;
+    for (gc_call& call : calls_)
+      if (member(call) == before) member(call) = after;
+    member(call_) = after;
+  };
+  replace([](auto& call) -> auto& { return call.params; });
+  replace([](auto& call) -> auto& { return call.x; });
+  replace([](auto& call) -> auto& { return call.state; });
+  replace([](auto& call) -> auto& { return call.cotangents.final_state; });
+  replace([](auto& call) -> auto& { return call.grads; });
+  replace([](auto& call) -> auto& { return call.dx; });
+  replace([](auto& call) -> auto& { return call.dx_exponent; });
+  replace([](auto& call) -> auto& { return call.dstate; });
+  replace([](auto& call) -> auto& { return call.dstate_exponent; });
+}
+
 template <class T>
 void Pipeline<T>::check_given(const void* d_outputs) const {
   if (loss_is_given(call_) && !d_outputs) fail(GC_INVALID, "d_outputs is missing.");

@@ -27,6 +27,8 @@ class Pipeline {
   // given gradient of the outputs.
   void begin();
   void go_back(const void* d_outputs);
+  // In between: arrays of the caller that lie elsewhere now; see gc_pass_move.
+  void move(const gc_call& moved) noexcept;
 
  private:
   // The arrays in which part p leaves its outputs and finds their gradient. Both directions of a

@@ -23,4 +23,5 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
   register_measure(module);
   register_linalg(module);
   register_ctc(module);
+  register_foreign(module);
 }

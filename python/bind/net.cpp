@@ -177,6 +177,23 @@ Net::Net(const std::string& dtype, int64_t embedding_rows, int64_t embedding_dim
   statics_ = gc_net_statics(&net_);
 }
 
+std::vector<int64_t> Net::words() const {
+  static_assert(sizeof(gc_layer) % sizeof(int64_t) == 0 &&
+                sizeof(gc_transform) % sizeof(int64_t) == 0);
+  std::vector<int64_t> words{net_.dtype,         net_.embedding_rows, net_.embedding_dim,
+                             net_.n_layers,      net_.head_outputs,   net_.head_bias,
+                             net_.head_unbiased, net_.n_transforms};
+  const auto append = [&](const auto& all) {
+    const auto* begin = reinterpret_cast<const char*>(all.data());
+    const size_t bytes = all.size() * sizeof(all[0]), start = words.size();
+    words.resize(start + bytes / sizeof(int64_t));
+    std::copy_n(begin, bytes, reinterpret_cast<char*>(words.data() + start));
+  };
+  append(layers_);
+  append(transforms_);
+  return words;
+}
+
 int64_t Net::state_size(int64_t batch) const {
   const int64_t size = gc_net_state_size(&net_, batch);
   if (size < 0) raise_error("ArgumentError", gc_last_error());
@@ -282,5 +299,6 @@ void register_net(py::module_& module) {
       .def("part_steps", &Net::part_steps, py::arg("part"), py::arg("steps"))
       .def("direction_steps", &Net::direction_steps, py::arg("direction"), py::arg("steps"))
       .def_property_readonly("n_states", &Net::states)
-      .def("state_size", &Net::state_size, py::arg("batch"));
+      .def("state_size", &Net::state_size, py::arg("batch"))
+      .def("words", &Net::words, "The description as numbers, for python/xla/description.h.");
 }

@@ -27,6 +27,8 @@ class Net {
   int64_t direction_size(int32_t direction) const noexcept;
   int64_t gates(int32_t direction) const;
   int64_t state_size(int64_t batch) const;
+  // All of gc_net but its pointers as numbers of 64 bits, followed by layers and transforms.
+  std::vector<int64_t> words() const;
   // Widths of the net's output and of float input per step.
   int64_t outputs() const noexcept { return outputs_; }
   int64_t inputs() const noexcept { return inputs_; }

@@ -9,3 +9,4 @@ void register_optim(pybind11::module_& module);
 void register_measure(pybind11::module_& module);
 void register_linalg(pybind11::module_& module);
 void register_ctc(pybind11::module_& module);
+void register_foreign(pybind11::module_& module);

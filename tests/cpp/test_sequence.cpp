@@ -248,12 +248,25 @@ class Problem {
   gc_status in_two_calls(gc_call& c) {
     const void* d_outputs = c.d_outputs;
     c.d_outputs = nullptr;
+    // The pass begins with arrays that lie elsewhere, and must not read them when they have moved.
+    std::vector<double> first_params(params), first_x(x_), first_grads(params.size());
+    std::vector<double> first_dx(x_.size()), first_dstate(state_.size());
+    gc_call elsewhere = c;
+    elsewhere.params = first_params.data();
+    if (c.x) elsewhere.x = first_x.data();
+    elsewhere.grads = first_grads.data();
+    if (c.dx) elsewhere.dx = first_dx.data();
+    elsewhere.dstate = first_dstate.data();
     gc_pass* pass = nullptr;
-    const gc_status begun = gc_pass_begin(&net_, &c, &pass);
+    const gc_status begun = gc_pass_begin(&net_, &elsewhere, &pass);
     if (begun != GC_OK) {
+      c.where_step = elsewhere.where_step;
       CHECK(!pass);
       return begun;
     }
+    first_params.assign(first_params.size(), std::nan(""));
+    first_x.assign(first_x.size(), std::nan(""));
+    gc_pass_move(pass, &c);
     CHECK_EQUAL(gc_pass_finish(pass, nullptr, &c), GC_INVALID);
     CHECK_CONTAINS(gc_last_error(), "d_outputs is missing");
     const gc_status finished = gc_pass_finish(pass, d_outputs, &c);

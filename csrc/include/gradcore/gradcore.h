@@ -552,6 +552,11 @@ typedef struct gc_pass gc_pass;
 GC_API gc_status gc_pass_begin(const gc_net* net, gc_call* call, gc_pass** begun);
 /* Executes the other operations. May be called once per pass; `call` is then as after gc_run. */
 GC_API gc_status gc_pass_finish(gc_pass* begun, const void* d_outputs, gc_call* call);
+/* Says where arrays of the pass lie now, which have the contents that they had: params, x, state,
+ * cotangents.final_state, and those to be written, grads, dx, dstate and their exponents. An array
+ * of `moved` takes the place of the pass's own unless either is NULL. Before gc_pass_finish only,
+ * for callers whose memory moves between the two calls. */
+GC_API void gc_pass_move(gc_pass* begun, const gc_call* moved);
 GC_API void gc_pass_free(gc_pass* begun);
 
 /* Memory for a large result, taken from the memory that is kept for calls, so that a loop that

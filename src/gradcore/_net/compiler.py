@@ -1,4 +1,4 @@
-"""Runs the user's C++ compiler: makes the plug-in of a cell, which it keeps in a cache.
+"""Runs the user's C++ compiler and keeps the libraries that it makes in a cache.
 
 The plug-in of a cell is made of the cell's source and of headers that the package carries. Files
 in the cache are named by a hash of all of these, of the compiler and of its flags.
@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from .._base.embed import get_include
 from .._base.files import replace_file
 from ..errors import CompileError
 
-__all__ = ["cache_folder", "compiler", "plugin"]
+__all__ = ["cache_folder", "compiler", "library", "plugin"]
 
 # The names of compilers that are looked for, in this order, where CXX says none.
 NAMES = ("c++", "g++", "clang++")
@@ -32,16 +33,21 @@ TIMEOUT_S = 600
 _ERROR = re.compile(r"^(?P<file>[^:\n]+):(?P<line>\d+):(?:\d+:)? (?:fatal )?error: (?P<text>.*)$")
 
 
-def cache_folder() -> Path:
-    """The folder of compiled cells: GRADCORE_CACHE, or gradcore in XDG_CACHE_HOME or ~/.cache."""
+def cache_folder(kind: str = "cells") -> Path:
+    """The folder of compiled cells: GRADCORE_CACHE, or gradcore in XDG_CACHE_HOME or ~/.cache.
+
+    kind: what is kept there; the name of the folder.
+    """
     if own := os.environ.get("GRADCORE_CACHE"):
-        return Path(own) / "cells"
+        return Path(own) / kind
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "gradcore" / "cells"
+    return Path(base) / "gradcore" / kind
 
 
-def compiler() -> tuple[str, ...]:
+def compiler(what: str = "a cell") -> tuple[str, ...]:
     """The command of the C++ compiler: the environment variable CXX, or the first on the PATH.
+
+    what: that which needs it, for the message.
 
     Raises CompileError if there is none.
     """
@@ -57,7 +63,7 @@ def compiler() -> tuple[str, ...]:
         if shutil.which(name):
             return (name,)
     raise CompileError(
-        f"a cell needs a C++ compiler, and none of {', '.join(NAMES)} is on the PATH. Install one "
+        f"{what} needs a C++ compiler, and none of {', '.join(NAMES)} is on the PATH. Install one "
         "(apt install g++; conda install gxx), or name it in the environment variable CXX."
     )
 
@@ -74,13 +80,12 @@ def _version(command: tuple[str, ...]) -> str:
     return run.stdout.partition("\n")[0]
 
 
-@lru_cache(maxsize=1)
-def _headers() -> str:
-    """A hash of the headers that a plug-in is compiled with."""
-    folder = Path(get_include())
+@lru_cache(maxsize=8)
+def _headers(folder: Path) -> str:
+    """A hash of the headers in a folder that a library is compiled with."""
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.suffix in {".h", ".def"}:
+        if path.suffix in {".h", ".def", ".hpp"}:
             total.update(str(path.relative_to(folder)).encode())
             total.update(path.read_bytes())
     return total.hexdigest()
@@ -102,36 +107,67 @@ def plugin(source: str, main: str, stem: str, level: str) -> Path:
     Raises CompileError with the lines of the source in which the compiler found errors.
     """
     command = compiler()
-    flags = _flags(command, level)
-    said = "\0".join([source, main, _version(command), *command, *flags, _headers()])
-    digest = hashlib.sha256(said.encode()).hexdigest()
-    folder = cache_folder()
+    include = Path(get_include())
+    return library(
+        {f"{stem}.h": source, "main.cpp": main},
+        stem,
+        command,
+        _flags(command, level),
+        [include, include / "gradcore" / "source"],
+        lambda stderr: _explained(stderr, source, stem),
+    )
+
+
+def library(
+    files: Mapping[str, str],
+    stem: str,
+    command: tuple[str, ...],
+    flags: Sequence[str],
+    headers: Sequence[Path],
+    explained: Callable[[str], str],
+    kind: str = "cells",
+) -> Path:
+    """The library that is compiled from main.cpp of `files`, unless the cache has it.
+
+    files: sources by their names. stem: the first part of the library's name. command, flags: of
+    the compiler. headers: folders with headers. explained: makes an error message of what the
+    compiler said. kind: the folder of the cache.
+    Raises CompileError with that message, or if the cache cannot be written to.
+    """
+    parts = [text for name in sorted(files) for text in (name, files[name])]
+    parts += [_version(command), *command, *flags, *map(_headers, headers)]
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    folder = cache_folder(kind)
     made = folder / f"{stem}-{digest[:32]}.so"
     if made.exists():
         return made
+    places = [f"-I{path}" for path in headers]
+    # Libraries to link with, among the flags, stand behind the source that needs them.
+    links = [flag for flag in flags if flag.startswith(("-l", "-L", "-Wl,"))]
+    others = [flag for flag in flags if flag not in links]
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix="making-") as name:
             work = Path(name)
-            (work / f"{stem}.h").write_text(source, encoding="utf-8")
-            (work / "main.cpp").write_text(main, encoding="utf-8")
-            include = Path(get_include())
-            places = [f"-I{include}", f"-I{include / 'gradcore' / 'source'}"]
+            for file, text in files.items():
+                (work / file).write_text(text, encoding="utf-8")
             replace_file(
                 made,
                 lambda path: _run(
-                    [*command, *flags, *places, "-o", str(path), "main.cpp"], work, source, stem
+                    [*command, *others, *places, "-o", str(path), "main.cpp", *links],
+                    work,
+                    explained,
                 ),
             )
     except OSError as error:
         raise CompileError(
-            f"a compiled cell cannot be kept in {folder}: {error.strerror}. Set the environment "
+            f"a compiled library cannot be kept in {folder}: {error.strerror}. Set the environment "
             "variable GRADCORE_CACHE to a folder that can be written to."
         ) from error
     return made
 
 
-def _run(command: list[str], work: Path, source: str, stem: str) -> None:
+def _run(command: list[str], work: Path, explained: Callable[[str], str]) -> None:
     try:
         run = subprocess.run(
             command,
@@ -145,11 +181,11 @@ def _run(command: list[str], work: Path, source: str, stem: str) -> None:
         )
     except subprocess.TimeoutExpired:
         raise CompileError(
-            f"the compiler was stopped after {TIMEOUT_S} s. Write a simpler cell, or see whether "
-            "the machine is busy."
+            f"the compiler was stopped after {TIMEOUT_S} s. See whether the machine is busy, or "
+            "write a simpler cell."
         ) from None
     if run.returncode:
-        raise CompileError(_explained(run.stderr, source, stem))
+        raise CompileError(explained(run.stderr))
 
 
 def _explained(stderr: str, source: str, stem: str) -> str:
