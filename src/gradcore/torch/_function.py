@@ -1,7 +1,8 @@
 """A call of a layer as autograd functions: differentiable twice in reverse mode, once in forward.
 
 Layer computes outputs. Back, Tangents and Curvature are its first and second derivatives; each has
-the methods that torch.func needs (jvp, vmap). A third derivative raises ArgumentError.
+the methods that torch.func needs (jvp, vmap). Tangents and Curvature are linear in their directions
+and can be differentiated by these. A third derivative by the other tensors raises ArgumentError.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch import utils as _functorch
 from torch.autograd import Function
 
 from ..errors import ArgumentError
-from . import _numbers
+from . import _compiled, _modes, _numbers
 from ._numbers import Call
 
 __all__ = ["apply"]
@@ -28,8 +30,10 @@ def apply(call: Call, flat: Tensor, x: Tensor, state: Tensor | None) -> tuple[Te
 
 
 def run(function: type[Function], *inputs: Any) -> Any:
-    """Calls function.apply, for which PyTorch has no type hints."""
-    return function.apply(*inputs)  # type: ignore[no-untyped-call]
+    """Calls function.apply, without its search for default arguments, which takes 30 us."""
+    if torch._C._are_functorch_transforms_active():
+        return function.apply(*inputs)  # type: ignore[no-untyped-call]
+    return super(Function, function).apply(*_functorch.unwrap_dead_wrappers(inputs))  # type: ignore[misc]
 
 
 class Layer(Function):
@@ -44,7 +48,9 @@ class Layer(Function):
         call, *tensors = inputs
         ctx.call = call
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
+        # The tape is saved as a tensor, so that hooks of saved tensors (torch.utils.checkpoint) can
+        # drop it.
+        ctx.save_for_backward(*tensors, call.given_tape())
         ctx.save_for_forward(*tensors)
 
     @staticmethod
@@ -52,13 +58,19 @@ class Layer(Function):
         wanted = _wanted(ctx.needs_input_grad[1:])
         if not wanted or all(cotangent is None for cotangent in cotangents):
             return None, None, None, None
-        return None, *run(Back, ctx.call, wanted, *ctx.saved_tensors, *cotangents)
+        call: Call = ctx.call
+        *tensors, tape = ctx.saved_tensors
+        if _modes.in_batched_backward():
+            found = _compiled.gradients(call, *tensors, *cotangents)
+            return None, *(one if name in wanted else None for name, one in found.items())
+        with call.using(tape):
+            return None, *run(Back, call, wanted, *tensors, *cotangents)
 
     @staticmethod
     def jvp(ctx: Any, _: Any, *directions: Any) -> Any:
         if all(direction is None for direction in directions):
             return None, None
-        return run(Tangents, ctx.call, *ctx.saved_tensors, *directions)
+        return run(Tangents, ctx.call, *ctx.saved_tensors[:3], *directions)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
@@ -88,9 +100,7 @@ class Back(Function):
         found: list[Any] = [None] * 5
         wanted = _wanted(needed[:3])
         if wanted:
-            found[:3] = run(
-                Curvature, ctx.call, wanted, flat, x, state, d_outputs, d_end, *directions
-            )
+            found[:3] = _bent(ctx.call, wanted, (flat, x, state, d_outputs, d_end), directions)
         if needed[3] or needed[4]:
             moved = run(Tangents, ctx.call, flat, x, state, *directions)
             found[3:] = [one if need else None for one, need in zip(moved, needed[3:], strict=True)]
@@ -101,10 +111,8 @@ class Back(Function):
         flat, x, state, d_outputs, d_end = ctx.saved_tensors
         sums: list[Any] = [None, None, None]
         if any(direction is not None for direction in directions[:3]):
-            bent = run(
-                Curvature, ctx.call, ctx.wanted, flat, x, state, d_outputs, d_end, *directions[:3]
-            )
-            sums = list(bent)
+            fixed = (flat, x, state, d_outputs, d_end)
+            sums = list(_bent(ctx.call, ctx.wanted, fixed, directions[:3]))
         if any(direction is not None for direction in directions[3:]):
             moved = run(Back, ctx.call.alone(), ctx.wanted, flat, x, state, *directions[3:])
             sums = [_sum(a, b) for a, b in zip(sums, moved, strict=True)]
@@ -130,11 +138,22 @@ class Tangents(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        pass
+        ctx.call, *tensors = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
-        raise ArgumentError(_TOO_MANY)
+        flat, x, state, *directions = ctx.saved_tensors
+        found: list[Any] = [None] * 6
+        if any(cotangent is not None for cotangent in cotangents):
+            primal, linear = _wanted(ctx.needs_input_grad[1:4]), _wanted(ctx.needs_input_grad[4:])
+            call = ctx.call.alone()
+            if primal:
+                found[:3] = _bent(call, primal, (flat, x, state, *cotangents), directions)
+            if linear:
+                found[3:] = run(Back, call, linear, flat, x, state, *cotangents)
+        return None, *found
 
     @staticmethod
     def jvp(ctx: Any, *directions: Any) -> Any:
@@ -164,8 +183,14 @@ class ManyTangents(Function):
         call, flat, x, state, a, b, c = inputs
         return _numbers.tangents(call, flat, x, state, (a, b, c))
 
-    setup_context = staticmethod(Tangents.setup_context)
-    backward = staticmethod(Tangents.backward)
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        raise ArgumentError(_TOO_MANY)
+
     jvp = staticmethod(Tangents.jvp)
 
     @staticmethod
@@ -183,8 +208,25 @@ class Curvature(Function):
         call, wanted, flat, x, state, d_outputs, d_end, *direction = inputs
         return _numbers.curvature(call, wanted, flat, x, state, d_outputs, d_end, tuple(direction))
 
-    setup_context = staticmethod(Tangents.setup_context)
-    backward = staticmethod(Tangents.backward)
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.call, _, *tensors = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *directions: Any) -> Any:
+        fixed = ctx.saved_tensors[:5]
+        needed = ctx.needs_input_grad[2:]
+        found: list[Any] = [None] * 3
+        wanted = _wanted(needed[5:])
+        if wanted and any(direction is not None for direction in directions):
+            # Second derivatives are symmetric.
+            found = list(_bent(ctx.call, wanted, fixed, directions))
+        # A gradient by what is fixed goes to Fixed, which refuses it if anyone asks for it.
+        third = [torch.zeros_like(t) if n else None for t, n in zip(fixed, needed, strict=False)]
+        return None, None, *third, *found
+
     jvp = staticmethod(Tangents.jvp)
 
     @staticmethod
@@ -192,9 +234,42 @@ class Curvature(Function):
         return _one_by_one(Curvature, info, in_dims, inputs)
 
 
+class Fixed(Function):
+    """A tensor by which Curvature cannot be differentiated: it refuses a gradient.
+
+    Autograd does not say in a backward pass which of a function's inputs are of interest, but
+    calls a function before them only if they are.
+    """
+
+    @staticmethod
+    def forward(tensor: Any) -> Any:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        raise ArgumentError(_TOO_MANY)
+
+    jvp = staticmethod(Tangents.jvp)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], tensor: Any) -> Any:
+        return run(Fixed, tensor), in_dims[0]
+
+
+def _bent(call: Call, wanted: frozenset[str], fixed: Any, direction: Any) -> Any:
+    """Curvature, where `fixed` are flat, x, state, d_outputs and d_end."""
+    held = (t if t is None or not t.requires_grad else run(Fixed, t) for t in fixed)
+    return run(Curvature, call, wanted, *held, *direction)
+
+
 _TOO_MANY = (
     "gradcore.torch differentiates a layer at most twice, and at most once of these in forward "
-    "mode; this call needs one derivative more. Use torch.nn's layer for it, or finite differences."
+    "mode; this call needs one derivative more. Take finite differences, or put "
+    "torch.nn's layers back with gradcore.torch.revert(model)."
 )
 
 
