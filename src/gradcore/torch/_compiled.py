@@ -15,7 +15,7 @@ from . import _numbers
 from ._describe import Description
 from ._numbers import Call, checked_lengths, copied_reset
 
-__all__ = ["gradients", "layer"]
+__all__ = ["gradients", "layer", "layer_backward"]
 
 INPUTS = "Tensor flat, Tensor x, Tensor? state, Tensor? lengths, Tensor? reset, Tensor? seed"
 # The fields of Description, in their order.
@@ -111,29 +111,6 @@ def _back(ctx: Any, d_outputs: Tensor | None, d_end: Tensor | None) -> Any:
 
 
 layer.register_autograd(_back, setup_context=_remember)
-
-
-def _sample_by_sample(operator: Any) -> Any:
-    """The rule of torch.vmap: each sample is a call of its own."""
-
-    def rule(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
-        rows = [
-            operator(
-                *(
-                    item if dim is None else item.select(dim, i)
-                    for item, dim in zip(inputs, in_dims, strict=True)
-                )
-            )
-            for i in range(info.batch_size)
-        ]
-        stacked = tuple(torch.stack(column) for column in zip(*rows, strict=True))
-        return stacked, (0,) * len(stacked)
-
-    return rule
-
-
-layer.register_vmap(_sample_by_sample(layer))
-layer_backward.register_vmap(_sample_by_sample(layer_backward))
 
 
 def gradients(

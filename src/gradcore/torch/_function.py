@@ -18,9 +18,7 @@ from ..errors import ArgumentError
 from . import _compiled, _modes, _numbers
 from ._numbers import Call
 
-__all__ = ["apply"]
-
-PARTS = ("params", "x", "state")
+__all__ = ["apply", "each"]
 
 
 def apply(call: Call, flat: Tensor, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -260,6 +258,63 @@ class Fixed(Function):
         return run(Fixed, tensor), in_dims[0]
 
 
+class Each(Function):
+    """The operator gradcore::layer for samples of torch.vmap with lengths or reset of their own.
+
+    These are tensors among its inputs, and not in a Call. It has first derivatives.
+    """
+
+    @staticmethod
+    def forward(*inputs: Any) -> Any:
+        return _compiled.layer(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        *tensors, ctx.memory = inputs[:7]
+        ctx.described = inputs[7:]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        tensors = ctx.saved_tensors
+        dflat, dx, dstate = run(EachBack, *tensors, *cotangents, ctx.memory, *ctx.described)
+        rest = (None,) * (4 + len(ctx.described))
+        return dflat, dx, None if tensors[2] is None else dstate, *rest
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
+        return _each_sample(Each, info, in_dims, inputs)
+
+
+class EachBack(Function):
+    """The gradients of Each by flat, x and state."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> Any:
+        return _compiled.layer_backward(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        raise ArgumentError(
+            "torch.vmap over lengths or reset has first derivatives only. Call the layer once per "
+            "sample, or once with all samples as its batch."
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
+        return _each_sample(EachBack, info, in_dims, inputs)
+
+
+def each(*inputs: Any) -> Any:
+    """The operator gradcore::layer under torch.vmap, where lengths or reset are batched."""
+    return run(Each, *inputs)
+
+
 def _bent(call: Call, wanted: frozenset[str], fixed: Any, direction: Any) -> Any:
     """Curvature, where `fixed` are flat, x, state, d_outputs and d_end."""
     held = (t if t is None or not t.requires_grad else run(Fixed, t) for t in fixed)
@@ -274,7 +329,7 @@ _TOO_MANY = (
 
 
 def _wanted(needed: tuple[bool, ...]) -> frozenset[str]:
-    return frozenset(name for name, need in zip(PARTS, needed, strict=True) if need)
+    return frozenset(name for name, need in zip(_numbers.PARTS, needed, strict=True) if need)
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -284,13 +339,29 @@ def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 def _one_by_one(function: Any, info: Any, in_dims: tuple[Any, ...], inputs: tuple[Any, ...]) -> Any:
     """Implements torch.vmap by a loop: each sample is a call of its own."""
     call, *rest = inputs
-    rows = []
-    for i in range(info.batch_size):
-        sample = [
-            item if dim is None else item.select(dim, i)
-            for item, dim in zip(rest, in_dims[1:], strict=True)
-        ]
-        rows.append(run(function, call.alone(), *sample))
+
+    def sample(*inputs: Any) -> Any:
+        return run(function, call.alone(), *inputs)
+
+    return _stacked(sample, info, in_dims[1:], rest)
+
+
+def _each_sample(
+    function: Any, info: Any, in_dims: tuple[Any, ...], inputs: tuple[Any, ...]
+) -> Any:
+    return _stacked(lambda *inputs: run(function, *inputs), info, in_dims, inputs)
+
+
+def _stacked(function: Any, info: Any, in_dims: Any, inputs: Any) -> Any:
+    rows = [
+        function(
+            *(
+                item if dim is None else item.select(dim, i)
+                for item, dim in zip(inputs, in_dims, strict=True)
+            )
+        )
+        for i in range(info.batch_size)
+    ]
     stacked = tuple(
         None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True)
     )

@@ -18,7 +18,7 @@ from ..errors import ArgumentError, DTypeError, ShapeError
 from . import _compiled, _modes
 from ._beyond import Overflow
 from ._describe import Description
-from ._function import apply
+from ._function import apply, each
 from ._numbers import Call, checked_lengths, copied_reset
 
 __all__ = ["PUT_BACK", "Layer", "Seen"]
@@ -351,7 +351,7 @@ class Layer(nn.RNNBase):
         # These are torch.nn's own checks, with messages that users know.
         padded = x.transpose(0, 1) if self.batch_first else x
         self.check_input(padded, None)
-        if x.shape[0] == 0:
+        if not torch.jit.is_tracing() and x.shape[0] == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
         if states is None:
             return
@@ -378,7 +378,7 @@ class Layer(nn.RNNBase):
         if narrow:
             x = x.to(dtype)
             states = None if states is None else [state.to(dtype) for state in states]
-        if batch == 0:
+        if not torch.jit.is_tracing() and batch == 0:
             return self._of_nothing(x, [*weights, *(states or ())])
         if narrow:
             with torch.autocast("cpu", enabled=False):
@@ -399,8 +399,10 @@ class Layer(nn.RNNBase):
         flat = torch.cat([weight.reshape(-1) for weight in weights])
         state = None if states is None else self._flat(states)
         x = x.contiguous()
-        if _modes.opaque(flat, x, state, lengths=lengths, reset=reset):
-            return self._run_operator(x, lengths, reset, flat, state)
+        if _modes.opaque(flat, x, state):
+            return self._run_operator(_compiled.layer, x, lengths, reset, flat, state)
+        if _modes.batched(lengths) or _modes.batched(reset):
+            return self._run_operator(each, x, lengths, reset, flat, state)
         call = self._call(x, lengths, reset, flat, state, weights)
         with self._overflow.named():
             outputs, end = apply(call, flat, x, state)
@@ -424,6 +426,7 @@ class Layer(nn.RNNBase):
 
     def _run_operator(
         self,
+        operator: Any,
         x: Tensor,
         lengths: Any,
         reset: Tensor | None,
@@ -433,7 +436,7 @@ class Layer(nn.RNNBase):
         if lengths is not None:
             lengths = torch.as_tensor(lengths)
         memory = "" if self.memory is None else str(self.memory)
-        found: tuple[Tensor, Tensor] = _compiled.layer(
+        found: tuple[Tensor, Tensor] = operator(
             flat, x, state, lengths, reset, self._seed(), memory, *self._description()
         )
         return found
@@ -479,11 +482,11 @@ class Layer(nn.RNNBase):
 
     def _split(self, end: Tensor, batch: int) -> list[Tensor]:
         rows = self.num_layers * self._directions
-        planes = end.reshape(rows, -1, batch, self.hidden_size)
-        h = planes[:, : self._lag] if self._lag > 1 else planes[:, 0]
+        planes = end.view(rows, -1, batch, self.hidden_size)
+        h = planes.narrow(1, 0, self._lag) if self._lag > 1 else planes.select(1, 0)
         if self.mode != "LSTM":
             return [h.contiguous()]
-        return [h.contiguous(), planes[:, self._lag].contiguous()]
+        return [h.contiguous(), planes.select(1, self._lag).contiguous()]
 
     def _of_nothing(self, x: Tensor, others: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Outputs and states of a batch of no sequences, connected to inputs by zero gradients."""

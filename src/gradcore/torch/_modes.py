@@ -9,18 +9,18 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 from torch.nn.utils._expanded_weights import ExpandedWeight
 
-__all__ = ["in_batched_backward", "needs_torch_nn", "opaque", "runs_on"]
+__all__ = ["batched", "in_batched_backward", "needs_torch_nn", "opaque", "runs_on"]
 
 PLAIN = (Tensor, nn.Parameter)
 _OLD_VMAP = torch._C._parse_dispatch_key("VmapMode")
 
 
-def opaque(*tensors: Tensor | None, lengths: Any, reset: Any) -> bool:
+def opaque(*tensors: Tensor | None) -> bool:
     """Whether a call with these tensors goes through the operator gradcore::layer.
 
     This is so while a graph is made of it (torch.compile, torch.export, torch.jit.trace, make_fx),
-    for tensors without memory (FakeTensorMode, the device "meta"), inside torch.func.functionalize,
-    and if samples of torch.vmap have lengths or reset of their own.
+    for tensors without memory (FakeTensorMode, the device "meta"), and inside
+    torch.func.functionalize.
     """
     return (
         torch.compiler.is_compiling()
@@ -31,10 +31,7 @@ def opaque(*tensors: Tensor | None, lengths: Any, reset: Any) -> bool:
             for tensor in tensors
             if tensor is not None
         )
-        or (
-            torch._C._are_functorch_transforms_active()
-            and (_functionalized() or _batched(lengths) or _batched(reset))
-        )
+        or (torch._C._are_functorch_transforms_active() and _functionalized())
     )
 
 
@@ -59,7 +56,7 @@ def needs_torch_nn(weight: Tensor) -> bool:
     return isinstance(weight, ExpandedWeight)
 
 
-def _batched(tensor: Any) -> bool:
+def batched(tensor: Any) -> bool:
     """Whether a tensor has a value for each sample of torch.vmap."""
     functorch = torch._C._functorch
     if not isinstance(tensor, Tensor):
