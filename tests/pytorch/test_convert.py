@@ -102,7 +102,9 @@ def test_scripted_quantised_and_copied_behind_revert(tokens):
 )
 def test_revert_refuses_what_torch_does_not_have(layer):
     model = nn.ModuleDict({"fine": gt.LSTM(2, 3), "other": layer()})
-    with pytest.raises(gd.ArgumentError, match="revert needs layers that torch.nn has; 'other' is"):
+    with pytest.raises(
+        gd.ArgumentError, match=r"revert needs layers that torch\.nn has; 'other' is"
+    ):
         gt.revert(model)
     assert type(model["fine"]) is gt.LSTM
     with pytest.raises(gd.DTypeError, match=r"torch\.nn\.Module"):

@@ -1,4 +1,4 @@
-"""The modes of PyTorch in which a layer has to be one operator, because its memory cannot be read."""
+"""The modes of PyTorch in which a layer is one operator, because its memory cannot be read."""
 
 from __future__ import annotations
 
