@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._functorch import utils as _functorch
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 
 from ..errors import ArgumentError
 from . import _compiled, _modes, _numbers
@@ -23,8 +23,15 @@ __all__ = ["apply", "each"]
 
 def apply(call: Call, flat: Tensor, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """Outputs (T, B, O) and the flat final state, differentiable by all three tensors."""
+    if not call.wanted and not torch._C._are_functorch_transforms_active() and not _moves():
+        return _numbers.forward(call, flat, x, state)
     outputs, end = run(Layer, call, flat, x, state)
     return outputs, end
+
+
+def _moves() -> bool:
+    """Whether tensors may have tangents (torch.autograd.forward_ad)."""
+    return forward_ad._current_level >= 0
 
 
 def run(function: type[Function], *inputs: Any) -> Any:

@@ -14,12 +14,12 @@ from .._base.memory import budget_bytes
 from .._net.initial import chrono_bias
 from .._net.layers import Skip
 from .._net.stack import Params, Stack
-from ..errors import ArgumentError, DTypeError, ShapeError
+from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
 from . import _compiled, _modes
 from ._beyond import Overflow
 from ._describe import Description
 from ._function import apply, each
-from ._numbers import Call, checked_lengths, copied_reset
+from ._numbers import PARTS, Call, checked_lengths, copied_reset
 
 __all__ = ["PUT_BACK", "Layer", "Seen"]
 
@@ -404,8 +404,10 @@ class Layer(nn.RNNBase):
         if _modes.batched(lengths) or _modes.batched(reset):
             return self._run_operator(each, x, lengths, reset, flat, state)
         call = self._call(x, lengths, reset, flat, state, weights)
-        with self._overflow.named():
+        try:
             outputs, end = apply(call, flat, x, state)
+        except NonFiniteError as error:
+            raise self._overflow.named(error) from error.__cause__
         if self._seen is not None:
             self._seen.note(call, flat, x, state, outputs)
         return outputs, end
@@ -451,12 +453,10 @@ class Layer(nn.RNNBase):
         weights: tuple[Tensor, ...],
     ) -> Call:
         seed = self._seed()
-        wanted = []
+        wanted: list[str] = []
         if torch.is_grad_enabled():
-            parts = {"params": flat, "x": x, "state": state}
-            wanted = [
-                name for name, part in parts.items() if part is not None and part.requires_grad
-            ]
+            parts = zip(PARTS, (flat, x, state), strict=True)
+            wanted = [name for name, part in parts if part is not None and part.requires_grad]
         return Call(
             self._description(),
             checked_lengths(lengths, *x.shape[:2]),
