@@ -305,7 +305,7 @@ def test_state_dicts_are_the_same(kind):
     torch.manual_seed(9)
     theirs.reset_parameters()
     assert torch.equal(ours.weight_hh_l1_reverse, theirs.weight_hh_l1_reverse)
-    assert repr(ours) == repr(theirs)
+    assert repr(ours) == f"gradcore.torch.{theirs!r}"
     assert [len(w) for w in ours.all_weights] == [len(w) for w in theirs.all_weights]
 
 
