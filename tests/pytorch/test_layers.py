@@ -315,7 +315,7 @@ def test_weights_may_be_replaced():
     for layer in (ours, theirs):
         layer.weight_hh_l0 = nn.Parameter(torch.eye(H, dtype=torch.float64).repeat(4, 1))
     torch.testing.assert_close(ours(x)[0], theirs(x)[0])
-    assert repr(gt.GRU(2, 3, memory="1MB")) == "GRU(2, 3, memory='1MB')"
+    assert repr(gt.GRU(2, 3, memory="1MB")) == "gradcore.torch.GRU(2, 3, memory='1MB')"
     for layer in (ours, theirs):
         layer.float()
     torch.testing.assert_close(ours(x.float())[0], theirs(x.float())[0])

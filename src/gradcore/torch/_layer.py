@@ -477,7 +477,7 @@ class Layer(nn.RNNBase):
             # The gradients of cat are views of one tensor.
             for part in parts:
                 if part.requires_grad:
-                    part.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
+                    part.register_hook(_contiguous)  # type: ignore[no-untyped-call]
         return torch.cat(parts, 1).reshape(-1)
 
     def _split(self, end: Tensor, batch: int) -> list[Tensor]:
@@ -500,3 +500,7 @@ class Layer(nn.RNNBase):
 
     def _given_back(self, states: list[Tensor]) -> Any:
         return tuple(states) if self.mode == "LSTM" else states[0]
+
+
+def _contiguous(gradient: Tensor | None) -> Tensor | None:
+    return None if gradient is None else gradient.contiguous()
