@@ -487,8 +487,7 @@ struct Recurrent {
   static GC_INLINE void tile_backward(const View& v, const Band& band, int64_t i, int j,
                                       int64_t b) {
     if (v.recurrent == GC_RECURRENT_NONE) return;
-    const int64_t Hp = static_cast<int64_t>(v.nb) * UB, block = G * v.w_outputs * UB,
-                  gate = v.interleaved ? UB : v.w_outputs * UB;
+    const int64_t block = G * v.w_outputs * UB, gate = v.interleaved ? UB : v.w_outputs * UB;
     const int64_t w_step = v.interleaved ? G * UB : UB, row = v.z_row;
     const T* z0 = v.dz + (i * v.B + b) * row;
     for (int m = 0; m < M; m++) {

@@ -240,9 +240,8 @@ struct Tangent {
       GC_UNROLL
       for (int q = 0; q < NB; q++) GC_UNROLL
       for (int e = 0; e < NV; e++)
-        acc[q][e] =
-            fma(load<V>(v.w_forward + (j * G + e) * UB + m * L),
-                load<V>(w.r + (row0 + q) * Hp + (j + e / G) * UB + m * L), acc[q][e]);
+        acc[q][e] = fma(load<V>(v.w_forward + (j * G + e) * UB + m * L),
+                        load<V>(w.r + (row0 + q) * Hp + (j + e / G) * UB + m * L), acc[q][e]);
     } else if (!cleared && v.recurrent != GC_RECURRENT_NONE) {
       const T* x[NB];
       GC_UNROLL
@@ -334,8 +333,7 @@ struct Tangent {
           for (; j + blocks_alone <= j1; j += blocks_alone)
             rows_forward<blocks_alone>(v, w, band, i, j, s.b0, s.b1);
         if constexpr (blocks > 1)
-          for (; j + blocks <= j1; j += blocks)
-            rows_forward<blocks>(v, w, band, i, j, s.b0, s.b1);
+          for (; j + blocks <= j1; j += blocks) rows_forward<blocks>(v, w, band, i, j, s.b0, s.b1);
         for (; j < j1; j++) rows_forward<1>(v, w, band, i, j, s.b0, s.b1);
       });
       if (s.by_units) team.wait(me);

@@ -280,7 +280,8 @@ static void check_layer(const gc_layer& spec, int index, gc_dtype dtype) {
          index, static_cast<long long>(spec.input_size), static_cast<long long>(width));
 }
 
-// Finds the bands of a layer's unit blocks: of each the unit blocks that hold the heads of its units.
+// Finds the bands of a layer's unit blocks: of each the unit blocks that hold the heads of its
+// units.
 static void make_bands(Layer& l, int32_t ub) {
   l.head = l.H;
   if (l.spec.recurrent == GC_RECURRENT_DIAGONAL) l.head = 1;

@@ -208,9 +208,9 @@ typedef struct gc_layer {
   double step, diffusion;
   int32_t initial_state; /* gc_initial_state */
   int64_t static_size;   /* GC_INITIAL_STATIC: S; else 0 */
-  int32_t recurrent; /* gc_recurrent; GC_ANTISYMMETRIC: GC_RECURRENT_DENSE */
-  int64_t blocks;    /* GC_RECURRENT_BLOCKS: into how many runs of equal length the units are
-                        divided, >= 1; else 0 */
+  int32_t recurrent;     /* gc_recurrent; GC_ANTISYMMETRIC: GC_RECURRENT_DENSE */
+  int64_t blocks;        /* GC_RECURRENT_BLOCKS: into how many runs of equal length the units are
+                            divided, >= 1; else 0 */
   /* Options of a registered cell, finite, in the order of gc_cell_facts.options. Others: 0. */
   double cell_options[8]; /* GC_CELL_OPTIONS of them */
 } gc_layer;
@@ -249,13 +249,12 @@ typedef struct gc_transform {
 /* A stack: an optional embedding, recurrent layers with transforms between them, an optional linear
  * head. All parameters are in one flat buffer in this order, each C-contiguous:
  *   embedding [V, E]; per layer weight and bias of each transform before it, then for each of its
- * directions weight_ih [G*H, I], weight_hh (gc_recurrent), bias_ih [G*H], bias_hh [G*H], skip [H] and, if
- * its initial state is not zero, that of each of its n_states states [n_states*H] and the weight of
- * GC_INITIAL_STATIC [n_states*H, S];
- * weight and bias of each transform before the head; head weight [O, H], head bias [O]. Those of a
- * GC_LAYER_NORM are as long as its rows, those of a GC_DENSE [O, I] and [O], the weight of a
- * GC_STATIC is [O, S], that of a GC_POOL by attention [H]. All that reads gc_statics.values has the
- * same S. */
+ * directions weight_ih [G*H, I], weight_hh (gc_recurrent), bias_ih [G*H], bias_hh [G*H], skip [H]
+ * and, if its initial state is not zero, that of each of its n_states states [n_states*H] and the
+ * weight of GC_INITIAL_STATIC [n_states*H, S]; weight and bias of each transform before the head;
+ * head weight [O, H], head bias [O]. Those of a GC_LAYER_NORM are as long as its rows, those of a
+ * GC_DENSE [O, I] and [O], the weight of a GC_STATIC is [O, S], that of a GC_POOL by attention [H].
+ * All that reads gc_statics.values has the same S. */
 typedef struct gc_net {
   int32_t dtype;          /* gc_dtype */
   int64_t embedding_rows; /* V, 0: no embedding */

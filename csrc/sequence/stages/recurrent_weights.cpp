@@ -12,8 +12,7 @@ void RecurrentWeights<T>::lay_out(Layout& layout) {
   const Layer& l = layer_;
   const bool transposed = context_.purpose.trains || context_.purpose.cotangents;
   layout.announce(forward_, l.reads() * l.gates * l.Hp);
-  if (transposed && !is_diagonal())
-    layout.announce(backward_, l.span * UB * l.gates * l.Hp);
+  if (transposed && !is_diagonal()) layout.announce(backward_, l.span * UB * l.gates * l.Hp);
   layout.announce(bias_, l.gates * l.Hp);
   if (l.has_skip()) layout.announce(skip_, l.Hp);
 }

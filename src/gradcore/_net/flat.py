@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any, TypeVar
 
@@ -62,8 +63,15 @@ class FlatArrays(Mapping[str, NDArray[Any]]):
     def __init__(self, net: ParameterOwner, flat: NDArray[Any]) -> None:
         self._owner = net
         self._flat = _checked_flat(net, flat, type(self).__name__)
-        self._specs = {spec.name: spec for spec in net.parameter_specs}
-        self._views = {
+
+    # Both are made when they are first asked for; a short call asks for the flat buffer only.
+    @cached_property
+    def _specs(self) -> dict[str, ParameterSpec]:
+        return {spec.name: spec for spec in self._owner.parameter_specs}
+
+    @cached_property
+    def _views(self) -> dict[str, NDArray[Any]]:
+        return {
             name: self._flat[spec.start : spec.stop].reshape(spec.shape)
             for name, spec in self._specs.items()
         }

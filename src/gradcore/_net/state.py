@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ class StateShape:
     directions: int
 
 
+@lru_cache(maxsize=64)
 def state_shapes(net: Stack) -> tuple[StateShape, ...]:
     """Of each LayerState of the net: of the recurrent layers, then of the convolutions."""
     recurrent = (
@@ -89,10 +91,12 @@ def state_size(net: Stack, batch: int) -> int:
     It has, for each layer and direction, the last outputs [k, B, H], then c [B, H] and further
     [n, B, H] if there are such; then the last inputs [k, B, I] of each convolution.
     """
-    return sum(span.stop - span.start for span in spans(net, batch))
+    found = spans(net, batch)
+    return found[-1].stop if found else 0
 
 
-def spans(net: Stack, batch: int) -> list[slice]:
+@lru_cache(maxsize=256)
+def spans(net: Stack, batch: int) -> tuple[slice, ...]:
     """The slice of each direction of each recurrent layer, and of each convolution, in the flat
     state.
     """
@@ -102,7 +106,7 @@ def spans(net: Stack, batch: int) -> list[slice]:
         for _ in range(shape.directions):
             found.append(slice(start, start + size))
             start += size
-    return found
+    return tuple(found)
 
 
 def state_rows(net: Stack, batch: int) -> NDArray[np.intp]:

@@ -21,6 +21,7 @@ from ._constrain import Constrained as Constrained
 from ._constrain import constrain as constrain
 from ._constrain import params_of as params_of
 from ._convert import convert as convert
+from ._convert import revert as revert
 from ._diagnose import diagnose as diagnose
 from ._layer import Layer as Layer
 from ._modules import GRU as GRU

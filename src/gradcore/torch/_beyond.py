@@ -39,6 +39,8 @@ class Overflow:
 
     def arrived(self, weights: Iterable[Tensor], grads: Grads) -> None:
         """A backward pass of the layer gave `grads`, which belong to `weights` in their order."""
+        if not grads.exponent and not len(_keepers):
+            return
         task = _task()
         start = 0
         for weight in weights:
@@ -54,21 +56,17 @@ class Overflow:
             self.happened = True
             _warn_once_per_pass(task, grads.flat.dtype)
 
-    @contextmanager
-    def named(self) -> Iterator[None]:
-        """Adds to a NonFiniteError that such gradients can be its cause."""
-        try:
-            yield
-        except NonFiniteError as error:
-            if not self.happened:
-                raise
-            raise NonFiniteError(
-                f"{error} A gradient of this layer left the range of its dtype before, and a step "
-                f"with it makes weights NaN: {HELP}",
-                error.layer,
-                error.step,
-                error.sequence,
-            ) from error
+    def named(self, error: NonFiniteError) -> NonFiniteError:
+        """The error, which says if such gradients can be its cause."""
+        if not self.happened:
+            return error
+        return NonFiniteError(
+            f"{error} A gradient of this layer left the range of its dtype before, and a step "
+            f"with it makes weights NaN: {HELP}",
+            error.layer,
+            error.step,
+            error.sequence,
+        )
 
 
 class _Kept(NamedTuple):

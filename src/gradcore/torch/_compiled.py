@@ -1,4 +1,4 @@
-"""A layer as an opaque operator for torch.compile and torch.export.
+"""A layer as an opaque operator, for torch.compile, torch.export and what _modes.opaque() lists.
 
 Its output shapes are known without running it. Its backward pass runs the forward pass again,
 because a compiled graph hands only tensors from the forward to the backward pass, not a tape.
@@ -15,7 +15,7 @@ from . import _numbers
 from ._describe import Description
 from ._numbers import Call, checked_lengths, copied_reset
 
-__all__ = ["layer"]
+__all__ = ["gradients", "layer", "layer_backward"]
 
 INPUTS = "Tensor flat, Tensor x, Tensor? state, Tensor? lengths, Tensor? reset, Tensor? seed"
 # The fields of Description, in their order.
@@ -113,6 +113,25 @@ def _back(ctx: Any, d_outputs: Tensor | None, d_end: Tensor | None) -> Any:
 layer.register_autograd(_back, setup_context=_remember)
 
 
+def gradients(
+    call: Call,
+    flat: Tensor,
+    x: Tensor,
+    state: Tensor | None,
+    d_outputs: Tensor | None,
+    d_end: Tensor | None,
+) -> dict[str, Tensor | None]:
+    """The gradients of a call of a layer by the operator, without using its tape."""
+    lengths = None if call.lengths is None else torch.from_numpy(call.lengths)
+    reset = None if call.reset is None else torch.from_numpy(call.reset)
+    seed = torch.tensor(call.seed) if call.train else None
+    memory = "" if call.memory is None else str(call.memory)
+    dflat, dx, dstate = layer_backward(
+        *(flat, x, state, lengths, reset, seed, d_outputs, d_end, memory), *call.described
+    )
+    return {"params": dflat, "x": dx, "state": None if state is None else dstate}
+
+
 def _call(
     x: Tensor,
     lengths: Tensor | None,
@@ -122,7 +141,7 @@ def _call(
     described: Description,
 ) -> Call:
     return Call(
-        described.stack(),
+        described,
         checked_lengths(lengths, *x.shape[:2]),
         copied_reset(reset),
         train=seed is not None,

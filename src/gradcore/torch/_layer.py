@@ -14,14 +14,19 @@ from .._base.memory import budget_bytes
 from .._net.initial import chrono_bias
 from .._net.layers import Skip
 from .._net.stack import Params, Stack
-from ..errors import ArgumentError, DTypeError, ShapeError
-from . import _compiled
+from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
+from . import _compiled, _modes
 from ._beyond import Overflow
 from ._describe import Description
-from ._function import apply
-from ._numbers import Call, checked_lengths, copied_reset
+from ._function import apply, each
+from ._numbers import PARTS, Call, checked_lengths, copied_reset
 
-__all__ = ["Layer", "Seen"]
+__all__ = ["PUT_BACK", "Layer", "Seen"]
+
+# What every refusal of something that torch.nn's layers can do says.
+PUT_BACK = (
+    "gradcore.torch.revert(model) puts torch.nn's layers back in place, with the same weights."
+)
 
 
 @dataclass
@@ -67,8 +72,7 @@ class Layer(nn.RNNBase):
 
     The gradient goes back through all steps, in float32 or float64, on the CPU, with at most
     torch.get_num_threads() threads. Values that are not finite raise gradcore.NonFiniteError with
-    layer, step and sequence, where torch.nn continues with NaN. proj_size and dropout=1 are
-    refused.
+    layer, step and sequence, where torch.nn continues with NaN. proj_size is refused.
     """
 
     skip: Skip | None
@@ -76,6 +80,8 @@ class Layer(nn.RNNBase):
     _mode: str
     # The layer as JSON where its cell is none of torch.nn's, see Recurrent.
     _own = ""
+    # torch.nn's layer with the same parameters, if there is one.
+    _origin: type[nn.RNNBase] | None = None
 
     def __init__(
         self,
@@ -116,11 +122,8 @@ class Layer(nn.RNNBase):
         if self.proj_size:
             raise ArgumentError(
                 f"proj_size must be 0; got {self.proj_size}. gradcore has no output projection: "
-                "use torch.nn's layer, or a Linear after this one."
-            )
-        if self.dropout == 1:
-            raise ArgumentError(
-                "dropout must be below 1; with 1 all inputs of the next layer would be 0."
+                "use a Linear after this layer, or torch.nn's layer, which gradcore.torch.convert "
+                "and revert leave alone."
             )
         self.skip, self.memory = skip, memory
         self._overflow = Overflow()
@@ -190,7 +193,7 @@ class Layer(nn.RNNBase):
             self.num_layers,
             self.bias,
             self.bidirectional,
-            self.dropout,
+            self.dropout if self.dropout < 1 else 0.0,
             "" if skip is None else skip.kind,
             1 if skip is None else skip.lag,
             0.0 if skip is None or skip.value is None else skip.value,
@@ -212,11 +215,14 @@ class Layer(nn.RNNBase):
     @property
     def _has_masks(self) -> bool:
         """Whether random masks act in training."""
-        return self.dropout > 0 and self.num_layers > 1
+        return 0 < self.dropout < 1 and self.num_layers > 1
 
     def parameter_names(self) -> list[str]:
         """The names of the layer's parameters in the order of the parameters of stack()."""
         return [name for names in self._all_weights for name in names]
+
+    def _get_name(self) -> str:
+        return f"gradcore.torch.{type(self).__name__}"
 
     def extra_repr(self) -> str:
         text = super().extra_repr()
@@ -224,8 +230,39 @@ class Layer(nn.RNNBase):
             text += f", skip={self.skip}"
         return text if self.memory is None else f"{text}, memory={self.memory!r}"
 
-    def forward(self, input: Any, hx: Any = None, *, lengths: Any = None, reset: Any = None) -> Any:
+    def as_torch_nn(self) -> nn.RNNBase:
+        """torch.nn's layer on the same parameters.
+
+        Raises ArgumentError if torch.nn has no such layer: with a skip connection, and for an
+        AntisymmetricRNN.
+        """
+        if self._origin is None or self.skip is not None:
+            raise ArgumentError(
+                f"torch.nn has no such layer as {self!r}: it has no skip connections through time "
+                "and no AntisymmetricRNN."
+            )
+        twin = self._origin.__new__(self._origin)
+        own = ("skip", "memory", "_overflow", "_seen")
+        twin.__dict__ = {name: item for name, item in self.__dict__.items() if name not in own}
+        # Parametrizations make new tensors of the weights each time.
+        weights = [getattr(self, name) for name in self._flat_weights_names]
+        twin.__dict__["_flat_weights"] = weights
+        return twin
+
+    def __prepare_scriptable__(self) -> Any:
+        raise ArgumentError(
+            f"torch.jit.script cannot compile a layer of gradcore.torch. {PUT_BACK}"
+        )
+
+    def forward(self, input: Any, hx: Any = None, lengths: Any = None, reset: Any = None) -> Any:
         """Outputs and the last state, as torch.nn's layer returns them."""
+        if _modes.needs_torch_nn(getattr(self, self._all_weights[0][0])):
+            if lengths is not None or reset is not None:
+                raise ArgumentError(
+                    "ONNX files and per-sample gradients by expanded weights are those of "
+                    "torch.nn's layer, which takes neither lengths nor reset; leave them out."
+                )
+            return self.as_torch_nn()(input, hx)
         if isinstance(input, PackedSequence):
             if lengths is not None:
                 raise ArgumentError("lengths must be None for a PackedSequence, which has its own.")
@@ -320,20 +357,21 @@ class Layer(nn.RNNBase):
 
     def _check(self, x: Tensor, states: list[Tensor] | None) -> None:
         weight = getattr(self, self._all_weights[0][0])
-        if x.device.type != "cpu" or weight.device.type != "cpu":
+        if not _modes.runs_on(x, weight):
             raise ArgumentError(
                 f"gradcore.torch runs on the CPU only; the input is on {x.device} and the weights "
-                f"are on {weight.device}. Use torch.nn's layer on other devices."
+                f"are on {weight.device}. {PUT_BACK}"
             )
         if weight.dtype not in (torch.float32, torch.float64):
             raise DTypeError(
                 f"the weights must be float32 or float64; they are {weight.dtype}. Convert the "
-                "layer with .float()."
+                "layer with .float(), and run it under torch.autocast if the rest of the model "
+                f"is to compute in {weight.dtype}. {PUT_BACK}"
             )
         # These are torch.nn's own checks, with messages that users know.
         padded = x.transpose(0, 1) if self.batch_first else x
         self.check_input(padded, None)
-        if x.shape[0] == 0:
+        if not torch.jit.is_tracing() and x.shape[0] == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
         if states is None:
             return
@@ -352,32 +390,63 @@ class Layer(nn.RNNBase):
     ) -> tuple[Tensor, list[Tensor]]:
         """Outputs (T, B, O) and final states for x (T, B, I)."""
         weights = tuple(getattr(self, name) for name in self.parameter_names())
+        if self.training and self.dropout == 1:
+            weights = self._without_inputs(weights)
         dtype, batch = weights[0].dtype, x.shape[1]
-        if torch.is_autocast_enabled("cpu"):
+        narrow = torch.is_autocast_enabled("cpu")
+        if narrow:
             x = x.to(dtype)
             states = None if states is None else [state.to(dtype) for state in states]
-        if batch == 0:
+        if not torch.jit.is_tracing() and batch == 0:
             return self._of_nothing(x, [*weights, *(states or ())])
-        with torch.autocast("cpu", enabled=False):
-            flat = torch.cat([weight.reshape(-1) for weight in weights])
-            state = None if states is None else self._flat(states)
-            x = x.contiguous()
-            if torch.compiler.is_compiling():
-                outputs, end = self._run_compiled(x, lengths, reset, flat, state)
-            else:
-                call = self._call(x, lengths, reset, flat, state, weights)
-                with self._overflow.named():
-                    outputs, end = apply(call, flat, x, state)
-                if self._seen is not None:
-                    self._seen.note(call, flat, x, state, outputs)
+        if narrow:
+            with torch.autocast("cpu", enabled=False):
+                outputs, end = self._outputs(x, lengths, reset, weights, states)
+        else:
+            outputs, end = self._outputs(x, lengths, reset, weights, states)
         return outputs, self._split(end, batch)
+
+    def _outputs(
+        self,
+        x: Tensor,
+        lengths: Any,
+        reset: Tensor | None,
+        weights: tuple[Tensor, ...],
+        states: list[Tensor] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs (T, B, O) and the flat state after the last step."""
+        flat = torch.cat([weight.reshape(-1) for weight in weights])
+        state = None if states is None else self._flat(states)
+        x = x.contiguous()
+        if _modes.opaque(flat, x, state):
+            return self._run_operator(_compiled.layer, x, lengths, reset, flat, state)
+        if _modes.batched(lengths) or _modes.batched(reset):
+            return self._run_operator(each, x, lengths, reset, flat, state)
+        call = self._call(x, lengths, reset, flat, state, weights)
+        try:
+            outputs, end = apply(call, flat, x, state)
+        except NonFiniteError as error:
+            raise self._overflow.named(error) from error.__cause__
+        if self._seen is not None:
+            self._seen.note(call, flat, x, state, outputs)
+        return outputs, end
+
+    def _without_inputs(self, weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The weights where dropout=1 sets all inputs of layers after the first to 0."""
+        first = self._directions * len(self._all_weights[0])
+        names = self.parameter_names()
+        return tuple(
+            weight * 0 if place >= first and names[place].startswith("weight_ih") else weight
+            for place, weight in enumerate(weights)
+        )
 
     def _seed(self) -> Tensor | None:
         """A seed for random masks from PyTorch's generator; None if the layer has no masks now."""
         return torch.randint(2**62, ()) if self.training and self._has_masks else None
 
-    def _run_compiled(
+    def _run_operator(
         self,
+        operator: Any,
         x: Tensor,
         lengths: Any,
         reset: Tensor | None,
@@ -387,7 +456,7 @@ class Layer(nn.RNNBase):
         if lengths is not None:
             lengths = torch.as_tensor(lengths)
         memory = "" if self.memory is None else str(self.memory)
-        found: tuple[Tensor, Tensor] = _compiled.layer(
+        found: tuple[Tensor, Tensor] = operator(
             flat, x, state, lengths, reset, self._seed(), memory, *self._description()
         )
         return found
@@ -402,14 +471,12 @@ class Layer(nn.RNNBase):
         weights: tuple[Tensor, ...],
     ) -> Call:
         seed = self._seed()
-        wanted = []
+        wanted: list[str] = []
         if torch.is_grad_enabled():
-            parts = {"params": flat, "x": x, "state": state}
-            wanted = [
-                name for name, part in parts.items() if part is not None and part.requires_grad
-            ]
+            parts = zip(PARTS, (flat, x, state), strict=True)
+            wanted = [name for name, part in parts if part is not None and part.requires_grad]
         return Call(
-            self.stack(),
+            self._description(),
             checked_lengths(lengths, *x.shape[:2]),
             copied_reset(reset),
             train=seed is not None,
@@ -424,13 +491,18 @@ class Layer(nn.RNNBase):
         """The flat state: for each layer and direction the past outputs, then the other states."""
         rows = self.num_layers * self._directions
         parts = [state.reshape(rows, -1) for state in states]
+        if len(parts) > 1 and not torch.compiler.is_compiling():
+            # The gradients of cat are views of one tensor.
+            for part in parts:
+                if part.requires_grad:
+                    part.register_hook(_contiguous)  # type: ignore[no-untyped-call]
         return torch.cat(parts, 1).reshape(-1)
 
     def _split(self, end: Tensor, batch: int) -> list[Tensor]:
         rows = self.num_layers * self._directions
-        planes = end.reshape(rows, -1, batch, self.hidden_size)
-        h = planes[:, : self._lag] if self._lag > 1 else planes[:, 0]
-        others = [planes[:, place] for place in range(self._lag, planes.shape[1])]
+        planes = end.view(rows, -1, batch, self.hidden_size)
+        h = planes.narrow(1, 0, self._lag) if self._lag > 1 else planes.select(1, 0)
+        others = [planes.select(1, place) for place in range(self._lag, planes.shape[1])]
         return [state.contiguous() for state in (h, *others)]
 
     def _state_sizes(self, batch: int) -> list[tuple[int, ...]]:
@@ -448,3 +520,7 @@ class Layer(nn.RNNBase):
 
     def _given_back(self, states: list[Tensor]) -> Any:
         return tuple(states) if len(states) > 1 else states[0]
+
+
+def _contiguous(gradient: Tensor | None) -> Tensor | None:
+    return None if gradient is None else gradient.contiguous()

@@ -15,6 +15,8 @@ __all__ = ["GRU", "LSTM", "RNN", "AntisymmetricRNN"]
 class RNN(Layer):
     """torch.nn.RNN on gradcore's engine: its constructor, and skip and memory of Layer."""
 
+    _origin = nn.RNN
+
     def __init__(
         self,
         input_size: int,
@@ -37,12 +39,14 @@ class LSTM(Layer):
     """torch.nn.LSTM on gradcore's engine: its constructor, and skip and memory of Layer."""
 
     _mode = "LSTM"
+    _origin = nn.LSTM
 
 
 class GRU(Layer):
     """torch.nn.GRU on gradcore's engine: its constructor, and skip and memory of Layer."""
 
     _mode = "GRU"
+    _origin = nn.GRU
 
 
 class AntisymmetricRNN(Layer):

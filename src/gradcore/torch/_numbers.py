@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -21,8 +26,10 @@ from .._net.stack import Params, Stack
 from .._net.state import spans, state_size
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ._beyond import Overflow
+from ._describe import Description
 
 __all__ = [
+    "PARTS",
     "Call",
     "backward",
     "checked_lengths",
@@ -34,6 +41,32 @@ __all__ = [
 
 Array = NDArray[Any]
 Tangents = tuple[Tensor | None, Tensor | None, Tensor | None]
+# The tensors that a layer has gradients by.
+PARTS = ("params", "x", "state")
+
+
+class _Tape(np.ndarray[Any, Any]):
+    """A number that stands for the pass of a forward call, whose tape the array keeps alive.
+
+    A tensor of this memory is saved for the backward pass in place of the tape. If a hook of saved
+    tensors drops it, the tape is freed; if a hook makes a copy, the number is found only while the
+    tape is alive.
+    """
+
+    # What the tape was made from, and the pass until a backward pass has used it up.
+    key: tuple[int, ...]
+    made: Pass | None
+
+    @staticmethod
+    def of(key: tuple[int, ...], made: Pass) -> Tensor:
+        tape = np.array([next(_tickets)]).view(_Tape)
+        tape.key, tape.made = key, made
+        _tapes[int(tape[0])] = tape
+        return torch.from_numpy(tape)
+
+
+_tickets = count(1)
+_tapes: WeakValueDictionary[int, _Tape] = WeakValueDictionary()
 
 
 @dataclass(eq=False)
@@ -41,11 +74,11 @@ class Call:
     """A call of a layer without its tensors, which are flat parameters, x (T, B, I), flat state.
 
     wanted: the gradients that a backward pass may be asked for; if there are any, the forward pass
-    keeps its tape here. overflow: told of gradients that leave the range of the dtype, which belong
-    to `weights`, the tensors that the flat parameters are made of.
+    makes a tape. overflow: told of gradients that leave the range of the dtype, which belong to
+    `weights`, the tensors that the flat parameters are made of.
     """
 
-    net: Stack
+    described: Description
     lengths: Array | None = None
     reset: Array | None = None
     train: bool = False
@@ -54,24 +87,46 @@ class Call:
     wanted: frozenset[str] = frozenset()
     overflow: Overflow | None = None
     weights: tuple[Tensor, ...] = ()
-    _kept: tuple[tuple[int, ...], Pass] | None = field(default=None, repr=False)
+    # The tape, while it is on its way from a forward pass to those who save it, and back.
+    _tape: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def net(self) -> Stack:
+        """The net that computes the layer."""
+        return self.described.stack()
 
     def alone(self) -> Call:
         """The same call without a tape, for a call that is made several times."""
-        return replace(self, wanted=frozenset(), overflow=None, _kept=None)
+        return replace(self, wanted=frozenset(), overflow=None, _tape=None)
 
     def keep(self, key: tuple[int, ...], made: Pass) -> None:
-        self._kept = (key, made)
+        self._tape = _Tape.of(key, made)
+
+    def given_tape(self) -> Tensor | None:
+        """The tape of the last forward pass, which the caller saves."""
+        tape, self._tape = self._tape, None
+        return tape
+
+    @contextmanager
+    def using(self, tape: Tensor | None) -> Iterator[None]:
+        """A backward pass inside uses the tape, if it is still there."""
+        self._tape = tape
+        try:
+            yield
+        finally:
+            self._tape = None
 
     def take(self, key: tuple[int, ...], wanted: frozenset[str]) -> Pass | None:
         """The kept pass if it was made from the same tensors and covers `wanted`; else None.
 
         It is handed out only once, because a backward pass uses it up.
         """
-        kept, self._kept = self._kept, None
-        if kept is None or kept[0] != key or not wanted <= self.wanted:
+        tensor = self.given_tape()
+        tape = None if tensor is None else _tapes.get(int(tensor))
+        if tape is None:
             return None
-        return kept[1]
+        made, tape.made = tape.made, None
+        return made if tape.key == key and wanted <= self.wanted else None
 
     @property
     def mode(self) -> validate.Mode:
@@ -85,21 +140,7 @@ def forward(call: Call, flat: Tensor, x: Tensor, state: Tensor | None) -> tuple[
         made = _begun(call, params, inputs, call.wanted)
         call.keep(_key(flat, x, state), made)
         return torch.from_numpy(made.outputs), torch.from_numpy(made.flat_state)
-    results: Arrays = {
-        "outputs": (outputs := _outputs(call, x)),
-        "state_out": (end := np.empty(state_size(call.net, inputs.batch), params.dtype)),
-    }
-    prepare(
-        params,
-        inputs,
-        call.mode,
-        Objective("none"),
-        results,
-        call.memory,
-        threads(),
-        None,
-    ).run()
-    return torch.from_numpy(outputs), torch.from_numpy(end)
+    return _ran(call, params, inputs)
 
 
 def backward(
@@ -113,8 +154,11 @@ def backward(
 ) -> Tangents:
     """Gradients by flat, x and state; None for what is not wanted.
 
-    It runs the forward pass again if there is no tape, for example in a second backward pass.
+    It runs the forward pass again if there is no tape, for example in a second backward pass. Where
+    d_outputs or d_end is not finite, gradients are NaN, as those of torch.nn.
     """
+    if not _finite(d_outputs, d_end):
+        return _not_a_number(call, wanted, flat, x, state, d_outputs, d_end)
     made = call.take(_key(flat, x, state), wanted)
     if made is None:
         made = _begun(call, *_bound(call, flat, x, state), wanted)
@@ -155,18 +199,22 @@ def tangents(
     """
     params, inputs = _bound(call, flat, x, state)
     moved = [None if direction is None else _array(direction) for direction in directions]
-    count = next(len(direction) for direction in moved if direction is not None)
+    rows = next(len(direction) for direction in moved if direction is not None)
     net, dtype, size = call.net, params.dtype, state_size(call.net, inputs.batch)
     results: Arrays = {
         "outputs": _outputs(call, x),
         "state_out": np.empty(size, dtype),
         "t_outputs": (
-            t_outputs := empty((count, inputs.output_steps, inputs.batch, net.output_size), dtype)
+            t_outputs := empty((rows, inputs.output_steps, inputs.batch, net.output_size), dtype)
         ),
         "t_exponent": (exponent := np.empty(inputs.output_steps, np.int32)),
-        "t_state_out": (t_end := np.empty((count, size), dtype)),
+        "t_state_out": (t_end := np.empty((rows, size), dtype)),
         "t_state_exponent": (end_exponent := np.empty(net.n_states, np.int32)),
     }
+    if not _finite(*directions):
+        t_outputs.fill(np.nan)
+        t_end.fill(np.nan)
+        return torch.from_numpy(t_outputs), torch.from_numpy(t_end)
     arrays = dict(zip(("t_params", "t_x", "t_state"), moved, strict=True))
     prepare(
         params,
@@ -177,7 +225,7 @@ def tangents(
         call.memory,
         threads(),
         None,
-        tangents=count,
+        tangents=rows,
     ).run()
     if exponent.any():
         _scale(t_outputs, exponent[:, None, None])
@@ -201,6 +249,12 @@ def curvature(
 
     Because second derivatives are symmetric, it is also the gradient of <direction, backward(...)>.
     """
+    if not _finite(d_outputs, d_end, *direction):
+        parts = zip(PARTS, (flat, x, state), strict=True)
+        return tuple(  # type: ignore[return-value]
+            torch.full_like(part, torch.nan) if part is not None and name in wanted else None
+            for name, part in parts
+        )
     params, inputs = _bound(call, flat, x, state)
     dtype, size = params.dtype, state_size(call.net, inputs.batch)
     moved = [None if one is None else _array(one)[None] for one in direction]
@@ -283,6 +337,64 @@ def _copied(name: str, tensor: Tensor) -> Array:
         raise ArgumentError(f"{name} must be on the CPU, as the layer is; got {tensor.device}.")
     array: Array = np.from_dlpack(tensor).copy(order="C")
     return array
+
+
+def _finite(*tensors: Tensor | None) -> bool:
+    """Whether all numbers of all tensors are finite."""
+    # A sum is finite only if its terms are, and takes one pass without a copy; it may overflow.
+    return all(
+        math.isfinite(tensor.sum()) or bool(torch.isfinite(tensor).all())
+        for tensor in tensors
+        if tensor is not None
+    )
+
+
+def _not_a_number(
+    call: Call,
+    wanted: frozenset[str],
+    flat: Tensor,
+    x: Tensor,
+    state: Tensor | None,
+    d_outputs: Tensor | None,
+    d_end: Tensor | None,
+) -> Tangents:
+    """The gradients where d_outputs or d_end is not finite: NaN for all that depends on it."""
+    steps, batch, _ = x.shape
+    bad = torch.zeros(steps, batch, dtype=torch.bool)
+    if d_outputs is not None:
+        bad |= ~torch.isfinite(d_outputs).all(-1)
+        if call.lengths is not None:
+            # The outputs behind the end of a sequence depend on nothing.
+            bad &= torch.arange(steps)[:, None] < torch.from_numpy(call.lengths)
+        d_outputs = torch.where(torch.isfinite(d_outputs), d_outputs, 0)
+    lost = bad.any(0)
+    if d_end is not None:
+        ends = ~torch.isfinite(d_end).view(-1, batch, call.described.hidden_size).all(-1).all(0)
+        lost |= ends
+        bad[-1] |= ends
+        d_end = torch.where(torch.isfinite(d_end), d_end, 0)
+    dflat, dx, dstate = backward(call, wanted, flat, x, state, d_outputs, d_end)
+    if not lost.any():
+        return dflat, dx, dstate
+    if dflat is not None:
+        dflat.fill_(torch.nan)
+    if dx is not None:
+        # Each step has an effect on later outputs, with a second direction on all.
+        before = bad.flip(0).cumsum(0).flip(0) > 0
+        dx[lost.expand_as(bad) if call.described.bidirectional else before] = torch.nan
+    if dstate is not None:
+        dstate.view(-1, batch, call.described.hidden_size)[:, lost] = torch.nan
+    return dflat, dx, dstate
+
+
+def _ran(call: Call, params: Params, inputs: validate.Inputs) -> tuple[Tensor, Tensor]:
+    """Outputs and the flat final state by a pass without a tape."""
+    outputs = empty((inputs.steps, inputs.batch, call.net.output_size), params.dtype)
+    end = np.empty(state_size(call.net, inputs.batch), params.dtype)
+    results: Arrays = {"outputs": outputs, "state_out": end}
+    goal = Objective("none")
+    prepare(params, inputs, call.mode, goal, results, call.memory, threads(), None).run()
+    return torch.from_numpy(outputs), torch.from_numpy(end)
 
 
 def _begun(call: Call, params: Params, inputs: validate.Inputs, wanted: frozenset[str]) -> Pass:
