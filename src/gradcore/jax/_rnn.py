@@ -102,8 +102,8 @@ def _check_x(given: Weights, x: Any) -> None:
 
 def _shapes(given: Weights, batch: int, batched: bool) -> list[tuple[int, ...]]:
     """The shapes of h, and of c if there is one."""
-    layer, rest = given.layer, (batch, given.layer.hidden_size)
-    rest = rest if batched else rest[1:]
+    layer = given.layer
+    rest: tuple[int, ...] = (batch, layer.hidden_size) if batched else (layer.hidden_size,)
     lag = (layer.lag,) if layer.lag > 1 else ()
     others = [(given.rows, *rest)] * (len(layer.cell.states) - 1)
     return [(given.rows, *lag, *rest), *others]
@@ -112,7 +112,7 @@ def _shapes(given: Weights, batch: int, batched: bool) -> list[tuple[int, ...]]:
 def _flat_state(given: Weights, state: Any, batch: int, batched: bool, dtype: Any) -> Any:
     shapes, names = _shapes(given, batch, batched), given.layer.cell.states
     one = len(shapes) == 1
-    arrays = [state] if one else list(state) if isinstance(state, (tuple, list)) else [None]
+    arrays: list[Any] = [state] if one else list(state) if isinstance(state, (tuple, list)) else [None]
     if len(arrays) != len(shapes):
         raise ShapeError(
             f"initial_state must be a tuple ({', '.join(names)}) for this cell; got "

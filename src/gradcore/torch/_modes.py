@@ -12,7 +12,7 @@ from torch.nn.utils._expanded_weights import ExpandedWeight
 __all__ = ["batched", "in_batched_backward", "needs_torch_nn", "opaque", "runs_on"]
 
 PLAIN = (Tensor, nn.Parameter)
-_OLD_VMAP = torch._C._parse_dispatch_key("VmapMode")
+_OLD_VMAP: Any = torch._C._parse_dispatch_key("VmapMode")
 
 
 def opaque(*tensors: Tensor | None) -> bool:
@@ -24,7 +24,7 @@ def opaque(*tensors: Tensor | None) -> bool:
     """
     return (
         torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or torch._C._is_tracing()
         or torch._C._len_torch_dispatch_stack() > 0
         or any(
             type(tensor) not in PLAIN or tensor.device.type == "meta"
@@ -51,7 +51,7 @@ def needs_torch_nn(weight: Tensor) -> bool:
     This is so in both exporters of ONNX files, which know its operators, and for per-sample
     gradients by expanded weights.
     """
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+    if torch._C._is_tracing() or torch.compiler.is_compiling():
         return torch.onnx.is_in_onnx_export()
     return isinstance(weight, ExpandedWeight)
 
