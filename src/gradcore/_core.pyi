@@ -9,6 +9,7 @@ import typing
 
 import numpy
 import numpy.typing
+import typing_extensions
 
 __all__: list[str] = [
     "FROM_PREVIOUS",
@@ -38,6 +39,7 @@ __all__: list[str] = [
     "default_threads",
     "empty",
     "force_isa",
+    "foreign_function",
     "isa_available",
     "isa_in_use",
     "load_cell",
@@ -162,6 +164,10 @@ class Net:
         steps: typing.SupportsInt | typing.SupportsIndex,
     ) -> int: ...
     def state_size(self, batch: typing.SupportsInt | typing.SupportsIndex) -> int: ...
+    def words(self) -> list[int]:
+        """
+        The description as numbers, for python/xla/description.h.
+        """
     @property
     def n_directions(self) -> int: ...
     @property
@@ -448,6 +454,11 @@ def empty(
 def force_isa(level: str | None) -> None:
     """
     Test hook: use exactly this level from now on; None undoes it.
+    """
+
+def foreign_function(path: str, name: str) -> typing_extensions.CapsuleType:
+    """
+    The address of a function of a library, as a capsule.
     """
 
 def isa_available() -> list[str]:
