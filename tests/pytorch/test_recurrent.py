@@ -296,7 +296,8 @@ def test_copies_files_and_dtypes(tmp_path):
         assert torch.equal(other(x)[0], expected)
     assert repr(copy.deepcopy(made)) == repr(made)
     assert repr(made) == (
-        "Recurrent(Peephole(4, 5, from_i=0.6, from_o=-0.4), num_layers=2, memory='8MB')"
+        "gradcore.torch.Recurrent(Peephole(4, 5, from_i=0.6, from_o=-0.4), num_layers=2, "
+        "memory='8MB')"
     )
     torch.testing.assert_close(made.float()(x.float())[0], expected.float(), rtol=1e-4, atol=1e-5)
     empty = gt.Recurrent(cell("MinimalGated"), I, H, device="meta")

@@ -306,12 +306,6 @@ def test_vmap_over_samples_with_the_same_resets():
         alone = grad(loss)(weights, x[:, b], reset)
         for name, value in alone.items():
             torch.testing.assert_close(each[name][b], value)
-    with pytest.raises(gd.ArgumentError, match=r"reset must be the same for all samples"):
-        vmap(grad(loss), in_dims=(None, 1, 1))(weights, x, flags())
-    with pytest.raises(gd.ArgumentError, match=r"lengths must be the same for all samples"):
-        vmap(lambda one, length: layer(one, lengths=length)[0], in_dims=(1, 0))(
-            x, torch.tensor(LENGTHS)[:, None]
-        )
 
 
 # ---- compiled

@@ -112,7 +112,9 @@ def _shapes(given: Weights, batch: int, batched: bool) -> list[tuple[int, ...]]:
 def _flat_state(given: Weights, state: Any, batch: int, batched: bool, dtype: Any) -> Any:
     shapes, names = _shapes(given, batch, batched), given.layer.cell.states
     one = len(shapes) == 1
-    arrays: list[Any] = [state] if one else list(state) if isinstance(state, (tuple, list)) else [None]
+    arrays: list[Any] = (
+        [state] if one else list(state) if isinstance(state, (tuple, list)) else [None]
+    )
     if len(arrays) != len(shapes):
         raise ShapeError(
             f"initial_state must be a tuple ({', '.join(names)}) for this cell; got "

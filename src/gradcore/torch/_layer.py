@@ -371,7 +371,7 @@ class Layer(nn.RNNBase):
         # These are torch.nn's own checks, with messages that users know.
         padded = x.transpose(0, 1) if self.batch_first else x
         self.check_input(padded, None)
-        if not torch._C._is_tracing() and x.shape[0] == 0:
+        if not _modes.tracing() and x.shape[0] == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
         if states is None:
             return
@@ -397,7 +397,7 @@ class Layer(nn.RNNBase):
         if narrow:
             x = x.to(dtype)
             states = None if states is None else [state.to(dtype) for state in states]
-        if not torch._C._is_tracing() and batch == 0:
+        if not _modes.tracing() and batch == 0:
             return self._of_nothing(x, [*weights, *(states or ())])
         if narrow:
             with torch.autocast("cpu", enabled=False):

@@ -24,7 +24,7 @@ def opaque(*tensors: Tensor | None) -> bool:
     """
     return (
         torch.compiler.is_compiling()
-        or torch._C._is_tracing()
+        or tracing()
         or torch._C._len_torch_dispatch_stack() > 0
         or any(
             type(tensor) not in PLAIN or tensor.device.type == "meta"
@@ -33,6 +33,12 @@ def opaque(*tensors: Tensor | None) -> bool:
         )
         or (torch._C._are_functorch_transforms_active() and _functionalized())
     )
+
+
+def tracing() -> bool:
+    """Whether torch.jit.trace runs."""
+    # torch.jit imports this function without exporting its type.
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]
 
 
 def runs_on(x: Tensor, weight: Tensor) -> bool:
@@ -51,7 +57,7 @@ def needs_torch_nn(weight: Tensor) -> bool:
     This is so in both exporters of ONNX files, which know its operators, and for per-sample
     gradients by expanded weights.
     """
-    if torch._C._is_tracing() or torch.compiler.is_compiling():
+    if tracing() or torch.compiler.is_compiling():
         return torch.onnx.is_in_onnx_export()
     return isinstance(weight, ExpandedWeight)
 
