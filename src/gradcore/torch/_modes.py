@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 from torch.nn.utils._expanded_weights import ExpandedWeight
 
-__all__ = ["batched", "in_batched_backward", "needs_torch_nn", "opaque", "runs_on"]
+__all__ = ["batched", "in_batched_backward", "needs_torch_nn", "opaque", "runs_on", "tracing"]
 
 PLAIN = (Tensor, nn.Parameter)
 _OLD_VMAP: Any = torch._C._parse_dispatch_key("VmapMode")
