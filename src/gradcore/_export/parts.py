@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .._base.output import write_text
 from .._net.layers import Recurrent
 from .._net.stack import Params, Stack
+from .._net.structure import dense_weight_hh
 from .._net.validate import model
 from ..errors import ArgumentError, NonFiniteError
 
@@ -22,7 +23,10 @@ Float32 = NDArray[np.float32]
 
 
 def checked(net: Stack, params: Params) -> dict[str, Float32]:
-    """The parameters as float32; raises NonFiniteError if one is not finite, also as float32."""
+    """The parameters as float32, with dense recurrent weights.
+
+    Raises NonFiniteError if one is not finite, also as float32.
+    """
     model(net, params)
     found = {}
     for name, array in params.items():
@@ -30,6 +34,11 @@ def checked(net: Stack, params: Params) -> dict[str, Float32]:
             found[name] = array.astype(np.float32)
         if not np.isfinite(found[name]).all():
             raise NonFiniteError(f"{name} must be finite in float32 to be exported.")
+    for layer, name in zip(net.recurrent, net.recurrent_names, strict=True):
+        for end in layer.directions:
+            own = f"{name.partition('.')[0]}.weight_hh{end}"
+            # Other programs have dense recurrent weights only.
+            found[own] = dense_weight_hh(layer, found.get(own)).astype(np.float32)
     return found
 
 
@@ -66,7 +75,7 @@ def regated(array: Float32, layer: Recurrent, order: Sequence[str]) -> Float32:
 def bias(params: dict[str, Float32], place: int, layer: Recurrent, name: str) -> Float32:
     """A bias of a recurrent layer, zeros if it has none."""
     rows = len(layer.cell.gates) * layer.hidden_size
-    return params[f"{place}.{name}"] if layer.bias else np.zeros(rows, np.float32)
+    return params.get(f"{place}.{name}", np.zeros(rows, np.float32))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

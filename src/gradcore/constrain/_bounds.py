@@ -16,6 +16,7 @@ from .._net.cells import RNN, AntisymmetricRNN
 from .._net.skip_paths import path_sum, skip_strengths
 from .._net.stack import Params, Stack
 from .._net.state import LayerState
+from .._net.structure import dense_weight_hh
 from ..errors import ArgumentError
 from ._matrices import largest
 
@@ -60,7 +61,7 @@ def jacobian_bound(net: Stack, params: Params, steps: int, *, layer: int = 0) ->
             f"only; {name} is not one of these. Use constrain.trajectory_bound."
         )
     place = name.partition(".")[0]
-    weight = params[f"{place}.weight_hh"].astype(np.float64)
+    weight = dense_weight_hh(own, params.get(f"{place}.weight_hh")).astype(np.float64)
     step = _step_bound(own, weight)
     step = own.zoneout + (1 - own.zoneout) * step
     if own.skip is None:

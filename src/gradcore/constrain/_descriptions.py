@@ -13,7 +13,7 @@ from .._net.layers import Recurrent
 from .._net.stack import Stack
 from ..errors import ArgumentError, DTypeError
 
-__all__ = ["Constraint", "Orthogonal", "SpectralNorm", "blocks_of", "by_name"]
+__all__ = ["Constraint", "Orthogonal", "SpectralNorm", "blocks_of", "by_name", "gates_of"]
 
 How = Literal["clip", "scale", "reparametrise"]
 
@@ -126,10 +126,24 @@ def blocks_of(net: Stack | ParameterOwner, name: str, by_gate: bool) -> int:
     """The number of blocks of rows of a parameter that are constrained separately.
 
     It is the number of gates for weights and biases of recurrent layers if by_gate, and 1
-    otherwise.
+    otherwise; recurrent weights in blocks have so many blocks for each gate. Raises ArgumentError
+    for these if by_gate is false and there are several gates, whose rows do not lie together.
     """
-    if not by_gate:
-        return 1
+    gates = gates_of(net, name)
+    layer, own = net.layer_of(name)
+    heads = getattr(layer, "blocks", None) if own.startswith("weight_hh") else None
+    if heads is None:
+        return gates if by_gate else 1
+    if gates > 1 and not by_gate:
+        raise ArgumentError(
+            f"{name} has {heads} blocks for each of {gates} gates. Constrain them one by one with "
+            "per_gate=True."
+        )
+    return gates * int(heads)
+
+
+def gates_of(net: Stack | ParameterOwner, name: str) -> int:
+    """The number of gates, each with a block of rows, of a parameter; 1 if it has none."""
     layer, own = net.layer_of(name)
     if isinstance(layer, Recurrent) and own.startswith(("weight_", "bias_")):
         return len(layer.cell.gates)

@@ -14,7 +14,7 @@ from .._base.checks import flag, store
 from .._net.flat import FlatArrays, ParameterOwner
 from .._net.stack import Params
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ._descriptions import Constraint, blocks_of
+from ._descriptions import Constraint, gates_of
 
 __all__ = ["Mask", "MaskKeeper", "dale"]
 
@@ -195,7 +195,7 @@ def _fitted(
     """An array of a mask in the shape of a parameter."""
     if array is None:
         return None
-    gates = blocks_of(owner, name, by_gate=True)
+    gates = gates_of(owner, name)
     blocks = (gates, shape[0] // gates, *shape[1:])
     for wanted in (shape, blocks):
         try:

@@ -248,7 +248,8 @@ def _longer(layer: Recurrent, steps: int, front: Front) -> str:
 
 def _default(m: Measured, name: str, layer: Recurrent, front: Front, *, small: bool) -> str:
     """Advice to use the default initialisation if weight_hh is clearly smaller or larger."""
-    if layer.cell.antisymmetric:
+    # Only dense weights and blocks begin orthogonal.
+    if layer.cell.antisymmetric or layer.recurrent in ("diagonal", "none"):
         return ""
     sizes = [
         size for key, size in m.sizes.items() if key.startswith(f"{name.split('.')[0]}.weight_hh")

@@ -17,6 +17,7 @@ from .._net import validate
 from .._net.cells import RNN, AntisymmetricRNN
 from .._net.skip_paths import skip_strengths
 from .._net.stack import Params, Stack
+from .._net.structure import dense_weight_hh
 from ..constrain import conv_norm, project_conv
 from ..errors import ArgumentError, DTypeError, NonFiniteError, ShapeError
 from ._pictures import draw_symbol
@@ -271,7 +272,7 @@ def recurrent(
             f"and has no zoneout; {name} is not such a layer. Use linearise for a function of h."
         )
     place = name.partition(".")[0]
-    weight = params[f"{place}.weight_hh"].astype(np.float64)
+    weight = dense_weight_hh(own, params.get(f"{place}.weight_hh")).astype(np.float64)
     slope = finite_float("slope", slope)
     if isinstance(own, AntisymmetricRNN):
         turn = weight - weight.T - own.diffusion * np.eye(len(weight))

@@ -91,8 +91,9 @@ class StackModule(nn.ModuleList):
     """A net of gradcore made of PyTorch's layers; to_torch makes it.
 
     Its modules are the layers, by their places in the Stack: those of torch.nn, and those of
-    gradcore.torch where there is a skip connection, an AntisymmetricRNN or a compiled cell; a Dense
-    is a Linear with its activation function. forward adds what a Residual adds. net: the Stack.
+    gradcore.torch where there is a skip connection, an AntisymmetricRNN, a compiled cell or
+    recurrent weights with structure; a Dense is a Linear with its activation function. forward adds
+    what a Residual adds. net: the Stack.
     forward(x, state=None) -> (outputs, state): x (T, B, I), or (T, B) integer tokens; outputs
     (T, B, O), or (B, O) behind a Pool, which takes all T steps of every sequence; a dict of these
     if the net has Heads; state: a list with what each recurrent layer returns and takes, h_n or
@@ -278,7 +279,9 @@ def _module(place: int, layer: layers.Layer) -> nn.Module:
             layer.normalized_shape, layer.eps, affine, **({"bias": layer.bias} if affine else {})
         )
     name = type(layer).__name__
-    if isinstance(layer, CompiledCell):
+    if isinstance(layer, CompiledCell) or (
+        isinstance(layer, layers.Recurrent) and layer.recurrent != "dense"
+    ):
         return Recurrent(replace(layer, residual=False))  # StackModule adds the input
     if not isinstance(layer, layers.Recurrent):
         raise ArgumentError(f"layer {place} ({name}) has no counterpart in PyTorch.")
