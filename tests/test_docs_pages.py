@@ -18,6 +18,7 @@ from places import ROOT
         ("howto/from_jax.md", 1),
         ("howto/torch.md", 6),
         ("howto/keras.md", 3),
+        ("howto/jax.md", 1),
         ("howto/memory.md", 2),
         ("howto/ragged.md", 2),
         ("howto/callbacks.md", 2),
@@ -58,6 +59,8 @@ def test_examples_run(page, count, tmp_path, monkeypatch):
             pytest.skip("Keras was imported before with another backend")
     if page in ("howto/torch.md", "howto/your_own_cell.md"):
         pytest.importorskip("torch", reason="needs PyTorch: install gradcore[torch]")
+    if page == "howto/jax.md":
+        pytest.importorskip("jax.ffi", reason="needs JAX: install gradcore[jax]")
     if page == "howto/sklearn.md":
         pytest.importorskip("sklearn", reason="needs scikit-learn: install gradcore[sklearn]")
     text = (ROOT / "docs" / page).read_text()

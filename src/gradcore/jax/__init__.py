@@ -2,8 +2,7 @@
 
 outputs, state = gradcore.jax.rnn("lstm", params, x)
 
-grad, jvp, vmap, jit, scan and checkpoint act on it as on any function of JAX, on the CPU. The
-modules gradcore.jax.nnx and gradcore.jax.equinox have layers for Flax and Equinox.
+grad, jvp, vmap, jit, scan and checkpoint act on it as on any function of JAX, on the CPU.
 """
 
 try:
