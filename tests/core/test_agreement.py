@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import gradcore as gd
 import tolerances
 from agreement import FACTORS, problem_of
-from nets import CELLS, pooled, stack
+from nets import CELLS, pooled, stack, structured
 from pairwise import covering, label
 from problem import (
     assert_agree,
@@ -32,6 +32,7 @@ from reference import losses
 
 CASES = covering(FACTORS, seed=1) + covering(FACTORS, seed=2)
 CASES += covering(pooled(FACTORS), seed=8)
+CASES += covering(structured(FACTORS), seed=9)
 
 
 def smallest_budget(problem, dtype, threads):

@@ -5,7 +5,7 @@ import pytest
 
 import gradcore as gd
 from gradcore import _core
-from nets import stack
+from nets import STRUCTURES, stack
 from overriding import override
 from problem import core_arguments, core_targets, random_problem
 
@@ -29,6 +29,14 @@ SHAPES = {
     "gru, both ways, dense": (9, 4, None, "floats", (1,)),
     "lstm, both ways, residual": (12, 3, None, "embedding", (0,)),
     "gru, both ways, masks": (17, 5, gd.Skip(7, kind="mix", learned=True), "embedding", (1,)),
+    "gru, diagonal": (33, 5, gd.Skip(7, kind="mix", learned=True), "floats", ()),
+    "rnn, diagonal, masks": (97, 1, None, "floats", ()),
+    # Heads that do not end with unit blocks, and more heads than these.
+    "lstm, blocks": (48, 3, None, "floats", ()),
+    "gru, blocks, both ways, masks": (20, 9, None, "embedding", (1,)),
+    "rnn, blocks": (120, 1, gd.Skip(5, value=-0.3), "floats", ()),
+    "gru, none": (17, 5, gd.Skip(7, value=-0.3), "tokens", ()),
+    "lstm, none, masks": (33, 1, None, "floats", ()),
 }
 
 
@@ -47,6 +55,7 @@ def everything(cell, dtype, batch=None, lengths=True, steps=STEPS):
         classes=6,
         between=between_of(cell),
         masks="all" if "masks" in cell else "none",
+        recurrent=next((kind for kind in STRUCTURES if kind in cell), "dense"),
     )
     problem = random_problem(
         net,

@@ -82,6 +82,27 @@ MASKS = {
 }
 
 
+# What takes other recurrent weights than dense ones.
+STRUCTURED_CELLS = [name for name in CELLS if name != "antisymmetric"]
+STRUCTURES = ("diagonal", "blocks", "none")
+
+
+def structure(kind, hidden):
+    """The options of a layer with recurrent weights of this kind.
+
+    Blocks are at most four; a prime number of units is divided into blocks of one.
+    """
+    if kind != "blocks":
+        return {"recurrent": kind}
+    most = max(n for n in range(1, 5) if hidden % n == 0)
+    return {"recurrent": kind, "blocks": most if most > 1 else hidden}
+
+
+def structured(factors):
+    """The factors of a pairwise sample for nets whose recurrent weights have structure."""
+    return {**factors, "cell": STRUCTURED_CELLS, "recurrent": list(STRUCTURES)}
+
+
 def stack(
     cell,
     inputs,
@@ -98,6 +119,7 @@ def stack(
     masks="none",
     bare_tokens=False,
     pool=None,
+    recurrent="dense",
 ):
     """A net of equal layers, with residuals from the second layer on, or from the first if sizes
     allow.
@@ -121,6 +143,7 @@ def stack(
             bidirectional=both,
             skip=skip,
             residual=residual and width == hidden * (1 + both),
+            **structure(recurrent, hidden),
             **options,
         )
         around = between == "residual" and before and not both and width == hidden
@@ -161,5 +184,6 @@ def net_of(case, skips):
         masks=case["masks"],
         bare_tokens=case["source"] == "tokens",
         pool=case.get("pool"),
+        recurrent=case.get("recurrent", "dense"),
         **{name: case[name] for name in same},
     )

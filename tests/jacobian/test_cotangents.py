@@ -9,6 +9,7 @@ import agreement
 import gradcore as gd
 import tolerances
 from gradcore import jacobian
+from nets import structured
 from overriding import override
 from pairwise import covering, label
 from problem import core_arguments, error, from_core, isa, named
@@ -25,7 +26,7 @@ FACTORS = {
     "steps": [1, 7, 8, 9, 30, 131],
     "directions": [1, 3, 4, 5, 32],
 }
-CASES = covering(FACTORS, seed=3)
+CASES = covering(FACTORS, seed=3) + covering(structured(FACTORS), seed=4)
 
 
 def problem_of(case, seed):

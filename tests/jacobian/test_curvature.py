@@ -9,7 +9,7 @@ import gradcore as gd
 import tolerances
 from curvature import gauss_newton, hessian_product
 from gradcore import _core, jacobian
-from nets import BETWEEN, CELLS, MASKS, SKIPS, net_of, pooled, stack
+from nets import BETWEEN, CELLS, MASKS, SKIPS, net_of, pooled, stack, structured
 from overriding import override
 from pairwise import covering, label
 from problem import core_arguments, core_targets, error, isa, norm, random_problem
@@ -58,6 +58,7 @@ EXCLUDED = [
 ]
 CASES = covering(FACTORS, seed=5, excluded=EXCLUDED)
 CASES += covering(pooled(FACTORS), seed=5, excluded=EXCLUDED)
+CASES += covering(structured(FACTORS), seed=5, excluded=EXCLUDED)
 
 
 def problem_of(case, seed):

@@ -8,7 +8,7 @@ import pytest
 import gradcore as gd
 import tolerances
 from gradcore import _core, jacobian
-from nets import BETWEEN, CELLS, MASKS, SKIPS, net_of, pooled, stack
+from nets import BETWEEN, CELLS, MASKS, SKIPS, net_of, pooled, stack, structured
 from overriding import override
 from pairwise import covering, label
 from problem import (
@@ -60,6 +60,7 @@ FACTORS = {
 EXCLUDED = [(("hidden", 1), ("between", between)) for between in ("norm", "plain norm", "all")]
 CASES = covering(FACTORS, seed=3, excluded=EXCLUDED)
 CASES += covering(pooled(FACTORS), seed=3, excluded=EXCLUDED)
+CASES += covering(structured(FACTORS), seed=3, excluded=EXCLUDED)
 
 
 def problem_of(case, seed):

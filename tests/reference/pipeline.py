@@ -9,7 +9,7 @@ from importlib import import_module
 
 import numpy as np
 
-from . import between, convolution, philox, skip
+from . import between, convolution, philox, skip, structured
 
 
 @dataclass
@@ -88,6 +88,10 @@ def cell_of(layer):
 
 def recurrent_weight(layer, weight, what=""):
     """The matrix that multiplies h in place of weight_hh; what: "_tangent" or "_adjoint" of it."""
+    if layer.recurrent != "dense":
+        # It is linear in weight_hh, so that its tangent is the same function.
+        change = structured.effective_adjoint if what == "_adjoint" else structured.effective
+        return change(layer, weight)
     change = getattr(cell_of(layer), f"effective{what}", None)
     return weight if change is None else change(layer, weight)
 
@@ -323,7 +327,7 @@ def layer_forward(layer, params, signal, before, zeroed, masks):
     kept, old = before.past[-1], before.past[0]
     h = kept * masks.recurrent
     x_pre = signal @ params["weight_ih"].T + params.get("bias_ih", 0.0)
-    weight = recurrent_weight(layer, params["weight_hh"])
+    weight = recurrent_weight(layer, params.get("weight_hh"))
     h_pre = h @ weight.T + params.get("bias_hh", 0.0)
     cell_state = (kept,) if before.c is None else (kept, before.c)
     (cell_h, *rest), saved = cell_of(layer).forward(layer, x_pre, h_pre, cell_state)
@@ -422,7 +426,7 @@ def layer_backward(layer, params, record, active, d_signal, after):
     }
     d_past = np.concatenate([np.zeros_like(d_h)[None], d_new.past[:-1]])
     d_past[0] += d_old
-    weight = recurrent_weight(layer, params["weight_hh"])
+    weight = recurrent_weight(layer, params.get("weight_hh"))
     d_past[-1] += d_h_before + d_held + (d_h_pre @ weight) * masks.recurrent
     rest = [d + masks.zone_c * d_new.c for d in rest]
     d_before = chosen(active, cleared(record.zeroed, State(d_past, *rest)), after)
@@ -494,8 +498,8 @@ def layer_tangent(layer, params, t_params, record, t_signal, before):
         + t_params.get("bias_ih", 0.0)
     )
     t_h_pre = (
-        t_h @ recurrent_weight(layer, params["weight_hh"]).T
-        + record.h @ recurrent_weight(layer, t_params["weight_hh"], "_tangent").T
+        t_h @ recurrent_weight(layer, params.get("weight_hh")).T
+        + record.h @ recurrent_weight(layer, t_params.get("weight_hh"), "_tangent").T
         + t_params.get("bias_hh", 0.0)
     )
     t_cell_state = (t_kept,) if before.c is None else (t_kept, before.c)
