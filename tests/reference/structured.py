@@ -20,7 +20,8 @@ def heads(layer):
 def effective(layer, weight):
     """The matrix by which h is multiplied; weight: None where there is none."""
     size = layer.hidden_size
-    made = np.zeros((len(layer.cell.gates) * size, size))
+    dtype = float if weight is None else weight.dtype  # complex for steps off the real axis
+    made = np.zeros((len(layer.cell.gates) * size, size), dtype)
     if layer.recurrent != "none":
         for row, place, unit in heads(layer):
             made[row, unit] = weight[row] if weight.ndim == 1 else weight[row, place]
@@ -33,7 +34,7 @@ def effective_adjoint(layer, d_matrix):
         return None
     if layer.recurrent == "diagonal":
         return np.array([d_matrix[row, unit] for row, _, unit in heads(layer)])
-    made = np.zeros((len(d_matrix), layer.hidden_size // layer.blocks))
+    made = np.zeros((len(d_matrix), layer.hidden_size // layer.blocks), d_matrix.dtype)
     for row, place, unit in heads(layer):
         made[row, place] = d_matrix[row, unit]
     return made
