@@ -54,6 +54,12 @@ cdef extern from "gradcore/gradcore.h" nogil:
         GC_RELU
         GC_IDENTITY
 
+    ctypedef enum gc_recurrent:
+        GC_RECURRENT_DENSE
+        GC_RECURRENT_DIAGONAL
+        GC_RECURRENT_BLOCKS
+        GC_RECURRENT_NONE
+
     ctypedef enum gc_skip:
         GC_SKIP_NONE
         GC_SKIP_ADD
@@ -142,6 +148,8 @@ cdef extern from "gradcore/gradcore.h" nogil:
         double step, diffusion
         int32_t initial_state
         int64_t static_size
+        int32_t recurrent
+        int64_t blocks
         double cell_options[8]
 
     ctypedef struct gc_transform:

@@ -115,6 +115,7 @@ def test_parameters_are_tables(site):
     ],
 )
 def test_entries_of_docstrings_become_rows(paragraph, rows):
+    pytest.importorskip("griffe", reason="needs griffe, which mkdocstrings brings")
     text = hook("reference").prepared(f"What it is.\n\n{paragraph}", {"x", "y", "z"})
     made = [line.strip("| ") for line in text.splitlines() if line.startswith("| `")]
     assert len(made) == len(rows)

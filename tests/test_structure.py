@@ -47,7 +47,7 @@ SHELVES = {
     "_base": {"errors"},
     "_net": {"_base", "errors"},
     "_engine": {"_base", "_net", "errors", "loss"},
-    "_export": {"_base", "_net", "errors"},
+    "_export": {"_base", "_net", "errors", "torch"},
     "_measure": {"_base", "_net", "_engine", "errors", "jacobian", "loss"},
     "_training": {
         *("_base", "_net", "_engine", "callbacks", "data", "errors", "horizon", "jacobian", "loss"),

@@ -30,6 +30,32 @@ struct Elementwise {
     }
   }
 
+  static void sum_of_products(T* acc, const T* a, int64_t a_stride, const T* z, int64_t z_stride,
+                              int32_t gates, int32_t planes, int64_t rows, int32_t j0,
+                              int32_t j1) noexcept {
+    constexpr int wide = 8, M = unit_block<T> / L;  // independent sums, vectors of a unit block
+    const int64_t end = static_cast<int64_t>(j1) * M;
+    for (int32_t g = 0; g < gates; g++) {
+      // Vector n of the units: its places in acc, and in a row of z.
+      auto to = [&](int64_t n) GC_LAMBDA { return (n / M * gates + g) * M * L + n % M * L; };
+      auto from = [&](int64_t n) GC_LAMBDA { return (n / M * planes + g) * M * L + n % M * L; };
+      auto add = [&]<int N>(int64_t n) GC_LAMBDA {
+        V sum[N];
+        GC_UNROLL
+        for (int e = 0; e < N; e++) sum[e] = load<V>(acc + to(n + e));
+        for (int64_t r = rows - 1; r >= 0; r--) GC_UNROLL
+        for (int e = 0; e < N; e++)
+          sum[e] = fma(load<V>(a + r * a_stride + (n + e) * L),
+                       load<V>(z + r * z_stride + from(n + e)), sum[e]);
+        GC_UNROLL
+        for (int e = 0; e < N; e++) store<V>(acc + to(n + e), sum[e]);
+      };
+      int64_t n = static_cast<int64_t>(j0) * M;
+      for (; n + wide <= end; n += wide) add.template operator()<wide>(n);
+      for (; n < end; n++) add.template operator()<1>(n);
+    }
+  }
+
   static void add_block(T* total, T* part, int64_t n, T keep, T add) noexcept {
     const V k = broadcast<V>(keep), a = broadcast<V>(add);
     for (int64_t i = 0; i < n; i += L) {

@@ -32,6 +32,11 @@ struct Share {
                   // with a barrier
 };
 
+// Unit blocks [j0,j1) of a layer that meet the same unit blocks [k0,k1) of the state.
+struct Band {
+  int32_t j0, j1, k0, k1;
+};
+
 // A stream of random words for masks of units: the outputs of Philox for the counters (unit / 4, b,
 // t, stream). The mask applies to a unit whose word is below `threshold`, which encodes its
 // probability.
@@ -52,9 +57,16 @@ struct LayerView {
   int32_t skip_kind;  // gc_skip
   int64_t skip_lag;
 
-  const T* w_forward;   // [nb][H][gates][UB] weight_hh, grouped by unit block of the output
-  const T* w_backward;  // [nb][gates][Hp][UB], or [nb][Hp][gates][UB] if interleaved: weight_hh^T,
-                        // grouped by unit block of its output
+  int32_t recurrent;   // gc_recurrent: what the state is multiplied by
+  int32_t n_bands;     // of all unit blocks, in order; a product runs over those of its band only
+  const Band* bands;   // [n_bands]; without a product one band
+  int64_t w_inputs;    // units of the state in the packed weights of a unit block: H, or those of
+  int64_t w_outputs;   // the widest band; the same for the transposed product: Hp, or as before
+  const T* w_forward;  // [nb][w_inputs][gates][UB] weight_hh, grouped by unit block of the output;
+                       // GC_RECURRENT_DIAGONAL: [nb][gates][UB]
+  const T* w_backward;  // [nb][gates][w_outputs][UB], or [nb][w_outputs][gates][UB] if interleaved:
+                        // weight_hh^T, grouped by unit block of its output; GC_RECURRENT_DIAGONAL:
+                        // as w_forward
   const T* bias_h;      // [nb][gates][UB]
   const T* skip_coef;   // [Hp] coefficient of the skip connection: s if it adds, a if it mixes
   bool interleaved;     // true if B == 1: a row then reads the gates of a unit side by side
@@ -233,6 +245,11 @@ struct Kernels {
   // acc[i] += sum over rows r = rows-1..0 of z[r][i] for i in [i0,i1), a whole number of vectors.
   void (*column_sum)(T* acc, const T* z, int64_t z_stride, int64_t rows, int64_t i0,
                      int64_t i1) noexcept;
+  // acc[j][g][UB] += sum over rows r = rows-1..0 of a[r][j][UB] * z[r][j][g][UB], for unit blocks
+  // [j0,j1) and gates g; z has `planes` planes per unit block.
+  void (*sum_of_products)(T* acc, const T* a, int64_t a_stride, const T* z, int64_t z_stride,
+                          int32_t gates, int32_t planes, int64_t rows, int32_t j0,
+                          int32_t j1) noexcept;
   // total = total * keep + part * add; part = 0. n is a multiple of UB.
   void (*add_block)(T* total, T* part, int64_t n, T keep, T add) noexcept;
   // out[i] = a[i] + b[i] * factor

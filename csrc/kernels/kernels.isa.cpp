@@ -40,6 +40,7 @@ static constexpr Kernels<T> all_kernels() {
   k.dense = &Dense<T>::dense;
   k.outer_dense = &Dense<T>::outer_dense;
   k.column_sum = &Elementwise<T>::column_sum;
+  k.sum_of_products = &Elementwise<T>::sum_of_products;
   k.add_block = &Elementwise<T>::add_block;
   k.add_scaled = &Elementwise<T>::add_scaled;
   k.scale = &Elementwise<T>::scale;

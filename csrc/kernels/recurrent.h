@@ -36,6 +36,24 @@ struct Recurrent {
   // sum is split into `split` of them; this applies up to split_blocks unit blocks.
   static constexpr int split = G == 1 && vector_registers == 32 ? 4 : 1, split_blocks = 4;
 
+  // True if units read the state of others, so that threads which own units must meet.
+  static GC_INLINE bool mixes(const View& v) {
+    return v.recurrent == GC_RECURRENT_DENSE || v.recurrent == GC_RECURRENT_BLOCKS;
+  }
+  // Calls f(j0, j1, band) for the unit blocks of [j0,j1) that lie in one band.
+  template <class F>
+  static GC_INLINE void each_band(const View& v, int j0, int j1, F f) {
+    for (int n = 0; n < v.n_bands; n++) {
+      const Band& band = v.bands[n];
+      const int begin = j0 > band.j0 ? j0 : band.j0, end = j1 < band.j1 ? j1 : band.j1;
+      if (begin < end) f(begin, end, band);
+    }
+  }
+  // The number of units of the state in unit blocks [k0,k1).
+  static GC_INLINE int units(const View& v, int k0, int k1) {
+    return (k1 < v.nb ? k1 * UB : v.H) - k0 * UB;
+  }
+
   static GC_INLINE bool active(const View& v, int64_t t, int64_t b) {
     return (!v.lengths || t < v.lengths[b]) && (!v.begins || t >= v.begins[b]);
   }
@@ -175,13 +193,14 @@ struct Recurrent {
     if (v.saved) keep(v, tile, k);
   }
 
-  // Computes the product and the cell for NB rows from b and JJ unit blocks from j. `cleared`, for
-  // NB == 1 only, says that the row's state counts as zero.
+  // Computes the product and the cell for NB rows from b and JJ unit blocks from j, which lie in
+  // `band`. `cleared`, for NB == 1 only, says that the row's state counts as zero.
   template <int NB, int JJ, int S = 1>
-  static GC_INLINE void tile_forward(const View& v, int64_t i, int j, int64_t b, bool cleared) {
+  static GC_INLINE void tile_forward(const View& v, const Band& band, int64_t i, int j, int64_t b,
+                                     bool cleared) {
     constexpr int MM = NB == 1 ? (M < 2 ? M : 2) : 1, NV = JJ * G * MM, NT = NB * JJ * MM,
                   N = pack_width(NT);
-    const int64_t Hp = static_cast<int64_t>(v.nb) * UB, block = static_cast<int64_t>(v.H) * G * UB;
+    const int64_t Hp = static_cast<int64_t>(v.nb) * UB, block = v.w_inputs * G * UB;
     for (int m = 0; m < M; m += MM) {
       V acc[NB][NV];
       // Vector e of a row is block e/(G*MM), gate e/MM%G, part m + e%MM.
@@ -190,17 +209,26 @@ struct Recurrent {
       for (int e = 0; e < NV; e++)
         acc[q][e] =
             load<V>(v.bias_h + ((j + e / (G * MM)) * G + e / MM % G) * UB + (m + e % MM) * L);
-      if (!cleared) {
+      if (!cleared && v.recurrent == GC_RECURRENT_DIAGONAL) {
+        GC_UNROLL
+        for (int q = 0; q < NB; q++) GC_UNROLL
+        for (int e = 0; e < NV; e++) {
+          const int jj = j + e / (G * MM), part = (m + e % MM) * L;
+          acc[q][e] = fma(load<V>(v.w_forward + (jj * G + e / MM % G) * UB + part),
+                          load<V>(v.r + (i * v.B + b + q) * Hp + jj * UB + part), acc[q][e]);
+        }
+      } else if (!cleared && v.recurrent != GC_RECURRENT_NONE) {
         const T* x[NB];
         GC_UNROLL
-        for (int q = 0; q < NB; q++) x[q] = v.r + (i * v.B + b + q) * Hp;
+        for (int q = 0; q < NB; q++) x[q] = v.r + (i * v.B + b + q) * Hp + band.k0 * UB;
+        const int K = units(v, band.k0, band.k1);
         const T* weights = v.w_forward + j * block + m * L;
         auto at = [&](int e)
                       GC_LAMBDA { return e / (G * MM) * block + e / MM % G * UB + e % MM * L; };
         if constexpr (S > 1)
-          multiply_split<V, S, NV, T>(acc[0], weights, G * UB, x[0], v.H, at);
+          multiply_split<V, S, NV, T>(acc[0], weights, G * UB, x[0], K, at);
         else
-          multiply<V, NB, NV, T>(acc, weights, G * UB, x, v.H, at);
+          multiply<V, NB, NV, T>(acc, weights, G * UB, x, K, at);
       }
       GC_UNROLL
       for (int n0 = 0; n0 < NT; n0 += N)
@@ -224,33 +252,36 @@ struct Recurrent {
     // The direction alternates, because the weights read last are still in the cache.
     const bool down = i & 1;
     constexpr int JJ = blocks_forward;
-    const int whole = JJ > 1 ? (w.j1 - w.j0) / JJ * JJ : 0;
-    for (int n = 0; n < whole; n += JJ) {
-      const int j = w.j0 + (down ? whole - JJ - n : n);
-      for (int64_t b = b0; b < b1; b += NB) tile_forward<NB, JJ>(v, i, j, b, false);
-    }
-    for (int n = w.j0 + whole; n < w.j1; n++) {
-      const int j = down ? w.j0 + whole + w.j1 - 1 - n : n;
-      for (int64_t b = b0; b < b1; b += NB) tile_forward<NB, 1>(v, i, j, b, false);
-    }
+    each_band(v, w.j0, w.j1, [&](int j0, int j1, const Band& band) GC_LAMBDA {
+      const int whole = JJ > 1 ? (j1 - j0) / JJ * JJ : 0;
+      for (int n = 0; n < whole; n += JJ) {
+        const int j = j0 + (down ? whole - JJ - n : n);
+        for (int64_t b = b0; b < b1; b += NB) tile_forward<NB, JJ>(v, band, i, j, b, false);
+      }
+      for (int n = j0 + whole; n < j1; n++) {
+        const int j = down ? j0 + whole + j1 - 1 - n : n;
+        for (int64_t b = b0; b < b1; b += NB) tile_forward<NB, 1>(v, band, i, j, b, false);
+      }
+    });
   }
   static __attribute__((noinline)) void row_forward(const View& v, int64_t i, const Share& w,
                                                     int64_t b, bool cleared) {
-    int j = w.j0;
-    if constexpr (split > 1)
-      if (v.B == 1 && v.nb <= split_blocks) {
-        for (; j + 4 <= w.j1; j += 4) tile_forward<1, 4, split>(v, i, j, b, cleared);
-        for (; j + 2 <= w.j1; j += 2) tile_forward<1, 2, split>(v, i, j, b, cleared);
-        for (; j < w.j1; j++) tile_forward<1, 1, split>(v, i, j, b, cleared);
-        return;
-      }
-    for (; j + blocks_single <= w.j1; j += blocks_single)
-      tile_forward<1, blocks_single>(v, i, j, b, cleared);
-    if constexpr (blocks_single > 4)
-      for (; j + 4 <= w.j1; j += 4) tile_forward<1, 4>(v, i, j, b, cleared);
-    if constexpr (blocks_single > 2)
-      for (; j + 2 <= w.j1; j += 2) tile_forward<1, 2>(v, i, j, b, cleared);
-    for (; j < w.j1; j++) tile_forward<1, 1>(v, i, j, b, cleared);
+    each_band(v, w.j0, w.j1, [&](int j, int j1, const Band& band) GC_LAMBDA {
+      if constexpr (split > 1)
+        if (v.B == 1 && v.nb <= split_blocks) {
+          for (; j + 4 <= j1; j += 4) tile_forward<1, 4, split>(v, band, i, j, b, cleared);
+          for (; j + 2 <= j1; j += 2) tile_forward<1, 2, split>(v, band, i, j, b, cleared);
+          for (; j < j1; j++) tile_forward<1, 1, split>(v, band, i, j, b, cleared);
+          return;
+        }
+      for (; j + blocks_single <= j1; j += blocks_single)
+        tile_forward<1, blocks_single>(v, band, i, j, b, cleared);
+      if constexpr (blocks_single > 4)
+        for (; j + 4 <= j1; j += 4) tile_forward<1, 4>(v, band, i, j, b, cleared);
+      if constexpr (blocks_single > 2)
+        for (; j + 2 <= j1; j += 2) tile_forward<1, 2>(v, band, i, j, b, cleared);
+      for (; j < j1; j++) tile_forward<1, 1>(v, band, i, j, b, cleared);
+    });
   }
   // Keeps the state of an inactive sequence. Before the sequence's first step, h instead takes the
   // outputs that its skip connection will read.
@@ -316,7 +347,7 @@ struct Recurrent {
             rows_special(v, i, w, b, end);
         }
       }
-      if (w.by_units) team.wait(me);
+      if (w.by_units && (mixes(v) || i == i1 - 1)) team.wait(me);
     }
   }
 
@@ -435,27 +466,41 @@ struct Recurrent {
     }
   }
 
-  // d_h += weight_hh^T dz of step i, for NB rows from b and JJ unit blocks from j. Every tile sums
-  // each gate in a chain of its own and adds them as ((g0 + g1) + g2) + g3, so that tile sizes do
-  // not change the result.
+  // d_h += weight_hh^T dz of step i, for NB rows from b and JJ unit blocks from j, which lie in
+  // `band`. Every tile sums each gate in a chain of its own and adds them as ((g0 + g1) + g2) + g3,
+  // so that tile sizes do not change the result.
   template <int NB, int JJ>
-  static GC_INLINE void tile_backward(const View& v, int64_t i, int j, int64_t b) {
-    const int64_t Hp = static_cast<int64_t>(v.nb) * UB, block = G * Hp * UB,
-                  gate = v.interleaved ? UB : Hp * UB;
+  static GC_INLINE void tile_backward(const View& v, const Band& band, int64_t i, int j,
+                                      int64_t b) {
+    if (v.recurrent == GC_RECURRENT_NONE) return;
+    const int64_t Hp = static_cast<int64_t>(v.nb) * UB, block = G * v.w_outputs * UB,
+                  gate = v.interleaved ? UB : v.w_outputs * UB;
     const int64_t w_step = v.interleaved ? G * UB : UB, row = v.z_row;
     const T* z0 = v.dz + (i * v.B + b) * row;
     for (int m = 0; m < M; m++) {
       const T* w = v.w_backward + j * block + m * L;
       V total[NB][JJ];
+      if (v.recurrent == GC_RECURRENT_DIAGONAL) {
+        GC_UNROLL
+        for (int q = 0; q < NB; q++) GC_UNROLL
+        for (int e = 0; e < JJ; e++) GC_UNROLL
+        for (int g = 0; g < G; g++) {
+          const V term = load<V>(v.w_backward + ((j + e) * G + g) * UB + m * L) *
+                         load<V>(z0 + q * row + ((j + e) * NZ + g) * UB + m * L);
+          total[q][e] = g ? total[q][e] + term : term;
+        }
+        add_carried<NB, JJ>(v, total, j, b, m);
+        continue;
+      }
       // With one row, the chains of all gates run side by side to hide the fma latency.
       if constexpr (NB == 1) {
         V acc[G][JJ];
         GC_UNROLL
         for (int g = 0; g < G; g++) GC_UNROLL
         for (int e = 0; e < JJ; e++) acc[g][e] = V{};
-        for (int jb = 0; jb < v.nb; jb++) {
-          const int K = jb < v.nb - 1 ? UB : v.H - jb * UB;
-          const T *z = z0 + jb * (NZ * UB), *w_jb = w + jb * UB * w_step;
+        for (int jb = band.k0; jb < band.k1; jb++) {
+          const int K = units(v, jb, jb + 1);
+          const T *z = z0 + jb * (NZ * UB), *w_jb = w + (jb - band.k0) * UB * w_step;
 #pragma GCC unroll 4
           for (int k = 0; k < K; k++) {
             GC_UNROLL
@@ -479,12 +524,12 @@ struct Recurrent {
           GC_UNROLL
           for (int q = 0; q < NB; q++) GC_UNROLL
           for (int e = 0; e < JJ; e++) acc[q][e] = V{};
-          for (int jb = 0; jb < v.nb; jb++) {
+          for (int jb = band.k0; jb < band.k1; jb++) {
             const T* x[NB];
             GC_UNROLL
             for (int q = 0; q < NB; q++) x[q] = z0 + q * row + jb * (NZ * UB) + g * UB;
-            multiply<V, NB, JJ, T>(acc, w + g * gate + jb * UB * w_step, w_step, x,
-                                   jb < v.nb - 1 ? UB : v.H - jb * UB,
+            multiply<V, NB, JJ, T>(acc, w + g * gate + (jb - band.k0) * UB * w_step, w_step, x,
+                                   units(v, jb, jb + 1),
                                    [&](int e) GC_LAMBDA { return e * block; });
           }
           GC_UNROLL
@@ -492,28 +537,34 @@ struct Recurrent {
           for (int e = 0; e < JJ; e++) total[q][e] = g ? total[q][e] + acc[q][e] : acc[q][e];
         }
       }
-      if (v.r_mask) {
-        GC_UNROLL
-        for (int q = 0; q < NB; q++) GC_UNROLL
-        for (int e = 0; e < JJ; e++)
-          total[q][e] = total[q][e] * load<V>(v.r_mask + (b + q) * Hp + (j + e) * UB + m * L);
-      }
+      add_carried<NB, JJ>(v, total, j, b, m);
+    }
+  }
+  // Adds what the product of a tile, part m, gives to the adjoint of the state.
+  template <int NB, int JJ>
+  static GC_INLINE void add_carried(const View& v, V (&total)[NB][JJ], int j, int64_t b, int m) {
+    const int64_t Hp = static_cast<int64_t>(v.nb) * UB;
+    if (v.r_mask) {
       GC_UNROLL
       for (int q = 0; q < NB; q++) GC_UNROLL
-      for (int e = 0; e < JJ; e++) {
-        T* d = v.d + (b + q) * Hp + (j + e) * UB + m * L;
-        store<V>(d, load<V>(d) + total[q][e]);
-      }
+      for (int e = 0; e < JJ; e++)
+        total[q][e] = total[q][e] * load<V>(v.r_mask + (b + q) * Hp + (j + e) * UB + m * L);
+    }
+    GC_UNROLL
+    for (int q = 0; q < NB; q++) GC_UNROLL
+    for (int e = 0; e < JJ; e++) {
+      T* d = v.d + (b + q) * Hp + (j + e) * UB + m * L;
+      store<V>(d, load<V>(d) + total[q][e]);
     }
   }
 
   // Computes the product for one row of step i. If `next`, each tile is followed by the cell of
   // step i-1 on the same units while these are in registers and the L1 cache.
   template <int JJ>
-  static GC_INLINE void row_backward_tiles(const View& v, int64_t i, int& j, int j1, int64_t b,
-                                           bool next) {
+  static GC_INLINE void row_backward_tiles(const View& v, const Band& band, int64_t i, int& j,
+                                           int j1, int64_t b, bool next) {
     for (; j + JJ <= j1; j += JJ) {
-      tile_backward<1, JJ>(v, i, j, b);
+      tile_backward<1, JJ>(v, band, i, j, b);
       if (next)
         for (int e = 0; e < JJ; e++) cell_backward<1>(v, i - 1, j + e, b);
     }
@@ -521,20 +572,22 @@ struct Recurrent {
   static __attribute__((noinline)) void row_backward(const View& v, int64_t i, const Share& w,
                                                      int64_t b, bool next) {
     constexpr int JJ = G >= 3 ? 2 : 8;
-    int j = w.j0;
-    row_backward_tiles<JJ>(v, i, j, w.j1, b, next);
-    if constexpr (JJ > 4) row_backward_tiles<4>(v, i, j, w.j1, b, next);
-    if constexpr (JJ > 2) row_backward_tiles<2>(v, i, j, w.j1, b, next);
-    row_backward_tiles<1>(v, i, j, w.j1, b, next);
+    each_band(v, w.j0, w.j1, [&](int j, int j1, const Band& band) GC_LAMBDA {
+      row_backward_tiles<JJ>(v, band, i, j, j1, b, next);
+      if constexpr (JJ > 4) row_backward_tiles<4>(v, band, i, j, j1, b, next);
+      if constexpr (JJ > 2) row_backward_tiles<2>(v, band, i, j, j1, b, next);
+      row_backward_tiles<1>(v, band, i, j, j1, b, next);
+    });
   }
   template <int NB>
   static __attribute__((noinline)) void tiles_backward(const View& v, int64_t i, const Share& w,
                                                        int64_t b0, int64_t b1) {
-    int j = w.j0;
-    for (; j + blocks_backward <= w.j1; j += blocks_backward)
-      for (int64_t b = b0; b < b1; b += NB) tile_backward<NB, blocks_backward>(v, i, j, b);
-    for (; j < w.j1; j++)
-      for (int64_t b = b0; b < b1; b += NB) tile_backward<NB, 1>(v, i, j, b);
+    each_band(v, w.j0, w.j1, [&](int j, int j1, const Band& band) GC_LAMBDA {
+      for (; j + blocks_backward <= j1; j += blocks_backward)
+        for (int64_t b = b0; b < b1; b += NB) tile_backward<NB, blocks_backward>(v, band, i, j, b);
+      for (; j < j1; j++)
+        for (int64_t b = b0; b < b1; b += NB) tile_backward<NB, 1>(v, band, i, j, b);
+    });
   }
   // Sets the adjoints of rows to zero whose states were reset before step i: no gradient flows
   // through a reset.
@@ -553,7 +606,7 @@ struct Recurrent {
     const int64_t pairs = whole + (w.b1 - whole) / 2 * 2;
     cells_backward(v, i1 - 1, w, w.b0, w.b1);
     for (int64_t i = i1 - 1; i >= i0; i--) {
-      if (w.by_units) team.wait(me);
+      if (w.by_units && mixes(v)) team.wait(me);
       if (whole > w.b0) tiles_backward<rows_backward>(v, i, w, w.b0, whole);
       if (pairs > whole) tiles_backward<2>(v, i, w, whole, pairs);
       // The product and the next cell are fused only where every row is active and none is reset.

@@ -214,11 +214,12 @@ struct Tangent {
   // Computes the product and the cell for JJ unit blocks from j, part m. jac holds the local
   // Jacobians of each block; if it is null, the cell runs on jets.
   template <int N, int P, int JJ>
-  static __attribute__((noinline)) void tile_forward(const View& v, const Tangents& w, int64_t i,
-                                                     int j, int m, int64_t b, int64_t k0,
-                                                     bool cleared, const Local<P>* jac) {
+  static __attribute__((noinline)) void tile_forward(const View& v, const Tangents& w,
+                                                     const Band& band, int64_t i, int j, int m,
+                                                     int64_t b, int64_t k0, bool cleared,
+                                                     const Local<P>* jac) {
     constexpr int NB = N * P, NV = JJ * G;
-    const int64_t Hp = static_cast<int64_t>(v.nb) * UB, block = static_cast<int64_t>(v.H) * G * UB,
+    const int64_t Hp = static_cast<int64_t>(v.nb) * UB, block = v.w_inputs * G * UB,
                   row0 = (i * v.B + b) * w.K + k0;
     V acc[NB][NV];
     GC_UNROLL
@@ -228,11 +229,19 @@ struct Tangent {
           w.h_pre
               ? load<V>(w.h_pre + ((row0 + q) * v.nb + j + e / G) * (G * UB) + e % G * UB + m * L)
               : V{};
-    if (!cleared) {
+    if (!cleared && v.recurrent == GC_RECURRENT_DIAGONAL) {
+      GC_UNROLL
+      for (int q = 0; q < NB; q++) GC_UNROLL
+      for (int e = 0; e < NV; e++)
+        acc[q][e] =
+            fma(load<V>(v.w_forward + (j * G + e) * UB + m * L),
+                load<V>(w.r + (row0 + q) * Hp + (j + e / G) * UB + m * L), acc[q][e]);
+    } else if (!cleared && v.recurrent != GC_RECURRENT_NONE) {
       const T* x[NB];
       GC_UNROLL
-      for (int q = 0; q < NB; q++) x[q] = w.r + (row0 + q) * Hp;
-      multiply<V, NB, NV, T>(acc, v.w_forward + j * block + m * L, G * UB, x, v.H,
+      for (int q = 0; q < NB; q++) x[q] = w.r + (row0 + q) * Hp + band.k0 * UB;
+      multiply<V, NB, NV, T>(acc, v.w_forward + j * block + m * L, G * UB, x,
+                             R::units(v, band.k0, band.k1),
                              [&](int e) GC_LAMBDA { return e / G * block + e % G * UB; });
     }
     for (int jj = 0; jj < JJ; jj++) {
@@ -249,8 +258,8 @@ struct Tangent {
   // Computes tangents [k,end) of P sequences from b in tiles of up to `rows` tangents, for unit
   // blocks [j, j + JJ).
   template <int P, int JJ>
-  static void tiles_forward(const View& v, const Tangents& w, int64_t i, int j, int64_t b,
-                            int64_t k, int64_t end, bool cleared) {
+  static void tiles_forward(const View& v, const Tangents& w, const Band& band, int64_t i, int j,
+                            int64_t b, int64_t k, int64_t end, bool cleared) {
     for (int m = 0; m < M; m++) {
       Local<P> jac[JJ];
       if (!w.saved)
@@ -259,12 +268,12 @@ struct Tangent {
       int64_t at = k;
       if constexpr (P == 1 && JJ <= blocks) {
         for (; at + rows <= end; at += rows)
-          tile_forward<rows, 1, JJ>(v, w, i, j, m, b, at, cleared, shared);
+          tile_forward<rows, 1, JJ>(v, w, band, i, j, m, b, at, cleared, shared);
         if constexpr (rows > 2)
           for (; at + 2 <= end; at += 2)
-            tile_forward<2, 1, JJ>(v, w, i, j, m, b, at, cleared, shared);
+            tile_forward<2, 1, JJ>(v, w, band, i, j, m, b, at, cleared, shared);
       }
-      for (; at < end; at++) tile_forward<1, P, JJ>(v, w, i, j, m, b, at, cleared, shared);
+      for (; at < end; at++) tile_forward<1, P, JJ>(v, w, band, i, j, m, b, at, cleared, shared);
     }
   }
 
@@ -291,19 +300,19 @@ struct Tangent {
 
   // Computes rows [r0,r1) of B*K for unit blocks [j, j + JJ).
   template <int JJ>
-  static void rows_forward(const View& v, const Tangents& w, int64_t i, int j, int64_t r0,
-                           int64_t r1) {
+  static void rows_forward(const View& v, const Tangents& w, const Band& band, int64_t i, int j,
+                           int64_t r0, int64_t r1) {
     const int64_t t = v.first + i, K = w.K;
     for (int64_t r = r0; r < r1;) {
       const int64_t b = r / K, k = r % K, end = (b + 1) * K < r1 ? K : r1 - b * K;
       if (K == 1 && rows > 1 && JJ <= blocks && r + rows <= r1 && R::plain(v, t, b, b + rows)) {
-        if constexpr (JJ <= blocks) tiles_forward<rows, JJ>(v, w, i, j, b, 0, 1, false);
+        if constexpr (JJ <= blocks) tiles_forward<rows, JJ>(v, w, band, i, j, b, 0, 1, false);
         r += rows;
         continue;
       }
       r += end - k;
       if (R::active(v, t, b))
-        tiles_forward<1, JJ>(v, w, i, j, b, k, end, R::resets(v, t, b));
+        tiles_forward<1, JJ>(v, w, band, i, j, b, k, end, R::resets(v, t, b));
       else
         hold(v, w, i, j, j + JJ, b, k, end);
     }
@@ -312,13 +321,15 @@ struct Tangent {
   static void forward(const View& v, const Tangents& w, int64_t i0, int64_t i1, const Share& s,
                       Team& team, int me) noexcept {
     for (int64_t i = i0; i < i1; i++) {
-      int j = s.j0;
-      if (s.b1 - s.b0 == 1)
-        for (; j + blocks_alone <= s.j1; j += blocks_alone)
-          rows_forward<blocks_alone>(v, w, i, j, s.b0, s.b1);
-      if constexpr (blocks > 1)
-        for (; j + blocks <= s.j1; j += blocks) rows_forward<blocks>(v, w, i, j, s.b0, s.b1);
-      for (; j < s.j1; j++) rows_forward<1>(v, w, i, j, s.b0, s.b1);
+      R::each_band(v, s.j0, s.j1, [&](int j, int j1, const Band& band) GC_LAMBDA {
+        if (s.b1 - s.b0 == 1)
+          for (; j + blocks_alone <= j1; j += blocks_alone)
+            rows_forward<blocks_alone>(v, w, band, i, j, s.b0, s.b1);
+        if constexpr (blocks > 1)
+          for (; j + blocks <= j1; j += blocks)
+            rows_forward<blocks>(v, w, band, i, j, s.b0, s.b1);
+        for (; j < j1; j++) rows_forward<1>(v, w, band, i, j, s.b0, s.b1);
+      });
       if (s.by_units) team.wait(me);
     }
   }

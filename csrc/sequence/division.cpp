@@ -27,7 +27,7 @@ Division::Division(const Network& net, const gc_call& call, int64_t followers)
   int64_t flops = 0, most_blocks = 0;
   for (const Layer& l : net.layers) {
     flops += (1 + followers) * (l.pass ? 2 * l.H * net.outputs * B
-                                       : 2 * l.gates * l.H * (l.H + (tokens ? 0 : l.I)) * B);
+                                       : 2 * l.gates * l.H * (l.head + (tokens ? 0 : l.I)) * B);
     most_blocks = std::max(most_blocks, l.nb);
   }
   auto dense = [&](const Transform& t) {
@@ -44,7 +44,7 @@ Division::Division(const Network& net, const gc_call& call, int64_t followers)
   threads_ = wanted;
   for (const Layer& layer : net.layers) {
     const int64_t nb = layer.nb, tiles = B / (tile_rows * threads_),
-                  weights = layer.gates * layer.H * layer.Hp * element;
+                  weights = layer.gates * layer.reads() * layer.Hp * element;
     const bool whole_tiles = tiles > 0 && B % (tile_rows * threads_) == 0 &&
                              weights / (ragged_ ? 1 : tiles) <= l2_bytes() / 2;
     const bool even = nb >= threads_ && (nb % threads_ == 0 || nb >= 4 * threads_);

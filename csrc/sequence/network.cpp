@@ -222,6 +222,22 @@ static void check_cell(const gc_layer& spec, int index, gc_dtype dtype) {
            facts->name, option);
 }
 
+static void check_recurrent(const gc_layer& spec, int index) {
+  if (spec.recurrent < GC_RECURRENT_DENSE || spec.recurrent > GC_RECURRENT_NONE)
+    fail(GC_INVALID, "layer %d: unknown kind of recurrent weights %d.", index, spec.recurrent);
+  if (spec.recurrent != GC_RECURRENT_DENSE && cell_shape(spec.cell).antisymmetric)
+    fail(GC_INVALID,
+         "layer %d: the recurrent weights of the antisymmetric RNN are dense, because those of "
+         "different units cancel the symmetric part.",
+         index);
+  const bool blocks = spec.recurrent == GC_RECURRENT_BLOCKS;
+  if (blocks ? spec.blocks < 1 || spec.hidden_size % spec.blocks != 0 : spec.blocks != 0)
+    fail(GC_INVALID,
+         "layer %d: blocks must divide the %lld units where the recurrent weights have blocks, and "
+         "be 0 elsewhere; got %lld.",
+         index, static_cast<long long>(spec.hidden_size), static_cast<long long>(spec.blocks));
+}
+
 static void check_layer(const gc_layer& spec, int index, gc_dtype dtype) {
   check_cell(spec, index, dtype);
   if (spec.nonlinearity < GC_TANH || spec.nonlinearity > GC_IDENTITY)
@@ -242,6 +258,7 @@ static void check_layer(const gc_layer& spec, int index, gc_dtype dtype) {
   } else if (spec.step != 0 || spec.diffusion != 0) {
     fail(GC_INVALID, "layer %d: step and diffusion are those of the antisymmetric RNN.", index);
   }
+  check_recurrent(spec, index);
   check_place(index, spec.place);
   check_probability("zoneout", index, spec.zoneout);
   check_probability("zoneout_cell", index, spec.zoneout_cell);
@@ -261,6 +278,27 @@ static void check_layer(const gc_layer& spec, int index, gc_dtype dtype) {
          "layer %d: a residual layer must put out rows as wide as its input, %lld; it puts out "
          "%lld.",
          index, static_cast<long long>(spec.input_size), static_cast<long long>(width));
+}
+
+// Finds the bands of a layer's unit blocks: of each the unit blocks that hold the heads of its units.
+static void make_bands(Layer& l, int32_t ub) {
+  l.head = l.H;
+  if (l.spec.recurrent == GC_RECURRENT_DIAGONAL) l.head = 1;
+  if (l.spec.recurrent == GC_RECURRENT_BLOCKS) l.head = l.H / l.spec.blocks;
+  if (l.spec.recurrent == GC_RECURRENT_NONE) l.head = 0;
+  for (int64_t j = 0; j < l.nb; j++) {
+    Band band{static_cast<int32_t>(j), static_cast<int32_t>(j + 1), 0, 0};
+    if (l.head > 0) {
+      const int64_t last = std::min((j + 1) * ub, l.H) - 1;
+      band.k0 = static_cast<int32_t>(j * ub / l.head * l.head / ub);
+      band.k1 = static_cast<int32_t>(blocks((last / l.head + 1) * l.head, ub));
+    }
+    l.span = std::max<int64_t>(l.span, band.k1 - band.k0);
+    if (j > 0 && l.bands.back().k0 == band.k0 && l.bands.back().k1 == band.k1)
+      l.bands.back().j1++;
+    else
+      l.bands.push_back(band);
+  }
 }
 
 static Layer make_layer(const gc_layer& spec, int32_t ub, int64_t& offset, int64_t& state) {
@@ -283,15 +321,17 @@ static Layer make_layer(const gc_layer& spec, int32_t ub, int64_t& offset, int64
   l.ib = blocks(l.I, ub);
   l.Ip = l.ib * ub;
   l.lead = l.has_skip() ? spec.skip_lag : 1;
+  make_bands(l, ub);
   auto take = [&](bool present, int64_t count) {
     const int64_t at = present ? offset : -1;
     if (present) offset += count;
     return at;
   };
   l.weight_ih = take(true, l.gates * l.H * l.I);
-  l.weight_hh = take(true, l.gates * l.H * l.H);
+  const bool reads = spec.recurrent != GC_RECURRENT_NONE;
+  l.weight_hh = take(reads, l.gates * l.H * l.head);
   l.bias_ih = take(spec.bias, l.gates * l.H);
-  l.bias_hh = take(spec.bias, l.gates * l.H);
+  l.bias_hh = take(spec.bias && reads, l.gates * l.H);
   l.skip = take(l.has_skip() && spec.skip_learned, l.H);
   l.initial = take(spec.initial_state != GC_INITIAL_ZEROS, l.states * l.H);
   l.initial_weight =

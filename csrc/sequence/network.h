@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "kernels/kernel_table.h"
 #include "sequence/border_shape.h"
 
 namespace gradcore {
@@ -32,6 +33,11 @@ struct Layer : StateShape {
   // without a layer.
   bool pass;
   int64_t column;  // first column of its output in the rows of the layer: 0 or H
+  int64_t head;    // units of the state that a unit reads: H, those of its block, 1 or 0
+  // Which unit blocks of the state the units of each unit block read, and the most of them. Where
+  // heads do not end with unit blocks, weights of other heads are 0.
+  std::vector<Band> bands;
+  int64_t span;
   int32_t gates, planes;
   bool antisymmetric;
   const int32_t* input_plane;
@@ -41,6 +47,15 @@ struct Layer : StateShape {
   int64_t weight_ih, weight_hh, bias_ih, bias_hh, skip;  // offsets in the flat buffer; -1: absent
   int64_t initial, initial_weight;  // the same of the initial state [states*H] and [states*H, S]
   bool has_skip() const { return spec.skip_kind != GC_SKIP_NONE; }
+  bool is_dense() const { return spec.recurrent == GC_RECURRENT_DENSE; }
+  // Units of the state for which the recurrent weights of a unit block are laid out.
+  int64_t reads() const {
+    return is_dense() ? H : spec.recurrent == GC_RECURRENT_BLOCKS ? span * (Hp / nb) : head;
+  }
+  const Band& band_of(int64_t j) const {
+    return *std::upper_bound(bands.begin(), bands.end(), j,
+                             [](int64_t at, const Band& band) { return at < band.j1; });
+  }
   // A bidirectional layer's residual connection adds only this direction's columns of the input;
   // that of a layer with one direction adds whole rows.
   bool adds_columns() const { return spec.residual && spec.bidirectional; }

@@ -28,6 +28,10 @@ const Names transform_kinds = {{"layer_norm", GC_LAYER_NORM},
                                {"pool", GC_POOL}};
 const Names reductions = {
     {"none", GC_REDUCE_NONE}, {"max", GC_REDUCE_MAX}, {"mean", GC_REDUCE_MEAN}};
+const Names recurrent_kinds = {{"dense", GC_RECURRENT_DENSE},
+                               {"diagonal", GC_RECURRENT_DIAGONAL},
+                               {"blocks", GC_RECURRENT_BLOCKS},
+                               {"none", GC_RECURRENT_NONE}};
 const Names initial_states = {
     {"zeros", GC_INITIAL_ZEROS}, {"learned", GC_INITIAL_LEARNED}, {"static", GC_INITIAL_STATIC}};
 const Names activations = {
@@ -78,6 +82,7 @@ gc_layer make_layer(const std::string& cell, int64_t input_size, int64_t hidden_
                     double skip_value, int32_t place, double zoneout, double zoneout_cell,
                     double recurrent_dropout, double step, double diffusion,
                     const std::string& initial_state, int64_t static_size,
+                    const std::string& recurrent, int64_t blocks,
                     const std::vector<double>& cell_options) {
   gc_layer layer{};
   layer.cell = lookup(cells(), cell, "cell");
@@ -99,6 +104,8 @@ gc_layer make_layer(const std::string& cell, int64_t input_size, int64_t hidden_
   layer.diffusion = diffusion;
   layer.initial_state = lookup(initial_states, initial_state, "initial state");
   layer.static_size = static_size;
+  layer.recurrent = lookup(recurrent_kinds, recurrent, "kind of recurrent weights");
+  layer.blocks = blocks;
   if (cell_options.size() > GC_CELL_OPTIONS)
     raise_error("ArgumentError", "a cell has at most " + std::to_string(GC_CELL_OPTIONS) +
                                      " options; got " + std::to_string(cell_options.size()) + ".");
@@ -252,7 +259,8 @@ void register_net(py::module_& module) {
            py::arg("skip_value") = 0.0, py::arg("place") = 0, py::arg("zoneout") = 0.0,
            py::arg("zoneout_cell") = 0.0, py::arg("recurrent_dropout") = 0.0, py::arg("step") = 0.0,
            py::arg("diffusion") = 0.0, py::arg("initial_state") = "zeros",
-           py::arg("static_size") = 0, py::arg("cell_options") = std::vector<double>{});
+           py::arg("static_size") = 0, py::arg("recurrent") = "dense", py::arg("blocks") = 0,
+           py::arg("cell_options") = std::vector<double>{});
   py::class_<gc_transform>(module, "Transform", "What acts on rows between layers.")
       .def(py::init(&make_transform), py::kw_only(), py::arg("kind"), py::arg("before"),
            py::arg("place"), py::arg("affine") = false, py::arg("bias") = false,

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from ._engine.summary import Summary as Summary
     from ._engine.summary import summary as summary
     from ._export.export import export as export
+    from ._export.pytorch import from_torch as from_torch
+    from ._export.pytorch import to_torch as to_torch
     from ._net.cells import GRU as GRU
     from ._net.cells import LSTM as LSTM
     from ._net.cells import RNN as RNN
@@ -105,8 +107,6 @@ if TYPE_CHECKING:
     from .errors import ShapeError as ShapeError
     from .info import BuildInfo as BuildInfo
     from .info import build_info as build_info
-    from .torch._exchange import from_torch as from_torch
-    from .torch._exchange import to_torch as to_torch
 
     __version__: str
 
@@ -148,6 +148,7 @@ _NAMES = {
     "_engine.stepper": ("Stepper",),
     "_engine.summary": ("LayerSummary", "Summary", "summary"),
     "_export.export": ("export",),
+    "_export.pytorch": ("from_torch", "to_torch"),
     "_net.cells": ("GRU", "LSTM", "RNN", "AntisymmetricRNN"),
     "_net.convolution": ("Conv1d",),
     "_net.io": ("Checkpoint", "load", "save"),
@@ -188,7 +189,6 @@ _NAMES = {
         "ShapeError",
     ),
     "info": ("BuildInfo", "build_info"),
-    "torch._exchange": ("from_torch", "to_torch"),
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
 

@@ -121,7 +121,10 @@ def test_forecasts_beat_the_last_value_and_begin_there() -> None:
     model = small(SequenceForecaster, horizon=6, max_iter=40, window=128).fit(
         [part[:500] for part in series]
     )
-    assert model.score(series) > 0.9
+    score = model.score(series)
+    assert score > 0.9
+    # The net forecasts as far as it was fitted to, whatever the parameter says later.
+    assert model.set_params(horizon=2).score(series) == score
     found = model.predict([part[:500] for part in series])
     assert found.shape == (3, 6)
     assert np.abs(found - np.stack([part[500:506] for part in series])).max() < 15
@@ -300,6 +303,10 @@ def test_the_best_parameters_are_kept() -> None:
     assert best < model.n_iter_ - 1
     short = small(SequenceRegressor, max_iter=best + 1, learning_rate_init=0.1).fit(x, y)
     assert np.array_equal(short.predict(x), model.predict(x))
+    # A rate that moves nothing shows where partial_fit begins.
+    before = model.predict(x)
+    model._optimizer.lr = 0.0
+    assert np.array_equal(model.partial_fit(x, y).predict(x), before)
 
 
 @pytest.mark.filterwarnings("default::sklearn.exceptions.ConvergenceWarning")

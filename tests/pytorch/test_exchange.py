@@ -236,7 +236,7 @@ def test_gradcore_layers_in_a_model_keep_their_skip():
             gd.ArgumentError,
             "0 is a Linear before the end of the net, and tensors do not tell",
         ),
-        (nn.Sequential(nn.Conv1d(3, 4, 3)), gd.ArgumentError, r"0 \(Conv1d\)"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3)), gd.ArgumentError, r"0 \(Conv2d\)"),
         (nn.LSTM(3, 4, proj_size=2), gd.ArgumentError, "proj_size=2"),
         (nn.Linear(3, 4), gd.ArgumentError, "no recurrent layer"),
         (nn.Sequential(nn.GRU(3, 4), nn.Linear(5, 2)), gd.ShapeError, "in_features 4"),

@@ -174,6 +174,28 @@ def test_a_layer_with_its_options():
     np.testing.assert_array_equal(outputs.detach().numpy(), values)
 
 
+@pytest.mark.parametrize("structure", ["diagonal", "blocks", "none"])
+def test_recurrent_weights_with_structure(structure):
+    own = {"recurrent": structure, "blocks": 5 if structure == "blocks" else None}
+    made = module("Peephole", 2, bidirectional=True, **own)
+    dense = module("Peephole", 2, bidirectional=True)
+    with torch.no_grad():
+        for name, weight in dense.named_parameters():
+            given = dict(made.named_parameters()).get(name)
+            if name.startswith("weight_hh") or given is None:
+                flat = torch.zeros(weight.shape[0]) if given is None else given.reshape(-1)
+                eye = torch.eye(H, dtype=torch.float64).repeat(4, 1)
+                weight.copy_(flat[:, None] * eye if weight.dim() == 2 else flat)
+            else:
+                weight.copy_(given)
+    assert ("bias_hh_l0" in dict(made.named_parameters())) == (structure != "none")
+    x = torch.randn(T, B, I, dtype=torch.float64, requires_grad=True)
+    outputs, end = made(x)
+    expected, last = loop(dense, x)
+    agree([outputs, *end], [expected, *last], [x])
+    assert torch.equal(copy.deepcopy(made)(x)[0], outputs)
+
+
 def test_a_learned_initial_state_has_its_gradient():
     made = module("Peephole", 2, initial_state="learned")
     assert not made.initial_h_l0.any()

@@ -38,6 +38,13 @@ typedef enum gc_cell {
 } gc_cell;
 typedef enum gc_nonlinearity { GC_TANH = 0, GC_RELU = 1, GC_IDENTITY = 2 } gc_nonlinearity;
 typedef enum gc_skip { GC_SKIP_NONE = 0, GC_SKIP_ADD = 1, GC_SKIP_MIX = 2 } gc_skip;
+/* What h of a layer's units is multiplied by in the next step. */
+typedef enum gc_recurrent {
+  GC_RECURRENT_DENSE = 0,    /* weight_hh [G*H, H] */
+  GC_RECURRENT_DIAGONAL = 1, /* weight_hh [G*H]: each unit reads itself */
+  GC_RECURRENT_BLOCKS = 2,   /* weight_hh [G*H, H/blocks]: each unit reads those of its block */
+  GC_RECURRENT_NONE = 3      /* neither weight_hh nor bias_hh: the recurrent part is 0 */
+} gc_recurrent;
 typedef enum gc_transform_kind {
   GC_LAYER_NORM = 0,
   GC_DROPOUT = 1,
@@ -201,6 +208,9 @@ typedef struct gc_layer {
   double step, diffusion;
   int32_t initial_state; /* gc_initial_state */
   int64_t static_size;   /* GC_INITIAL_STATIC: S; else 0 */
+  int32_t recurrent; /* gc_recurrent; GC_ANTISYMMETRIC: GC_RECURRENT_DENSE */
+  int64_t blocks;    /* GC_RECURRENT_BLOCKS: into how many runs of equal length the units are
+                        divided, >= 1; else 0 */
   /* Options of a registered cell, finite, in the order of gc_cell_facts.options. Others: 0. */
   double cell_options[8]; /* GC_CELL_OPTIONS of them */
 } gc_layer;
@@ -239,7 +249,7 @@ typedef struct gc_transform {
 /* A stack: an optional embedding, recurrent layers with transforms between them, an optional linear
  * head. All parameters are in one flat buffer in this order, each C-contiguous:
  *   embedding [V, E]; per layer weight and bias of each transform before it, then for each of its
- * directions weight_ih [G*H, I], weight_hh [G*H, H], bias_ih [G*H], bias_hh [G*H], skip [H] and, if
+ * directions weight_ih [G*H, I], weight_hh (gc_recurrent), bias_ih [G*H], bias_hh [G*H], skip [H] and, if
  * its initial state is not zero, that of each of its n_states states [n_states*H] and the weight of
  * GC_INITIAL_STATIC [n_states*H, S];
  * weight and bias of each transform before the head; head weight [O, H], head bias [O]. Those of a

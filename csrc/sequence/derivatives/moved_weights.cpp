@@ -21,7 +21,7 @@ void MovedWeights<T>::lay_out(Layout& layout) {
   const Context<T>& c = tangents_.primal;
   if (!c.purpose.moved_parameters) return;
   const int64_t K = tangents_.K, width = blocks() * UB;
-  layout.announce(w_hh_, K * width * layer_.Hp);
+  layout.announce(w_hh_, K * width * layer_.span * UB);
   layout.announce(bias_h_, K * width);
   if (stage_.input().is_table()) {
     layout.announce(table_, K * layer_.I * width);
@@ -32,14 +32,14 @@ void MovedWeights<T>::lay_out(Layout& layout) {
   if (layer_.skip >= 0) layout.announce(skip_, K * layer_.Hp);
   layout.share(scratch_t_product, product_, c.rows() * std::max(width, layer_.Ip));
   if (!c.purpose.hessian) return;
-  layout.announce(w_hh_t_, width * layer_.Hp);
+  layout.announce(w_hh_t_, width * layer_.span * UB);
   if (!stage_.input().is_table() && stage_.below()->wants_gradient())
     layout.announce(w_ih_t_, width * layer_.Ip);
 }
 
 template <class T>
 void MovedWeights<T>::pack(const Worker& m) {
-  for (int64_t k = m.me; w_hh_ && k < tangents_.K; k += m.size) pack_tangent(k);
+  for (int64_t k = m.me; bias_h_ && k < tangents_.K; k += m.size) pack_tangent(k);
 }
 
 template <class T>
@@ -55,17 +55,26 @@ void MovedWeights<T>::pack_tangent(int64_t k) {
 template <class T>
 void MovedWeights<T>::pack_recurrent_row(int64_t k, int64_t out, int64_t u) {
   const T* params = tangents_.moved(k);
-  const int64_t G = layer_.gates, H = layer_.H, Hp = layer_.Hp;
+  const int64_t G = layer_.gates, H = layer_.H, span = layer_.span;
   const int64_t unit = out / G * UB + u, row = out % G * H + unit;
   const bool real = unit < H;
+  const Band& band = layer_.band_of(out / G);
   bias_h_[(k * blocks() + out) * UB + u] =
       real && layer_.bias_hh >= 0 ? params[layer_.bias_hh + row] : T(0);
-  for (int64_t i = 0; i < Hp; i++) {
+  for (int64_t i = band.k0 * UB; i < band.k1 * UB; i++) {
     const T value =
         real && i < H ? recurrent_weight(layer_, params + layer_.weight_hh, out % G, unit, i, true)
                       : T(0);
-    w_hh_[((k * blocks() + out) * Hp + i) * UB + u] = value;
-    if (w_hh_t_) w_hh_t_[((i / UB * blocks() + out) * UB + u) * UB + i % UB] = value;
+    w_hh_[((k * blocks() + band.j0 * G) * span * UB +
+           (out - band.j0 * G) * (band.k1 - band.k0) * UB + i - band.k0 * UB) *
+              UB +
+          u] = value;
+    if (!w_hh_t_) continue;
+    // The blocks that a block of the transposed product reads are those that read it.
+    const Band& own = layer_.band_of(i / UB);
+    w_hh_t_[((own.j0 * span + (i / UB - own.j0) * (own.k1 - own.k0)) * G + out - own.k0 * G) * UB *
+                UB +
+            u * UB + i % UB] = value;
   }
 }
 
@@ -147,14 +156,17 @@ template <class T>
 void MovedWeights<T>::recurrent(const Chunk& chunk, const Slice& rows, const T* h, T factor,
                                 T* h_pre) const {
   const Context<T>& c = tangents_.primal;
-  const int64_t K = tangents_.K, width = blocks() * UB;
+  const int64_t K = tangents_.K, G = layer_.gates, width = blocks() * UB;
   const uint8_t* reset = c.timeline.reset();
   zero(h_pre + rows.begin * K * width, rows.size() * K * width);
   for (int64_t k = 0; k < K; k++) {
     const T* bias = bias_h_ + k * width;
-    c.kernels.dense(product_, width, w_hh_ + k * width * layer_.Hp, bias, h, layer_.Hp,
-                    h_runs_.data(), layer_.nb, rows.begin, rows.end, 0,
-                    static_cast<int32_t>(blocks()));
+    for (const Band& band : layer_.bands)
+      c.kernels.dense(product_ + band.j0 * G * UB, width,
+                      w_hh_ + (k * blocks() + band.j0 * G) * layer_.span * UB * UB,
+                      bias + band.j0 * G * UB, h, layer_.Hp, h_runs_.data() + band.k0,
+                      band.k1 - band.k0, rows.begin, rows.end, 0,
+                      static_cast<int32_t>((band.j1 - band.j0) * G));
     for (int64_t r = rows.begin; reset && r < rows.end; r++)  // the step saw a zero state
       if (reset[chunk.first * c.timeline.batch + r]) copy(product_ + r * width, bias, width);
     join(h_pre, k, rows, factor);
@@ -163,9 +175,12 @@ void MovedWeights<T>::recurrent(const Chunk& chunk, const Slice& rows, const T* 
 
 template <class T>
 void MovedWeights<T>::carry(const Slice& rows, const T* dz, T* carried) const {
-  tangents_.primal.kernels.dense(carried, layer_.Hp, w_hh_t_, nullptr, dz, layer_.z_row,
-                                 dz_runs_.data(), blocks(), rows.begin, rows.end, 0,
-                                 static_cast<int32_t>(layer_.nb));
+  const int64_t G = layer_.gates;
+  for (const Band& band : layer_.bands)
+    tangents_.primal.kernels.dense(
+        carried + band.j0 * UB, layer_.Hp, w_hh_t_ + band.j0 * layer_.span * G * UB * UB, nullptr,
+        dz, layer_.z_row, dz_runs_.data() + band.k0 * G, (band.k1 - band.k0) * G, rows.begin,
+        rows.end, 0, band.j1 - band.j0);
 }
 
 template <class T>

@@ -15,7 +15,7 @@ class MovedWeights {
   // Those of a learned skip parameter, times a factor.
   void scale_skip(T factor);
   // Whether there are any.
-  bool present() const { return w_hh_; }
+  bool present() const { return bias_h_; }
 
   // Tangents of the input product of the chunk's rows, times a factor, join x_pre [rows][K][width].
   void add_input(const Chunk& chunk, const Slice& rows, T factor, T* x_pre) const;

@@ -28,6 +28,10 @@ Dense<T>::Dense(Context<T>& context, Stage<T>* below, const Transform& transform
       outputs_{1, transform.O, transform.groups()},
       forward_(outputs_, inputs_, UB),
       back_(inputs_, outputs_, UB) {
+  const int64_t size = inputs_.each / inputs_.groups;  // of a group
+  for (int64_t u = 0; u < transform_.I; u++)
+    places_.push_back(
+        {inputs_.group_of(u), u % inputs_.each % size * inputs_.taps + u / inputs_.each});
   if (!context.purpose.trains) return;
   sums_.emplace(context, sums_size());
   foreign_.resize(forward_.spans().size());
@@ -63,9 +67,9 @@ void Dense<T>::pack(const Worker& m) {
 
 template <class T>
 int64_t Dense<T>::place(int64_t o, int64_t u) const {
-  if (outputs_.group_of(o) != inputs_.group_of(u)) return -1;
-  const int64_t size = inputs_.each / inputs_.groups;  // of a group
-  return (o * size + u % inputs_.each % size) * inputs_.taps + u / inputs_.each;
+  const Place& of = places_[static_cast<size_t>(u)];
+  if (outputs_.groups > 1 && outputs_.group_of(o) != of.group) return -1;
+  return o * (inputs_.each / inputs_.groups) * inputs_.taps + of.column;
 }
 
 template <class T>
@@ -76,25 +80,27 @@ void Dense<T>::pack_parameters(const Worker& m, const T* params, T* weight, T* b
     const int64_t at = o < O && u < I ? place(o, u) : -1;
     return at < 0 ? T(0) : params[transform_.weight + at];
   };
-  // f(at, element): where the weight of lane `lane` of a map's own side and an element lies.
-  auto each = [&](const DenseMap& map, int64_t lane, auto f) {
-    const DenseSpan& span = map.span_of(lane / UB);
+  // f(at, lane, element): where the weight of a lane of block j of a map's own side and of an
+  // element of the other side lies; the lanes of an element lie side by side.
+  auto each = [&](const DenseMap& map, int64_t j, auto f) {
+    const DenseSpan& span = map.span_of(j);
     const auto runs = static_cast<int64_t>(span.runs.size());
     for (int64_t q = 0; q < runs; q++)
-      for (int64_t e = 0; e < UB; e++)
-        f(span.at_weight + (((lane / UB - span.j0) * runs + q) * UB + e) * UB + lane % UB,
-          e < span.runs[static_cast<size_t>(q)].length
-              ? span.runs[static_cast<size_t>(q)].offset + e
-              : std::max(O, I));
+      for (int64_t e = 0; e < UB; e++) {
+        const Run& run = span.runs[static_cast<size_t>(q)];
+        const int64_t at = span.at_weight + (((j - span.j0) * runs + q) * UB + e) * UB;
+        for (int64_t lane = 0; lane < UB; lane++)
+          f(at + lane, j * UB + lane, e < run.length ? run.offset + e : std::max(O, I));
+      }
   };
-  const Slice own = m.slice_of(this->stride());
-  for (int64_t o = own.begin; o < own.end; o++) {
+  const Slice own = m.slice_of(this->stride() / UB);
+  for (int64_t o = own.begin * UB; o < own.end * UB; o++)
     bias[o] = has_bias(o) ? params[transform_.bias + o] : T(0);
-    each(forward_, o, [&](int64_t at, int64_t u) { weight[at] = value(o, u); });
-  }
-  const Slice lanes = m.slice_of(transposed ? this->below_->stride() : 0);
-  for (int64_t u = lanes.begin; u < lanes.end; u++)
-    each(back_, u, [&](int64_t at, int64_t o) { transposed[at] = value(o, u); });
+  for (int64_t j = own.begin; j < own.end; j++)
+    each(forward_, j, [&](int64_t at, int64_t o, int64_t u) { weight[at] = value(o, u); });
+  const Slice below = m.slice_of(transposed ? this->below_->stride() / UB : 0);
+  for (int64_t j = below.begin; j < below.end; j++)
+    each(back_, j, [&](int64_t at, int64_t u, int64_t o) { transposed[at] = value(o, u); });
 }
 
 template <class T>

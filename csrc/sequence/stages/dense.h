@@ -72,6 +72,11 @@ class Dense : public Stage<T> {
   // By span, sums of outputs and elements of different groups, which share a block: what arises
   // there is nobody's, and must not decide about exponents.
   std::vector<std::vector<int64_t>> foreign_;
+  // The group of each input, and where its weight lies among those of an output.
+  struct Place {
+    int64_t group, column;
+  };
+  std::vector<Place> places_;
   std::optional<GradientSums<T>> sums_;
 };
 

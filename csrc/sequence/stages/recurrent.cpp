@@ -11,18 +11,20 @@ Recurrent<T>::Recurrent(Context<T>& context, Stage<T>* below, int index)
     : Stage<T>(context, below, context.net.layers[static_cast<size_t>(index)].H,
                context.net.layers[static_cast<size_t>(index)].Hp),
       layer_(context.net.layers[static_cast<size_t>(index)]),
+      all_{0, static_cast<int32_t>(layer_.nb), 0, static_cast<int32_t>(layer_.nb)},
       index_(index),
       input_(context, layer_, index, *below),
       weights_(context, layer_),
       states_(context, layer_),
       masks_(context, layer_) {
   const Layer& l = layer_;
-  at_input_ = l.H * l.gates * l.Hp;
+  at_input_ = l.reads() * l.gates * l.Hp;
   at_bias_ = at_input_ + (input_.is_table() ? 0 : l.I * l.gates * l.Hp);
   at_skip_ = at_bias_ + l.planes * l.Hp;
   if (!context.purpose.trains) return;
   adjoint_.emplace(context, l, index);
   sums_.emplace(context, sums_size());
+  find_foreign();
   if (input_.is_table()) table_.emplace(context, l.I, l.gates * l.Hp);
 }
 
@@ -72,6 +74,12 @@ LayerView<T> Recurrent<T>::view(int64_t first) const {
   std::copy_n(layer_.spec.cell_options, GC_CELL_OPTIONS, v.options.value);
   v.skip_kind = layer_.spec.skip_kind;
   v.skip_lag = layer_.spec.skip_lag;
+  const bool blocks = layer_.spec.recurrent == GC_RECURRENT_BLOCKS;
+  v.recurrent = layer_.spec.recurrent;
+  v.n_bands = blocks ? static_cast<int32_t>(layer_.bands.size()) : 1;
+  v.bands = blocks ? layer_.bands.data() : &all_;
+  v.w_inputs = layer_.reads();
+  v.w_outputs = layer_.span * UB;
   v.w_forward = weights_.forward();
   v.w_backward = weights_.backward();
   v.bias_h = weights_.bias();
@@ -237,14 +245,57 @@ void Recurrent<T>::add_residual(const Worker& m, const Chunk& chunk, const Gradi
   }
 }
 
+// With heads that do not end with unit blocks the sums have places that belong to no weight: what
+// arises there must not decide about exponents.
+template <class T>
+void Recurrent<T>::find_foreign() {
+  const Layer& l = layer_;
+  foreign_.resize(static_cast<size_t>(l.nb));
+  if (l.spec.recurrent != GC_RECURRENT_BLOCKS) return;
+  for (int64_t u = 0; u < l.H; u++) {
+    const Band& band = l.band_of(u / UB);
+    for (int64_t k = band.k0 * UB; k < std::min(band.k1 * UB, l.H); k++)
+      for (int64_t g = 0; k / l.head != u / l.head && g < l.gates; g++)
+        foreign_[static_cast<size_t>(u / UB)].push_back(
+            ((u / UB * l.reads() + k - band.k0 * UB) * l.gates + g) * UB + u % UB);
+  }
+}
+
+// Products of the rows [begin,end) of a chunk with what weight_hh multiplied, for unit blocks
+// [j0,j1) and, of a dense layer, inputs `hidden`.
+template <class T>
+void Recurrent<T>::add_recurrent(const Factors& f, int64_t begin, int64_t end, int32_t j0,
+                                 int32_t j1, const Slice& hidden, T* part) const {
+  const Layer& l = layer_;
+  const T *h = f.h + begin * l.Hp, *dz = f.dz + begin * l.z_row;
+  switch (l.spec.recurrent) {
+    case GC_RECURRENT_DENSE:
+      cell().outer_recurrent(part, h, l.Hp, l.H, dz, l.z_row, end - begin, j0, j1, hidden.begin,
+                             hidden.end);
+      break;
+    case GC_RECURRENT_DIAGONAL:
+      this->kernels().sum_of_products(part, h, l.Hp, dz, l.z_row, static_cast<int32_t>(l.gates),
+                                      static_cast<int32_t>(l.planes), end - begin, j0, j1);
+      break;
+    case GC_RECURRENT_BLOCKS:
+      for (const Band& band : l.bands)
+        cell().outer_recurrent(part, h + band.k0 * UB, l.Hp, l.reads(), dz, l.z_row, end - begin,
+                               std::max(j0, band.j0), std::min(j1, band.j1), 0,
+                               std::min(band.k1 * UB, l.H) - band.k0 * UB);
+      break;
+    default:
+      break;
+  }
+}
+
 template <class T>
 void Recurrent<T>::add_products(const Worker& m, int64_t first, int64_t i0, int64_t i1,
                                 std::initializer_list<Factors> products, T* part) const {
   const Layer& l = layer_;
-  const int64_t B = this->batch(), zs = l.z_row, Hp = l.Hp;
+  const int64_t B = this->batch(), zs = l.z_row;
   // Threads own unit blocks where these divide evenly, else inputs.
   const auto nb = static_cast<int32_t>(l.nb);
-  const bool by_blocks = nb % m.size == 0 || nb >= 4 * m.size;
+  const bool by_blocks = !l.is_dense() || nb % m.size == 0 || nb >= 4 * m.size;
   const int32_t j0 = by_blocks ? nb * m.me / m.size : 0,
                 j1 = by_blocks ? nb * (m.me + 1) / m.size : nb;
   auto inputs = [&](int64_t n) { return by_blocks ? Slice{0, n} : m.slice_of(n); };
@@ -252,9 +303,7 @@ void Recurrent<T>::add_products(const Worker& m, int64_t first, int64_t i0, int6
   const uint8_t* reset = this->context_.timeline.reset();
   const Slice hidden = inputs(l.H);
   auto add_rows = [&](int64_t begin, int64_t end) {
-    for (const Factors& f : products)
-      cell().outer_recurrent(part, f.h + begin * Hp, Hp, l.H, f.dz + begin * zs, zs, end - begin,
-                             j0, j1, hidden.begin, hidden.end);
+    for (const Factors& f : products) add_recurrent(f, begin, end, j0, j1, hidden, part);
   };
   int64_t end = i1 * B;
   for (int64_t r = i1 * B - 1; reset && r >= i0 * B; r--)
@@ -263,6 +312,8 @@ void Recurrent<T>::add_products(const Worker& m, int64_t first, int64_t i0, int6
       end = r;
     }
   add_rows(i0 * B, end);
+  for (int32_t j = j0; j < j1; j++)
+    for (const int64_t at : foreign_[static_cast<size_t>(j)]) part[at] = T(0);
   const Slice columns = inputs(l.I);
   for (const Factors& f : products)
     if (f.x)
@@ -276,11 +327,16 @@ void Recurrent<T>::add_columns(const Worker& m, int64_t i0, int64_t i1, const T*
   const Layer& l = layer_;
   const int64_t B = this->batch(), rows = (i1 - i0) * B;
   const Slice blocks = m.slice_of(l.nb);
-  // Without a bias its sums would be nobody's, and yet decide about exponents.
+  // Without a bias its sums would be nobody's, and yet decide about exponents; so would those of
+  // the recurrent side of a gate whose sides have adjoints of their own, without bias_hh.
   if (l.bias_ih >= 0) {
     const Slice columns = blocks.times(l.planes * UB);
     this->kernels().column_sum(part + at_bias_, dz + i0 * B * l.z_row, l.z_row, rows, columns.begin,
                                columns.end);
+    for (int64_t n = columns.begin / UB; l.bias_hh < 0 && n < columns.end / UB; n++) {
+      const int64_t g = n % l.planes;
+      if (g < l.gates && l.input_plane[g] != g) zero(part + at_bias_ + n * UB, UB);
+    }
   }
   if (skip_terms) {
     const Slice columns = blocks.times(UB);
@@ -358,7 +414,7 @@ void Recurrent<T>::unpack_sums(const T* sums, int64_t shift, const T* table_sums
     const T* bias = sums + at_bias_ + u / UB * l.planes * UB + u % UB;
     for (int64_t g = 0; l.bias_ih >= 0 && g < l.gates; g++) {
       grads[l.bias_ih + g * l.H + u] = shifted(bias[l.input_plane[g] * UB], shift);
-      grads[l.bias_hh + g * l.H + u] = shifted(bias[g * UB], shift);
+      if (l.bias_hh >= 0) grads[l.bias_hh + g * l.H + u] = shifted(bias[g * UB], shift);
     }
     if (l.skip >= 0) grads[l.skip + u] = shifted(sums[at_skip_ + u], shift);
   }

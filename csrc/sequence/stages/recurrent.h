@@ -2,6 +2,7 @@
 #pragma once
 #include <initializer_list>
 #include <optional>
+#include <vector>
 
 #include "sequence/scale/gradient_sums.h"
 #include "sequence/scale/token_sums.h"
@@ -72,6 +73,9 @@ class Recurrent : public Stage<T> {
   void each_share(const Worker& m, F f) const {
     this->context_.division.each_share(index_, layer_.nb, m.me, m.size, f);
   }
+  void find_foreign();
+  void add_recurrent(const Factors& f, int64_t begin, int64_t end, int32_t j0, int32_t j1,
+                     const Slice& hidden, T* part) const;
   bool records() const;
   void store_gates(const Worker& m, const Chunk& chunk) const;
   void check_finite(const Worker& m, const Chunk& chunk) const;
@@ -80,6 +84,7 @@ class Recurrent : public Stage<T> {
   void write_record(const Worker& m, const Chunk& chunk, const int32_t* exponents) const;
 
   const Layer& layer_;
+  const Band all_;  // of a layer whose unit blocks read the same units, or none
   const int index_;
   InputProduct<T> input_;
   RecurrentWeights<T> weights_;
@@ -91,6 +96,7 @@ class Recurrent : public Stage<T> {
   // Where the parts of the sums begin: weight_hh, weight_ih (unless tokens choose its columns),
   // biases [nb*planes*UB], skip [Hp].
   int64_t at_input_, at_bias_, at_skip_;
+  std::vector<std::vector<int64_t>> foreign_;  // by unit block, places of sums that are nobody's
   T* gates_ = nullptr;      // what the tape would keep, of a chunk, for the caller's array of gates
   T* outputs_ = nullptr;    // [segment][B][Hp] h + input, residual layers only
   T* dz_ = nullptr;         // [rows] of z_row elements, of the chunk

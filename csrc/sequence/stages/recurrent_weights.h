@@ -10,6 +10,10 @@ namespace gradcore {
 template <class T>
 T recurrent_weight(const Layer& layer, const T* weight, int64_t g, int64_t u, int64_t k,
                    bool tangent) {
+  if (!layer.is_dense())
+    return layer.head > 0 && u / layer.head == k / layer.head
+               ? weight[(g * layer.H + u) * layer.head + k % layer.head]
+               : T(0);
   const T own = weight[(g * layer.H + u) * layer.H + k];
   if (!layer.antisymmetric) return own;
   if (u == k) return tangent ? T(0) : static_cast<T>(-layer.spec.diffusion);
@@ -26,7 +30,7 @@ class RecurrentWeights {
 
   // LayerView has their layouts.
   const T* forward() const { return forward_; }
-  const T* backward() const { return backward_; }
+  const T* backward() const { return is_diagonal() ? forward_ : backward_; }
   const T* bias() const { return bias_; }
   const T* skip_coefficients() const { return skip_; }
 
@@ -35,6 +39,10 @@ class RecurrentWeights {
 
  private:
   static constexpr int64_t UB = unit_block<T>;
+  bool is_diagonal() const { return layer_.spec.recurrent == GC_RECURRENT_DIAGONAL; }
+  // Units of the state of which unit block j has packed weights.
+  Slice read_by(int64_t j) const;
+  void pack_diagonal(int64_t j);
   void pack_block(int64_t j);
   void pack_transposed(int64_t j);
   void pack_skip(int64_t j);

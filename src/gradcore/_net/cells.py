@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, get_args
 
 from .. import _core
 from .._base.checks import choice, float_in, store
+from ..errors import ArgumentError
 from .layers import Cell, Recurrent
 
 __all__ = ["CELLS", "GRU", "LSTM", "RNN", "AntisymmetricRNN"]
@@ -108,6 +109,11 @@ class AntisymmetricRNN(Recurrent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.recurrent != "dense":
+            raise ArgumentError(
+                "AntisymmetricRNN.recurrent must be 'dense', because A - A' makes units read each "
+                f"other; got {self.recurrent!r}."
+            )
         step = float_in("AntisymmetricRNN.step", self.step, 0.0, open_low=True)
         store(self, "step", step)
         diffusion = float_in("AntisymmetricRNN.diffusion", self.diffusion, 0.0)

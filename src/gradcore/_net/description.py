@@ -60,6 +60,8 @@ def _layer(place: int, layer: Recurrent) -> _core.Layer:
         diffusion=layer.core_diffusion,
         initial_state=layer.initial_state,
         static_size=layer.static_size or 0,
+        recurrent=layer.recurrent,
+        blocks=layer.blocks or 0,
         cell_options=list(layer.core_options),
     )
 

@@ -132,12 +132,13 @@ def initial_values(
         # The deviation is that of Chang et al. 2019, section 4: A - A' has norm of about 3 * gain.
         return gain / math.sqrt(layer.hidden_size) * rng.standard_normal(shape)
     if name == "weight_hh" and recurrent != "uniform":
-        size = layer.hidden_size
+        if layer.recurrent == "diagonal":
+            return gain if recurrent == "identity" else rng.uniform(0.0, gain, shape)
         blocks = [
-            orthogonal(rng, size, gain)
+            orthogonal(rng, shape[1], gain)
             if recurrent == "orthogonal"
-            else scaled_identity(size, gain)
-            for _ in layer.cell.gates
+            else scaled_identity(shape[1], gain)
+            for _ in range(shape[0] // shape[1])
         ]
         return np.concatenate(blocks)
     if name.startswith("bias_") and recurrent != "uniform":
@@ -156,5 +157,8 @@ def _biases(params: FlatArrays) -> list[tuple[Recurrent, NDArray[Any], NDArray[A
     for name in params:
         layer, own = params.owner.layer_of(name)
         if isinstance(layer, Recurrent) and own.startswith("bias_ih"):
-            found.append((layer, params[name], params[name.replace("bias_ih", "bias_hh")]))
+            other = name.replace("bias_ih", "bias_hh")
+            # Without recurrent weights there is one bias: what would go to the other is lost.
+            bias_hh = params[other] if other in params else np.empty_like(params[name])
+            found.append((layer, params[name], bias_hh))
     return found

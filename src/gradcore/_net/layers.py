@@ -31,6 +31,7 @@ __all__ = [
 
 SkipKind = Literal["add", "mix"]
 InitialState = Literal["zeros", "learned", "static"]
+RecurrentWeights = Literal["dense", "diagonal", "blocks", "none"]
 PoolKind = Literal["last", "mean", "max", "attention"]
 Activation = Literal["identity", "relu", "tanh", "gelu", "silu", "sigmoid", "softplus"]
 
@@ -118,6 +119,12 @@ class Recurrent:
 
     Parameters are weight_ih [G*H, I], weight_hh [G*H, H], bias_ih and bias_hh [G*H] as in PyTorch,
     with I = input_size, H = hidden_size and G gates.
+    recurrent: which units of h weight_hh lets a unit read. "dense": all, weight_hh [G*H, H].
+    "diagonal": itself, weight_hh [G*H] (Li et al. 2018). "blocks": those of its own of `blocks`
+    runs of equal length, which are called heads where Beck et al. 2024 use them; weight_hh
+    [G*H, H/blocks] multiplies the units of the row's own block. "none": no unit; there is neither
+    weight_hh nor bias_hh, and the cell sees 0 in their place (Feng et al. 2024). Diagonal and none
+    need no product in the time loop, blocks a smaller one.
     bidirectional: a second direction with its own parameters (suffix _reverse) reads every sequence
     from its last step to its first; the output is [h, h_reverse], 2*H wide.
     skip: a connection through time. residual: the layer's output is h plus its input, which must
@@ -148,6 +155,8 @@ class Recurrent:
     recurrent_dropout: float = 0.0
     initial_state: InitialState = "zeros"
     static_size: int | None = None
+    recurrent: RecurrentWeights = "dense"
+    blocks: int | None = None
 
     cell: ClassVar[Cell]
 
@@ -173,6 +182,7 @@ class Recurrent:
             )
         if self.static_size is not None:
             store(self, "static_size", layer_size(f"{name}.static_size", self.static_size))
+        self._check_recurrent(name)
         if self.residual and self.input_size != self.output_size:
             width = "2*hidden_size" if self.bidirectional else "hidden_size"
             raise ShapeError(
@@ -180,6 +190,21 @@ class Recurrent:
                 f"{self.input_size} and {self.output_size}. Put a layer without residual that "
                 "changes the size before it, or leave residual out."
             )
+
+    def _check_recurrent(self, name: str) -> None:
+        choice(f"{name}.recurrent", self.recurrent, get_args(RecurrentWeights))
+        if (self.recurrent == "blocks") != (self.blocks is not None):
+            raise ArgumentError(
+                f'{name}.blocks must be the number of blocks with recurrent="blocks", and only '
+                f"then; got blocks={self.blocks!r} and recurrent={self.recurrent!r}."
+            )
+        if self.blocks is not None:
+            store(self, "blocks", layer_size(f"{name}.blocks", self.blocks))
+            if self.hidden_size % self.blocks:
+                raise ShapeError(
+                    f"{name}.blocks must divide hidden_size; got {self.blocks} and "
+                    f"{self.hidden_size}."
+                )
 
     @property
     def output_size(self) -> int:
@@ -238,13 +263,19 @@ class Recurrent:
         gates, hidden = len(self.cell.gates), self.hidden_size
         rows, formula = gates * hidden, "H" if gates == 1 else f"{gates}*H"
         order = f" with gates in the order {','.join(self.cell.gates)}" if gates > 1 else ""
-        shapes = {
-            "weight_ih": ((rows, self.input_size), f"({formula}, I){order}"),
-            "weight_hh": ((rows, hidden), f"({formula}, H){order}"),
+        specs: dict[str, tuple[tuple[int, ...], str]] = {
+            "weight_ih": ((rows, self.input_size), f"({formula}, I){order}")
         }
-        specs: dict[str, tuple[tuple[int, ...], str]] = dict(shapes)
-        if self.bias:
-            specs["bias_ih"] = specs["bias_hh"] = ((rows,), f"({formula},){order}")
+        if self.recurrent == "diagonal":
+            specs["weight_hh"] = ((rows,), f"({formula},){order}")
+        elif self.recurrent == "blocks":
+            assert self.blocks is not None
+            specs["weight_hh"] = ((rows, hidden // self.blocks), f"({formula}, H/blocks){order}")
+        elif self.recurrent == "dense":
+            specs["weight_hh"] = ((rows, hidden), f"({formula}, H){order}")
+        biases = () if not self.bias else ("bias_ih", "bias_hh")
+        for bias in biases[:1] if self.recurrent == "none" else biases:
+            specs[bias] = ((rows,), f"({formula},){order}")
         if self.skip is not None and self.skip.learned:
             name = "skip_scale" if self.skip.kind == "add" else "skip_logit"
             specs[name] = ((hidden,), "(H,)")

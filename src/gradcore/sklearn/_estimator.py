@@ -163,6 +163,8 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _keep(self, params: Any, losses: list[float], scores: list[float]) -> None:
         self.params_ = params
+        # partial_fit goes on from the best parameters, which need not be the last.
+        self._optimizer.params.flat[:] = params.flat
         self.loss_curve_ += losses
         self.validation_loss_curve_ += scores
         self.n_iter_ += len(losses)

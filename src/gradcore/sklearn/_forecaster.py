@@ -125,7 +125,7 @@ class SequenceForecaster(SequenceEstimator):
         series, outputs = self._outputs(X)
         errors = naive = 0.0
         for item, output in zip(series.items, outputs, strict=True):
-            changes = _changes(np.asarray(item), self.horizon)
+            changes = _changes(np.asarray(item), output.shape[1] // item.shape[1])
             found = self._scale.undo(output.astype(np.float64))
             errors += float(np.nansum((found - changes) ** 2))
             naive += float(np.nansum(changes**2))

@@ -20,7 +20,7 @@ from .._net.stack import Params, Stack
 from .._net.validate import model
 from .._net.windows import Frames, WindowPool
 from ..errors import ArgumentError, DTypeError
-from . import _modules
+from . import _modules, _windows
 from ._describe import CELLS
 from ._layer import Layer
 from ._recurrent import Recurrent
@@ -53,20 +53,7 @@ _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def from_torch(source: nn.Module | Mapping[str, Tensor]) -> tuple[Stack, Params]:
-    """The net of a PyTorch model and a copy of its parameters: net, params = gd.from_torch(model).
-
-    source: a module made of Embedding, RNN, LSTM and GRU (of torch.nn or gradcore.torch), Linear,
-    LayerNorm and Dropout, in Sequential or as attributes; a ModuleDict of Linear that ends the net
-    becomes Heads. They are taken in the order in which they
-    were registered, which must be that in which forward uses them, each once; what else forward
-    does cannot be seen. A Linear that does not end the net, or behind which a ReLU, Tanh, Sigmoid,
-    GELU, SiLU or Softplus is registered, becomes a Dense. Or a state dict with names of such
-    modules: then activation functions and Dropout are not known; a Linear can only be the last, and
-    an RNN is taken for one with tanh. Time is the first axis of gradcore's x,
-    also if the model has batch_first. Raises ArgumentError naming the module or tensor that has no
-    counterpart, DTypeError if the tensors are not all float32 or all float64, and ShapeError if the
-    sizes of neighbours do not fit.
-    """
+    """What gradcore.from_torch does."""
     if isinstance(source, nn.Module):
         found = _with_dense(list(_walk("", source)))
     elif isinstance(source, Mapping):
@@ -90,11 +77,7 @@ def from_torch(source: nn.Module | Mapping[str, Tensor]) -> tuple[Stack, Params]
 
 
 def to_torch(net: Stack, params: Params) -> StackModule:
-    """A PyTorch module that computes the net, with a copy of its parameters; see StackModule.
-
-    Raises ArgumentError for what PyTorch's layers cannot do: zoneout, recurrent_dropout, an RNN
-    with nonlinearity="identity", StaticInput, and initial_state other than "zeros".
-    """
+    """What gradcore.to_torch does."""
     model(net, params)
     made = StackModule(net).to(torch.float32 if params.dtype == np.float32 else torch.float64)
     with torch.no_grad():
@@ -335,29 +318,29 @@ class _Function:
 
 
 def _with_dense(found: list[Found | _Function]) -> list[Found]:
-    """What _walk found, with a Dense for each Linear that does not end the net."""
+    """What _walk found, with activation functions in the layers before them, and a Dense for each
+    Linear that does not end the net.
+    """
     made: list[Found] = []
-    linear: layers.Linear | None = None  # the item before, if it is one
+    before: layers.Layer | layers.Residual | None = None  # the item before, if it is a layer
     for place, item in enumerate(found):
         if isinstance(item, _Function):
-            if linear is None:
+            layer = before and _windows.with_activation(before, item.activation)
+            if layer is None:
                 raise ArgumentError(
-                    f"{item.shown} must come directly behind a Linear, because gradcore's "
-                    "activation functions are those of Dense."
+                    f"{item.shown} must come directly behind a Linear or Conv1d, because "
+                    "gradcore's activation functions are those of Dense and Conv1d."
                 )
-            made[-1] = (_dense(linear, item.activation), made[-1][1])
-            linear = None
+            made[-1] = (layer, made[-1][1])
+            before = None
             continue
-        layer, tensors = item
-        linear = layer if isinstance(layer, layers.Linear) else None
-        if linear is not None and place < len(found) - 1:
-            layer = _dense(linear, "identity")
+        before, tensors = item
+        last = place == len(found) - 1
+        dense = isinstance(before, layers.Linear) and not last
+        layer = _windows.with_activation(before, "identity") if dense else before
+        assert layer is not None
         made.append((layer, tensors))
     return made
-
-
-def _dense(layer: layers.Linear, activation: layers.Activation) -> layers.Dense:
-    return layers.Dense(layer.in_features, layer.out_features, activation, bias=layer.bias)
 
 
 def _walk(name: str, module: nn.Module) -> Iterator[Found | _Function]:
@@ -392,6 +375,10 @@ def _walk(name: str, module: nn.Module) -> Iterator[Found | _Function]:
             bias=has or not affine,
         )
         yield norm, [_own(module)]
+    elif isinstance(module, nn.Conv1d):
+        yield _windows.convolution(shown, module), [_own(module)]
+    elif isinstance(module, (nn.MaxPool1d, nn.AvgPool1d)):
+        yield _windows.pool(shown, module), [{}]
     elif isinstance(module, nn.Dropout):
         yield layers.Dropout(module.p), [{}]
     elif isinstance(module, nn.Identity):
@@ -401,8 +388,8 @@ def _walk(name: str, module: nn.Module) -> Iterator[Found | _Function]:
     elif module._parameters or not module._modules:
         raise ArgumentError(
             f"{shown} has no counterpart in gradcore. from_torch takes Embedding, RNN, LSTM, GRU, "
-            "LayerNorm, Dropout, Linear and activation functions behind a Linear, and modules made "
-            "of them. If it takes no part in "
+            "LayerNorm, Dropout, Linear, Conv1d, MaxPool1d, AvgPool1d and activation functions "
+            "behind a Linear or Conv1d, and modules made of them. If it takes no part in "
             "forward, or has no parameters, pass the state dict of the others."
         )
     else:
