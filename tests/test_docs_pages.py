@@ -31,6 +31,7 @@ from places import ROOT
         ("howto/cells/mgu.md", 2),
         ("howto/cells/min_gru.md", 2),
         ("howto/cells/indrnn.md", 2),
+        ("howto/cells/slstm.md", 2),
         ("howto/cells/rate_network.md", 3),
         ("howto/cells/filter_bank.md", 2),
         ("howto/dense.md", 2),

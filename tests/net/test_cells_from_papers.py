@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 PAGES = ROOT / "docs" / "howto" / "cells"
-T, B, I, H = 14, 3, 4, 7
+T, B, I, H = 14, 3, 4, 6
 
 
 @lru_cache
@@ -99,14 +99,37 @@ def filter_bank(x, w, layer):
     return outputs
 
 
-LOOPS = {f.__name__: f for f in (mgu, min_gru, indrnn, rate_network, filter_bank)}
+def slstm(x, w, layer):
+    """Without the stabiliser: c and n are those of the paper's eq. 8 and 9."""
+    blocks = [
+        torch.block_diag(*gate.reshape(layer.blocks, -1, gate.shape[1]))
+        for gate in w["weight_hh"].split(H)
+    ]
+    h = c = n = x.new_zeros(x.shape[1], H)
+    outputs = []
+    for row in x:
+        given = (row @ w["weight_ih"].T + w["bias_ih"] + w["bias_hh"]).split(H, 1)
+        z, i, f, o = (a + h @ block.T for a, block in zip(given, blocks, strict=True))
+        c = torch.sigmoid(f) * c + torch.exp(i) * torch.tanh(z)
+        n = torch.sigmoid(f) * n + torch.exp(i)
+        h = torch.sigmoid(o) * c / n
+        outputs.append(h)
+    return outputs
 
 
-STRUCTURE = {"min_gru": "none", "indrnn": "diagonal", "filter_bank": "none"}
+LOOPS = {f.__name__: f for f in (mgu, min_gru, indrnn, rate_network, filter_bank, slstm)}
+
+
+STRUCTURE = {
+    "min_gru": {"recurrent": "none"},
+    "indrnn": {"recurrent": "diagonal"},
+    "filter_bank": {"recurrent": "none"},
+    "slstm": {"recurrent": "blocks", "blocks": 2},
+}
 
 
 def problem(page):
-    layer = cell_of(page)(I, H, recurrent=STRUCTURE.get(page, "dense"))
+    layer = cell_of(page)(I, H, **STRUCTURE.get(page, {}))
     net = gd.Stack(layer)
     params = net.init(seed=1, dtype="float64")
     rng = np.random.default_rng(2)
