@@ -16,7 +16,7 @@ from places import ROOT
         ("when_not.md", 1),
         ("howto/from_pytorch.md", 2),
         ("howto/from_jax.md", 1),
-        ("howto/torch.md", 6),
+        ("howto/torch.md", 7),
         ("howto/keras.md", 3),
         ("howto/jax.md", 1),
         ("howto/memory.md", 2),

@@ -83,7 +83,10 @@ def test_names_shapes_and_arguments_are_those_of_torch():
     ported = inspect.signature(gt.AntisymmetricRNN).parameters
     for name in ("step", "diffusion"):
         assert own[name].default == ported[name].default
-    assert repr(layer_of(2)) == "AntisymmetricRNN(5, 9, num_layers=2, step=0.3, diffusion=0.1)"
+    assert (
+        repr(layer_of(2))
+        == "gradcore.torch.AntisymmetricRNN(5, 9, num_layers=2, step=0.3, diffusion=0.1)"
+    )
     assert made.mode == "ANTISYMMETRIC"
 
 
