@@ -59,7 +59,7 @@ struct LayerView {
 
   int32_t recurrent;    // gc_recurrent: what the state is multiplied by
   int32_t n_bands;      // of all unit blocks, in order; a product runs over those of its band only
-  const Band* bands;    // [n_bands]; without a product one band
+  const Band* bands;    // [n_bands]
   int64_t w_inputs;     // units of the state in the packed weights of a unit block: H, or those of
   int64_t w_outputs;    // the widest band; the same for the transposed product: Hp, or as before
   const T* w_forward;   // [nb][w_inputs][gates][UB] weight_hh, grouped by unit block of the output;

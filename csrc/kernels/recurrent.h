@@ -40,6 +40,12 @@ struct Recurrent {
   static GC_INLINE bool mixes(const View& v) {
     return v.recurrent == GC_RECURRENT_DENSE || v.recurrent == GC_RECURRENT_BLOCKS;
   }
+  // True if a tile of JJ unit blocks has diagonal weights. Their bands have one unit block each, so
+  // that wider tiles never do.
+  template <int JJ>
+  static GC_INLINE bool is_diagonal(const View& v) {
+    return JJ == 1 && v.recurrent == GC_RECURRENT_DIAGONAL;
+  }
   // Calls f(j0, j1, band) for the unit blocks of [j0,j1) that lie in one band.
   template <class F>
   static GC_INLINE void each_band(const View& v, int j0, int j1, F f) {
@@ -218,15 +224,15 @@ struct Recurrent {
       for (int e = 0; e < NV; e++)
         acc[q][e] =
             load<V>(v.bias_h + ((j + e / (G * MM)) * G + e / MM % G) * UB + (m + e % MM) * L);
-      if (!cleared && v.recurrent == GC_RECURRENT_DIAGONAL) {
+      if (!cleared && is_diagonal<JJ>(v)) {
         GC_UNROLL
         for (int q = 0; q < NB; q++) GC_UNROLL
         for (int e = 0; e < NV; e++) {
-          const int jj = j + e / (G * MM), part = (m + e % MM) * L;
-          acc[q][e] = fma(load<V>(v.w_forward + (jj * G + e / MM % G) * UB + part),
-                          load<V>(v.r + (i * v.B + b + q) * Hp + jj * UB + part), acc[q][e]);
+          const int part = (m + e % MM) * L;
+          acc[q][e] = fma(load<V>(v.w_forward + (j * G + e / MM) * UB + part),
+                          load<V>(v.r + (i * v.B + b + q) * Hp + j * UB + part), acc[q][e]);
         }
-      } else if (!cleared && v.recurrent != GC_RECURRENT_NONE) {
+      } else if (!cleared) {
         const T* x[NB];
         GC_UNROLL
         for (int q = 0; q < NB; q++) x[q] = v.r + (i * v.B + b + q) * Hp + band.k0 * UB;
@@ -486,21 +492,20 @@ struct Recurrent {
   template <int NB, int JJ>
   static GC_INLINE void tile_backward(const View& v, const Band& band, int64_t i, int j,
                                       int64_t b) {
-    if (v.recurrent == GC_RECURRENT_NONE) return;
+    if (band.k0 == band.k1) return;
     const int64_t block = G * v.w_outputs * UB, gate = v.interleaved ? UB : v.w_outputs * UB;
     const int64_t w_step = v.interleaved ? G * UB : UB, row = v.z_row;
     const T* z0 = v.dz + (i * v.B + b) * row;
     for (int m = 0; m < M; m++) {
       const T* w = v.w_backward + j * block + m * L;
       V total[NB][JJ];
-      if (v.recurrent == GC_RECURRENT_DIAGONAL) {
+      if (is_diagonal<JJ>(v)) {
         GC_UNROLL
         for (int q = 0; q < NB; q++) GC_UNROLL
-        for (int e = 0; e < JJ; e++) GC_UNROLL
         for (int g = 0; g < G; g++) {
-          const V term = load<V>(v.w_backward + ((j + e) * G + g) * UB + m * L) *
-                         load<V>(z0 + q * row + ((j + e) * NZ + g) * UB + m * L);
-          total[q][e] = g ? total[q][e] + term : term;
+          const V term = load<V>(v.w_backward + (j * G + g) * UB + m * L) *
+                         load<V>(z0 + q * row + (j * NZ + g) * UB + m * L);
+          total[q][0] = g ? total[q][0] + term : term;
         }
         add_carried<NB, JJ>(v, total, j, b, m);
         continue;

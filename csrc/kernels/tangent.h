@@ -236,13 +236,13 @@ struct Tangent {
           w.h_pre
               ? load<V>(w.h_pre + ((row0 + q) * v.nb + j + e / G) * (G * UB) + e % G * UB + m * L)
               : V{};
-    if (!cleared && v.recurrent == GC_RECURRENT_DIAGONAL) {
+    if (!cleared && R::template is_diagonal<JJ>(v)) {
       GC_UNROLL
       for (int q = 0; q < NB; q++) GC_UNROLL
       for (int e = 0; e < NV; e++)
         acc[q][e] = fma(load<V>(v.w_forward + (j * G + e) * UB + m * L),
                         load<V>(w.r + (row0 + q) * Hp + (j + e / G) * UB + m * L), acc[q][e]);
-    } else if (!cleared && v.recurrent != GC_RECURRENT_NONE) {
+    } else if (!cleared) {
       const T* x[NB];
       GC_UNROLL
       for (int q = 0; q < NB; q++) x[q] = w.r + (row0 + q) * Hp + band.k0 * UB;

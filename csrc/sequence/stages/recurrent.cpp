@@ -11,7 +11,6 @@ Recurrent<T>::Recurrent(Context<T>& context, Stage<T>* below, int index)
     : Stage<T>(context, below, context.net.layers[static_cast<size_t>(index)].H,
                context.net.layers[static_cast<size_t>(index)].Hp),
       layer_(context.net.layers[static_cast<size_t>(index)]),
-      all_{0, static_cast<int32_t>(layer_.nb), 0, static_cast<int32_t>(layer_.nb)},
       index_(index),
       input_(context, layer_, index, *below),
       weights_(context, layer_),
@@ -74,10 +73,9 @@ LayerView<T> Recurrent<T>::view(int64_t first) const {
   std::copy_n(layer_.spec.cell_options, GC_CELL_OPTIONS, v.options.value);
   v.skip_kind = layer_.spec.skip_kind;
   v.skip_lag = layer_.spec.skip_lag;
-  const bool blocks = layer_.spec.recurrent == GC_RECURRENT_BLOCKS;
   v.recurrent = layer_.spec.recurrent;
-  v.n_bands = blocks ? static_cast<int32_t>(layer_.bands.size()) : 1;
-  v.bands = blocks ? layer_.bands.data() : &all_;
+  v.n_bands = static_cast<int32_t>(layer_.bands.size());
+  v.bands = layer_.bands.data();
   v.w_inputs = layer_.reads();
   v.w_outputs = layer_.span * UB;
   v.w_forward = weights_.forward();

@@ -84,7 +84,6 @@ class Recurrent : public Stage<T> {
   void write_record(const Worker& m, const Chunk& chunk, const int32_t* exponents) const;
 
   const Layer& layer_;
-  const Band all_;  // of a layer whose unit blocks read the same units, or none
   const int index_;
   InputProduct<T> input_;
   RecurrentWeights<T> weights_;

@@ -23,6 +23,10 @@ Dims = Sequence[int | None]
 def forward(
     primitive: Any, operands: Arrays, dims: Dims, *, call: Call, tape: Parts | None
 ) -> tuple[list[Any], list[int | None]]:
+    """The batching rule of the forward call: samples become sequences of one call.
+
+    Samples with parameters of their own run one by one.
+    """
     if dims[0] is not None:
         return one_by_one(primitive, operands, dims, call=call, tape=tape)
     fold = _Fold(call, operands, dims)
@@ -37,6 +41,11 @@ def forward(
 def tangents(
     primitive: Any, operands: Arrays, dims: Dims, *, call: Call, moved: Parts, count: int
 ) -> tuple[list[Any], list[int | None]]:
+    """The batching rule of tangents.
+
+    Samples that differ in their directions only become directions of one call, others sequences of
+    it; samples with parameters, or directions of parameters, of their own run one by one.
+    """
     params = {"call": call, "moved": moved, "count": count}
     ticket = 2 + call.extras
     directions, own = operands[ticket + 1 :], dims[ticket + 1 :]
@@ -69,6 +78,10 @@ def tangents(
 def backward(
     primitive: Any, operands: Arrays, dims: Dims, *, call: Call, wanted: Parts
 ) -> tuple[list[Any], list[int | None]]:
+    """The batching rule of the backward call: samples become sequences of one call.
+
+    They run one by one where each wants a gradient of the parameters, which a call adds up.
+    """
     params = {"call": call, "wanted": wanted}
     ticket = 2 + call.extras
     if dims[0] is not None or dims[ticket] is not None or wanted.params:
