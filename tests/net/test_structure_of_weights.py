@@ -50,6 +50,16 @@ def test_shapes_and_the_dense_net_that_does_the_same(cell, kind):
     )
 
 
+def test_the_summary_counts_the_products_that_there_are():
+    def flops(**how):
+        net = gd.Stack(gd.GRU(3, 12, **how))
+        return gd.summary(net, steps=10).layers[0].flops
+
+    units = {"diagonal": 1, "blocks": 4, "none": 0}
+    for kind, read in units.items():
+        assert flops(**options(kind)) / flops() == (read + 3) / (12 + 3)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_initial_values(kind):
     net = gd.Stack(gd.GRU(3, 12, **options(kind)))

@@ -164,7 +164,7 @@ def _products(layer: Layer, tokens: bool) -> int:
     if not isinstance(layer, Recurrent):
         return 0
     rows = len(layer.cell.gates) * layer.hidden_size * len(layer.directions)
-    return 2 * rows * (layer.hidden_size + (0 if tokens else layer.input_size))
+    return 2 * rows * (layer.head_size + (0 if tokens else layer.input_size))
 
 
 def _timed_steps(net: Stack, steps: int, flops: float) -> int:

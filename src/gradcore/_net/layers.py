@@ -212,6 +212,12 @@ class Recurrent:
         return self.hidden_size * len(self.directions)
 
     @property
+    def head_size(self) -> int:
+        """The number of units of h that weight_hh lets a unit read."""
+        blocks = {"dense": 1, "diagonal": self.hidden_size}.get(self.recurrent, self.blocks)
+        return 0 if blocks is None else self.hidden_size // blocks
+
+    @property
     def directions(self) -> tuple[str, ...]:
         """The suffix of the parameter names of each direction."""
         return ("", "_reverse") if self.bidirectional else ("",)
@@ -269,8 +275,7 @@ class Recurrent:
         if self.recurrent == "diagonal":
             specs["weight_hh"] = ((rows,), f"({formula},){order}")
         elif self.recurrent == "blocks":
-            assert self.blocks is not None
-            specs["weight_hh"] = ((rows, hidden // self.blocks), f"({formula}, H/blocks){order}")
+            specs["weight_hh"] = ((rows, self.head_size), f"({formula}, H/blocks){order}")
         elif self.recurrent == "dense":
             specs["weight_hh"] = ((rows, hidden), f"({formula}, H){order}")
         biases = () if not self.bias else ("bias_ih", "bias_hh")

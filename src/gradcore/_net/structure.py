@@ -22,7 +22,7 @@ def dense_weight_hh(layer: Recurrent, weight: NDArray[Any] | None) -> NDArray[An
         return np.zeros((gates * size, size))
     if layer.recurrent == "dense":
         return weight
-    head = size // layer.blocks if layer.blocks is not None else 1
+    head = layer.head_size
     made = np.zeros((gates, size // head, head, size // head, head), weight.dtype)
     own = np.arange(size // head)
     # The indices of one block stand in front: [block, gate, unit, unit of the state].
